@@ -1,0 +1,171 @@
+"""Reads the log as the difference of two snapshots and appends positions; the only reader of the log.
+
+``seen``: everything visible in this snapshot is done. ``target``: taken when a window opens. The window is what is
+visible in ``target`` and not in ``seen``, paged by id. Ids alone would lose rows of transactions that commit late; an
+xmin watermark would invert the order of a record's changes and stall behind strangers.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from django.db import connections, models
+
+from hc_signals.tables import quoted_table
+
+LOCK_CLASS = 1212372820
+"""First half of the advisory keys by which shards are claimed."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far one consumer has come in one shard."""
+
+    seen: str = "1:1:"
+    floor_id: int = 0
+    target: str | None = None
+    ceiling_id: int | None = None
+    next_floor_id: int | None = None
+    last_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row of the log, without its images."""
+
+    id: int
+    xid: str
+    captured_at: datetime
+    table_name: str
+    operation: str
+    origin: str
+    record_key: str | None
+    record_id: str | None
+    changed: list[str] | None
+
+
+_POSITION_COLUMNS = "seen, floor_id, target, ceiling_id, next_floor_id, last_id"
+
+_PAGE = """
+SELECT id, xid::text, captured_at, table_name, operation, origin, record_key, record_id, changed
+FROM public.hc_signals_change
+WHERE id > %(after)s AND id <= %(ceiling)s
+  AND (xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
+       OR xid = ANY (ARRAY(SELECT pg_snapshot_xip(%(seen)s::pg_snapshot))))
+  AND pg_visible_in_snapshot(xid, %(target)s::pg_snapshot)
+  {shard}
+ORDER BY id LIMIT %(limit)s
+"""
+_SHARD = (
+    "AND (hashtextextended(table_name || ' ' || coalesce(record_key, ''), 0) & 9223372036854775807) %% %(shards)s"
+    " = %(shard)s"
+)
+
+
+class ChangeLog:
+    """The log of one database, as one consumer sees one shard of it. All calls belong inside one transaction."""
+
+    def __init__(self, using: str, consumer: str, shard: int = 0, shards: int = 1) -> None:
+        self.using, self.consumer, self.shard, self.shards = using, consumer, shard, shards
+
+    def _row(self, sql: str, params: Any = None) -> Any:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(sql, params)
+            return cursor.fetchone()
+
+    def claim(self) -> bool:
+        """Claim the shard until the transaction ends: a dead worker's claim dies with its connection."""
+        key = f"{self.consumer} {self.shard}"
+        return bool(self._row("SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))", [LOCK_CLASS, key])[0])
+
+    def position(self) -> Position:
+        """Return the newest position, the very beginning for a consumer that has none."""
+        row = self._row(
+            f"SELECT seen::text, floor_id, target::text, ceiling_id, next_floor_id, last_id FROM "
+            f"public.hc_signals_position WHERE consumer = %s AND shard = %s ORDER BY id DESC LIMIT 1",
+            [self.consumer, self.shard],
+        )
+        return Position(*row) if row else Position()
+
+    def open_window(self, position: Position) -> Position:
+        """Take the target snapshot. Must come before this transaction writes: its own xid would be missing from it."""
+        # The order is the proof: a transaction born after the target draws its ids after `next_floor` was read, and
+        # one visible in the target drew its ids before `ceiling` is read.
+        next_floor = self._row("SELECT last_value FROM public.hc_signals_change_id_seq")[0]
+        target = self._row("SELECT pg_current_snapshot()::text")[0]
+        ceiling = self._row("SELECT last_value FROM public.hc_signals_change_id_seq")[0]
+        # Transactions that were in progress at `seen` may have drawn ids below the floor.
+        oldest = self._row(
+            "SELECT min(id) FROM public.hc_signals_change WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(%s::pg_snapshot)))",
+            [position.seen],
+        )[0]
+        first = position.floor_id if oldest is None else min(position.floor_id, oldest - 1)
+        return replace(position, target=target, ceiling_id=ceiling, next_floor_id=next_floor - 1, last_id=first)
+
+    def page(self, position: Position, limit: int) -> list[Change]:
+        """Return up to ``limit`` changes of the open window, in order."""
+        params = {
+            "after": position.last_id,
+            "ceiling": position.ceiling_id,
+            "seen": position.seen,
+            "target": position.target,
+            "limit": limit,
+            "shard": self.shard,
+            "shards": self.shards,
+        }
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(_PAGE.format(shard=_SHARD if self.shards > 1 else ""), params)
+            return [Change(*row) for row in cursor.fetchall()]
+
+    def close_window(self, position: Position) -> Position:
+        """Everything in the window is done: the target becomes what is seen."""
+        assert position.target is not None and position.next_floor_id is not None  # noqa: S101
+        return Position(seen=position.target, floor_id=max(0, position.next_floor_id))
+
+    def append(self, position: Position) -> None:
+        """Append the position; older ones are pruned now and then, far from the end that is read."""
+        row = self._row(
+            f"INSERT INTO public.hc_signals_position (consumer, shard, shards, {_POSITION_COLUMNS}) "
+            "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::pg_snapshot, %s, %s, %s) RETURNING id",
+            [
+                self.consumer,
+                self.shard,
+                self.shards,
+                position.seen,
+                position.floor_id,
+                position.target,
+                position.ceiling_id,
+                position.next_floor_id,
+                position.last_id,
+            ],
+        )
+        if row[0] % 1000 == 0:
+            with connections[self.using].cursor() as cursor:
+                cursor.execute(
+                    "DELETE FROM public.hc_signals_position WHERE consumer = %s AND shard = %s AND id < %s",
+                    [self.consumer, self.shard, row[0] - 1000],
+                )
+
+    def images(
+        self, model: type[models.Model], columns: Iterable[str], ids: list[int], image: str
+    ) -> dict[int, tuple[Any, ...]]:
+        """Return the stored images as typed rows by change id; the database types them by the table as it is now.
+
+        Args:
+            image: ``old``, ``new``, or ``latest`` (the new one, for a deletion the old one).
+        """
+        source = {"old": "c.old", "new": "c.new", "latest": "coalesce(c.new, c.old)"}[image]
+        names = ", ".join('r."' + column.replace('"', '""') + '"' for column in columns)
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(
+                f"SELECT c.id, {names} FROM public.hc_signals_change c, "
+                f"LATERAL json_populate_record(NULL::{quoted_table(model)}, {source}) r WHERE c.id = ANY(%s)",
+                [ids],
+            )
+            return {row[0]: row[1:] for row in cursor.fetchall()}
+
+    def lost(self) -> int:
+        """Return how many statements could not be captured since the log was made."""
+        row = self._row("SELECT last_value, is_called FROM public.hc_signals_lost_seq")
+        return int(row[0]) if row[1] else 0

@@ -1,0 +1,61 @@
+"""The one setting, ``HC_SIGNALS``: every key, its default and its meaning; read when it is needed."""
+
+import difflib
+from dataclasses import dataclass, fields
+from typing import Any
+
+from django.conf import settings
+
+from hc_signals.exceptions import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conf:
+    """The keys of ``HC_SIGNALS``."""
+
+    CONSUMER: str = "default"
+    """Name of this service's position in the log; two services on one database use two names."""
+    SHARDS: int = 1
+    """Records are split by hash over this many shards; 1 keeps one total order."""
+    BATCH_SIZE: int = 500
+    """Changes read per page."""
+    POLL_INTERVAL: float = 20.0
+    """Seconds after which a sleeping worker looks at the log although nobody rang."""
+    MAX_TRANSACTION_SECONDS: float = 3.0
+    """A page is committed part-way when its receivers have taken this long."""
+    RETENTION_HOURS: float = 72.0
+    """Delivered changes are kept this long, for replay."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check_value(field.name, getattr(self, field.name), field.default)
+
+
+def _check_value(key: str, value: Any, default: Any) -> None:
+    wanted: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        raise ConfigurationError(
+            f"HC_SIGNALS[{key!r}] is {value!r}; expected {wanted[-1].__name__}, for example {default!r}."
+        )
+    if isinstance(value, str) and not value:
+        raise ConfigurationError(f"HC_SIGNALS[{key!r}] is empty; give it a name, for example {default!r}.")
+    if not isinstance(value, str) and not 0 < value < 100_000:
+        raise ConfigurationError(f"HC_SIGNALS[{key!r}] is {value!r}; expected a number above 0 and below 100000.")
+
+
+def get_conf() -> Conf:
+    """Return the checked setting.
+
+    Raises:
+        ConfigurationError: an unknown key (its nearest neighbour is named) or a value of the wrong type.
+    """
+    given = getattr(settings, "HC_SIGNALS", {})
+    if not isinstance(given, dict):
+        raise ConfigurationError(f"HC_SIGNALS is a {type(given).__name__}; expected a dict.")
+    known = [field.name for field in fields(Conf)]
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key).upper(), known, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
+            raise ConfigurationError(f"HC_SIGNALS has the unknown key {key!r}; {hint}")
+    return Conf(**given)

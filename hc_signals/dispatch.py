@@ -1,0 +1,70 @@
+"""Hands one event to its receivers, each isolated in a savepoint that is made only when the receiver needs it."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django.db import connections, transaction
+
+from hc_signals.signals import ChangeSignal
+
+_savepoint_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A receiver that raised, and what."""
+
+    receiver: str
+    error: Exception
+
+
+def receiver_path(receiver: Callable[..., Any]) -> str:
+    """Return the dotted path by which a receiver is known in the log and on the command line."""
+    name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
+    return f"{getattr(receiver, '__module__', '?')}.{name}"
+
+
+def send(signal: ChangeSignal, receivers: list[tuple[Callable[..., Any], bool]], using: str, **named: Any) -> list[Failure]:
+    """Call the receivers one by one; return those that failed, with all that they wrote taken back."""
+    failures = []
+    for receiver, is_async in receivers:
+        try:
+            with _isolated(using):
+                call = async_to_sync(receiver) if is_async else receiver
+                call(signal=signal, using=using, **named)
+        except Exception as error:  # user code may raise anything; nobody else may suffer from it
+            failures.append(Failure(receiver_path(receiver), error))
+    return failures
+
+
+@contextmanager
+def _isolated(using: str) -> Iterator[None]:
+    """A savepoint made at the first query: a receiver that never touches the database costs no round trip."""
+    connection = connections[using]
+    sid = f"hc_signals_{next(_savepoint_numbers)}"
+    made = False
+
+    def before_query(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        nonlocal made
+        if not made:
+            made = True
+            connection._savepoint(sid)  # type: ignore[attr-defined]
+        return execute(sql, params, many, context)
+
+    # Known to Django from the start, so that on_commit hooks of a failed receiver are dropped with its writes.
+    connection.savepoint_ids.append(sid)
+    try:
+        with connection.execute_wrapper(before_query):
+            yield
+    except BaseException:
+        if made:
+            connection.needs_rollback = False
+            transaction.savepoint_rollback(sid, using=using)
+        connection.run_on_commit = [entry for entry in connection.run_on_commit if sid not in entry[0]]
+        raise
+    finally:
+        connection.savepoint_ids.remove(sid)

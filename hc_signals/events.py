@@ -1,0 +1,42 @@
+"""ChangeEvent: what a receiver gets, in the words of Salesforce Change Data Capture."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeEvent:
+    """One change of one record. Immutable."""
+
+    change_type: str
+    """CREATE, UPDATE, DELETE, or GAP_OVERFLOW (changes may have been missed: read the table again)."""
+    change_origin: str
+    """``heroku_connect`` for Salesforce's changes, ``app`` for the app's own."""
+    entity_name: str
+    """Salesforce API name of the object."""
+    record_id: str | None
+    """The sfid; None while Salesforce has given none."""
+    record_key: str | None
+    """Primary key of the row, as text; Heroku Connect does not keep it over a reload."""
+    changed_fields: tuple[str, ...] = ()
+    """Django names of the changed fields; empty for CREATE and DELETE."""
+    previous: Mapping[str, Any] = field(default_factory=dict)
+    """Old values of the changed fields by Django name; Salesforce itself never sends these."""
+    transaction_key: str
+    """The same for all changes of one database transaction (a Heroku Connect batch)."""
+    sequence_number: int
+    """Rises inside a transaction; may have holes."""
+    captured_at: datetime
+    """When the trigger saw the change."""
+    replay_id: str
+    """Position of the change in the log: opaque, ordered."""
+    event_id: str
+    """Key for idempotent effects outside the database."""
+    attempt: int = 1
+    """1 on the first delivery."""
+    cause: str = ""
+    """For gaps: what happened."""
+    instance: Any = None
+    """The record as the ORM would have loaded it right after the change; before it, for DELETE."""

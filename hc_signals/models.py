@@ -1,0 +1,64 @@
+"""The tables of migrations_sql/ as models, to look at. Only the worker writes them."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+
+
+class Change(models.Model):
+    """One change of one record, as the capture trigger wrote it."""
+
+    id = models.BigIntegerField(primary_key=True)
+    captured_at = models.DateTimeField()
+    table_name = models.TextField()
+    operation = models.TextField()
+    origin = models.TextField()
+    record_key = models.TextField(null=True)
+    record_id = models.TextField(null=True)
+    changed = ArrayField(models.TextField(), null=True)
+    old = models.JSONField(null=True)
+    new = models.JSONField(null=True)
+    bucket = models.SmallIntegerField()
+
+    class Meta:
+        managed = False
+        db_table = "hc_signals_change"
+        ordering = ("id",)
+
+
+class Position(models.Model):
+    """How far a consumer has come in one shard; the newest row counts."""
+
+    id = models.BigIntegerField(primary_key=True)
+    consumer = models.TextField()
+    shard = models.SmallIntegerField()
+    shards = models.SmallIntegerField()
+    last_id = models.BigIntegerField(null=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "hc_signals_position"
+        ordering = ("id",)
+
+
+class Delivery(models.Model):
+    """One event owed to one receiver that failed on it."""
+
+    id = models.BigAutoField(primary_key=True)
+    change_id = models.BigIntegerField()
+    consumer = models.TextField()
+    receiver = models.TextField()
+    table_name = models.TextField()
+    record_key = models.TextField(null=True)
+    attempt = models.IntegerField(default=1)
+    next_attempt_at = models.DateTimeField(null=True)
+    state = models.TextField()
+    error = models.TextField()
+    payload = models.JSONField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        managed = False
+        db_table = "hc_signals_delivery"
+        ordering = ("id",)
+        verbose_name_plural = "deliveries"
