@@ -7,11 +7,11 @@ xmin watermark would invert the order of a record's changes and stall behind str
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from django.db import connections, models
 
+from hc_signals.events import Change
 from hc_signals.tables import quoted_table
 
 LOCK_CLASS = 1212372820
@@ -28,21 +28,6 @@ class Position:
     ceiling_id: int | None = None
     next_floor_id: int | None = None
     last_id: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One row of the log, without its images."""
-
-    id: int
-    xid: str
-    captured_at: datetime
-    table_name: str
-    operation: str
-    origin: str
-    record_key: str | None
-    record_id: str | None
-    changed: list[str] | None
 
 
 _POSITION_COLUMNS = "seen, floor_id, target, ceiling_id, next_floor_id, last_id"

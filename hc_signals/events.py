@@ -1,4 +1,4 @@
-"""ChangeEvent: what a receiver gets, in the words of Salesforce Change Data Capture."""
+"""Change, a row of the log; ChangeEvent, what a receiver gets, in the words of Salesforce Change Data Capture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,3 +40,18 @@ class ChangeEvent:
     """For gaps: what happened."""
     instance: Any = None
     """The record as the ORM would have loaded it right after the change; before it, for DELETE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row of the log, without its images."""
+
+    id: int
+    xid: str
+    captured_at: datetime
+    table_name: str
+    operation: str
+    origin: str
+    record_key: str | None
+    record_id: str | None
+    changed: list[str] | None

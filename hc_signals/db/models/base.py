@@ -1,0 +1,170 @@
+"""The base of all models whose table Heroku Connect owns."""
+
+import os
+from collections import Counter
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+from django.db import models
+from django.db.models.base import ModelBase
+
+from hc_signals.db.models.fields import ID, Checkbox, DateTime, HerokuConnectFieldMixin
+
+__all__ = ("READ_ONLY", "READ_WRITE", "HerokuConnectModel")
+
+READ_ONLY = "read_only"
+READ_WRITE = "read_write"
+
+_ACCESS_LEVELS = [READ_ONLY, READ_WRITE]
+_WITHOUT_IS_DELETED = frozenset({"User", "RecordType", "EmailTemplate"})
+
+
+class _Gone:
+    """Hides an attribute of a base class: reading it is an AttributeError."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        raise AttributeError(f"{owner.__name__!r} object has no attribute 'is_deleted': Salesforce has no such field.")
+
+
+def _get_schema() -> str:
+    default = os.environ.get("HEROKU_CONNECT_SCHEMA", "salesforce")
+    return str(getattr(settings, "HEROKU_CONNECT_SCHEMA", default))
+
+
+class HerokuConnectModelBase(ModelBase):
+    """Sets ``managed`` and ``db_table`` of connected models, and nothing else of their Meta."""
+
+    def add_to_class(cls, name: str, value: Any) -> None:
+        """Adjust the options on their way into the class; Django has resolved the inheritance of Meta by then."""
+        if name == "_meta":
+            if value.meta is not None and not getattr(value.meta, "abstract", False):
+                value.meta = cls._get_adjusted_meta(value.meta)
+            if getattr(cls, "sf_object_name", "") in _WITHOUT_IS_DELETED:
+                # In the class's own namespace, so Django does not copy the field of the abstract base.
+                cls.is_deleted = _Gone()
+        super().add_to_class(name, value)
+
+    def _get_adjusted_meta(cls, meta: Any) -> type:
+        """Return a copy, because the original is shared with other models or belongs to the user."""
+        connected = [base for base in cls.__bases__ if isinstance(base, HerokuConnectModelBase)]
+        changes: dict[str, Any] = {}
+        if any(base._meta.abstract for base in connected):
+            changes["managed"] = False
+            object_name = getattr(cls, "sf_object_name", "")
+            if object_name and not getattr(meta, "db_table", ""):
+                changes["db_table"] = f'{_get_schema()}"."{object_name.lower()}'
+        elif connected and not getattr(meta, "proxy", False) and not cls._declares_managed(meta):
+            changes["managed"] = True
+        attrs = {key: value for key, value in vars(meta).items() if key not in ("__dict__", "__weakref__")}
+        return type("Meta", meta.__bases__, attrs | changes)
+
+    def _declares_managed(cls, meta: Any) -> bool:
+        """Tell whether the class itself says ``managed``, rather than the Meta of an ancestor."""
+        inherited = [vars(base).get("Meta") for base in cls.__mro__]
+        return meta not in inherited and any("managed" in vars(part) for part in meta.__mro__ if part not in inherited)
+
+
+def get_heroku_connect_table_name(model_cls: Any) -> str:
+    """Return the table name, without schema, of a connected model class.
+
+    Raises:
+        LookupError: no table name is associated with the given class.
+    """
+    opts = getattr(model_cls, "_meta", None)
+    if opts is None or opts.abstract or not isinstance(model_cls, HerokuConnectModelBase):
+        raise LookupError(f"{model_cls!r} is not a concrete connected model; it has no table name.")
+    if not model_cls.sf_object_name and "db_table" not in opts.original_attrs:  # type: ignore[attr-defined]
+        raise LookupError(f"{opts.label} has no table name; give it an 'sf_object_name'.")
+    return str(opts.db_table).rpartition(".")[2].strip('"')
+
+
+class HerokuConnectModel(models.Model, metaclass=HerokuConnectModelBase):
+    """Base of all models whose table Heroku Connect owns; the name of the table follows from ``sf_object_name``."""
+
+    sf_object_name: str = ""
+    """API name of the Salesforce object."""
+    sf_access: str = READ_ONLY
+    """``READ_ONLY``: from Salesforce to PostgreSQL only; ``READ_WRITE``: both ways."""
+    sf_notify_enabled: bool = False
+    """Let Salesforce's Streaming API trigger polls when data changes."""
+    sf_polling_seconds: int = 600
+    """Seconds between two polls."""
+    sf_max_daily_api_calls: int = 30000
+    """Upper bound of Salesforce API calls per day."""
+
+    sf_id = ID(sf_field_name="Id", db_column="sfid")
+    system_mod_stamp = DateTime(sf_field_name="SystemModstamp", db_index=True)
+    is_deleted = Checkbox(sf_field_name="IsDeleted")
+    _hc_lastop = models.CharField(max_length=32, null=True, editable=False)
+    _hc_err = models.TextField(null=True, editable=False)
+
+    class Meta:
+        abstract = True
+        managed = False
+
+    @classmethod
+    def get_heroku_connect_table_name(cls) -> str:
+        """Return the table name without schema; LookupError if there is none."""
+        return get_heroku_connect_table_name(cls)
+
+    @classmethod
+    def get_heroku_connect_fields(cls) -> list[Any]:
+        """Return the fields that exist in Salesforce, inherited ones included."""
+        return [field for field in cls._meta.fields if isinstance(field, HerokuConnectFieldMixin)]
+
+    @classmethod
+    def get_heroku_connect_field_mapping(cls) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+        """Return fields, indexes and the name of the upsert field as Heroku Connect's mapping wants them."""
+        found = cls.get_heroku_connect_fields()
+        fields: dict[str, Any] = {field.sf_field_name: {} for field in found}
+        indexes = {field.sf_field_name: {"unique": field.unique} for field in found if field.db_index}
+        upserts = [field.sf_field_name for field in found if field.upsert]
+        return fields, indexes, upserts[-1] if upserts else None
+
+    @classmethod
+    def get_heroku_connect_mapping(cls) -> dict[str, Any]:
+        """Return the entry of this model in Heroku Connect's mapping."""
+        fields, indexes, upsert_field = cls.get_heroku_connect_field_mapping()
+        config: dict[str, Any] = {
+            "access": cls.sf_access,
+            "sf_notify_enabled": cls.sf_notify_enabled,
+            "sf_polling_seconds": cls.sf_polling_seconds,
+            "sf_max_daily_api_calls": cls.sf_max_daily_api_calls,
+            "fields": fields,
+            "indexes": indexes,
+        }
+        if upsert_field is not None:
+            config["upsert_field"] = upsert_field
+        return {"object_name": cls.sf_object_name, "config": config}
+
+    @classmethod
+    def check(cls, **kwargs: Any) -> list[checks.CheckMessage]:
+        """Run Django's checks and those of the Salesforce attributes."""
+        return [*super().check(**kwargs), *cls._check_heroku_connect()]
+
+    @classmethod
+    def _check_heroku_connect(cls) -> list[checks.CheckMessage]:
+        def add(number: int, message: str, hint: Any = None) -> None:
+            errors.append(checks.Error(f"{label}{message}", hint=hint, id=f"heroku_connect.E{number:03}"))
+
+        errors: list[checks.CheckMessage] = []
+        label = f"{cls._meta.app_label}.{cls.__name__}"
+        fields = cls.get_heroku_connect_fields()
+        if not cls._meta.abstract and not cls.sf_object_name:
+            add(1, ' must define a "sf_object_name".')
+        if cls.sf_access not in _ACCESS_LEVELS:
+            add(2, f".sf_access must be one of {_ACCESS_LEVELS}", cls.sf_access)
+        counts = Counter(field.sf_field_name for field in fields)
+        duplicates = [name for name, count in counts.items() if count > 1]
+        if duplicates:
+            add(3, " has duplicate Salesforce field names.", duplicates)
+        upserts = [field for field in fields if field.upsert]
+        if len(upserts) > 1:
+            add(4, " can only have a single upsert field.", upserts)
+        if cls.sf_access == READ_WRITE and not upserts:
+            add(7, " does not have an upsert field.", "Read-write models need an upsert field.")
+        return errors

@@ -1,0 +1,87 @@
+"""``manage.py hc_listen``: the LISTEN worker that turns Salesforce changes into Django signals."""
+
+import logging
+import signal
+import sys
+from argparse import ArgumentParser
+from dataclasses import replace
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connections
+from django.utils.connection import ConnectionDoesNotExist
+
+from hc_signals import triggers
+from hc_signals.conf import Conf, get_conf
+from hc_signals.exceptions import ConfigurationError
+from hc_signals.tables import connected_models
+from hc_signals.worker import Worker
+
+
+class Command(BaseCommand):
+    help = "Deliver the changes that Heroku Connect makes to Django signal receivers, until SIGTERM or Ctrl-C."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--once", action="store_true", help="deliver all that is committed now, then exit 0")
+        parser.add_argument("--database", default="default", help="database alias (default: default)")
+        parser.add_argument("--batch-size", type=int, help="changes per page (default: HC_SIGNALS['BATCH_SIZE'])")
+        parser.add_argument(
+            "--poll-interval", type=float, help="seconds between looks without a ring (default: HC_SIGNALS)"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        _log_to(self.stderr, options["verbosity"])
+        using = options["database"]
+        try:
+            conf = _conf(options)
+            _check_database(using)
+            worker = Worker(using, conf)
+            if options["once"]:
+                worker.deliver_all()
+            else:
+                _stop_on_signals(worker)
+                self.stderr.write(f"hc_listen: listening on {using!r} as consumer {conf.CONSUMER!r}.")
+                worker.run()
+        except (ConfigurationError, ConnectionDoesNotExist) as error:
+            raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(f"The database {using!r} answered: {str(error).splitlines()[0]}") from error
+        self.stderr.write(f"hc_listen: {worker.delivered} changes delivered; stopped.")
+
+
+def _conf(options: dict[str, Any]) -> Conf:
+    given = {"BATCH_SIZE": options["batch_size"], "POLL_INTERVAL": options["poll_interval"]}
+    return replace(get_conf(), **{key: value for key, value in given.items() if value is not None})
+
+
+def _check_database(using: str) -> None:
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT pg_is_in_recovery(), to_regclass('public.hc_signals_change') IS NOT NULL")
+        in_recovery, has_log = cursor.fetchone()
+    if in_recovery:
+        raise CommandError(f"The database {using!r} is a follower: LISTEN does not work there; use the leader's URL.")
+    if not has_log:
+        raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
+    found = [triggers.status(model, using) for model in connected_models()]
+    if not any(status.state in ("installed", "outdated") for status in found):
+        raise CommandError("No connected table carries capture triggers; run `manage.py hc_triggers install` first.")
+    for status in found:
+        if status.state != "installed":
+            logging.getLogger("hc_signals").warning("Capture on %s: %s (%s).", status.table, status.state, status.detail)
+
+
+def _stop_on_signals(worker: Worker) -> None:
+    def handler(number: int, frame: Any) -> None:
+        if worker.stopping:
+            sys.exit(1)  # asked twice: now
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
+
+
+def _log_to(stream: Any, verbosity: int) -> None:
+    logger = logging.getLogger("hc_signals")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler(stream))
+        logger.setLevel([logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG][min(verbosity, 3)])
