@@ -67,8 +67,8 @@ class ChangeLog:
     def position(self) -> Position:
         """Return the newest position, the very beginning for a consumer that has none."""
         row = self._row(
-            f"SELECT seen::text, floor_id, target::text, ceiling_id, next_floor_id, last_id FROM "
-            f"public.hc_signals_position WHERE consumer = %s AND shard = %s ORDER BY id DESC LIMIT 1",
+            "SELECT seen::text, floor_id, target::text, ceiling_id, next_floor_id, last_id FROM "
+            "public.hc_signals_position WHERE consumer = %s AND shard = %s ORDER BY id DESC LIMIT 1",
             [self.consumer, self.shard],
         )
         return Position(*row) if row else Position()

@@ -28,7 +28,9 @@ def receiver_path(receiver: Callable[..., Any]) -> str:
     return f"{getattr(receiver, '__module__', '?')}.{name}"
 
 
-def send(signal: ChangeSignal, receivers: list[tuple[Callable[..., Any], bool]], using: str, **named: Any) -> list[Failure]:
+def send(
+    signal: ChangeSignal, receivers: list[tuple[Callable[..., Any], bool]], using: str, **named: Any
+) -> list[Failure]:
     """Call the receivers one by one; return those that failed, with all that they wrote taken back."""
     failures = []
     for receiver, is_async in receivers:

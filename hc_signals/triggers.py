@@ -79,10 +79,12 @@ EXCEPTION WHEN OTHERS THEN
     -- The writer is Heroku Connect: whatever went wrong here, its statement goes on.
     BEGIN
         IF TG_OP = 'INSERT' THEN
-            {log} SELECT {table}, 'INSERT', {origin}, to_json(n)->>{pk_text}, to_json(n)->>'sfid', NULL, NULL, to_json(n)
+            {log} SELECT {table}, 'INSERT', {origin}, to_json(n)->>{pk_text}, to_json(n)->>'sfid',
+                NULL, NULL, to_json(n)
             FROM hc_new n;
         ELSIF TG_OP = 'DELETE' THEN
-            {log} SELECT {table}, 'DELETE', {origin}, to_json(o)->>{pk_text}, to_json(o)->>'sfid', NULL, to_json(o), NULL
+            {log} SELECT {table}, 'DELETE', {origin}, to_json(o)->>{pk_text}, to_json(o)->>'sfid',
+                NULL, to_json(o), NULL
             FROM hc_old o;
         ELSIF TG_OP = 'UPDATE' THEN
             {log} SELECT {table}, 'UPDATE', {origin}, n.row->>{pk_text}, n.row->>'sfid',

@@ -1,4 +1,4 @@
-"""The loop: read a page, hand it to the receivers, keep failures, advance, sleep. Composes; holds no logic of theirs."""
+"""The loop: read a page, hand it to the receivers, keep failures, advance, sleep. Holds no logic of theirs."""
 
 import logging
 import time

@@ -1,6 +1,7 @@
 """Runs migrations_sql/0001_change_log.sql; the models of the log are unmanaged and follow it."""
 
-from django.db import migrations
+import django.contrib.postgres.fields
+from django.db import migrations, models
 
 from hc_signals.sql import read_sql
 
@@ -10,4 +11,67 @@ class Migration(migrations.Migration):
     dependencies = []
     operations = [
         migrations.RunSQL(read_sql("0001_change_log.sql"), read_sql("0001_change_log.down.sql")),
+        migrations.CreateModel(
+            name="Change",
+            fields=[
+                ("id", models.BigIntegerField(primary_key=True, serialize=False)),
+                ("captured_at", models.DateTimeField()),
+                ("table_name", models.TextField()),
+                ("operation", models.TextField()),
+                ("origin", models.TextField()),
+                ("record_key", models.TextField(null=True)),
+                ("record_id", models.TextField(null=True)),
+                (
+                    "changed",
+                    django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), null=True, size=None),
+                ),
+                ("old", models.JSONField(null=True)),
+                ("new", models.JSONField(null=True)),
+                ("bucket", models.SmallIntegerField()),
+            ],
+            options={
+                "db_table": "hc_signals_change",
+                "ordering": ("id",),
+                "managed": False,
+            },
+        ),
+        migrations.CreateModel(
+            name="Delivery",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("change_id", models.BigIntegerField()),
+                ("consumer", models.TextField()),
+                ("receiver", models.TextField()),
+                ("table_name", models.TextField()),
+                ("record_key", models.TextField(null=True)),
+                ("attempt", models.IntegerField(default=1)),
+                ("next_attempt_at", models.DateTimeField(null=True)),
+                ("state", models.TextField()),
+                ("error", models.TextField()),
+                ("payload", models.JSONField()),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+            ],
+            options={
+                "verbose_name_plural": "deliveries",
+                "db_table": "hc_signals_delivery",
+                "ordering": ("id",),
+                "managed": False,
+            },
+        ),
+        migrations.CreateModel(
+            name="Position",
+            fields=[
+                ("id", models.BigIntegerField(primary_key=True, serialize=False)),
+                ("consumer", models.TextField()),
+                ("shard", models.SmallIntegerField()),
+                ("shards", models.SmallIntegerField()),
+                ("last_id", models.BigIntegerField(null=True)),
+                ("created_at", models.DateTimeField()),
+            ],
+            options={
+                "db_table": "hc_signals_position",
+                "ordering": ("id",),
+                "managed": False,
+            },
+        ),
     ]

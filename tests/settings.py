@@ -1,0 +1,16 @@
+"""The example's settings on a real server: DATABASE_URL, else an embedded one that is started here."""
+
+import atexit
+import os
+import tempfile
+
+if "DATABASE_URL" not in os.environ:
+    from hc_signals.testing import embedded
+
+    _directory = tempfile.TemporaryDirectory(prefix="hc_signals_")
+    _server = embedded.start(_directory.name)
+    atexit.register(_directory.cleanup)
+    atexit.register(_server.stop)
+    os.environ["DATABASE_URL"] = _server.url
+
+from example.settings import *  # noqa: F403

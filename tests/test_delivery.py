@@ -1,0 +1,222 @@
+"""The main job: a change in a Salesforce table reaches a Django receiver, once, in order, as the ORM would see it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.dispatch import Signal
+
+from example.crm.models import Account, CompoundModel, Project, Seen, SFObjectModel
+from hc_signals import signals, triggers
+from hc_signals.changelog import ChangeLog
+from hc_signals.conf import Conf
+from hc_signals.models import Change, Delivery
+from hc_signals.worker import Worker
+from tests.conftest import as_heroku_connect
+
+pytestmark = pytest.mark.usefixtures("captured")
+
+
+@pytest.fixture
+def connect() -> Iterator[Any]:
+    """Connect receivers for the length of one test."""
+    connected: list[tuple[Signal, Any, Any]] = []
+
+    def add(signal: Signal, receiver: Any, sender: Any = None) -> None:
+        signal.connect(receiver, sender=sender, weak=False)
+        connected.append((signal, receiver, sender))
+
+    yield add
+    for signal, receiver, sender in connected:
+        signal.disconnect(receiver, sender=sender)
+
+
+def deliver(**conf: Any) -> int:
+    worker = Worker("default", Conf(**conf))
+    worker.deliver_all()
+    return worker.delivered
+
+
+def insert_accounts(count: int) -> None:
+    as_heroku_connect(
+        "INSERT INTO salesforce.account (sfid, name) SELECT 'A' || g, 'n' || g FROM generate_series(1, %s) g", [count]
+    )
+
+
+def test_create_update_delete_arrive_in_order_with_old_values(connect: Any) -> None:
+    got: list[tuple[str, str, dict[str, Any]]] = []
+
+    def on_change(sender: Any, instance: Account, event: Any, **kwargs: Any) -> None:
+        got.append((event.change_type, instance.name, dict(event.previous)))
+
+    connect(signals.record_changed, on_change, Account)
+    insert_accounts(1)
+    as_heroku_connect("UPDATE salesforce.account SET name = 'Zoë'")
+    as_heroku_connect("DELETE FROM salesforce.account")
+    assert deliver() == 3
+    assert got == [("CREATE", "n1", {}), ("UPDATE", "Zoë", {"name": "n1"}), ("DELETE", "Zoë", {})]
+    assert deliver() == 0
+
+
+def test_bookkeeping_no_ops_and_the_apps_own_writes_are_no_changes() -> None:
+    insert_accounts(2)
+    deliver()
+    as_heroku_connect("UPDATE salesforce.account SET _hc_lastop = 'UPDATED', systemmodstamp = now(), name = name")
+    as_heroku_connect("UPDATE salesforce.account SET name = 'x' WHERE false")
+    Account.objects.update(name="by the app")
+    assert deliver() == 0
+
+
+def test_instance_equals_what_the_orm_loads(connect: Any) -> None:
+    got: list[Project] = []
+    connect(signals.record_created, lambda instance, **kwargs: got.append(instance), Project)
+    as_heroku_connect("SET LOCAL TimeZone = 'Europe/Berlin'")
+    as_heroku_connect(
+        "INSERT INTO salesforce.project__c (sfid, name, description__c, active__c, progress__c, starts_at__c) VALUES "
+        "('P1', 'Ünïcode 😀', repeat('x', 5000000), true, 12.5, '2024-06-30 12:00:00.123456'), "
+        "('P2', NULL, NULL, NULL, NULL, NULL)"
+    )
+    deliver()
+    for instance in got:
+        stored = Project.objects.get(pk=instance.pk)
+        for field in Project._meta.concrete_fields:
+            assert getattr(instance, field.attname) == getattr(stored, field.attname), field.name
+    assert len(got) == 2
+
+
+def test_a_raising_receiver_harms_nobody_else_and_is_kept(connect: Any) -> None:
+    def bad(instance: Any, **kwargs: Any) -> None:
+        Seen.objects.create(event_id="half done", replay_id=0, entity_name="", change_type="")
+        transaction.on_commit(lambda: pytest.fail("a failed receiver's hook ran"))
+        raise ValueError("no")
+
+    good: list[str] = []
+    connect(signals.record_created, bad, Account)
+    connect(signals.record_created, lambda instance, **kwargs: good.append(instance.name), Account)
+    insert_accounts(3)
+    assert deliver() == 3
+    assert good == ["n1", "n2", "n3"]
+    assert not Seen.objects.filter(event_id="half done").exists()
+    assert [d.error for d in Delivery.objects.all()] == ["ValueError: no"] * 3
+
+
+def test_a_receivers_database_error_leaves_the_transaction_usable(connect: Any) -> None:
+    def bad(**kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1/0")
+
+    connect(signals.record_created, bad, Account)
+    insert_accounts(2)
+    assert deliver() == 2
+    assert Seen.objects.count() == 2
+    assert Delivery.objects.count() == 2
+
+
+def test_async_receivers_and_bulk_receivers(connect: Any) -> None:
+    names: list[str] = []
+    pages: list[int] = []
+
+    async def on_create(instance: Account, **kwargs: Any) -> None:
+        names.append(instance.name)
+
+    connect(signals.record_created, on_create, Account)
+    connect(signals.records_changed, lambda events, **kwargs: pages.append(len(events)), Account)
+    insert_accounts(5)
+    deliver(BATCH_SIZE=3)
+    assert names == ["n1", "n2", "n3", "n4", "n5"]
+    assert pages == [3, 2]
+
+
+def test_compound_model_hears_of_its_salesforce_half(connect: Any) -> None:
+    got: list[CompoundModel] = []
+    connect(signals.record_updated, lambda instance, **kwargs: got.append(instance), CompoundModel)
+    key = "0123456789abcdef0123456789abcdef"
+    as_heroku_connect(
+        "INSERT INTO salesforce.my_object__c (sfid, external_id__c, data__c) VALUES ('M1', %s, 'a'), ('M2', NULL, 'b')",
+        [key],
+    )
+    parent = SFObjectModel.objects.get(sf_id="M1")
+    CompoundModel(hc_model=parent, more_data="ours").save_base(raw=True)
+    as_heroku_connect("UPDATE salesforce.my_object__c SET data__c = 'new'")
+    deliver()
+    assert [(type(i), i.data, i.more_data) for i in got] == [(CompoundModel, "new", "ours")]
+
+
+def test_truncate_is_a_gap_and_not_silence(connect: Any) -> None:
+    causes: list[str] = []
+    connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)
+    as_heroku_connect("TRUNCATE salesforce.account")
+    deliver()
+    assert causes == ["truncate"]
+
+
+def test_a_transaction_that_commits_late_is_not_lost() -> None:
+    """Ids alone would skip it: its ids are lower than those already delivered."""
+    late = connection.copy()
+    try:
+        late.set_autocommit(False)
+        with late.cursor() as cursor:
+            cursor.execute("SET LOCAL xmlbinary = 'hex'")
+            cursor.execute("INSERT INTO salesforce.account (sfid, name) VALUES ('late', 'late')")
+        as_heroku_connect("INSERT INTO salesforce.account (sfid, name) VALUES ('early', 'early')")
+        assert deliver() == 1
+        late.commit()
+        assert deliver() == 1
+        assert deliver() == 0
+        ids = list(Seen.objects.order_by("id").values_list("replay_id", flat=True))
+        assert ids == sorted(ids, reverse=True)
+    finally:
+        late.close()
+
+
+def test_effects_and_position_commit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    insert_accounts(4)
+
+    def crash(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChangeLog, "append", crash)
+        with pytest.raises(KeyboardInterrupt):
+            deliver()
+    assert Seen.objects.count() == 0
+    deliver()
+    assert Seen.objects.count() == 4
+
+
+def test_a_column_dropped_under_the_trigger_does_not_stop_the_writer() -> None:
+    as_heroku_connect("ALTER TABLE salesforce.account DROP COLUMN industry")
+    insert_accounts(2)
+    as_heroku_connect("UPDATE salesforce.account SET name = 'changed', systemmodstamp = now()")
+    rows = Change.objects.values_list("operation", "changed")
+    assert sorted(rows, key=str) == [("INSERT", None)] * 2 + [("UPDATE", ["name"])] * 2 or [
+        sorted(changed or []) for _, changed in rows
+    ] == [[], [], ["name", "systemmodstamp"], ["name", "systemmodstamp"]]
+
+
+def test_a_log_that_is_gone_does_not_stop_the_writer() -> None:
+    before = ChangeLog("default", "default").lost()
+    as_heroku_connect("ALTER TABLE public.hc_signals_change RENAME TO hc_signals_gone")
+    try:
+        insert_accounts(2)
+    finally:
+        as_heroku_connect("ALTER TABLE public.hc_signals_gone RENAME TO hc_signals_change")
+    assert Account.objects.count() == 2
+    assert ChangeLog("default", "default").lost() == before + 1
+
+
+def test_status_tells_drift_and_install_mends_it() -> None:
+    assert triggers.status(Account, "default").state == "installed"
+    as_heroku_connect(f"CREATE OR REPLACE FUNCTION public.{triggers.function_name(Account)}() RETURNS trigger "
+                      "LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    assert triggers.status(Account, "default").state == "outdated"
+    assert triggers.install(Account, "default").state == "installed"
+    name = triggers.TRIGGERS[0].get_pgid(Account)
+    as_heroku_connect(f"ALTER TABLE salesforce.account DISABLE TRIGGER {name}")
+    assert triggers.status(Account, "default").state == "disabled"
+    assert triggers.install(Account, "default").state == "installed"
+    triggers.uninstall(Account, "default")
+    assert triggers.status(Account, "default").state == "missing"
+    as_heroku_connect("DROP TABLE salesforce.account")
+    assert triggers.install(Account, "default").state == "absent"
