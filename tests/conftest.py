@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
-
 from example.crm.models import Account, Contact, Project, SFObjectModel
+
 from hc_signals import triggers
 
 CONNECTED = [Account, Contact, Project, SFObjectModel]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 from django.dispatch import Signal
-
 from example.crm.models import Account, CompoundModel, Project, Seen, SFObjectModel
+
 from hc_signals import signals, triggers
 from hc_signals.changelog import ChangeLog
 from hc_signals.conf import Conf
@@ -189,10 +189,8 @@ def test_a_column_dropped_under_the_trigger_does_not_stop_the_writer() -> None:
     as_heroku_connect("ALTER TABLE salesforce.account DROP COLUMN industry")
     insert_accounts(2)
     as_heroku_connect("UPDATE salesforce.account SET name = 'changed', systemmodstamp = now()")
-    rows = Change.objects.values_list("operation", "changed")
-    assert sorted(rows, key=str) == [("INSERT", None)] * 2 + [("UPDATE", ["name"])] * 2 or [
-        sorted(changed or []) for _, changed in rows
-    ] == [[], [], ["name", "systemmodstamp"], ["name", "systemmodstamp"]]
+    rows = [(c.operation, "name" in (c.changed or [])) for c in Change.objects.all()]
+    assert rows == [("INSERT", False)] * 2 + [("UPDATE", True)] * 2
 
 
 def test_a_log_that_is_gone_does_not_stop_the_writer() -> None:
@@ -208,8 +206,10 @@ def test_a_log_that_is_gone_does_not_stop_the_writer() -> None:
 
 def test_status_tells_drift_and_install_mends_it() -> None:
     assert triggers.status(Account, "default").state == "installed"
-    as_heroku_connect(f"CREATE OR REPLACE FUNCTION public.{triggers.function_name(Account)}() RETURNS trigger "
-                      "LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    as_heroku_connect(
+        f"CREATE OR REPLACE FUNCTION public.{triggers.function_name(Account)}() RETURNS trigger "
+        "LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+    )
     assert triggers.status(Account, "default").state == "outdated"
     assert triggers.install(Account, "default").state == "installed"
     name = triggers.TRIGGERS[0].get_pgid(Account)

