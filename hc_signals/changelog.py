@@ -82,7 +82,8 @@ class ChangeLog:
         ceiling = self._row("SELECT last_value FROM public.hc_signals_change_id_seq")[0]
         # Transactions that were in progress at `seen` may have drawn ids below the floor.
         oldest = self._row(
-            "SELECT min(id) FROM public.hc_signals_change WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(%s::pg_snapshot)))",
+            "SELECT min(id) FROM public.hc_signals_change "
+            "WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(%s::pg_snapshot)))",
             [position.seen],
         )[0]
         first = position.floor_id if oldest is None else min(position.floor_id, oldest - 1)

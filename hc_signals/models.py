@@ -1,7 +1,19 @@
 """The tables of migrations_sql/ as models, to look at. Only the worker writes them."""
 
+from typing import Any
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
+
+
+class ImageField(models.JSONField):
+    """A ``json`` column: psycopg has parsed it already, unlike ``jsonb``, whose parsing Django takes over."""
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return value if not isinstance(value, str) else super().from_db_value(value, expression, connection)
+
+    def db_type(self, connection: Any) -> str:
+        return "json"
 
 
 class Change(models.Model):
@@ -15,8 +27,8 @@ class Change(models.Model):
     record_key = models.TextField(null=True)
     record_id = models.TextField(null=True)
     changed = ArrayField(models.TextField(), null=True)
-    old = models.JSONField(null=True)
-    new = models.JSONField(null=True)
+    old = ImageField(null=True)
+    new = ImageField(null=True)
     bucket = models.SmallIntegerField()
 
     class Meta:

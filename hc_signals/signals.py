@@ -13,7 +13,7 @@ class ChangeSignal(Signal):
         """Return ``(receiver, is_async)`` for all receivers that listen to ``sender``, in order of connection."""
         # Signal.send_robust would catch an exception but keep the receiver's half-done writes, so the dispatcher needs
         # the list itself; Django has no public call for it.
-        sync, asynchronous = self._live_receivers(sender)  # type: ignore[attr-defined]
+        sync, asynchronous = self._live_receivers(sender)
         return [(receiver, False) for receiver in sync] + [(receiver, True) for receiver in asynchronous]
 
     def receivers_of_only(self, sender: type) -> list[tuple[Callable[..., Any], bool]]:

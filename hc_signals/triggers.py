@@ -218,7 +218,7 @@ def status(model: type[models.Model], using: str) -> TableStatus:
     names = [trigger.get_pgid(model) for trigger in TRIGGERS]
     missing = [trigger.name for trigger in TRIGGERS if trigger.get_pgid(model) not in found]
     if missing:
-        return TableStatus(label, "missing", f"no trigger for {', '.join(missing)}")
+        return TableStatus(label, "missing", f"no trigger for {', '.join(map(str, missing))}")
     if any(found[name] in ("D", "R") for name in names):
         return TableStatus(label, "disabled", "a trigger is disabled")
     if body is None or body[0].strip() != _body(model).strip():

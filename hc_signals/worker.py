@@ -107,7 +107,8 @@ class Worker:
                 log.append(position)
             # One receiver's on_commit hook must not take the others' with it.
             connection = connections[self.using]
-            connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in connection.run_on_commit]
+            hooks: list[Any] = list(connection.run_on_commit)
+            connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in hooks]  # type: ignore[misc]
         self.delivered += done
         return bool(done)
 

