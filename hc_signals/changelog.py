@@ -28,9 +28,11 @@ class Position:
     ceiling_id: int | None = None
     next_floor_id: int | None = None
     last_id: int | None = None
+    lost: int = 0
+    """Statements that could not be captured, as far as told."""
 
 
-_POSITION_COLUMNS = "seen, floor_id, target, ceiling_id, next_floor_id, last_id"
+_POSITION_COLUMNS = "seen, floor_id, target, ceiling_id, next_floor_id, last_id, lost"
 
 _PAGE = """
 SELECT id, xid::text, captured_at, table_name, operation, origin, record_key, record_id, changed
@@ -67,7 +69,7 @@ class ChangeLog:
     def position(self) -> Position:
         """Return the newest position, the very beginning for a consumer that has none."""
         row = self._row(
-            "SELECT seen::text, floor_id, target::text, ceiling_id, next_floor_id, last_id FROM "
+            "SELECT seen::text, floor_id, target::text, ceiling_id, next_floor_id, last_id, lost FROM "
             "public.hc_signals_position WHERE consumer = %s AND shard = %s ORDER BY id DESC LIMIT 1",
             [self.consumer, self.shard],
         )
@@ -107,13 +109,13 @@ class ChangeLog:
     def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
         assert position.target is not None and position.next_floor_id is not None  # noqa: S101
-        return Position(seen=position.target, floor_id=max(0, position.next_floor_id))
+        return Position(seen=position.target, floor_id=max(0, position.next_floor_id), lost=position.lost)
 
     def append(self, position: Position) -> None:
         """Append the position; older ones are pruned now and then, far from the end that is read."""
         row = self._row(
             f"INSERT INTO public.hc_signals_position (consumer, shard, shards, {_POSITION_COLUMNS}) "
-            "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::pg_snapshot, %s, %s, %s) RETURNING id",
+            "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::pg_snapshot, %s, %s, %s, %s) RETURNING id",
             [
                 self.consumer,
                 self.shard,
@@ -124,6 +126,7 @@ class ChangeLog:
                 position.ceiling_id,
                 position.next_floor_id,
                 position.last_id,
+                position.lost,
             ],
         )
         if row[0] % 1000 == 0:

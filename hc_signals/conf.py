@@ -32,6 +32,7 @@ class Conf:
 
 
 def _check_value(key: str, value: Any, default: Any) -> None:
+    number: Any = value
     wanted: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
     if isinstance(value, bool) or not isinstance(value, wanted):
         raise ConfigurationError(
@@ -39,7 +40,7 @@ def _check_value(key: str, value: Any, default: Any) -> None:
         )
     if isinstance(value, str) and not value:
         raise ConfigurationError(f"HC_SIGNALS[{key!r}] is empty; give it a name, for example {default!r}.")
-    if not isinstance(value, str) and not 0 < value < 100_000:
+    if not isinstance(value, str) and not 0 < number < 100_000:
         raise ConfigurationError(f"HC_SIGNALS[{key!r}] is {value!r}; expected a number above 0 and below 100000.")
 
 

@@ -27,7 +27,8 @@ class Doorbell:
     SLICE = 0.5
     """Seconds of one wait: a signal handler's flag is seen only between two."""
     PING_TIMEOUT = 5.0
-    BUSY_PAUSE = 0.003
+    BUSY_PAUSES = (0.003, 0.05)
+    """First and longest pause while the lock is refused: a writer is open, or another worker has the bell."""
     MAX_BACKOFF = 10.0
 
     def __init__(self, using: str, stopping: Callable[[], bool]) -> None:
@@ -39,6 +40,7 @@ class Doorbell:
         self._stopping = stopping
         self._connection: psycopg.Connection | None = None
         self._failures = 0
+        self._busy_pause = self.BUSY_PAUSES[0]
         self.heard = False
         """False when the ping came back never: LISTEN is swallowed, the worker polls."""
 
@@ -76,8 +78,10 @@ class Doorbell:
             return
         try:
             if not self._lock():
-                time.sleep(self.BUSY_PAUSE)  # a writer that decided not to ring is still open
+                time.sleep(self._busy_pause)
+                self._busy_pause = min(2 * self._busy_pause, self.BUSY_PAUSES[1])
                 return
+            self._busy_pause = self.BUSY_PAUSES[0]
             try:
                 if not found_more():
                     self._wait(seconds)

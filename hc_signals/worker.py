@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, models, transaction
+from django.utils import timezone
 
 from hc_signals import signals
 from hc_signals.changelog import ChangeLog
@@ -95,7 +96,11 @@ class Worker:
             position = log.position()
             if position.target is None:
                 position = log.open_window(position)
+            lost = log.lost() if log.shard == 0 else position.lost
+            missed, position = lost > position.lost, replace(position, lost=lost)
             changes = log.page(position, self.conf.BATCH_SIZE)
+            if missed:
+                self._tell_lost()
             done = self._deliver(log, changes)
             if done < len(changes):
                 position = replace(position, last_id=changes[done - 1].id) if done else position
@@ -103,7 +108,7 @@ class Worker:
                 position = replace(position, last_id=changes[-1].id)
             else:
                 position = log.close_window(position)
-            if changes:
+            if changes or missed:
                 log.append(position)
             # One receiver's on_commit hook must not take the others' with it.
             connection = connections[self.using]
@@ -124,6 +129,27 @@ class Worker:
             done += 1
         page.deliver_bulk()
         return done
+
+    def _tell_lost(self) -> None:
+        """Send a gap for every model: a statement could not be captured, and which table it was is not known."""
+        logger.error("A change could not be written to the log; gap_detected is sent for every connected model.")
+        for model in self._models.values():
+            event = ChangeEvent(
+                change_type="GAP_OVERFLOW",
+                change_origin="heroku_connect",
+                entity_name=str(getattr(model, "sf_object_name", "")),
+                record_id=None,
+                record_key=None,
+                transaction_key="",
+                sequence_number=0,
+                captured_at=timezone.now(),
+                replay_id="",
+                event_id="",
+                cause="capture_failed",
+            )
+            receivers = signals.gap_detected.receivers_of(model)
+            for failure in send(signals.gap_detected, receivers, self.using, sender=model, instance=None, event=event):
+                logger.error("Receiver %s failed on a gap: %s.", failure.receiver, type(failure.error).__name__)
 
     def model_of(self, change: Change) -> type[models.Model] | None:
         """Return the model of a change's table; says once when there is none any more."""

@@ -59,6 +59,7 @@ CREATE TABLE public.hc_signals_position (
     ceiling_id bigint,              -- everything visible in `target` has an id up to this one
     next_floor_id bigint,           -- floor_id of the next window
     last_id bigint,                 -- inside the open window, done up to here
+    lost bigint NOT NULL,           -- hc_signals_lost_seq as far as it has been told as a gap
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX hc_signals_position_newest_idx ON public.hc_signals_position (consumer, shard, id DESC);

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connection, transaction
 from django.dispatch import Signal
 from example.crm.models import Account, CompoundModel, Project, Seen, SFObjectModel
@@ -193,7 +194,11 @@ def test_a_column_dropped_under_the_trigger_does_not_stop_the_writer() -> None:
     assert rows == [("INSERT", False)] * 2 + [("UPDATE", True)] * 2
 
 
-def test_a_log_that_is_gone_does_not_stop_the_writer() -> None:
+def test_a_log_that_is_gone_does_not_stop_the_writer_and_becomes_a_gap(connect: Any) -> None:
+    causes: list[str] = []
+    connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)
+    deliver()
+    causes.clear()
     before = ChangeLog("default", "default").lost()
     as_heroku_connect("ALTER TABLE public.hc_signals_change RENAME TO hc_signals_gone")
     try:
@@ -202,6 +207,9 @@ def test_a_log_that_is_gone_does_not_stop_the_writer() -> None:
         as_heroku_connect("ALTER TABLE public.hc_signals_gone RENAME TO hc_signals_change")
     assert Account.objects.count() == 2
     assert ChangeLog("default", "default").lost() == before + 1
+    deliver()
+    deliver()
+    assert causes == ["capture_failed"]
 
 
 def test_status_tells_drift_and_install_mends_it() -> None:
@@ -220,3 +228,15 @@ def test_status_tells_drift_and_install_mends_it() -> None:
     assert triggers.status(Account, "default").state == "missing"
     as_heroku_connect("DROP TABLE salesforce.account")
     assert triggers.install(Account, "default").state == "absent"
+
+
+@pytest.mark.parametrize("search_path", ["public", "public,salesforce"])
+def test_pgtriggers_own_commands_leave_ours_alone(search_path: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('search_path', %s, false)", [search_path])
+    try:
+        call_command("pgtrigger", "install")
+        call_command("pgtrigger", "prune")
+    finally:
+        connection.close()
+    assert triggers.status(Account, "default").state == "installed"

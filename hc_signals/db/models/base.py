@@ -50,7 +50,7 @@ class HerokuConnectModelBase(ModelBase):
 
     def _get_adjusted_meta(cls, meta: Any) -> type:
         """Return a copy, because the original is shared with other models or belongs to the user."""
-        connected = [base for base in cls.__bases__ if isinstance(base, HerokuConnectModelBase)]
+        connected: list[Any] = [base for base in cls.__bases__ if isinstance(base, HerokuConnectModelBase)]
         changes: dict[str, Any] = {}
         if any(base._meta.abstract for base in connected):
             changes["managed"] = False

@@ -225,7 +225,8 @@ class Picklist(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("choices") is None:
             raise MissingArgumentError(f"{type(self).__name__}() needs the argument 'choices'.")
-        values = [value for value, _label in flatten_choices(normalize_choices(kwargs["choices"]))]
+        pairs: Any = flatten_choices(normalize_choices(kwargs["choices"]))
+        values = [value for value, _label in pairs]
         if not values:
             raise ValueError(f"{type(self).__name__}(): 'choices' is empty; give it at least one choice.")
         for value in values:
