@@ -94,7 +94,9 @@ class Worker:
             if not log.claim():
                 return False
             position = log.position()
-            if position.target is None:
+            # An open window whose last page was full ends with an empty page: that must move the position too.
+            was_open = position.target is not None
+            if not was_open:
                 position = log.open_window(position)
             lost = log.lost() if log.shard == 0 else position.lost
             missed, position = lost > position.lost, replace(position, lost=lost)
@@ -108,14 +110,14 @@ class Worker:
                 position = replace(position, last_id=changes[-1].id)
             else:
                 position = log.close_window(position)
-            if changes or missed:
+            if changes or missed or was_open:
                 log.append(position)
             # One receiver's on_commit hook must not take the others' with it.
             connection = connections[self.using]
             hooks: list[Any] = list(connection.run_on_commit)
             connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in hooks]  # type: ignore[misc]
         self.delivered += done
-        return bool(done)
+        return bool(done) or was_open
 
     def _deliver(self, log: ChangeLog, changes: list[Change]) -> int:
         """Hand changes to receivers until the time is up or a stop was asked for; return how many were done."""

@@ -240,3 +240,11 @@ def test_pgtriggers_own_commands_leave_ours_alone(search_path: str) -> None:
     finally:
         connection.close()
     assert triggers.status(Account, "default").state == "installed"
+
+
+def test_a_window_of_exactly_one_full_page_does_not_stall_what_follows() -> None:
+    for _ in range(3):
+        as_heroku_connect("DELETE FROM salesforce.account")
+        deliver(BATCH_SIZE=4)
+        insert_accounts(4)
+        assert deliver(BATCH_SIZE=4) == 4
