@@ -82,13 +82,16 @@ class ChangeLog:
         next_floor = self._row("SELECT last_value FROM public.hc_signals_change_id_seq")[0]
         target = self._row("SELECT pg_current_snapshot()::text")[0]
         ceiling = self._row("SELECT last_value FROM public.hc_signals_change_id_seq")[0]
-        # Transactions that were in progress at `seen` may have drawn ids below the floor.
-        oldest = self._row(
-            "SELECT min(id) FROM public.hc_signals_change "
-            "WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(%s::pg_snapshot)))",
-            [position.seen],
-        )[0]
-        first = position.floor_id if oldest is None else min(position.floor_id, oldest - 1)
+        first = position.floor_id
+        if position.seen.split(":")[2]:
+            # Transactions in progress at `seen` may have drawn ids below the floor. OFFSET 0 keeps the planner
+            # from turning min() into a walk of the whole id index.
+            oldest = self._row(
+                "SELECT min(id) FROM (SELECT id FROM public.hc_signals_change "
+                "WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(%s::pg_snapshot))) OFFSET 0) late",
+                [position.seen],
+            )[0]
+            first = first if oldest is None else min(first, oldest - 1)
         return replace(position, target=target, ceiling_id=ceiling, next_floor_id=next_floor - 1, last_id=first)
 
     def page(self, position: Position, limit: int) -> list[Change]:
