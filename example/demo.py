@@ -5,7 +5,6 @@ Heroku Connect for a few seconds, and counts. Exit code 1 if anything was lost o
 """
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -17,10 +16,12 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
-from hc_signals.testing import embedded  # noqa: E402
+from hc_signals.testing import HerokuConnect, embedded  # noqa: E402
 
 SEED = 1
 SECONDS = 8
+BATCH = 40
+STEPS_PER_SECOND = 8
 DRAIN_TIMEOUT = 30
 
 
@@ -30,61 +31,42 @@ def manage(*arguments: str) -> None:
     subprocess.run([sys.executable, str(HERE / "manage.py"), *arguments], check=True)
 
 
-def make_tables() -> None:
-    """What Heroku Connect does when a mapping is created."""
-    from django.db import connection
-
-    from hc_signals.tables import connected_models
-
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE SCHEMA salesforce")
-    with connection.schema_editor() as editor:
-        for model in connected_models():
-            editor.create_model(model)
-
-
-def as_heroku_connect(sql: str, params: list[object]) -> int:
-    """Run one statement as Heroku Connect does; return the number of rows that it changed."""
-    from django.db import connection, transaction
-
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL xmlbinary = 'hex'")
-        cursor.execute(sql, params)
-        return cursor.rowcount
-
-
-def play() -> int:
-    """Insert, edit and delete for SECONDS; return how many changes were written."""
-    chance = random.Random(SEED)
-    written, number, end = 0, 0, time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        number += 1
-        key = [f"{number:018d}"]
-        written += as_heroku_connect(
-            "INSERT INTO salesforce.account (sfid, name, annualrevenue) VALUES (%s, 'Zoë & Co', 1000)", key
+def play(heroku: HerokuConnect) -> None:
+    """Play Heroku Connect for SECONDS, saying what happens; the app adds its own half to compound records."""
+    end = time.monotonic() + SECONDS
+    for step in heroku.play(poll_size=BATCH):
+        left = max(0.0, end - time.monotonic())
+        print(
+            f"Salesforce: {step.action} of {step.records} × {step.model.__name__}"
+            f"  [{heroku.changes} changes so far, {left:.0f} s left]",
+            flush=True,
         )
-        written += as_heroku_connect("INSERT INTO salesforce.contact (sfid, lastname) VALUES (%s, 'Lovelace')", key)
-        written += as_heroku_connect("INSERT INTO salesforce.project__c (sfid, name) VALUES (%s, 'Apollo')", key)
-        written += as_heroku_connect(
-            "INSERT INTO salesforce.my_object__c (sfid, external_id__c, data__c) VALUES (%s, md5(%s), 'first')", key * 2
-        )
-        some = [f"{chance.randint(1, number):018d}"]
-        revenue = [chance.randint(10**6, 10**9)]
-        written += as_heroku_connect("UPDATE salesforce.account SET annualrevenue = %s WHERE sfid = %s", revenue + some)
-        data = [f"edit {chance.randint(1, 10**9)}"]
-        written += as_heroku_connect("UPDATE salesforce.my_object__c SET data__c = %s WHERE sfid = %s", data + some)
-        if number % 7 == 0:
-            written += as_heroku_connect("DELETE FROM salesforce.contact WHERE sfid = %s", some)
-        time.sleep(0.05)
-    return written
+        extend_compound_records()
+        if not left:
+            return
+        time.sleep(1 / STEPS_PER_SECOND)
+
+
+def extend_compound_records() -> None:
+    """Give one Salesforce record of My_Object__c its Django half, as the app of the documentation would."""
+    from example.crm.models import CompoundModel, SFObjectModel
+
+    bare = SFObjectModel.objects.filter(compoundmodel=None, external_id__isnull=False).first()
+    if bare is not None:
+        CompoundModel(hc_model=bare, more_data="Django's own half").save_base(raw=True)
+
+
+def delivered() -> int:
+    """Return how many changes the receivers have written down; the ledger refuses the same one twice."""
+    from example.crm.models import Seen
+
+    return Seen.objects.count()
 
 
 def wait_for(count: int) -> int:
     """Wait until the receivers have seen ``count`` changes; return how many they saw."""
-    from example.crm.models import Seen
-
     deadline = time.monotonic() + DRAIN_TIMEOUT
-    while (seen := Seen.objects.count()) < count and time.monotonic() < deadline:
+    while (seen := delivered()) < count and time.monotonic() < deadline:
         time.sleep(0.1)
     return seen
 
@@ -110,17 +92,19 @@ def main() -> int:
 def run() -> int:
     """Migrate, install, listen, play, count."""
     manage("migrate", "--verbosity", "0")
-    make_tables()
+    manage("hc_simulate", "--create-only")
     manage("hc_triggers", "install")
     listener = subprocess.Popen([sys.executable, str(HERE / "manage.py"), "hc_listen"])
+    heroku = HerokuConnect(seed=SEED)
     try:
-        written = play()
-        delivered = wait_for(written)
+        play(heroku)
+        seen = wait_for(heroku.changes)
     finally:
         listener.send_signal(signal.SIGTERM)
         listener.wait(timeout=10)
-    lost = written - delivered
-    print(f"demo: {written} changes, {delivered} delivered, {lost} lost", flush=True)
+    seen = delivered()
+    lost = heroku.changes - seen
+    print(f"demo: {heroku.changes} changes, {seen} delivered, {lost} lost", flush=True)
     return 1 if lost or listener.returncode else 0
 
 

@@ -1,14 +1,17 @@
-"""Fixtures: Heroku Connect's tables exist in the test database, with or without capture."""
+"""Fixtures: a simulated Heroku Connect on the test database, with or without capture; receivers for one test."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
-from example.crm.models import Account, Contact, Project, SFObjectModel
+from django.dispatch import Signal
 
 from hc_signals import triggers
-
-CONNECTED = [Account, Contact, Project, SFObjectModel]
+from hc_signals.conf import Conf
+from hc_signals.tables import connected_models
+from hc_signals.testing import HerokuConnect
+from hc_signals.worker import Worker
 
 
 def as_heroku_connect(sql: str, params: list[Any] | None = None) -> None:
@@ -18,19 +21,41 @@ def as_heroku_connect(sql: str, params: list[Any] | None = None) -> None:
         cursor.execute(sql, params)
 
 
+def deliver(**conf: Any) -> int:
+    """Deliver all that is committed, in this process; return how many changes."""
+    worker = Worker("default", Conf(**conf))
+    worker.deliver_all()
+    return worker.delivered
+
+
 @pytest.fixture
-def tables(transactional_db: None) -> None:
-    """Fresh connected tables and an empty change log."""
+def heroku(transactional_db: None) -> HerokuConnect:
+    """Fresh connected tables with Heroku Connect's own triggers, and an empty change log."""
+    simulator = HerokuConnect()
+    simulator.drop_schemas()
     with connection.cursor() as cursor:
-        cursor.execute('DROP SCHEMA IF EXISTS "salesforce" CASCADE; CREATE SCHEMA "salesforce"')
         cursor.execute("TRUNCATE public.hc_signals_change, public.hc_signals_position, public.hc_signals_delivery")
-    with connection.schema_editor() as editor:
-        for model in CONNECTED:
-            editor.create_model(model)
+    simulator.create_tables()
+    return simulator
 
 
 @pytest.fixture
-def captured(tables: None) -> None:
+def captured(heroku: HerokuConnect) -> HerokuConnect:
     """The same, with capture triggers on every table."""
-    for model in CONNECTED:
+    for model in connected_models():
         assert triggers.install(model, "default").state == "installed"
+    return heroku
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., None]]:
+    """Connect receivers for the length of one test: ``connect(signal, receiver, sender)``."""
+    connected: list[tuple[Signal, Any, Any]] = []
+
+    def add(signal: Signal, receiver: Any, sender: Any = None) -> None:
+        signal.connect(receiver, sender=sender, weak=False)
+        connected.append((signal, receiver, sender))
+
+    yield add
+    for signal, receiver, sender in connected:
+        signal.disconnect(receiver, sender=sender)

@@ -1,42 +1,18 @@
 """The main job: a change in a Salesforce table reaches a Django receiver, once, in order, as the ORM would see it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
-from django.dispatch import Signal
 from example.crm.models import Account, CompoundModel, Project, Seen, SFObjectModel
 
 from hc_signals import signals, triggers
 from hc_signals.changelog import ChangeLog
-from hc_signals.conf import Conf
 from hc_signals.models import Change, Delivery
-from hc_signals.worker import Worker
-from tests.conftest import as_heroku_connect
+from tests.conftest import as_heroku_connect, deliver
 
 pytestmark = pytest.mark.usefixtures("captured")
-
-
-@pytest.fixture
-def connect() -> Iterator[Any]:
-    """Connect receivers for the length of one test."""
-    connected: list[tuple[Signal, Any, Any]] = []
-
-    def add(signal: Signal, receiver: Any, sender: Any = None) -> None:
-        signal.connect(receiver, sender=sender, weak=False)
-        connected.append((signal, receiver, sender))
-
-    yield add
-    for signal, receiver, sender in connected:
-        signal.disconnect(receiver, sender=sender)
-
-
-def deliver(**conf: Any) -> int:
-    worker = Worker("default", Conf(**conf))
-    worker.deliver_all()
-    return worker.delivered
 
 
 def insert_accounts(count: int) -> None:

@@ -114,7 +114,7 @@ def test_a_terminated_backend_is_survived(listener: Callable[..., subprocess.Pop
     assert process.poll() is None
 
 
-@pytest.mark.usefixtures("tables")
+@pytest.mark.usefixtures("heroku")
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

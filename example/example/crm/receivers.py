@@ -6,15 +6,14 @@ from typing import Any
 
 from django.dispatch import receiver
 
+from example.crm.models import CompoundModel, Seen
 from hc_signals.events import ChangeEvent
-from hc_signals.signals import record_changed
+from hc_signals.signals import gap_detected, record_changed
 
 
 @receiver(record_changed)
 def keep_ledger(sender: type, event: ChangeEvent, using: str, **kwargs: Any) -> None:
     """Write one row per change: the demo and the tests count it."""
-    from example.crm.models import Seen
-
     Seen.objects.using(using).create(
         event_id=event.event_id,
         replay_id=int(event.replay_id),
@@ -33,4 +32,19 @@ def print_change(sender: type, instance: Any, event: ChangeEvent, **kwargs: Any)
         f"{name}: {event.previous.get(name)!s:.30} → {getattr(instance, name)!s:.30}" for name in event.changed_fields
     )
     sys.stdout.write(f"  {sender.__name__:<14} {event.change_type:<7} {event.record_id or '-':<18} {changes}\n")
+    sys.stdout.flush()
+
+
+@receiver(record_changed, sender=CompoundModel)
+def print_compound_change(instance: CompoundModel, event: ChangeEvent, **kwargs: Any) -> None:
+    """The compound model hears of changes to its Salesforce half where its own row exists."""
+    if os.environ.get("CRM_PRINT"):
+        sys.stdout.write(f"  CompoundModel  {event.change_type:<7} {instance.data!s:.30} + {instance.more_data}\n")
+        sys.stdout.flush()
+
+
+@receiver(gap_detected)
+def print_gap(sender: type, event: ChangeEvent, **kwargs: Any) -> None:
+    """Say that changes may have been missed."""
+    sys.stdout.write(f"  {sender.__name__:<14} GAP     {event.cause}\n")
     sys.stdout.flush()
