@@ -37,7 +37,7 @@ def play(heroku: HerokuConnect) -> None:
     for step in heroku.play(poll_size=BATCH):
         left = max(0.0, end - time.monotonic())
         print(
-            f"Salesforce: {step.action} of {step.records} × {step.model.__name__}"
+            f"Salesforce: {step.action} of {step.records} {step.model.__name__} record(s)"
             f"  [{heroku.changes} changes so far, {left:.0f} s left]",
             flush=True,
         )

@@ -21,6 +21,12 @@ def as_heroku_connect(sql: str, params: list[Any] | None = None) -> None:
         cursor.execute(sql, params)
 
 
+def as_the_app(sql: str, params: list[Any] | None = None) -> None:
+    """Run one statement as the app does, past the ORM: raw SQL, bulk, another language."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(sql, params)
+
+
 def deliver(**conf: Any) -> int:
     """Deliver all that is committed, in this process; return how many changes."""
     worker = Worker("default", Conf(**conf))

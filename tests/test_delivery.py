@@ -10,7 +10,7 @@ from example.crm.models import Account, CompoundModel, Project, Seen, SFObjectMo
 from hc_signals import signals, triggers
 from hc_signals.changelog import ChangeLog
 from hc_signals.models import Change, Delivery
-from tests.conftest import as_heroku_connect, deliver
+from tests.conftest import as_heroku_connect, as_the_app, deliver
 
 pytestmark = pytest.mark.usefixtures("captured")
 
@@ -41,7 +41,7 @@ def test_bookkeeping_no_ops_and_the_apps_own_writes_are_no_changes() -> None:
     deliver()
     as_heroku_connect("UPDATE salesforce.account SET _hc_lastop = 'UPDATED', systemmodstamp = now(), name = name")
     as_heroku_connect("UPDATE salesforce.account SET name = 'x' WHERE false")
-    Account.objects.update(name="by the app")
+    as_the_app("UPDATE salesforce.account SET name = 'by the app'")
     assert deliver() == 0
 
 

@@ -12,7 +12,7 @@ from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
 from hc_signals.testing.heroku_connect import RealHerokuConnectError
 from hc_signals.testing.records import salesforce_id, with_checksum
-from tests.conftest import as_heroku_connect, deliver
+from tests.conftest import as_heroku_connect, as_the_app, deliver
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -79,7 +79,7 @@ def test_trigger_log_of_a_read_write_mapping(heroku: HerokuConnect) -> None:
 def test_trigger_log_of_a_read_only_mapping_and_of_heroku_connects_own_writes(heroku: HerokuConnect) -> None:
     heroku.create(Account, 3)
     assert trigger_log("*") == []
-    Account.objects.update(name="x")
+    as_the_app("UPDATE salesforce.account SET name = 'x'")
     assert {entry[0] for entry in trigger_log("state")} == {"READONLY"}
     assert {entry[0] for entry in trigger_log("sfid")} == set(heroku.sfids(Account))
 

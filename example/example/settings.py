@@ -1,6 +1,7 @@
 """Settings of the example project. The database comes from DATABASE_URL, as on Heroku."""
 
 import os
+import secrets
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
@@ -18,17 +19,46 @@ def database(url: str) -> dict[str, object]:
     }
 
 
-SECRET_KEY = os.environ.get("SECRET_KEY", "only-for-the-example")
-DEBUG = False
+# Without SECRET_KEY a new one per process: sessions end with it, and no secret stands in a file.
+SECRET_KEY = os.environ.get("SECRET_KEY") or secrets.token_urlsafe(32)
+DEBUG = os.environ.get("DEBUG") == "1"
 ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
 DATABASES = {"default": database(os.environ.get("DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres"))}
+DATABASE_ROUTERS = ["hc_signals.db.router.HerokuConnectRouter"]
 INSTALLED_APPS = [
-    "django.contrib.contenttypes",
+    "django.contrib.admin",
     "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
     "pgtrigger",
     "hc_signals",
     "example.crm",
 ]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "example.urls"
+STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 HEROKU_CONNECT_SCHEMA = "salesforce"

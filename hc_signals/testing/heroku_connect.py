@@ -378,6 +378,8 @@ class HerokuConnect:
             action = self.chance.choices(list(actions), weights)[0]
             model = self.chance.choice(self.models)
             records = int(getattr(self, f"_play_{action}")(model, poll_size))
+            if not records:  # there was nothing to edit or delete
+                action, records = "create", len(self.create(model))
             yield Step(action, model, records)
 
     def _play_poll(self, model: Model, poll_size: int) -> int:

@@ -1,0 +1,87 @@
+"""docker-compose.yml holds against the code: its commands, settings and order are real ones, and no secret is in it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from django.core.management import get_commands, load_command_class
+
+ROOT = Path(__file__).parent.parent
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+
+
+def test_the_stack_is_complete() -> None:
+    run = [" ".join(service["command"]) for service in OURS.values()]
+    for needed in ("migrate", "hc_simulate --create-only", "hc_triggers install", "hc_listen", "runserver"):
+        assert any(needed in command for command in run), needed
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_command_is_one_that_manage_py_understands(name: str) -> None:
+    python, script, command, *arguments = OURS[name]["command"]
+    assert (python, script) == ("python", "manage.py")
+    workdir = [line.split()[1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("WORKDIR")]
+    assert (ROOT / workdir[-1].removeprefix("/app/") / script).is_file()
+    parser = load_command_class(get_commands()[command], command).create_parser("manage.py", command)
+    parser.parse_args(arguments)  # a wrong flag exits
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_environment_variable_is_one_that_the_example_reads(name: str) -> None:
+    source = "".join(path.read_text() for path in (ROOT / "example" / "example").rglob("*.py"))
+    for variable in OURS[name]["environment"]:
+        assert f'"{variable}"' in source, variable
+
+
+def test_the_database_url_leads_to_the_service() -> None:
+    from example.settings import database
+
+    for service in OURS.values():
+        settings = database(service["environment"]["DATABASE_URL"])
+        assert settings["HOST"] in SERVICES
+        assert settings["PASSWORD"] == ""
+
+
+def test_no_secrets_and_nothing_public() -> None:
+    for name, service in SERVICES.items():
+        for key in service["environment"]:
+            assert not any(word in key for word in ("PASSWORD", "SECRET", "TOKEN", "KEY")), (name, key)
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), (name, port)
+
+
+def test_services_start_in_an_order_that_works() -> None:
+    """Each waits for what it needs: a healthy server, then tables, then triggers; one-shots are waited for as such."""
+    assert SERVICES["postgres"]["healthcheck"]["test"][1] == "pg_isready"
+
+    def before(name: str) -> set[str]:
+        direct = SERVICES[name].get("depends_on", {})
+        return set(direct).union(*(before(other) for other in direct))
+
+    assert before("listener") == before("simulator") == {"postgres", "migrate", "tables", "triggers"}
+    for service in SERVICES.values():
+        for other, condition in service.get("depends_on", {}).items():
+            expected = "service_healthy" if "healthcheck" in SERVICES[other] else "service_completed_successfully"
+            assert condition["condition"] == expected
+            if expected == "service_completed_successfully":
+                assert SERVICES[other]["restart"] == "on-failure", "restarted for ever, it would never be completed"
+
+
+def test_the_dockerfile_copies_what_exists() -> None:
+    for line in (ROOT / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY"):
+            for source in line.split()[1:-1]:
+                assert (ROOT / source).exists(), source
+
+
+@pytest.mark.django_db
+def test_the_site_shows_the_admin(admin_client: Any, heroku: Any) -> None:
+    from example.crm.models import Account
+
+    heroku.create(Account, 3)
+    page = admin_client.get("/admin/crm/account/")
+    assert page.status_code == 200
+    assert heroku.sfids(Account)[0] in page.content.decode()
