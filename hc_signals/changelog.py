@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db import connections, models
+from django.db import OperationalError, connections, models, transaction
 
 from hc_signals.events import Change
 from hc_signals.tables import quoted_table
@@ -55,6 +55,10 @@ class ChangeLog:
 
     def __init__(self, using: str, consumer: str, shard: int = 0, shards: int = 1) -> None:
         self.using, self.consumer, self.shard, self.shards = using, consumer, shard, shards
+        self.opened: str | None = None
+        """Target of the last window that was opened through this object."""
+        self.finished = 0
+        """How many windows were both opened and finished through this object."""
 
     def _row(self, sql: str, params: Any = None) -> Any:
         with connections[self.using].cursor() as cursor:
@@ -161,3 +165,59 @@ class ChangeLog:
         """Return how many statements could not be captured since the log was made."""
         row = self._row("SELECT last_value, is_called FROM public.hc_signals_lost_seq")
         return int(row[0]) if row[1] else 0
+
+
+BUCKETS = 8
+BUCKET_HOURS = 12
+"""As in migrations_sql/0001_change_log.sql: a bucket comes round again after BUCKETS x BUCKET_HOURS."""
+
+_OLD_ENOUGH = """
+SELECT captured_at < clock_timestamp() - make_interval(secs => %s) FROM public.hc_signals_change_{bucket}
+ORDER BY id DESC LIMIT 1
+"""
+# Everything visible must be visible in what each consumer has seen: two probes of the index per position.
+_UNREAD = """
+SELECT EXISTS (
+    SELECT 1 FROM (
+        SELECT DISTINCT ON (consumer, shard) seen FROM public.hc_signals_position ORDER BY consumer, shard, id DESC
+    ) p WHERE EXISTS (SELECT 1 FROM public.hc_signals_change_{bucket} WHERE xid >= pg_snapshot_xmax(p.seen))
+           OR EXISTS (SELECT 1 FROM public.hc_signals_change_{bucket}
+                      WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(p.seen))))
+), EXISTS (SELECT 1 FROM public.hc_signals_position)
+"""
+
+
+def rotate(using: str, retention_hours: float) -> list[int]:
+    """Empty the buckets whose changes are all older than the retention and done by every consumer.
+
+    TRUNCATE needs its lock at once: a bucket that somebody reads (a backup, say) is left for the next time. Call it
+    outside a transaction.
+
+    Returns:
+        the buckets that were emptied.
+    """
+    return [bucket for bucket in range(BUCKETS) if _rotate_bucket(using, bucket, retention_hours)]
+
+
+def _rotate_bucket(using: str, bucket: int, retention_hours: float) -> bool:
+    name = f"public.hc_signals_change_{bucket}"
+    with connections[using].cursor() as cursor:
+        cursor.execute(_OLD_ENOUGH.format(bucket=bucket), [retention_hours * 3600])
+        if cursor.fetchone() != (True,):  # younger, or empty
+            return False
+    try:
+        with transaction.atomic(using=using), connections[using].cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE NOWAIT")
+            cursor.execute(_UNREAD.format(bucket=bucket))
+            unread, anyone = cursor.fetchone()
+            if unread or not anyone:
+                return False
+            cursor.execute(f"TRUNCATE {name}")
+            return True
+    except OperationalError as error:
+        if getattr(error.__cause__, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        return False
+
+
+_LOCK_NOT_AVAILABLE = "55P03"

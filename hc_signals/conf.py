@@ -9,6 +9,9 @@ from django.conf import settings
 from hc_signals.exceptions import ConfigurationError
 
 
+MAX_RETENTION_HOURS = 80
+
+
 @dataclass(frozen=True, kw_only=True)
 class Conf:
     """The keys of ``HC_SIGNALS``."""
@@ -24,11 +27,16 @@ class Conf:
     MAX_TRANSACTION_SECONDS: float = 3.0
     """A page is committed part-way when its receivers have taken this long."""
     RETENTION_HOURS: float = 72.0
-    """Delivered changes are kept this long, for replay."""
+    """Delivered changes are kept at least this long, for replay; at most MAX_RETENTION_HOURS."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             _check_value(field.name, getattr(self, field.name), field.default)
+        if self.RETENTION_HOURS > MAX_RETENTION_HOURS:
+            raise ConfigurationError(
+                f"HC_SIGNALS['RETENTION_HOURS'] is {self.RETENTION_HOURS!r}; expected at most {MAX_RETENTION_HOURS}: "
+                "the log is a ring of eight buckets of twelve hours, and one must be free to be emptied."
+            )
 
 
 def _check_value(key: str, value: Any, default: Any) -> None:

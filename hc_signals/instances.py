@@ -1,6 +1,6 @@
 """Builds model instances from stored images, as the ORM would have loaded them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.db import connections, models
@@ -31,46 +31,87 @@ class InstanceBuilder:
                 values[index] = convert(values[index], expression, connections[self.using])
         return values
 
-    def instance(self, row: tuple[Any, ...], model: type[models.Model] | None = None) -> models.Model:
-        """Return the instance, of ``model`` (a proxy) if given; fields of other tables stay deferred."""
-        return (model or self.model).from_db(self.using, self.names, self.values(row))
+    def instance(
+        self, row: tuple[Any, ...], model: type[models.Model] | None = None, inherited: Mapping[str, Any] | None = None
+    ) -> models.Model:
+        """Return the instance.
+
+        Args:
+            model: a proxy, if it is to be one.
+            inherited: fields of parents' tables by attname; without them they stay deferred.
+        """
+        names, values = self.names, self.values(row)
+        if inherited:
+            names, values = [*names, *inherited], [*values, *inherited.values()]
+            order = {field.attname: index for index, field in enumerate(self.model._meta.concrete_fields)}
+            pairs = sorted(zip(names, values, strict=True), key=lambda pair: order[pair[0]])
+            names, values = [name for name, _ in pairs], [value for _, value in pairs]
+        return (model or self.model).from_db(self.using, names, values)
 
     def previous(self, row: tuple[Any, ...], changed: list[str]) -> dict[str, Any]:
         """Return the old values of the changed columns by field name."""
         values = dict(zip(self.columns, self.values(row), strict=True))
         return {self.name_of_column[c]: values[c] for c in changed if c in self.name_of_column}
 
+    def inherited(self, rows: Mapping[int, tuple[Any, ...]]) -> dict[int, dict[str, Any]]:
+        """Return, by the key of each row, what the model inherits from parents' tables, as it is there now."""
+        found: dict[int, dict[str, Any]] = {}
+        links: dict[type[models.Model], Any] = dict(self.model._meta.parents)
+        for parent, link in links.items():
+            if link is None or link not in self.fields:
+                continue
+            position, target = self.fields.index(link), link.target_field.attname
+            wanted = {key: self.values(row)[position] for key, row in rows.items()}
+            instances = parent._base_manager.using(self.using).filter(**{f"{target}__in": set(wanted.values())})
+            states = {getattr(i, target): _state(i) for i in instances}
+            for key, value in wanted.items():
+                found.setdefault(key, {}).update(states.get(value, {}))
+        return found
 
-def receiving_models(model: type[models.Model]) -> list[type[models.Model]]:
-    """Return the proxies and Django-managed children of a connected model, which hear of its changes too."""
+
+def proxies_of(model: type[models.Model]) -> list[type[models.Model]]:
+    """Return the proxies of a model, and theirs."""
     found = []
     for child in model.__subclasses__():
-        if child._meta.abstract:
-            continue
-        if child._meta.proxy or child._meta.managed:
-            found += [child, *receiving_models(child)]
+        if child._meta.proxy:
+            found += [child, *proxies_of(child)]
     return found
 
 
-def children_of(
-    child: type[models.Model], parent: type[models.Model], parents: list[models.Model], using: str
-) -> dict[Any, models.Model]:
-    """Return, by the link's value, instances of a multi-table child for those parents that have a row of it.
+def children_of(model: type[models.Model]) -> list[type[models.Model]]:
+    """Return the multi-table children of a model: each has a table of its own, linked to the model's."""
+    return [
+        child
+        for base in (model, *proxies_of(model))
+        for child in base.__subclasses__()
+        if not child._meta.abstract and not child._meta.proxy and child._meta.parents.get(model) is not None
+    ]
 
-    The Salesforce half is the parent's state of the event; the Django half is as it is now.
+
+def child_instances(
+    child: type[models.Model], parent: type[models.Model], parents: Mapping[int, models.Model], using: str
+) -> dict[int, models.Model]:
+    """Return, by the key of each parent, the child's instance, for those that have a row of it.
+
+    The Salesforce half is the parent's state of the event; the child's own half is as it is now: one query for all.
     """
-    link = child._meta.get_ancestor_link(parent)
-    assert link is not None  # noqa: S101
+    link: Any = child._meta.parents[parent]
     target = link.target_field.attname
-    by_value = {getattr(p, target): p for p in parents}
-    own_names = [f.attname for f in child._meta.local_concrete_fields]
-    rows = child._base_manager.using(using).filter(**{f"{link.attname}__in": list(by_value)}).values_list(*own_names)
+    values = {key: getattr(instance, target) for key, instance in parents.items()}
+    own_names = [field.attname for field in child._meta.local_concrete_fields]
+    wanted = {value for value in values.values() if value is not None}
+    rows = child._base_manager.using(using).filter(**{f"{link.attname}__in": wanted}).values_list(*own_names)
+    own_states = {state[link.attname]: state for state in (dict(zip(own_names, row, strict=True)) for row in rows)}
     found = {}
-    for row in rows:
-        own = dict(zip(own_names, row, strict=True))
-        parent_row = by_value[own[link.attname]]
-        state = {f.attname: parent_row.__dict__.get(f.attname) for f in parent._meta.concrete_fields}
-        state.update(own)
-        names = [f.attname for f in child._meta.concrete_fields]
-        found[own[link.attname]] = child.from_db(using, names, [state[name] for name in names])
+    for key, value in values.items():
+        if value in own_states:
+            state = _state(parents[key]) | own_states[value]
+            names = [field.attname for field in child._meta.concrete_fields if field.attname in state]
+            found[key] = child.from_db(using, names, [state[name] for name in names])
     return found
+
+
+def _state(instance: models.Model) -> dict[str, Any]:
+    """Return the loaded fields of an instance by attname."""
+    loaded = instance.__dict__
+    return {f.attname: loaded[f.attname] for f in instance._meta.concrete_fields if f.attname in loaded}

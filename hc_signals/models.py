@@ -29,6 +29,7 @@ class Change(models.Model):
     changed = ArrayField(models.TextField(), null=True)
     old = ImageField(null=True)
     new = ImageField(null=True)
+    depth = models.SmallIntegerField()
     bucket = models.SmallIntegerField()
 
     class Meta:

@@ -52,26 +52,33 @@ BEGIN
         {log} VALUES ({table}, 'TRUNCATE', {origin}, NULL, NULL, NULL, NULL, NULL);
         logged := 1;
     ELSIF TG_OP = 'INSERT' THEN
-        {log} SELECT {table}, 'INSERT', {origin}, n.{pk}::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n;
+        {log} SELECT {table}, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n;
         GET DIAGNOSTICS logged = ROW_COUNT;
     ELSIF TG_OP = 'DELETE' THEN
-        {log} SELECT {table}, 'DELETE', {origin}, o.{pk}::text, {old_sfid}, NULL, {old_image}, NULL FROM hc_old o;
+        {log} SELECT {table}, 'DELETE', {origin}, o."id"::text, {old_sfid}, NULL, {old_image}, NULL FROM hc_old o;
         GET DIAGNOSTICS logged = ROW_COUNT;
     ELSE
         -- A row whose key changed has no partner: it is a delete and a create.
         {log} SELECT {table},
-            CASE WHEN n.{pk} IS NULL THEN 'DELETE' WHEN o.{pk} IS NULL THEN 'INSERT' ELSE 'UPDATE' END,
-            {origin}, coalesce(n.{pk}, o.{pk})::text,
-            CASE WHEN n.{pk} IS NULL THEN {old_sfid} ELSE {new_sfid} END,
-            CASE WHEN n.{pk} IS NOT NULL AND o.{pk} IS NOT NULL THEN pg_catalog.array_remove(ARRAY[
+            CASE WHEN n."id" IS NULL THEN 'DELETE' WHEN o."id" IS NULL THEN 'INSERT' ELSE 'UPDATE' END,
+            {origin}, coalesce(n."id", o."id")::text,
+            CASE WHEN n."id" IS NULL THEN {old_sfid} ELSE {new_sfid} END,
+            CASE WHEN n."id" IS NOT NULL AND o."id" IS NOT NULL THEN pg_catalog.array_remove(ARRAY[
                 {changed}]::text[], NULL) END,
-            CASE WHEN o.{pk} IS NOT NULL THEN {old_image} END,
-            CASE WHEN n.{pk} IS NOT NULL THEN {new_image} END
-        FROM hc_old o FULL JOIN hc_new n ON n.{pk} = o.{pk}
-        WHERE n.{pk} IS NULL OR o.{pk} IS NULL OR {differs};
+            CASE WHEN o."id" IS NOT NULL THEN {old_image} END,
+            CASE WHEN n."id" IS NOT NULL THEN {new_image} END
+        FROM hc_old o FULL JOIN hc_new n ON n."id" = o."id"
+        WHERE n."id" IS NULL OR o."id" IS NULL OR {differs};
         GET DIAGNOSTICS logged = ROW_COUNT;
     END IF;
     IF logged > 0 THEN
+        -- A customer's trigger ran a statement inside this one: its changes were logged first.
+        IF pg_catalog.current_setting('hc_signals.nested', true) = '1' THEN
+            PERFORM public.hc_signals_settle({table});
+        END IF;
+        IF pg_catalog.pg_trigger_depth() > 1 THEN
+            PERFORM pg_catalog.set_config('hc_signals.nested', '1', true);
+        END IF;
         PERFORM public.hc_signals_ring();
     END IF;
     RETURN NULL;
@@ -79,19 +86,22 @@ EXCEPTION WHEN OTHERS THEN
     -- The writer is Heroku Connect: whatever went wrong here, its statement goes on.
     BEGIN
         IF TG_OP = 'INSERT' THEN
-            {log} SELECT {table}, 'INSERT', {origin}, to_json(n)->>{pk_text}, to_json(n)->>'sfid',
+            {log} SELECT {table}, 'INSERT', {origin}, to_json(n)->>'id', to_json(n)->>'sfid',
                 NULL, NULL, to_json(n)
             FROM hc_new n;
         ELSIF TG_OP = 'DELETE' THEN
-            {log} SELECT {table}, 'DELETE', {origin}, to_json(o)->>{pk_text}, to_json(o)->>'sfid',
+            {log} SELECT {table}, 'DELETE', {origin}, to_json(o)->>'id', to_json(o)->>'sfid',
                 NULL, to_json(o), NULL
             FROM hc_old o;
         ELSIF TG_OP = 'UPDATE' THEN
-            {log} SELECT {table}, 'UPDATE', {origin}, n.row->>{pk_text}, n.row->>'sfid',
+            IF EXISTS (SELECT 1 FROM hc_new n WHERE to_jsonb(n)->>'id' IS NULL) THEN
+                RAISE EXCEPTION 'hc_signals: no id to pair old and new rows by';
+            END IF;
+            {log} SELECT {table}, 'UPDATE', {origin}, n.row->>'id', n.row->>'sfid',
                 ARRAY(SELECT e.key FROM jsonb_each(n.row) e WHERE e.value IS DISTINCT FROM o.row->e.key),
                 o.row::json, n.row::json
             FROM (SELECT to_jsonb(x) AS row FROM hc_old x) o
-            JOIN (SELECT to_jsonb(x) AS row FROM hc_new x) n ON n.row->{pk_text} = o.row->{pk_text}
+            JOIN (SELECT to_jsonb(x) AS row FROM hc_new x) n ON n.row->'id' = o.row->'id'
             WHERE n.row - {noise} IS DISTINCT FROM o.row - {noise};
         ELSE
             RAISE EXCEPTION 'hc_signals: TRUNCATE not logged';
@@ -113,7 +123,6 @@ _ORIGIN = "CASE pg_catalog.current_setting('xmlbinary') WHEN 'hex' THEN 'heroku_
 
 def _body(model: type[models.Model]) -> str:
     columns = mapped_columns(model)
-    pk = quote(str(model._meta.pk.column)) if _has_own_key(model) else '"id"'
     watched = [c for c in columns if c not in NOISE_COLUMNS]
     tests = {c: f"o.{quote(c)} IS DISTINCT FROM n.{quote(c)}" for c in watched}
     if "sfid" in columns:
@@ -123,8 +132,6 @@ def _body(model: type[models.Model]) -> str:
         log=_INSERT_INTO_LOG,
         table=literal(table_label(model)),
         origin=_ORIGIN,
-        pk=pk,
-        pk_text=literal(pk.strip('"')),
         new_sfid="n.sfid" if "sfid" in columns else "NULL",
         old_sfid="o.sfid" if "sfid" in columns else "NULL",
         new_image=image.format(", ".join(f"n.{quote(c)}" for c in columns)),
@@ -133,10 +140,6 @@ def _body(model: type[models.Model]) -> str:
         differs="(" + " OR ".join(tests.values() or ["false"]) + ")",
         noise="ARRAY[" + ", ".join(map(literal, NOISE_COLUMNS)) + "]",
     )
-
-
-def _has_own_key(model: type[models.Model]) -> bool:
-    return model._meta.pk in model._meta.local_concrete_fields
 
 
 class CaptureTrigger(pgtrigger.Trigger):

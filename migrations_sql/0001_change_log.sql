@@ -27,6 +27,8 @@ CREATE TABLE public.hc_signals_change (
     changed text[],
     old json,
     new json,
+    -- 1 for Heroku Connect's own statement, more for one that a customer's trigger ran inside it.
+    depth smallint NOT NULL DEFAULT pg_trigger_depth(),
     -- The ring: eight buckets of twelve hours. A slot comes round again after 96 hours; if its bucket could not be
     -- emptied by then, new rows are simply appended to it: retention grows, nothing is lost.
     bucket smallint NOT NULL DEFAULT ((floor(extract(epoch FROM clock_timestamp()) / 43200))::bigint % 8)::smallint
@@ -45,6 +47,8 @@ CREATE TABLE public.hc_signals_change_7 PARTITION OF public.hc_signals_change FO
 
 CREATE INDEX hc_signals_change_id_idx ON public.hc_signals_change (id);
 CREATE INDEX hc_signals_change_xid_idx ON public.hc_signals_change (xid, id);
+-- Empty as a rule: see hc_signals_settle().
+CREATE INDEX hc_signals_change_nested_idx ON public.hc_signals_change (xid, record_key, id) WHERE depth > 1;
 
 -- Where each consumer has come to, per shard. Appended once per batch and read by the index, newest first: a single
 -- row updated for ever gets slower while anyone holds an old snapshot.
@@ -92,5 +96,39 @@ BEGIN
     IF NOT pg_catalog.pg_try_advisory_xact_lock_shared(1212372819, 1) THEN
         PERFORM pg_catalog.pg_notify('hc_signals', '');
     END IF;
+END
+$$;
+
+-- Puts changes of a nested statement behind the statement that caused them. A customer's row trigger that changes the
+-- same row again is a statement inside Heroku Connect's: its capture runs first and draws the lower ids. So the outer
+-- capture, if there was a nested one in its transaction, logs the nested rows of its records once more, after its own.
+-- This is the one place where rows leave the log singly; it is as rare as such triggers are.
+CREATE FUNCTION public.hc_signals_settle(captured_table text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    own_depth integer := pg_trigger_depth();
+BEGIN
+    WITH early AS (
+        -- The nested row continues the outer one where its old image is the outer's new one; what follows it follows.
+        SELECT n.record_key, min(n.id) AS first_id, max(o.id) AS outer_id
+        FROM public.hc_signals_change n
+        JOIN public.hc_signals_change o
+          ON o.xid = n.xid AND o.table_name = n.table_name AND o.record_key = n.record_key AND o.depth = own_depth
+         AND o.id > n.id AND o.new::text = n.old::text
+        WHERE n.xid = pg_current_xact_id() AND n.table_name = captured_table AND n.depth > greatest(own_depth, 1)
+        GROUP BY n.record_key
+    ), moved AS (
+        DELETE FROM public.hc_signals_change c USING early e
+        WHERE c.xid = pg_current_xact_id() AND c.table_name = captured_table AND c.record_key = e.record_key
+          AND c.depth > own_depth AND c.depth > 1 AND c.id BETWEEN e.first_id AND e.outer_id
+        RETURNING c.*
+    )
+    INSERT INTO public.hc_signals_change
+        (table_name, operation, origin, record_key, record_id, changed, old, new, depth, captured_at)
+    SELECT m.table_name, m.operation, m.origin, m.record_key, m.record_id, m.changed, m.old, m.new, own_depth,
+           m.captured_at
+    FROM moved m ORDER BY m.id;
 END
 $$;

@@ -4,14 +4,28 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connection, transaction
 from django.dispatch import Signal
+from pytest_postgresql import factories
 
 from hc_signals import triggers
 from hc_signals.conf import Conf
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker import Worker
+
+
+_server = settings.DATABASES["default"]
+server = factories.postgresql_noproc(
+    host=_server["HOST"] or "127.0.0.1",
+    port=int(_server["PORT"] or 5432),
+    user=_server["USER"],
+    password=_server["PASSWORD"] or None,
+    dbname="hc_signals_bare",
+)
+bare_database = factories.postgresql("server")
+"""A psycopg connection to a new, empty database on the same server."""
 
 
 def as_heroku_connect(sql: str, params: list[Any] | None = None) -> None:
@@ -30,7 +44,7 @@ def as_the_app(sql: str, params: list[Any] | None = None) -> None:
 def deliver(**conf: Any) -> int:
     """Deliver all that is committed, in this process; return how many changes."""
     worker = Worker("default", Conf(**conf))
-    worker.deliver_all()
+    worker.deliver_once()
     return worker.delivered
 
 

@@ -1,4 +1,4 @@
-"""The example's settings on a real server: DATABASE_URL, else an embedded one that is started here."""
+"""The example's settings and a test app, on a real server: DATABASE_URL, else an embedded one that is started here."""
 
 import atexit
 import os
@@ -14,3 +14,8 @@ if "DATABASE_URL" not in os.environ:
     os.environ["DATABASE_URL"] = _server.url
 
 from example.settings import *  # noqa: F403
+from example.settings import INSTALLED_APPS
+
+INSTALLED_APPS += ["tests.sfdc"]
+# Neither UTC nor the server's: what is shifted by a time zone shows.
+TIME_ZONE = "America/Chicago"

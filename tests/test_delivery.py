@@ -224,3 +224,21 @@ def test_a_window_of_exactly_one_full_page_does_not_stall_what_follows() -> None
         deliver(BATCH_SIZE=4)
         insert_accounts(4)
         assert deliver(BATCH_SIZE=4) == 4
+
+
+def test_once_ends_although_changes_keep_coming(connect: Any) -> None:
+    """``hc_listen --once`` delivers what was committed when it started, not what its own receivers cause."""
+    connect(signals.record_created, lambda **kwargs: insert_behind(), Account)
+    writer = connection.copy()
+
+    def insert_behind() -> None:
+        with writer.cursor() as cursor:
+            cursor.execute("SET xmlbinary = 'hex'; INSERT INTO salesforce.account (sfid) VALUES (gen_random_uuid())")
+
+    as_heroku_connect("ALTER TABLE salesforce.account ALTER sfid TYPE text")
+    insert_accounts(5)
+    try:
+        assert deliver(BATCH_SIZE=2) == 5
+        assert deliver(BATCH_SIZE=100) == 5
+    finally:
+        writer.close()

@@ -1,9 +1,15 @@
 """The SQL files: psql and migrate give the same catalog, and the way back leaves nothing."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+from django.core.management import call_command
 from django.db import connection
 
 from hc_signals.sql import read_sql
+
+ROOT = Path(__file__).parent.parent
 
 _CATALOG = """
 SELECT c.relkind::text, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -13,23 +19,47 @@ LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisd
 LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
 WHERE c.relname LIKE 'hc\\_signals\\_%'
 UNION ALL
-SELECT 'f', p.proname, NULL, p.prosrc, NULL, NULL, NULL FROM pg_proc p WHERE p.proname = 'hc_signals_ring'
+SELECT 'f', p.proname, NULL, p.prosrc, NULL, NULL, NULL FROM pg_proc p WHERE p.proname LIKE 'hc\\_signals\\_%'
+  AND p.proname NOT LIKE 'hc\\_signals\\_capture\\_%'
 ORDER BY 1, 2, 3
 """
 
 
-def catalog() -> list[tuple[object, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(_CATALOG)
-        return list(cursor.fetchall())
+def catalog(cursor: Any) -> list[tuple[object, ...]]:
+    cursor.execute(_CATALOG)
+    return list(cursor.fetchall())
 
 
 @pytest.mark.django_db
-def test_plain_sql_gives_the_catalog_of_migrate_and_its_reverse_leaves_nothing() -> None:
-    migrated = catalog()
-    assert len(migrated) > 40
+def test_plain_sql_gives_the_catalog_of_migrate_and_its_reverse_leaves_nothing(bare_database: Any) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(read_sql("0001_change_log.down.sql"))
-        assert catalog() == []
+        migrated = catalog(cursor)
+    assert len(migrated) > 40
+    with bare_database.cursor() as cursor:
+        assert catalog(cursor) == []
         cursor.execute(read_sql("0001_change_log.sql"))
-    assert catalog() == migrated
+        assert catalog(cursor) == migrated
+        cursor.execute(read_sql("0001_change_log.down.sql"))
+        assert catalog(cursor) == []
+
+
+@pytest.mark.django_db
+def test_migrating_to_zero_and_back(bare_database: Any) -> None:
+    call_command("migrate", "hc_signals", "zero", verbosity=0)
+    with connection.cursor() as cursor:
+        assert catalog(cursor) == []
+    call_command("migrate", "hc_signals", verbosity=0)
+    with connection.cursor() as cursor:
+        assert len(catalog(cursor)) > 40
+
+
+@pytest.mark.django_db
+def test_makemigrations_has_nothing_to_do() -> None:
+    call_command("makemigrations", "hc_signals", "crm", check=True, dry_run=True, verbosity=0)
+
+
+def test_the_file_names_are_those_of_the_migrations() -> None:
+    names = sorted(path.name.split(".")[0] for path in (ROOT / "migrations_sql").glob("*.sql"))
+    source = "".join(path.read_text() for path in (ROOT / "hc_signals" / "migrations").glob("0*.py"))
+    for name in names:
+        assert f'"{name}.sql"' in source, name

@@ -28,6 +28,7 @@ class Migration(migrations.Migration):
                 ),
                 ("old", hc_signals.models.ImageField(null=True)),
                 ("new", hc_signals.models.ImageField(null=True)),
+                ("depth", models.SmallIntegerField()),
                 ("bucket", models.SmallIntegerField()),
             ],
             options={

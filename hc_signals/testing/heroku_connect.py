@@ -487,6 +487,9 @@ class HerokuConnect:
         by_name = {name: f for f in model._meta.local_concrete_fields for name in (f.name, f.attname, str(f.column))}
         row = {}
         for name, value in record.items():
+            if name in ("sf_id", "sfid"):  # every mapped table has it, also where the model inherits the field
+                row["sfid"] = value
+                continue
             if name not in by_name:
                 known = ", ".join(sorted({field.name for field in by_name.values()}))
                 raise LookupError(f"{model._meta.label} has no field {name!r}; its fields: {known}.")

@@ -37,7 +37,7 @@ class Command(BaseCommand):
             _check_database(using)
             worker = Worker(using, conf)
             if options["once"]:
-                worker.deliver_all()
+                worker.deliver_once()
             else:
                 _stop_on_signals(worker)
                 self.stderr.write(f"hc_listen: listening on {using!r} as consumer {conf.CONSUMER!r}.")

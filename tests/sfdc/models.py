@@ -1,0 +1,98 @@
+"""Models for what the example does not show."""
+
+from django.db import models
+
+from hc_signals.db import models as hc_models
+
+
+class User(hc_models.HerokuConnectModel):
+    """A reserved word in SQL, and an object without IsDeleted."""
+
+    sf_object_name = "User"
+    username = hc_models.Text(sf_field_name="Username", max_length=80)
+
+
+class Everything(hc_models.HerokuConnectModel):
+    """One field of every class."""
+
+    sf_object_name = "Everything__c"
+    sf_access = hc_models.READ_WRITE
+
+    any_type = hc_models.AnyType(sf_field_name="Any_Type__c")
+    other_id = hc_models.ID(sf_field_name="Other_Id__c", unique=False)
+    external_id = hc_models.ExternalID(sf_field_name="External_ID__c")
+    checkbox = hc_models.Checkbox(sf_field_name="Checkbox__c")
+    number = hc_models.Number(sf_field_name="Number__c", max_digits=18, decimal_places=2)
+    currency = hc_models.Currency(sf_field_name="Currency__c", max_digits=18, decimal_places=2)
+    percent = hc_models.Percent(sf_field_name="Percent__c", max_digits=5, decimal_places=2)
+    date = hc_models.Date(sf_field_name="Date__c")
+    date_time = hc_models.DateTime(sf_field_name="Date_Time__c")
+    time = hc_models.Time(sf_field_name="Time__c")
+    email = hc_models.Email(sf_field_name="Email__c")
+    encrypted = hc_models.EncryptedString(sf_field_name="Encrypted__c", max_length=175)
+    phone = hc_models.Phone(sf_field_name="Phone__c")
+    picklist = hc_models.Picklist(sf_field_name="Picklist__c", choices=[("a", "A"), ("b", "B")])
+    text = hc_models.Text(sf_field_name="Text__c", max_length=255)
+    text_area = hc_models.TextArea(sf_field_name="Text_Area__c")
+    text_area_long = hc_models.TextAreaLong(sf_field_name="Text_Area_Long__c")
+    url = hc_models.URL(sf_field_name="Url__c")
+    lookup = hc_models.Lookup(
+        User, sf_field_name="Lookup__c", to_field="sf_id", on_delete=models.DO_NOTHING, related_name="+"
+    )
+    master_detail = hc_models.MasterDetail(
+        User, sf_field_name="Master_Detail__c", to_field="sf_id", on_delete=models.DO_NOTHING, related_name="+"
+    )
+
+
+class EverythingProxy(Everything):
+    class Meta:
+        proxy = True
+
+
+class Animal(hc_models.HerokuConnectModel):
+    """Parent of another concrete connected model."""
+
+    sf_object_name = "Animal__c"
+    sf_access = hc_models.READ_WRITE
+
+    external_id = hc_models.ExternalID(sf_field_name="External_ID__c")
+    name = hc_models.Text(sf_field_name="Name", max_length=80)
+
+
+class Dog(Animal, hc_models.HerokuConnectModel):
+    """Two concrete connected models that inherit from each other."""
+
+    sf_object_name = "Dog__c"
+
+    animal = models.OneToOneField(
+        Animal,
+        on_delete=models.DO_NOTHING,
+        to_field="external_id",
+        parent_link=True,
+        db_constraint=False,
+        db_column="animal__c",
+    )
+    breed = hc_models.Text(sf_field_name="Breed__c", max_length=80)
+
+
+class Kennel(Dog):
+    """A Django-managed child of a child."""
+
+    resident = models.OneToOneField(Dog, on_delete=models.CASCADE, parent_link=True, db_constraint=False)
+    number = models.IntegerField()
+
+    class Meta:
+        managed = True
+
+
+WIDE_COLUMNS = 400
+
+
+class Wide(hc_models.HerokuConnectModel):
+    """As many columns as a large Salesforce object has."""
+
+    sf_object_name = "Wide__c"
+
+
+for _number in range(WIDE_COLUMNS):
+    hc_models.Text(sf_field_name=f"Column_{_number}__c", max_length=255).contribute_to_class(Wide, f"column_{_number}")

@@ -1,0 +1,231 @@
+"""The delivered instance is the one that the ORM loads: for every field class, value, time zone and inheritance."""
+
+import datetime
+import decimal
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection, models
+
+from hc_signals import signals
+from hc_signals.db import models as hc_models
+from hc_signals.db.models import fields as hc_fields
+from hc_signals.testing import HerokuConnect
+from tests.conftest import as_heroku_connect, deliver
+from tests.sfdc.models import WIDE_COLUMNS, Animal, Dog, Everything, EverythingProxy, Kennel, User, Wide
+
+KEY = uuid.UUID(int=7)
+
+
+def state(instance: models.Model) -> dict[str, Any]:
+    """What the instance holds, without a query, as type and text: NaN is not equal to itself."""
+    values = {field.attname: instance.__dict__[field.attname] for field in instance._meta.concrete_fields}
+    return {name: f"{type(value).__name__} {value!r}" for name, value in values.items()}
+
+
+@pytest.fixture
+def compared(connect: Any) -> Callable[[type[models.Model]], list[models.Model]]:
+    """Connect a receiver that holds each instance against the ORM inside the worker; return what it saw."""
+
+    def start(model: type[models.Model]) -> list[models.Model]:
+        seen: list[models.Model] = []
+
+        def compare(instance: models.Model, **kwargs: Any) -> None:
+            loaded = model._base_manager.get(pk=instance.pk)
+            assert type(instance) is type(loaded)
+            assert state(instance) == state(loaded)
+            assert instance._state.db == loaded._state.db
+            assert instance._state.adding is False
+            seen.append(instance)
+
+        def compare_or_tell(**kwargs: Any) -> None:
+            try:
+                compare(**kwargs)
+            except Exception as error:
+                pytest.fail(f"{error}")  # not an Exception: the worker does not swallow it
+
+        connect(signals.record_created, compare_or_tell, model)
+        connect(signals.record_updated, compare_or_tell, model)
+        return seen
+
+    return start
+
+
+def test_every_field_class_is_in_the_test_model() -> None:
+    classes = {getattr(hc_fields, name) for name in hc_fields.__all__} - {hc_fields.HerokuConnectFieldMixin}
+    used = {type(field) for field in Everything._meta.concrete_fields}
+    assert classes | {hc_models.Lookup, hc_models.MasterDetail} <= used
+
+
+VALUES: list[dict[str, Any]] = [
+    {},
+    {field.name: None for field in Everything._meta.concrete_fields if isinstance(field, hc_fields.Text)},
+    {"text": "Zoë 😀 \t\n'\"\\ \u2028", "text_area": "", "text_area_long": "x" * 5_000_000, "url": "https://e.com/?a=b&c"},
+    {"number": decimal.Decimal("0.10"), "currency": decimal.Decimal("1234567890.12"), "percent": decimal.Decimal("-99.99")},
+    {"date": datetime.date(1, 1, 1), "date_time": datetime.datetime(1, 1, 1, tzinfo=datetime.UTC)},
+    {
+        "date": datetime.date(9999, 12, 31),
+        "date_time": datetime.datetime(2024, 3, 31, 2, 30, 0, 123456, tzinfo=datetime.UTC),  # a gap in Berlin
+        "time": datetime.time(23, 59, 59, 999999),
+    },
+    {"checkbox": True, "picklist": "b", "email": "a@b.example", "phone": "+49 30", "encrypted": "***"},
+    {"external_id": KEY, "other_id": "001000000000001AAA", "lookup_id": "005000000000001AAA"},
+]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/St_Johns"])
+def test_every_field_class_and_value(captured: HerokuConnect, compared: Any, zone: str) -> None:
+    seen = compared(Everything)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('TimeZone', %s, false)", [zone])
+    try:
+        for values in VALUES:
+            (sfid,) = captured.insert(Everything, {"external_id": uuid.uuid4(), **values})
+            deliver()
+            captured.update(Everything, sfid, **VALUES[3])
+            deliver()
+        captured.create(Everything, 20)
+        deliver()
+    finally:
+        connection.close()
+    assert len(seen) == 2 * len(VALUES) - 1 + 20  # one update changed nothing
+
+
+@pytest.mark.parametrize(
+    "text", ["infinity", "-infinity", "294276-12-31 23:59:59", "0044-03-15 BC", "NaN", "Infinity", "1e308"]
+)
+def test_values_that_python_cannot_hold(captured: HerokuConnect, compared: Any, text: str) -> None:
+    seen = compared(Everything)
+    columns = "number__c" if text in ("NaN", "Infinity", "1e308") else "date_time__c, systemmodstamp"
+    values = ", ".join(["%s"] * len(columns.split(",")))
+    as_heroku_connect(
+        f"INSERT INTO salesforce.everything__c (sfid, {columns}) VALUES ('x', {values})",
+        [text] * len(columns.split(",")),
+    )
+    assert deliver() == 1
+    assert len(seen) == 1
+
+
+def test_an_update_brings_the_old_values_typed(captured: HerokuConnect, connect: Any) -> None:
+    got: list[dict[str, Any]] = []
+    connect(signals.record_updated, lambda event, **kwargs: got.append(dict(event.previous)), Everything)
+    moment = datetime.datetime(2024, 6, 30, 12, tzinfo=datetime.UTC)
+    (sfid,) = captured.insert(Everything, date_time=moment, percent=decimal.Decimal("12.50"), external_id=KEY)
+    captured.update(Everything, sfid, date_time=None, percent=None, external_id=uuid.UUID(int=8))
+    deliver()
+    assert got == [{"date_time": moment, "percent": decimal.Decimal("12.50"), "external_id": KEY}]
+
+
+def test_the_instance_is_never_a_later_state(captured: HerokuConnect, connect: Any) -> None:
+    got: list[str | None] = []
+    connect(signals.record_changed, lambda instance, **kwargs: got.append(instance.username), User)
+    (sfid,) = captured.insert(User, username="one")
+    captured.update(User, sfid, username="two")
+    captured.delete(User, sfid)
+    deliver()
+    assert got == ["one", "two", "two"]
+
+
+def test_a_proxy_hears_as_itself_and_only_what_it_asked_for(captured: HerokuConnect, connect: Any) -> None:
+    got: list[Any] = []
+    everyone: list[Any] = []
+    connect(signals.record_created, lambda sender, instance, **kw: got.append(type(instance)), EverythingProxy)
+    connect(signals.record_created, lambda sender, **kw: everyone.append(sender))
+    captured.create(Everything)
+    deliver()
+    assert got == [EverythingProxy]
+    assert everyone == [Everything]
+
+
+def test_two_connected_models_that_inherit_from_each_other(captured: HerokuConnect, compared: Any) -> None:
+    assert Dog._meta.managed is False
+    assert Dog._meta.db_table == 'salesforce"."dog__c'
+    dogs, animals = compared(Dog), compared(Animal)
+    (sfid,) = captured.insert(Animal, external_id=KEY, name="Rex")
+    captured.insert(Dog, animal_id=KEY, breed="Boxer")
+    deliver()
+    assert [(dog.name, dog.breed) for dog in dogs] == [("Rex", "Boxer")] * 2, "its own row, and its parent's"
+    captured.update(Animal, sfid, name="Max")
+    deliver()
+    assert (dogs[-1].name, animals[-1].name) == ("Max", "Max")
+    as_heroku_connect("UPDATE salesforce.dog__c SET breed__c = 'Poodle'")
+    deliver()
+    assert (dogs[-1].name, dogs[-1].breed) == ("Max", "Poodle")
+    assert len(animals) == 2, "the parent does not hear of the child's half"
+
+
+def test_a_managed_child_of_a_child_hears_too(captured: HerokuConnect, compared: Any) -> None:
+    (sfid,) = captured.insert(Animal, external_id=KEY, name="Rex")
+    captured.insert(Dog, animal_id=KEY, breed="Boxer")
+    Kennel(resident_id=KEY, number=3).save_base(raw=True)
+    deliver()
+    kennels = compared(Kennel)
+    captured.update(Animal, sfid, name="Max")
+    deliver()
+    assert [(kennel.name, kennel.breed, kennel.number) for kennel in kennels] == [("Max", "Boxer", 3)]
+
+
+def test_each_change_of_a_parent_has_its_own_state(captured: HerokuConnect, connect: Any) -> None:
+    got: list[str] = []
+    connect(signals.record_updated, lambda instance, **kwargs: got.append(instance.name), Dog)
+    (sfid,) = captured.insert(Animal, external_id=KEY, name="a")
+    captured.insert(Dog, animal_id=KEY, breed="Boxer")
+    for name in "bcd":
+        captured.update(Animal, sfid, name=name)
+    deliver()
+    assert got == ["b", "c", "d"]
+
+
+def test_children_are_read_once_per_page(
+    captured: HerokuConnect, connect: Any, django_assert_max_num_queries: Any
+) -> None:
+    got: list[str] = []
+    connect(signals.record_changed, lambda instance, **kwargs: got.append(instance.name), Kennel)
+    keys = [uuid.UUID(int=n + 1) for n in range(100)]
+    captured.insert(Animal, *({"external_id": key, "name": f"n{key.int}"} for key in keys))
+    captured.insert(Dog, *({"animal_id": key, "breed": "x"} for key in keys))
+    for key in keys:
+        Kennel(resident_id=key, number=key.int).save_base(raw=True)
+    from example.crm import receivers
+
+    signals.record_changed.disconnect(receivers.keep_ledger)
+    try:
+        with django_assert_max_num_queries(60):
+            deliver()
+    finally:
+        signals.record_changed.connect(receivers.keep_ledger)
+    assert len(got) == 200
+
+
+def test_four_hundred_columns(captured: HerokuConnect, compared: Any) -> None:
+    seen = compared(Wide)
+    values = {f"column_{number}": f"{number} ü" * 20 for number in range(WIDE_COLUMNS)}
+    (sfid,) = captured.insert(Wide, {**values})
+    deliver()
+    captured.update(Wide, sfid, column_399="last")
+    deliver()
+    assert len(seen) == 2
+
+
+def test_a_reserved_word_as_table_name_and_no_is_deleted(captured: HerokuConnect, compared: Any) -> None:
+    seen = compared(User)
+    captured.create(User, 3)
+    deliver()
+    assert len(seen) == 3
+
+
+def test_a_value_that_no_longer_fits_its_column_fails_alone(captured: HerokuConnect, connect: Any) -> None:
+    from hc_signals.models import Delivery
+
+    got: list[str] = []
+    connect(signals.record_created, lambda instance, **kwargs: got.append(instance.username), User)
+    captured.insert(User, *({"username": name} for name in ("7", "eight", "9")))
+    as_heroku_connect(
+        'ALTER TABLE salesforce."user" ALTER username TYPE integer USING CASE WHEN username = \'eight\' THEN 8 '
+        "ELSE username::integer END"
+    )
+    assert deliver() == 3
+    assert got == [7, 9]
+    assert [(d.receiver, d.state) for d in Delivery.objects.all()] == [("*", "failed")]

@@ -1,0 +1,90 @@
+"""The log is a ring: old buckets are emptied by TRUNCATE, once everyone has read them, and never under anyone."""
+
+import pytest
+from django.db import connection
+from example.crm.models import Account
+
+from hc_signals.changelog import rotate
+from hc_signals.conf import Conf
+from hc_signals.exceptions import ConfigurationError
+from hc_signals.models import Change
+from hc_signals.testing import HerokuConnect
+from tests.conftest import as_the_app, deliver
+
+
+def age(hours: int, count: int = 5) -> None:
+    """Make the oldest changes older, as if they had been written that long ago."""
+    as_the_app(
+        "UPDATE public.hc_signals_change SET captured_at = captured_at - make_interval(hours => %s), "
+        "bucket = (bucket - %s / 12 + 16) %% 8 "
+        "WHERE id IN (SELECT id FROM public.hc_signals_change ORDER BY id LIMIT %s)",
+        [hours, hours, count],
+    )
+
+
+def test_old_delivered_buckets_are_emptied_and_young_ones_kept(captured: HerokuConnect) -> None:
+    captured.create(Account, 5)
+    age(84)
+    captured.create(Account, 3)
+    deliver()
+    assert len(rotate("default", 72)) == 1
+    assert Change.objects.count() == 3
+    captured.create(Account, 2)
+    assert deliver() == 2
+
+
+def test_what_is_not_old_enough_stays(captured: HerokuConnect) -> None:
+    captured.create(Account, 5)
+    age(60)
+    deliver()
+    assert rotate("default", 72) == []
+
+
+def test_nothing_is_emptied_that_a_consumer_has_not_read(captured: HerokuConnect) -> None:
+    captured.create(Account, 5)
+    age(84)
+    assert rotate("default", 72) == [], "nobody has read it"
+    deliver()
+    deliver(CONSUMER="other", BATCH_SIZE=2)
+    with connection.cursor() as cursor:  # take the other one back to the middle of its way
+        cursor.execute("DELETE FROM public.hc_signals_position WHERE consumer = 'other' AND target IS NULL")
+    assert rotate("default", 72) == [], "one of two consumers has not"
+    assert deliver(CONSUMER="other") == 1
+    assert len(rotate("default", 72)) == 1
+
+
+def test_a_bucket_in_use_is_left_for_the_next_time(captured: HerokuConnect) -> None:
+    captured.create(Account, 5)
+    age(84)
+    deliver()
+    reader = connection.copy()
+    try:
+        reader.set_autocommit(False)
+        with reader.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM public.hc_signals_change")
+        assert rotate("default", 72) == []
+    finally:
+        reader.close()
+    assert len(rotate("default", 72)) == 1
+
+
+def test_a_transaction_that_committed_late_into_an_old_bucket_is_not_thrown_away(captured: HerokuConnect) -> None:
+    late = connection.copy()
+    try:
+        late.set_autocommit(False)
+        with late.cursor() as cursor:
+            cursor.execute("SET LOCAL xmlbinary = 'hex'; INSERT INTO salesforce.account (sfid) VALUES ('late')")
+        captured.create(Account, 1)
+        deliver()
+        late.commit()
+    finally:
+        late.close()
+    age(84)
+    assert rotate("default", 72) == []
+    assert deliver() == 1
+    assert len(rotate("default", 72)) == 1
+
+
+def test_a_retention_longer_than_the_ring_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="expected at most 80"):
+        Conf(RETENTION_HOURS=100)
