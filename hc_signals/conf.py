@@ -8,7 +8,6 @@ from django.conf import settings
 
 from hc_signals.exceptions import ConfigurationError
 
-
 MAX_RETENTION_HOURS = 80
 
 

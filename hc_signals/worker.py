@@ -2,10 +2,12 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db.models import Model
 from django.utils import timezone
 
 from hc_signals import signals
@@ -28,18 +30,20 @@ class Worker:
     Args:
         using: database alias.
         conf: the checked setting.
+        models: connected models whose changes are delivered; default: all.
     """
 
     MAX_BACKOFF = 10.0
     ROTATE_EVERY = 600.0
     """Seconds between two looks for buckets that can be emptied."""
 
-    def __init__(self, using: str, conf: Conf) -> None:
+    def __init__(self, using: str, conf: Conf, models: Iterable[type[Model]] | None = None) -> None:
+        models = connected_models() if models is None else models
         self.using, self.conf = using, conf
         self.stopping = False
         self.delivered = 0
         self.logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS) for shard in range(conf.SHARDS)]
-        self._builders = {table_label(model): InstanceBuilder(model, using) for model in connected_models()}
+        self._builders = {table_label(model): InstanceBuilder(model, using) for model in models}
         self._unknown: set[str] = set()
         self._prepared: Any = None
         self._rotate_at = 0.0

@@ -15,7 +15,6 @@ from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker import Worker
 
-
 _server = settings.DATABASES["default"]
 server = factories.postgresql_noproc(
     host=_server["HOST"] or "127.0.0.1",

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,20 +11,22 @@ from pathlib import Path
 
 import pytest
 from django.db import connection
-from example.crm.models import Seen
+from example.crm.models import Account, Seen
 
 from hc_signals.doorbell import LOCK
+from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect
 
 ROOT = Path(__file__).parent.parent
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.worker_settings",
         "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}",
         "TEST_DATABASE": connection.settings_dict["NAME"],
+        **environment,
     }
     return subprocess.Popen(
         [sys.executable, str(ROOT / "example" / "manage.py"), *arguments],
@@ -123,7 +126,14 @@ def test_a_terminated_backend_is_survived(listener: Callable[..., subprocess.Pop
         (["hc_listen", "--batch-size", "0"], 1, "HC_SIGNALS['BATCH_SIZE'] is 0"),
         (["hc_listen", "--batch-size", "x"], 2, "invalid int value"),
         (["hc_triggers", "install", "crm.Nope"], 1, "There is no model 'crm.Nope'"),
+        (["hc_listen", "--poll-interval", "-1"], 1, "HC_SIGNALS['POLL_INTERVAL'] is -1.0"),
         (["hc_triggers", "status", "--check"], 1, "run `manage.py hc_triggers install`"),
+        (["hc_triggers", "install", "crm.Seen"], 1, "'crm.Seen' is not a connected model"),
+        (["hc_triggers", "explode"], 2, "invalid choice: 'explode'"),
+        (["hc_triggers", "install", "--database", "nope"], 1, "'nope' doesn't exist"),
+        (["hc_simulate", "--actions", "poll,dance"], 2, "'dance' is unknown"),
+        (["hc_simulate", "--rate", "0"], 2, "0 is out of range"),
+        (["hc_simulate", "--database", "nope"], 1, "'nope' doesn't exist"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(arguments: list[str], code: int, words: str) -> None:
@@ -132,3 +142,67 @@ def test_mistakes_are_told_in_one_sentence(arguments: list[str], code: int, word
     assert words in output
     assert "Traceback" not in output
     assert process.returncode == code
+
+
+@pytest.mark.parametrize("command", [["hc_listen"], ["hc_triggers", "status"], ["hc_simulate", "--create-only"]])
+def test_an_unreachable_server_is_told_in_one_sentence(command: list[str]) -> None:
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(("127.0.0.1", 0))
+        port = nobody_listens.getsockname()[1]
+        process = start(*command, DATABASE_URL=f"postgresql://postgres@127.0.0.1:{port}/postgres", TEST_DATABASE="x")
+        output, _ = process.communicate(timeout=30)
+    assert "Connection refused" in output
+    assert "Traceback" not in output
+    assert process.returncode == 1
+
+
+@pytest.mark.usefixtures("captured")
+def test_a_wrong_setting_is_told_with_the_right_one() -> None:
+    process = start("hc_listen", "--once", WRONG_SETTING="BATCHSIZE")
+    output, _ = process.communicate(timeout=30)
+    assert "HC_SIGNALS has the unknown key 'BATCHSIZE'; did you mean 'BATCH_SIZE'?" in output
+    assert process.returncode == 1
+
+
+@pytest.mark.usefixtures("heroku")
+def test_no_log_table_is_told_before_anything_is_done() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE public.hc_signals_change RENAME TO hc_signals_gone")
+    try:
+        for command in (["hc_listen"], ["hc_triggers", "install"]):
+            process = start(*command)
+            output, _ = process.communicate(timeout=30)
+            assert "run `manage.py migrate hc_signals` first" in output
+            assert process.returncode == 1
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'hc\\_signals\\_%'")
+            assert cursor.fetchone() == (0,)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE public.hc_signals_gone RENAME TO hc_signals_change")
+
+
+def test_once_delivers_and_exits(captured: HerokuConnect) -> None:
+    captured.create(Account, 7)
+    process = start("hc_listen", "--once")
+    output, _ = process.communicate(timeout=30)
+    assert "7 changes delivered" in output
+    assert process.returncode == 0
+    assert Seen.objects.count() == 7
+
+
+def test_the_log_names_no_record_contents(captured: HerokuConnect) -> None:
+    captured.insert(Account, name="Top Secret Ltd")
+    process = start("hc_listen", "--once", "-v", "3", FAILING_RECEIVER="1")
+    output, _ = process.communicate(timeout=30)
+    assert "failed on INSERT of salesforce.account" in output
+    assert "Secret" not in output
+
+
+def test_the_simulator_plays_for_a_while_and_tells(heroku: HerokuConnect) -> None:
+    process = start("hc_simulate", "--duration", "3", "--rate", "200", "--batch", "20", "--seed", "3")
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
+    lines = [line for line in output.splitlines() if "records written" in line]
+    assert len(lines) >= 2, "progress and summary"
+    assert lines[-1].endswith("stopped")

@@ -6,3 +6,5 @@ from tests.settings import *  # noqa: F403
 from tests.settings import DATABASES
 
 DATABASES["default"]["NAME"] = os.environ["TEST_DATABASE"]
+if "WRONG_SETTING" in os.environ:
+    HC_SIGNALS = {os.environ["WRONG_SETTING"]: 1}

@@ -255,7 +255,7 @@ class HerokuConnect:
         names = [name for name in row if name != key and name in existing]
         with self._cursor() as cursor:
             cursor.execute(
-                f"UPDATE {quoted_table(model)} t SET {', '.join(f'{quote(n)} = %s' for n in names)} "
+                f"UPDATE {quoted_table(model)} t SET {', '.join(f'{quote(n)} = %s' for n in names) or 'sfid = t.sfid'} "
                 f"FROM {quoted_table(model)} b WHERE b.id = t.id AND t.{quote(key)} = %s RETURNING {differs}",
                 [*(row[name] for name in names), row[key]],
             )

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, models
+from django.db import DatabaseError, connections, models
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals import triggers
@@ -31,6 +31,10 @@ class Command(BaseCommand):
             raise CommandError(f"The database answered: {str(error).splitlines()[0]}") from error
 
     def _install(self, chosen: list[type[models.Model]], using: str, check: bool) -> None:
+        with connections[using].cursor() as cursor:
+            cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
+            if cursor.fetchone()[0]:
+                raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
         failed = []
         for model in chosen:
             try:
