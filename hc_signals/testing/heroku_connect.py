@@ -377,6 +377,8 @@ class HerokuConnect:
         while True:
             action = self.chance.choices(list(actions), weights)[0]
             model = self.chance.choice(self.models)
+            if action == "app" and getattr(model, "sf_access", "") != "read_write":
+                action = "edit"
             records = int(getattr(self, f"_play_{action}")(model, poll_size))
             if not records:  # there was nothing to edit or delete
                 action, records = "create", len(self.create(model))
@@ -404,8 +406,6 @@ class HerokuConnect:
 
     def _play_app(self, model: Model, poll_size: int) -> int:
         """The app writes, Heroku Connect writes the sfid back, the next poll brings the echo."""
-        if getattr(model, "sf_access", "") != "read_write":
-            return self._play_edit(model, poll_size)
         self.app_insert(model, **self._invented(model))
         self.send_app_writes()
         return self.echo(model)
