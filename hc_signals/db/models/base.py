@@ -41,12 +41,23 @@ class HerokuConnectModelBase(ModelBase):
     def add_to_class(cls, name: str, value: Any) -> None:
         """Adjust the options on their way into the class; Django has resolved the inheritance of Meta by then."""
         if name == "_meta":
-            if value.meta is not None and not getattr(value.meta, "abstract", False):
+            if getattr(value.meta, "abstract", False):
+                # On the user's own Meta, as django-heroku-connect's users expect to find it.
+                value.meta.managed = False
+            elif value.meta is not None:
                 value.meta = cls._get_adjusted_meta(value.meta)
             if getattr(cls, "sf_object_name", "") in _WITHOUT_IS_DELETED:
                 # In the class's own namespace, so Django does not copy the field of the abstract base.
                 cls.is_deleted = _Gone()
+            has_table = bool(getattr(value.meta, "db_table", ""))
         super().add_to_class(name, value)
+        if name == "_meta" and value.abstract and not has_table:
+            # Only in the options: in Meta, which children may inherit, it would become their table as well.
+            value.db_table = cls._get_default_table() or value.db_table
+
+    def _get_default_table(cls) -> str:
+        object_name = getattr(cls, "sf_object_name", "")
+        return f'{_get_schema()}"."{object_name.lower()}' if object_name else ""
 
     def _get_adjusted_meta(cls, meta: Any) -> type:
         """Return a copy, because the original is shared with other models or belongs to the user."""
@@ -54,9 +65,8 @@ class HerokuConnectModelBase(ModelBase):
         changes: dict[str, Any] = {}
         if any(base._meta.abstract for base in connected):
             changes["managed"] = False
-            object_name = getattr(cls, "sf_object_name", "")
-            if object_name and not getattr(meta, "db_table", ""):
-                changes["db_table"] = f'{_get_schema()}"."{object_name.lower()}'
+            if not getattr(meta, "db_table", "") and (table := cls._get_default_table()):
+                changes["db_table"] = table
         elif connected and not getattr(meta, "proxy", False) and not cls._declares_managed(meta):
             changes["managed"] = True
         attrs = {key: value for key, value in vars(meta).items() if key not in ("__dict__", "__weakref__")}
