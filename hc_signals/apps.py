@@ -1,6 +1,7 @@
 """The Django app."""
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.core import checks
 
 
 class HCSignalsConfig(AppConfig):
@@ -9,3 +10,11 @@ class HCSignalsConfig(AppConfig):
     name = "hc_signals"
     verbose_name = "Heroku Connect signals"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Register the checks; django-heroku-connect's own do the same work where it is installed."""
+        from hc_signals.checks import check_relations, check_unique_object_names
+
+        if not apps.is_installed("heroku_connect"):
+            checks.register(check_relations, checks.Tags.models)
+            checks.register(check_unique_object_names, checks.Tags.models)

@@ -1,10 +1,12 @@
 """The one setting, ``HC_SIGNALS``: every key, its default and its meaning; read when it is needed."""
 
 import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Model
 
 from hc_signals.exceptions import ConfigurationError
 
@@ -27,6 +29,10 @@ class Conf:
     """A page is committed part-way when its receivers have taken this long."""
     RETENTION_HOURS: float = 72.0
     """Delivered changes are kept at least this long, for replay; at most MAX_RETENTION_HOURS."""
+    DJANGO_SIGNALS: bool | Sequence[str] = False
+    """Send Django's post_save and post_delete as well: True for all connected models, or their labels."""
+    APPLY_ON_DELETE: bool | Sequence[str] = False
+    """Apply ``on_delete`` of relations to a record deleted in Salesforce: True for all, or the models' labels."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -39,6 +45,8 @@ class Conf:
 
 
 def _check_value(key: str, value: Any, default: Any) -> None:
+    if isinstance(default, bool):
+        return _check_labels(key, value)
     number: Any = value
     wanted: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
     if isinstance(value, bool) or not isinstance(value, wanted):
@@ -49,6 +57,31 @@ def _check_value(key: str, value: Any, default: Any) -> None:
         raise ConfigurationError(f"HC_SIGNALS[{key!r}] is empty; give it a name, for example {default!r}.")
     if not isinstance(value, str) and not 0 < number < 100_000:
         raise ConfigurationError(f"HC_SIGNALS[{key!r}] is {value!r}; expected a number above 0 and below 100000.")
+
+
+def _check_labels(key: str, value: Any) -> None:
+    if isinstance(value, list | tuple) and all(isinstance(label, str) for label in value):
+        return
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"HC_SIGNALS[{key!r}] is {value!r}; expected True, False or a list of model labels.")
+
+
+def chosen(key: str, value: bool | Sequence[str], models: Iterable[type[Model]]) -> frozenset[type[Model]]:
+    """Return the models that a setting chooses.
+
+    Raises:
+        ConfigurationError: a label is not that of a connected model.
+    """
+    by_label = {model._meta.label_lower: model for model in models}
+    if isinstance(value, bool):
+        return frozenset(by_label.values() if value else ())
+    for label in value:
+        if label.lower() not in by_label:
+            known = ", ".join(model._meta.label for model in by_label.values()) or "none"
+            raise ConfigurationError(
+                f"HC_SIGNALS[{key!r}] names {label!r}, which is no connected model; connected models: {known}."
+            )
+    return frozenset(by_label[label.lower()] for label in value)
 
 
 def get_conf() -> Conf:

@@ -8,8 +8,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.db import connections, transaction
-
-from hc_signals.signals import ChangeSignal
+from django.dispatch import Signal
 
 _savepoint_numbers = itertools.count()
 
@@ -28,9 +27,29 @@ def receiver_path(receiver: Callable[..., Any]) -> str:
     return f"{getattr(receiver, '__module__', '?')}.{name}"
 
 
-def send(
-    signal: ChangeSignal, receivers: list[tuple[Callable[..., Any], bool]], using: str, **named: Any
-) -> list[Failure]:
+Receivers = list[tuple[Callable[..., Any], bool]]
+"""Each with whether it is async."""
+
+
+def receivers_of(signal: Signal, sender: type) -> Receivers:
+    """Return who listens to ``sender``, in order of connection."""
+    # Signal.send_robust would catch an exception but keep the receiver's half-done writes, so the receivers are called
+    # one by one from here; Django has no public call that names them.
+    sync, asynchronous = signal._live_receivers(sender)
+    return [(receiver, False) for receiver in sync] + [(receiver, True) for receiver in asynchronous]
+
+
+def receivers_of_only(signal: Signal, sender: type) -> Receivers:
+    """Like :func:`receivers_of`, without those connected to every sender."""
+    general = {id(receiver) for receiver, _ in receivers_of(signal, _Nobody)}
+    return [pair for pair in receivers_of(signal, sender) if id(pair[0]) not in general]
+
+
+class _Nobody:
+    """A sender that no one connects to: its receivers are those connected to all senders."""
+
+
+def send(signal: Signal, receivers: Receivers, using: str, **named: Any) -> list[Failure]:
     """Call the receivers one by one; return those that failed, with all that they wrote taken back."""
     failures = []
     for receiver, is_async in receivers:

@@ -1,17 +1,22 @@
 """One page of changes on its way to the receivers: typed images, instances, events, signals."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, models, transaction
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import Signal
 
 from hc_signals import signals
 from hc_signals.changelog import ChangeLog
 from hc_signals.deliveries import keep_failure
-from hc_signals.dispatch import Failure, send
+from hc_signals.dispatch import Failure, Receivers, receivers_of, receivers_of_only, send
 from hc_signals.events import Change, ChangeEvent
 from hc_signals.instances import InstanceBuilder, child_instances, children_of, proxies_of
+from hc_signals.on_delete import apply_on_delete
+from hc_signals.triggers import NOISE_COLUMNS
 
 Model = type[models.Model]
 
@@ -21,6 +26,23 @@ _SIGNALS = {
     "UPDATE": signals.record_updated,
     "DELETE": signals.record_deleted,
 }
+_DJANGO = (post_save, post_delete)
+_EVERY = (
+    *_SIGNALS.values(),
+    signals.record_changed,
+    signals.records_changed,
+    signals.record_linked,
+    signals.sync_failed,
+    *_DJANGO,
+)
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is done for changes beside our own signals, for which models."""
+
+    django_signals: frozenset[Model] = frozenset()
+    on_delete: frozenset[Model] = frozenset()
 
 
 class Page:
@@ -30,11 +52,14 @@ class Page:
         log: where the changes come from.
         changes: in order.
         builders: by the name of the table as the log has it; a change of another table is passed over.
+        extras: what else is done, for which models.
     """
 
-    def __init__(self, log: ChangeLog, changes: Iterable[Change], builders: Mapping[str, InstanceBuilder]) -> None:
-        self.log, self.using, self.builders = log, log.using, builders
-        self._listeners: dict[tuple[signals.ChangeSignal, Model, bool], list[tuple[Callable[..., Any], bool]]] = {}
+    def __init__(
+        self, log: ChangeLog, changes: Iterable[Change], builders: Mapping[str, InstanceBuilder], extras: Extras
+    ) -> None:
+        self.log, self.using, self.builders, self.extras = log, log.using, builders, extras
+        self._listeners: dict[tuple[Signal, Model, bool], Receivers] = {}
         self._rows: dict[int, tuple[Any, ...]] = {}
         self._old_rows: dict[int, tuple[Any, ...]] = {}
         self._inherited: dict[int, dict[str, Any]] = {}
@@ -79,17 +104,22 @@ class Page:
         return self._heard(model, only) or any(self._wanted(other, only=True) for other in others)
 
     def _heard(self, model: Model, only: bool = False) -> bool:
-        every = (*_SIGNALS.values(), signals.record_changed, signals.records_changed)
-        return any(self._receivers(signal, model, only) for signal in every)
+        return any(self._receivers(signal, model, only) for signal in _EVERY)
 
-    def _receivers(
-        self, signal: signals.ChangeSignal, model: Model, only: bool
-    ) -> list[tuple[Callable[..., Any], bool]]:
+    def _receivers(self, signal: Signal, model: Model, only: bool) -> Receivers:
         """Return who listens; for proxies and children ``only`` those connected to them and not to every sender."""
         key = (signal, model, only)
         if key not in self._listeners:
-            self._listeners[key] = signal.receivers_of_only(model) if only else signal.receivers_of(model)
+            self._listeners[key] = self._find_receivers(*key)
         return self._listeners[key]
+
+    def _find_receivers(self, signal: Signal, model: Model, only: bool) -> Receivers:
+        if signal in _DJANGO and not any(issubclass(model, chosen) for chosen in self.extras.django_signals):
+            return []
+        first: Receivers = []
+        if signal is signals.record_deleted and model in self.extras.on_delete:
+            first = [(apply_on_delete, False)]
+        return first + (receivers_of_only(signal, model) if only else receivers_of(signal, model))
 
     def _images(self, builder: InstanceBuilder, ids: list[int], image: str) -> dict[int, tuple[Any, ...]]:
         """Read all at once; if one cannot be typed any more, one by one, so that only it fails."""
@@ -134,21 +164,45 @@ class Page:
             self._send(change, builder, child, only=True)
 
     def _send(self, change: Change, builder: InstanceBuilder, instance: models.Model, only: bool) -> None:
-        changed = change.changed or []
+        old_row, changed = self._old_rows.get(change.id), change.changed or []
+        old_values = builder.previous(old_row, changed) if old_row is not None else {}
+        linked = "sfid" in changed and old_values.get(builder.name_of_column.get("sfid", "")) is None
+        fields = [c for c in changed if c not in NOISE_COLUMNS or (c == "sfid" and not linked)]
+        names = tuple(builder.name_of_column[c] for c in fields if c in builder.name_of_column)
         event = event_of(
             change,
             builder.model,
             CHANGE_TYPES[change.operation],
-            changed_fields=tuple(builder.name_of_column[c] for c in changed if c in builder.name_of_column),
-            previous=builder.previous(self._old_rows[change.id], changed) if change.id in self._old_rows else {},
+            changed_fields=names,
+            previous={name: old_values[name] for name in names if name in old_values},
             instance=instance,
         )
+        if linked:
+            self._tell(signals.record_linked, change, event, only)
+        if "_hc_err" in changed:
+            self._tell(signals.sync_failed, change, event, only, message=getattr(instance, "_hc_err", None) or "")
+        if fields or change.operation != "UPDATE":
+            self._tell_change(change, event, only)
+
+    def _tell_change(self, change: Change, event: ChangeEvent, only: bool) -> None:
+        self._tell(_SIGNALS[event.change_type], change, event, only)
+        self._tell(signals.record_changed, change, event, only)
+        if self._receivers(signals.records_changed, type(event.instance), only):
+            self._bulk[type(event.instance), only].append((change, event))
+        if event.change_type == "DELETE":
+            self._call(post_delete, change, event.instance, only, origin=event.instance)
+        else:
+            created = event.change_type == "CREATE"
+            update_fields = None if created else frozenset(event.changed_fields)
+            self._call(post_save, change, event.instance, only, created=created, raw=False, update_fields=update_fields)
+
+    def _tell(self, signal: Signal, change: Change, event: ChangeEvent, only: bool, **more: Any) -> None:
+        self._call(signal, change, event.instance, only, event=event, **more)
+
+    def _call(self, signal: Signal, change: Change, instance: models.Model, only: bool, **named: Any) -> None:
         sender = type(instance)
-        for signal in (_SIGNALS[event.change_type], signals.record_changed):
-            receivers = self._receivers(signal, sender, only)
-            self._keep(change, send(signal, receivers, self.using, sender=sender, instance=instance, event=event))
-        if self._receivers(signals.records_changed, sender, only):
-            self._bulk[sender, only].append((change, event))
+        receivers = self._receivers(signal, sender, only)
+        self._keep(change, send(signal, receivers, self.using, sender=sender, instance=instance, **named))
 
     def deliver_bulk(self) -> None:
         """Send ``records_changed`` once per model, for all that was delivered so far."""

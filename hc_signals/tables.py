@@ -5,15 +5,17 @@ from django.db import models
 
 
 def connected_models() -> list[type[models.Model]]:
-    """Return the connected models, by their ``sf_object_name``: those of django-heroku-connect count as well."""
-    return [
-        model
-        for model in apps.get_models()
-        if getattr(model, "sf_object_name", "")
-        and not model._meta.managed
-        and not model._meta.proxy
-        and not model._meta.abstract
-    ]
+    """Return the connected models of the project."""
+    return [model for model in apps.get_models() if is_connected(model)]
+
+
+def is_connected(model: type[models.Model]) -> bool:
+    """Tell whether Heroku Connect owns the model's table.
+
+    By its ``sf_object_name`` and not by its class: models of django-heroku-connect count as well.
+    """
+    options = model._meta
+    return bool(getattr(model, "sf_object_name", "")) and not (options.managed or options.proxy or options.abstract)
 
 
 def table_parts(model: type[models.Model]) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from django.db import OperationalError, connections, models, transaction
 
 from hc_signals.tables import literal, quote, quoted_table, table_label
 
+# record_linked and sync_failed are told from two of them, see _body().
 NOISE_COLUMNS = ("_hc_lastop", "_hc_err", "systemmodstamp", "lastmodifieddate", "lastmodifiedbyid", "sfid")
 """Heroku Connect's bookkeeping: alone they are no change (sfid: only when it goes from NULL to its value)."""
 
@@ -125,8 +126,16 @@ def _body(model: type[models.Model]) -> str:
     columns = mapped_columns(model)
     watched = [c for c in columns if c not in NOISE_COLUMNS]
     tests = {c: f"o.{quote(c)} IS DISTINCT FROM n.{quote(c)}" for c in watched}
+    read_write = getattr(model, "sf_access", "") == "read_write"
     if "sfid" in columns:
-        tests["sfid"] = '(o."sfid" IS NOT NULL AND o."sfid" IS DISTINCT FROM n."sfid")'
+        # From NULL to its value only where the app makes records: that is no change, but record_linked tells it.
+        only_changed = "" if read_write else 'o."sfid" IS NOT NULL AND '
+        tests["sfid"] = f'({only_changed}o."sfid" IS DISTINCT FROM n."sfid")'
+    if read_write and {"_hc_lastop", "_hc_err"} <= set(columns):
+        tests["_hc_err"] = (
+            """(n."_hc_lastop" = 'FAILED' AND (o."_hc_lastop" IS DISTINCT FROM n."_hc_lastop" """
+            """OR o."_hc_err" IS DISTINCT FROM n."_hc_err"))"""
+        )
     image = "(SELECT to_json(i) FROM (SELECT {}) i)"
     return _BODY.format(
         log=_INSERT_INTO_LOG,

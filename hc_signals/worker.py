@@ -13,12 +13,12 @@ from django.utils import timezone
 from hc_signals import signals
 from hc_signals.adapters import clamp_dates
 from hc_signals.changelog import ChangeLog, rotate
-from hc_signals.conf import Conf
-from hc_signals.dispatch import send
+from hc_signals.conf import Conf, chosen
+from hc_signals.dispatch import receivers_of, send
 from hc_signals.doorbell import Doorbell
 from hc_signals.events import Change, ChangeEvent
 from hc_signals.instances import InstanceBuilder
-from hc_signals.page import Page
+from hc_signals.page import Extras, Page
 from hc_signals.tables import connected_models, table_label
 
 logger = logging.getLogger("hc_signals")
@@ -38,12 +38,16 @@ class Worker:
     """Seconds between two looks for buckets that can be emptied."""
 
     def __init__(self, using: str, conf: Conf, models: Iterable[type[Model]] | None = None) -> None:
-        models = connected_models() if models is None else models
+        models = connected_models() if models is None else list(models)
         self.using, self.conf = using, conf
         self.stopping = False
         self.delivered = 0
         self.logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS) for shard in range(conf.SHARDS)]
         self._builders = {table_label(model): InstanceBuilder(model, using) for model in models}
+        self._extras = Extras(
+            django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, models),
+            on_delete=chosen("APPLY_ON_DELETE", conf.APPLY_ON_DELETE, models),
+        )
         self._unknown: set[str] = set()
         self._prepared: Any = None
         self._rotate_at = 0.0
@@ -145,7 +149,7 @@ class Worker:
         for label in {change.table_name for change in changes} - self._builders.keys() - self._unknown:
             self._unknown.add(label)
             logger.warning("No connected model for table %s: its changes are passed over.", label)
-        page = Page(log, changes, self._builders)
+        page = Page(log, changes, self._builders, self._extras)
         done = 0
         for change in changes:
             if done and (self.stopping or time.monotonic() > deadline):
@@ -172,6 +176,6 @@ class Worker:
                 event_id="",
                 cause="capture_failed",
             )
-            receivers = signals.gap_detected.receivers_of(model)
+            receivers = receivers_of(signals.gap_detected, model)
             for failure in send(signals.gap_detected, receivers, self.using, sender=model, instance=None, event=event):
                 logger.error("Receiver %s failed on a gap: %s.", failure.receiver, type(failure.error).__name__)

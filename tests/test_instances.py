@@ -54,7 +54,9 @@ def compared(connect: Any) -> Callable[[type[models.Model]], list[models.Model]]
 
 
 def test_every_field_class_is_in_the_test_model() -> None:
-    classes = {getattr(hc_fields, name) for name in hc_fields.__all__} - {hc_fields.HerokuConnectFieldMixin}
+    classes = {getattr(hc_fields, name) for name in hc_fields.__all__}
+    classes -= {hc_fields.HerokuConnectFieldMixin, hc_fields.Geolocation}
+    assert {"location_latitude", "location_longitude"} <= {field.name for field in Everything._meta.fields}
     used = {type(field) for field in Everything._meta.concrete_fields}
     assert classes | {hc_models.Lookup, hc_models.MasterDetail} <= used
 
@@ -71,6 +73,7 @@ VALUES: list[dict[str, Any]] = [
         "time": datetime.time(23, 59, 59, 999999),
     },
     {"checkbox": True, "picklist": "b", "email": "a@b.example", "url": "https://e.com/?a=b&c"},
+    {"multi_picklist": ["a", "b"], "integer": 7, "formula": "f(x)", "location_latitude": 1.5},
     {"phone": "+49 30", "encrypted": "***"},
     {"external_id": KEY, "other_id": "001000000000001AAA", "lookup_id": "005000000000001AAA"},
 ]

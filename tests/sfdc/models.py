@@ -36,6 +36,10 @@ class Everything(hc_models.HerokuConnectModel):
     text_area = hc_models.TextArea(sf_field_name="Text_Area__c")
     text_area_long = hc_models.TextAreaLong(sf_field_name="Text_Area_Long__c")
     url = hc_models.URL(sf_field_name="Url__c")
+    integer = hc_models.Integer(sf_field_name="Integer__c")
+    formula = hc_models.FormulaText(sf_field_name="Formula__c")
+    multi_picklist = hc_models.MultiPicklist(sf_field_name="Multi_Picklist__c", choices=[("a", "A"), ("b", "B")])
+    location = hc_models.Geolocation(sf_field_name="Location__c")
     lookup = hc_models.Lookup(
         User, sf_field_name="Lookup__c", to_field="sf_id", on_delete=models.DO_NOTHING, related_name="+"
     )
@@ -83,6 +87,36 @@ class Kennel(Dog):
 
     class Meta:
         managed = True
+
+
+class Note(models.Model):
+    """Django's own rows that point at Salesforce records in every way."""
+
+    cascade = models.ForeignKey(
+        Animal, models.CASCADE, to_field="external_id", db_constraint=False, null=True, related_name="+"
+    )
+    set_null = models.ForeignKey(
+        User, models.SET_NULL, to_field="sf_id", db_constraint=False, null=True, related_name="+"
+    )
+    set_default = models.ForeignKey(
+        User, models.SET_DEFAULT, to_field="sf_id", db_constraint=False, default="nobody", related_name="+"
+    )
+    protect = models.ForeignKey(
+        User, models.PROTECT, to_field="sf_id", db_constraint=False, null=True, related_name="+"
+    )
+    restrict = models.ForeignKey(
+        User, models.RESTRICT, to_field="sf_id", db_constraint=False, null=True, related_name="+"
+    )
+    nothing = models.ForeignKey(
+        User, models.DO_NOTHING, to_field="sf_id", db_constraint=False, null=True, related_name="+"
+    )
+    text = models.TextField()
+
+
+class Comment(models.Model):
+    """Points at a row that goes with a Salesforce record."""
+
+    note = models.ForeignKey(Note, models.CASCADE)
 
 
 WIDE_COLUMNS = 400

@@ -25,7 +25,11 @@ __all__ = (
     "Email",
     "EncryptedString",
     "ExternalID",
+    "FormulaText",
+    "Geolocation",
     "HerokuConnectFieldMixin",
+    "Integer",
+    "MultiPicklist",
     "Number",
     "Percent",
     "Phone",
@@ -264,3 +268,106 @@ class URL(HerokuConnectFieldMixin, models.URLField):  # type: ignore[type-arg]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", 255)
         super().__init__(*args, **kwargs)
+
+
+class Integer(HerokuConnectFieldMixin, models.IntegerField):  # type: ignore[type-arg]
+    """Salesforce's standard integers (``NumberOfEmployees`` and the like), which Heroku Connect maps to ``integer``."""
+
+
+class FormulaText(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+    """Salesforce formula that gives text: 1300 characters, computed there and so not editable here."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("max_length", 1300)
+        kwargs.setdefault("editable", False)
+        super().__init__(*args, **kwargs)
+
+
+class MultiPicklist(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+    """Salesforce ``Picklist (Multi-Select)``: a list of texts in Python, joined by semicolons in the table.
+
+    NULL is None; Salesforce knows no empty selection beside it, so an empty list is stored as NULL.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("max_length", 4099)
+        super().__init__(*args, **kwargs)
+
+    def to_python(self, value: Any) -> Any:
+        """Return a list, from the text or from any sequence."""
+        if value is None or value == "":
+            return None
+        return value.split(";") if isinstance(value, str) else [str(item) for item in value]
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        """Return a list."""
+        return self.to_python(value)
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Return the text; one with a semicolon in a choice cannot be told apart later and is refused.
+
+        Raises:
+            ValueError: a choice contains a semicolon.
+        """
+        if value is None or _is_expression(value) or isinstance(value, str):
+            return value or None
+        items = [str(item) for item in value]
+        for item in items:
+            if ";" in item:
+                raise ValueError(f"{self.name}: the choice {item!r} contains a semicolon, which separates choices.")
+        return ";".join(items) or None
+
+    def value_to_string(self, obj: Any) -> str:
+        """Return the text, for serialisation."""
+        return self.get_prep_value(self.value_from_object(obj)) or ""
+
+    def validate(self, value: Any, model_instance: Any) -> None:
+        """Hold every item against the choices, if there are any."""
+        if not self.choices:
+            return
+        pairs: Any = flatten_choices(normalize_choices(self.choices))
+        known = {choice for choice, _ in pairs}
+        for item in value or ():
+            if item not in known:
+                message = self.error_messages["invalid_choice"]
+                raise ValidationError(message, code="invalid_choice", params={"value": item})
+
+    def run_validators(self, value: Any) -> None:
+        """Check the length of the text that will be stored."""
+        super().run_validators(self.get_prep_value(value) or "")
+
+
+class _Coordinate(HerokuConnectFieldMixin, models.FloatField):  # type: ignore[type-arg]
+    """One half of a geolocation."""
+
+
+class Geolocation:
+    """Salesforce ``Geolocation``: two columns, one pair in Python.
+
+    ``location = Geolocation(sf_field_name="Location__c")`` makes the fields ``location_latitude`` and
+    ``location_longitude`` (columns ``location__latitude__s`` and ``location__longitude__s``) and the attribute
+    ``location``, a ``(latitude, longitude)`` pair or None. Queries name the two fields.
+
+    Args:
+        sf_field_name: API name of the compound field, ending in ``__c``.
+    """
+
+    def __init__(self, *, sf_field_name: str) -> None:
+        self.sf_field_name = sf_field_name
+
+    def contribute_to_class(self, cls: Any, name: str) -> None:
+        """Add the two fields and the pair; a property, so that Django takes it as an argument of the model as well."""
+        names = (f"{name}_latitude", f"{name}_longitude")
+        stem = self.sf_field_name.removesuffix("__c")
+        for field_name, half in zip(names, ("Latitude", "Longitude"), strict=True):
+            cls.add_to_class(field_name, _Coordinate(sf_field_name=f"{stem}__{half}__s"))
+
+        def get_pair(instance: Any) -> tuple[float, float] | None:
+            latitude, longitude = (getattr(instance, field_name) for field_name in names)
+            return None if latitude is None or longitude is None else (latitude, longitude)
+
+        def set_pair(instance: Any, pair: tuple[float, float] | None) -> None:
+            for field_name, number in zip(names, pair or (None, None), strict=True):
+                setattr(instance, field_name, number)
+
+        setattr(cls, name, property(get_pair, set_pair))
