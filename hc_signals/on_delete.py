@@ -49,7 +49,7 @@ def _collect(collector: Collector, relation: Any, instance: models.Model, using:
         _report(relation.related_model, pointing.count(), "PROTECT", type(instance))
 
 
-def _report(model: type[models.Model], count: int, rule: str, sender: type[models.Model]) -> None:
+def _report(model: Any, count: int, rule: str, sender: type[models.Model]) -> None:
     logger.warning(
         "%s row(s) of %s point at a deleted record of %s and say %s: that cannot be kept, Salesforce has deleted it.",
         count,

@@ -3,6 +3,9 @@
 from django.apps import apps
 from django.db import models
 
+WITHOUT_IS_DELETED = frozenset({"User", "RecordType", "EmailTemplate"})
+"""Salesforce objects that have no IsDeleted field."""
+
 
 def connected_models() -> list[type[models.Model]]:
     """Return the connected models of the project."""

@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connections, models, transaction
 
 from hc_signals.exceptions import HCSignalsError
-from hc_signals.tables import connected_models, literal, quote, quoted_table, table_parts
+from hc_signals.tables import WITHOUT_IS_DELETED, connected_models, literal, quote, quoted_table, table_parts
 from hc_signals.testing.records import invent, salesforce_id
 from hc_signals.triggers import NOISE_COLUMNS
 
@@ -120,8 +120,11 @@ class HerokuConnect:
         for field in model._meta.local_concrete_fields:
             if field is not model._meta.auto_field:
                 columns[str(field.column)] = str(field.db_type(connection))
+        # Heroku Connect maps these also where the model does not have them (a child of another connected model).
+        columns |= {"sfid": 'varchar(18) COLLATE "ucs_basic"', "systemmodstamp": "timestamp without time zone"}
         columns.setdefault("createddate", "timestamp without time zone")
-        columns["sfid"] = 'varchar(18) COLLATE "ucs_basic"'
+        if self._object_name(model) not in WITHOUT_IS_DELETED:
+            columns["isdeleted"] = "boolean"
         bookkeeping = {"_hc_lastop": "varchar(32)", "_hc_err": "text"}
         lines = [f"{quote(name)} {kind}" for name, kind in ({**columns, **bookkeeping}).items()]
         yield f"CREATE TABLE {quoted_table(model)} ({', '.join(lines)}, PRIMARY KEY (id))"

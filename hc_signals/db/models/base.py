@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models.base import ModelBase
 
 from hc_signals.db.models.fields import ID, Checkbox, DateTime, HerokuConnectFieldMixin
+from hc_signals.tables import WITHOUT_IS_DELETED
 
 __all__ = ("READ_ONLY", "READ_WRITE", "HerokuConnectModel")
 
@@ -17,7 +18,6 @@ READ_ONLY = "read_only"
 READ_WRITE = "read_write"
 
 _ACCESS_LEVELS = [READ_ONLY, READ_WRITE]
-_WITHOUT_IS_DELETED = frozenset({"User", "RecordType", "EmailTemplate"})
 
 
 class _Gone:
@@ -30,7 +30,8 @@ class _Gone:
         raise AttributeError(f"{owner.__name__!r} object has no attribute 'is_deleted': Salesforce has no such field.")
 
 
-def _get_schema() -> str:
+def get_schema() -> str:
+    """Return HEROKU_CONNECT_SCHEMA: the setting, else the environment variable, else ``salesforce``."""
     default = os.environ.get("HEROKU_CONNECT_SCHEMA", "salesforce")
     return str(getattr(settings, "HEROKU_CONNECT_SCHEMA", default))
 
@@ -46,7 +47,7 @@ class HerokuConnectModelBase(ModelBase):
                 value.meta.managed = False
             elif value.meta is not None:
                 value.meta = cls._get_adjusted_meta(value.meta)
-            if getattr(cls, "sf_object_name", "") in _WITHOUT_IS_DELETED:
+            if getattr(cls, "sf_object_name", "") in WITHOUT_IS_DELETED:
                 # In the class's own namespace, so Django does not copy the field of the abstract base.
                 cls.is_deleted = _Gone()
             has_table = bool(getattr(value.meta, "db_table", ""))
@@ -57,7 +58,7 @@ class HerokuConnectModelBase(ModelBase):
 
     def _get_default_table(cls) -> str:
         object_name = getattr(cls, "sf_object_name", "")
-        return f'{_get_schema()}"."{object_name.lower()}' if object_name else ""
+        return f'{get_schema()}"."{object_name.lower()}' if object_name else ""
 
     def _get_adjusted_meta(cls, meta: Any) -> type:
         """Return a copy, because the original is shared with other models or belongs to the user."""

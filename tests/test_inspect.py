@@ -1,0 +1,115 @@
+"""hc_inspect: models written from live tables and from exported mappings work, and models are held against tables."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import isolate_apps
+from example.crm.models import Account
+
+from hc_signals.db import models as hc_models
+from hc_signals.inspection import class_name
+from hc_signals.testing import HerokuConnect
+from tests.conftest import as_heroku_connect
+from tests.sfdc.models import Everything
+
+MAPPINGS = Path(__file__).parent.parent.parent / "shared" / "data" / "mappings"
+
+
+def inspect(*arguments: str, **options: Any) -> str:
+    out = io.StringIO()
+    call_command("hc_inspect", *arguments, stdout=out, **options)
+    return out.getvalue()
+
+
+def classes(code: str) -> dict[str, Any]:
+    """Run the code as a module of the test app."""
+    namespace: dict[str, Any] = {"__name__": "tests.sfdc.written"}
+    exec(compile(code, "written.py", "exec"), namespace)
+    base = hc_models.HerokuConnectModel
+    return {n: c for n, c in namespace.items() if isinstance(c, type) and issubclass(c, base) and c is not base}
+
+
+@isolate_apps("tests.sfdc", "example.crm")
+def test_written_models_fit_the_tables_they_were_written_from(heroku: HerokuConnect) -> None:
+    heroku.create(Everything, 3)
+    written = classes(inspect())
+    assert {"Account", "Contact", "Everything", "MyObject", "User", "Wide", "Dog"} <= written.keys()
+    for model in written.values():
+        from hc_signals.inspection import differences
+
+        assert differences(model, "default") == []
+    everything = written["Everything"]
+    assert everything.sf_access == hc_models.READ_WRITE
+    assert written["Account"].sf_access == hc_models.READ_ONLY
+    assert everything.objects.count() == 3
+    kinds = {field.name: type(field).__name__ for field in everything._meta.fields}
+    assert kinds["external_id"] == "ExternalID"
+    assert kinds["email"] == "Email"
+    assert kinds["phone"] == "Phone"
+    assert kinds["multi_picklist"] == "MultiPicklist"
+    assert kinds["date_time"] == "DateTime"
+    assert hasattr(everything, "location")
+    contact = written["Contact"]
+    assert contact._meta.get_field("accountid").related_model is written["Account"]
+
+
+def test_one_table_and_its_doubts(heroku: HerokuConnect) -> None:
+    code = inspect("account")
+    assert "class Account(hc_models.HerokuConnectModel):" in code
+    assert "class Contact" not in code
+    assert "digits are not in the table: adjust" in code
+
+
+@pytest.mark.skipif(not MAPPINGS.is_dir(), reason=f"no exported mappings in {MAPPINGS}")
+def test_real_exported_mappings() -> None:
+    files = sorted(MAPPINGS.rglob("*.json"))
+    assert len(files) >= 6
+    for path in files:
+        with isolate_apps("tests.sfdc"):
+            written = classes(inspect(mapping=str(path)))
+        assert written
+        for model in written.values():
+            checked = [m for m in model.check() if m.id not in ("fields.E300", "fields.E307", "heroku_connect.E007")]
+            assert checked == [], path
+
+
+def test_check_tells_each_difference(heroku: HerokuConnect) -> None:
+    assert inspect(check=True) == "Models and tables agree.\n"
+    heroku.drop_column(Account, "industry")
+    as_heroku_connect("ALTER TABLE salesforce.account ALTER name TYPE text")
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE salesforce.wide__c")
+    out = io.StringIO()
+    with pytest.raises(CommandError, match=r"3 difference\(s\)"):
+        call_command("hc_inspect", check=True, stdout=out)
+    lines = out.getvalue().splitlines()
+    assert "crm.Account.industry: the table has no column 'industry'; map the field or remove it." in lines
+    assert "crm.Account.name: the column 'name' is text; the model expects varchar(255)." in lines
+    assert any(line.startswith('sfdc.Wide: the table "salesforce"."wide__c" does not exist') for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mapping": "/nowhere.json"}, "cannot be read: No such file"),
+        ({"mapping": __file__}, "is no exported mapping"),
+        ({"schema": "nope"}, "There are no mapped tables in the schema 'nope'"),
+        ({"objects": ["nope"]}, "There is no 'nope' in the schema 'salesforce'; there are: account"),
+        ({"database": "nope"}, "'nope' doesn't exist"),
+    ],
+)
+def test_mistakes(heroku: HerokuConnect, options: dict[str, Any], message: str) -> None:
+    objects = options.pop("objects", [])
+    with pytest.raises(CommandError, match=message):
+        inspect(*objects, **options)
+
+
+def test_names() -> None:
+    assert class_name("My_Object__c") == "MyObject"
+    assert class_name("account") == "Account"
+    assert class_name("SACAP__CAP_File__c") == "SACAPCAPFile"
+    assert class_name("2nd__c") == "Object2nd"
