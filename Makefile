@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint fmt clean
+.PHONY: demo test interop lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,14 @@ demo: $(VENV)/.installed  ## the simulator plays Heroku Connect, a real hc_liste
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
+.venv-interop/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check -e '.[embedded]' django-heroku-connect psycopg2-binary
+	touch $@
+
+interop: .venv-interop/.installed  ## models of the released django-heroku-connect, in an environment of their own
+	.venv-interop/bin/python tests/interop/run.py
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,4 +35,4 @@ fmt: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) .venv-interop dist build

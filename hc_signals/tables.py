@@ -1,10 +1,18 @@
 """Connected models and the names of their tables."""
 
+import os
+
 from django.apps import apps
+from django.conf import settings
 from django.db import models
 
 WITHOUT_IS_DELETED = frozenset({"User", "RecordType", "EmailTemplate"})
 """Salesforce objects that have no IsDeleted field."""
+
+
+def get_schema() -> str:
+    """Return HEROKU_CONNECT_SCHEMA: the setting, else the environment variable, else ``salesforce``."""
+    return str(getattr(settings, "HEROKU_CONNECT_SCHEMA", os.environ.get("HEROKU_CONNECT_SCHEMA", "salesforce")))
 
 
 def connected_models() -> list[type[models.Model]]:

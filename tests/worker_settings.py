@@ -8,3 +8,5 @@ from tests.settings import DATABASES
 DATABASES["default"]["NAME"] = os.environ["TEST_DATABASE"]
 if "WRONG_SETTING" in os.environ:
     HC_SIGNALS = {os.environ["WRONG_SETTING"]: 1}
+if "ENGINE" in os.environ:
+    DATABASES["default"]["ENGINE"] = os.environ["ENGINE"]

@@ -1,16 +1,14 @@
 """The base of all models whose table Heroku Connect owns."""
 
-import os
 from collections import Counter
 from typing import Any
 
-from django.conf import settings
 from django.core import checks
 from django.db import models
 from django.db.models.base import ModelBase
 
 from hc_signals.db.models.fields import ID, Checkbox, DateTime, HerokuConnectFieldMixin
-from hc_signals.tables import WITHOUT_IS_DELETED
+from hc_signals.tables import WITHOUT_IS_DELETED, get_schema
 
 __all__ = ("READ_ONLY", "READ_WRITE", "HerokuConnectModel")
 
@@ -28,12 +26,6 @@ class _Gone:
 
     def __get__(self, instance: Any, owner: type) -> Any:
         raise AttributeError(f"{owner.__name__!r} object has no attribute 'is_deleted': Salesforce has no such field.")
-
-
-def get_schema() -> str:
-    """Return HEROKU_CONNECT_SCHEMA: the setting, else the environment variable, else ``salesforce``."""
-    default = os.environ.get("HEROKU_CONNECT_SCHEMA", "salesforce")
-    return str(getattr(settings, "HEROKU_CONNECT_SCHEMA", default))
 
 
 class HerokuConnectModelBase(ModelBase):

@@ -1,0 +1,107 @@
+"""Tools for users' tests, and the database backends that give test databases Heroku Connect's tables."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection, router
+from django.test import override_settings
+from example.crm.models import Account
+
+from hc_signals.db.backends.postgresql.base import DatabaseWrapper
+from hc_signals.db.exceptions import WriteNotSupportedError
+from hc_signals.testing import HerokuConnect
+from hc_signals.testing.utils import heroku_cli, no_heroku_connect_write_restrictions
+
+ROOT = Path(__file__).parent.parent
+
+
+class OtherRouter:
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        return "other"
+
+
+def test_the_router_refuses_every_write_to_a_read_only_model(heroku: HerokuConnect) -> None:
+    heroku.create(Account)
+    account = Account.objects.get()
+    writes = [
+        account.save,
+        account.delete,
+        Account.objects.all().delete,
+        lambda: Account.objects.update(name="x"),
+        lambda: Account.objects.bulk_create([Account(name="x")]),
+    ]
+    for write in writes:
+        with pytest.raises(WriteNotSupportedError, match="is a read-only model"):
+            write()
+    assert router.allow_migrate_model("default", Account) is False
+
+
+def test_restrictions_are_lifted_and_come_back(heroku: HerokuConnect) -> None:
+    both = ["hc_signals.db.router.HerokuConnectRouter", "tests.test_testing_utils.OtherRouter"]
+    with override_settings(DATABASE_ROUTERS=both):
+        with no_heroku_connect_write_restrictions():
+            assert router.db_for_write(Account) == "default"
+            assert router.db_for_read(Account) == "other"
+        with pytest.raises(WriteNotSupportedError):
+            router.db_for_write(Account)
+    with no_heroku_connect_write_restrictions():
+        Account.objects.create(name="made for a test")
+
+
+@pytest.mark.parametrize("text", ["plain", 'it\'s "quoted" $HOME `x` \\n', "two\nlines"])
+def test_heroku_cli(text: str) -> None:
+    path = os.environ["PATH"]
+    with heroku_cli(stdout=text, stderr="warning", exit_code=3):
+        done = subprocess.run(["heroku"], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == (f"{text}\n", "warning\n", 3)
+    assert os.environ["PATH"] == path
+    with pytest.raises(ValueError, match="x"), heroku_cli():
+        raise ValueError("x")
+    assert os.environ["PATH"] == path
+
+
+@pytest.mark.django_db
+def test_the_backend_puts_the_schema_on_the_search_path() -> None:
+    settings = {**connection.settings_dict, "OPTIONS": {"options": "-c statement_timeout=12345"}}
+    wrapper = DatabaseWrapper(settings, alias="other")
+    try:
+        with wrapper.cursor() as cursor:
+            cursor.execute("SELECT current_setting('search_path'), current_setting('statement_timeout')")
+            assert cursor.fetchone() == ("public,salesforce,pg_catalog", "12345ms")
+    finally:
+        wrapper.close()
+
+
+SCRIPT = """
+import django
+django.setup()
+from django.db import connection
+from django.test.utils import setup_databases, teardown_databases
+from example.crm.models import Account, Contact
+old = setup_databases(0, False)
+try:
+    Contact.objects.create(last_name="x")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT _hc_lastop FROM contact")
+        print("state", cursor.fetchone()[0], Account.objects.count())
+finally:
+    teardown_databases(old, 0)
+"""
+
+
+def test_the_backend_makes_the_tables_in_test_databases() -> None:
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.worker_settings",
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}",
+        "TEST_DATABASE": "hc_signals_backend",
+        "ENGINE": "hc_signals.db.backends.postgresql",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stdout == "state PENDING 0\n", done.stderr
