@@ -44,10 +44,11 @@ WHERE id > %(after)s AND id <= %(ceiling)s
   {shard}
 ORDER BY id LIMIT %(limit)s
 """
-_SHARD = (
+SHARD = (
     "AND (hashtextextended(table_name || ' ' || coalesce(record_key, ''), 0) & 9223372036854775807) %% %(shards)s"
     " = %(shard)s"
 )
+"""Condition on a table with ``table_name`` and ``record_key``: the record belongs to the shard."""
 
 
 class ChangeLog:
@@ -110,7 +111,7 @@ class ChangeLog:
             "shards": self.shards,
         }
         with connections[self.using].cursor() as cursor:
-            cursor.execute(_PAGE.format(shard=_SHARD if self.shards > 1 else ""), params)
+            cursor.execute(_PAGE.format(shard=SHARD if self.shards > 1 else ""), params)
             return [Change(*row) for row in cursor.fetchall()]
 
     def close_window(self, position: Position) -> Position:
@@ -144,19 +145,20 @@ class ChangeLog:
                 )
 
     def images(
-        self, model: type[models.Model], columns: Iterable[str], ids: list[int], image: str
+        self, model: type[models.Model], columns: Iterable[str], ids: list[int], image: str, source: str = "change"
     ) -> dict[int, tuple[Any, ...]]:
         """Return the stored images as typed rows by change id; the database types them by the table as it is now.
 
         Args:
             image: ``old``, ``new``, or ``latest`` (the new one, for a deletion the old one).
+            source: ``change`` for the log; ``delivery`` for the copies that outlive it, by the id of the delivery.
         """
-        source = {"old": "c.old", "new": "c.new", "latest": "coalesce(c.new, c.old)"}[image]
+        stored = {"old": "c.old", "new": "c.new", "latest": "coalesce(c.new, c.old)"}[image]
         names = ", ".join('r."' + column.replace('"', '""') + '"' for column in columns)
         with connections[self.using].cursor() as cursor:
             cursor.execute(
-                f"SELECT c.id, {names} FROM public.hc_signals_change c, "
-                f"LATERAL json_populate_record(NULL::{quoted_table(model)}, {source}) r WHERE c.id = ANY(%s)",
+                f"SELECT c.id, {names} FROM public.hc_signals_{source} c, "
+                f"LATERAL json_populate_record(NULL::{quoted_table(model)}, {stored}) r WHERE c.id = ANY(%s)",
                 [ids],
             )
             return {row[0]: row[1:] for row in cursor.fetchall()}

@@ -29,6 +29,12 @@ class Conf:
     """A page is committed part-way when its receivers have taken this long."""
     RETENTION_HOURS: float = 72.0
     """Delivered changes are kept at least this long, for replay; at most MAX_RETENTION_HOURS."""
+    MAX_ATTEMPTS: int = 10
+    """Calls of a failing receiver for one change before the delivery is dead."""
+    RETRY_SECONDS: float = 5.0
+    """Before the first retry; doubled each time."""
+    RETRY_MAX_SECONDS: float = 3600.0
+    """Longest wait between two attempts."""
     DJANGO_SIGNALS: bool | Sequence[str] = False
     """Send Django's post_save and post_delete as well: True for all connected models, or their labels."""
     APPLY_ON_DELETE: bool | Sequence[str] = False

@@ -1,33 +1,174 @@
-"""Keeps what a receiver failed on: visible, with its error and what is needed to send it again."""
+"""What receivers failed on: kept with its change and retried; what follows it for the same record is parked behind it.
+
+The only reader and writer of ``hc_signals_delivery``. Every call belongs into the transaction of a page, under the
+claim of its shard: so one record's deliveries are handled by one worker at a time, in order.
+"""
 
 import logging
+import random
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
+from django.db import connections
+
+from hc_signals.changelog import SHARD
+from hc_signals.conf import Conf
 from hc_signals.events import Change
-from hc_signals.models import Delivery
 
 logger = logging.getLogger("hc_signals")
 
+Key = tuple[str, str, str | None]
+"""Receiver, table and record: what is delivered one after another."""
 
-def keep_failure(using: str, consumer: str, change: Change, receiver: str, error: Exception) -> None:
-    """Store one failed delivery, in the transaction that commits the position.
 
-    The log line names the receiver and the error's class only: a message may hold a customer's data.
+@dataclass(frozen=True)
+class Delivery:
+    """One event owed to one receiver."""
+
+    id: int
+    receiver: str
+    signal: str
+    sender: str
+    attempt: int
+    change: Change
+
+    @property
+    def key(self) -> Key:
+        """What must go in order."""
+        return self.receiver, self.change.table_name, self.change.record_key
+
+
+_KEEP = """
+INSERT INTO public.hc_signals_delivery (consumer, receiver, signal, sender, state, attempt, next_attempt_at, error,
+    change_id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new)
+SELECT %(consumer)s, %(receiver)s, %(signal)s, %(sender)s, %(state)s, %(attempt)s,
+    clock_timestamp() + make_interval(secs => %(delay)s), %(error)s,
+    id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new
+FROM public.hc_signals_change WHERE id = %(change_id)s
+"""
+_DUE = """
+SELECT id, receiver, signal, sender, attempt, change_id, xid::text, captured_at, table_name, operation, origin,
+    record_key, record_id, changed
+FROM public.hc_signals_delivery c
+WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp() {shard}
+ORDER BY next_attempt_at, id LIMIT %(limit)s FOR UPDATE
+"""
+_RELEASE = """
+UPDATE public.hc_signals_delivery SET state = 'retry', next_attempt_at = clock_timestamp()
+WHERE id = (
+    SELECT min(id) FROM public.hc_signals_delivery
+    WHERE consumer = %s AND state = 'parked' AND receiver = %s AND table_name = %s
+      AND record_key IS NOT DISTINCT FROM %s
+)
+"""
+
+
+class Deliveries:
+    """The failed and parked deliveries of one consumer in one shard.
+
+    Args:
+        using: database alias.
+        conf: CONSUMER, SHARDS, MAX_ATTEMPTS, RETRY_SECONDS and RETRY_MAX_SECONDS are used.
+        shard: the shard.
     """
-    Delivery.objects.using(using).create(
-        change_id=change.id,
-        consumer=consumer,
-        receiver=receiver,
-        table_name=change.table_name,
-        record_key=change.record_key,
-        state="failed",
-        error=f"{type(error).__name__}: {error}".replace("\x00", ""),
-        payload={"operation": change.operation, "record_id": change.record_id, "changed": change.changed},
-    )
-    logger.error(
-        "Receiver %s failed on %s of %s (change %s): %s; the delivery is kept in hc_signals_delivery.",
-        receiver,
-        change.operation,
-        change.table_name,
-        change.id,
-        type(error).__name__,
-    )
+
+    def __init__(self, using: str, conf: Conf, shard: int) -> None:
+        self.using, self.conf, self.shard = using, conf, shard
+
+    def _execute(self, sql: str, params: Any) -> Any:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(sql, params)
+            return cursor.fetchall() if cursor.description else cursor.rowcount
+
+    def blocked(self, changes: Iterable[Change]) -> set[Key]:
+        """Return for which receivers the records of these changes wait for an earlier delivery."""
+        keys = {change.record_key or "" for change in changes}
+        rows = self._execute(
+            "SELECT DISTINCT receiver, table_name, record_key FROM public.hc_signals_delivery WHERE consumer = %s "
+            "AND state IN ('retry', 'parked') AND (record_key = ANY(%s) OR record_key IS NULL)",
+            [self.conf.CONSUMER, list(keys)],
+        )
+        return set(rows)
+
+    def keep(self, change: Change, receiver: str, signal: str, sender: str, error: Exception) -> None:
+        """Keep a delivery that failed for the first time.
+
+        The log line names the receiver and the error's class only: a message may hold a customer's data.
+        """
+        attempts_left = self.conf.MAX_ATTEMPTS > 1
+        state = "retry" if attempts_left else "dead"
+        delay = self._delay(1) if attempts_left else None
+        values = {"receiver": receiver, "signal": signal, "sender": sender, "error": describe(error)}
+        self._insert(change, **values, state=state, attempt=1, delay=delay)
+        logger.error(
+            "Receiver %s failed on %s of %s (change %s): %s; the delivery is kept and %s.",
+            receiver,
+            change.operation,
+            change.table_name,
+            change.id,
+            type(error).__name__,
+            "retried" if attempts_left else "dead: see `manage.py hc_deliveries list`",
+        )
+
+    def park(self, change: Change, receiver: str, signal: str, sender: str) -> None:
+        """Keep a delivery behind an earlier one of its record."""
+        values = {"receiver": receiver, "signal": signal, "sender": sender, "error": ""}
+        self._insert(change, **values, state="parked", attempt=0, delay=None)
+
+    def _insert(self, change: Change, **values: Any) -> None:
+        self._execute(_KEEP, {**values, "consumer": self.conf.CONSUMER, "change_id": change.id})
+
+    def due(self, limit: int) -> list[Delivery]:
+        """Return the deliveries of this shard whose time has come, the longest waiting first."""
+        shard = SHARD if self.conf.SHARDS > 1 else ""
+        params = {"consumer": self.conf.CONSUMER, "limit": limit, "shard": self.shard, "shards": self.conf.SHARDS}
+        rows = self._execute(_DUE.format(shard=shard), params)
+        return [Delivery(*row[:5], Change(*row[5:])) for row in rows]
+
+    def succeeded(self, delivery: Delivery) -> None:
+        """Forget a delivery that is done; the next one of its record may go."""
+        self._execute("DELETE FROM public.hc_signals_delivery WHERE id = %s", [delivery.id])
+        self._execute(_RELEASE, [self.conf.CONSUMER, *delivery.key])
+
+    def failed(self, delivery: Delivery, error: Exception) -> None:
+        """Put a delivery off; after the last attempt it is dead and the record goes on without it."""
+        attempt = delivery.attempt + 1
+        dead = attempt >= self.conf.MAX_ATTEMPTS
+        state, delay = ("dead", None) if dead else ("retry", self._delay(attempt))
+        self._execute(
+            "UPDATE public.hc_signals_delivery SET state = %s, attempt = %s, error = %s, "
+            "next_attempt_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
+            [state, attempt, describe(error), delay, delivery.id],
+        )
+        if dead:
+            logger.error(
+                "Delivery %s to %s is dead after %s attempts (%s); see `manage.py hc_deliveries show %s`.",
+                delivery.id,
+                delivery.receiver,
+                attempt,
+                type(error).__name__,
+                delivery.id,
+            )
+            self._execute(_RELEASE, [self.conf.CONSUMER, *delivery.key])
+
+    def seconds_until_due(self) -> float | None:
+        """Return how long until the next retry, None if there is none."""
+        ((seconds,),) = self._execute(
+            "SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()) FROM public.hc_signals_delivery "
+            "WHERE consumer = %s AND state = 'retry'",
+            [self.conf.CONSUMER],
+        )
+        return None if seconds is None else max(0.0, float(seconds))
+
+    def _delay(self, attempt: int) -> float:
+        """Return seconds before the next attempt: doubled each time, capped, jittered by half."""
+        delay = min(self.conf.RETRY_MAX_SECONDS, self.conf.RETRY_SECONDS * 2 ** (attempt - 1))
+        return float(delay * random.uniform(0.5, 1.0))  # noqa: S311  (not for secrets)
+
+
+def describe(error: Exception) -> str:
+    """Return an error as it is stored: what, and below it where. PostgreSQL's texts hold no NUL."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    return f"{type(error).__name__}: {str(error)[:5000]}\n{where[-5000:]}".replace("\x00", "").rstrip()

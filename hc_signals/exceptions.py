@@ -7,3 +7,7 @@ class HCSignalsError(Exception):
 
 class ConfigurationError(HCSignalsError):
     """The setting HC_SIGNALS or the set-up of the database is wrong."""
+
+
+class RedeliveryError(HCSignalsError):
+    """A kept delivery cannot be tried again as things are; the message says what is gone."""

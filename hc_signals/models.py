@@ -55,20 +55,33 @@ class Position(models.Model):
 
 
 class Delivery(models.Model):
-    """One event owed to one receiver that failed on it."""
+    """One event owed to one receiver: waiting for its next attempt, parked behind an earlier one, or dead."""
+
+    class State(models.TextChoices):
+        RETRY = "retry"
+        PARKED = "parked"
+        DEAD = "dead"
 
     id = models.BigAutoField(primary_key=True)
-    change_id = models.BigIntegerField()
     consumer = models.TextField()
     receiver = models.TextField()
-    table_name = models.TextField()
-    record_key = models.TextField(null=True)
-    attempt = models.IntegerField(default=1)
+    signal = models.TextField()
+    sender = models.TextField()
+    state = models.TextField(choices=State.choices)
+    attempt = models.IntegerField()
     next_attempt_at = models.DateTimeField(null=True)
-    state = models.TextField()
     error = models.TextField()
-    payload = models.JSONField()
     created_at = models.DateTimeField(auto_now_add=True)
+    change_id = models.BigIntegerField()
+    captured_at = models.DateTimeField()
+    table_name = models.TextField()
+    operation = models.TextField()
+    origin = models.TextField()
+    record_key = models.TextField(null=True)
+    record_id = models.TextField(null=True)
+    changed = ArrayField(models.TextField(), null=True)
+    old = ImageField(null=True)
+    new = ImageField(null=True)
 
     class Meta:
         managed = False

@@ -9,6 +9,9 @@ from django.db import models
 WITHOUT_IS_DELETED = frozenset({"User", "RecordType", "EmailTemplate"})
 """Salesforce objects that have no IsDeleted field."""
 
+NOISE_COLUMNS = ("_hc_lastop", "_hc_err", "systemmodstamp", "lastmodifieddate", "lastmodifiedbyid", "sfid")
+"""Heroku Connect's bookkeeping: alone they are no change (sfid: only when it goes from NULL to its value)."""
+
 
 def get_schema() -> str:
     """Return HEROKU_CONNECT_SCHEMA: the setting, else the environment variable, else ``salesforce``."""

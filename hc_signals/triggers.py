@@ -11,11 +11,7 @@ from typing import Any
 import pgtrigger
 from django.db import OperationalError, connections, models, transaction
 
-from hc_signals.tables import literal, quote, quoted_table, table_label
-
-# record_linked and sync_failed are told from two of them, see _body().
-NOISE_COLUMNS = ("_hc_lastop", "_hc_err", "systemmodstamp", "lastmodifieddate", "lastmodifiedbyid", "sfid")
-"""Heroku Connect's bookkeeping: alone they are no change (sfid: only when it goes from NULL to its value)."""
+from hc_signals.tables import NOISE_COLUMNS, literal, quote, quoted_table, table_label
 
 LOCK_TIMEOUT = "2s"
 """A waiting CREATE TRIGGER makes new writers queue behind it: never wait longer than this."""

@@ -14,11 +14,14 @@ from hc_signals import signals
 from hc_signals.adapters import clamp_dates
 from hc_signals.changelog import ChangeLog, rotate
 from hc_signals.conf import Conf, chosen
+from hc_signals.deliveries import Deliveries
 from hc_signals.dispatch import receivers_of, send
 from hc_signals.doorbell import Doorbell
 from hc_signals.events import Change, ChangeEvent
 from hc_signals.instances import InstanceBuilder
-from hc_signals.page import Extras, Page
+from hc_signals.listeners import Extras, Listeners
+from hc_signals.page import Page
+from hc_signals.redelivery import redeliver
 from hc_signals.tables import connected_models, table_label
 
 logger = logging.getLogger("hc_signals")
@@ -44,6 +47,7 @@ class Worker:
         self.delivered = 0
         self.logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS) for shard in range(conf.SHARDS)]
         self._builders = {table_label(model): InstanceBuilder(model, using) for model in models}
+        self.deliveries = [Deliveries(using, conf, log.shard) for log in self.logs]
         self._extras = Extras(
             django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, models),
             on_delete=chosen("APPLY_ON_DELETE", conf.APPLY_ON_DELETE, models),
@@ -70,7 +74,7 @@ class Worker:
                 try:
                     self._rotate()
                     if not self.deliver_round():
-                        bell.sleep(self.deliver_round, self.conf.POLL_INTERVAL)
+                        bell.sleep(self.deliver_round, self._until_next_look())
                     failures = 0
                 except (OperationalError, InterfaceError) as error:
                     failures += 1
@@ -78,6 +82,10 @@ class Worker:
                     logger.warning("Database connection lost (%s); trying again.", type(error).__name__)
                     connections[self.using].close()
                     self._pause(pause)
+
+    def _until_next_look(self) -> float:
+        until_retry = self.deliveries[0].seconds_until_due()
+        return self.conf.POLL_INTERVAL if until_retry is None else min(until_retry, self.conf.POLL_INTERVAL)
 
     def _rotate(self) -> None:
         if time.monotonic() >= self._rotate_at:
@@ -116,6 +124,7 @@ class Worker:
                 log.opened = position.target
             lost = log.lost() if log.shard == 0 else position.lost
             missed, position = lost > position.lost, replace(position, lost=lost)
+            retried = self._retry(log)
             changes = log.page(position, self.conf.BATCH_SIZE)
             if missed:
                 self._tell_lost()
@@ -134,7 +143,7 @@ class Worker:
             hooks: list[Any] = list(connection.run_on_commit)
             connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in hooks]  # type: ignore[misc]
         self.delivered += done
-        return bool(done) or was_open
+        return bool(done) or was_open or retried
 
     def _prepare_connection(self) -> None:
         connection = connections[self.using]
@@ -149,7 +158,7 @@ class Worker:
         for label in {change.table_name for change in changes} - self._builders.keys() - self._unknown:
             self._unknown.add(label)
             logger.warning("No connected model for table %s: its changes are passed over.", label)
-        page = Page(log, changes, self._builders, self._extras)
+        page = Page(log, self.deliveries[log.shard], changes, self._builders, Listeners(self._extras))
         done = 0
         for change in changes:
             if done and (self.stopping or time.monotonic() > deadline):
@@ -158,6 +167,19 @@ class Worker:
             done += 1
         page.deliver_bulk()
         return done
+
+    def _retry(self, log: ChangeLog) -> bool:
+        """Try the deliveries again whose time has come; tell whether there were any."""
+        deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
+        deliveries, listeners, any_due = self.deliveries[log.shard], Listeners(self._extras), False
+        while not self.stopping and time.monotonic() < deadline and (due := deliveries.due(1)):
+            any_due = True
+            error = redeliver(due[0], log, self._builders, listeners)
+            if error is None:
+                deliveries.succeeded(due[0])
+            else:
+                deliveries.failed(due[0], error)
+        return any_due
 
     def _tell_lost(self) -> None:
         """Send a gap for every model: a statement could not be captured, and which table it was is not known."""

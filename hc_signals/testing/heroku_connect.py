@@ -12,9 +12,16 @@ from typing import Any
 from django.db import connections, models, transaction
 
 from hc_signals.exceptions import HCSignalsError
-from hc_signals.tables import WITHOUT_IS_DELETED, connected_models, literal, quote, quoted_table, table_parts
+from hc_signals.tables import (
+    NOISE_COLUMNS,
+    WITHOUT_IS_DELETED,
+    connected_models,
+    literal,
+    quote,
+    quoted_table,
+    table_parts,
+)
 from hc_signals.testing.records import invent, salesforce_id
-from hc_signals.triggers import NOISE_COLUMNS
 
 _SQL = Path(__file__).parent / "sql"
 

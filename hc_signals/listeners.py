@@ -1,0 +1,97 @@
+"""Who listens to what: receivers of our signals and, where chosen, of Django's; and what each signal is sent with."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import models
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import Signal
+
+from hc_signals import signals
+from hc_signals.dispatch import Receivers, receivers_of, receivers_of_only
+from hc_signals.events import ChangeEvent
+from hc_signals.instances import children_of, proxies_of
+from hc_signals.on_delete import apply_on_delete
+
+Model = type[models.Model]
+
+SIGNALS: dict[str, Signal] = {
+    "record_created": signals.record_created,
+    "record_updated": signals.record_updated,
+    "record_deleted": signals.record_deleted,
+    "record_changed": signals.record_changed,
+    "records_changed": signals.records_changed,
+    "record_linked": signals.record_linked,
+    "sync_failed": signals.sync_failed,
+    "gap_detected": signals.gap_detected,
+    "post_save": post_save,
+    "post_delete": post_delete,
+}
+"""By the name under which a kept delivery remembers its signal."""
+
+OF_CHANGE_TYPE = {
+    "CREATE": ("record_created", "record_changed", "records_changed", "post_save"),
+    "UPDATE": ("record_updated", "record_changed", "records_changed", "post_save"),
+    "DELETE": ("record_deleted", "record_changed", "records_changed", "post_delete"),
+}
+"""The signals of a change, in the order in which they are sent."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is done for changes beside our own signals, for which models."""
+
+    django_signals: frozenset[Model] = frozenset()
+    on_delete: frozenset[Model] = frozenset()
+
+
+class Listeners:
+    """The receivers as they are connected now, looked up once: for the length of one page.
+
+    For proxies and multi-table children ``only`` those receivers count that are connected to them and not to every
+    sender: those hear the model of the table itself.
+    """
+
+    def __init__(self, extras: Extras) -> None:
+        self.extras = extras
+        self._found: dict[tuple[str, Model, bool], Receivers] = {}
+
+    def receivers(self, signal: str, model: Model, only: bool) -> Receivers:
+        """Return who is called when ``signal`` is sent for ``model``."""
+        key = (signal, model, only)
+        if key not in self._found:
+            self._found[key] = self._find(*key)
+        return self._found[key]
+
+    def _find(self, signal: str, model: Model, only: bool) -> Receivers:
+        is_djangos = signal in ("post_save", "post_delete")
+        if is_djangos and not any(issubclass(model, chosen) for chosen in self.extras.django_signals):
+            return []
+        applies = signal == "record_deleted" and model in self.extras.on_delete
+        first: Receivers = [(apply_on_delete, False)] if applies else []
+        return first + (receivers_of_only if only else receivers_of)(SIGNALS[signal], model)
+
+    def heard(self, model: Model, only: bool = False) -> bool:
+        """Tell whether anyone listens to changes of the model's records."""
+        return any(self.receivers(signal, model, only) for signal in SIGNALS if signal != "gap_detected")
+
+    def wanted(self, model: Model, only: bool = False) -> bool:
+        """Tell whether anyone listens to the model, a proxy or a child of it."""
+        others = (*proxies_of(model), *children_of(model))
+        return self.heard(model, only) or any(self.wanted(other, only=True) for other in others)
+
+
+def arguments(signal: str, event: ChangeEvent) -> dict[str, Any]:
+    """Return what a signal is sent with, beside ``sender`` and ``using``."""
+    if signal == "records_changed":
+        return {"events": [event]}
+    if signal == "post_save":
+        created = event.change_type == "CREATE"
+        update_fields = None if created else frozenset(event.changed_fields)
+        return {"instance": event.instance, "created": created, "raw": False, "update_fields": update_fields}
+    if signal == "post_delete":
+        return {"instance": event.instance, "origin": event.instance}
+    if signal == "sync_failed":
+        message = getattr(event.instance, "_hc_err", None) or ""
+        return {"instance": event.instance, "event": event, "message": message}
+    return {"instance": event.instance, "event": event}

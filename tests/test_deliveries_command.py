@@ -1,0 +1,101 @@
+"""hc_deliveries: what failed is seen, tried again and discarded by hand."""
+
+import io
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from hc_signals import signals
+from hc_signals.models import Delivery
+from hc_signals.testing import HerokuConnect
+from tests.conftest import deliver
+from tests.sfdc.models import User
+
+
+def command(*arguments: Any, **options: Any) -> str:
+    out = io.StringIO()
+    call_command("hc_deliveries", *arguments, stdout=out, **options)
+    return out.getvalue()
+
+
+class Receiver:
+    failing = True
+    done: list[str] = []
+
+    def __call__(self, instance: Any, **kwargs: Any) -> None:
+        if self.failing:
+            raise ValueError("no")
+        self.done.append(instance.username)
+
+
+@pytest.fixture
+def receiver(captured: HerokuConnect, connect: Any) -> Receiver:
+    """Two records with a dead or waiting delivery each, the first with a parked one behind it."""
+    found = Receiver()
+    found.done = []
+    connect(signals.record_changed, found, User)
+    sfids = captured.insert(User, {"username": "a"}, {"username": "b"})
+    captured.update(User, sfids[0], username="A")
+    deliver()
+    return found
+
+
+def test_list_and_show(receiver: Receiver) -> None:
+    listed = command("list").splitlines()
+    assert listed[-1] == "3 deliveries"
+    assert "tests.test_deliveries_command.Receiver (record_changed): ValueError" in listed[0]
+    assert "parked" in listed[2]
+    assert "waits for an earlier one" in listed[2]
+    assert command("list", limit=1).splitlines()[-1] == "3 deliveries, 1 shown"
+    assert command("list", state="parked").splitlines()[-1] == "1 deliveries"
+    assert command("list", model="sfdc.Nothing") == "0 deliveries\n"
+    first = Delivery.objects.first()
+    assert first is not None
+    shown = command("show", str(first.id))
+    assert "ValueError: no" in shown
+    assert "'username': 'a'" in shown
+
+
+def test_retry_by_hand(receiver: Receiver) -> None:
+    receiver.failing = False
+    assert "2 deliveries are due now" in command("retry", all=True)
+    deliver()
+    assert receiver.done == ["a", "b", "A"] or receiver.done == ["a", "A", "b"]
+    assert Delivery.objects.count() == 0
+
+
+def test_a_dead_delivery_gets_its_attempts_again(receiver: Receiver) -> None:
+    Delivery.objects.filter(state="retry").update(state="dead", attempt=10)
+    receiver.failing = False
+    command("retry", state="dead")
+    deliver()
+    assert sorted(receiver.done) == ["A", "a", "b"]
+
+
+def test_discarding_lets_what_is_behind_go_on(receiver: Receiver) -> None:
+    first = Delivery.objects.first()
+    assert first is not None
+    assert command("discard", str(first.id)) == "1 deliveries discarded.\n"
+    receiver.failing = False
+    deliver()
+    assert receiver.done == ["A"]
+    command("discard", receiver="tests.test_deliveries_command.Receiver")
+    assert Delivery.objects.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message", "code"),
+    [
+        (["show", "999999"], {}, "There is no delivery 999999", 1),
+        (["show"], {}, "Give the number of a delivery", 2),
+        (["retry"], {}, "or say --all", 2),
+        (["discard"], {}, "or say --all", 2),
+        (["list"], {"database": "nope"}, "'nope' doesn't exist", 1),
+    ],
+)
+def test_mistakes(receiver: Receiver, arguments: list[str], options: dict[str, Any], message: str, code: int) -> None:
+    with pytest.raises(CommandError, match=message) as error:
+        command(*arguments, **options)
+    assert error.value.returncode == code
+    assert Delivery.objects.count() == 3

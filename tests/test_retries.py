@@ -1,0 +1,252 @@
+"""A failing receiver is retried alone; what follows for its record waits in order; everything else flows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db.models.signals import post_save
+
+from hc_signals import signals
+from hc_signals.models import Change, Delivery
+from hc_signals.testing import HerokuConnect
+from tests.conftest import as_heroku_connect, as_the_app, deliver
+from tests.sfdc.models import Animal, Dog, Everything, EverythingProxy, User
+
+
+class Flaky:
+    """A receiver that fails as long as it is told to, and remembers what it has done."""
+
+    def __init__(self) -> None:
+        self.failing = True
+        self.calls: list[Any] = []
+        self.done: list[Any] = []
+
+    def __call__(self, event: Any = None, instance: Any = None, events: Any = (), **kwargs: Any) -> None:
+        told = [(e.change_type, e.instance.username, e.attempt) for e in events or [event]]
+        self.calls += told
+        if self.failing:
+            raise ValueError("not yet")
+        self.done += told
+
+
+@pytest.fixture
+def flaky() -> Flaky:
+    return Flaky()
+
+
+def settle(**conf: Any) -> None:
+    """Deliver and retry until nothing is due any more."""
+    for _ in range(50):
+        deliver(RETRY_SECONDS=0.0001, RETRY_MAX_SECONDS=0.0001, **conf)
+
+
+def states() -> list[tuple[str, int]]:
+    return list(Delivery.objects.values_list("state", "attempt"))
+
+
+def test_only_the_failing_receiver_is_called_again(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
+    others: list[str] = []
+    connect(signals.record_created, flaky, User)
+    connect(signals.record_created, lambda instance, **kwargs: others.append(instance.username), User)
+    captured.insert(User, username="a")
+    deliver(RETRY_SECONDS=0.0001)
+    assert states() == [("retry", 1)]
+    flaky.failing = False
+    settle()
+    assert flaky.done == [("CREATE", "a", 2)]
+    assert others == ["a"]
+    assert states() == []
+
+
+def test_what_follows_for_the_record_waits_in_order_and_all_else_flows(
+    captured: HerokuConnect, connect: Any, flaky: Flaky
+) -> None:
+    seen: list[Any] = []
+    connect(signals.record_changed, flaky, User)
+    connect(signals.record_changed, lambda instance, **kwargs: seen.append(instance.username), User)
+    (sfid,) = captured.insert(User, username="a")
+    deliver()
+    captured.update(User, sfid, username="b")
+    captured.update(User, sfid, username="c")
+    deliver()
+    assert states() == [("retry", 1), ("parked", 0), ("parked", 0)]
+    assert len(flaky.calls) == 1, "not called for what follows"
+    flaky.failing = False
+    captured.insert(User, username="other")
+    deliver()
+    assert flaky.done == [("CREATE", "other", 1)], "another record of the same receiver is not held up"
+    as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now() WHERE state = 'retry'")
+    captured.delete(User, sfid)
+    settle()
+    assert flaky.done[1:] == [("CREATE", "a", 2), ("UPDATE", "b", 1), ("UPDATE", "c", 1), ("DELETE", "c", 1)]
+    assert seen == ["a", "b", "c", "other", "c"]
+    assert states() == []
+
+
+def test_after_the_last_attempt_it_is_dead_and_the_record_goes_on(
+    captured: HerokuConnect, connect: Any, flaky: Flaky
+) -> None:
+    def only_a_fails(instance: Any, **kwargs: Any) -> None:
+        flaky.failing = instance.username == "a"
+        flaky(instance=instance, **kwargs)
+
+    connect(signals.record_changed, only_a_fails, User)
+    (sfid,) = captured.insert(User, username="a")
+    captured.update(User, sfid, username="b")
+    settle(MAX_ATTEMPTS=3)
+    assert [attempt for kind, name, attempt in flaky.calls if name == "a"] == [1, 2, 3]
+    assert flaky.done == [("UPDATE", "b", 1)]
+    assert states() == [("dead", 3)]
+    (dead,) = Delivery.objects.all()
+    assert dead.error.startswith("ValueError: not yet\n")
+    assert "in __call__" in dead.error
+    assert (dead.receiver, dead.signal, dead.sender) == (
+        "tests.test_retries.test_after_the_last_attempt_it_is_dead_and_the_record_goes_on.<locals>.only_a_fails",
+        "record_changed",
+        "sfdc.User",
+    )
+
+
+def test_one_attempt_only(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
+    connect(signals.record_changed, flaky, User)
+    (sfid,) = captured.insert(User, username="a")
+    captured.update(User, sfid, username="b")
+    settle(MAX_ATTEMPTS=1)
+    assert states() == [("dead", 1), ("dead", 1)]
+
+
+def test_the_waiting_time_doubles_and_is_capped(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
+    connect(signals.record_created, flaky, User)
+    captured.insert(User, username="a")
+    waits = []
+    for _ in range(5):
+        deliver(RETRY_SECONDS=100.0, RETRY_MAX_SECONDS=400.0)
+        (kept,) = Delivery.objects.extra(select={"wait": "extract(epoch FROM next_attempt_at - clock_timestamp())"})
+        waits.append(float(kept.wait))
+        as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()")
+    for wait, longest in zip(waits, [100, 200, 400, 400, 400], strict=True):
+        assert longest * 0.45 < wait <= longest
+
+
+def test_half_done_work_of_a_failed_retry_is_taken_back(captured: HerokuConnect, connect: Any) -> None:
+    def bad(**kwargs: Any) -> None:
+        from tests.sfdc.models import Note
+
+        Note.objects.create(text="half")
+        raise ValueError("no")
+
+    connect(signals.record_created, bad, User)
+    captured.insert(User, username="a")
+    settle(MAX_ATTEMPTS=4)
+    from tests.sfdc.models import Note
+
+    assert Note.objects.count() == 0
+    assert states() == [("dead", 4)]
+
+
+def test_bulk_receivers_are_retried_per_record(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
+    connect(signals.records_changed, flaky, User)
+    sfids = captured.insert(User, {"username": "a"}, {"username": "b"})
+    deliver()
+    assert states() == [("retry", 1), ("retry", 1)]
+    flaky.failing = False
+    captured.update(User, sfids[0], username="A")
+    captured.insert(User, username="c")
+    deliver()
+    assert flaky.done == [("CREATE", "c", 1)]
+    as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now() WHERE state = 'retry'")
+    settle()
+    assert flaky.done[1:] == [("CREATE", "a", 2), ("CREATE", "b", 2), ("UPDATE", "A", 1)]
+
+
+def test_djangos_signals_proxies_and_gaps_are_retried_too(captured: HerokuConnect, connect: Any) -> None:
+    failing = True
+    done: list[Any] = []
+
+    def receiver(sender: Any, instance: Any = None, **kwargs: Any) -> None:
+        if failing:
+            raise ValueError("no")
+        done.append((sender, type(instance)))
+
+    def on_gap(sender: Any, event: Any, **kwargs: Any) -> None:
+        receiver(sender)
+
+    connect(post_save, receiver, Everything)
+    connect(signals.record_created, receiver, EverythingProxy)
+    connect(signals.gap_detected, on_gap, Everything)
+    captured.create(Everything)
+    as_heroku_connect("TRUNCATE salesforce.everything__c")
+    deliver(DJANGO_SIGNALS=True)
+    assert len(states()) == 3
+    failing = False
+    as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now()")
+    settle(DJANGO_SIGNALS=True)
+    kinds = [(Everything, Everything), (EverythingProxy, EverythingProxy), (Everything, type(None))]
+    assert sorted(map(str, done)) == sorted(map(str, kinds))
+
+
+def test_a_child_instance_is_built_again(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
+    got: list[str] = []
+
+    def receiver(instance: Any, event: Any, **kwargs: Any) -> None:
+        if event.attempt == 1:
+            raise ValueError("no")
+        got.append(f"{instance.name} {instance.breed}")
+
+    connect(signals.record_updated, receiver, Dog)
+    key = "00000000000000000000000000000007"
+    (sfid,) = captured.insert(Animal, external_id=key, name="Rex")
+    captured.insert(Dog, animal_id=key, breed="Boxer")
+    captured.update(Animal, sfid, name="Max")
+    settle()
+    assert got == ["Max Boxer"]
+
+
+def test_the_kept_change_outlives_the_log(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
+    connect(signals.record_updated, flaky, User)
+    (sfid,) = captured.insert(User, username="a")
+    captured.update(User, sfid, username="b")
+    deliver()
+    as_the_app("TRUNCATE public.hc_signals_change")
+    flaky.failing = False
+    as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now()")
+    settle()
+    assert flaky.done == [("UPDATE", "b", 2)]
+    assert Change.objects.count() == 0
+
+
+@pytest.fixture
+def renamed(captured: HerokuConnect, connect: Any, flaky: Flaky) -> Iterator[None]:
+    signals.record_created.connect(flaky, sender=User)
+    captured.insert(User, username="a")
+    deliver()
+    signals.record_created.disconnect(flaky, sender=User)
+    as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now()")
+    yield
+    signals.record_created.disconnect(flaky, sender=User)
+
+
+@pytest.mark.usefixtures("renamed")
+def test_a_receiver_that_is_gone_is_told_as_such() -> None:
+    deliver()
+    (kept,) = Delivery.objects.all()
+    assert "is not connected to record_created of sfdc.User any more: renamed or removed?" in kept.error
+    as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now(), sender = 'sfdc.Gone'")
+    deliver()
+    (kept,) = Delivery.objects.all()
+    assert "there is no connected model sfdc.Gone any more" in kept.error
+
+
+def test_a_value_that_does_not_fit_is_delivered_when_it_fits_again(
+    captured: HerokuConnect, connect: Any, flaky: Flaky
+) -> None:
+    flaky.failing = False
+    connect(signals.record_created, flaky, User)
+    captured.insert(User, username="eight")
+    as_heroku_connect('ALTER TABLE salesforce."user" ALTER username TYPE integer USING 8')
+    deliver()
+    assert flaky.done == []
+    as_heroku_connect('ALTER TABLE salesforce."user" ALTER username TYPE varchar(80)')
+    as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now()")
+    settle()
+    assert flaky.done == [("CREATE", "eight", 2)]
