@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test interop lint fmt clean
+CHAOS ?= --seconds 60
+
+.PHONY: demo test interop chaos lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +25,9 @@ test: $(VENV)/.installed
 
 interop: .venv-interop/.installed  ## models of the released django-heroku-connect, in an environment of their own
 	.venv-interop/bin/python tests/interop/run.py
+
+chaos: $(VENV)/.installed  ## kills and crashes; two ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
+	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -24,15 +24,43 @@ class Position:
 
     seen: str = "1:1:"
     floor_id: int = 0
+    floor_xid: str = "1"
+    """Transactions from here on were born after ``seen``, so all their ids are above ``floor_id``."""
     target: str | None = None
     ceiling_id: int | None = None
     next_floor_id: int | None = None
+    next_floor_xid: str | None = None
     last_id: int | None = None
     lost: int = 0
     """Statements that could not be captured, as far as told."""
 
 
-_POSITION_COLUMNS = "seen, floor_id, target, ceiling_id, next_floor_id, last_id, lost"
+_POSITION_COLUMNS = (
+    "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost"
+)
+
+# age() counts from the transaction id that will be given out next: read without taking one.
+_TARGET = """
+SELECT pg_current_snapshot()::text,
+       (xmax + ((age('3'::xid)::bigint + 3 - xmax) % 4294967296 + 4294967296) % 4294967296)::text
+FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now
+"""
+
+# The lowest id of the transactions that were open at `seen` and are finished in `target`. Open at `seen` were those in
+# its list and also any from its xmax up to the next id that was to be given out: xmax is only one above the highest id
+# that had *finished*. Only their ids can lie at or below the floor.
+_LATE = """
+SELECT min(id) FROM (
+    SELECT id FROM public.hc_signals_change WHERE xid = ANY (ARRAY(
+        SELECT x FROM (
+            SELECT pg_snapshot_xip(%(seen)s::pg_snapshot)
+            UNION ALL
+            SELECT n::text::xid8 FROM generate_series(
+                pg_snapshot_xmax(%(seen)s::pg_snapshot)::text::bigint, %(floor_xid)s::bigint - 1) n
+        ) open (x) WHERE pg_visible_in_snapshot(x, %(target)s::pg_snapshot)
+    )) OFFSET 0  -- keeps the planner from turning min() into a walk of the whole id index
+) late
+"""
 
 _PAGE = """
 SELECT id, xid::text, captured_at, table_name, operation, origin, record_key, record_id, changed
@@ -45,10 +73,13 @@ WHERE id > %(after)s AND id <= %(ceiling)s
 ORDER BY id LIMIT %(limit)s
 """
 SHARD = (
-    "AND (hashtextextended(table_name || ' ' || coalesce(record_key, ''), 0) & 9223372036854775807) %% %(shards)s"
+    "AND (hashtextextended(table_name || ' ' || coalesce(record_id, record_key, ''), 0) & 9223372036854775807) %% %(shards)s"
     " = %(shard)s"
 )
-"""Condition on a table with ``table_name`` and ``record_key``: the record belongs to the shard."""
+"""Condition on a table with ``table_name``, ``record_id``, ``record_key``: the record belongs to the shard.
+
+By the sfid where there is one: a record that is deleted and comes back has another key, and its changes keep their order.
+"""
 
 
 class ChangeLog:
@@ -74,30 +105,29 @@ class ChangeLog:
     def position(self) -> Position:
         """Return the newest position, the very beginning for a consumer that has none."""
         row = self._row(
-            "SELECT seen::text, floor_id, target::text, ceiling_id, next_floor_id, last_id, lost FROM "
-            "public.hc_signals_position WHERE consumer = %s AND shard = %s ORDER BY id DESC LIMIT 1",
+            "SELECT seen::text, floor_id, floor_xid::text, target::text, ceiling_id, next_floor_id, "
+            "next_floor_xid::text, last_id, lost FROM public.hc_signals_position WHERE consumer = %s AND shard = %s ORDER BY id DESC LIMIT 1",
             [self.consumer, self.shard],
         )
         return Position(*row) if row else Position()
 
     def open_window(self, position: Position) -> Position:
         """Take the target snapshot. Must come before this transaction writes: its own xid would be missing from it."""
-        # The order is the proof: a transaction born after the target draws its ids after `next_floor` was read, and
-        # one visible in the target drew its ids before `ceiling` is read.
+        # The order is the proof: a transaction born after `next_floor_xid` was read draws its ids after `next_floor`
+        # was read, and one visible in the target drew its ids before `ceiling` is read.
         next_floor = self._row("SELECT last_value FROM public.hc_signals_change_id_seq")[0]
-        target = self._row("SELECT pg_current_snapshot()::text")[0]
+        target, next_floor_xid = self._row(_TARGET)
         ceiling = self._row("SELECT last_value FROM public.hc_signals_change_id_seq")[0]
-        first = position.floor_id
-        if position.seen.split(":")[2]:
-            # Transactions in progress at `seen` may have drawn ids below the floor. OFFSET 0 keeps the planner
-            # from turning min() into a walk of the whole id index.
-            oldest = self._row(
-                "SELECT min(id) FROM (SELECT id FROM public.hc_signals_change "
-                "WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(%s::pg_snapshot))) OFFSET 0) late",
-                [position.seen],
-            )[0]
-            first = first if oldest is None else min(first, oldest - 1)
-        return replace(position, target=target, ceiling_id=ceiling, next_floor_id=next_floor - 1, last_id=first)
+        oldest = self._row(_LATE, {"seen": position.seen, "floor_xid": position.floor_xid, "target": target})[0]
+        first = position.floor_id if oldest is None else min(position.floor_id, oldest - 1)
+        return replace(
+            position,
+            target=target,
+            ceiling_id=ceiling,
+            next_floor_id=next_floor - 1,
+            next_floor_xid=next_floor_xid,
+            last_id=first,
+        )
 
     def page(self, position: Position, limit: int) -> list[Change]:
         """Return up to ``limit`` changes of the open window, in order."""
@@ -116,23 +146,30 @@ class ChangeLog:
 
     def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
-        assert position.target is not None and position.next_floor_id is not None  # noqa: S101
-        return Position(seen=position.target, floor_id=max(0, position.next_floor_id), lost=position.lost)
+        assert position.target and position.next_floor_id is not None and position.next_floor_xid  # noqa: S101
+        return Position(
+            seen=position.target,
+            floor_id=max(0, position.next_floor_id),
+            floor_xid=position.next_floor_xid,
+            lost=position.lost,
+        )
 
     def append(self, position: Position) -> None:
         """Append the position; older ones are pruned now and then, far from the end that is read."""
         row = self._row(
             f"INSERT INTO public.hc_signals_position (consumer, shard, shards, {_POSITION_COLUMNS}) "
-            "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::pg_snapshot, %s, %s, %s, %s) RETURNING id",
+            "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::xid8, %s::pg_snapshot, %s, %s, %s::xid8, %s, %s) RETURNING id",
             [
                 self.consumer,
                 self.shard,
                 self.shards,
                 position.seen,
                 position.floor_id,
+                position.floor_xid,
                 position.target,
                 position.ceiling_id,
                 position.next_floor_id,
+                position.next_floor_xid,
                 position.last_id,
                 position.lost,
             ],

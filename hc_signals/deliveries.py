@@ -37,7 +37,7 @@ class Delivery:
     @property
     def key(self) -> Key:
         """What must go in order."""
-        return self.receiver, self.change.table_name, self.change.record_key
+        return self.receiver, self.change.table_name, self.change.record
 
 
 _KEEP = """
@@ -60,7 +60,7 @@ UPDATE public.hc_signals_delivery SET state = 'retry', next_attempt_at = clock_t
 WHERE id = (
     SELECT min(id) FROM public.hc_signals_delivery
     WHERE consumer = %s AND state = 'parked' AND receiver = %s AND table_name = %s
-      AND record_key IS NOT DISTINCT FROM %s
+      AND coalesce(record_id, record_key) IS NOT DISTINCT FROM %s
 )
 """
 
@@ -84,11 +84,13 @@ class Deliveries:
 
     def blocked(self, changes: Iterable[Change]) -> set[Key]:
         """Return for which receivers the records of these changes wait for an earlier delivery."""
-        keys = {change.record_key or "" for change in changes}
+        records = {change.record for change in changes if change.record is not None}
+        tables = {change.table_name for change in changes}
         rows = self._execute(
-            "SELECT DISTINCT receiver, table_name, record_key FROM public.hc_signals_delivery WHERE consumer = %s "
-            "AND state IN ('retry', 'parked') AND (record_key = ANY(%s) OR record_key IS NULL)",
-            [self.conf.CONSUMER, list(keys)],
+            "SELECT DISTINCT receiver, table_name, coalesce(record_id, record_key) FROM public.hc_signals_delivery "
+            "WHERE consumer = %s AND state IN ('retry', 'parked') AND table_name = ANY(%s) "
+            "AND (coalesce(record_id, record_key) = ANY(%s) OR coalesce(record_id, record_key) IS NULL)",
+            [self.conf.CONSUMER, list(tables), list(records)],
         )
         return set(rows)
 
@@ -125,7 +127,7 @@ class Deliveries:
         shard = SHARD if self.conf.SHARDS > 1 else ""
         params = {"consumer": self.conf.CONSUMER, "limit": limit, "shard": self.shard, "shards": self.conf.SHARDS}
         rows = self._execute(_DUE.format(shard=shard), params)
-        return [Delivery(*row[:5], Change(*row[5:])) for row in rows]
+        return [Delivery(row[0], row[1], row[2], row[3], row[4], Change(*row[5:])) for row in rows]
 
     def succeeded(self, delivery: Delivery) -> None:
         """Forget a delivery that is done; the next one of its record may go."""

@@ -55,3 +55,8 @@ class Change:
     record_key: str | None
     record_id: str | None
     changed: list[str] | None
+
+    @property
+    def record(self) -> str | None:
+        """What changes are kept in order by: the sfid, the row's key as long as there is none."""
+        return self.record_id or self.record_key

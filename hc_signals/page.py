@@ -146,7 +146,7 @@ class Page:
         free: Receivers = []
         for receiver, is_async in receivers:
             path = receiver_path(receiver)
-            if (path, change.table_name, change.record_key) in self._blocked:
+            if (path, change.table_name, change.record) in self._blocked:
                 self.deliveries.park(change, path, signal, sender._meta.label)
             else:
                 free.append((receiver, is_async))
@@ -155,7 +155,7 @@ class Page:
     def _keep(self, change: Change, receiver: str, signal: str, sender: Model, error: Exception) -> None:
         self.deliveries.keep(change, receiver, signal, sender._meta.label, error)
         if self.deliveries.conf.MAX_ATTEMPTS > 1:
-            self._blocked.add((receiver, change.table_name, change.record_key))
+            self._blocked.add((receiver, change.table_name, change.record))
 
     def deliver_bulk(self) -> None:
         """Send ``records_changed`` once per model, for all that was delivered so far."""
@@ -174,7 +174,7 @@ class Page:
         self._bulk.clear()
 
     def _is_free(self, change: Change, path: str, model: Model) -> bool:
-        if (path, change.table_name, change.record_key) not in self._blocked:
+        if (path, change.table_name, change.record) not in self._blocked:
             return True
         self.deliveries.park(change, path, "records_changed", model._meta.label)
         return False

@@ -44,6 +44,7 @@ $hc_signals$"""
 
 _BODY = """DECLARE
     logged bigint := 0;
+    created bigint;
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         {log} VALUES ({table}, 'TRUNCATE', {origin}, NULL, NULL, NULL, NULL, NULL);
@@ -55,18 +56,22 @@ BEGIN
         {log} SELECT {table}, 'DELETE', {origin}, o."id"::text, {old_sfid}, NULL, {old_image}, NULL FROM hc_old o;
         GET DIAGNOSTICS logged = ROW_COUNT;
     ELSE
-        -- A row whose key changed has no partner: it is a delete and a create.
+        -- A row whose key changed has no partner: it is a delete here, and a create below, in that order.
         {log} SELECT {table},
-            CASE WHEN n."id" IS NULL THEN 'DELETE' WHEN o."id" IS NULL THEN 'INSERT' ELSE 'UPDATE' END,
-            {origin}, coalesce(n."id", o."id")::text,
+            CASE WHEN n."id" IS NULL THEN 'DELETE' ELSE 'UPDATE' END,
+            {origin}, o."id"::text,
             CASE WHEN n."id" IS NULL THEN {old_sfid} ELSE {new_sfid} END,
-            CASE WHEN n."id" IS NOT NULL AND o."id" IS NOT NULL THEN pg_catalog.array_remove(ARRAY[
+            CASE WHEN n."id" IS NOT NULL THEN pg_catalog.array_remove(ARRAY[
                 {changed}]::text[], NULL) END,
-            CASE WHEN o."id" IS NOT NULL THEN {old_image} END,
+            {old_image},
             CASE WHEN n."id" IS NOT NULL THEN {new_image} END
-        FROM hc_old o FULL JOIN hc_new n ON n."id" = o."id"
-        WHERE n."id" IS NULL OR o."id" IS NULL OR {differs};
+        FROM hc_old o LEFT JOIN hc_new n ON n."id" = o."id"
+        WHERE n."id" IS NULL OR {differs};
         GET DIAGNOSTICS logged = ROW_COUNT;
+        {log} SELECT {table}, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n
+        WHERE NOT EXISTS (SELECT FROM hc_old o WHERE o."id" = n."id");
+        GET DIAGNOSTICS created = ROW_COUNT;
+        logged := logged + created;
     END IF;
     IF logged > 0 THEN
         -- A customer's trigger ran a statement inside this one: its changes were logged first.

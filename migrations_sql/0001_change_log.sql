@@ -58,10 +58,12 @@ CREATE TABLE public.hc_signals_position (
     shard smallint NOT NULL,
     shards smallint NOT NULL,
     seen pg_snapshot NOT NULL,      -- everything visible in this snapshot is done
-    floor_id bigint NOT NULL,       -- transactions born after `seen` have only ids above this one
+    floor_id bigint NOT NULL,       -- transactions born after `seen` have only ids above this one;
+    floor_xid xid8 NOT NULL,        -- they are those from here on: xmax of `seen` may lie far below
     target pg_snapshot,             -- the open window: visible in target, not in seen; NULL when no window is open
     ceiling_id bigint,              -- everything visible in `target` has an id up to this one
-    next_floor_id bigint,           -- floor_id of the next window
+    next_floor_id bigint,           -- floor_id and floor_xid of the next window
+    next_floor_xid xid8,
     last_id bigint,                 -- inside the open window, done up to here
     lost bigint NOT NULL,           -- hc_signals_lost_seq as far as it has been told as a gap
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
@@ -93,8 +95,8 @@ CREATE TABLE public.hc_signals_delivery (
     old json,
     new json
 );
-CREATE INDEX hc_signals_delivery_record_idx ON public.hc_signals_delivery (consumer, table_name, record_key)
-    WHERE state IN ('retry', 'parked');
+CREATE INDEX hc_signals_delivery_record_idx ON public.hc_signals_delivery
+    (consumer, table_name, coalesce(record_id, record_key)) WHERE state IN ('retry', 'parked');
 CREATE INDEX hc_signals_delivery_due_idx ON public.hc_signals_delivery (consumer, next_attempt_at)
     WHERE state = 'retry';
 

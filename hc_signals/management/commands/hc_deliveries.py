@@ -6,6 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections, transaction
 from django.db.models import QuerySet
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.connection import ConnectionDoesNotExist
 
@@ -66,12 +67,15 @@ class Command(BaseCommand):
 
     def _discard(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
         """What was parked behind a discarded delivery goes on, in order."""
-        keys = set(chosen.filter(state=Delivery.State.RETRY).values_list("receiver", "table_name", "record_key"))
+        record = Coalesce("record_id", "record_key")
+        going = chosen.filter(state=Delivery.State.RETRY).annotate(record=record)
+        keys = set(going.values_list("receiver", "table_name", "record"))
         count = chosen.count()
         chosen.delete()
-        waiting = Delivery.objects.using(options["database"]).filter(state=Delivery.State.PARKED)
-        for receiver, table, record in keys:
-            first = waiting.filter(receiver=receiver, table_name=table, record_key=record).order_by("id").first()
+        parked = Delivery.objects.using(options["database"]).filter(state=Delivery.State.PARKED)
+        waiting = parked.annotate(record=record).order_by("id")
+        for receiver, table, key in keys:
+            first = waiting.filter(receiver=receiver, table_name=table, record=key).first()
             if first is not None:
                 Delivery.objects.using(options["database"]).filter(pk=first.pk).update(
                     state=Delivery.State.RETRY, next_attempt_at=timezone.now()
