@@ -35,9 +35,7 @@ class Position:
     """Statements that could not be captured, as far as told."""
 
 
-_POSITION_COLUMNS = (
-    "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost"
-)
+_POSITION_COLUMNS = "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost"
 
 # age() counts from the transaction id that will be given out next: read without taking one.
 _TARGET = """
@@ -73,12 +71,12 @@ WHERE id > %(after)s AND id <= %(ceiling)s
 ORDER BY id LIMIT %(limit)s
 """
 SHARD = (
-    "AND (hashtextextended(table_name || ' ' || coalesce(record_id, record_key, ''), 0) & 9223372036854775807) %% %(shards)s"
-    " = %(shard)s"
+    "AND (hashtextextended(table_name || ' ' || coalesce(record_id, record_key, ''), 0) & 9223372036854775807) "
+    "%% %(shards)s = %(shard)s"
 )
 """Condition on a table with ``table_name``, ``record_id``, ``record_key``: the record belongs to the shard.
 
-By the sfid where there is one: a record that is deleted and comes back has another key, and its changes keep their order.
+By the sfid where there is one: a record that is deleted and comes back has another key, and still its order counts.
 """
 
 
@@ -106,7 +104,8 @@ class ChangeLog:
         """Return the newest position, the very beginning for a consumer that has none."""
         row = self._row(
             "SELECT seen::text, floor_id, floor_xid::text, target::text, ceiling_id, next_floor_id, "
-            "next_floor_xid::text, last_id, lost FROM public.hc_signals_position WHERE consumer = %s AND shard = %s ORDER BY id DESC LIMIT 1",
+            "next_floor_xid::text, last_id, lost FROM public.hc_signals_position WHERE consumer = %s AND shard = %s "
+            "ORDER BY id DESC LIMIT 1",
             [self.consumer, self.shard],
         )
         return Position(*row) if row else Position()
@@ -158,7 +157,8 @@ class ChangeLog:
         """Append the position; older ones are pruned now and then, far from the end that is read."""
         row = self._row(
             f"INSERT INTO public.hc_signals_position (consumer, shard, shards, {_POSITION_COLUMNS}) "
-            "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::xid8, %s::pg_snapshot, %s, %s, %s::xid8, %s, %s) RETURNING id",
+            "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::xid8, %s::pg_snapshot, %s, %s, %s::xid8, %s, %s) "
+            "RETURNING id",
             [
                 self.consumer,
                 self.shard,

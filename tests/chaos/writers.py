@@ -40,7 +40,7 @@ class Writer(threading.Thread):
                 if self.chance.random() < 0.1:
                     time.sleep(self.chance.random() * 0.02)
             self.end(connection)
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.ObjectNotInPrerequisiteState):
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             connection.rollback()
 
     def end(self, connection: Any) -> None:
@@ -89,9 +89,7 @@ class Writer(threading.Thread):
             # an update first would be one more change: the deletion carries the version before
             statement = "DELETE FROM salesforce.account WHERE %s > 0 AND sfid = %s"
         connection.execute(statement, [version, record])
-        connection.execute(
-            "UPDATE chaos_counter SET alive = %s WHERE record = %s", [operation != "DELETE", record]
-        )
+        connection.execute("UPDATE chaos_counter SET alive = %s WHERE record = %s", [operation != "DELETE", record])
         connection.execute(
             "INSERT INTO chaos_truth (record, version, operation) VALUES (%s, %s, %s)", [record, version, operation]
         )
