@@ -7,3 +7,15 @@ class HCSignalsError(Exception):
 
 class ConfigurationError(HCSignalsError):
     """The setting HC_SIGNALS or the set-up of the database is wrong."""
+
+
+class MappingError(HCSignalsError):
+    """A file with an exported configuration of Heroku Connect cannot be used."""
+
+
+class APIError(HCSignalsError):
+    """Heroku Connect's API refused a request, did not answer, or answered with something else than documented."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
