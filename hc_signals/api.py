@@ -203,7 +203,7 @@ def _word(value: Any) -> str:
 
 def _words(status: int) -> str:
     known = {item.value: item.phrase for item in HTTPStatus}
-    hints = {401: "is HEROKU_AUTH_TOKEN valid?", 403: "may this user see the app?", 404: "is the name or id right?"}
+    hints = {401: "check HEROKU_AUTH_TOKEN", 403: "check that its user may see the app", 404: "check the name or id"}
     return f"{status} {known.get(status, '')}".strip() + (f"; {hints[status]}" if status in hints else "")
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -363,8 +364,10 @@ def test_every_request_has_a_timeout(heroku_api: FakeHeroku, monkeypatch: pytest
     monkeypatch.setattr(api_module, "TIMEOUT_SECONDS", 0.05)
     released = threading.Event()
     monkeypatch.setattr(heroku_api, "answer", lambda *args: (released.wait(20), (200, "{}"))[1])
+    began = time.monotonic()
     try:
         with pytest.raises(APIError, match=r"no answer from .* \(ReadTimeout\)"):
             HerokuConnectAPI("my-app").connections()
+        assert time.monotonic() - began < 4, "httpx's own default was waited for"
     finally:
         released.set()
