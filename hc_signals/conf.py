@@ -1,6 +1,7 @@
-"""The one setting, ``HC_SIGNALS``: every key, its default and its meaning; read when it is needed."""
+"""The one setting, ``HC_SIGNALS``: every key, its default and its meaning; and Heroku's own, read when needed."""
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -106,3 +107,14 @@ def get_conf() -> Conf:
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
             raise ConfigurationError(f"HC_SIGNALS has the unknown key {key!r}; {hint}")
     return Conf(**given)
+
+
+def heroku_setting(name: str, variable: str = "", default: str = "") -> str:
+    """Return a Django setting, else the environment variable (of the same name unless given), else the default."""
+    value = getattr(settings, name, None)
+    return str(os.environ.get(variable or name, default) if value is None else value)
+
+
+def heroku_app_name() -> str:
+    """Return ``HEROKU_CONNECT_APP_NAME``, else what Heroku puts into the environment, else an empty text."""
+    return heroku_setting("HEROKU_CONNECT_APP_NAME", "HEROKU_APP_NAME")

@@ -11,3 +11,15 @@ class ConfigurationError(HCSignalsError):
 
 class RedeliveryError(HCSignalsError):
     """A kept delivery cannot be tried again as things are; the message says what is gone."""
+
+
+class MappingError(HCSignalsError):
+    """A file with an exported configuration of Heroku Connect cannot be used."""
+
+
+class APIError(HCSignalsError):
+    """Heroku Connect's API refused a request, did not answer, or answered with something else than documented."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status

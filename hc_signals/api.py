@@ -1,0 +1,228 @@
+"""A small client for Heroku Connect's REST API, and a look at the health of an app's connections."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum, nonmember
+from http import HTTPStatus
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from hc_signals.conf import heroku_setting
+from hc_signals.exceptions import APIError, ConfigurationError
+
+if TYPE_CHECKING:
+    import httpx
+
+ENDPOINT = "https://connect-eu.heroku.com/api/v3"
+TIMEOUT_SECONDS = 30.0
+
+
+class ConnectionState(StrEnum):
+    """States of a connection, as far as they are known; the API may answer with others."""
+
+    IDLE = "IDLE"
+    POLLING_DB_CHANGES = "POLLING_DB_CHANGES"
+    IMPORT_CONFIGURATION = "IMPORT_CONFIGURATION"
+    BUSY = "BUSY"
+    NEED_AUTHENTICATION = "NEED_AUTHENTICATION"
+    INACTIVE_ORG = "INACTIVE_ORG"
+    PAUSED = "PAUSED"
+
+    OK_STATES = nonmember(frozenset({IDLE, POLLING_DB_CHANGES, IMPORT_CONFIGURATION, BUSY}))
+
+
+class MappingState(StrEnum):
+    """States of a mapping, as far as they are known; the API may answer with others."""
+
+    DATA_SYNCED = "DATA_SYNCED"
+    RESYNC = "RESYNC"
+    RELOAD_TABLE = "RELOAD_TABLE"
+    ABORTED = "ABORTED"
+    INITIAL = "INITIAL"
+    SCHEMA_CHANGED = "SCHEMA_CHANGED"
+    RECOVERY = "RECOVERY"
+    BAD_CONFIG = "BAD_CONFIG"
+
+    OK_STATES = nonmember(frozenset({DATA_SYNCED, RESYNC, RELOAD_TABLE, ABORTED}))
+    TEMPORARY_ERROR_STATES = nonmember(frozenset({INITIAL, SCHEMA_CHANGED, RECOVERY}))
+    ERROR_STATES = nonmember(frozenset({BAD_CONFIG}))
+
+
+class HerokuConnectAPI:
+    """The connections of one Heroku app.
+
+    Args:
+        app_name: name of the Heroku app; may be empty where only ids of connections are used.
+        token: Heroku's API token; ``HEROKU_AUTH_TOKEN`` by default, as Django setting or in the environment.
+        endpoint: root of the API; ``HEROKU_CONNECT_API_ENDPOINT`` by default, else that of the European region.
+
+    Raises:
+        APIError: httpx is not installed.
+        ConfigurationError: there is no token, or none that can be sent.
+    """
+
+    def __init__(self, app_name: str, token: str | None = None, endpoint: str | None = None) -> None:
+        self.app_name = app_name
+        self.endpoint = (endpoint or heroku_setting("HEROKU_CONNECT_API_ENDPOINT") or ENDPOINT).rstrip("/")
+        self._httpx = _import_httpx()
+        self._headers = {"Authorization": f"Bearer {_usable(token)}"}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.app_name!r}, endpoint={self.endpoint!r})"
+
+    def connections(self) -> list[dict[str, Any]]:
+        """Return the connections of the app.
+
+        Raises:
+            APIError: the request failed, or the answer is not a list of connections.
+            ConfigurationError: the name of the app is empty.
+        """
+        path = "/connections"
+        answer = self._json("GET", path, params={"app": self._app()})
+        results = answer.get("results")
+        if not isinstance(results, list) or not all(isinstance(item, dict) and item.get("id") for item in results):
+            raise APIError(f"GET {path}: the answer has no 'results' with connections and their ids.")
+        return results
+
+    def connection(self, connection_id: str, deep: bool = False) -> dict[str, Any]:
+        """Return one connection; with ``deep`` its mappings as well.
+
+        Raises:
+            APIError: the request failed, or the answer is not an object.
+        """
+        return self._json("GET", _path(connection_id), params={"deep": "true"} if deep else None)
+
+    def import_mapping(self, connection_id: str, mapping: dict[str, Any]) -> None:
+        """Send a configuration to a connection, which goes to ``IMPORT_CONFIGURATION`` until it has applied it.
+
+        Raises:
+            APIError: the request failed.
+        """
+        self._request("POST", f"{_path(connection_id)}/actions/import", json=mapping)
+
+    def link_account(self) -> None:
+        """Let the token's user see the connections of the app; a new add-on is seen by nobody.
+
+        Raises:
+            APIError: the request failed.
+            ConfigurationError: the name of the app is empty.
+        """
+        self._request("POST", f"/users/me/apps/{quote(self._app(), safe='')}/auth")
+
+    def _app(self) -> str:
+        if not self.app_name:
+            raise ConfigurationError("There is no name of a Heroku app; set HEROKU_CONNECT_APP_NAME.")
+        return self.app_name
+
+    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        response = self._request(method, path, **options)
+        try:
+            answer = response.json()
+        except (ValueError, RecursionError):
+            answer = None
+        # Outside of the handler: the decoder's exception carries the whole body, and would be chained.
+        if not isinstance(answer, dict):
+            status = response.status_code
+            raise APIError(f"{method} {path}: status {status}, but the answer is not a JSON object.", status)
+        return answer
+
+    def _request(self, method: str, path: str, **options: Any) -> "httpx.Response":
+        fault = ""
+        try:
+            response: httpx.Response = self._httpx.request(
+                method, self.endpoint + path, headers=self._headers, timeout=TIMEOUT_SECONDS, **options
+            )
+        except (self._httpx.HTTPError, self._httpx.InvalidURL) as error:
+            fault = type(error).__name__
+        # Outside of the handler: httpx's exceptions carry the request, and with it the token.
+        if fault:
+            raise APIError(f"{method} {path}: no answer from {self.endpoint} ({fault}).")
+        if not response.is_success:
+            raise APIError(f"{method} {path}: status {_words(response.status_code)}.", response.status_code)
+        return response
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A connection, or one of its mappings, that is not in a good state."""
+
+    connection: str
+    """Name of the connection, else its id; empty if the app has none."""
+    mapping: str = ""
+    """API name of the Salesforce object; empty where the connection itself is meant."""
+    state: str
+    """The word of the API; empty if it said none."""
+    reason: str
+    """What is wrong with that state."""
+
+    def __str__(self) -> str:
+        where = f"connection {self.connection!r}" + (f", mapping {self.mapping}" if self.mapping else "")
+        return f"{where}: state {self.state or 'missing'}: {self.reason}"
+
+
+def check_health(api: HerokuConnectAPI) -> list[Problem]:
+    """Return what is wrong with the app's connections and their mappings.
+
+    Raises:
+        APIError: the API could not be asked.
+        ConfigurationError: the name of the app is empty.
+    """
+    return [problem for listed in api.connections() for problem in _connection_problems(api, listed)]
+
+
+def _connection_problems(api: HerokuConnectAPI, listed: dict[str, Any]) -> Iterator[Problem]:
+    found = listed | api.connection(listed["id"], deep=True)
+    name = str(found.get("name") or listed["id"])
+    state = _word(found.get("state"))
+    if state not in ConnectionState.OK_STATES:
+        reason = "not a working state" if state in set(ConnectionState) else "an unknown state"
+        yield Problem(connection=name, state=state, reason=reason)
+    mappings = found.get("mappings")
+    for mapping in mappings if isinstance(mappings, list) else []:
+        entry = mapping if isinstance(mapping, dict) else {}
+        state = _word(entry.get("state"))
+        if reason := _mapping_reason(state):
+            yield Problem(
+                connection=name, mapping=_word(entry.get("object_name")) or "without name", state=state, reason=reason
+            )
+
+
+def _mapping_reason(state: str) -> str:
+    """Return what is wrong with the state of a mapping; an empty text for a good one."""
+    if state in MappingState.OK_STATES:
+        return ""
+    if state in MappingState.TEMPORARY_ERROR_STATES:
+        return "temporary, no data is synchronised meanwhile"
+    return "an error" if state in MappingState.ERROR_STATES else "an unknown state"
+
+
+def _word(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _words(status: int) -> str:
+    known = {item.value: item.phrase for item in HTTPStatus}
+    hints = {401: "check HEROKU_AUTH_TOKEN", 403: "check that its user may see the app", 404: "check the name or id"}
+    return f"{status} {known.get(status, '')}".strip() + (f"; {hints[status]}" if status in hints else "")
+
+
+def _path(connection_id: str) -> str:
+    return f"/connections/{quote(connection_id, safe='')}"
+
+
+def _usable(token: str | None) -> str:
+    found = (heroku_setting("HEROKU_AUTH_TOKEN") if token is None else token).strip()
+    if not found:
+        raise ConfigurationError("There is no token for Heroku's API; set HEROKU_AUTH_TOKEN in the environment.")
+    if not (found.isascii() and found.isprintable()):
+        raise ConfigurationError("HEROKU_AUTH_TOKEN has characters that cannot be sent in an HTTP header.")
+    return found
+
+
+def _import_httpx() -> ModuleType:
+    try:
+        import httpx
+    except ImportError:
+        raise APIError("Heroku Connect's API needs httpx; run `pip install hc-signals[api]`.") from None
+    return httpx

@@ -1,0 +1,108 @@
+"""``manage.py hc_mappings``: Heroku Connect's configuration from the models, against them, and to Heroku."""
+
+import json
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from hc_signals.api import ConnectionState, HerokuConnectAPI
+from hc_signals.conf import heroku_app_name
+from hc_signals.exceptions import HCSignalsError
+from hc_signals.management.arguments import at_least
+from hc_signals.mappings import compare, get_mapping, load
+from hc_signals.tables import connected_models
+
+
+class Command(BaseCommand):
+    help = "Export the models as Heroku Connect's configuration, hold an exported one against them, or import one."
+
+    MAX_WAIT_SECONDS = 3600.0
+    """After this long ``import --wait`` gives up; Heroku Connect goes on."""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True, metavar="export | check | import")
+        export = actions.add_parser("export", help="print the configuration that the models need")
+        export.add_argument("-o", "--output", metavar="FILE", help="write to this file instead")
+        check = actions.add_parser(
+            "check", help="hold an exported configuration against the models; exit 1 if it differs"
+        )
+        check.add_argument("file", metavar="FILE")
+        imports = actions.add_parser("import", help="send a configuration to Heroku Connect")
+        imports.add_argument("file", metavar="FILE", nargs="?", help="default: what the models need")
+        imports.add_argument("--app", help="name of the Heroku app (default: HEROKU_CONNECT_APP_NAME)")
+        imports.add_argument("--connection", metavar="ID", help="default: the only connection of the app")
+        imports.add_argument("--wait", action="store_true", help="wait until Heroku Connect has applied it")
+        imports.add_argument(
+            "--wait-interval",
+            metavar="SECONDS",
+            type=at_least(0.0),
+            default=10.0,
+            help="between two looks (default: 10)",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            getattr(self, f"_{options['action']}")(options)
+        except HCSignalsError as error:
+            raise CommandError(str(error)) from error
+
+    def _export(self, options: dict[str, Any]) -> None:
+        text = json.dumps(get_mapping(), indent=2)
+        path = options["output"]
+        if path is None:
+            self.stdout.write(text)
+            return
+        try:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CommandError(f"{path!r} cannot be written: {error.strerror}.") from error
+
+    def _check(self, options: dict[str, Any]) -> None:
+        found = compare(load(options["file"]), connected_models())
+        for difference in found:
+            self.stdout.write(str(difference))
+        failures = sum(difference.is_failure for difference in found)
+        if failures:
+            raise CommandError(
+                f"{failures} difference{'s' * (failures != 1)} between the models and {options['file']!r}."
+            )
+        self.stdout.write(f"{options['file']!r} maps all that the models need.")
+
+    def _import(self, options: dict[str, Any]) -> None:
+        app = options["app"] or heroku_app_name()
+        if not app and not options["connection"]:
+            raise CommandError("Name the app: --app, HEROKU_CONNECT_APP_NAME, or its connection by --connection.")
+        mapping = load(options["file"]) if options["file"] else get_mapping(app_name=app)
+        api = HerokuConnectAPI(app)
+        connection_id = options["connection"] or self._only_connection(api)
+        api.import_mapping(connection_id, mapping)
+        self.stdout.write(f"Sent {len(mapping['mappings'])} mappings to the connection {connection_id}.")
+        if options["wait"]:
+            self._wait(api, connection_id, options["wait_interval"])
+
+    def _only_connection(self, api: HerokuConnectAPI) -> str:
+        found = api.connections()
+        if not found:
+            self.stdout.write(f"{api.app_name!r} shows no connection; linking this Heroku account to it.")
+            api.link_account()
+            found = api.connections()
+        if not found:
+            raise CommandError(f"{api.app_name!r} has no connection; is the Heroku Connect add-on set up?")
+        if len(found) > 1:
+            names = ", ".join(f"{each['id']} ({each.get('name')})" for each in found)
+            raise CommandError(f"{api.app_name!r} has {len(found)} connections; choose one by --connection: {names}.")
+        return str(found[0]["id"])
+
+    def _wait(self, api: HerokuConnectAPI, connection_id: str, interval: float) -> None:
+        deadline = time.monotonic() + self.MAX_WAIT_SECONDS
+        while (state := str(api.connection(connection_id).get("state"))) == ConnectionState.IMPORT_CONFIGURATION:
+            self.stdout.write("Heroku Connect is importing the configuration.")
+            if time.monotonic() > deadline:
+                raise CommandError(f"Still importing after {self.MAX_WAIT_SECONDS:.0f} seconds; look at the dashboard.")
+            time.sleep(interval)
+        if state not in ConnectionState.OK_STATES:
+            raise CommandError(f"The connection {connection_id} is now in the state {state}.")
+        self.stdout.write(f"Imported; the connection is now in the state {state}.")

@@ -1,0 +1,190 @@
+"""Heroku Connect's configuration as JSON: made from the models, read from a file, held against the models."""
+
+import datetime
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+
+from hc_signals.conf import heroku_app_name, heroku_setting
+from hc_signals.exceptions import MappingError
+from hc_signals.tables import connected_models
+
+VERSION = 1
+"""The only version of the format that Heroku Connect has ever exported."""
+_ALWAYS_INDEXED = "id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One point in which a configuration and the models do not agree."""
+
+    object_name: str
+    """API name of the Salesforce object."""
+    model: str = ""
+    """Label of the model; empty where the configuration maps an object that has no model."""
+    field: str = ""
+    """API name of the Salesforce field; empty where the whole mapping is meant."""
+    found: str
+    expected: str
+    is_failure: bool = True
+    """False for what is worth knowing and harms nobody."""
+
+    def __str__(self) -> str:
+        where = f"{self.model or 'no model'} ({self.object_name})" + (f", field {self.field}" if self.field else "")
+        return f"{'' if self.is_failure else 'information: '}{where}: found {self.found}, expected {self.expected}"
+
+
+def get_mapping(
+    version: int = VERSION, exported_at: datetime.datetime | None = None, app_name: str | None = None
+) -> dict[str, Any]:
+    """Return the configuration that Heroku Connect needs for all connected models.
+
+    Args:
+        version: version of the format.
+        exported_at: time of the export; now by default.
+        app_name: name of the Heroku app; ``HEROKU_CONNECT_APP_NAME`` by default.
+    """
+    return {
+        "version": version,
+        "connection": {
+            "organization_id": heroku_setting("HEROKU_CONNECT_ORGANIZATION_ID"),
+            "app_name": heroku_app_name() if app_name is None else app_name,
+            "exported_at": (exported_at or timezone.now()).isoformat(),
+        },
+        "mappings": [_mapping(model) for model in connected_models()],
+    }
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read an exported configuration.
+
+    Raises:
+        MappingError: no such file, not JSON, not an object, a version other than 1, or no usable ``mappings``.
+    """
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise MappingError(f"There is no file {str(path)!r}.") from None
+    except OSError as error:
+        raise MappingError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise MappingError(f"{str(path)!r} is not JSON: {error}.") from error
+    try:
+        _check(config)
+    except MappingError as error:
+        raise MappingError(f"{str(path)!r} is not an export of Heroku Connect: {error}") from error
+    return dict(config)
+
+
+def compare(config: dict[str, Any], models: Iterable[type[models.Model]]) -> list[Difference]:
+    """Hold a configuration against models; names compare as in Salesforce, whatever their case.
+
+    Objects without a model, and another upsert field where neither side writes, are told as information.
+
+    Args:
+        config: an exported configuration, as ``load()`` or ``get_mapping()`` return it.
+        models: connected models.
+
+    Raises:
+        MappingError: the configuration has no usable ``mappings``.
+    """
+    _check(config)
+    mapped = {entry["object_name"].lower(): entry for entry in config["mappings"]}
+    wanted = [(model._meta.label, _mapping(model)) for model in models]
+    found = [difference for label, own in wanted for difference in _compare_model(label, own, mapped)]
+    known = {own["object_name"].lower() for _, own in wanted}
+    return found + [
+        Difference(
+            object_name=entry["object_name"], found="a mapping", expected="a model if it is read here", is_failure=False
+        )
+        for name, entry in mapped.items()
+        if name not in known
+    ]
+
+
+def _mapping(model: Any) -> dict[str, Any]:
+    mapping: dict[str, Any] = model.get_heroku_connect_mapping()
+    return mapping
+
+
+def _check(config: Any) -> None:
+    if not isinstance(config, dict):
+        raise MappingError(f"found {type(config).__name__}, expected an object with 'version' and 'mappings'.")
+    version = config.get("version")
+    if isinstance(version, bool) or version != VERSION:
+        raise MappingError(f"found version {version!r}, expected {VERSION}.")
+    entries = config.get("mappings")
+    if not isinstance(entries, list):
+        raise MappingError(f"found {type(entries).__name__} as 'mappings', expected a list of mappings.")
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, dict) or not isinstance(entry.get("object_name"), str):
+            raise MappingError(f"mapping {number} of {len(entries)} has no 'object_name'.")
+        if not isinstance(entry.get("config"), dict):
+            raise MappingError(f"the mapping of {entry['object_name']} has no 'config'.")
+
+
+def _compare_model(label: str, own: dict[str, Any], mapped: dict[str, Any]) -> Iterator[Difference]:
+    name, wanted = own["object_name"], own["config"]
+    entry = mapped.get(name.lower())
+    if entry is None:
+        yield Difference(object_name=name, model=label, found="no mapping", expected="one")
+        return
+    config = entry["config"]
+    if config.get("access") != wanted["access"]:
+        yield Difference(
+            object_name=name, model=label, found=f"access {config.get('access')!r}", expected=repr(wanted["access"])
+        )
+    fields = set(_by_name(config.get("fields")))
+    for field in wanted["fields"]:
+        if field.lower() not in fields:
+            yield Difference(
+                object_name=name, model=label, field=field, found="no such field", expected="it to be mapped"
+            )
+    for field, found in _indexes_missing(wanted["indexes"], config, fields):
+        yield Difference(object_name=name, model=label, field=field, found=found, expected="a unique index")
+    yield from _compare_upsert(label, name, wanted, config)
+
+
+def _indexes_missing(wanted: dict[str, Any], config: dict[str, Any], fields: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield ``(field, what was found)``; a field that is not mapped at all is a difference of its own."""
+    indexes = _by_name(config.get("indexes"))
+    for field, options in wanted.items():
+        name = field.lower()
+        if not options["unique"] or name not in fields:
+            continue
+        if name not in indexes:
+            # Heroku Connect indexes the record's id on its own, and old exports do not mention it.
+            if name != _ALWAYS_INDEXED:
+                yield field, "no index"
+        elif not (isinstance(indexes[name], dict) and indexes[name].get("unique") is True):
+            yield field, "an index that is not unique"
+
+
+def _compare_upsert(label: str, name: str, wanted: dict[str, Any], config: dict[str, Any]) -> Iterator[Difference]:
+    found, expected = config.get("upsert_field"), wanted.get("upsert_field")
+    if str(found or "").lower() == str(expected or "").lower():
+        return
+    writes = "read_write" in (wanted["access"], config.get("access"))
+    yield Difference(
+        object_name=name,
+        model=label,
+        field=expected or str(found),
+        found=f"upsert field {found!r}" if found else "no upsert field",
+        expected=repr(expected) if expected else "none",
+        is_failure=writes,
+    )
+
+
+def _by_name(items: Any) -> dict[str, Any]:
+    """Return what stands under each name, in lower case; a list holds names, or objects with a ``name``."""
+    if isinstance(items, dict):
+        return {str(name).lower(): options for name, options in items.items()}
+    if not isinstance(items, list):
+        return {}
+    pairs = [(item.get("name"), item) if isinstance(item, dict) else (item, {}) for item in items]
+    return {str(name).lower(): options for name, options in pairs}
