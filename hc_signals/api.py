@@ -33,20 +33,42 @@ class ConnectionState(StrEnum):
 
 
 class MappingState(StrEnum):
-    """States of a mapping, as far as they are known; the API may answer with others."""
+    """States of a mapping, of Heroku's list of mapping states; the API may answer with others."""
 
     DATA_SYNCED = "DATA_SYNCED"
     RESYNC = "RESYNC"
     RELOAD_TABLE = "RELOAD_TABLE"
+    POLLING_SF_CHANGES = "POLLING_SF_CHANGES"
+    POLLING_SF_BULK = "POLLING_SF_BULK"
+    POLLING_SF_FOR_DELETES = "POLLING_SF_FOR_DELETES"
+    WAIT_BULK_LOAD = "WAIT_BULK_LOAD"
+    LOADING_BULK_JOB = "LOADING_BULK_JOB"
+    RESOLVE_EXTERNAL_IDS = "RESOLVE_EXTERNAL_IDS"
+    WAIT_BULK_UPDATE = "WAIT_BULK_UPDATE"
+    APPLYING_BULK_UPDATE = "APPLYING_BULK_UPDATE"
+    POLL_EXTERNAL_IDS = "POLL_EXTERNAL_IDS"
     ABORTED = "ABORTED"
     INITIAL = "INITIAL"
     SCHEMA_CHANGED = "SCHEMA_CHANGED"
     RECOVERY = "RECOVERY"
+    BULK_LOAD_ERROR = "BULK_LOAD_ERROR"
+    SYSTEM_ERROR = "SYSTEM_ERROR"
+    DB_UNAVAILABLE = "DB_UNAVAILABLE"
     BAD_CONFIG = "BAD_CONFIG"
+    SYNC_REMOVED = "SYNC_REMOVED"
+    INACTIVE_ORG = "INACTIVE_ORG"
+    UNAUTHORIZED = "UNAUTHORIZED"
 
-    OK_STATES = nonmember(frozenset({DATA_SYNCED, RESYNC, RELOAD_TABLE, ABORTED}))
+    # Not working now, but these end by themselves.
     TEMPORARY_ERROR_STATES = nonmember(frozenset({INITIAL, SCHEMA_CHANGED, RECOVERY}))
-    ERROR_STATES = nonmember(frozenset({BAD_CONFIG}))
+    ERROR_STATES = nonmember(
+        frozenset({BULK_LOAD_ERROR, SYSTEM_ERROR, DB_UNAVAILABLE, BAD_CONFIG, SYNC_REMOVED, INACTIVE_ORG, UNAUTHORIZED})
+    )
+
+    @classmethod
+    def ok_states(cls) -> frozenset["MappingState"]:
+        """Return the states in which data is synchronised, or about to be."""
+        return frozenset(cls) - cls.TEMPORARY_ERROR_STATES - cls.ERROR_STATES
 
 
 class HerokuConnectAPI:
@@ -190,7 +212,7 @@ def _connection_problems(api: HerokuConnectAPI, listed: dict[str, Any]) -> Itera
 
 def _mapping_reason(state: str) -> str:
     """Return what is wrong with the state of a mapping; an empty text for a good one."""
-    if state in MappingState.OK_STATES:
+    if state in MappingState.ok_states():
         return ""
     if state in MappingState.TEMPORARY_ERROR_STATES:
         return "temporary, no data is synchronised meanwhile"

@@ -1,5 +1,6 @@
 """The API's client and ``hc_mappings import`` against a server that plays Heroku Connect; the token stays secret."""
 
+import asyncio
 import json
 import logging
 import sys
@@ -15,9 +16,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
+from health_check.exceptions import ServiceReturnedUnexpectedResult, ServiceUnavailable
 
 from hc_signals import api as api_module
 from hc_signals.api import ConnectionState, HerokuConnectAPI, MappingState, Problem, check_health
+from hc_signals.contrib.health_check import HerokuConnectHealthCheck
 from hc_signals.exceptions import APIError, ConfigurationError
 from hc_signals.management.commands.hc_mappings import Command
 from hc_signals.mappings import get_mapping
@@ -233,14 +236,14 @@ def test_without_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_states() -> None:
     assert {*ConnectionState} - ConnectionState.OK_STATES == {"NEED_AUTHENTICATION", "INACTIVE_ORG", "PAUSED"}
-    groups = [MappingState.OK_STATES, MappingState.TEMPORARY_ERROR_STATES, MappingState.ERROR_STATES]
+    groups = [MappingState.ok_states(), MappingState.TEMPORARY_ERROR_STATES, MappingState.ERROR_STATES]
     assert sorted(word for group in groups for word in group) == sorted(MappingState)
 
 
 @pytest.mark.parametrize("state", sorted(ConnectionState.OK_STATES))
 def test_healthy(heroku_api: FakeHeroku, state: str) -> None:
     heroku_api.states = [state]
-    heroku_api.mappings = [{"object_name": word, "state": word} for word in MappingState.OK_STATES]
+    heroku_api.mappings = [{"object_name": word, "state": word} for word in MappingState.ok_states()]
     assert check_health(HerokuConnectAPI("my-app")) == []
 
 
@@ -371,3 +374,19 @@ def test_every_request_has_a_timeout(heroku_api: FakeHeroku, monkeypatch: pytest
         assert time.monotonic() - began < 4, "httpx's own default was waited for"
     finally:
         released.set()
+
+
+def test_the_check_for_django_health_check(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = HerokuConnectHealthCheck(app_name="my-app")
+    assert TOKEN not in repr(check)
+    assert asyncio.run(check.get_result()).error is None
+    heroku_api.mappings = [{"object_name": "Account", "state": "BAD_CONFIG"}]
+    result = asyncio.run(check.get_result())
+    assert isinstance(result.error, ServiceUnavailable)
+    assert "mapping Account: state BAD_CONFIG" in str(result.error)
+    heroku_api.fault = (500, "oops")
+    assert isinstance(asyncio.run(check.get_result()).error, ServiceReturnedUnexpectedResult)
+    monkeypatch.delenv("HEROKU_AUTH_TOKEN")
+    result = asyncio.run(check.get_result())
+    assert isinstance(result.error, ServiceUnavailable)
+    assert "set HEROKU_AUTH_TOKEN" in str(result.error)
