@@ -1,7 +1,16 @@
 """Connected models and the names of their tables."""
 
+import os
+
 from django.apps import apps
+from django.conf import settings
 from django.db import models
+
+
+def heroku_connect_schema() -> str:
+    """Return the mapped schema: the setting HEROKU_CONNECT_SCHEMA, else the environment's, else ``salesforce``."""
+    default = os.environ.get("HEROKU_CONNECT_SCHEMA", "salesforce")
+    return str(getattr(settings, "HEROKU_CONNECT_SCHEMA", default))
 
 
 def connected_models() -> list[type[models.Model]]:

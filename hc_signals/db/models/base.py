@@ -1,15 +1,14 @@
 """The base of all models whose table Heroku Connect owns."""
 
-import os
 from collections import Counter
 from typing import Any
 
-from django.conf import settings
 from django.core import checks
 from django.db import models
 from django.db.models.base import ModelBase
 
 from hc_signals.db.models.fields import ID, Checkbox, DateTime, HerokuConnectFieldMixin
+from hc_signals.tables import heroku_connect_schema
 
 __all__ = ("READ_ONLY", "READ_WRITE", "HerokuConnectModel")
 
@@ -28,11 +27,6 @@ class _Gone:
 
     def __get__(self, instance: Any, owner: type) -> Any:
         raise AttributeError(f"{owner.__name__!r} object has no attribute 'is_deleted': Salesforce has no such field.")
-
-
-def _get_schema() -> str:
-    default = os.environ.get("HEROKU_CONNECT_SCHEMA", "salesforce")
-    return str(getattr(settings, "HEROKU_CONNECT_SCHEMA", default))
 
 
 class HerokuConnectModelBase(ModelBase):
@@ -56,7 +50,7 @@ class HerokuConnectModelBase(ModelBase):
             changes["managed"] = False
             object_name = getattr(cls, "sf_object_name", "")
             if object_name and not getattr(meta, "db_table", ""):
-                changes["db_table"] = f'{_get_schema()}"."{object_name.lower()}'
+                changes["db_table"] = f'{heroku_connect_schema()}"."{object_name.lower()}'
         elif connected and not getattr(meta, "proxy", False) and not cls._declares_managed(meta):
             changes["managed"] = True
         attrs = {key: value for key, value in vars(meta).items() if key not in ("__dict__", "__weakref__")}
