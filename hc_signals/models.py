@@ -1,9 +1,31 @@
-"""The tables of migrations_sql/ as models, to look at. Only the worker writes them."""
+"""The tables of migrations_sql/ as models, to look at (only the worker writes them), and the trigger log."""
 
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
+
+from hc_signals.triggerlog import TriggerLogAction, TriggerLogState
+from hc_signals.triggerlog_models import TriggerLog, TriggerLogArchive, TriggerLogQuerySet
+
+__all__ = (
+    "TRIGGER_LOG_ACTION",
+    "TRIGGER_LOG_ACTION_CHOICES",
+    "TRIGGER_LOG_STATE",
+    "TRIGGER_LOG_STATE_CHOICES",
+    "Change",
+    "Delivery",
+    "ImageField",
+    "Position",
+    "TriggerLog",
+    "TriggerLogArchive",
+    "TriggerLogQuerySet",
+)
+
+TRIGGER_LOG_ACTION = TriggerLogAction
+TRIGGER_LOG_ACTION_CHOICES = sorted(TriggerLogAction.choices)
+TRIGGER_LOG_STATE = TriggerLogState
+TRIGGER_LOG_STATE_CHOICES = sorted(TriggerLogState.choices)
 
 
 class ImageField(models.JSONField):

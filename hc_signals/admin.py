@@ -1,0 +1,152 @@
+"""The trigger log and its archive in the admin: what Salesforce refused, and two ways on from there."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import ObjectDoesNotExist
+from django.core.paginator import Paginator
+from django.db import DatabaseError, router, transaction
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.http import urlencode
+
+from hc_signals.models import TriggerLog, TriggerLogArchive
+from hc_signals.tables import connected_models, table_parts
+from hc_signals.triggerlog import TriggerLogState, WriteAlgorithm
+
+COUNTED_ROWS = 10_000
+"""Rows that the admin counts, and pages through, at most; filters lead to older ones."""
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]
+    """Stops counting at COUNTED_ROWS: the archive of a busy connection holds millions of rows."""
+
+    @cached_property
+    def count(self) -> int:
+        """Return the number of rows, at most COUNTED_ROWS."""
+        rows: Any = self.object_list
+        return int(rows.order_by()[:COUNTED_ROWS].count())
+
+
+class TableFilter(admin.SimpleListFilter):
+    """Offers the tables of the connected models; Django's own filter would read the whole log for its choices."""
+
+    title = "table"
+    parameter_name = "table_name"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the tables in the schema of the log, and the chosen one, which may be gone."""
+        schema = table_parts(model_admin.model)[0]
+        tables = {table for place, table in map(table_parts, connected_models()) if place == schema}
+        return [(table, table) for table in sorted(tables | {self.value() or ""} - {""})]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        """Keep the rows of the chosen table."""
+        return queryset.filter(table_name=self.value()) if self.value() else queryset
+
+
+class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Shows a log; only ``state`` can be changed, by those with the change permission."""
+
+    write_algorithm = WriteAlgorithm.ORDERED_WRITES
+    """How the connection sends what the app wrote; a subclass for a connection with merged writes says so."""
+
+    actions = ("ignore", "retry")
+    date_hierarchy = "created_at"
+    list_display = ("id", "created_at", "action", "table_link", "record_link", "sf_id", "state_link", "sf_message")
+    list_filter = ("action", "state", TableFilter)
+    list_per_page = 100
+    paginator = BoundedPaginator
+    search_fields = ("=record_id", "sf_id__startswith", "sf_message")
+    show_full_result_count = False
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Return all fields and the link to the other rows of the record."""
+        return [*(field.name for field in self.model._meta.fields), "record_link"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Return all fields but ``state``."""
+        return [name for name in self.get_fields(request, obj) if name != "state"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Only Heroku Connect adds rows."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Only Heroku Connect removes rows."""
+        return False
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Return the row; when it is about to be saved, locked: Heroku Connect must not move it away meanwhile."""
+        found = super().get_object(request, object_id, from_field)
+        if found is None or request.method != "POST":
+            return found
+        alias = router.db_for_write(self.model)
+        return self.get_queryset(request).using(alias).select_for_update().filter(pk=found.pk).first()
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Save the state alone; Heroku Connect owns the other columns."""
+        obj.save(update_fields=["state"])
+
+    @admin.display(description="table", ordering="table_name")
+    def table_link(self, log: Any) -> str:
+        """Link to all rows of the table."""
+        return self._link(log.table_name, table_name=log.table_name)
+
+    @admin.display(description="same record", ordering="record_id")
+    def record_link(self, log: Any) -> str:
+        """Link to all rows about the record."""
+        return self._link(log.record_id, table_name=log.table_name, record_id__exact=log.record_id)
+
+    @admin.display(description="state", ordering="state")
+    def state_link(self, log: Any) -> str:
+        """Link to all rows in the same state."""
+        return self._link(log.get_state_display(), state__exact=log.state)
+
+    def _link(self, text: Any, **filters: Any) -> str:
+        opts = self.model._meta
+        url = reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist", current_app=self.admin_site.name)
+        return format_html('<a href="{}?{}">{}</a>', url, urlencode(filters), text)
+
+    @admin.action(description="Ignore the selected failed changes", permissions=["change"])
+    def ignore(self, request: HttpRequest, queryset: Any) -> None:
+        """Mark failed rows as done with."""
+        self._on_failed(request, queryset, "ignored", lambda log: log.set_state(TriggerLogState.IGNORED))
+
+    @admin.action(description="Retry the selected failed changes", permissions=["change"])
+    def retry(self, request: HttpRequest, queryset: Any) -> None:
+        """Have failed rows sent again."""
+        self._on_failed(request, queryset, "to be sent again", lambda log: log.redo(self.write_algorithm))
+
+    def _on_failed(self, request: HttpRequest, queryset: Any, done: str, step: Callable[[Any], Any]) -> None:
+        """Do the step for every failed row, each by itself: one that cannot be done does not hold up the others."""
+        alias = router.db_for_write(self.model)
+        errors: list[str] = []
+        with transaction.atomic(using=alias):
+            failed = list(queryset.using(alias).failed().order_by("pk").select_for_update())
+            for log in failed:
+                try:
+                    with transaction.atomic(using=alias):
+                        step(log)
+                except (ObjectDoesNotExist, LookupError, ValueError, DatabaseError) as error:
+                    errors.append(f"{log}: {error}")
+        self._tell(request, len(failed) - len(errors), done, errors)
+
+    def _tell(self, request: HttpRequest, count: int, done: str, errors: Iterable[str]) -> None:
+        level = messages.SUCCESS if count else messages.WARNING
+        self.message_user(request, f"{count} failed change{'' if count == 1 else 's'} {done}.", level)
+        for error in errors:
+            self.message_user(request, error, messages.ERROR)
+
+
+@admin.register(TriggerLog)
+class TriggerLogAdmin(TriggerLogAdminBase):
+    """The live log."""
+
+
+@admin.register(TriggerLogArchive)
+class TriggerLogArchiveAdmin(TriggerLogAdminBase):
+    """The archive; what is retried goes to the live log."""
