@@ -95,10 +95,32 @@ class ChangeLog:
             cursor.execute(sql, params)
             return cursor.fetchone()
 
-    def claim(self) -> bool:
-        """Claim the shard until the transaction ends: a dead worker's claim dies with its connection."""
-        key = f"{self.consumer} {self.shard}"
-        return bool(self._row("SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))", [LOCK_CLASS, key])[0])
+    def claim(self, wait: bool = False) -> bool:
+        """Claim the shard until the transaction ends: a dead worker's claim dies with its connection.
+
+        Args:
+            wait: until whoever has it is done with its page.
+        """
+        key = [LOCK_CLASS, f"{self.consumer} {self.shard}"]
+        if wait:
+            self._row("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", key)
+            return True
+        return bool(self._row("SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))", key)[0])
+
+    def layout(self) -> int | None:
+        """Return over how many shards the consumer's records are split now; None before its first position."""
+        row = self._row(
+            "SELECT shards FROM public.hc_signals_position WHERE consumer = %s ORDER BY id DESC LIMIT 1",
+            [self.consumer],
+        )
+        return int(row[0]) if row else None
+
+    def forget_layout(self, shards: int) -> None:
+        """Remove the positions of a layout that was left: they would hold up the rotation of the log."""
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(
+                "DELETE FROM public.hc_signals_position WHERE consumer = %s AND shards = %s", [self.consumer, shards]
+            )
 
     def position(self) -> Position:
         """Return the newest position, the very beginning for a consumer that has none."""

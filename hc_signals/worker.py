@@ -22,6 +22,7 @@ from hc_signals.instances import InstanceBuilder
 from hc_signals.listeners import Extras, Listeners
 from hc_signals.page import Page
 from hc_signals.redelivery import redeliver
+from hc_signals.resharding import reshard
 from hc_signals.tables import connected_models, table_label
 
 logger = logging.getLogger("hc_signals")
@@ -55,6 +56,7 @@ class Worker:
         self._unknown: set[str] = set()
         self._prepared: Any = None
         self._rotate_at = 0.0
+        self._took_layout = self._has_own_layout = False
 
     def stop(self) -> None:
         """Ask the loop to end after the current event."""
@@ -72,6 +74,7 @@ class Worker:
                 )
             while not self.stopping:
                 try:
+                    self._take_layout()
                     self._rotate()
                     if not self.deliver_round():
                         bell.sleep(self.deliver_round, self._until_next_look())
@@ -100,6 +103,7 @@ class Worker:
 
     def deliver_once(self) -> None:
         """Deliver what is committed now; a shard that another worker has is left to it."""
+        self._take_layout()
         for log in self.logs:
             finished = log.finished
             while not self.stopping and log.finished == finished and self.deliver_page(log):
@@ -114,36 +118,68 @@ class Worker:
         """Deliver one page; receivers' writes and the new position commit together. False when nothing was there."""
         self._prepare_connection()
         with transaction.atomic(using=self.using):
-            if not log.claim():
+            if not log.claim() or not self._fits(log):
                 return False
-            position = log.position()
-            # An open window whose last page was full ends with an empty page: that must move the position too.
-            was_open = position.target is not None
-            if not was_open:
-                position = log.open_window(position)
-                log.opened = position.target
-            lost = log.lost() if log.shard == 0 else position.lost
-            missed, position = lost > position.lost, replace(position, lost=lost)
-            retried = self._retry(log)
-            changes = log.page(position, self.conf.BATCH_SIZE)
-            if missed:
-                self._tell_lost()
-            done = self._deliver(log, changes)
-            if done < len(changes):
-                position = replace(position, last_id=changes[done - 1].id) if done else position
-            elif len(changes) == self.conf.BATCH_SIZE:
-                position = replace(position, last_id=changes[-1].id)
-            else:
-                log.finished += position.target == log.opened
-                position = log.close_window(position)
-            if changes or missed or was_open:
-                log.append(position)
-            # One receiver's on_commit hook must not take the others' with it.
-            connection = connections[self.using]
-            hooks: list[Any] = list(connection.run_on_commit)
-            connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in hooks]  # type: ignore[misc]
+            return self._deliver_claimed(log, self.deliveries[log.shard])
+
+    def _deliver_claimed(self, log: ChangeLog, deliveries: Deliveries) -> bool:
+        position = log.position()
+        # An open window whose last page was full ends with an empty page: that must move the position too.
+        was_open = position.target is not None
+        if not was_open:
+            position = log.open_window(position)
+            log.opened = position.target
+        lost = log.lost() if log.shard == 0 else position.lost
+        missed, position = lost > position.lost, replace(position, lost=lost)
+        retried = self._retry(log, deliveries)
+        changes = log.page(position, self.conf.BATCH_SIZE)
+        if missed:
+            self._tell_lost()
+        done = self._deliver(log, deliveries, changes)
+        if done < len(changes):
+            position = replace(position, last_id=changes[done - 1].id) if done else position
+        elif len(changes) == self.conf.BATCH_SIZE:
+            position = replace(position, last_id=changes[-1].id)
+        else:
+            log.finished += position.target == log.opened
+            position = log.close_window(position)
+        if changes or missed or was_open:
+            log.append(position)
+        # One receiver's on_commit hook must not take the others' with it.
+        connection = connections[self.using]
+        hooks: list[Any] = list(connection.run_on_commit)
+        connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in hooks]  # type: ignore[misc]
         self.delivered += done
         return bool(done) or was_open or retried
+
+    def _fits(self, log: ChangeLog) -> bool:
+        """Tell whether the consumer's records are split as we think; if not, somebody with other settings took over."""
+        layout = log.layout()
+        if layout in (None, log.shards):
+            return True
+        if self._has_own_layout:
+            logger.warning(
+                "Another worker of consumer %r has taken over with SHARDS = %s; this one has %s and delivers nothing "
+                "until it is restarted with the same number.",
+                log.consumer,
+                layout,
+                log.shards,
+            )
+            self._has_own_layout = False
+        return False
+
+    def _take_layout(self) -> None:
+        """At start, once: if the records are split over another number of shards, finish those and split anew."""
+        if self._took_layout:
+            return
+        self._prepare_connection()
+        while not self.stopping and not reshard(self.logs, self._deliver_old):
+            pass
+        self._has_own_layout = self._took_layout = True
+
+    def _deliver_old(self, log: ChangeLog) -> None:
+        conf = replace(self.conf, SHARDS=log.shards)
+        self._deliver_claimed(log, Deliveries(self.using, conf, log.shard))
 
     def _prepare_connection(self) -> None:
         connection = connections[self.using]
@@ -152,13 +188,13 @@ class Worker:
             clamp_dates(connection.connection)
             self._prepared = connection.connection
 
-    def _deliver(self, log: ChangeLog, changes: list[Change]) -> int:
+    def _deliver(self, log: ChangeLog, deliveries: Deliveries, changes: list[Change]) -> int:
         """Hand changes to receivers until the time is up or a stop was asked for; return how many were done."""
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         for label in {change.table_name for change in changes} - self._builders.keys() - self._unknown:
             self._unknown.add(label)
             logger.warning("No connected model for table %s: its changes are passed over.", label)
-        page = Page(log, self.deliveries[log.shard], changes, self._builders, Listeners(self._extras))
+        page = Page(log, deliveries, changes, self._builders, Listeners(self._extras))
         done = 0
         for change in changes:
             if done and (self.stopping or time.monotonic() > deadline):
@@ -168,10 +204,10 @@ class Worker:
         page.deliver_bulk()
         return done
 
-    def _retry(self, log: ChangeLog) -> bool:
+    def _retry(self, log: ChangeLog, deliveries: Deliveries) -> bool:
         """Try the deliveries again whose time has come; tell whether there were any."""
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
-        deliveries, listeners, any_due = self.deliveries[log.shard], Listeners(self._extras), False
+        listeners, any_due = Listeners(self._extras), False
         while not self.stopping and time.monotonic() < deadline and (due := deliveries.due(1)):
             any_due = True
             error = redeliver(due[0], log, self._builders, listeners)

@@ -45,6 +45,7 @@ class Run:
     def __init__(self, options: argparse.Namespace, directory: str) -> None:
         self.options, self.chance = options, random.Random(options.seed)
         self.faults: Counter[str] = Counter()
+        self.shards = 2
         print("chaos: starting an embedded PostgreSQL", flush=True)
         self.server = embedded.start(directory)
         self.url = self.server.url
@@ -80,7 +81,8 @@ class Run:
         self.query(_TABLES)
 
     def start_worker(self) -> subprocess.Popen[bytes]:
-        """Start one more hc_listen."""
+        """Start one more hc_listen, with the number of shards of now."""
+        self.environment["CHAOS_SHARDS"] = str(self.shards)
         command = [sys.executable, str(ROOT / "example" / "manage.py"), "hc_listen", "-v", "0"]
         output = sys.stderr if self.options.verbose else subprocess.DEVNULL
         return subprocess.Popen(command, env=self.environment, stderr=output, stdout=output)
@@ -108,7 +110,7 @@ class Run:
     def break_things(self) -> None:
         """Break one thing after another until the time is up, saying so."""
         end = time.monotonic() + self.options.seconds
-        kinds = [self.kill_worker, self.terminate_backend, self.kill_worker, self.crash_server]
+        kinds = [self.kill_worker, self.terminate_backend, self.crash_server, self.change_shards]
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, self.chance.uniform(0.3, self.options.pause)))
             kind = self.chance.choice(kinds)
@@ -136,6 +138,14 @@ class Run:
             "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1) victim"
         )
+
+    def change_shards(self) -> None:
+        """Roll out another number of shards: one worker after the other gets it."""
+        self.shards = self.chance.choice([n for n in (1, 2, 3, 5) if n != self.shards])
+        for index, worker in enumerate(self.workers):
+            worker.send_signal(self.chance.choice([signal.SIGTERM, signal.SIGKILL]))
+            worker.wait()
+            self.workers[index] = self.start_worker()
 
     def crash_server(self) -> None:
         """Stop the server in immediate mode, and start it again."""
