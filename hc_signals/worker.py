@@ -23,6 +23,7 @@ from hc_signals.listeners import Extras, Listeners
 from hc_signals.page import Page
 from hc_signals.redelivery import redeliver
 from hc_signals.resharding import reshard
+from hc_signals.restoring import is_restored, rebase
 from hc_signals.tables import connected_models, table_label
 
 logger = logging.getLogger("hc_signals")
@@ -134,7 +135,8 @@ class Worker:
         retried = self._retry(log, deliveries)
         changes = log.page(position, self.conf.BATCH_SIZE)
         if missed:
-            self._tell_lost()
+            logger.error("A change could not be written to the log; gap_detected is sent for every connected model.")
+            self._tell_gap("capture_failed")
         done = self._deliver(log, deliveries, changes)
         if done < len(changes):
             position = replace(position, last_id=changes[done - 1].id) if done else position
@@ -187,6 +189,20 @@ class Worker:
         if connection.connection is not self._prepared:  # the first one, or a new one after a loss
             clamp_dates(connection.connection)
             self._prepared = connection.connection
+            self._rebase_if_restored()
+
+    def _rebase_if_restored(self) -> None:
+        if not is_restored(self.using):
+            return
+        undelivered, consumers = rebase(self.using)
+        logger.warning(
+            "This database was restored from another server: log and positions now fit this one. %s change(s) were "
+            "undelivered and come now%s; gap_detected is sent for every model.",
+            undelivered,
+            ", to each of the consumers, perhaps once more" if consumers > 1 else "",
+        )
+        with transaction.atomic(using=self.using):
+            self._tell_gap("restored")
 
     def _deliver(self, log: ChangeLog, deliveries: Deliveries, changes: list[Change]) -> int:
         """Hand changes to receivers until the time is up or a stop was asked for; return how many were done."""
@@ -217,9 +233,8 @@ class Worker:
                 deliveries.failed(due[0], error)
         return any_due
 
-    def _tell_lost(self) -> None:
-        """Send a gap for every model: a statement could not be captured, and which table it was is not known."""
-        logger.error("A change could not be written to the log; gap_detected is sent for every connected model.")
+    def _tell_gap(self, cause: str) -> None:
+        """Send a gap for every model: which tables are concerned is not known."""
         for model in (builder.model for builder in self._builders.values()):
             event = ChangeEvent(
                 change_type="GAP_OVERFLOW",
@@ -232,7 +247,7 @@ class Worker:
                 captured_at=timezone.now(),
                 replay_id="",
                 event_id="",
-                cause="capture_failed",
+                cause=cause,
             )
             receivers = receivers_of(signals.gap_detected, model)
             for failure in send(signals.gap_detected, receivers, self.using, sender=model, instance=None, event=event):

@@ -66,6 +66,8 @@ CREATE TABLE public.hc_signals_position (
     next_floor_xid xid8,
     last_id bigint,                 -- inside the open window, done up to here
     lost bigint NOT NULL,           -- hc_signals_lost_seq as far as it has been told as a gap
+    -- Of the server: transaction ids mean nothing on another one, where a dump of this table may be restored.
+    system_identifier bigint NOT NULL DEFAULT (pg_control_system()).system_identifier,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX hc_signals_position_newest_idx ON public.hc_signals_position (consumer, shard, id DESC);
