@@ -299,7 +299,8 @@ def test_an_action_on_all_takes_no_more_rows_than_the_page_says(site: Client, mo
     monkeypatch.setattr(hc_signals.admin, "COUNTED_ROWS", 150)
     as_heroku_connect(
         "INSERT INTO salesforce._trigger_log_archive (id, action, state, table_name, record_id) "
-        "SELECT n, 'UPDATE', CASE WHEN n <= 50 THEN 'NEW' ELSE 'FAILED' END, 'contact', n FROM generate_series(1, 300) n"
+        "SELECT n, 'UPDATE', CASE WHEN n <= 50 THEN 'NEW' ELSE 'FAILED' END, 'contact', n "
+        "FROM generate_series(1, 300) n"
     )
     data = {"action": "ignore", "_selected_action": [1], "select_across": "1"}
     answer = site.post(changelist(TriggerLogArchive), data, follow=True)
