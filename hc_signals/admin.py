@@ -18,7 +18,7 @@ from hc_signals.tables import connected_models, table_parts
 from hc_signals.triggerlog import TriggerLogState, WriteAlgorithm
 
 COUNTED_ROWS = 10_000
-"""Rows that the admin counts, and pages through, at most; filters lead to older ones."""
+"""Rows that the admin counts, pages through and acts on at once, at most; filters lead to the others."""
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
@@ -126,7 +126,8 @@ class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
         alias = router.db_for_write(self.model)
         errors: list[str] = []
         with transaction.atomic(using=alias):
-            failed = list(queryset.using(alias).failed().order_by("pk").select_for_update())
+            # "Select all" names the bounded count: no more rows than that.
+            failed = list(queryset.using(alias).failed().order_by("pk").select_for_update()[:COUNTED_ROWS])
             for log in failed:
                 try:
                     with transaction.atomic(using=alias):

@@ -228,6 +228,29 @@ def test_a_column_named_as_the_alias(heroku: HerokuConnect) -> None:
     assert log.values_as_dict["t"] is None
 
 
+HSTORE_MOVES = {
+    True: ["ALTER EXTENSION hstore SET SCHEMA heroku_ext"],
+    False: [
+        "ALTER FUNCTION public.hstore(anyelement) SET SCHEMA heroku_ext",
+        "ALTER FUNCTION public.hstore_to_jsonb(public.hstore) SET SCHEMA heroku_ext",
+        "ALTER DOMAIN public.hstore SET SCHEMA heroku_ext",
+    ],
+}
+
+
+def test_hstore_in_a_schema_of_its_own(heroku: HerokuConnect) -> None:
+    """With the real extension, where the server has it, or the stand-in."""
+    heroku.insert(Contact, last_name="Ada")
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'hstore')")
+        for move in ["CREATE SCHEMA heroku_ext", *HSTORE_MOVES[cursor.fetchone()[0]]]:
+            cursor.execute(move)
+        cursor.execute("SET LOCAL search_path = public, heroku_ext")
+        (log,) = TriggerLog.capture_insert_from_model("contact", Contact.objects.get().pk)
+        assert log.values_as_dict["lastname"] == "Ada"
+        transaction.set_rollback(True)
+
+
 def test_nothing_is_captured_when_the_transaction_is_rolled_back(heroku: HerokuConnect) -> None:
     heroku.create(Contact)
     with pytest.raises(ZeroDivisionError), transaction.atomic():
