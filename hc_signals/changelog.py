@@ -5,7 +5,8 @@ visible in ``target`` and not in ``seen``, paged by id. Ids alone would lose row
 xmin watermark would invert the order of a record's changes and stall behind strangers.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,9 +34,16 @@ class Position:
     last_id: int | None = None
     lost: int = 0
     """Statements that could not be captured, as far as told."""
+    gap: Mapping[str, Any] | None = None
+    """A gap of every table that is still to be told: its ``cause``, ``since`` and ``until``."""
 
 
-_POSITION_COLUMNS = "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost"
+_POSITION_COLUMNS = "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost, gap"
+CHANGE_COLUMNS = (
+    "xid::text, captured_at, table_name, operation, origin, record_key, record_id, changed, note, "
+    "(SELECT epoch FROM public.hc_signals_control)"
+)
+"""Of the log and of kept deliveries: what a :class:`Change` is made of, after its id."""
 
 # age() counts from the transaction id that will be given out next: read without taking one.
 _TARGET = """
@@ -60,14 +68,14 @@ SELECT min(id) FROM (
 ) late
 """
 
-_PAGE = """
-SELECT id, xid::text, captured_at, table_name, operation, origin, record_key, record_id, changed
+_PAGE = f"""
+SELECT id, {CHANGE_COLUMNS}
 FROM public.hc_signals_change
 WHERE id > %(after)s AND id <= %(ceiling)s
   AND (xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
        OR xid = ANY (ARRAY(SELECT pg_snapshot_xip(%(seen)s::pg_snapshot))))
   AND pg_visible_in_snapshot(xid, %(target)s::pg_snapshot)
-  {shard}
+  {{shard}}
 ORDER BY id LIMIT %(limit)s
 """
 SHARD = (
@@ -126,8 +134,8 @@ class ChangeLog:
         """Return the newest position, the very beginning for a consumer that has none."""
         row = self._row(
             "SELECT seen::text, floor_id, floor_xid::text, target::text, ceiling_id, next_floor_id, "
-            "next_floor_xid::text, last_id, lost FROM public.hc_signals_position WHERE consumer = %s AND shard = %s "
-            "ORDER BY id DESC LIMIT 1",
+            "next_floor_xid::text, last_id, lost, gap FROM public.hc_signals_position "
+            "WHERE consumer = %s AND shard = %s ORDER BY id DESC LIMIT 1",
             [self.consumer, self.shard],
         )
         return Position(*row) if row else Position()
@@ -173,13 +181,14 @@ class ChangeLog:
             floor_id=max(0, position.next_floor_id),
             floor_xid=position.next_floor_xid,
             lost=position.lost,
+            gap=position.gap,
         )
 
     def append(self, position: Position) -> None:
         """Append the position; older ones are pruned now and then, far from the end that is read."""
         row = self._row(
             f"INSERT INTO public.hc_signals_position (consumer, shard, shards, {_POSITION_COLUMNS}) "
-            "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::xid8, %s::pg_snapshot, %s, %s, %s::xid8, %s, %s) "
+            "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::xid8, %s::pg_snapshot, %s, %s, %s::xid8, %s, %s, %s) "
             "RETURNING id",
             [
                 self.consumer,
@@ -194,6 +203,7 @@ class ChangeLog:
                 position.next_floor_xid,
                 position.last_id,
                 position.lost,
+                None if position.gap is None else json.dumps(position.gap),
             ],
         )
         if row[0] % 1000 == 0:

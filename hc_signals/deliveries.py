@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import connections
 
-from hc_signals.changelog import SHARD
+from hc_signals.changelog import CHANGE_COLUMNS, SHARD
 from hc_signals.conf import Conf
 from hc_signals.events import Change
 
@@ -42,17 +42,16 @@ class Delivery:
 
 _KEEP = """
 INSERT INTO public.hc_signals_delivery (consumer, receiver, signal, sender, state, attempt, next_attempt_at, error,
-    change_id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new)
+    change_id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, note)
 SELECT %(consumer)s, %(receiver)s, %(signal)s, %(sender)s, %(state)s, %(attempt)s,
     clock_timestamp() + make_interval(secs => %(delay)s), %(error)s,
-    id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new
+    id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, note
 FROM public.hc_signals_change WHERE id = %(change_id)s
 """
-_DUE = """
-SELECT id, receiver, signal, sender, attempt, change_id, xid::text, captured_at, table_name, operation, origin,
-    record_key, record_id, changed
+_DUE = f"""
+SELECT id, receiver, signal, sender, attempt, change_id, {CHANGE_COLUMNS}
 FROM public.hc_signals_delivery c
-WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp() {shard}
+WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp() {{shard}}
 ORDER BY next_attempt_at, id LIMIT %(limit)s FOR UPDATE
 """
 _RELEASE = """

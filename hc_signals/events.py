@@ -11,7 +11,8 @@ class ChangeEvent:
     """One change of one record. Immutable."""
 
     change_type: str
-    """CREATE, UPDATE, DELETE, or GAP_OVERFLOW (changes may have been missed: read the table again)."""
+    """CREATE, UPDATE, DELETE; SNAPSHOT (the record as it is, by hc_backfill); GAP_CREATE, GAP_UPDATE (read again
+    after a gap: what changed is not known); GAP_OVERFLOW (changes may have been missed: read the table again)."""
     change_origin: str
     """``heroku_connect`` for Salesforce's changes, ``app`` for the app's own."""
     entity_name: str
@@ -31,13 +32,17 @@ class ChangeEvent:
     captured_at: datetime
     """When the trigger saw the change."""
     replay_id: str
-    """Position of the change in the log: opaque, ordered."""
+    """Position of the change in the log: opaque, ordered as text; refused in another database or a restored one."""
     event_id: str
-    """Key for idempotent effects outside the database."""
+    """Key for idempotent effects outside the database; the same for every attempt, also after a restore."""
     attempt: int = 1
     """1 on the first delivery."""
     cause: str = ""
     """For gaps: what happened."""
+    since: datetime | None = None
+    """For gaps: the first moment from which changes may have been missed; None where nobody knows."""
+    until: datetime | None = None
+    """For gaps: from here on changes are captured again."""
     instance: Any = None
     """The record as the ORM would have loaded it right after the change; before it, for DELETE."""
 
@@ -55,8 +60,27 @@ class Change:
     record_key: str | None
     record_id: str | None
     changed: list[str] | None
+    note: Mapping[str, Any] | None
+    """More than a change of one record says: see migrations_sql/0001_change_log.sql."""
+    epoch: str
+    """Of the database as it is now, see ``replay_id``."""
 
     @property
     def record(self) -> str | None:
         """What changes are kept in order by: the sfid, the row's key as long as there is none."""
         return self.record_id or self.record_key
+
+    @property
+    def replay_id(self) -> str:
+        """Where the change stands in the log; ids of one database sort as text."""
+        return f"{self.epoch}-{self.id:015d}"
+
+    @property
+    def event_id(self) -> str:
+        """The change's own name; the transaction's id would not do, it changes in a restored database."""
+        return f"{self.id}-{int(self.captured_at.timestamp() * 1_000_000)}"
+
+    def noted_time(self, name: str) -> datetime | None:
+        """Return a time of the note, in ISO format there; None if it has none."""
+        text = (self.note or {}).get(name)
+        return datetime.fromisoformat(text) if text else None

@@ -33,6 +33,9 @@ OF_CHANGE_TYPE = {
     "CREATE": ("record_created", "record_changed", "records_changed", "post_save"),
     "UPDATE": ("record_updated", "record_changed", "records_changed", "post_save"),
     "DELETE": ("record_deleted", "record_changed", "records_changed", "post_delete"),
+    "SNAPSHOT": ("record_changed", "records_changed"),
+    "GAP_CREATE": ("record_created", "record_changed", "records_changed", "post_save"),
+    "GAP_UPDATE": ("record_updated", "record_changed", "records_changed", "post_save"),
 }
 """The signals of a change, in the order in which they are sent."""
 
@@ -86,8 +89,8 @@ def arguments(signal: str, event: ChangeEvent) -> dict[str, Any]:
     if signal == "records_changed":
         return {"events": [event]}
     if signal == "post_save":
-        created = event.change_type == "CREATE"
-        update_fields = None if created else frozenset(event.changed_fields)
+        created = event.change_type in ("CREATE", "GAP_CREATE")
+        update_fields = frozenset(event.changed_fields) or None  # None: any field may have changed
         return {"instance": event.instance, "created": created, "raw": False, "update_fields": update_fields}
     if signal == "post_delete":
         return {"instance": event.instance, "origin": event.instance}

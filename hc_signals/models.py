@@ -51,6 +51,7 @@ class Change(models.Model):
     changed = ArrayField(models.TextField(), null=True)
     old = ImageField(null=True)
     new = ImageField(null=True)
+    note = ImageField(null=True)
     depth = models.SmallIntegerField()
     bucket = models.SmallIntegerField()
 
@@ -104,6 +105,7 @@ class Delivery(models.Model):
     changed = ArrayField(models.TextField(), null=True)
     old = ImageField(null=True)
     new = ImageField(null=True)
+    note = ImageField(null=True)
 
     class Meta:
         managed = False

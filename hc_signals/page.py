@@ -14,7 +14,15 @@ from hc_signals.instances import InstanceBuilder, child_instances, children_of, 
 from hc_signals.listeners import OF_CHANGE_TYPE, SIGNALS, Listeners, Model, arguments
 from hc_signals.tables import NOISE_COLUMNS
 
-CHANGE_TYPES = {"INSERT": "CREATE", "UPDATE": "UPDATE", "DELETE": "DELETE"}
+CHANGE_TYPES = {
+    "INSERT": "CREATE",
+    "UPDATE": "UPDATE",
+    "DELETE": "DELETE",
+    "SNAPSHOT": "SNAPSHOT",
+    "GAP_CREATE": "GAP_CREATE",
+    "GAP_UPDATE": "GAP_UPDATE",
+}
+"""By the operation in the log, of those that concern one record; any other concerns its whole table."""
 
 
 class Page:
@@ -98,7 +106,7 @@ class Page:
         if builder is None:
             return
         if change.operation not in CHANGE_TYPES:
-            event = event_of(change, builder.model, "GAP_OVERFLOW", cause=change.operation.lower())
+            event = gap_of(change, builder.model)
             self._tell("gap_detected", builder.model, change, event, only=False)
         elif change.id in self._unreadable:
             self._keep_for_everyone(change, builder.model, self._unreadable[change.id])
@@ -215,7 +223,14 @@ def event_of(change: Change, model: Model, change_type: str, **more: Any) -> Cha
         transaction_key=change.xid,
         sequence_number=change.id,
         captured_at=change.captured_at,
-        replay_id=str(change.id),
-        event_id=f"{change.xid}-{change.id}",
+        replay_id=change.replay_id,
+        event_id=change.event_id,
         **more,
     )
+
+
+def gap_of(change: Change, model: Model) -> ChangeEvent:
+    """Return the event of a gap: of a GAP with its note, or of a TRUNCATE, which is one."""
+    cause = str((change.note or {}).get("cause", change.operation.lower()))
+    times = {"since": change.noted_time("since"), "until": change.noted_time("until")}
+    return event_of(change, model, "GAP_OVERFLOW", cause=cause, **times)

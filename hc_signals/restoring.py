@@ -1,7 +1,7 @@
-"""A database that was dumped and restored into another server: its transaction ids start again, the log's do not.
+"""A database that was restored into another server, or copied: its transaction ids start again, the log's do not.
 
-Stored snapshots would call new changes done and old ones never begun. So the server's identifier stands beside every
-position; where it differs, what was undelivered is found by comparing old with old, stamped with a transaction id of
+Stored snapshots would call new changes done and old ones never begun. So the identity of server and database stands in
+``hc_signals_control``; where it differs, what was undelivered is found by comparing old with old, stamped with a transaction id of
 this server, and positions start from a snapshot of this server.
 """
 
@@ -11,9 +11,15 @@ from hc_signals.changelog import LOCK_CLASS, SHARD
 
 _IS_RESTORED = """
 SELECT EXISTS (
-    SELECT 1 FROM (SELECT * FROM public.hc_signals_position ORDER BY id DESC LIMIT 1) newest
-    WHERE system_identifier <> (pg_control_system()).system_identifier
+    SELECT 1 FROM public.hc_signals_control c JOIN pg_database d ON d.datname = current_database()
+    WHERE c.system_identifier <> (pg_control_system()).system_identifier OR c.database_oid <> d.oid
 )
+"""
+_TAKE_OVER = """
+UPDATE public.hc_signals_control c
+SET epoch = left(md5(gen_random_uuid()::text), 8), system_identifier = (pg_control_system()).system_identifier,
+    database_oid = d.oid
+FROM pg_database d WHERE d.datname = current_database()
 """
 _POSITIONS = """
 CREATE TEMPORARY TABLE hc_signals_restored ON COMMIT DROP AS
@@ -31,13 +37,15 @@ UPDATE public.hc_signals_change c SET xid = CASE WHEN EXISTS (
 ) THEN pg_current_xact_id() ELSE '3'::xid8 END
 """
 _NEW_POSITIONS = """
-INSERT INTO public.hc_signals_position (consumer, shard, shards, seen, floor_id, floor_xid, lost)
-SELECT consumer, shard, shards, %s::pg_snapshot, 0, '1', lost FROM pg_temp.hc_signals_restored
+INSERT INTO public.hc_signals_position (consumer, shard, shards, seen, floor_id, floor_xid, lost, gap)
+SELECT consumer, shard, shards, %s::pg_snapshot, 0, '1', lost,
+    CASE WHEN shard = 0 THEN json_build_object('cause', 'restored', 'since', created_at) END
+FROM pg_temp.hc_signals_restored
 """
 
 
 def is_restored(using: str) -> bool:
-    """Tell whether the positions were written on another server than this one."""
+    """Tell whether the log was made on another server, or in another database of this one."""
     with connections[using].cursor() as cursor:
         cursor.execute(_IS_RESTORED)
         return bool(cursor.fetchone()[0])
@@ -66,6 +74,7 @@ def rebase(using: str) -> tuple[int, int]:
         undelivered = cursor.fetchone()[0]
         cursor.execute("DELETE FROM public.hc_signals_position")
         cursor.execute(_NEW_POSITIONS, [seen])
+        cursor.execute(_TAKE_OVER)
         cursor.execute("SELECT count(DISTINCT consumer) FROM pg_temp.hc_signals_restored")
         return undelivered, cursor.fetchone()[0]
 

@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connections, transaction
@@ -136,7 +137,10 @@ class Worker:
         changes = log.page(position, self.conf.BATCH_SIZE)
         if missed:
             logger.error("A change could not be written to the log; gap_detected is sent for every connected model.")
-            self._tell_gap("capture_failed")
+            self._tell_gap({"cause": "capture_failed"})
+        if position.gap is not None:
+            self._tell_gap(position.gap)
+            missed, position = True, replace(position, gap=None)
         done = self._deliver(log, deliveries, changes)
         if done < len(changes):
             position = replace(position, last_id=changes[done - 1].id) if done else position
@@ -201,8 +205,6 @@ class Worker:
             undelivered,
             ", to each of the consumers, perhaps once more" if consumers > 1 else "",
         )
-        with transaction.atomic(using=self.using):
-            self._tell_gap("restored")
 
     def _deliver(self, log: ChangeLog, deliveries: Deliveries, changes: list[Change]) -> int:
         """Hand changes to receivers until the time is up or a stop was asked for; return how many were done."""
@@ -233,8 +235,9 @@ class Worker:
                 deliveries.failed(due[0], error)
         return any_due
 
-    def _tell_gap(self, cause: str) -> None:
+    def _tell_gap(self, gap: Mapping[str, Any]) -> None:
         """Send a gap for every model: which tables are concerned is not known."""
+        since, until = (datetime.fromisoformat(gap[key]) if gap.get(key) else None for key in ("since", "until"))
         for model in (builder.model for builder in self._builders.values()):
             event = ChangeEvent(
                 change_type="GAP_OVERFLOW",
@@ -247,7 +250,9 @@ class Worker:
                 captured_at=timezone.now(),
                 replay_id="",
                 event_id="",
-                cause=cause,
+                cause=gap["cause"],
+                since=since,
+                until=until,
             )
             receivers = receivers_of(signals.gap_detected, model)
             for failure in send(signals.gap_detected, receivers, self.using, sender=model, instance=None, event=event):

@@ -3,5 +3,6 @@ DROP FUNCTION IF EXISTS public.hc_signals_settle(text);
 DROP FUNCTION IF EXISTS public.hc_signals_ring();
 DROP TABLE IF EXISTS public.hc_signals_delivery;
 DROP TABLE IF EXISTS public.hc_signals_position;
+DROP TABLE IF EXISTS public.hc_signals_control;
 DROP TABLE IF EXISTS public.hc_signals_change;
 DROP SEQUENCE IF EXISTS public.hc_signals_lost_seq;

@@ -27,6 +27,9 @@ CREATE TABLE public.hc_signals_change (
     changed text[],
     old json,
     new json,
+    -- What a row says that is more than a change of one record: cause and times of a gap, counts of a reload, for whom
+    -- a snapshot is.
+    note json,
     -- 1 for Heroku Connect's own statement, more for one that a customer's trigger ran inside it.
     depth smallint NOT NULL DEFAULT pg_trigger_depth(),
     -- The ring: eight buckets of twelve hours. A slot comes round again after 96 hours; if its bucket could not be
@@ -50,6 +53,19 @@ CREATE INDEX hc_signals_change_xid_idx ON public.hc_signals_change (xid, id);
 -- Empty as a rule: see hc_signals_settle().
 CREATE INDEX hc_signals_change_nested_idx ON public.hc_signals_change (xid, record_key, id) WHERE depth > 1;
 
+-- One row. The epoch is part of every replay id: it changes when the database is restored or copied, so that an id of
+-- before is recognised. Restored it is where server or database are others than those written here: transaction ids
+-- mean nothing there.
+CREATE TABLE public.hc_signals_control (
+    id boolean PRIMARY KEY DEFAULT true CHECK (id),
+    epoch text NOT NULL,
+    system_identifier bigint NOT NULL,
+    database_oid oid NOT NULL
+);
+INSERT INTO public.hc_signals_control (epoch, system_identifier, database_oid)
+SELECT left(md5(gen_random_uuid()::text), 8), (pg_control_system()).system_identifier, oid
+FROM pg_database WHERE datname = current_database();
+
 -- Where each consumer has come to, per shard. Appended once per batch and read by the index, newest first: a single
 -- row updated for ever gets slower while anyone holds an old snapshot.
 CREATE TABLE public.hc_signals_position (
@@ -66,8 +82,7 @@ CREATE TABLE public.hc_signals_position (
     next_floor_xid xid8,
     last_id bigint,                 -- inside the open window, done up to here
     lost bigint NOT NULL,           -- hc_signals_lost_seq as far as it has been told as a gap
-    -- Of the server: transaction ids mean nothing on another one, where a dump of this table may be restored.
-    system_identifier bigint NOT NULL DEFAULT (pg_control_system()).system_identifier,
+    gap json,                       -- a gap of every table that the next delivery has to tell: its cause and times
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX hc_signals_position_newest_idx ON public.hc_signals_position (consumer, shard, id DESC);
@@ -95,7 +110,8 @@ CREATE TABLE public.hc_signals_delivery (
     record_id text,
     changed text[],
     old json,
-    new json
+    new json,
+    note json
 );
 CREATE INDEX hc_signals_delivery_record_idx ON public.hc_signals_delivery
     (consumer, table_name, coalesce(record_id, record_key)) WHERE state IN ('retry', 'parked');
@@ -143,8 +159,8 @@ BEGIN
         RETURNING c.*
     )
     INSERT INTO public.hc_signals_change
-        (table_name, operation, origin, record_key, record_id, changed, old, new, depth, captured_at)
-    SELECT m.table_name, m.operation, m.origin, m.record_key, m.record_id, m.changed, m.old, m.new, own_depth,
+        (table_name, operation, origin, record_key, record_id, changed, old, new, note, depth, captured_at)
+    SELECT m.table_name, m.operation, m.origin, m.record_key, m.record_id, m.changed, m.old, m.new, m.note, own_depth,
            m.captured_at
     FROM moved m ORDER BY m.id;
 END

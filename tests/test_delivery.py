@@ -64,7 +64,7 @@ def test_instance_equals_what_the_orm_loads(connect: Any) -> None:
 
 def test_a_raising_receiver_harms_nobody_else_and_is_kept(connect: Any) -> None:
     def bad(instance: Any, **kwargs: Any) -> None:
-        Seen.objects.create(event_id="half done", replay_id=0, entity_name="", change_type="")
+        Seen.objects.create(event_id="half done", sequence_number=0, entity_name="", change_type="")
         transaction.on_commit(lambda: pytest.fail("a failed receiver's hook ran"))
         raise ValueError("no")
 
@@ -141,7 +141,7 @@ def test_a_transaction_that_commits_late_is_not_lost() -> None:
         late.commit()
         assert deliver() == 1
         assert deliver() == 0
-        ids = list(Seen.objects.order_by("id").values_list("replay_id", flat=True))
+        ids = list(Seen.objects.order_by("id").values_list("sequence_number", flat=True))
         assert ids == sorted(ids, reverse=True)
     finally:
         late.close()

@@ -28,6 +28,7 @@ class Migration(migrations.Migration):
                 ),
                 ("old", hc_signals.models.ImageField(null=True)),
                 ("new", hc_signals.models.ImageField(null=True)),
+                ("note", hc_signals.models.ImageField(null=True)),
                 ("depth", models.SmallIntegerField()),
                 ("bucket", models.SmallIntegerField()),
             ],
@@ -66,6 +67,7 @@ class Migration(migrations.Migration):
                 ),
                 ("old", hc_signals.models.ImageField(null=True)),
                 ("new", hc_signals.models.ImageField(null=True)),
+                ("note", hc_signals.models.ImageField(null=True)),
             ],
             options={
                 "verbose_name_plural": "deliveries",

@@ -9,7 +9,7 @@ from hc_signals.changelog import ChangeLog, Position
 def id_cursor() -> None:
     """Read ``id > last``: loses what commits late."""
     changelog._PAGE = (  # type: ignore[misc]
-        "SELECT id, xid::text, captured_at, table_name, operation, origin, record_key, record_id, changed "
+        f"SELECT id, {changelog.CHANGE_COLUMNS} "
         "FROM public.hc_signals_change WHERE id > %(after)s {shard} ORDER BY id LIMIT %(limit)s"
     )
     read = ChangeLog.page

@@ -62,7 +62,7 @@ class Seen(models.Model):
     """What the example's receiver writes: an effect that commits together with the worker's position."""
 
     event_id = models.TextField(unique=True)
-    replay_id = models.BigIntegerField()
+    sequence_number = models.BigIntegerField()
     entity_name = models.TextField()
     change_type = models.TextField()
     record_key = models.TextField(null=True)

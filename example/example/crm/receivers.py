@@ -16,7 +16,7 @@ def keep_ledger(sender: type, event: ChangeEvent, using: str, **kwargs: Any) -> 
     """Write one row per change: the demo and the tests count it."""
     Seen.objects.using(using).create(
         event_id=event.event_id,
-        replay_id=int(event.replay_id),
+        sequence_number=event.sequence_number,
         entity_name=event.entity_name,
         change_type=event.change_type,
         record_key=event.record_key,

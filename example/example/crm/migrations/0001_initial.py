@@ -343,7 +343,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("event_id", models.TextField(unique=True)),
-                ("replay_id", models.BigIntegerField()),
+                ("sequence_number", models.BigIntegerField()),
                 ("entity_name", models.TextField()),
                 ("change_type", models.TextField()),
                 ("record_key", models.TextField(null=True)),
