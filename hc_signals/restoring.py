@@ -1,8 +1,8 @@
 """A database that was restored into another server, or copied: its transaction ids start again, the log's do not.
 
 Stored snapshots would call new changes done and old ones never begun. So the identity of server and database stands in
-``hc_signals_control``; where it differs, what was undelivered is found by comparing old with old, stamped with a transaction id of
-this server, and positions start from a snapshot of this server.
+``hc_signals_control``; where it differs, what was undelivered is found by comparing old with old, stamped with a
+transaction id of this server, and positions start from a snapshot of this server.
 """
 
 from django.db import connections, transaction
