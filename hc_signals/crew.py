@@ -32,7 +32,7 @@ class Crew:
         """Deliver until ``stopping`` is set.
 
         Raises:
-            BaseException: what a worker could not survive.
+            BaseException: what a worker could not survive; the others end after their current event.
         """
         with Doorbell(self.using, self.stopping.is_set) as bell:
             if not bell.heard:
@@ -41,9 +41,8 @@ class Crew:
                     "the way. Looking at the log every %s s; use a direct connection for hc_listen.",
                     bell.DEAF_PAUSE,
                 )
-            # Daemons, so that a second signal ends the process although a receiver hangs.
             others = [
-                threading.Thread(target=self._work, args=(bell, number), name=f"hc_listen-{number}", daemon=True)
+                threading.Thread(target=self._work, args=(bell, number), name=f"hc_listen-{number}")
                 for number in range(1, self.size)
             ]
             for thread in others:
@@ -61,9 +60,7 @@ class Crew:
             with self._guard:
                 self.delivered += worker.delivered
         except BaseException as error:  # also of a receiver that calls sys.exit()
-            self.stopping.set()
-            if number == 0:
-                raise  # a second signal ends the process now: nobody is waited for
             self._errors.append(error)
+            self.stopping.set()
         finally:
             connections[self.using].close()
