@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from hc_signals import signals
 from hc_signals.adapters import clamp_dates
-from hc_signals.changelog import ChangeLog, rotate
+from hc_signals.changelog import ChangeLog
 from hc_signals.conf import Conf, chosen
 from hc_signals.deliveries import Deliveries
 from hc_signals.dispatch import receivers_of, send
@@ -25,6 +25,7 @@ from hc_signals.page import Page
 from hc_signals.redelivery import redeliver
 from hc_signals.resharding import reshard
 from hc_signals.restoring import is_restored, rebase
+from hc_signals.rotation import rotate
 from hc_signals.tables import connected_models, table_label
 
 logger = logging.getLogger("hc_signals")
