@@ -6,7 +6,9 @@ xmin watermark would invert the order of a record's changes and stall behind str
 """
 
 import json
+import math
 import random
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +20,9 @@ from hc_signals.tables import quoted_table
 
 LOCK_CLASS = 1212372820
 """First half of the advisory keys by which shards are claimed."""
+IDLE_IDS = 1000
+IDLE_SECONDS = 60.0
+"""After so many ids, or after this time, a shard without changes stores its position all the same."""
 PRUNE_SHARE = 0.01
 """Of the appended positions: how many take those before them away."""
 
@@ -103,6 +108,7 @@ class ChangeLog:
         """Target of the last window that was opened through this object."""
         self.finished = 0
         """How many windows were both opened and finished through this object."""
+        self._stored_at = -math.inf
 
     def _row(self, sql: str, params: Any = None) -> Any:
         with connections[self.using].cursor() as cursor:
@@ -179,7 +185,8 @@ class ChangeLog:
             cursor.execute(_PAGE.format(shard=SHARD if self.shards > 1 else ""), params)
             return [Change(*row) for row in cursor.fetchall()]
 
-    def close_window(self, position: Position) -> Position:
+    @staticmethod
+    def close_window(position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
         assert position.target and position.next_floor_id is not None and position.next_floor_xid  # noqa: S101
         return Position(
@@ -190,11 +197,22 @@ class ChangeLog:
             gap=position.gap,
         )
 
+    def is_idle(self, window: Position) -> bool:
+        """Tell whether a window that was just opened is to be stored although it is empty.
+
+        Other shards have moved on. Left where it is, this one would hold up the rotation of the log, and each look
+        would pass over all that they have done.
+        """
+        assert window.next_floor_id is not None  # noqa: S101
+        ids = window.next_floor_id - window.floor_id
+        return ids >= IDLE_IDS or (ids > 0 and time.monotonic() - self._stored_at > IDLE_SECONDS)
+
     def append(self, position: Position) -> None:
         """Append the position; older ones are pruned now and then, far from the end that is read.
 
         By chance and not by number: ids are shared, so one of two consumers could miss every thousandth for ever.
         """
+        self._stored_at = time.monotonic()
         row = self._row(
             f"INSERT INTO public.hc_signals_position (consumer, shard, shards, {_POSITION_COLUMNS}) "
             "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::xid8, %s::pg_snapshot, %s, %s, %s::xid8, %s, %s, %s) "

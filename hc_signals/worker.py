@@ -21,11 +21,14 @@ from hc_signals.doorbell import Doorbell
 from hc_signals.events import Change, ChangeEvent
 from hc_signals.instances import InstanceBuilder
 from hc_signals.listeners import Extras, Listeners
+from hc_signals.log_limit import keep_below
 from hc_signals.page import Page
+from hc_signals.presence import announce
 from hc_signals.redelivery import redeliver
 from hc_signals.resharding import reshard
 from hc_signals.restoring import is_restored, rebase
 from hc_signals.rotation import rotate
+from hc_signals.starting import start
 from hc_signals.tables import connected_models, table_label
 
 logger = logging.getLogger("hc_signals")
@@ -43,6 +46,8 @@ class Worker:
     MAX_BACKOFF = 10.0
     ROTATE_EVERY = 600.0
     """Seconds between two looks for buckets that can be emptied."""
+    ROTATE_AGAIN = 60.0
+    """The same while the log is larger than MAX_LOG_MB."""
 
     def __init__(self, using: str, conf: Conf, models: Iterable[type[Model]] | None = None) -> None:
         models = connected_models() if models is None else list(models)
@@ -98,6 +103,8 @@ class Worker:
             self._rotate_at = time.monotonic() + self.ROTATE_EVERY
             for bucket in rotate(self.using, self.conf.RETENTION_HOURS):
                 logger.info("Bucket %s of the change log was emptied.", bucket)
+            if not keep_below(self.using, self.conf.MAX_LOG_MB):
+                self._rotate_at = time.monotonic() + self.ROTATE_AGAIN
 
     def _pause(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -127,11 +134,13 @@ class Worker:
 
     def _deliver_claimed(self, log: ChangeLog, deliveries: Deliveries) -> bool:
         position = log.position()
-        # An open window whose last page was full ends with an empty page: that must move the position too.
+        # An open window whose last page was full ends with an empty page: that must move the position too. So must an
+        # empty window now and then, in a shard that has nothing to do.
         was_open = position.target is not None
         if not was_open:
             position = log.open_window(position)
             log.opened = position.target
+        idle = not was_open and log.is_idle(position)
         lost = log.lost() if log.shard == 0 else position.lost
         missed, position = lost > position.lost, replace(position, lost=lost)
         retried = self._retry(log, deliveries)
@@ -150,7 +159,7 @@ class Worker:
         else:
             log.finished += position.target == log.opened
             position = log.close_window(position)
-        if changes or missed or was_open:
+        if changes or missed or was_open or idle:
             log.append(position)
         # One receiver's on_commit hook must not take the others' with it.
         connection = connections[self.using]
@@ -162,8 +171,11 @@ class Worker:
     def _fits(self, log: ChangeLog) -> bool:
         """Tell whether the consumer's records are split as we think; if not, somebody with other settings took over."""
         layout = log.layout()
-        if layout in (None, log.shards):
+        if layout == log.shards:
             return True
+        if layout is None:  # `hc_consumers remove --force`: start anew, and not with all that is retained
+            self._took_layout = False
+            return False
         if self._has_own_layout:
             logger.warning(
                 "Another worker of consumer %r has taken over with SHARDS = %s; this one has %s and delivers nothing "
@@ -180,6 +192,7 @@ class Worker:
         if self._took_layout:
             return
         self._prepare_connection()
+        start(self.logs, self.conf.START_AT)
         while not self.stopping and not reshard(self.logs, self._deliver_old):
             pass
         self._has_own_layout = self._took_layout = True
@@ -194,6 +207,7 @@ class Worker:
         if connection.connection is not self._prepared:  # the first one, or a new one after a loss
             clamp_dates(connection.connection)
             self._prepared = connection.connection
+            announce(self.using, self.conf.CONSUMER)
             self._rebase_if_restored()
 
     def _rebase_if_restored(self) -> None:
