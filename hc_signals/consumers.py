@@ -115,4 +115,7 @@ def remove(using: str, name: str, force: bool = False, with_deliveries: bool = F
     kept.delete()
     with connections[using].cursor() as cursor:
         cursor.execute("DELETE FROM public.hc_signals_position WHERE consumer = %s", [name])
+        cursor.execute(
+            "SELECT public.hc_signals_ring()"
+        )  # a worker that lives starts anew now, not with the next change
     return count

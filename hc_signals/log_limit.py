@@ -22,7 +22,7 @@ logger = logging.getLogger("hc_signals")
 
 IN_HAND = timedelta(minutes=10)
 """A consumer whose oldest undelivered change is younger is at work: its backlog is not what fills the disk."""
-CLAIM_SECONDS = 5
+CLAIM_SECONDS = 5.0
 """For so long each shard of a consumer is waited for; if it is busy even then, nothing is dropped this time."""
 PATIENCE = 2.0
 """For so many seconds a moment is sought in which nobody uses the bucket; nobody has to wait meanwhile."""

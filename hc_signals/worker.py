@@ -120,9 +120,9 @@ class Worker:
                 pass
 
     def deliver_round(self) -> bool:
-        """Deliver one page of every shard that is free; tell whether there may be more."""
+        """Deliver one page of every shard that is free; tell whether there may be more, or a start to be made anew."""
         found = [self.deliver_page(log) for log in self.logs if not self.stopping]
-        return any(found)
+        return any(found) or not self._took_layout
 
     def deliver_page(self, log: ChangeLog) -> bool:
         """Deliver one page; receivers' writes and the new position commit together. False when nothing was there."""
@@ -171,11 +171,11 @@ class Worker:
     def _fits(self, log: ChangeLog) -> bool:
         """Tell whether the consumer's records are split as we think; if not, somebody with other settings took over."""
         layout = log.layout()
-        if layout == log.shards:
-            return True
-        if layout is None:  # `hc_consumers remove --force`: start anew, and not with all that is retained
+        if layout is None and self._has_own_layout:  # `hc_consumers remove --force`: not all that is retained again
             self._took_layout = False
             return False
+        if layout in (None, log.shards):
+            return True
         if self._has_own_layout:
             logger.warning(
                 "Another worker of consumer %r has taken over with SHARDS = %s; this one has %s and delivers nothing "
