@@ -14,9 +14,10 @@ COUNT_LIMIT = 100_000
 
 _COUNT = """
 SELECT count(*), min(captured_at) FROM (
-    SELECT captured_at FROM public.hc_signals_change WHERE {which} {shard} {order} LIMIT %(limit)s
+    SELECT captured_at FROM {source} WHERE {which} {shard} ORDER BY id LIMIT %(limit)s
 ) undelivered
 """
+_LOG = "public.hc_signals_change"
 _REST_OF_WINDOW = """
     id > %(last_id)s AND id <= %(ceiling)s
     AND (xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
@@ -25,7 +26,11 @@ _REST_OF_WINDOW = """
 """
 # What is not in `seen`: of transactions born later, in order, by the index of the ids; and of those that were open.
 _BORN_LATER = "id > %(floor_id)s AND xid >= %(floor_xid)s::xid8"
-_OPEN_THEN = f"xid = ANY (ARRAY({OPEN_AT_SEEN}))"
+# One after the other: of a list the planner thinks that it names half of the log, and reads all of it.
+_OPEN_THEN = f"""({OPEN_AT_SEEN}) open (x), LATERAL (
+    SELECT * FROM public.hc_signals_change WHERE xid = open.x {{shard}} ORDER BY id LIMIT %(limit)s
+) of_one
+"""
 
 
 @dataclass(frozen=True)
@@ -45,33 +50,32 @@ def backlog(logs: Iterable[ChangeLog]) -> Backlog:
     """Return what is committed and not delivered in these shards of one consumer."""
     count, since = 0, None
     for log in logs:
-        for which, params in _parts(log.position()):
+        for source, which, params in _parts(log.position()):
             if count <= COUNT_LIMIT:
-                found, oldest = _count(log, which, {**params, "limit": COUNT_LIMIT + 1 - count})
+                found, oldest = _count(log, source, which, {**params, "limit": COUNT_LIMIT + 1 - count})
                 count += found
                 since = min(filter(None, (since, oldest)), default=None)
     return Backlog(count, since)
 
 
-def _parts(position: Position) -> list[tuple[str, dict[str, Any]]]:
+def _parts(position: Position) -> list[tuple[str, str, dict[str, Any]]]:
     parts = []
     seen, floor_id, floor_xid = position.seen, position.floor_id, position.floor_xid
     if position.target is not None:
         window = {"seen": seen, "target": position.target, "last_id": position.last_id, "ceiling": position.ceiling_id}
-        parts.append((_REST_OF_WINDOW, window))
+        parts.append((_LOG, _REST_OF_WINDOW, window))
         closed = ChangeLog.close_window(position)
         seen, floor_id, floor_xid = closed.seen, closed.floor_id, closed.floor_xid
-    parts.append((_OPEN_THEN, {"seen": seen, "floor_xid": floor_xid}))
-    parts.append((_BORN_LATER, {"floor_id": floor_id, "floor_xid": floor_xid}))
+    parts.append((_OPEN_THEN, "true", {"seen": seen, "floor_xid": floor_xid}))
+    parts.append((_LOG, _BORN_LATER, {"floor_id": floor_id, "floor_xid": floor_xid}))
     return parts
 
 
-def _count(log: ChangeLog, which: str, params: dict[str, Any]) -> tuple[int, datetime | None]:
+def _count(log: ChangeLog, source: str, which: str, params: dict[str, Any]) -> tuple[int, datetime | None]:
     shard = SHARD if log.shards > 1 else ""
-    order = "" if which is _OPEN_THEN else "ORDER BY id"
     with connections[log.using].cursor() as cursor:
         cursor.execute(
-            _COUNT.format(which=which, shard=shard, order=order),
+            _COUNT.format(source=source.format(shard=shard), which=which, shard=shard),
             {**params, "shard": log.shard, "shards": log.shards},
         )
         count, oldest = cursor.fetchone()

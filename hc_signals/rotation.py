@@ -12,12 +12,14 @@ _OLD_ENOUGH = """
 SELECT captured_at < clock_timestamp() - make_interval(secs => %s) FROM public.hc_signals_change_{bucket}
 ORDER BY id DESC LIMIT 1
 """
-# Everything visible must be visible in what each consumer has seen: two probes of the index per position.
+# Everything visible must be visible in what each consumer has seen. ORDER BY holds the planner to the index: it expects
+# that xid >= xmax is true for many rows, so it would read the whole bucket for the one that is not there.
 _UNREAD = """
 SELECT consumer, bool_or(
-    EXISTS (SELECT 1 FROM public.hc_signals_change_{bucket} WHERE xid >= pg_snapshot_xmax(p.seen))
-    OR EXISTS (SELECT 1 FROM public.hc_signals_change_{bucket}
-               WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(p.seen)))))
+    (SELECT xid FROM public.hc_signals_change_{bucket} ORDER BY xid DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(p.seen)
+    OR EXISTS (
+        SELECT 1 FROM pg_snapshot_xip(p.seen) open (x), LATERAL (
+            SELECT 1 FROM public.hc_signals_change_{bucket} WHERE xid = open.x ORDER BY id LIMIT 1) found))
 FROM public.hc_signals_newest_position p GROUP BY consumer ORDER BY consumer
 """
 _SIZE = """

@@ -1,11 +1,12 @@
 """MAX_LOG_MB: a consumer that is dead for days does not fill the disk, and what it loses is said, never silent."""
 
 import logging
+import threading
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.utils import timezone
 from example.crm.models import Account
 
@@ -19,7 +20,7 @@ from hc_signals.starting import start
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker import Worker
 from tests.conftest import as_the_app, deliver
-from tests.test_consumers import open_transaction
+from tests.test_consumers import open_transaction, scalar, wait_until
 
 
 def fill(hours: int, changes: int = 1500) -> None:
@@ -167,6 +168,34 @@ def test_what_commits_late_into_the_oldest_bucket_is_not_thrown_away(captured: H
         late.commit()
     assert deliver(CONSUMER="dead") == 1
     assert len(gaps) == 1
+
+
+def test_what_is_committed_between_the_snapshot_and_the_lock_stays(captured: HerokuConnect) -> None:
+    begin("dead")
+    fill(36)
+    moved = (
+        "SELECT count(*) FROM pg_locks claim JOIN pg_locks own USING (pid) WHERE own.locktype = 'transactionid' "
+        f"AND claim.locktype = 'advisory' AND claim.classid = {LOCK_CLASS}"
+    )
+    into_oldest = (
+        "INSERT INTO public.hc_signals_change (table_name, operation, origin, bucket) "
+        f"VALUES ('salesforce.account', 'DELETE', 'heroku_connect', {filled('default')[0]})"
+    )
+    with open_transaction(into_oldest) as late:
+
+        def commit_when_moved() -> None:
+            try:
+                wait_until(lambda: scalar(moved) > 0)
+                late.commit()
+            finally:
+                connections["default"].close()
+
+        thread = threading.Thread(target=commit_when_moved)
+        thread.start()
+        assert not keep_below("default", 1)
+        thread.join(10)
+    assert Change.objects.count() == 1501
+    assert ChangeLog("default", "dead").position().gap is None
 
 
 def test_a_worker_sees_to_it(captured: HerokuConnect, gaps: list[Any]) -> None:
