@@ -50,7 +50,7 @@ def backlog(logs: Iterable[ChangeLog]) -> Backlog:
     """Return what is committed and not delivered in these shards of one consumer."""
     count, since = 0, None
     for log in logs:
-        for source, which, params in _parts(log.position()):
+        for source, which, params in _parts(log.standing().position):
             if count <= COUNT_LIMIT:
                 found, oldest = _count(log, source, which, {**params, "limit": COUNT_LIMIT + 1 - count})
                 count += found

@@ -27,10 +27,12 @@ class Conf:
     """Records are split by hash over this many shards; 1 keeps one total order."""
     BATCH_SIZE: int = 500
     """Changes read per page."""
-    POLL_INTERVAL: float = 20.0
+    POLL_INTERVAL: float = 60.0
     """Seconds after which a sleeping worker looks at the log although nobody rang."""
     MAX_TRANSACTION_SECONDS: float = 3.0
     """A page is committed part-way when its receivers have taken this long."""
+    ATOMIC: bool = True
+    """False: receivers run outside a transaction, for those that call slow services; what they do may happen twice."""
     RETENTION_HOURS: float = 72.0
     """Delivered changes are kept at least this long, for replay; at most MAX_RETENTION_HOURS."""
     MAX_LOG_MB: int = 10240
@@ -48,7 +50,11 @@ class Conf:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check_value(field.name, getattr(self, field.name), field.default)
+            value = getattr(self, field.name)
+            if field.type is bool:
+                _check_flag(field.name, value)
+            else:
+                _check_value(field.name, value, field.default)
         if self.RETENTION_HOURS > MAX_RETENTION_HOURS:
             raise ConfigurationError(
                 f"HC_SIGNALS['RETENTION_HOURS'] is {self.RETENTION_HOURS!r}; expected at most {MAX_RETENTION_HOURS}: "
@@ -58,6 +64,11 @@ class Conf:
             check_start(self.START_AT)
         except ValueError as error:
             raise ConfigurationError(f"HC_SIGNALS['START_AT']: {error}.") from error
+
+
+def _check_flag(key: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"HC_SIGNALS[{key!r}] is {value!r}; expected True or False.")
 
 
 def _check_value(key: str, value: Any, default: Any) -> None:

@@ -36,7 +36,7 @@ class Consumer:
 
 def shards_of(using: str, name: str) -> list[ChangeLog]:
     """Return the shards of a consumer as they are now; none if it has no position."""
-    shards = ChangeLog(using, name).layout() or 0
+    shards = ChangeLog(using, name).standing().layout or 0
     return [ChangeLog(using, name, shard, shards) for shard in range(shards)]
 
 

@@ -110,12 +110,12 @@ def _drop(using: str, bucket: int) -> list[_Dropped]:
     for logs in shards.values():
         for log in logs:
             log.claim(wait=True)
-        if not logs or logs[0].layout() != len(logs):
+        if not logs or logs[0].standing().layout != len(logs):
             raise _NotNow  # removed or split anew while we waited
     # Before LOCK TABLE, which takes a transaction id, and before the backlog is looked at: what is committed in between
     # is counted and still comes.
     log = ChangeLog(using, "")
-    present = log.close_window(log.open_window(Position()))
+    present = log.close_window(log.open_window(log.standing()))
     dropped = [_move(name, logs, present) for name, logs in shards.items()]
     if not dropped or not empty_bucket(using, bucket, PATIENCE):
         raise _NotNow  # something was committed into it since
@@ -128,7 +128,7 @@ def _move(name: str, logs: list[ChangeLog], present: Position) -> _Dropped:
     if found.count and now - dropped.since < IN_HAND:
         raise _NotNow
     for log in logs:
-        before = log.position()
+        before = log.standing().position
         gap = _gap(before.gap, dropped) if log.shard == 0 and found.count else before.gap
         log.append(replace(present, lost=before.lost, gap=gap))
     return dropped

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from django.db import connections, transaction
 
-from hc_signals.changelog import ChangeLog, Position
+from hc_signals.changelog import ChangeLog, Position, Standing
 from hc_signals.moments import parse_moment
 
 logger = logging.getLogger("hc_signals")
@@ -22,16 +22,17 @@ def start(logs: list[ChangeLog], at: str) -> bool:
     Raises:
         ValueError: ``at`` is none of these.
     """
-    if logs[0].layout() is not None:
+    if logs[0].standing().layout is not None:
         return False
     with transaction.atomic(using=logs[0].using):
         # Claimed in one order, as when records are split anew: of two workers that start at once, the second finds the
         # first one's position.
         for log in logs:
             log.claim(wait=True)
-        if logs[0].layout() is not None:
+        standing = logs[0].standing()
+        if standing.layout is not None:
             return False
-        position = _first_position(logs[0], at)
+        position = _first_position(logs[0], standing, at)
         for log in logs:
             log.append(position)
     if at == "earliest":
@@ -41,16 +42,16 @@ def start(logs: list[ChangeLog], at: str) -> bool:
     return True
 
 
-def _first_position(log: ChangeLog, at: str) -> Position:
+def _first_position(log: ChangeLog, standing: Standing, at: str) -> Position:
     if at == "earliest":
         return Position()
     if at == "latest":
-        lost = log.lost()  # before the snapshot: what is lost from here on is told
-        return replace(log.close_window(log.open_window(Position())), lost=lost)
+        # The count was read before the snapshot: what is lost from there on is told.
+        return replace(log.close_window(log.open_window(standing)), lost=standing.lost)
     # A window over the whole log of which the older part is skipped. It is a cut by id, with a change or two too many
     # where ids and times of capture are not in the same order. Who commits later, with ids below the cut, is a later
     # window's. Losses have no time: they are told.
-    window = log.open_window(Position())
+    window = log.open_window(standing)
     first = _first_id_since(log.using, at)
     return replace(window, last_id=window.ceiling_id if first is None else first - 1)
 

@@ -134,7 +134,7 @@ def test_nothing_is_dropped_while_the_space_would_not_come_back(
     with open_transaction("SELECT count(*) FROM public.hc_signals_change"):  # a backup
         assert not keep_below("default", 1)
     assert "nothing can be freed now" in caplog.text
-    assert ChangeLog("default", "dead").position().gap is None
+    assert ChangeLog("default", "dead").standing().position.gap is None
     assert Change.objects.count() == 1500
     assert keep_below("default", 1)
 
@@ -195,18 +195,18 @@ def test_what_is_committed_between_the_snapshot_and_the_lock_stays(captured: Her
         assert not keep_below("default", 1)
         thread.join(10)
     assert Change.objects.count() == 1501
-    assert ChangeLog("default", "dead").position().gap is None
+    assert ChangeLog("default", "dead").standing().position.gap is None
 
 
 def test_a_worker_sees_to_it(captured: HerokuConnect, gaps: list[Any]) -> None:
     begin("dead")
     fill(36)
     worker = Worker("default", Conf(CONSUMER="alive", START_AT="latest", MAX_LOG_MB=1))
-    worker._take_layout()
+    worker.prepare()
     worker._rotate()
     assert Change.objects.count() == 0
-    assert isinstance(ChangeLog("default", "dead").position().gap, dict)
-    assert datetime.fromisoformat(ChangeLog("default", "dead").position().gap["since"]) < timezone.now()  # type: ignore[index]
+    assert isinstance(ChangeLog("default", "dead").standing().position.gap, dict)
+    assert datetime.fromisoformat(ChangeLog("default", "dead").standing().position.gap["since"]) < timezone.now()  # type: ignore[index]
 
 
 def test_the_size_counts_indexes(captured: HerokuConnect) -> None:
