@@ -4,10 +4,10 @@ import pytest
 from django.db import connection
 from example.crm.models import Account
 
-from hc_signals.changelog import rotate
 from hc_signals.conf import Conf
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.models import Change
+from hc_signals.rotation import rotate
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver
 

@@ -1,8 +1,11 @@
-"""Checks of numbers on the command line: argparse turns the error into a usage message and exit code 2."""
+"""Checks of arguments on the command line: argparse turns the error into a usage message and exit code 2."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from datetime import datetime
 from typing import TypeVar
+
+from hc_signals.moments import check_start, parse_moment
 
 N = TypeVar("N", int, float)
 
@@ -21,3 +24,19 @@ def at_least(least: N) -> Callable[[str], N]:
         return number
 
     return convert
+
+
+def moment(text: str) -> datetime:
+    """An argparse type: an age such as ``2h``, or an ISO time in the past, as an aware datetime."""
+    try:
+        return parse_moment(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def start_at(text: str) -> str:
+    """An argparse type: where a consumer can start (``earliest``, ``latest`` or a moment), as it was written."""
+    try:
+        return check_start(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
