@@ -6,7 +6,7 @@ from django.db import connections
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
-from hc_signals.changelog import ChangeLog
+from hc_signals.consumers import shards_of
 from hc_signals.deliveries import release, ring
 from hc_signals.models import Delivery
 
@@ -64,6 +64,5 @@ def _claim(chosen: "QuerySet[Delivery]") -> None:
     with connections[chosen.db].cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{CLAIM_SECONDS}s"])
     for consumer in sorted(set(chosen.order_by().values_list("consumer", flat=True).distinct())):
-        shards = ChangeLog(chosen.db, consumer).standing().layout or 0
-        for shard in range(shards):
-            ChangeLog(chosen.db, consumer, shard, shards).claim(wait=True)
+        for log in shards_of(chosen.db, consumer):
+            log.claim(wait=True)

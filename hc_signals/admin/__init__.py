@@ -1,4 +1,4 @@
-"""The pages in Django's admin: change log, deliveries, consumers, capture triggers, and Heroku Connect's trigger log."""
+"""The pages in Django's admin: change log, deliveries, consumers, capture triggers, trigger log."""
 
 from hc_signals.admin.capture import ConnectedTableAdmin
 from hc_signals.admin.changes import ChangeAdmin

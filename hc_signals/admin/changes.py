@@ -56,7 +56,7 @@ class ChangeLogList(ChangeList):
         self.can_show_all = True
         self.paginator = None
 
-    def get_ordering(self, request: HttpRequest, queryset: Any) -> list[str]:
+    def get_ordering(self, request: HttpRequest, queryset: Any) -> list[Any]:
         """Return the one order that an index has, whatever the address says."""
         return ["-id"]
 
@@ -131,11 +131,9 @@ class ChangeAdmin(ReadOnlyAdmin):
         """Link to all changes of the record."""
         key = change.record_id or change.record_key
         if key is None:
-            return "–"
+            return "-"
         url = reverse("admin:hc_signals_change_changelist", current_app=self.admin_site.name)
-        return format_html(
-            '<a href="{}?{}">{}</a>', url, urlencode({"q": key, "table_name": change.table_name}), key
-        )
+        return format_html('<a href="{}?{}">{}</a>', url, urlencode({"q": key, "table_name": change.table_name}), key)
 
     @admin.display(description="what changed")
     def summary(self, change: Any) -> str:
@@ -143,16 +141,14 @@ class ChangeAdmin(ReadOnlyAdmin):
         lines = [
             (field_name(change.table_name, column), _cut(old), _cut(new)) for column, old, new, _ in change.summary
         ]
-        text = format_html_join(
-            "", '<div class="hc-line"><b>{}</b>: <del>{}</del> → <ins>{}</ins></div>', lines
-        )
+        text = format_html_join("", '<div class="hc-line"><b>{}</b>: <del>{}</del> → <ins>{}</ins></div>', lines)
         more = change.summary[0][3] if change.summary else 0
         return format_html("{}<div>and {} more</div>", text, more) if more > 0 else text or _note(change)
 
 
 def _cut(text: str | None) -> str:
     if text is None:
-        return "–"
+        return "-"
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.db import OperationalError, transaction
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
@@ -15,8 +16,8 @@ from hc_signals import interventions
 from hc_signals.admin.bounded import BoundedPaginator, first_rows
 from hc_signals.admin.difference import difference
 from hc_signals.admin.filters import ConsumerFilter, ReceiverFilter, SenderFilter
-from hc_signals.admin.times import moment
 from hc_signals.admin.read_only import ReadOnlyAdmin, database
+from hc_signals.admin.times import moment
 from hc_signals.models import Delivery
 
 
@@ -56,7 +57,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
         chosen = _chosen(queryset)
         count = self._intervene(request, chosen, interventions.retry)
         if count is not None:
-            LogEntry.objects.log_actions(request.user.pk, chosen, CHANGE, "Retried.")
+            LogEntry.objects.log_actions(_user_id(request), chosen, CHANGE, "Retried.")
             text = f"{count} deliveries are due now; parked ones follow theirs."
             self.message_user(request, text, messages.SUCCESS if count else messages.WARNING)
 
@@ -66,13 +67,13 @@ class DeliveryAdmin(ReadOnlyAdmin):
         chosen = _chosen(queryset)
         if "confirmed" not in request.POST:
             by_receiver = chosen.order_by("receiver").values("receiver", "state").annotate(count=Count("id"))
-            selected = request.POST.getlist(admin.helpers.ACTION_CHECKBOX_NAME)
+            selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
             across = request.POST.get("select_across", "0")
             return self.page(request, "discard", by_receiver=by_receiver, selected=selected, select_across=across)
         removed = list(chosen)
         count = self._intervene(request, chosen, interventions.discard)
         if count is not None:
-            self.log_deletions(request, removed)
+            LogEntry.objects.log_actions(_user_id(request), removed, DELETION, "Discarded.")
             self.message_user(request, f"{count} deliveries discarded.", messages.SUCCESS)
         return None
 
@@ -128,6 +129,10 @@ class DeliveryAdmin(ReadOnlyAdmin):
         """Link to the row of the log, which may be gone: the delivery has its own copy."""
         url = reverse("admin:hc_signals_change_change", args=[delivery.change_id], current_app=self.admin_site.name)
         return format_html('<a href="{}">{}</a>, captured at {}', url, delivery.change_id, moment(delivery.captured_at))
+
+
+def _user_id(request: HttpRequest) -> Any:
+    return request.user.pk
 
 
 def _chosen(queryset: Any) -> Any:

@@ -69,7 +69,7 @@ def _line(name: str, old: Any, new: Any) -> Line:
 
 def _shown(value: Any) -> str:
     if value is None:
-        return format_html('<span class="hc-null">–</span>')
+        return format_html('<span class="hc-null">{}</span>', "NULL")
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return format_html("{}", _shortened(text, LONGEST_PIECE))
 

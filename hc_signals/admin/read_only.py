@@ -30,7 +30,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     # Facets count the rows behind each choice of a filter.
     show_facets = admin.ShowFacets.NEVER
     show_full_result_count = False
-    sortable_by: Any = ()
+    sortable_by = ()
     conditions: frozenset[str] = frozenset()
     """What the address of a list may ask for. Others may have no index, or no operator: ``json`` has hardly any."""
 
@@ -75,7 +75,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "opts": self.opts,
             "media": self.media,
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, f"admin/hc_signals/{template}.html", frame | context)
 
     def _is_migrated(self) -> bool:

@@ -16,6 +16,7 @@ from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.tables import connected_models, table_parts
 from hc_signals.triggerlog import TriggerLogState, WriteAlgorithm
 
+
 class TableFilter(admin.SimpleListFilter):
     """Offers the tables of the connected models; Django's own filter would read the whole log for its choices."""
 
