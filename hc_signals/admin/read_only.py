@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db import connections, router
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -59,12 +60,14 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list, or say that there is no log yet."""
-        if self.has_view_permission(request) and not self._is_migrated():
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if not self._is_migrated():
             return self.page(request, "not_migrated", database=database())
         return self.list_view(request, extra_context)
 
     def list_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the list; the table is there."""
+        """Show the list to one who may see it; the table is there."""
         return super().changelist_view(request, extra_context)
 
     def page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
