@@ -69,7 +69,7 @@ def test_a_dead_one_that_is_retried_lets_nothing_overtake_the_one_behind_it(rece
 
 
 def test_discarding_one_of_two_on_their_way_lets_nothing_overtake_the_other(receiver: Receiver) -> None:
-    nth(1).update(state="retry", next_attempt_at="2999-01-01T00:00Z")
+    nth(1).update(state="retry", next_attempt_at="2999-06-01T00:00Z")
     with transaction.atomic():
         interventions.discard(nth(0))
     assert states() == ["retry", "parked"]
@@ -84,6 +84,7 @@ def test_discarding_a_parked_one_leaves_the_others_where_they_are(receiver: Rece
 
 def test_consumers_do_not_let_go_what_waits_for_another_ones_delivery(receiver: Receiver) -> None:
     deliver(CONSUMER="other")
+    Delivery.objects.filter(receiver__endswith="keep_ledger").delete()
     assert states() == ["retry", "parked", "parked"] * 2
     with transaction.atomic():
         interventions.discard(nth(3))
