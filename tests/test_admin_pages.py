@@ -195,14 +195,16 @@ def test_old_and_new_field_by_field(site: Client, captured: HerokuConnect) -> No
     captured.delete(Account, sfid)
     created, updated, deleted = Change.objects.filter(operation__in=["INSERT", "UPDATE", "DELETE"])
     text, lines = detail(site, updated)
-    assert (lines["name"].old, lines["name"].new) == ("&lt;b&gt;Acme&lt;/b&gt;", "Bolt &amp; Co")
+    assert (lines["name"].old, lines["name"].new) == ("<del>&lt;b&gt;Acme&lt;/b&gt;</del>", "<ins>Bolt &amp; Co</ins>")
+    assert list(lines)[:3] == ["name", "industry", "system_mod_stamp"], "first what the change is about"
+    assert "<ins>" not in lines["system_mod_stamp"].new
     assert lines["name"].changed
     assert "NULL" in lines["industry"].new
     assert not lines["annual_revenue"].changed
     assert "<b>Acme" not in text
     assert "Unchanged fields" in text
-    assert detail(site, created)[1]["name"].new == "&lt;b&gt;Acme&lt;/b&gt;"
-    assert detail(site, deleted)[1]["name"].old == "Bolt &amp; Co"
+    assert detail(site, created)[1]["name"].new == "<span>&lt;b&gt;Acme&lt;/b&gt;</span>"
+    assert detail(site, deleted)[1]["name"].old == "<span>Bolt &amp; Co</span>"
     summary = content(site, "change", operation="UPDATE")
     assert "<del>&lt;b&gt;Acme&lt;/b&gt;</del> → <ins>Bolt &amp; Co</ins>" in summary
 
@@ -246,7 +248,7 @@ def test_what_has_no_record_no_model_or_no_image(site: Client) -> None:
     assert "cause: paused" in content(site, "change")
     gap, gone = Change.objects.all()
     assert "paused" in detail(site, gap)[0]
-    assert detail(site, gone)[1]["name"].new == "[1, true]"
+    assert detail(site, gone)[1]["name"].new == "<span>[1, true]</span>"
     assert "salesforce.gone__c" in content(site, "change")
     missing = site.get(address("change", "change", 10**20), follow=True)
     assert "Perhaps it was deleted" in messages(missing)[0]
@@ -293,7 +295,7 @@ def test_deliveries_are_seen_with_error_and_payload(site: Client, receiver: Rece
     page = site.get(address("delivery", "change", first.id)).content.decode()
     assert "tests/test_admin_pages.py" in page, "the traceback"
     assert "Retry now" in page
-    assert "<td>a</td>" in page
+    assert "<td><span>a</span></td>" in page
 
 
 def test_retry_calls_the_receiver_again(site: Client, receiver: Receiver) -> None:

@@ -81,7 +81,7 @@ def _summaries(using: str, ids: list[int]) -> dict[int, list[tuple[str, str | No
 class ChangeAdmin(ReadOnlyAdmin):
     """The log; nobody adds, edits or removes anything here."""
 
-    list_display = ("id", "captured", "model_name", "operation_badge", "record", "summary", "origin")
+    list_display = ("id", "captured", "operation_badge", "model_and_record", "summary")
     list_filter = (SinceFilter, UntilFilter, ModelFilter, OperationFilter)
     conditions = frozenset({"since", "until", "table_name", "operation"})
     search_fields = ("record_id",)
@@ -134,6 +134,11 @@ class ChangeAdmin(ReadOnlyAdmin):
             return "-"
         url = reverse("admin:hc_signals_change_changelist", current_app=self.admin_site.name)
         return format_html('<a href="{}?{}">{}</a>', url, urlencode({"q": key, "table_name": change.table_name}), key)
+
+    @admin.display(description="record")
+    def model_and_record(self, change: Any) -> str:
+        """Return both in one column: the place is needed for what changed."""
+        return format_html("{}<br>{}", self.model_name(change), self.record(change))
 
     @admin.display(description="what changed")
     def summary(self, change: Any) -> str:

@@ -29,7 +29,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     change_form_template = "admin/hc_signals/delivery_form.html"
     conditions = frozenset({"state__exact", "receiver", "sender", "consumer", "change_id"})
     fields = ("state_badge", "receiver", "signal", "sender", "attempt", "next_attempt", "created", "consumer", "change")
-    list_display = ("id", "state_badge", "receiver", "event", "attempt", "next_attempt", "failed_on")
+    list_display = ("id", "state_badge", "receiver_and_error", "event", "attempt", "next_attempt")
     list_filter = ("state", ReceiverFilter, SenderFilter, ConsumerFilter)
     paginator = BoundedPaginator
     search_fields = ("=record_id", "=record_key")
@@ -118,11 +118,11 @@ class DeliveryAdmin(ReadOnlyAdmin):
         """Return when the receiver failed for the first time, or the delivery was parked."""
         return moment(delivery.created_at)
 
-    @admin.display(description="failed on")
-    def failed_on(self, delivery: Any) -> str:
-        """Return the first line of the error."""
-        first = delivery.error.partition("\n")[0]
-        return first[:120] or "waits for an earlier one of its record"
+    @admin.display(description="receiver, and what it failed on")
+    def receiver_and_error(self, delivery: Any) -> str:
+        """Return the receiver with the first line of the error."""
+        first = delivery.error.partition("\n")[0][:120] or "waits for an earlier one of its record"
+        return format_html('{}<div class="hc-line hc-quiet">{}</div>', delivery.receiver, first)
 
     @admin.display(description="change")
     def change(self, delivery: Any) -> str:

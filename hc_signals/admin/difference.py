@@ -34,16 +34,17 @@ class Line:
 
 
 def difference(row: Any) -> list[Line]:
-    """Return the lines of a ``Change`` or ``Delivery``: first what differs, in the order of the model.
+    """Return the lines of a ``Change`` or ``Delivery``: first what the change is about, then what else differs.
 
     HTML, escaped. What one image lacks counts as NULL.
     """
+    about = frozenset(row.changed or ())
     old, new = row.old or {}, row.new or {}
     names = _field_names(row.table_name)
     columns = [*names, *sorted((old.keys() | new.keys()) - names.keys())]
     lines = [
-        _line(names.get(column, column), old.get(column), new.get(column))
-        for column in columns
+        _line(names.get(column, column), old.get(column), new.get(column), column in about)
+        for column in sorted(columns, key=lambda column: column not in about)
         if column in old or column in new
     ]
     return sorted(lines, key=lambda line: not line.changed)
@@ -61,17 +62,17 @@ def _field_names(table: str) -> Mapping[str, str]:
     return {}
 
 
-def _line(name: str, old: Any, new: Any) -> Line:
+def _line(name: str, old: Any, new: Any, mark: bool) -> Line:
     if isinstance(old, str) and isinstance(new, str) and old != new and max(len(old), len(new)) > LONG_TEXT:
         return Line(name, *marked(old, new), changed=True)
-    return Line(name, _shown(old), _shown(new), old != new)
+    return Line(name, _shown(old, "del" if mark else "span"), _shown(new, "ins" if mark else "span"), old != new)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, tag: str) -> str:
     if value is None:
         return format_html('<span class="hc-null">{}</span>', "NULL")
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return format_html("{}", _shortened(text, LONGEST_PIECE))
+    return format_html("<{0}>{1}</{0}>", tag, _shortened(text, LONGEST_PIECE))
 
 
 def marked(old: str, new: str) -> tuple[str, str]:

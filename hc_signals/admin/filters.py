@@ -82,7 +82,7 @@ class SinceFilter(admin.SimpleListFilter):
 class UntilFilter(admin.SimpleListFilter):
     """Asks for a moment: the list begins with the last change before it."""
 
-    title = "until"
+    title = "captured until"
     parameter_name = "until"
     template = "admin/hc_signals/until_filter.html"
 

@@ -68,18 +68,21 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def list_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list to one who may see it; the table is there."""
-        return super().changelist_view(request, extra_context)
+        return super().changelist_view(request, {"title": self._title(), **(extra_context or {})})
 
     def page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
         """Return a page of our own under the title of the list."""
         frame = {
             **self.admin_site.each_context(request),
-            "title": str(self.opts.verbose_name_plural).capitalize(),
+            "title": self._title(),
             "opts": self.opts,
             "media": self.media,
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, f"admin/hc_signals/{template}.html", frame | context)
+
+    def _title(self) -> str:
+        return str(self.opts.verbose_name_plural).capitalize()
 
     def _is_migrated(self) -> bool:
         with connections[database()].cursor() as cursor:
