@@ -29,7 +29,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     change_form_template = "admin/hc_signals/delivery_form.html"
     conditions = frozenset({"state__exact", "receiver", "sender", "consumer", "change_id"})
     fields = ("state_badge", "receiver", "signal", "sender", "attempt", "next_attempt", "created", "consumer", "change")
-    list_display = ("id", "state_badge", "receiver_and_error", "event", "attempt", "next_attempt")
+    list_display = ("id", "state_and_attempts", "receiver_and_error", "event", "next_attempt")
     list_filter = ("state", ReceiverFilter, SenderFilter, ConsumerFilter)
     paginator = BoundedPaginator
     search_fields = ("=record_id", "=record_key")
@@ -106,7 +106,13 @@ class DeliveryAdmin(ReadOnlyAdmin):
     def event(self, delivery: Any) -> str:
         """Return what the receiver is owed."""
         record = delivery.record_id or delivery.record_key or ""
-        return format_html("{} of {}<br>{}", delivery.operation, delivery.sender, record)
+        return format_html("{}<br>{}<br>{}", delivery.operation, delivery.sender, record)
+
+    @admin.display(description="state")
+    def state_and_attempts(self, delivery: Any) -> str:
+        """Return the state, and how often the receiver was called."""
+        calls = f"{delivery.attempt} call{'' if delivery.attempt == 1 else 's'}"
+        return format_html('{}<div class="hc-quiet">{}</div>', self.state_badge(delivery), calls)
 
     @admin.display(description="next attempt")
     def next_attempt(self, delivery: Any) -> str:

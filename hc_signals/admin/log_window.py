@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db import connections
 
-SEARCHED = 100_000
+SEARCHED = 200_000
 """Ids that one page looks through; those of a condition that few rows meet are all read."""
 
 _ID_AT = """

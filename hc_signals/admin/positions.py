@@ -15,6 +15,9 @@ from hc_signals.consumers import Consumer, consumers, shards_of
 from hc_signals.models import Delivery, Position
 from hc_signals.restoring import is_restored
 
+COUNT_LIMIT = 10_000
+"""Undelivered changes are counted up to this, per consumer and per shard."""
+
 
 @admin.register(Position)
 class PositionAdmin(ReadOnlyAdmin):
@@ -25,7 +28,7 @@ class PositionAdmin(ReadOnlyAdmin):
         using = database()
         if is_restored(using):
             return self.page(request, "consumers", restored=True)
-        found = [self._described(using, each) for each in consumers(using, get_conf().RETENTION_HOURS)]
+        found = [self._described(using, each) for each in consumers(using, get_conf().RETENTION_HOURS, COUNT_LIMIT)]
         return self.page(request, "consumers", consumers=found)
 
     def _described(self, using: str, consumer: Consumer) -> dict[str, Any]:
@@ -42,7 +45,7 @@ class PositionAdmin(ReadOnlyAdmin):
         }
 
     def _shard(self, log: Any) -> dict[str, Any]:
-        waiting = backlog([log])
+        waiting = backlog([log], COUNT_LIMIT)
         newest = self.model._base_manager.using(log.using).filter(consumer=log.consumer, shard=log.shard).last()
         return {
             "number": log.shard,
