@@ -74,7 +74,7 @@ CHANGE_COLUMNS = (
 """Of the log and of kept deliveries: what a :class:`Change` is made of, after its id."""
 
 _IDLE = f"""
-    coalesce(s.last_value - p.floor_id > {IDLE_IDS} OR s.last_value - p.floor_id > 1
+    coalesce(p.floor_xid = '1'::xid8 OR s.last_value - p.floor_id > {IDLE_IDS} OR s.last_value - p.floor_id > 1
              AND p.created_at < clock_timestamp() - make_interval(secs => {IDLE_SECONDS}), false)
 """
 

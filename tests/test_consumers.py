@@ -219,6 +219,13 @@ def test_a_shard_without_changes_does_not_hold_up_the_rotation(captured: HerokuC
     assert len(rotate("default", 72)) == 1
 
 
+def test_a_shard_that_never_had_anything_does_not_either(captured: HerokuConnect) -> None:
+    captured.insert(Account, name="0")
+    assert deliver(SHARDS=4) == 1
+    age(84)
+    assert len(rotate("default", 72)) == 1
+
+
 def test_positions_of_consumers_that_take_turns_are_pruned(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
