@@ -258,6 +258,13 @@ SELECT EXISTS (
 """
 
 
+_NOTE_EMPTIED = """
+UPDATE public.hc_signals_control
+SET emptied_id = greatest(emptied_id, c.id), emptied_at = greatest(emptied_at, c.captured_at)
+FROM (SELECT id, captured_at FROM public.hc_signals_change_{bucket} ORDER BY id DESC LIMIT 1) c
+"""
+
+
 def rotate(using: str, retention_hours: float) -> list[int]:
     """Empty the buckets whose changes are all older than the retention and done by every consumer.
 
@@ -283,6 +290,7 @@ def _rotate_bucket(using: str, bucket: int, retention_hours: float) -> bool:
             unread, anyone = cursor.fetchone()
             if unread or not anyone:
                 return False
+            cursor.execute(_NOTE_EMPTIED.format(bucket=bucket))
             cursor.execute(f"TRUNCATE {name}")
             return True
     except OperationalError as error:

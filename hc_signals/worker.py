@@ -16,7 +16,7 @@ from hc_signals.adapters import clamp_dates
 from hc_signals.changelog import ChangeLog, rotate
 from hc_signals.conf import Conf, chosen
 from hc_signals.deliveries import Deliveries
-from hc_signals.dispatch import receivers_of, send
+from hc_signals.dispatch import part_hooks, receivers_of, send
 from hc_signals.doorbell import Doorbell
 from hc_signals.events import Change, ChangeEvent
 from hc_signals.instances import InstanceBuilder
@@ -151,10 +151,7 @@ class Worker:
             position = log.close_window(position)
         if changes or missed or was_open:
             log.append(position)
-        # One receiver's on_commit hook must not take the others' with it.
-        connection = connections[self.using]
-        hooks: list[Any] = list(connection.run_on_commit)
-        connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in hooks]  # type: ignore[misc]
+        part_hooks(self.using)
         self.delivered += done
         return bool(done) or was_open or retried
 
