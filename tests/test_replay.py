@@ -18,7 +18,7 @@ from hc_signals.changelog import rotate
 from hc_signals.conf import Conf
 from hc_signals.exceptions import ReplayError
 from hc_signals.models import Change, Delivery, Position
-from hc_signals.replay import Replay
+from hc_signals.replay import _PAGE, Replay
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver
@@ -47,7 +47,12 @@ class Listener:
         return [(event.change_type, event.instance.username) for event in self.events]
 
 
+class Early(Listener):
+    """Is connected to a signal that is sent before that of the others."""
+
+
 PATH = "tests.test_replay.Listener"
+EARLY = "tests.test_replay.Early"
 
 
 @pytest.fixture
@@ -70,7 +75,7 @@ def replay(*arguments: str, **options: Any) -> str:
 
 
 def a_replay(model: Any = User) -> Replay:
-    found = Replay("default", Conf(RETRY_SECONDS=0.0001, BATCH_SIZE=100), [model])
+    found = Replay("default", Conf(RETRY_SECONDS=0.0001, BATCH_SIZE=100), [model], [PATH, EARLY])
     found.start(Change.objects.earliest("id").captured_at)
     return found
 
@@ -208,7 +213,7 @@ def test_nothing_waits_for_ever_if_the_worker_finishes_the_first_meanwhile(
     listener.fails = True
     captured.update(User, listener.events[0].record_id, username="d")
     deliver(RETRY_SECONDS=0.0001)
-    other = Listener()
+    other = Early()
     connect(signals.record_created, other, User)
 
     def worker_retries() -> None:
@@ -229,14 +234,17 @@ def test_two_failures_of_one_record_never_overtake_each_other(
     listener: Listener, captured: HerokuConnect, connect: Any
 ) -> None:
     """The worker keeps a failed change of the record between the replay's look and the replay's own failure."""
-    other = Listener()
+    other = Early()
     connect(signals.record_created, other, User)
+
+    def fail() -> None:
+        captured.update(User, listener.events[0].record_id, username="d")
+        deliver(RETRY_SECONDS=100.0)
 
     def worker_fails() -> None:
         other.first = lambda: None
         listener.fails = True
-        captured.update(User, listener.events[0].record_id, username="d")
-        in_a_thread(lambda: deliver(RETRY_SECONDS=100.0))
+        in_a_thread(fail)
 
     found = a_replay()
     other.first = worker_fails
@@ -336,9 +344,7 @@ def test_a_log_that_is_emptied_under_the_replay_is_noticed(listener: Listener, c
 def test_only_the_buckets_that_matter_are_read(listener: Listener) -> None:
     found = a_replay()
     with connection.cursor() as cursor:
-        cursor.execute(
-            "EXPLAIN " + __import__("hc_signals.replay").replay._PAGE, {**found._params, "after": 0, "limit": 10}
-        )
+        cursor.execute(f"EXPLAIN {_PAGE}", {**found._params, "after": 0, "limit": 10})
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert 1 <= len({word for word in plan.split() if word.startswith("hc_signals_change_")}) <= 4, plan
 
