@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -266,6 +267,21 @@ def test_the_command_says_that_it_waits_and_can_be_stopped(captured: HerokuConne
     assert f"crm.Account: the row after {first} is locked elsewhere; waiting for it." in out.getvalue()
     assert out.getvalue().count("waiting") == 1
     assert f"go on with: python manage.py hc_backfill crm.Account --after {first}" in out.getvalue()
+
+
+def test_a_page_does_not_wait_for_a_row_while_it_holds_others(
+    captured: HerokuConnect, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured.create(Account, 5)
+    key = Account.objects.order_by("id")[3].pk
+    as_writer(other, f"UPDATE salesforce.account SET name = 'x' WHERE id = {key}")
+    monkeypatch.setattr(snapshots, "LOCK_TIMEOUT", "10s")
+    began = time.monotonic()
+    with pytest.raises(OperationalError) as error:
+        log_rows(Account, "default", "SNAPSHOT", after=None, limit=5)
+    assert snapshots.is_locked(error.value)
+    assert time.monotonic() - began < 5
+    assert Change.objects.filter(operation="SNAPSHOT").count() == 0
 
 
 def test_a_table_being_altered_is_waited_for(captured: HerokuConnect, other: Any) -> None:
