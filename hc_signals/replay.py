@@ -1,11 +1,12 @@
 """Past changes of the log once more, in order, to chosen receivers; no position moves.
 
 What is replayed is fixed by a snapshot at the start: what is visible in it, from the first to the last change asked
-for. Each page is one transaction. The order of a record's changes holds inside the replay only: a running worker goes
-on, and a receiver may hear of a new change between two replayed old ones.
+for. Each page is one transaction, unless ``ATOMIC`` is False. The order of a record's changes holds inside the replay
+only: a running worker goes on, and a receiver may hear of a new change between two replayed old ones.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
@@ -14,10 +15,10 @@ from typing import Any
 from django.db import OperationalError, connections, models, transaction
 
 from hc_signals.adapters import clamp_dates
-from hc_signals.changelog import BUCKET_HOURS, BUCKETS, CHANGE_COLUMNS, ChangeLog
+from hc_signals.changelog import BUCKET_HOURS, BUCKETS, CHANGE_COLUMNS, IMAGE_BYTES, ChangeLog, cut_page
 from hc_signals.conf import Conf, chosen
 from hc_signals.deliveries import Deliveries
-from hc_signals.dispatch import part_hooks, receiver_path
+from hc_signals.dispatch import isolate_hooks, receiver_path
 from hc_signals.events import Change
 from hc_signals.exceptions import ReplayError
 from hc_signals.instances import InstanceBuilder
@@ -41,7 +42,7 @@ WHERE id > %(after)s AND id <= %(last)s AND pg_visible_in_snapshot(xid, %(snapsh
   AND bucket = ANY (%(buckets)s) AND table_name = ANY (%(tables)s)
 """
 _COUNT = f"SELECT count(*) FROM (SELECT 1 {_CHOSEN} LIMIT %(limit)s) counted"
-_PAGE = f"SELECT id, {CHANGE_COLUMNS} {_CHOSEN} ORDER BY id LIMIT %(limit)s"
+_PAGE = f"SELECT {IMAGE_BYTES}, id, {CHANGE_COLUMNS} {_CHOSEN} ORDER BY id LIMIT %(limit)s"
 
 Bound = datetime | str | None
 """The first or last change asked for: a time, or a replay id."""
@@ -161,9 +162,9 @@ class Replay:
         for attempt in range(self.ATTEMPTS):
             deliveries = _Kept(self.using, self.conf, 0)
             try:
-                with transaction.atomic(using=self.using):
+                with transaction.atomic(using=self.using) if self.conf.ATOMIC else nullcontext():
                     done, is_last = self._page(deliveries, stopping)
-                    part_hooks(self.using)
+                    isolate_hooks(self.using)
                 break
             except OperationalError as error:
                 is_deadlock = getattr(error.__cause__, "sqlstate", None) == "40P01"
@@ -178,11 +179,12 @@ class Replay:
 
     def _page(self, deliveries: "_Kept", stopping: Callable[[], bool]) -> tuple[list[Change], bool]:
         """Return the changes that were sent, and whether they were the last."""
-        changes = [_replayed(Change(*row)) for row in self._rows(_PAGE, self.conf.BATCH_SIZE)]
-        # After the page was read: its buckets cannot be emptied before this transaction ends.
-        self._refuse_loss()
+        changes, has_more = cut_page(self._rows(_PAGE, self.conf.BATCH_SIZE), self.conf.BATCH_SIZE)
+        changes = [_replayed(change) for change in changes]
         deadline = monotonic() + self.conf.MAX_TRANSACTION_SECONDS
-        page = Page(self._log, deliveries, changes, self._builders, Listeners(self._extras, self.receivers))
+        listeners = Listeners(self._extras, self.receivers)
+        page = Page(self._log, deliveries, changes, self._builders, listeners, any_kept=deliveries.kept()[0])
+        self._refuse_loss()  # after the page was read: what was emptied before shows now
         done = 0
         for change in changes:
             if done and (stopping() or monotonic() > deadline):
@@ -190,7 +192,7 @@ class Replay:
             page.deliver(change)
             done += 1
         page.deliver_bulk()
-        return changes[:done], done == len(changes) < self.conf.BATCH_SIZE
+        return changes[:done], done == len(changes) and not has_more
 
     def _refuse_loss(self) -> None:
         with connections[self.using].cursor() as cursor:
@@ -229,18 +231,20 @@ class _Kept(Deliveries):
     has_claimed = False
 
     def _insert(self, change: Change, **values: Any) -> None:
-        if values["state"] != "dead":
+        if values["state"] == "dead":
+            return super()._insert(change, **values)
+        with transaction.atomic(using=self.using, savepoint=False):
             self._claim()
             is_first = (values["receiver"], change.table_name, change.record) not in self.blocked([change])
             if is_first and values["state"] == "parked":
                 values |= {"state": "retry", "delay": 0}
             elif not is_first:
                 values |= {"state": "parked", "delay": None}
-        super()._insert(change, **values)
+            super()._insert(change, **values)
 
     def _claim(self) -> None:
-        if not self.has_claimed:
-            layout = ChangeLog(self.using, self.conf.CONSUMER).layout() or 1
+        if not (self.has_claimed and self.conf.ATOMIC):  # else it is held to the end of the page
+            layout = ChangeLog(self.using, self.conf.CONSUMER).standing().layout or 1
             for shard in range(max(layout, self.conf.SHARDS)):  # in one order, as everybody who takes several
                 ChangeLog(self.using, self.conf.CONSUMER, shard).claim(wait=True)
             self.has_claimed = True

@@ -181,10 +181,17 @@ def test_proxies_bulk_receivers_and_gaps_are_replayed_too(captured: HerokuConnec
     assert told == [EverythingProxy, EverythingProxy, ("truncate", True), 2]
 
 
-def test_a_failure_is_kept_with_what_follows_and_retried_as_replayed(listener: Listener) -> None:
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_failure_is_kept_with_what_follows_and_retried_as_replayed(
+    listener: Listener, settings: Any, atomic: bool
+) -> None:
+    settings.HC_SIGNALS = {"ATOMIC": atomic}
+    in_transaction: list[bool] = []
+    listener.first = lambda: in_transaction.append(connection.in_atomic_block)
     listener.fails = True
     replay("--since", "1h", "--receiver", PATH)
     assert states() == [("retry", 1), ("parked", 0), ("parked", 0)]
+    assert in_transaction == [atomic]
     listener.fails = False
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()")
     for _ in range(3):
