@@ -24,6 +24,7 @@ from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver
 from tests.sfdc.models import Everything, EverythingProxy, Note, User
 from tests.test_rotation import age
+from tests.test_worker_process import wait_until
 
 LEDGER = "example.crm.receivers.keep_ledger"
 
@@ -257,6 +258,50 @@ def test_two_failures_of_one_record_never_overtake_each_other(
     other.first = worker_fails
     assert found.page() == 3
     assert states() == [("retry", 1), ("parked", 1), ("parked", 0), ("parked", 0)]
+
+
+def test_a_deadlock_with_the_worker_is_survived(listener: Listener, captured: HerokuConnect, connect: Any) -> None:
+    """The worker has the shard and waits for a row that a replayed receiver wrote; the replay waits for the shard."""
+    note = Note.objects.create(text="")
+    early = Early()
+    connect(signals.record_created, early, User)
+    workers: list[Thread] = []
+
+    def write() -> None:
+        Note.objects.filter(pk=note.pk).update(text="x")
+
+    def work() -> None:
+        try:
+            captured.create(User)
+            deliver(RETRY_SECONDS=0.0001)
+        finally:
+            connections.close_all()
+
+    def begin() -> None:
+        write()
+        early.first = write
+        listener.fails = True
+        workers.append(Thread(target=work))
+        workers[0].start()
+        wait_until(waiting_for_a_row)
+
+    early.first = begin
+    assert a_replay().page() == 3
+    workers[0].join(timeout=20)
+    assert not workers[0].is_alive()
+    listener.fails, early.first = False, lambda: None
+    as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp() WHERE state = 'retry'")
+    for _ in range(3):
+        deliver(RETRY_SECONDS=0.0001)
+    assert states() == []
+    assert [name for kind, name in listener.told if name in "abc"] == ["a", "b", "c"] * 2
+    assert len(listener.events) == 7
+
+
+def waiting_for_a_row() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted")
+        return bool(cursor.fetchone()[0])
 
 
 def test_a_sleeping_worker_is_rung_for_what_was_kept(listener: Listener) -> None:
