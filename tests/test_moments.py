@@ -18,9 +18,7 @@ from hc_signals.management.arguments import moment, start_at
     [
         ("90m", timedelta(minutes=90)),
         ("2h", timedelta(hours=2)),
-        ("1.5h", timedelta(minutes=90)),
-        (" 3 d ", timedelta(days=3)),
-        ("1w", timedelta(weeks=1)),
+        ("3d", timedelta(days=3)),
         ("0s", timedelta()),
     ],
 )
@@ -35,7 +33,7 @@ def test_iso_times() -> None:
     assert moment("2026-01-31T12:00:00Z") == datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert moment("2025-07-01 12:00") == datetime(2025, 7, 1, 10, tzinfo=UTC), "in TIME_ZONE"
     assert moment("2025-07-01") == datetime(2025, 6, 30, 22, tzinfo=UTC)
-    assert moment("0001-01-01") < moment("1w")
+    assert moment("0001-01-01") < moment("7d")
 
 
 @pytest.mark.parametrize(
@@ -46,6 +44,8 @@ def test_iso_times() -> None:
         "h",
         "-2h",
         "2 hours",
+        "1.5h",
+        "2w",
         "yesterday",
         "2h30m",
         "1e3s",
@@ -58,7 +58,7 @@ def test_iso_times() -> None:
     ],
 )
 def test_nonsense(text: str) -> None:
-    with pytest.raises(ArgumentTypeError, match="is no time: expected an age"):
+    with pytest.raises(ArgumentTypeError, match="is not a time; expected an age"):
         moment(text)
     with pytest.raises(ArgumentTypeError, match="'earliest' and 'latest' are taken too"):
         start_at(text)
@@ -67,7 +67,7 @@ def test_nonsense(text: str) -> None:
 def test_the_future() -> None:
     tomorrow = (timezone.now() + timedelta(days=1)).isoformat()
     for check in (moment, start_at):
-        with pytest.raises(ArgumentTypeError, match="is in the future: now it is"):
+        with pytest.raises(ArgumentTypeError, match="lies in the future"):
             check(tomorrow)
 
 
@@ -75,6 +75,10 @@ def test_the_setting() -> None:
     for value in ("earliest", "latest", "2h", "2026-01-31"):
         assert Conf(START_AT=value).START_AT == start_at(value) == value
     wrong: Any
-    for wrong, message in (("newest", "'newest' is no time"), (5, "is 5; expected str"), ("2h3", "'2h3' is no time")):
+    for wrong, message in (
+        ("newest", "'newest' is not a time"),
+        (5, "is 5; expected str"),
+        ("2h3", "'2h3' is not a time"),
+    ):
         with pytest.raises(ConfigurationError, match=message):
             Conf(START_AT=wrong)
