@@ -1,0 +1,139 @@
+"""What goes wrong during a run: processes, backends, the server, the network, the layout of the shards."""
+
+import random
+import signal
+import threading
+import time
+from collections import Counter
+
+from tests.chaos.server import Server
+from tests.chaos.workers import Worker, Workers
+
+_HELD = """
+SELECT l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.classid = %s AND l.granted AND a.application_name = %s
+"""
+_TAKEN_OVER = """
+SELECT extract(epoch FROM min(created_at))::float8 FROM public.hc_signals_position
+WHERE consumer = %s AND hashtext(consumer || ' ' || shard)::bigint & 4294967295 = %s
+  AND created_at > to_timestamp(%s)
+"""
+TAKE_OVER_TIMEOUT = 20.0
+
+
+class Faults:
+    """Breaks one thing after another.
+
+    Args:
+        server, workers: what is broken.
+        chance: every choice comes from it.
+        silence: seconds of the longest silence of a network.
+    """
+
+    def __init__(self, server: Server, workers: Workers, chance: random.Random, silence: float) -> None:
+        self.server, self.workers, self.chance, self.silence = server, workers, chance, silence
+        self.done: Counter[str] = Counter()
+        self.takeovers: dict[str, list[float]] = {"killed": [], "frozen": []}
+        """Seconds from the kill, or from when the server noticed, to the first commit by another worker."""
+        self.missed = 0
+        """Takeovers that nobody made in TAKE_OVER_TIMEOUT."""
+        self._kinds: list[str] = []
+
+    def next(self) -> str:
+        """Do the next one; all have had their turn before one comes again."""
+        if not self._kinds:
+            self._kinds = ["kill_worker", "terminate_backend", "cut_network", "black_hole", "freeze_worker"]
+            self._kinds += ["crash_server", "change_shards"]
+            self.chance.shuffle(self._kinds)
+        kind = self._kinds.pop()
+        getattr(self, kind)()
+        self.done[kind] += 1
+        return kind
+
+    def kill_worker(self) -> None:
+        """SIGKILL one worker and start another."""
+        worker = self.chance.choice(self.workers.all)
+        with self.workers.lock:
+            held = self._stop(worker)
+            killed_at = time.time()
+            worker.process.kill()
+            worker.process.wait()
+            worker.start()
+        self._watch("killed", worker.consumer, held, killed_at)
+
+    def freeze_worker(self) -> None:
+        """Stop a process; the server notices, another takes over; then it goes on and must not commit what it had."""
+        worker = self.chance.choice(self.workers.all)
+        with self.workers.lock:
+            held = self._stop(worker)
+            noticed_at = time.time()
+            worker.proxy.sever()
+        watching = self._watch("frozen", worker.consumer, held, noticed_at)
+        pause = self.chance.uniform(0.3, self.silence)
+        if self._has_company(worker):
+            watching.join(timeout=pause)
+        else:
+            time.sleep(pause)
+        worker.process.send_signal(signal.SIGCONT)
+        time.sleep(0.2)  # it may say COMMIT into the silence
+        worker.proxy.recover()
+
+    def terminate_backend(self) -> None:
+        """Cut a connection at the server's end, a worker's or a writer's."""
+        self.server.query(
+            "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1) victim"
+        )
+
+    def cut_network(self) -> None:
+        """Cut all connections of one worker."""
+        self.chance.choice(self.workers.all).proxy.cut()
+
+    def black_hole(self) -> None:
+        """The network of one worker accepts and says nothing, then drops what it had."""
+        proxy = self.chance.choice(self.workers.all).proxy
+        proxy.go_silent()
+        time.sleep(self.chance.uniform(0.3, self.silence))
+        proxy.recover()
+
+    def crash_server(self) -> None:
+        """Stop the server in immediate mode, and start it again."""
+        self.server.crash()
+
+    def change_shards(self) -> None:
+        """Roll out another number of shards to the first consumer: one worker after the other gets it."""
+        peers = [worker for worker in self.workers.all if worker.consumer == self.workers.all[0].consumer]
+        before = peers[0].environment["CHAOS_SHARDS"]
+        shards = self.chance.choice([n for n in "1235" if n != before])
+        for worker in peers:
+            with self.workers.lock:
+                worker.end(self.chance.choice([signal.SIGTERM, signal.SIGKILL]))
+                worker.environment["CHAOS_SHARDS"] = shards
+                worker.start()
+
+    def _has_company(self, worker: Worker) -> bool:
+        return sum(other.consumer == worker.consumer for other in self.workers.all) > 1
+
+    def _stop(self, worker: Worker) -> list[int]:
+        """Halt a worker and return the shards it has claimed: what it is in the middle of cannot end meanwhile."""
+        from hc_signals.changelog import LOCK_CLASS
+
+        worker.process.send_signal(signal.SIGSTOP)
+        return [row[0] for row in self.server.query(_HELD, [LOCK_CLASS, worker.name])]
+
+    def _watch(self, kind: str, consumer: str, held: list[int], since: float) -> threading.Thread:
+        """Measure in the background when the claimed shards go on; there is nothing to take over if none was."""
+
+        def watch() -> None:
+            deadline = time.monotonic() + TAKE_OVER_TIMEOUT
+            for shard in held:
+                while (first := self.server.query(_TAKEN_OVER, [consumer, shard, since])[0][0]) is None:
+                    if time.monotonic() > deadline:
+                        self.missed += 1
+                        return
+                    time.sleep(0.02)
+                self.takeovers[kind].append(first - since)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        return thread
