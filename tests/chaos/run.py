@@ -22,7 +22,8 @@ from tests.chaos.server import Server
 from tests.chaos.workers import Workers
 from tests.chaos.writers import Stranger, Writer
 
-DRAIN_TIMEOUT = 600.0
+WRONG_PATIENCE = 3.0
+"""Seconds without progress after which a wrong reader is taken to be done: it will never have told everything."""
 
 
 class Run:
@@ -34,7 +35,7 @@ class Run:
         self.workers = Workers(Path(directory))
         self.faults = Faults(self.server, self.workers, self.chance, options.silence)
         self.figures = Figures(self.faults, self.workers)
-        self.stopping, self.gate = threading.Event(), threading.Event()
+        self.stopping, self.storm = threading.Event(), threading.Event()
         self.consumers = ["changes", "pages"]
 
     def run(self) -> int:
@@ -45,8 +46,9 @@ class Run:
             (name, 2, name) for name in options.wrong
         ]:
             self.workers.add(self.server.url, consumer, shards, options.batch, mutation)
+        self.wait_for_workers()
         seeds = [int(self.chance.random() * 10**9) for _ in range(options.writers)]
-        writers = [Writer(self.server.url, seed, options.records, self.stopping, self.gate) for seed in seeds]
+        writers = [Writer(self.server.url, seed, options.records, self.stopping, self.storm) for seed in seeds]
         monitor = threading.Thread(target=self.watch, daemon=True)
         for thread in (*writers, Stranger(self.server.url, self.stopping), monitor):
             thread.start()
@@ -58,9 +60,18 @@ class Run:
         self.figures.written()
         for (name,) in self.server.query("SELECT gid FROM pg_prepared_xacts"):
             self.server.query(f"COMMIT PREPARED '{name}'")
-        self.drain()
+        self.drain(self.consumers, self.options.patience)
+        self.drain(self.options.wrong, WRONG_PATIENCE)
         codes = self.workers.stop()
         return self.judge() or any(codes)
+
+    def wait_for_workers(self) -> None:
+        """Wait until every worker has come to the server: before that there is little to break."""
+        names = [worker.name for worker in self.workers.all]
+        sql = "SELECT count(DISTINCT application_name) FROM pg_stat_activity WHERE application_name = ANY (%s)"
+        deadline = time.monotonic() + 60
+        while self.server.query(sql, [names]) != [(len(names),)] and time.monotonic() < deadline:
+            time.sleep(0.1)
 
     def break_things(self) -> None:
         """Break one thing after another until the time is up."""
@@ -71,27 +82,33 @@ class Run:
             print(f"chaos: {end - time.monotonic():5.0f} s left, {kind}; {self.figures.progress()}", flush=True)
 
     def watch(self) -> None:
-        """Count, hold the writers back while the readers are far behind, and look after the workers."""
+        """Count, turn storm into calm when the readers are far behind, and back; look after the workers."""
+        calm_until = 0.0
         while True:
             started = time.monotonic()
-            behind = self.behind()
-            (self.gate.clear if behind > self.options.backlog else self.gate.set)()
+            behind = self.behind(self.consumers)
+            if behind > self.options.backlog:
+                self.storm.clear()
+                calm_until = started + self.options.calm
+            elif behind > self.options.backlog // 10 and not self.storm.is_set():
+                calm_until = started + self.options.calm
+            elif started > calm_until:
+                self.storm.set()
             self.workers.look_after()
             time.sleep(max(0.3, 10 * (time.monotonic() - started)))  # counting takes a tenth of the time, not more
 
-    def behind(self) -> int:
-        """Return how many changes the slowest consumer has yet to be told."""
+    def behind(self, consumers: list[str]) -> int:
+        """Return how many changes the slowest of these consumers has yet to be told."""
         committed, delivered = ledger.counts(self.server.query)
         self.figures.committed, self.figures.delivered = committed, delivered
-        return committed - min(delivered.get(consumer, 0) for consumer in self.consumers)
+        return max((committed - delivered.get(consumer, 0) for consumer in consumers), default=0)
 
-    def drain(self) -> None:
+    def drain(self, consumers: list[str], patience: float) -> None:
         """Wait until all is delivered, or nothing has moved for a long time."""
-        end, before = time.monotonic() + DRAIN_TIMEOUT, -1
-        patience = time.monotonic() + self.options.patience
-        while (behind := self.behind()) > 0 and time.monotonic() < min(end, patience):
+        before, moved = -1, time.monotonic()
+        while (behind := self.behind(consumers)) > 0 and time.monotonic() < moved + patience:
             if behind != before:
-                patience, before = time.monotonic() + self.options.patience, behind
+                before, moved = behind, time.monotonic()
             time.sleep(0.2)
 
     def judge(self) -> int:
@@ -124,7 +141,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--records", type=int, default=3000, help="how many records are changed (default: 3000)")
     parser.add_argument("--writers", type=int, default=4)
     parser.add_argument("--batch", type=int, default=200, help="changes in a page of a worker (default: 200)")
-    parser.add_argument("--backlog", type=int, default=20_000, help="the writers wait while more is undelivered")
+    parser.add_argument("--backlog", type=int, default=20_000, help="a storm ends when more is undelivered")
+    parser.add_argument("--calm", type=float, default=3, help="seconds of calm after a storm is caught up (default: 3)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--wrong", nargs="*", default=[], help="readers of tests/chaos/mutations.py to be found out")
     parser.add_argument("--json", type=Path, help="file for the figures")

@@ -2,6 +2,7 @@
 
 import os
 import time
+from io import StringIO
 from typing import Any
 
 import psycopg
@@ -31,9 +32,8 @@ class Server:
         from django.db import connections
 
         django.setup()
-        call_command("migrate", verbosity=0)
-        call_command("hc_simulate", "--create-only", verbosity=0)
-        call_command("hc_triggers", "install", verbosity=0)
+        for command in (["migrate"], ["hc_simulate", "--create-only"], ["hc_triggers", "install"]):
+            call_command(*command, verbosity=0, stdout=StringIO(), stderr=StringIO())
         connections.close_all()
         self.query(ledger.TABLES)
         self.query(writers.TABLES.replace("%(records)s", str(records)))

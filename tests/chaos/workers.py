@@ -78,6 +78,7 @@ class Workers:
         self.all: list[Worker] = []
         self.lock = threading.RLock()
         """Held while one is replaced."""
+        self.stopping = False
         self.exits = 0
         """How many ended by themselves, and were started again."""
 
@@ -99,13 +100,14 @@ class Workers:
             for worker in self.all:
                 if worker.process.poll() is None:
                     worker.measure()
-                else:
+                elif not self.stopping:
                     self.exits += 1
                     worker.start()
 
     def stop(self) -> list[int]:
         """Stop all as a platform does; return their exit codes."""
         with self.lock:
+            self.stopping = True
             return [worker.end(signal.SIGTERM) for worker in self.all]
 
     def kill(self) -> None:

@@ -1,8 +1,11 @@
 """Hostile writers: they play Heroku Connect in transactions of every kind, and keep the ledger of what they committed.
 
 A change and its line in ``chaos_truth`` commit together, under the lock of the record's counter: so the versions of one
-record rise in the order in which its changes happened. Half of the transactions change rows one by one, the others many
-rows with one statement.
+record rise in the order in which its changes happened.
+
+There are two paces. In a storm half of the transactions change rows one by one, the others many rows with one statement:
+the readers fall behind. In a calm there are small transactions with long pauses in them: the readers come to the end of
+the log and sleep, and what commits late and out of order is in front of them.
 """
 
 import random
@@ -71,12 +74,12 @@ class Writer(threading.Thread):
         seed: of everything it does.
         records: how many records there are.
         stop: set when it is to end.
-        gate: clear while it is to wait, because the readers are far behind.
+        storm: set while it is to write as fast as it can.
     """
 
-    def __init__(self, url: str, seed: int, records: int, stop: threading.Event, gate: threading.Event) -> None:
+    def __init__(self, url: str, seed: int, records: int, stop: threading.Event, storm: threading.Event) -> None:
         super().__init__(daemon=True)
-        self.url, self.records, self.stopping, self.gate = url, records, stop, gate
+        self.url, self.records, self.stopping, self.storm = url, records, stop, storm
         self.chance = random.Random(seed)
         self.name, self.number = f"chaos {seed}", 0
 
@@ -87,18 +90,22 @@ class Writer(threading.Thread):
                 connection.execute("SET xmlbinary = 'hex'; SET lock_timeout = '2s'")
                 connection.commit()
                 while not self.stopping.is_set():
-                    if self.gate.wait(timeout=0.2):
-                        self.transaction(connection)
+                    self.transaction(connection)
+                    if not self.storm.is_set():
+                        self.stopping.wait(self.chance.random() * 0.05)
 
     def transaction(self, connection: Any) -> None:
         """One transaction of some statements, with pauses, savepoints, rollbacks and two-phase commits among them."""
-        statements, rows = self.chance.randint(1, 4), 1 if self.chance.random() < 0.5 else self.chance.randint(2, 25)
+        storm = self.storm.is_set()
+        statements, rows = self.chance.randint(1, 4), 1
+        if storm and self.chance.random() < 0.5:
+            rows = self.chance.randint(2, 25)
         # In one order, else the writers would spend their time in deadlocks.
         chosen = sorted(self.chance.sample(range(self.records), min(self.records, statements * rows)))
         try:
             for first in range(0, len(chosen), rows):
                 self.change(connection, [f"{record:018d}" for record in chosen[first : first + rows]])
-                if self.chance.random() < 0.1:
+                if self.chance.random() < (0.1 if storm else 0.6):
                     time.sleep(self.chance.random() * 0.02)
             self.end(connection)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
