@@ -19,9 +19,7 @@ from hc_signals.doorbell import CHANNEL, Doorbell
 from tests.machine import machine_settings, new_connection
 
 WAKE_TIMEOUT = 1.0
-INSERT = (
-    "INSERT INTO public.hc_signals_change (table_name, operation, origin) VALUES ('machine', 'UPDATE', 'heroku_connect')"
-)
+INSERT = "INSERT INTO public.hc_signals_change (table_name, operation, origin) VALUES ('machine', 'UPDATE', 'heroku_connect')"
 writers = st.integers(0, 2)
 
 

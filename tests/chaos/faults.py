@@ -19,6 +19,15 @@ WHERE consumer = %s AND hashtext(consumer || ' ' || shard)::bigint & 4294967295 
   AND created_at > to_timestamp(%s)
 """
 TAKE_OVER_TIMEOUT = 20.0
+KINDS = (
+    "kill_worker",
+    "freeze_worker",
+    "terminate_backend",
+    "cut_network",
+    "black_hole",
+    "crash_server",
+    "change_shards",
+)
 
 
 class Faults:
@@ -28,31 +37,45 @@ class Faults:
         server, workers: what is broken.
         chance: every choice comes from it.
         silence: seconds of the longest silence of a network.
+        deaf: seconds within which a worker must give up connections that say nothing; 0 leaves that fault out.
     """
 
-    def __init__(self, server: Server, workers: Workers, chance: random.Random, silence: float) -> None:
-        self.server, self.workers, self.chance, self.silence = server, workers, chance, silence
+    def __init__(
+        self, server: Server, workers: Workers, chance: random.Random, silence: float, deaf: float = 0
+    ) -> None:
+        self.server, self.workers, self.chance = server, workers, chance
+        self.silence, self.deaf = silence, deaf
         self.done: Counter[str] = Counter()
-        self.takeovers: dict[str, list[float]] = {"killed": [], "frozen": []}
-        """Seconds from the kill, or from when the server noticed, to the first commit by another worker."""
+        self.takeovers: dict[str, list[float]] = {"killed": [], "frozen": [], "deaf": []}
+        """Seconds, by what had happened; figures.py says from what to what."""
         self.missed = 0
-        """Takeovers that nobody made in TAKE_OVER_TIMEOUT."""
-        self._kinds: list[str] = []
+        """Takeovers that nobody made in time."""
+        self.kinds = KINDS + (("deafen_worker",) if deaf else ())
+        self._turns: list[str] = []
+        self._layouts = 0
+
+    @property
+    def had_all(self) -> bool:
+        """Whether every kind has had its turn."""
+        return len(self.done) == len(self.kinds)
 
     def next(self) -> str:
         """Do the next one; all have had their turn before one comes again."""
-        if not self._kinds:
-            self._kinds = ["kill_worker", "terminate_backend", "cut_network", "black_hole", "freeze_worker"]
-            self._kinds += ["crash_server", "change_shards"]
-            self.chance.shuffle(self._kinds)
-        kind = self._kinds.pop()
+        if not self._turns:
+            self._turns = list(self.kinds)
+            self.chance.shuffle(self._turns)
+        kind = self._turns.pop()
         getattr(self, kind)()
         self.done[kind] += 1
         return kind
 
+    def end(self) -> None:
+        """No more changes come: who waits for the next one on a shard waits in vain."""
+        self._layouts += 1
+
     def kill_worker(self) -> None:
         """SIGKILL one worker and start another."""
-        worker = self.chance.choice(self.workers.all)
+        worker = self._victim()
         with self.workers.lock:
             held = self._stop(worker)
             killed_at = time.time()
@@ -63,7 +86,7 @@ class Faults:
 
     def freeze_worker(self) -> None:
         """Stop a process; the server notices, another takes over; then it goes on and must not commit what it had."""
-        worker = self.chance.choice(self.workers.all)
+        worker = self._victim()
         with self.workers.lock:
             held = self._stop(worker)
             noticed_at = time.time()
@@ -78,6 +101,20 @@ class Faults:
         time.sleep(0.2)  # it may say COMMIT into the silence
         worker.proxy.recover()
 
+    def deafen_worker(self) -> None:
+        """The network swallows a worker's connections; keepalives are answered, so only a limit of its own helps."""
+        worker = self._victim()
+        worker.proxy.sever()
+        since = time.time()
+        while not self.server.query("SELECT FROM pg_stat_activity WHERE application_name = %s", [worker.name]):
+            if time.time() > since + self.deaf:
+                self.missed += 1
+                break
+            time.sleep(0.05)
+        else:
+            self.takeovers["deaf"].append(time.time() - since)
+        worker.proxy.recover()
+
     def terminate_backend(self) -> None:
         """Cut a connection at the server's end, a worker's or a writer's."""
         self.server.query(
@@ -87,11 +124,11 @@ class Faults:
 
     def cut_network(self) -> None:
         """Cut all connections of one worker."""
-        self.chance.choice(self.workers.all).proxy.cut()
+        self._victim().proxy.cut()
 
     def black_hole(self) -> None:
         """The network of one worker accepts and says nothing, then drops what it had."""
-        proxy = self.chance.choice(self.workers.all).proxy
+        proxy = self._victim().proxy
         proxy.go_silent()
         time.sleep(self.chance.uniform(0.3, self.silence))
         proxy.recover()
@@ -102,6 +139,7 @@ class Faults:
 
     def change_shards(self) -> None:
         """Roll out another number of shards to the first consumer: one worker after the other gets it."""
+        self._layouts += 1
         peers = [worker for worker in self.workers.all if worker.consumer == self.workers.all[0].consumer]
         before = peers[0].environment["CHAOS_SHARDS"]
         shards = self.chance.choice([n for n in "1235" if n != before])
@@ -110,6 +148,9 @@ class Faults:
                 worker.end(self.chance.choice([signal.SIGTERM, signal.SIGKILL]))
                 worker.environment["CHAOS_SHARDS"] = shards
                 worker.start()
+
+    def _victim(self) -> Worker:
+        return self.chance.choice([worker for worker in self.workers.all if not worker.is_wrong])
 
     def _has_company(self, worker: Worker) -> bool:
         return sum(other.consumer == worker.consumer for other in self.workers.all) > 1
@@ -123,11 +164,14 @@ class Faults:
 
     def _watch(self, kind: str, consumer: str, held: list[int], since: float) -> threading.Thread:
         """Measure in the background when the claimed shards go on; there is nothing to take over if none was."""
+        layouts = self._layouts
 
         def watch() -> None:
             deadline = time.monotonic() + TAKE_OVER_TIMEOUT
             for shard in held:
                 while (first := self.server.query(_TAKEN_OVER, [consumer, shard, since])[0][0]) is None:
+                    if layouts != self._layouts:
+                        return
                     if time.monotonic() > deadline:
                         self.missed += 1
                         return

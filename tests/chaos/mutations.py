@@ -9,7 +9,9 @@ from hc_signals.changelog import CHANGE_COLUMNS, ChangeLog, Position
 
 def id_cursor() -> None:
     """Read ``id > last``: loses what commits late."""
-    _read_by_cursor(f"SELECT id, {CHANGE_COLUMNS} FROM public.hc_signals_change WHERE id > %(after)s {{shard}} ORDER BY id")
+    _read_by_cursor(
+        f"SELECT id, {CHANGE_COLUMNS} FROM public.hc_signals_change WHERE id > %(after)s {{shard}} ORDER BY id"
+    )
 
 
 def xmin_watermark() -> None:

@@ -22,7 +22,7 @@ from tests.chaos.server import Server
 from tests.chaos.workers import Workers
 from tests.chaos.writers import Stranger, Writer
 
-WRONG_PATIENCE = 3.0
+WRONG_PATIENCE = 2.0
 """Seconds without progress after which a wrong reader is taken to be done: it will never have told everything."""
 
 
@@ -33,7 +33,7 @@ class Run:
         self.options, self.chance = options, random.Random(options.seed)
         self.server = Server(str(Path(directory, "server")))
         self.workers = Workers(Path(directory))
-        self.faults = Faults(self.server, self.workers, self.chance, options.silence)
+        self.faults = Faults(self.server, self.workers, self.chance, options.silence, options.deaf)
         self.figures = Figures(self.faults, self.workers)
         self.stopping, self.storm = threading.Event(), threading.Event()
         self.consumers = ["changes", "pages"]
@@ -54,6 +54,7 @@ class Run:
             thread.start()
         self.figures.start()
         self.break_things()
+        self.faults.end()
         self.stopping.set()
         for thread in writers:
             thread.join(timeout=60)
@@ -74,12 +75,12 @@ class Run:
             time.sleep(0.1)
 
     def break_things(self) -> None:
-        """Break one thing after another until the time is up."""
+        """Break one thing after another until the time is up and everything had its turn."""
         end = time.monotonic() + self.options.seconds
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, self.chance.uniform(0.3, self.options.pause)))
+        while time.monotonic() < end or not self.faults.had_all:
+            time.sleep(self.chance.uniform(0.3, self.options.pause))
             kind = self.faults.next()
-            print(f"chaos: {end - time.monotonic():5.0f} s left, {kind}; {self.figures.progress()}", flush=True)
+            print(f"chaos: {max(0, end - time.monotonic()):5.0f} s left, {kind}; {self.figures.progress()}", flush=True)
 
     def watch(self) -> None:
         """Count, turn storm into calm when the readers are far behind, and back; look after the workers."""
@@ -129,7 +130,7 @@ class Run:
             figures = self.figures.as_dict(self.options, verdicts)
             self.options.json.write_text(json.dumps(figures, indent=2) + "\n")
         right = all(verdict.is_right == (name in self.consumers) for name, verdict in verdicts.items())
-        return int(crashed or not right)
+        return int(crashed or not right or bool(self.faults.missed))
 
 
 def _options() -> argparse.Namespace:
@@ -137,6 +138,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60, help="seconds of writing and breaking (default: 60)")
     parser.add_argument("--pause", type=float, default=4, help="longest pause between two faults (default: 4)")
     parser.add_argument("--silence", type=float, default=4, help="longest silence of a network (default: 4 s)")
+    parser.add_argument(
+        "--deaf", type=float, default=0, help="seconds within which a worker must give up deaf connections"
+    )
     parser.add_argument("--patience", type=float, default=20, help="seconds without progress after which all is told")
     parser.add_argument("--records", type=int, default=3000, help="how many records are changed (default: 3000)")
     parser.add_argument("--writers", type=int, default=4)

@@ -30,6 +30,11 @@ class Worker:
         self.peak_rss = 0
 
     @property
+    def is_wrong(self) -> bool:
+        """Whether it is one that the run must find out; nobody need break it."""
+        return bool(self.environment["CHAOS_MUTATION"])
+
+    @property
     def consumer(self) -> str:
         """Whose position it moves."""
         return self.environment["CHAOS_CONSUMER"]
