@@ -1,7 +1,7 @@
 """Writers and a sleeper stepped by Hypothesis in any order: who sleeps is never left with something to deliver.
 
-There is no poll and no timeout: only a ring can wake the sleeper. It is the real ``Doorbell`` in a thread of its own, which
-stops before each step until it is told to go on.
+There is no poll and no timeout: only a ring can wake the sleeper. It is the real ``Doorbell`` in a thread of its own,
+which stops before each step until it is told to go on.
 """
 
 import threading
@@ -19,7 +19,7 @@ from hc_signals.doorbell import CHANNEL, Doorbell
 from tests.machine import machine_settings, new_connection
 
 WAKE_TIMEOUT = 1.0
-INSERT = "INSERT INTO public.hc_signals_change (table_name, operation, origin) VALUES ('machine', 'UPDATE', 'heroku_connect')"
+INSERT = "INSERT INTO public.hc_signals_change (table_name, operation, origin) VALUES ('machine', 'UPDATE', 'app')"
 writers = st.integers(0, 2)
 
 

@@ -8,12 +8,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SHORT = "--seconds 5 --pause 0.5 --silence 1 --calm 1 --backlog 400 --batch 50 --records 150 --writers 5 --seed 3"
+WRONG = "--wrong id_cursor xmin_watermark"
 
 
 def test_nothing_lost_nothing_twice_nothing_out_of_order_and_wrong_readers_found_out(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos.run", *SHORT.split(), "--json", str(tmp_path / "figures.json")]
-        + ["--wrong", "id_cursor", "xmin_watermark"],
+        [
+            sys.executable,
+            "-m",
+            "tests.chaos.run",
+            *f"{SHORT} {WRONG}".split(),
+            "--json",
+            str(tmp_path / "figures.json"),
+        ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}"},
         capture_output=True,

@@ -1,6 +1,6 @@
-"""Two ledgers: what the writers committed and what the receivers wrote; compared by the database, however long they are.
+"""Two ledgers, what the writers committed and what the receivers wrote: compared by the database, however long.
 
-Every committed change has one line in ``chaos_truth``; ``step`` rises in the order in which a record's changes happened.
+Every committed change has one line in ``chaos_truth``; ``step`` rises in the order in which a record's changes came.
 A version is used once per record, so record, operation and version name one change.
 """
 

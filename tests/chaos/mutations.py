@@ -17,7 +17,8 @@ def id_cursor() -> None:
 def xmin_watermark() -> None:
     """Read what is below the oldest open transaction, by (xid, id): inverts, and stalls behind strangers."""
     _read_by_cursor(
-        f"SELECT id, {CHANGE_COLUMNS} FROM public.hc_signals_change WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) "
+        f"SELECT id, {CHANGE_COLUMNS} FROM public.hc_signals_change "
+        "WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) "
         "AND (xid, id) > (coalesce((SELECT xid FROM public.hc_signals_change WHERE id = %(after)s), '0'), %(after)s) "
         "{shard} ORDER BY xid, id"
     )

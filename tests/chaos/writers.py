@@ -3,9 +3,9 @@
 A change and its line in ``chaos_truth`` commit together, under the lock of the record's counter: so the versions of one
 record rise in the order in which its changes happened.
 
-There are two paces. In a storm half of the transactions change rows one by one, the others many rows with one statement:
-the readers fall behind. In a calm there are small transactions with long pauses in them: the readers come to the end of
-the log and sleep, and what commits late and out of order is in front of them.
+There are two paces. In a storm half of the transactions change rows one by one, the others many rows with one
+statement: the readers fall behind. In a calm there are small transactions with long pauses in them: the readers come
+to the end of the log and sleep, and what commits late and out of order is in front of them.
 """
 
 import random
