@@ -64,8 +64,14 @@ def send(signal: Signal, receivers: Receivers, using: str, **named: Any) -> list
 
 @contextmanager
 def _isolated(using: str) -> Iterator[None]:
-    """A savepoint made at the first query: a receiver that never touches the database costs no round trip."""
+    """A savepoint made at the first query: a receiver that never touches the database costs no round trip.
+
+    Outside a transaction (``ATOMIC = False``) there is nothing to isolate: what a receiver wrote is committed.
+    """
     connection = connections[using]
+    if not connection.in_atomic_block:
+        yield
+        return
     sid = f"hc_signals_{next(_savepoint_numbers)}"
     made = False
 

@@ -34,6 +34,7 @@ class Page:
         changes: in order.
         builders: by the name of the table as the log has it; a change of another table is passed over.
         listeners: who is called.
+        any_kept: whether the consumer has any delivery that waits.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class Page:
         changes: Iterable[Change],
         builders: Mapping[str, InstanceBuilder],
         listeners: Listeners,
+        *,
+        any_kept: bool,
     ) -> None:
         self.log, self.using, self.builders = log, log.using, builders
         self.deliveries, self.listeners = deliveries, listeners
@@ -57,7 +60,7 @@ class Page:
         for change in changes:
             if change.table_name in builders:
                 by_table[change.table_name].append(change)
-        self._blocked = deliveries.blocked(changes) if by_table else set()
+        self._blocked = deliveries.blocked(changes) if by_table and any_kept else set()
         for label, table_changes in by_table.items():
             self._load(label, [change for change in table_changes if change.operation in CHANGE_TYPES])
 
