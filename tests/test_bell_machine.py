@@ -1,6 +1,6 @@
-"""Writers and a sleeper stepped by Hypothesis in any order: who sleeps is never left with something to deliver.
+"""Writers and sleepers stepped by Hypothesis in any order: who sleeps is never left with something to deliver.
 
-There is no poll and no timeout: only a ring can wake the sleeper. It is the real ``Doorbell`` in a thread of its own,
+There is no poll and no timeout: only a ring can wake a sleeper. Each is the real ``Doorbell`` in a thread of its own,
 which stops before each step until it is told to go on.
 """
 
@@ -20,7 +20,7 @@ from tests.machine import machine_settings, new_connection
 
 WAKE_TIMEOUT = 1.0
 INSERT = "INSERT INTO public.hc_signals_change (table_name, operation, origin) VALUES ('machine', 'UPDATE', 'app')"
-writers = st.integers(0, 2)
+writers, sleepers = st.integers(0, 2), st.integers(0, 1)
 
 
 class Ended(Exception):
@@ -28,15 +28,19 @@ class Ended(Exception):
 
 
 class SteppedBell(Doorbell):
-    """A doorbell that waits for its turn before it takes the lock, before its last look and in its sleep."""
+    """A doorbell that waits for its turn before it takes the lock, before its last look and in its sleep.
+
+    Args:
+        deliver: delivers what there is; tells whether there was any.
+    """
 
     SLICE = 0.005
-    BUSY_PAUSES = (0.0, 0.0)
+    BUSY_PAUSES = (0.001, 0.001)
 
-    def __init__(self) -> None:
+    def __init__(self, deliver: Callable[[], bool]) -> None:
         super().__init__("default", self.is_stopping)
-        self.at, self.ending = "start", False
-        self.undelivered: Callable[[], bool] = lambda: False
+        self.at, self.deliver = "start", deliver
+        self.ending = self.has_looked = False
         self._go, self._arrived = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._loop, daemon=True)
         self._thread.start()
@@ -66,25 +70,27 @@ class SteppedBell(Doorbell):
             raise Ended
 
     def is_stopping(self) -> bool:
-        self.turn("asleep")
+        self.turn("asleep" if self.has_looked else "locked")
         return False
 
-    def _lock(self) -> bool:
+    def _try_lock(self) -> bool:
         self.turn("lock")
-        return super()._lock()
+        return super()._try_lock()
 
     def look(self) -> bool:
-        """The last look: delivers what there is."""
+        """The last look."""
         self.turn("look")
-        return self.undelivered()
+        self.has_looked = True
+        return self.deliver()
 
     def _loop(self) -> None:
         try:
             with self:
                 while True:
                     self.turn("read")
-                    if not self.undelivered():
-                        self.sleep(self.look, 1e9)
+                    self.has_looked = False
+                    if not self.deliver():
+                        self.sleep(self.look, lambda: 1e9)
         except Ended:
             pass
         finally:
@@ -92,30 +98,52 @@ class SteppedBell(Doorbell):
             self._arrived.release()
 
 
+class Sleeper:
+    """One process, which delivers to a consumer of its own."""
+
+    def __init__(self, machine: "BellMachine") -> None:
+        self.machine = machine
+        self.delivered = machine.visible()
+        self.bell = machine.bell_class(self.deliver)
+        self.bell.step()
+
+    @property
+    def missing(self) -> int:
+        """How many committed changes it has yet to deliver."""
+        return self.machine.visible() - self.delivered
+
+    def deliver(self) -> bool:
+        before, self.delivered = self.delivered, self.machine.visible()
+        return self.delivered > before
+
+    def fall_asleep(self) -> None:
+        """Let it come as far as it can: asleep, and not woken by what has rung so far."""
+        asleep = 0
+        for _ in range(20):
+            self.bell.step()
+            asleep += self.bell.at == "asleep"
+            if asleep == 3:
+                return
+
+
 class BellMachine(RuleBasedStateMachine):
-    """Transactions that log and ring, and one who sleeps."""
+    """Transactions that log and ring, and two who sleep: only one of them can have the lock."""
 
     connections: list[Any] = []
     reader: Any = None
     bell_class = SteppedBell
+    count = 2
 
     def __init__(self) -> None:
         super().__init__()
-        self.delivered = self.visible()
         self.depth = [0, 0, 0]
         """Of each writer: 0 outside a transaction, else 1 and its savepoints."""
         self.prepared: list[str] = []
-        self.bell = self.bell_class()
-        self.bell.undelivered = self.deliver
-        self.bell.step()
+        self.sleepers = [Sleeper(self) for _ in range(self.count)]
 
     def visible(self) -> int:
         ((count,),) = self.reader.execute("SELECT count(*) FROM public.hc_signals_change").fetchall()
         return int(count)
-
-    def deliver(self) -> bool:
-        before, self.delivered = self.delivered, self.visible()
-        return self.delivered > before
 
     def ring(self, writer: Any) -> None:
         writer.execute("SELECT public.hc_signals_ring()")
@@ -128,13 +156,6 @@ class BellMachine(RuleBasedStateMachine):
             self.depth[number] = 1
         self.connections[number].execute(INSERT)
         self.ring(self.connections[number])
-
-    @rule(number=writers, second=writers)
-    def log_crossed(self, number: int, second: int) -> None:
-        """Two writers log and ring at the same time."""
-        self.log(number)
-        self.step(1)
-        self.log(second)
 
     @rule(number=writers)
     def savepoint(self, number: int) -> None:
@@ -172,20 +193,14 @@ class BellMachine(RuleBasedStateMachine):
         if self.prepared:
             self.reader.execute(f"COMMIT PREPARED '{self.prepared.pop()}'")
 
-    @rule(steps=st.integers(1, 3))
-    def step(self, steps: int) -> None:
+    @rule(number=sleepers, steps=st.integers(1, 3))
+    def step(self, number: int, steps: int) -> None:
         for _ in range(steps):
-            self.bell.step()
+            self.sleepers[number % self.count].bell.step()
 
-    @rule()
-    def fall_asleep(self) -> None:
-        """Let the sleeper come as far as it can: asleep, and not woken by what has rung so far."""
-        asleep = 0
-        for _ in range(15):
-            self.bell.step()
-            asleep = asleep + 1 if self.bell.at == "asleep" else 0
-            if asleep == 2:
-                return
+    @rule(number=sleepers)
+    def fall_asleep(self, number: int) -> None:
+        self.sleepers[number % self.count].fall_asleep()
 
     @rule()
     def look_after_all(self) -> None:
@@ -195,15 +210,17 @@ class BellMachine(RuleBasedStateMachine):
         while self.prepared:
             self.commit_prepared()
         deadline = time.monotonic() + WAKE_TIMEOUT
-        while self.visible() > self.delivered:
-            assert time.monotonic() < deadline, f"asleep, with {self.visible() - self.delivered} to deliver"
-            self.bell.step()
+        while late := [sleeper for sleeper in self.sleepers if sleeper.missing]:
+            assert time.monotonic() < deadline, f"asleep, with {late[0].missing} to deliver"
+            for sleeper in self.sleepers:
+                sleeper.bell.step()
 
     def teardown(self) -> None:
         try:
             self.look_after_all()
         finally:
-            self.bell.end()
+            for sleeper in self.sleepers:
+                sleeper.bell.end()
             for writer in self.connections:
                 writer.execute("ROLLBACK")
 
@@ -228,23 +245,25 @@ class BellWithoutLook(SteppedBell):
 
     def look(self) -> bool:
         self.turn("look")
+        self.has_looked = True
         return False
 
 
 class BellWithFlag(SteppedBell):
     """Says in a table that it sleeps."""
 
-    def _lock(self) -> bool:
+    def _try_lock(self) -> bool:
         self.turn("lock")
-        return self._set("true")
+        self._set("true")
+        return True
 
-    def _unlock(self) -> None:
+    def _give_up_lock(self, and_ring: bool) -> None:
+        self._asleep = False
         self._set("false")
 
-    def _set(self, value: str) -> bool:
+    def _set(self, value: str) -> None:
         assert self._connection is not None
         self._connection.execute(f"UPDATE machine_asleep SET asleep = {value}")
-        return True
 
 
 def _ring_by_flag(self: BellMachine, writer: Any) -> None:
@@ -260,25 +279,25 @@ def _ring_at_once(self: BellMachine, writer: Any) -> None:
 
 def _commit_between_read_and_lock(machine: BellMachine) -> None:
     """A change that need not ring is committed before the sleeper has the lock."""
-    machine.bell.step_to("lock")
+    machine.sleepers[0].bell.step_to("lock")
     machine.log(0)
     machine.end(0, True)
-    machine.fall_asleep()
+    machine.fall_asleep(0)
 
 
 def _commit_after_falling_asleep(machine: BellMachine) -> None:
     """A writer asks whether to ring while nobody sleeps, and commits when somebody tries to."""
-    machine.bell.step_to("lock")
+    machine.sleepers[0].bell.step_to("lock")
     machine.log(0)
-    machine.fall_asleep()
+    machine.fall_asleep(0)
     machine.end(0, True)
 
 
 def _commit_after_a_ring(machine: BellMachine) -> None:
     """A ring goes out long before the change can be seen."""
-    machine.fall_asleep()
+    machine.fall_asleep(0)
     machine.log(0)
-    machine.fall_asleep()
+    machine.fall_asleep(0)
     machine.end(0, True)
 
 
@@ -294,6 +313,7 @@ def _commit_after_a_ring(machine: BellMachine) -> None:
 def test_a_doorbell_known_to_be_wrong_is_found_out(
     machine: type[BellMachine], schedule: Callable[[BellMachine], None], wrong: dict[str, Any]
 ) -> None:
+    machine.count = 1
     right = machine()
     schedule(right)
     right.teardown()

@@ -4,20 +4,20 @@ from dataclasses import replace
 from typing import Any
 
 from hc_signals import changelog
-from hc_signals.changelog import CHANGE_COLUMNS, ChangeLog, Position
+from hc_signals.changelog import CHANGE_COLUMNS, ChangeLog, Position, Standing
 
 
 def id_cursor() -> None:
     """Read ``id > last``: loses what commits late."""
     _read_by_cursor(
-        f"SELECT id, {CHANGE_COLUMNS} FROM public.hc_signals_change WHERE id > %(after)s {{shard}} ORDER BY id"
+        f"SELECT 0, id, {CHANGE_COLUMNS} FROM public.hc_signals_change WHERE id > %(after)s {{shard}} ORDER BY id"
     )
 
 
 def xmin_watermark() -> None:
     """Read what is below the oldest open transaction, by (xid, id): inverts, and stalls behind strangers."""
     _read_by_cursor(
-        f"SELECT id, {CHANGE_COLUMNS} FROM public.hc_signals_change "
+        f"SELECT 0, id, {CHANGE_COLUMNS} FROM public.hc_signals_change "
         "WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) "
         "AND (xid, id) > (coalesce((SELECT xid FROM public.hc_signals_change WHERE id = %(after)s), '0'), %(after)s) "
         "{shard} ORDER BY xid, id"
@@ -27,26 +27,27 @@ def xmin_watermark() -> None:
 def floor_from_xmax() -> None:
     """Take xmax of the snapshot for the next transaction to be born: loses those open above the last finished one."""
     changelog._TARGET = (  # type: ignore[misc]
-        "SELECT pg_current_snapshot()::text, pg_snapshot_xmax(pg_current_snapshot())::text"
+        "SELECT pg_current_snapshot()::text, pg_snapshot_xmax(pg_current_snapshot())::text, "
+        "(SELECT last_value FROM public.hc_signals_change_id_seq)"
     )
 
 
 def _read_by_cursor(sql: str) -> None:
     """Follow one change after another instead of the difference of two snapshots."""
     changelog._PAGE = sql + " LIMIT %(limit)s"  # type: ignore[misc]
-    open_window, read = ChangeLog.open_window, ChangeLog.page
+    open_window, read, close = ChangeLog.open_window, ChangeLog.page, ChangeLog.close_window
     highest: dict[ChangeLog, int] = {}
 
-    def open_at_cursor(self: ChangeLog, position: Position) -> Position:
-        return replace(open_window(self, position), last_id=position.floor_id)
+    def open_at_cursor(self: ChangeLog, standing: Standing) -> Position:
+        return replace(open_window(self, standing), last_id=standing.position.floor_id)
 
     def page(self: ChangeLog, position: Position, limit: int) -> Any:
-        found = read(self, position, limit)
-        highest[self] = found[-1].id if found else position.last_id or 0
-        return found
+        changes, has_more = read(self, position, limit)
+        highest[self] = changes[-1].id if changes else position.last_id or 0
+        return changes, has_more
 
     def close_window(self: ChangeLog, position: Position) -> Position:
-        return Position(floor_id=highest[self], lost=position.lost, gap=position.gap)
+        return replace(close(self, position), floor_id=highest[self])
 
     ChangeLog.open_window = open_at_cursor  # type: ignore[method-assign]
     ChangeLog.page = page  # type: ignore[method-assign]
