@@ -15,7 +15,7 @@ WHERE l.locktype = 'advisory' AND l.classid = %s AND l.granted AND a.application
 """
 _TAKEN_OVER = """
 SELECT extract(epoch FROM min(created_at))::float8 FROM public.hc_signals_position
-WHERE consumer = %s AND hashtext(consumer || ' ' || shard)::bigint & 4294967295 = %s
+WHERE consumer = %s AND hashtext(consumer || ' ' || shard)::bigint & 4294967295 = ANY (%s)
   AND created_at > to_timestamp(%s)
 """
 TAKE_OVER_TIMEOUT = 20.0
@@ -82,7 +82,7 @@ class Faults:
             worker.process.kill()
             worker.process.wait()
             worker.start()
-        self._watch("killed", worker.consumer, held, killed_at)
+        self._watch("killed", worker, held, killed_at)
 
     def freeze_worker(self) -> None:
         """Stop a process; the server notices, another takes over; then it goes on and must not commit what it had."""
@@ -91,7 +91,7 @@ class Faults:
             held = self._stop(worker)
             noticed_at = time.time()
             worker.proxy.sever()
-        watching = self._watch("frozen", worker.consumer, held, noticed_at)
+        watching = self._watch("frozen", worker, held, noticed_at)
         pause = self.chance.uniform(0.3, self.silence)
         if self._has_company(worker):
             watching.join(timeout=pause)
@@ -162,22 +162,22 @@ class Faults:
         worker.process.send_signal(signal.SIGSTOP)
         return [row[0] for row in self.server.query(_HELD, [LOCK_CLASS, worker.name])]
 
-    def _watch(self, kind: str, consumer: str, held: list[int], since: float) -> threading.Thread:
-        """Measure in the background when the claimed shards go on; there is nothing to take over if none was."""
+    def _watch(self, kind: str, worker: Worker, held: list[int], since: float) -> threading.Thread:
+        """Measure in the background when somebody goes on with a claimed shard. Where a layout is left it may have
+        claimed several, some of which are never seen again."""
         layouts = self._layouts
 
         def watch() -> None:
             deadline = time.monotonic() + TAKE_OVER_TIMEOUT
-            for shard in held:
-                while (first := self.server.query(_TAKEN_OVER, [consumer, shard, since])[0][0]) is None:
-                    if layouts != self._layouts:
-                        return
-                    if time.monotonic() > deadline:
-                        self.missed += 1
-                        return
-                    time.sleep(0.02)
-                self.takeovers[kind].append(first - since)
+            while (first := self.server.query(_TAKEN_OVER, [worker.consumer, held, since])[0][0]) is None:
+                if layouts != self._layouts:
+                    return
+                if time.monotonic() > deadline:
+                    self.missed += 1
+                    return
+                time.sleep(0.02)
+            self.takeovers[kind].append(first - since)
 
-        thread = threading.Thread(target=watch, daemon=True)
+        thread = threading.Thread(target=watch if held and self._has_company(worker) else lambda: None, daemon=True)
         thread.start()
         return thread

@@ -26,7 +26,7 @@ def xmin_watermark() -> None:
 
 def floor_from_xmax() -> None:
     """Take xmax of the snapshot for the next transaction to be born: loses those open above the last finished one."""
-    changelog._TARGET = (  # type: ignore[misc]
+    changelog._TARGET = (
         "SELECT pg_current_snapshot()::text, pg_snapshot_xmax(pg_current_snapshot())::text, "
         "(SELECT last_value FROM public.hc_signals_change_id_seq)"
     )
@@ -34,7 +34,7 @@ def floor_from_xmax() -> None:
 
 def _read_by_cursor(sql: str) -> None:
     """Follow one change after another instead of the difference of two snapshots."""
-    changelog._PAGE = sql + " LIMIT %(limit)s"  # type: ignore[misc]
+    changelog._PAGE = sql + " LIMIT %(limit)s"
     open_window, read, close = ChangeLog.open_window, ChangeLog.page, ChangeLog.close_window
     highest: dict[ChangeLog, int] = {}
 

@@ -96,7 +96,7 @@ class Run:
             elif started > calm_until:
                 self.storm.set()
             self.workers.look_after()
-            time.sleep(max(0.3, 10 * (time.monotonic() - started)))  # counting takes a tenth of the time, not more
+            time.sleep(min(2.0, max(0.3, 10 * (time.monotonic() - started))))  # counting must not cost much
 
     def behind(self, consumers: list[str]) -> int:
         """Return how many changes the slowest of these consumers has yet to be told."""
