@@ -156,11 +156,17 @@ class Faults:
         return sum(other.consumer == worker.consumer for other in self.workers.all) > 1
 
     def _stop(self, worker: Worker) -> list[int]:
-        """Halt a worker and return the shards it has claimed: what it is in the middle of cannot end meanwhile."""
+        """Halt a worker, in the middle of a page if it comes to one soon; return the shards it has claimed."""
         from hc_signals.changelog import LOCK_CLASS
 
+        for _ in range(20):
+            worker.process.send_signal(signal.SIGSTOP)
+            if held := [row[0] for row in self.server.query(_HELD, [LOCK_CLASS, worker.name])]:
+                return held
+            worker.process.send_signal(signal.SIGCONT)
+            time.sleep(0.03)
         worker.process.send_signal(signal.SIGSTOP)
-        return [row[0] for row in self.server.query(_HELD, [LOCK_CLASS, worker.name])]
+        return []
 
     def _watch(self, kind: str, worker: Worker, held: list[int], since: float) -> threading.Thread:
         """Measure in the background when somebody goes on with a claimed shard. Where a layout is left it may have
