@@ -74,7 +74,7 @@ CHANGE_COLUMNS = (
 """Of the log and of kept deliveries: what a :class:`Change` is made of, after its id."""
 
 _IDLE = f"""
-    coalesce(s.last_value - p.floor_id > {IDLE_IDS} OR s.last_value - p.floor_id > 1
+    coalesce(p.floor_xid = '1'::xid8 OR s.last_value - p.floor_id > {IDLE_IDS} OR s.last_value - p.floor_id > 1
              AND p.created_at < clock_timestamp() - make_interval(secs => {IDLE_SECONDS}), false)
 """
 
@@ -135,12 +135,14 @@ SELECT min(late.id) FROM ({OPEN_AT_SEEN}) open (x), LATERAL (
 """
 
 # The size of a compressed image is not known without unpacking it.
-_PAGE = f"""
-SELECT CASE WHEN pg_column_compression(old) IS NULL THEN coalesce(pg_column_size(old), 0)
+IMAGE_BYTES = """
+       CASE WHEN pg_column_compression(old) IS NULL THEN coalesce(pg_column_size(old), 0)
             ELSE octet_length(old::text) END
      + CASE WHEN pg_column_compression(new) IS NULL THEN coalesce(pg_column_size(new), 0)
-            ELSE octet_length(new::text) END,
-    id, {CHANGE_COLUMNS}
+            ELSE octet_length(new::text) END
+"""
+_PAGE = f"""
+SELECT {IMAGE_BYTES}, id, {CHANGE_COLUMNS}
 FROM public.hc_signals_change
 WHERE id > %(after)s AND id <= %(ceiling)s
   AND (xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
@@ -261,13 +263,7 @@ class ChangeLog:
         }
         with connections[self.using].cursor() as cursor:
             cursor.execute(_PAGE.format(shard=SHARD if self.shards > 1 else ""), params)
-            rows = cursor.fetchall()
-        size = 0
-        for count, row in enumerate(rows):
-            size += row[0]
-            if count and size > PAGE_BYTES:
-                return [Change(*row[1:]) for row in rows[:count]], True
-        return [Change(*row[1:]) for row in rows], len(rows) == limit
+            return cut_page(cursor.fetchall(), limit)
 
     @staticmethod
     def close_window(position: Position) -> Position:
@@ -339,3 +335,13 @@ def waiting_shards(using: str, consumer: str, shards: int) -> set[int]:
     with connections[using].cursor() as cursor:
         cursor.execute(_WAITING.format(shard=shard, idle=_IDLE), {"consumer": consumer, "shards": shards})
         return {row[0] for row in cursor.fetchall()}
+
+
+def cut_page(rows: list[tuple[Any, ...]], limit: int) -> tuple[list[Change], bool]:
+    """Return the changes of rows that begin with IMAGE_BYTES, up to PAGE_BYTES, and whether there may be more."""
+    size = 0
+    for count, row in enumerate(rows):
+        size += row[0]
+        if count and size > PAGE_BYTES:
+            return [Change(*row[1:]) for row in rows[:count]], True
+    return [Change(*row[1:]) for row in rows], len(rows) == limit

@@ -22,6 +22,11 @@ SELECT consumer, bool_or(
             SELECT 1 FROM public.hc_signals_change_{bucket} WHERE xid = open.x ORDER BY id LIMIT 1) found))
 FROM public.hc_signals_newest_position p GROUP BY consumer ORDER BY consumer
 """
+_NOTE_EMPTIED = """
+UPDATE public.hc_signals_control
+SET emptied_id = greatest(emptied_id, c.id), emptied_at = greatest(emptied_at, c.captured_at)
+FROM (SELECT id, captured_at FROM public.hc_signals_change_{bucket} ORDER BY id DESC LIMIT 1) c
+"""
 _SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::float8 / 1048576
 FROM pg_inherits WHERE inhparent = 'public.hc_signals_change'::regclass
@@ -78,6 +83,7 @@ def empty_bucket(using: str, bucket: int, patience: float = 0.0) -> bool:
     if not is_done(using, bucket):
         return False
     with connections[using].cursor() as cursor:
+        cursor.execute(_NOTE_EMPTIED.format(bucket=bucket))
         cursor.execute(f"TRUNCATE public.hc_signals_change_{bucket}")
     return True
 

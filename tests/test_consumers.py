@@ -219,6 +219,13 @@ def test_a_shard_without_changes_does_not_hold_up_the_rotation(captured: HerokuC
     assert len(rotate("default", 72)) == 1
 
 
+def test_a_shard_that_never_had_anything_does_not_either(captured: HerokuConnect) -> None:
+    captured.insert(Account, name="0")
+    assert deliver(SHARDS=4) == 1
+    age(84)
+    assert len(rotate("default", 72)) == 1
+
+
 def test_positions_of_consumers_that_take_turns_are_pruned(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,9 +321,9 @@ def test_failed_deliveries_are_not_removed_by_the_way(captured: HerokuConnect, c
         (["remove", ""], {}, "The name is empty"),
         (["start", "", "--at", "latest"], {}, "The name is empty"),
         (["start", "new"], {}, "--at"),
-        (["start", "new", "--at", "2099-01-01"], {}, "is in the future"),
-        (["start", "new", "--at=-2h"], {}, "'-2h' is no time"),
-        (["start", "new", "--at", "soon"], {}, "'soon' is no time.*'earliest' and 'latest' are taken too"),
+        (["start", "new", "--at", "2099-01-01"], {}, "lies in the future"),
+        (["start", "new", "--at=-2h"], {}, "'-2h' is not a time"),
+        (["start", "new", "--at", "soon"], {}, "'soon' is not a time.*'earliest' and 'latest' are taken too"),
         (["start", "default", "--at", "latest"], {}, "has a position already"),
         (["list"], {"database": "nope"}, "'nope' doesn't exist"),
         (["drop", "default"], {}, "invalid choice: 'drop'"),

@@ -1,5 +1,6 @@
-"""Checks of arguments on the command line: argparse turns the error into a usage message and exit code 2."""
+"""Numbers, times and replay ids on the command line: argparse turns an error into a usage message and exit code 2."""
 
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from datetime import datetime
@@ -8,6 +9,8 @@ from typing import TypeVar
 from hc_signals.moments import check_start, parse_moment
 
 N = TypeVar("N", int, float)
+
+_REPLAY_ID = re.compile(r"[0-9a-f]{8}-\d{15,18}")
 
 
 def at_least(least: N) -> Callable[[str], N]:
@@ -40,3 +43,15 @@ def start_at(text: str) -> str:
         return check_start(text)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
+
+
+def replay_id(text: str) -> str:
+    """Check that the text has the form of a replay id."""
+    if not _REPLAY_ID.fullmatch(text):
+        raise ArgumentTypeError(f"{text!r} is not a replay id; expected one like 1f2e3d4c-000000000000123")
+    return text
+
+
+def moment_or_replay_id(text: str) -> datetime | str:
+    """Return a time in the past as a datetime, a replay id as it is."""
+    return text if _REPLAY_ID.fullmatch(text) else moment(text)
