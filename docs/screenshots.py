@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "example")]
 from hc_signals.testing import HerokuConnect, embedded  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
-WIDTH, HEIGHT = 1280, 840
+WIDTH, HEIGHT = 1280, 740
 TOLD = "Our largest customer. Renewal talks start in March; the contract ends in June. "
 
 

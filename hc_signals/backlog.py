@@ -52,7 +52,11 @@ class Backlog:
 
 
 def backlog(logs: Iterable[ChangeLog], limit: int | None = None) -> Backlog:
-    """Return what is committed and not delivered in these shards of a consumer, counted up to ``limit``, or COUNT_LIMIT."""
+    """Return what is committed and not delivered in these shards of a consumer, counted up to ``limit`` changes.
+
+    Args:
+        limit: default: COUNT_LIMIT.
+    """
     limit = COUNT_LIMIT if limit is None else limit
     count, since = 0, None
     for log in logs:
