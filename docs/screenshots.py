@@ -142,7 +142,7 @@ def take_pictures(site: str) -> None:
         page.click("input[type=submit]")
         for name, path in addresses.items():
             page.goto(f"{site}/hc_signals/{path}")
-            page.screenshot(path=IMAGES / f"admin-{name}.png")
+            page.screenshot(path=IMAGES / f"admin-{name}.png", full_page=name in ("change", "delivery"))
         browser.close()
 
 

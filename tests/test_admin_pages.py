@@ -19,7 +19,7 @@ from django.utils import timezone
 from example.crm.models import Account, Contact
 
 from hc_signals import signals, triggers
-from hc_signals.admin import capture, log_window
+from hc_signals.admin import capture, log_window, positions
 from hc_signals.changelog import LOCK_CLASS
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import HerokuConnect
@@ -375,6 +375,22 @@ def test_consumers_and_their_lag(site: Client, captured: HerokuConnect, receiver
             "VALUES ('gone', 0, 1, '1:1:', 0, '1', 0)"
         )
     assert "no worker" in content(site, "position")
+
+
+def test_the_lag_of_a_shard_is_counted_without_reading_the_log(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positions, "COUNT_LIMIT", 100)
+    fill(8000)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO public.hc_signals_position (consumer, shard, shards, seen, floor_id, floor_xid, lost) "
+            "SELECT 'default', n, 8, '1:1:', 0, '1', 0 FROM generate_series(0, 7) n"
+        )
+    with CaptureQueriesContext(connection) as queries:
+        text = content(site, "position")
+    assert text.count("<td>more than 100</td>") == 8
+    counts = [query["sql"] for query in queries if "count(*)" in query["sql"] and "hc_signals_change" in query["sql"]]
+    assert len(counts) >= 9
+    assert max(map(rows_read, counts)) < 3000
 
 
 def test_a_restored_database_is_said_so(site: Client) -> None:
