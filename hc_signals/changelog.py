@@ -265,8 +265,7 @@ class ChangeLog:
             cursor.execute(_PAGE.format(shard=SHARD if self.shards > 1 else ""), params)
             return cut_page(cursor.fetchall(), limit)
 
-    @staticmethod
-    def close_window(position: Position) -> Position:
+    def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
         assert position.target and position.next_floor_id is not None and position.next_floor_xid  # noqa: S101
         return Position(
