@@ -42,22 +42,37 @@ AS $hc_signals$
 {body}
 $hc_signals$"""
 
-_BODY = """DECLARE
+_BODY = """#variable_conflict use_variable
+DECLARE
+    -- Not the name at installation: a table in a renamed schema must not go on speaking for its successor.
+    hc_label text := TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME;
     logged bigint := 0;
     created bigint;
 BEGIN
+    -- Many statements hit no row: they touch nothing of ours.
+    IF TG_OP = 'DELETE' THEN
+        PERFORM FROM hc_old LIMIT 1;
+    ELSIF TG_OP <> 'TRUNCATE' THEN
+        PERFORM FROM hc_new LIMIT 1;
+    END IF;
+    IF TG_OP <> 'TRUNCATE' AND NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    IF NOT public.hc_signals_admit() THEN
+        RETURN NULL;
+    END IF;
     IF TG_OP = 'TRUNCATE' THEN
-        {log} VALUES ({table}, 'TRUNCATE', {origin}, NULL, NULL, NULL, NULL, NULL);
+        {log} VALUES (hc_label, 'TRUNCATE', {origin}, NULL, NULL, NULL, NULL, NULL);
         logged := 1;
     ELSIF TG_OP = 'INSERT' THEN
-        {log} SELECT {table}, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n;
+        {log} SELECT hc_label, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n;
         GET DIAGNOSTICS logged = ROW_COUNT;
     ELSIF TG_OP = 'DELETE' THEN
-        {log} SELECT {table}, 'DELETE', {origin}, o."id"::text, {old_sfid}, NULL, {old_image}, NULL FROM hc_old o;
+        {log} SELECT hc_label, 'DELETE', {origin}, o."id"::text, {old_sfid}, NULL, {old_image}, NULL FROM hc_old o;
         GET DIAGNOSTICS logged = ROW_COUNT;
     ELSE
         -- A row whose key changed has no partner: it is a delete here, and a create below, in that order.
-        {log} SELECT {table},
+        {log} SELECT hc_label,
             CASE WHEN n."id" IS NULL THEN 'DELETE' ELSE 'UPDATE' END,
             {origin}, o."id"::text,
             CASE WHEN n."id" IS NULL THEN {old_sfid} ELSE {new_sfid} END,
@@ -68,7 +83,7 @@ BEGIN
         FROM hc_old o LEFT JOIN hc_new n ON n."id" = o."id"
         WHERE n."id" IS NULL OR {differs};
         GET DIAGNOSTICS logged = ROW_COUNT;
-        {log} SELECT {table}, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n
+        {log} SELECT hc_label, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n
         WHERE NOT EXISTS (SELECT FROM hc_old o WHERE o."id" = n."id");
         GET DIAGNOSTICS created = ROW_COUNT;
         logged := logged + created;
@@ -76,7 +91,7 @@ BEGIN
     IF logged > 0 THEN
         -- A customer's trigger ran a statement inside this one: its changes were logged first.
         IF pg_catalog.current_setting('hc_signals.nested', true) = '1' THEN
-            PERFORM public.hc_signals_settle({table});
+            PERFORM public.hc_signals_settle(hc_label);
         END IF;
         IF pg_catalog.pg_trigger_depth() > 1 THEN
             PERFORM pg_catalog.set_config('hc_signals.nested', '1', true);
@@ -87,39 +102,50 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
     -- The writer is Heroku Connect: whatever went wrong here, its statement goes on.
     BEGIN
-        IF TG_OP = 'INSERT' THEN
-            {log} SELECT {table}, 'INSERT', {origin}, to_json(n)->>'id', to_json(n)->>'sfid',
-                NULL, NULL, to_json(n)
-            FROM hc_new n;
+        IF SQLSTATE IN ('55P03', '53400') THEN
+            RAISE;  -- the log is locked or full: a second try would only wait again
+        ELSIF TG_OP = 'INSERT' THEN
+            {log} SELECT hc_label, 'INSERT', {origin}, n.image->>'id', n.image->>'sfid', NULL, NULL, {new_mapped}
+            FROM (SELECT to_json(x.*) AS image FROM hc_new x) n;
         ELSIF TG_OP = 'DELETE' THEN
-            {log} SELECT {table}, 'DELETE', {origin}, to_json(o)->>'id', to_json(o)->>'sfid',
-                NULL, to_json(o), NULL
-            FROM hc_old o;
+            {log} SELECT hc_label, 'DELETE', {origin}, o.image->>'id', o.image->>'sfid', NULL, {old_mapped}, NULL
+            FROM (SELECT to_json(x.*) AS image FROM hc_old x) o;
         ELSIF TG_OP = 'UPDATE' THEN
-            IF EXISTS (SELECT 1 FROM hc_new n WHERE to_jsonb(n)->>'id' IS NULL) THEN
-                RAISE EXCEPTION 'hc_signals: no id to pair old and new rows by';
+            IF EXISTS (
+                SELECT FROM (SELECT to_jsonb(x.*) AS image FROM hc_new x) n WHERE NOT EXISTS (
+                    SELECT FROM (SELECT to_jsonb(x.*) AS image FROM hc_old x) o WHERE {same_key})
+            ) THEN
+                RAISE EXCEPTION 'hc_signals: old and new rows cannot be paired';
             END IF;
-            {log} SELECT {table}, 'UPDATE', {origin}, n.row->>'id', n.row->>'sfid',
-                ARRAY(SELECT e.key FROM jsonb_each(n.row) e WHERE e.value IS DISTINCT FROM o.row->e.key),
-                o.row::json, n.row::json
-            FROM (SELECT to_jsonb(x) AS row FROM hc_old x) o
-            JOIN (SELECT to_jsonb(x) AS row FROM hc_new x) n ON n.row->'id' = o.row->'id'
-            WHERE n.row - {noise} IS DISTINCT FROM o.row - {noise};
+            {log} SELECT hc_label, 'UPDATE', {origin}, n.image->>'id', n.image->>'sfid', c.changed,
+                {old_mapped}, {new_mapped}
+            FROM (SELECT to_jsonb(x.*) AS image FROM hc_old x) o
+            JOIN (SELECT to_jsonb(x.*) AS image FROM hc_new x) n ON {same_key}
+            CROSS JOIN LATERAL (SELECT ARRAY(
+                SELECT w FROM unnest({watched}) w WHERE n.image->w IS DISTINCT FROM o.image->w
+            )) c (changed)
+            WHERE cardinality(c.changed) > 0;
         ELSE
             RAISE EXCEPTION 'hc_signals: TRUNCATE not logged';
         END IF;
         PERFORM public.hc_signals_ring();
     EXCEPTION WHEN OTHERS THEN
         BEGIN
-            -- Survives even where the log is gone; the worker turns it into a gap.
-            PERFORM pg_catalog.nextval('public.hc_signals_lost_seq');
+            PERFORM public.hc_signals_lose();
         EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'hc_signals: a change of % was not captured (%)', {table}, SQLSTATE;
+            RAISE WARNING 'hc_signals: a change of % was not captured (%)', hc_label, SQLSTATE;
         END;
     END;
     RETURN NULL;
 END"""
 
+# The image of the whole row, of the mapped columns that are still there.
+_MAPPED_IMAGE = (
+    "(SELECT json_object_agg(e.key, e.value) FROM json_each({image}::json) e WHERE e.key = ANY ({columns}))"
+)
+
+# Where a table has no id, the sfid tells its rows apart.
+_SAME_KEY = "coalesce(n.image->>'id', n.image->>'sfid') = coalesce(o.image->>'id', o.image->>'sfid')"
 _ORIGIN = "CASE pg_catalog.current_setting('xmlbinary') WHEN 'hex' THEN 'heroku_connect' ELSE 'app' END"
 
 
@@ -138,9 +164,9 @@ def _body(model: type[models.Model]) -> str:
             """OR o."_hc_err" IS DISTINCT FROM n."_hc_err"))"""
         )
     image = "(SELECT to_json(i) FROM (SELECT {}) i)"
+    every, compared = _text_array(columns), _text_array(watched)
     return _BODY.format(
         log=_INSERT_INTO_LOG,
-        table=literal(table_label(model)),
         origin=_ORIGIN,
         new_sfid="n.sfid" if "sfid" in columns else "NULL",
         old_sfid="o.sfid" if "sfid" in columns else "NULL",
@@ -148,8 +174,15 @@ def _body(model: type[models.Model]) -> str:
         old_image=image.format(", ".join(f"o.{quote(c)}" for c in columns)),
         changed=",\n                ".join(f"CASE WHEN {test} THEN {literal(c)} END" for c, test in tests.items()),
         differs="(" + " OR ".join(tests.values() or ["false"]) + ")",
-        noise="ARRAY[" + ", ".join(map(literal, NOISE_COLUMNS)) + "]",
+        new_mapped=_MAPPED_IMAGE.format(image="n.image", columns=every),
+        old_mapped=_MAPPED_IMAGE.format(image="o.image", columns=every),
+        watched=compared,
+        same_key=_SAME_KEY,
     )
+
+
+def _text_array(names: list[str]) -> str:
+    return "ARRAY[" + ", ".join(map(literal, names)) + "]::text[]"
 
 
 class CaptureTrigger(pgtrigger.Trigger):
