@@ -11,7 +11,7 @@ from typing import Any
 import pgtrigger
 from django.db import OperationalError, connections, models, transaction
 
-from hc_signals.tables import NOISE_COLUMNS, literal, quote, quoted_table, table_label
+from hc_signals.tables import NOISE_COLUMNS, literal, quote, quoted_table, table_label, table_parts
 
 LOCK_TIMEOUT = "2s"
 """A waiting CREATE TRIGGER makes new writers queue behind it: never wait longer than this."""
@@ -38,9 +38,10 @@ _FUNCTION = """CREATE OR REPLACE FUNCTION public.{name}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '1s'
-AS $hc_signals$
+AS {tag}
 {body}
-$hc_signals$"""
+{tag}"""
+_FUNCTION_CONFIG = ["search_path=pg_catalog, pg_temp", "lock_timeout=1s"]
 
 _BODY = """#variable_conflict use_variable
 DECLARE
@@ -140,9 +141,7 @@ EXCEPTION WHEN OTHERS THEN
 END"""
 
 # The image of the whole row, of the mapped columns that are still there.
-_MAPPED_IMAGE = (
-    "(SELECT json_object_agg(e.key, e.value) FROM json_each({image}::json) e WHERE e.key = ANY ({columns}))"
-)
+_MAPPED_IMAGE = "(SELECT json_object_agg(e.key, e.value) FROM json_each({image}::json) e WHERE e.key = ANY ({columns}))"
 
 # Where a table has no id, the sfid tells its rows apart.
 _SAME_KEY = "coalesce(n.image->>'id', n.image->>'sfid') = coalesce(o.image->>'id', o.image->>'sfid')"
@@ -188,8 +187,8 @@ def _text_array(names: list[str]) -> str:
 class CaptureTrigger(pgtrigger.Trigger):
     """One statement-level trigger of a connected table; four of them share one generated function.
 
-    pgtrigger's own ``prune`` and ``ls`` look for the prefix ``pgtrigger_``; ours is another, hashed from the table and
-    not from the class, so they neither remove it nor lose it when a class is renamed.
+    pgtrigger's own ``prune`` and ``ls`` look for the prefix ``pgtrigger_``; ours is another, so they do not remove it.
+    The name is the same on every table: whatever became of class, table or schema, no table can have two of a kind.
     """
 
     when = pgtrigger.After
@@ -200,7 +199,7 @@ class CaptureTrigger(pgtrigger.Trigger):
         super().__init__(name=operation.lower(), operation=kind)
 
     def get_pgid(self, model: Any) -> str:
-        return f"hc_signals_{self.name}_{_table_hash(model)}"
+        return f"hc_signals_{self.name}"
 
     def get_func(self, model: Any) -> str:
         return _body(model)
@@ -220,60 +219,103 @@ class CaptureTrigger(pgtrigger.Trigger):
 
 TRIGGERS = tuple(CaptureTrigger(operation) for operation in _OPERATIONS)
 
-
-def _table_hash(model: type[models.Model]) -> str:
-    return hashlib.sha256(table_label(model).encode()).hexdigest()[:16]
+FUNCTION_PREFIX = "hc_signals_capture_"
 
 
 def function_name(model: type[models.Model]) -> str:
     """Return the name of the capture function of the model's table."""
-    return f"hc_signals_capture_{_table_hash(model)}"
+    return FUNCTION_PREFIX + hashlib.sha256(table_label(model).encode()).hexdigest()[:16]
+
+
+def _function_sql(model: type[models.Model]) -> list[str]:
+    body, tag = _body(model), "$hc_signals$"
+    while tag in body:  # a column may be called anything
+        tag = tag[:-1] + "_$"
+    function = _FUNCTION.format(name=function_name(model), body=body, tag=tag)
+    return [function, f"REVOKE ALL ON FUNCTION public.{function_name(model)}() FROM PUBLIC"]
+
+
+def careful(statements: list[str]) -> list[str]:
+    """Return the statements behind those that let them neither wait for long nor run beside another installer."""
+    return [
+        f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'",
+        "SELECT pg_catalog.pg_advisory_xact_lock(1212372819, 3)",
+        *statements,
+    ]
 
 
 def install_sql(model: type[models.Model]) -> list[str]:
-    """Return the statements that install capture on the model's table."""
-    function = _FUNCTION.format(name=function_name(model), body=_body(model))
-    revoke = f"REVOKE ALL ON FUNCTION public.{function_name(model)}() FROM PUBLIC"
-    return [function, revoke, *(trigger.create_sql(model) for trigger in TRIGGERS)]
+    """Return the statements that install capture on the model's table, to be run in one transaction."""
+    return careful(_function_sql(model) + [trigger.create_sql(model) for trigger in TRIGGERS])
+
+
+def uninstall_sql(model: type[models.Model]) -> list[str]:
+    """Return the statements that remove capture from the model's table, to be run in one transaction."""
+    return careful([drop_function_sql(function_name(model))])
+
+
+def drop_function_sql(name: str) -> str:
+    """Return the statement that drops a capture function with its triggers.
+
+    CASCADE reaches nothing but triggers, and needs no ownership of their tables as DROP TRIGGER does.
+    """
+    return f"DROP FUNCTION IF EXISTS public.{quote(name)}() CASCADE"
 
 
 @dataclass(frozen=True)
 class TableStatus:
-    """What was found on one table: ``installed``, ``missing``, ``outdated``, ``disabled`` or ``absent``."""
+    """What was found on one table: ``installed``, ``missing``, ``outdated``, ``disabled``, ``absent`` or ``orphan``."""
 
     table: str
     state: str
     detail: str = ""
 
 
+# By names in the catalog, not by to_regclass(): that needs a right on the schema.
+_TRIGGERS_OF = """
+SELECT c.oid, t.tgname, t.tgenabled, p.proname FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND NOT t.tgisinternal
+LEFT JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'public'::regnamespace
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
+"""
+_FUNCTION_OF = """
+SELECT prosrc, prosecdef, proconfig FROM pg_proc WHERE proname = %s AND pronamespace = 'public'::regnamespace
+"""
+
+
 def status(model: type[models.Model], using: str) -> TableStatus:
-    """Compare triggers and function body with what they should be; takes no lock on the table."""
-    label = table_label(model)
+    """Compare triggers and function with what they should be; takes no lock on the table and needs no right on it."""
+    label, function = table_label(model), function_name(model)
     with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s)::oid", [quoted_table(model)])
-        oid = cursor.fetchone()[0]
-        if oid is None:
-            return TableStatus(label, "absent", "the table does not exist yet")
-        cursor.execute("SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = %s AND NOT tgisinternal", [oid])
-        found = dict(cursor.fetchall())
-        cursor.execute(
-            "SELECT prosrc FROM pg_proc WHERE proname = %s AND pronamespace = 'public'::regnamespace",
-            [function_name(model)],
-        )
-        body = cursor.fetchone()
+        cursor.execute(_TRIGGERS_OF, table_parts(model))
+        rows = cursor.fetchall()
+        cursor.execute(_FUNCTION_OF, [function])
+        stored = cursor.fetchone()
+    if not rows:
+        return TableStatus(label, "absent", "the table does not exist yet")
+    found = {name: (enabled, called) for _, name, enabled, called in rows}
     names = [trigger.get_pgid(model) for trigger in TRIGGERS]
     missing = [trigger.name for trigger in TRIGGERS if trigger.get_pgid(model) not in found]
     if missing:
         return TableStatus(label, "missing", f"no trigger for {', '.join(map(str, missing))}")
-    if any(found[name] in ("D", "R") for name in names):
+    if any(found[name][0] in ("D", "R") for name in names):
         return TableStatus(label, "disabled", "a trigger is disabled")
-    if body is None or body[0].strip() != _body(model).strip():
+    if any(found[name][1] != function for name in names):
+        return TableStatus(label, "outdated", _OTHER_FUNCTION)
+    if stored is None or (stored[0].strip(), *stored[1:]) != (_body(model).strip(), True, _FUNCTION_CONFIG):
         return TableStatus(label, "outdated", "the function is of another version of the model")
     return TableStatus(label, "installed")
 
 
+_OTHER_FUNCTION = "a trigger calls another function: the table had another name"
+
+
 def install(model: type[models.Model], using: str, attempts: int = 5) -> TableStatus:
     """Install capture on the model's table, if it is not there already.
+
+    Where only the function is of another version, the table itself is not touched. CREATE OR REPLACE also enables a
+    trigger that is disabled.
 
     Raises:
         OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
@@ -281,29 +323,32 @@ def install(model: type[models.Model], using: str, attempts: int = 5) -> TableSt
     before = status(model, using)
     if before.state in ("installed", "absent"):
         return before
-    for attempt in range(attempts):
-        try:
-            with transaction.atomic(using=using), connections[using].cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                for statement in install_sql(model):
-                    cursor.execute(statement)
-                if before.state == "disabled":
-                    for trigger in TRIGGERS:
-                        name = quote(trigger.get_pgid(model))
-                        cursor.execute(f"ALTER TABLE {quoted_table(model)} ENABLE TRIGGER {name}")
-            break
-        except OperationalError:
-            if attempt + 1 == attempts:
-                raise
+    only_function = before.state == "outdated" and before.detail != _OTHER_FUNCTION
+    run_patiently(using, careful(_function_sql(model)) if only_function else install_sql(model), attempts)
     return status(model, using)
 
 
-def uninstall(model: type[models.Model], using: str) -> None:
-    """Remove capture from the model's table."""
-    with transaction.atomic(using=using), connections[using].cursor() as cursor:
-        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-        cursor.execute("SELECT to_regclass(%s)", [quoted_table(model)])
-        if cursor.fetchone()[0] is not None:
-            for trigger in TRIGGERS:
-                cursor.execute(f"DROP TRIGGER IF EXISTS {quote(trigger.get_pgid(model))} ON {quoted_table(model)}")
-        cursor.execute(f"DROP FUNCTION IF EXISTS public.{function_name(model)}()")
+def uninstall(model: type[models.Model], using: str, attempts: int = 5) -> None:
+    """Remove capture from the model's table.
+
+    Raises:
+        OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
+    """
+    run_patiently(using, uninstall_sql(model), attempts)
+
+
+def run_patiently(using: str, statements: list[str], attempts: int = 5) -> None:
+    """Run the statements in one transaction; again, if they ran into a lock.
+
+    Raises:
+        OperationalError: they did so ``attempts`` times.
+    """
+    for attempt in range(attempts):
+        try:
+            with transaction.atomic(using=using), connections[using].cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+            return
+        except OperationalError:
+            if attempt + 1 == attempts:
+                raise

@@ -131,7 +131,7 @@ class Worker:
         if not was_open:
             position = log.open_window(position)
             log.opened = position.target
-        lost = log.lost() if log.shard == 0 else position.lost
+        lost = log.lost(position.lost) if log.shard == 0 else position.lost
         missed, position = lost > position.lost, replace(position, lost=lost)
         retried = self._retry(log, deliveries)
         changes = log.page(position, self.conf.BATCH_SIZE)

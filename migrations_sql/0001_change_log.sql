@@ -181,6 +181,7 @@ BEGIN
         NULL;  -- a gap told early is better than none
     END;
     PERFORM nextval('public.hc_signals_lost_seq');
+    PERFORM public.hc_signals_ring();
 END
 $$;
 

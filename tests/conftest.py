@@ -55,6 +55,8 @@ def heroku(transactional_db: None) -> HerokuConnect:
     with connection.cursor() as cursor:
         cursor.execute("TRUNCATE public.hc_signals_change, public.hc_signals_position, public.hc_signals_delivery")
         cursor.execute("SELECT setval('public.hc_signals_lost_seq', 1, false)")
+        cursor.execute("UPDATE public.hc_signals_control SET paused_at = NULL, gap_since = NULL")
+        cursor.execute("UPDATE public.hc_signals_control SET max_bucket_bytes = NULL")
     simulator.create_tables()
     return simulator
 
