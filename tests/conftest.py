@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from django.conf import settings
 from django.db import connection, transaction
@@ -14,6 +15,30 @@ from hc_signals.conf import Conf
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker import Worker
+from tests import faults
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-faults", action="store_true", help="write the table of faults, if all tests pass")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if session.config.option.write_faults and exitstatus == pytest.ExitCode.OK:
+        faults.write()
+
+
+def pytest_report_header() -> str:
+    """Name the server: what is tested is tested on it."""
+    _server = settings.DATABASES["default"]
+    with psycopg.connect(
+        host=_server["HOST"] or None,
+        port=int(_server["PORT"] or 5432),
+        user=_server["USER"] or None,
+        password=_server["PASSWORD"] or None,
+        dbname="postgres",
+    ) as server:
+        return f"server: PostgreSQL {server.execute('SHOW server_version').fetchone()[0]}"  # type: ignore[index]
+
 
 _server = settings.DATABASES["default"]
 server = factories.postgresql_noproc(
