@@ -238,3 +238,6 @@ BEGIN
     FROM moved m ORDER BY m.id;
 END
 $$;
+
+-- Whoever installs capture owns these, or is granted them; hc_signals_lose() stays open to everyone: see there.
+REVOKE ALL ON FUNCTION public.hc_signals_admit(), public.hc_signals_ring(), public.hc_signals_settle(text) FROM PUBLIC;
