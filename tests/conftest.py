@@ -1,6 +1,7 @@
 """Fixtures: a simulated Heroku Connect on the test database, with or without capture; receivers for one test."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ from django.dispatch import Signal
 from pytest_postgresql import factories
 
 from hc_signals import triggers
+from hc_signals.changelog import ChangeLog
 from hc_signals.conf import Conf
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
@@ -70,6 +72,25 @@ def deliver(**conf: Any) -> int:
     worker = Worker("default", Conf(**conf))
     worker.deliver_once()
     return worker.delivered
+
+
+@contextmanager
+def another(sql: str = "") -> Iterator[Any]:
+    """A second connection with an open transaction; rolled back at the end."""
+    other = connection.copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            if sql:
+                cursor.execute(sql)
+            yield cursor
+    finally:
+        other.close()
+
+
+def lost() -> int:
+    """Return how many statements were not captured."""
+    return ChangeLog("default", "default").lost()
 
 
 @pytest.fixture

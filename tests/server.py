@@ -1,4 +1,4 @@
-"""A PostgreSQL server of an installation on this machine, for `PG_BIN=... make test` and for tests that need their own."""
+"""A PostgreSQL server of an installation on this machine: for `PG_BIN=... make test`, and for tests with their own."""
 
 import importlib.util
 import os
@@ -19,8 +19,14 @@ def installation() -> Path:
     return sorted(Path(package.origin).parent.glob("pginstall*/bin"))[-1]
 
 
+def major_version() -> int:
+    """Return the major version of :func:`installation`."""
+    answer = subprocess.run([installation() / "postgres", "--version"], check=True, capture_output=True, text=True)
+    return int(answer.stdout.split(")")[1].split(".")[0])
+
+
 class Server:
-    """A server on a temporary directory and a Unix socket; as root it is run by ``nobody``, for PostgreSQL refuses root.
+    """A server on a temporary directory and a Unix socket; for root it is run by ``nobody``: PostgreSQL refuses root.
 
     Args:
         options: settings, such as ``max_prepared_transactions=10``.

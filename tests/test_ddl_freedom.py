@@ -1,4 +1,4 @@
-"""Heroku Connect alters, drops, re-creates and renames its tables: nothing of ours is in the way, and capture goes on."""
+"""Heroku Connect alters, drops, re-creates, renames its tables: nothing of ours is in the way, and capture goes on."""
 
 from typing import Any
 
@@ -11,8 +11,7 @@ from hc_signals import orphans, signals, triggers
 from hc_signals.models import Change
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect, deliver
-from tests.test_do_no_harm import another, lost
+from tests.conftest import another, as_heroku_connect, deliver, lost
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,11 +10,10 @@ from django.db.utils import OperationalError
 from example.crm.models import Account, Project
 
 from hc_signals import signals, triggers
-from hc_signals.changelog import ChangeLog
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
 from tests import faults
-from tests.conftest import as_heroku_connect, as_the_app, deliver
+from tests.conftest import another, as_heroku_connect, as_the_app, deliver, lost
 from tests.sfdc.models import WIDE_COLUMNS, Everything, Wide
 
 BUCKET = "public.hc_signals_change_{}"
@@ -40,28 +38,10 @@ def heard(captured: HerokuConnect, connect: Any) -> list[tuple[str, str]]:
     return got
 
 
-@contextlib.contextmanager
-def another(sql: str = "") -> Iterator[Any]:
-    """A second connection with an open transaction; rolled back at the end."""
-    other = connection.copy()
-    try:
-        other.set_autocommit(False)
-        with other.cursor() as cursor:
-            if sql:
-                cursor.execute(sql)
-            yield cursor
-    finally:
-        other.close()
-
-
 def current_bucket() -> str:
     with connection.cursor() as cursor:
         cursor.execute("SELECT (floor(extract(epoch FROM clock_timestamp()) / 43200))::bigint % 8")
         return BUCKET.format(cursor.fetchone()[0])
-
-
-def lost() -> int:
-    return ChangeLog("default", "default").lost()
 
 
 def count(sql: str = "SELECT count(*) FROM public.hc_signals_change") -> int:

@@ -18,9 +18,8 @@ from hc_signals.models import Change
 from hc_signals.sql import read_sql
 from hc_signals.tables import connected_models, table_label
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect
+from tests.conftest import another, as_heroku_connect
 from tests.server import installation
-from tests.test_do_no_harm import another
 
 _EVERYTHING = """
 SELECT 'relation', n.nspname, c.relname, c.relkind::text, NULL, c.relacl::text

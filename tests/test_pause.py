@@ -1,4 +1,4 @@
-"""``hc_triggers pause`` and ``resume``: off within a statement, no lock on their tables, and the time between is a gap."""
+"""``hc_triggers pause`` and ``resume``: off at the next statement, no lock on their tables, and a gap in between."""
 
 import threading
 from typing import Any
@@ -11,8 +11,7 @@ from example.crm.models import Account
 from hc_signals import pausing, signals
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect, deliver
-from tests.test_do_no_harm import another, lost
+from tests.conftest import another, as_heroku_connect, deliver, lost
 
 
 @pytest.fixture
