@@ -90,7 +90,7 @@ def another(sql: str = "") -> Iterator[Any]:
 
 def lost() -> int:
     """Return how many statements were not captured."""
-    return ChangeLog("default", "default").lost()
+    return ChangeLog("default", "default").standing().lost
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ def everything() -> list[tuple[object, ...]]:
 
 
 def test_uninstall_all_leaves_not_one_object(heroku: HerokuConnect) -> None:
+    orphans.remove([], "default")  # functions that other tests left
     before = everything()
     call_command("hc_triggers", "install", stdout=StringIO())
     assert len(everything()) == len(before) + 5 * len(connected_models())
@@ -54,6 +55,7 @@ def test_uninstall_all_leaves_not_one_object(heroku: HerokuConnect) -> None:
 
 
 def test_uninstalling_model_by_model_leaves_not_one_object(heroku: HerokuConnect) -> None:
+    orphans.remove([], "default")  # functions that other tests left
     before = everything()
     call_command("hc_triggers", "install", stdout=StringIO())
     call_command("hc_triggers", "uninstall", stdout=StringIO())

@@ -4,12 +4,12 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from typing import Any
 
-from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections, models
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals import orphans, pausing, triggers
+from hc_signals.management.choice import connected_model
 from hc_signals.tables import connected_models, table_label
 
 
@@ -27,7 +27,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["models"] and (options["all"] or options["orphans"] or options["action"] in ("pause", "resume")):
             raise CommandError("Name no models here: this concerns all tables.", returncode=2)
-        chosen = [_model(label) for label in options["models"]] or connected_models()
+        chosen = [connected_model(label) for label in options["models"]] or connected_models()
         self.using, self.options = options["database"], options
         try:
             getattr(self, f"_{options['action']}")(chosen)
@@ -105,15 +105,3 @@ class Command(BaseCommand):
 
     def _print(self, status: triggers.TableStatus) -> None:
         self.stdout.write(f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else ""))
-
-
-def _model(label: str) -> type[models.Model]:
-    known = {model._meta.label_lower: model for model in connected_models()}
-    try:
-        model = apps.get_model(label)
-    except (LookupError, ValueError) as error:
-        names = ", ".join(m._meta.label for m in known.values()) or "none"
-        raise CommandError(f"There is no model {label!r}; connected models: {names}.") from error
-    if model._meta.label_lower not in known:
-        raise CommandError(f"{label!r} is not a connected model: it has no sf_object_name, or Django manages it.")
-    return model
