@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 CHAOS ?= --seconds 60
 
-.PHONY: demo test faults interop chaos lint fmt clean
+.PHONY: demo test test-servers faults interop chaos lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,9 @@ demo: $(VENV)/.installed  ## the simulator plays Heroku Connect, a real hc_liste
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+test-servers: $(VENV)/.installed  ## the tests on every PostgreSQL that is found, one after the other
+	for programs in $$($(BIN)/python -m tests.server); do PG_BIN=$$programs $(BIN)/python -m pytest || exit 1; done
 
 faults: $(VENV)/.installed  ## tries every fault and writes the table of outcomes into docs/guarantees.md
 	$(BIN)/python -m pytest --write-faults -m fault

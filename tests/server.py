@@ -19,6 +19,12 @@ def installation() -> Path:
     return sorted(Path(package.origin).parent.glob("pginstall*/bin"))[-1]
 
 
+def found() -> list[Path]:
+    """Return the programs of every installation on this machine: those of the embedded package, and Debian's."""
+    own = installation().parent.parent.glob("pginstall*/bin")
+    return sorted([*own, *Path("/usr/lib/postgresql").glob("*/bin")])
+
+
 def major_version() -> int:
     """Return the major version of :func:`installation`."""
     answer = subprocess.run([installation() / "postgres", "--version"], check=True, capture_output=True, text=True)
@@ -53,3 +59,7 @@ class Server:
         """Stop the server and remove its files."""
         self._run("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
         shutil.rmtree(self.directory)
+
+
+if __name__ == "__main__":
+    print(*found(), sep="\n")
