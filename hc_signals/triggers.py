@@ -11,6 +11,8 @@ from typing import Any
 import pgtrigger
 from django.db import OperationalError, connections, models, transaction
 
+from hc_signals.fresh import Layout, read_layout
+from hc_signals.reload_sql import NO_RELOADS, changed_columns, is_aware, reload_parts
 from hc_signals.tables import NOISE_COLUMNS, literal, quote, quoted_table, table_label
 
 LOCK_TIMEOUT = "2s"
@@ -18,7 +20,7 @@ LOCK_TIMEOUT = "2s"
 
 
 def mapped_columns(model: type[models.Model]) -> list[str]:
-    """Return the columns that the log keeps: those of the model's own table."""
+    """Return the columns that the log keeps, where the table has them: all of the model's own table."""
     return [str(field.column) for field in model._meta.local_concrete_fields]
 
 
@@ -43,11 +45,14 @@ AS $hc_signals$
 $hc_signals$"""
 
 _BODY = """#variable_conflict use_variable
+{layout}
 DECLARE
     -- Not the name at installation: a table in a renamed schema must not go on speaking for its successor.
     hc_label text := TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME;
     logged bigint := 0;
     created bigint;
+    kept bigint;
+    resynced bigint;
 BEGIN
     -- Many statements hit no row: they touch nothing of ours.
     IF TG_OP = 'DELETE' THEN
@@ -61,15 +66,21 @@ BEGIN
     IF NOT public.hc_signals_admit() THEN
         RETURN NULL;
     END IF;
+    {reload.before_truncate}
     IF TG_OP = 'TRUNCATE' THEN
-        {log} VALUES (hc_label, 'TRUNCATE', {origin}, NULL, NULL, NULL, NULL, NULL);
+        {reload.after_truncate}{log} VALUES (hc_label, 'TRUNCATE', {origin}, NULL, NULL, NULL, NULL, NULL);
         logged := 1;
+        {reload.end}
     ELSIF TG_OP = 'INSERT' THEN
-        {log} SELECT hc_label, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n;
+        {reload.insert}{log}
+        SELECT hc_label, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n;
         GET DIAGNOSTICS logged = ROW_COUNT;
+        {reload.end}
     ELSIF TG_OP = 'DELETE' THEN
-        {log} SELECT hc_label, 'DELETE', {origin}, o."id"::text, {old_sfid}, NULL, {old_image}, NULL FROM hc_old o;
+        {reload.delete}{log}
+        SELECT hc_label, 'DELETE', {origin}, o."id"::text, {old_sfid}, NULL, {old_image}, NULL FROM hc_old o;
         GET DIAGNOSTICS logged = ROW_COUNT;
+        {reload.end}
     ELSE
         -- A row whose key changed has no partner: it is a delete here, and a create below, in that order.
         {log} SELECT hc_label,
@@ -87,6 +98,7 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM hc_old o WHERE o."id" = n."id");
         GET DIAGNOSTICS created = ROW_COUNT;
         logged := logged + created;
+        {reload.resync}
     END IF;
     IF logged > 0 THEN
         -- A customer's trigger ran a statement inside this one: its changes were logged first.
@@ -102,7 +114,9 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
     -- The writer is Heroku Connect: whatever went wrong here, its statement goes on.
     BEGIN
-        IF SQLSTATE IN ('55P03', '53400') THEN
+        IF TG_WHEN = 'BEFORE' THEN
+            RETURN NULL;  -- the old images could not be kept: after the TRUNCATE it is a gap
+        ELSIF SQLSTATE IN ('55P03', '53400') THEN
             RAISE;  -- the log is locked or full: a second try would only wait again
         ELSIF TG_OP = 'INSERT' THEN
             {log} SELECT hc_label, 'INSERT', {origin}, n.image->>'id', n.image->>'sfid', NULL, NULL, {new_mapped}
@@ -149,8 +163,9 @@ _SAME_KEY = "coalesce(n.image->>'id', n.image->>'sfid') = coalesce(o.image->>'id
 _ORIGIN = "CASE pg_catalog.current_setting('xmlbinary') WHEN 'hex' THEN 'heroku_connect' ELSE 'app' END"
 
 
-def _body(model: type[models.Model]) -> str:
-    columns = mapped_columns(model)
+def _body(model: type[models.Model], layout: Layout | None = None) -> str:
+    layout = layout or Layout(tuple(mapped_columns(model)))
+    columns = list(layout.columns)
     watched = [c for c in columns if c not in NOISE_COLUMNS]
     tests = {c: f"o.{quote(c)} IS DISTINCT FROM n.{quote(c)}" for c in watched}
     read_write = getattr(model, "sf_access", "") == "read_write"
@@ -165,15 +180,24 @@ def _body(model: type[models.Model]) -> str:
         )
     image = "(SELECT to_json(i) FROM (SELECT {}) i)"
     every, compared = _text_array(columns), _text_array(watched)
+    aware = is_aware(model) and {"id", "sfid"} <= set(columns)
+    # A fresh column that gets its first value is no change.
+    fresh = [c for c in layout.fresh if c in watched and aware]
+    counted = {c: f"(o.{quote(c)} IS NOT NULL AND {test})" if c in fresh else test for c, test in tests.items()}
+    pieces = {
+        "log": _INSERT_INTO_LOG,
+        "origin": _ORIGIN,
+        "new_image": image.format(", ".join(f"n.{quote(c)}" for c in columns)),
+        "old_image": image.format(", ".join(f"o.{quote(c)}" for c in columns)),
+        "differs": "(" + " OR ".join(counted.values() or ["false"]) + ")",
+    }
     return _BODY.format(
-        log=_INSERT_INTO_LOG,
-        origin=_ORIGIN,
+        **pieces,
+        layout=layout.comment(),
+        reload=reload_parts(pieces, tests, fresh) if aware else NO_RELOADS,
         new_sfid="n.sfid" if "sfid" in columns else "NULL",
         old_sfid="o.sfid" if "sfid" in columns else "NULL",
-        new_image=image.format(", ".join(f"n.{quote(c)}" for c in columns)),
-        old_image=image.format(", ".join(f"o.{quote(c)}" for c in columns)),
-        changed=",\n                ".join(f"CASE WHEN {test} THEN {literal(c)} END" for c, test in tests.items()),
-        differs="(" + " OR ".join(tests.values() or ["false"]) + ")",
+        changed=changed_columns(tests),
         new_mapped=_MAPPED_IMAGE.format(image="n.image", columns=every),
         old_mapped=_MAPPED_IMAGE.format(image="o.image", columns=every),
         watched=compared,
@@ -186,18 +210,17 @@ def _text_array(names: list[str]) -> str:
 
 
 class CaptureTrigger(pgtrigger.Trigger):
-    """One statement-level trigger of a connected table; four of them share one generated function.
+    """One statement-level trigger of a connected table; all of them share one generated function.
 
     pgtrigger's own ``prune`` and ``ls`` look for the prefix ``pgtrigger_``; ours is another, hashed from the table and
     not from the class, so they neither remove it nor lose it when a class is renamed.
     """
 
-    when = pgtrigger.After
     level = pgtrigger.Statement
 
-    def __init__(self, operation: str) -> None:
+    def __init__(self, operation: str, when: Any = pgtrigger.After, name: str = "") -> None:
         kind, self.referencing_sql = _OPERATIONS[operation]
-        super().__init__(name=operation.lower(), operation=kind)
+        super().__init__(name=name or operation.lower(), operation=kind, when=when)
 
     def get_pgid(self, model: Any) -> str:
         return f"hc_signals_{self.name}_{_table_hash(model)}"
@@ -212,13 +235,17 @@ class CaptureTrigger(pgtrigger.Trigger):
         """Return CREATE OR REPLACE TRIGGER: unlike DROP and CREATE it passes an open SELECT and leaves no window."""
         referencing = f"REFERENCING {self.referencing_sql} " if self.referencing_sql else ""
         return (
-            f"CREATE OR REPLACE TRIGGER {quote(self.get_pgid(model))} AFTER {self.operation} ON {quoted_table(model)} "
-            f"{referencing}FOR EACH STATEMENT WHEN (current_setting('xmlbinary') = 'hex') "
+            f"CREATE OR REPLACE TRIGGER {quote(self.get_pgid(model))} {self.when} {self.operation} "
+            f"ON {quoted_table(model)} {referencing}FOR EACH STATEMENT WHEN (current_setting('xmlbinary') = 'hex') "
             f"EXECUTE FUNCTION {self.render_execute(model)}"
         )
 
 
-TRIGGERS = tuple(CaptureTrigger(operation) for operation in _OPERATIONS)
+TRIGGERS = (
+    *(CaptureTrigger(operation) for operation in _OPERATIONS),
+    # Before it: what a reload takes away can still be read.
+    CaptureTrigger("TRUNCATE", pgtrigger.Before, "clear"),
+)
 
 
 def _table_hash(model: type[models.Model]) -> str:
@@ -230,9 +257,13 @@ def function_name(model: type[models.Model]) -> str:
     return f"hc_signals_capture_{_table_hash(model)}"
 
 
-def install_sql(model: type[models.Model]) -> list[str]:
-    """Return the statements that install capture on the model's table."""
-    function = _FUNCTION.format(name=function_name(model), body=_body(model))
+def install_sql(model: type[models.Model], layout: Layout | None = None) -> list[str]:
+    """Return the statements that install capture on the model's table.
+
+    Args:
+        layout: default: the table has every mapped column, and none is fresh.
+    """
+    function = _FUNCTION.format(name=function_name(model), body=_body(model, layout))
     revoke = f"REVOKE ALL ON FUNCTION public.{function_name(model)}() FROM PUBLIC"
     return [function, revoke, *(trigger.create_sql(model) for trigger in TRIGGERS)]
 
@@ -256,36 +287,66 @@ def status(model: type[models.Model], using: str) -> TableStatus:
             return TableStatus(label, "absent", "the table does not exist yet")
         cursor.execute("SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = %s AND NOT tgisinternal", [oid])
         found = dict(cursor.fetchall())
-        cursor.execute(
-            "SELECT prosrc FROM pg_proc WHERE proname = %s AND pronamespace = 'public'::regnamespace",
-            [function_name(model)],
-        )
-        body = cursor.fetchone()
+        source = _installed_source(model, cursor)
+        wanted = _layout_in_table(model, cursor).with_fresh_of(read_layout(source))
     names = [trigger.get_pgid(model) for trigger in TRIGGERS]
     missing = [trigger.name for trigger in TRIGGERS if trigger.get_pgid(model) not in found]
     if missing:
         return TableStatus(label, "missing", f"no trigger for {', '.join(map(str, missing))}")
     if any(found[name] in ("D", "R") for name in names):
         return TableStatus(label, "disabled", "a trigger is disabled")
-    if body is None or body[0].strip() != _body(model).strip():
-        return TableStatus(label, "outdated", "the function is of another version of the model")
-    return TableStatus(label, "installed")
+    if source.strip() != _body(model, wanted).strip():
+        return TableStatus(label, "outdated", "the function is of another version of the model or the table")
+    absent = [column for column in mapped_columns(model) if column not in wanted.columns]
+    return TableStatus(label, "installed", f"missing in the table: {', '.join(absent)}" if absent else "")
 
 
-def install(model: type[models.Model], using: str, attempts: int = 5) -> TableStatus:
+def _layout_in_table(model: type[models.Model], cursor: Any) -> Layout:
+    """Return the mapped columns that the table has."""
+    cursor.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+        [quoted_table(model)],
+    )
+    found = {row[0] for row in cursor.fetchall()}
+    return Layout(tuple(column for column in mapped_columns(model) if column in found))
+
+
+def _installed_source(model: type[models.Model], cursor: Any) -> str:
+    cursor.execute(
+        "SELECT prosrc FROM pg_proc WHERE proname = %s AND pronamespace = 'public'::regnamespace",
+        [function_name(model)],
+    )
+    row = cursor.fetchone()
+    return row[0] if row else ""
+
+
+def _next_layout(model: type[models.Model], cursor: Any, settled: bool) -> Layout:
+    """Return the layout to install: columns that the installed function does not know are fresh, unless settled."""
+    layout = _layout_in_table(model, cursor)
+    if settled:
+        return layout
+    installed = read_layout(_installed_source(model, cursor))
+    cursor.execute("SELECT to_json(clock_timestamp())#>>'{}'")
+    return layout.after(installed, cursor.fetchone()[0])
+
+
+def install(model: type[models.Model], using: str, attempts: int = 5, settled: bool = False) -> TableStatus:
     """Install capture on the model's table, if it is not there already.
+
+    Args:
+        settled: also where it is there but still waits for fresh columns to be filled: it does so no more.
 
     Raises:
         OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
     """
     before = status(model, using)
-    if before.state in ("installed", "absent"):
+    if before.state == "absent" or (before.state == "installed" and not settled):
         return before
     for attempt in range(attempts):
         try:
             with transaction.atomic(using=using), connections[using].cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                for statement in install_sql(model):
+                for statement in install_sql(model, _next_layout(model, cursor, settled)):
                     cursor.execute(statement)
                 if before.state == "disabled":
                     for trigger in TRIGGERS:
@@ -307,3 +368,7 @@ def uninstall(model: type[models.Model], using: str) -> None:
             for trigger in TRIGGERS:
                 cursor.execute(f"DROP TRIGGER IF EXISTS {quote(trigger.get_pgid(model))} ON {quoted_table(model)}")
         cursor.execute(f"DROP FUNCTION IF EXISTS public.{function_name(model)}()")
+        cursor.execute("SELECT to_regclass('public.hc_signals_reload') IS NOT NULL")
+        if cursor.fetchone()[0]:
+            for name in ("cleared", "reload", "refill"):
+                cursor.execute(f"DELETE FROM public.hc_signals_{name} WHERE table_name = %s", [table_label(model)])

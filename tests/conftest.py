@@ -54,6 +54,7 @@ def heroku(transactional_db: None) -> HerokuConnect:
     simulator.drop_schemas()
     with connection.cursor() as cursor:
         cursor.execute("TRUNCATE public.hc_signals_change, public.hc_signals_position, public.hc_signals_delivery")
+        cursor.execute("TRUNCATE public.hc_signals_cleared, public.hc_signals_reload, public.hc_signals_refill")
         cursor.execute("SELECT setval('public.hc_signals_lost_seq', 1, false)")
     simulator.create_tables()
     return simulator

@@ -9,6 +9,7 @@ from django.db import DatabaseError, connections, models
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals import triggers
+from hc_signals.exceptions import ConfigurationError
 from hc_signals.tables import connected_models
 
 
@@ -25,7 +26,7 @@ class Command(BaseCommand):
         chosen = [_model(label) for label in options["models"]] or connected_models()
         try:
             getattr(self, f"_{options['action']}")(chosen, options["database"], options["check"])
-        except ConnectionDoesNotExist as error:
+        except (ConnectionDoesNotExist, ConfigurationError) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
             raise CommandError(f"The database answered: {str(error).splitlines()[0]}") from error
