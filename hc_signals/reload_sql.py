@@ -1,4 +1,4 @@
-"""The parts of a capture function that recognise a reload: a table cleared and filled again, or a column filled at last.
+"""The parts of a capture function that recognise a reload: a table cleared and filled again, a column filled at last.
 
 A clearing puts the old images into ``hc_signals_cleared`` instead of the log; while they wait there, an inserted row is
 compared with its old image. Images and tests are those of the ordinary capture, so both tell the same changes.
@@ -41,8 +41,8 @@ _AFTER_TRUNCATE = """IF pg_catalog.current_setting({kept}, true) = '1' THEN
         ELSE
         """
 
-# What the same transaction deleted in earlier chunks is in the log already, unseen by anyone: it is moved. Joined by xid
-# and id, so that it stays linear where the planner expects a single row.
+# What the same transaction deleted in earlier chunks is in the log already, unseen by anyone: it is moved. Joined by
+# xid and id, so that it stays linear where the planner expects a single row.
 _DELETE = """IF (SELECT pg_catalog.count(*) FROM (SELECT FROM hc_old LIMIT {rows}) few) = {rows}
             AND public.hc_signals_is_empty(TG_RELID) THEN
             PERFORM public.hc_signals_join_reload(hc_label);
@@ -67,20 +67,23 @@ _DELETE = """IF (SELECT pg_catalog.count(*) FROM (SELECT FROM hc_old LIMIT {rows
         ELSE
         """
 
-# Planned anew for each statement: a plan of the first, small one would be slow for a COPY, and the other way round.
-# COLLATE: Heroku Connect's sfid has a collation of its own; OFFSET 0 keeps the comparison from being done twice.
+# Planned anew for each statement: a plan of the first, small one would be slow for a COPY, and the other way round. ANY
+# an array is always looked up in the index, and a FULL JOIN never loops, whatever the planner takes for the number of
+# rows; all that is back has its partner. COLLATE: Heroku Connect's sfid has a collation of its own; OFFSET 0 keeps the
+# comparison from being done twice.
 _INSERT = """IF EXISTS (SELECT FROM public.hc_signals_reload r WHERE r.table_name = hc_label)
             AND public.hc_signals_join_reload(hc_label) THEN
             EXECUTE $hc_reload$
             WITH back AS (
-                DELETE FROM public.hc_signals_cleared c USING hc_new n
-                WHERE c.table_name = $1 AND c.record_id = n."sfid" COLLATE pg_catalog."default"
+                DELETE FROM public.hc_signals_cleared c
+                WHERE c.table_name = $1 AND c.record_id = ANY (ARRAY(
+                    SELECT n."sfid"::text COLLATE pg_catalog."default" FROM hc_new n))
                 RETURNING c.record_id, c.old
             ), seen AS MATERIALIZED (
                 SELECT n."id"::text AS record_key, n."sfid" AS record_id, b.old, d.changed,
                     CASE WHEN d.changed IS NULL OR pg_catalog.cardinality(d.changed) > 0 THEN {new_image} END AS new
                 FROM hc_new n
-                LEFT JOIN back b ON b.record_id = n."sfid" COLLATE pg_catalog."default"
+                FULL JOIN back b ON b.record_id = n."sfid" COLLATE pg_catalog."default"
                 LEFT JOIN LATERAL pg_catalog.json_populate_record(
                     NULL::$hc_reload$ || TG_RELID::regclass || $hc_reload$, b.old) o ON b.record_id IS NOT NULL
                 CROSS JOIN LATERAL (

@@ -1,8 +1,8 @@
 """Tells the end of reloads and resyncs: the one thing about them that no writer can know.
 
-A reload is over when nothing has come back for RELOAD_QUIET_SECONDS by the database's clock and nobody is writing to the
-table. Everything else stands in the database, written by the capture triggers, so it does not matter whether a worker
-was there to see it.
+A reload is over when nothing has come back for RELOAD_QUIET_SECONDS by the database's clock and nobody is writing to
+the table. Everything else stands in the database, written by the capture triggers, so it does not matter whether a
+worker was there to see it.
 """
 
 import logging

@@ -120,7 +120,9 @@ def test_compound_model_hears_of_its_salesforce_half(connect: Any) -> None:
     assert [(type(i), i.data, i.more_data) for i in got] == [(CompoundModel, "new", "ours")]
 
 
-def test_truncate_is_a_gap_and_not_silence(connect: Any) -> None:
+def test_truncate_is_a_gap_and_not_silence(connect: Any, settings: Any) -> None:
+    settings.HC_SIGNALS = {"RELOAD_AWARE": False}
+    triggers.install(Account, "default")
     causes: list[str] = []
     connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)
     as_heroku_connect("TRUNCATE salesforce.account")

@@ -355,7 +355,7 @@ def test_switched_off_it_is_as_it_was(
 
 def test_a_wrong_label_is_named(captured: HerokuConnect, settings: Any) -> None:
     settings.HC_SIGNALS = {"RELOAD_AWARE": ["crm.Acount"]}
-    with pytest.raises(CommandError, match="names 'crm.Acount', which is no connected model"):
+    with pytest.raises(CommandError, match=r"names 'crm\.Acount', which is no connected model"):
         call_command("hc_triggers", "status")
 
 
