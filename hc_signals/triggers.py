@@ -154,9 +154,7 @@ EXCEPTION WHEN OTHERS THEN
 END"""
 
 # The image of the whole row, of the mapped columns that are still there.
-_MAPPED_IMAGE = (
-    "(SELECT json_object_agg(e.key, e.value) FROM json_each({image}::json) e WHERE e.key = ANY ({columns}))"
-)
+_MAPPED_IMAGE = "(SELECT json_object_agg(e.key, e.value) FROM json_each({image}::json) e WHERE e.key = ANY ({columns}))"
 
 # Where a table has no id, the sfid tells its rows apart.
 _SAME_KEY = "coalesce(n.image->>'id', n.image->>'sfid') = coalesce(o.image->>'id', o.image->>'sfid')"

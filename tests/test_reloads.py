@@ -1,5 +1,7 @@
 """A reload is no flood: what came back as it was is silent, the rest is told as what it is, and then the counts."""
 
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +15,7 @@ from example.crm.models import Account, Project
 from hc_signals import signals, triggers
 from hc_signals.conf import Conf
 from hc_signals.models import Change
-from hc_signals.reloads import finish_reloads
+from hc_signals.reloads import LOCK_CLASS, finish_reloads
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
 from tests.sfdc.models import Everything
@@ -43,6 +45,20 @@ def hours_pass(hours: float = 0.2) -> None:
     """Let time pass in the stored times: 12 minutes are more than RELOAD_QUIET_SECONDS."""
     as_the_app(f"UPDATE public.hc_signals_reload SET cleared_at = cleared_at - interval '{hours} hours'")
     as_the_app(f"UPDATE public.hc_signals_refill SET at = at - interval '{hours} hours'")
+
+
+def in_a_connection_of_its_own(function: Callable[..., Any], *args: Any) -> None:
+    try:
+        function(*args)
+    finally:
+        connection.close()
+
+
+def wait_for(condition: str) -> None:
+    deadline = time.monotonic() + 10
+    while not query(condition)[0][0]:
+        assert time.monotonic() < deadline, condition
+        time.sleep(0.01)
 
 
 def leftovers() -> list[int]:
@@ -376,6 +392,71 @@ def test_a_fault_of_ours_does_not_stop_the_writer(filled: HerokuConnect, told: l
     if table == "hc_signals_refill":  # the clearings were kept; the creations are told although they are none
         expected = Counter({"CREATE": 23})
     assert Counter(kind for kind, *_ in told) == expected
+
+
+def test_a_record_that_comes_back_while_its_deletion_is_told_comes_behind_it(filled: HerokuConnect) -> None:
+    """Or its creation could be read before its deletion: it would be gone for ever."""
+    as_heroku_connect("TRUNCATE salesforce.account")
+    fill(1, 19)
+    worker = connection.copy()
+    try:
+        worker.set_autocommit(False)
+        with worker.cursor() as cursor:  # in the middle of telling the end
+            cursor.execute(f"SELECT pg_try_advisory_xact_lock({LOCK_CLASS}, hashtext('salesforce.account'))")
+            assert cursor.fetchone() == (True,)
+            cursor.execute("DELETE FROM public.hc_signals_cleared; DELETE FROM public.hc_signals_reload")
+            writer = threading.Thread(target=in_a_connection_of_its_own, args=(fill, 20, 20))
+            writer.start()
+            wait_for("SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            cursor.execute("SELECT nextval('public.hc_signals_change_id_seq')")
+            deletion = cursor.fetchone()[0]
+        worker.commit()
+        writer.join(10)
+    finally:
+        worker.close()
+    creation = Change.objects.get(operation="INSERT", record_id="A020", id__gt=deletion)
+    assert creation.old is None
+
+
+def test_two_workers_tell_an_end_once(filled: HerokuConnect, told: list[Any]) -> None:
+    as_heroku_connect("TRUNCATE salesforce.account")
+    fill(1, 15)
+    hours_pass()
+    workers = [
+        threading.Thread(target=in_a_connection_of_its_own, args=(finish_reloads, "default", CONF)) for _ in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(10)
+    deliver()
+    assert Counter(kind for kind, *_ in told) == {"DELETE": 5, "RELOADED": 1}
+
+
+def test_concurrent_writers_of_a_reload_do_not_wait_for_one_another(filled: HerokuConnect) -> None:
+    as_heroku_connect("TRUNCATE salesforce.account")
+    with transaction.atomic():
+        fill(1, 10)
+        writer = threading.Thread(target=in_a_connection_of_its_own, args=(fill, 11, 20))
+        writer.start()
+        writer.join(10)
+        assert not writer.is_alive()
+    assert query("SELECT sum(unchanged), count(*) FROM public.hc_signals_refill") == [(20, 2)]
+
+
+@pytest.mark.parametrize("rows", [2_000, 30_000])
+def test_whether_a_table_is_empty(captured: HerokuConnect, rows: int) -> None:
+    """Small, and so large that only its ends are looked at first; what is left lies first, last, in the middle."""
+    as_heroku_connect(
+        "ALTER TABLE salesforce.account DISABLE TRIGGER USER; "
+        f"INSERT INTO salesforce.account (sfid, name) SELECT g, repeat('n', 60) FROM generate_series(1, {rows}) g"
+    )
+    for left in (1, rows, rows // 2, 0):
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("DELETE FROM salesforce.account WHERE sfid <> %s", [str(left)])
+            cursor.execute("SELECT public.hc_signals_is_empty('salesforce.account')")
+            assert cursor.fetchone() == (left == 0,)
+            transaction.set_rollback(True)
 
 
 def test_uninstalling_forgets_what_waits(filled: HerokuConnect) -> None:

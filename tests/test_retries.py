@@ -159,9 +159,7 @@ def test_bulk_receivers_are_retried_per_record(captured: HerokuConnect, connect:
     assert flaky.done[1:] == [("CREATE", "a", 2), ("CREATE", "b", 2), ("UPDATE", "A", 1)]
 
 
-def test_djangos_signals_proxies_and_gaps_are_retried_too(
-    captured: HerokuConnect, connect: Any, settings: Any
-) -> None:
+def test_djangos_signals_proxies_and_gaps_are_retried_too(captured: HerokuConnect, connect: Any, settings: Any) -> None:
     settings.HC_SIGNALS = {"RELOAD_AWARE": False}
     triggers.install(Everything, "default")
     failing = True
