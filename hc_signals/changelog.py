@@ -6,14 +6,18 @@ xmin watermark would invert the order of a record's changes and stall behind str
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db import OperationalError, connections, models, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, models, transaction
 
 from hc_signals.events import Change
 from hc_signals.tables import quoted_table
+
+PAGE_BYTES = 8_000_000
+"""Images of one page together: what the worker has in memory at a time is several times that."""
 
 LOCK_CLASS = 1212372820
 """First half of the advisory keys by which shards are claimed."""
@@ -38,6 +42,21 @@ class Position:
     """A gap of every table that is still to be told: its ``cause``, ``since`` and ``until``."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What a look at a claimed shard tells."""
+
+    position: Position
+    is_new: bool
+    """The consumer has no position in this shard yet."""
+    layout: int | None
+    """Over how many shards the consumer's records are split now; None before its first position."""
+    last_id: int
+    """The highest id drawn so far. Read before the target snapshot is taken: see ``open_window``."""
+    lost: int
+    """Statements that could not be captured since the log was made."""
+
+
 _POSITION_COLUMNS = "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost, gap"
 CHANGE_COLUMNS = (
     "xid::text, captured_at, table_name, operation, origin, record_key, record_id, changed, note, "
@@ -45,11 +64,39 @@ CHANGE_COLUMNS = (
 )
 """Of the log and of kept deliveries: what a :class:`Change` is made of, after its id."""
 
-# age() counts from the transaction id that will be given out next: read without taking one.
+# In one statement after the claim, so that it sees what the last holder of the claim has committed.
+_STANDING = """
+SELECT p.seen::text, p.floor_id, p.floor_xid::text, p.target::text, p.ceiling_id, p.next_floor_id,
+       p.next_floor_xid::text, p.last_id, p.lost, p.gap, p.id IS NULL,
+       (SELECT shards FROM public.hc_signals_position WHERE consumer = %(consumer)s ORDER BY id DESC LIMIT 1),
+       s.last_value, CASE WHEN l.is_called THEN l.last_value ELSE 0 END
+FROM public.hc_signals_change_id_seq s CROSS JOIN public.hc_signals_lost_seq l LEFT JOIN LATERAL (
+    SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = %(shard)s
+    ORDER BY id DESC LIMIT 1
+) p ON true
+"""
+
+# age() counts from the transaction id that will be given out next: read without taking one. The snapshot is older than
+# what is read while the statement runs, so last_value is a ceiling for everything visible in it.
 _TARGET = """
 SELECT pg_current_snapshot()::text,
-       (xmax + ((age('3'::xid)::bigint + 3 - xmax) % 4294967296 + 4294967296) % 4294967296)::text
+       (xmax + ((age('3'::xid)::bigint + 3 - xmax) % 4294967296 + 4294967296) % 4294967296)::text,
+       (SELECT last_value FROM public.hc_signals_change_id_seq)
 FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now
+"""
+
+# The shards in which a page would find something: two probes of the index each.
+_WAITING = """
+SELECT s.shard
+FROM generate_series(0, %(shards)s - 1) AS s (shard) LEFT JOIN LATERAL (
+    SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = s.shard
+    ORDER BY id DESC LIMIT 1
+) p ON true
+WHERE p.id IS NULL OR p.target IS NOT NULL
+   OR s.shard = 0 AND (p.gap IS NOT NULL OR p.lost < (
+       SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM public.hc_signals_lost_seq))
+   OR EXISTS (SELECT FROM public.hc_signals_change WHERE xid >= pg_snapshot_xmax(p.seen) {shard})
+   OR EXISTS (SELECT FROM public.hc_signals_change WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(p.seen))) {shard})
 """
 
 # The lowest id of the transactions that were open at `seen` and are finished in `target`. Open at `seen` were those in
@@ -68,8 +115,15 @@ SELECT min(id) FROM (
 ) late
 """
 
+# The size of a compressed image is not known without unpacking it.
+IMAGE_BYTES = """
+       CASE WHEN pg_column_compression(old) IS NULL THEN coalesce(pg_column_size(old), 0)
+            ELSE octet_length(old::text) END
+     + CASE WHEN pg_column_compression(new) IS NULL THEN coalesce(pg_column_size(new), 0)
+            ELSE octet_length(new::text) END
+"""
 _PAGE = f"""
-SELECT id, {CHANGE_COLUMNS}
+SELECT {IMAGE_BYTES}, id, {CHANGE_COLUMNS}
 FROM public.hc_signals_change
 WHERE id > %(after)s AND id <= %(ceiling)s
   AND (xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
@@ -78,10 +132,11 @@ WHERE id > %(after)s AND id <= %(ceiling)s
   {{shard}}
 ORDER BY id LIMIT %(limit)s
 """
-SHARD = (
-    "AND (hashtextextended(table_name || ' ' || coalesce(record_id, record_key, ''), 0) & 9223372036854775807) "
-    "%% %(shards)s = %(shard)s"
+SHARD_NUMBER = (
+    "(hashtextextended(table_name || ' ' || coalesce(record_id, record_key, ''), 0) & 9223372036854775807) "
+    "%% %(shards)s"
 )
+SHARD = f"AND {SHARD_NUMBER} = %(shard)s"
 """Condition on a table with ``table_name``, ``record_id``, ``record_key``: the record belongs to the shard.
 
 By the sfid where there is one: a record that is deleted and comes back has another key, and still its order counts.
@@ -115,13 +170,31 @@ class ChangeLog:
             return True
         return bool(self._row("SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))", key)[0])
 
-    def layout(self) -> int | None:
-        """Return over how many shards the consumer's records are split now; None before its first position."""
-        row = self._row(
-            "SELECT shards FROM public.hc_signals_position WHERE consumer = %s ORDER BY id DESC LIMIT 1",
-            [self.consumer],
-        )
-        return int(row[0]) if row else None
+    @contextmanager
+    def claimed(self, atomic: bool) -> Iterator[bool]:
+        """Claim the shard for one page, if it is free; yield whether it was.
+
+        Args:
+            atomic: in a transaction that spans the page; else until the end of the block, or of the connection.
+        """
+        if atomic:
+            with transaction.atomic(using=self.using):
+                yield self.claim()
+            return
+        key = [LOCK_CLASS, f"{self.consumer} {self.shard}"]
+        is_free = bool(self._row("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key)[0])
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                with suppress(DatabaseError, InterfaceError):  # then the claim has ended with the connection
+                    self._row("SELECT pg_advisory_unlock(%s, hashtext(%s))", key)
+
+    def standing(self) -> Standing:
+        """Return how things stand, the very beginning for a consumer that has no position. After the claim."""
+        row = self._row(_STANDING, {"consumer": self.consumer, "shard": self.shard})
+        is_new, layout, last_id, lost = row[-4:]
+        return Standing(Position() if is_new else Position(*row[:-4]), is_new, layout, last_id, lost)
 
     def forget_layout(self, shards: int) -> None:
         """Remove the positions of a layout that was left: they would hold up the rotation of the log."""
@@ -130,36 +203,37 @@ class ChangeLog:
                 "DELETE FROM public.hc_signals_position WHERE consumer = %s AND shards = %s", [self.consumer, shards]
             )
 
-    def position(self) -> Position:
-        """Return the newest position, the very beginning for a consumer that has none."""
-        row = self._row(
-            "SELECT seen::text, floor_id, floor_xid::text, target::text, ceiling_id, next_floor_id, "
-            "next_floor_xid::text, last_id, lost, gap FROM public.hc_signals_position "
-            "WHERE consumer = %s AND shard = %s ORDER BY id DESC LIMIT 1",
-            [self.consumer, self.shard],
-        )
-        return Position(*row) if row else Position()
-
-    def open_window(self, position: Position) -> Position:
+    def open_window(self, standing: Standing) -> Position:
         """Take the target snapshot. Must come before this transaction writes: its own xid would be missing from it."""
-        # The order is the proof: a transaction born after `next_floor_xid` was read draws its ids after `next_floor`
+        # The order is the proof: a transaction born after `next_floor_xid` was read draws its ids after the standing
         # was read, and one visible in the target drew its ids before `ceiling` is read.
-        next_floor = self._row("SELECT last_value FROM public.hc_signals_change_id_seq")[0]
-        target, next_floor_xid = self._row(_TARGET)
-        ceiling = self._row("SELECT last_value FROM public.hc_signals_change_id_seq")[0]
-        oldest = self._row(_LATE, {"seen": position.seen, "floor_xid": position.floor_xid, "target": target})[0]
-        first = position.floor_id if oldest is None else min(position.floor_id, oldest - 1)
+        position = standing.position
+        target, next_floor_xid, ceiling = self._row(_TARGET)
+        first = position.floor_id
+        if self._may_have_been_open(position):
+            late = {"seen": position.seen, "floor_xid": position.floor_xid, "target": target}
+            oldest = self._row(_LATE, late)[0]
+            first = first if oldest is None else min(first, oldest - 1)
         return replace(
             position,
             target=target,
             ceiling_id=ceiling,
-            next_floor_id=next_floor - 1,
+            next_floor_id=standing.last_id - 1,
             next_floor_xid=next_floor_xid,
             last_id=first,
         )
 
-    def page(self, position: Position, limit: int) -> list[Change]:
-        """Return up to ``limit`` changes of the open window, in order."""
+    @staticmethod
+    def _may_have_been_open(position: Position) -> bool:
+        """Tell whether any transaction with an id was open at ``seen``; if not, nothing can come late."""
+        _, xmax, in_progress = position.seen.split(":")
+        return bool(in_progress) or xmax != position.floor_xid
+
+    def page(self, position: Position, limit: int) -> tuple[list[Change], bool]:
+        """Return up to ``limit`` changes of the open window, in order, and whether it may have more.
+
+        Fewer if their images are large: together up to PAGE_BYTES, however many that are, at least one.
+        """
         params = {
             "after": position.last_id,
             "ceiling": position.ceiling_id,
@@ -171,7 +245,7 @@ class ChangeLog:
         }
         with connections[self.using].cursor() as cursor:
             cursor.execute(_PAGE.format(shard=SHARD if self.shards > 1 else ""), params)
-            return [Change(*row) for row in cursor.fetchall()]
+            return cut_page(cursor.fetchall(), limit)
 
     def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
@@ -232,10 +306,23 @@ class ChangeLog:
             )
             return {row[0]: row[1:] for row in cursor.fetchall()}
 
-    def lost(self) -> int:
-        """Return how many statements could not be captured since the log was made."""
-        row = self._row("SELECT last_value, is_called FROM public.hc_signals_lost_seq")
-        return int(row[0]) if row[1] else 0
+
+def waiting_shards(using: str, consumer: str, shards: int) -> set[int]:
+    """Return the shards in which something waits for the consumer: changes, a window half done, a gap to tell."""
+    shard = SHARD.replace("%(shard)s", "s.shard") if shards > 1 else ""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_WAITING.format(shard=shard), {"consumer": consumer, "shards": shards})
+        return {row[0] for row in cursor.fetchall()}
+
+
+def cut_page(rows: list[tuple[Any, ...]], limit: int) -> tuple[list[Change], bool]:
+    """Return the changes of rows that begin with IMAGE_BYTES, up to PAGE_BYTES, and whether there may be more."""
+    size = 0
+    for count, row in enumerate(rows):
+        size += row[0]
+        if count and size > PAGE_BYTES:
+            return [Change(*row[1:]) for row in rows[:count]], True
+    return [Change(*row[1:]) for row in rows], len(rows) == limit
 
 
 BUCKETS = 8
@@ -255,6 +342,13 @@ SELECT EXISTS (
            OR EXISTS (SELECT 1 FROM public.hc_signals_change_{bucket}
                       WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(p.seen))))
 ), EXISTS (SELECT 1 FROM public.hc_signals_position)
+"""
+
+
+_NOTE_EMPTIED = """
+UPDATE public.hc_signals_control
+SET emptied_id = greatest(emptied_id, c.id), emptied_at = greatest(emptied_at, c.captured_at)
+FROM (SELECT id, captured_at FROM public.hc_signals_change_{bucket} ORDER BY id DESC LIMIT 1) c
 """
 
 
@@ -283,6 +377,7 @@ def _rotate_bucket(using: str, bucket: int, retention_hours: float) -> bool:
             unread, anyone = cursor.fetchone()
             if unread or not anyone:
                 return False
+            cursor.execute(_NOTE_EMPTIED.format(bucket=bucket))
             cursor.execute(f"TRUNCATE {name}")
             return True
     except OperationalError as error:

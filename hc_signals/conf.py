@@ -24,10 +24,12 @@ class Conf:
     """Records are split by hash over this many shards; 1 keeps one total order."""
     BATCH_SIZE: int = 500
     """Changes read per page."""
-    POLL_INTERVAL: float = 20.0
+    POLL_INTERVAL: float = 60.0
     """Seconds after which a sleeping worker looks at the log although nobody rang."""
     MAX_TRANSACTION_SECONDS: float = 3.0
     """A page is committed part-way when its receivers have taken this long."""
+    ATOMIC: bool = True
+    """False: receivers run outside a transaction, for those that call slow services; what they do may happen twice."""
     RETENTION_HOURS: float = 72.0
     """Delivered changes are kept at least this long, for replay; at most MAX_RETENTION_HOURS."""
     MAX_ATTEMPTS: int = 10
@@ -48,12 +50,21 @@ class Conf:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check_value(field.name, getattr(self, field.name), field.default)
+            value = getattr(self, field.name)
+            if field.type is bool:
+                _check_flag(field.name, value)
+            else:
+                _check_value(field.name, value, field.default)
         if self.RETENTION_HOURS > MAX_RETENTION_HOURS:
             raise ConfigurationError(
                 f"HC_SIGNALS['RETENTION_HOURS'] is {self.RETENTION_HOURS!r}; expected at most {MAX_RETENTION_HOURS}: "
                 "the log is a ring of eight buckets of twelve hours, and one must be free to be emptied."
             )
+
+
+def _check_flag(key: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"HC_SIGNALS[{key!r}] is {value!r}; expected True or False.")
 
 
 def _check_value(key: str, value: Any, default: Any) -> None:

@@ -4,6 +4,7 @@ The only reader and writer of ``hc_signals_delivery``. Every call belongs into t
 claim of its shard: so one record's deliveries are handled by one worker at a time, in order.
 """
 
+import json
 import logging
 import random
 import traceback
@@ -13,7 +14,7 @@ from typing import Any
 
 from django.db import connections
 
-from hc_signals.changelog import CHANGE_COLUMNS, SHARD
+from hc_signals.changelog import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
 from hc_signals.conf import Conf
 from hc_signals.events import Change
 
@@ -45,7 +46,7 @@ INSERT INTO public.hc_signals_delivery (consumer, receiver, signal, sender, stat
     change_id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, note)
 SELECT %(consumer)s, %(receiver)s, %(signal)s, %(sender)s, %(state)s, %(attempt)s,
     clock_timestamp() + make_interval(secs => %(delay)s), %(error)s,
-    id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, note
+    id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, %(note)s::json
 FROM public.hc_signals_change WHERE id = %(change_id)s
 """
 _DUE = f"""
@@ -53,6 +54,17 @@ SELECT id, receiver, signal, sender, attempt, change_id, {CHANGE_COLUMNS}
 FROM public.hc_signals_delivery c
 WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp() {{shard}}
 ORDER BY next_attempt_at, id LIMIT %(limit)s FOR UPDATE
+"""
+# Of those that are due the first thousand say enough.
+_DUE_SHARDS = f"""
+SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()), ARRAY(
+    SELECT DISTINCT {SHARD_NUMBER} FROM (
+        SELECT table_name, record_id, record_key FROM public.hc_signals_delivery
+        WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp()
+        ORDER BY next_attempt_at LIMIT 1000
+    ) due
+)
+FROM public.hc_signals_delivery WHERE consumer = %(consumer)s AND state = 'retry'
 """
 _RELEASE = """
 UPDATE public.hc_signals_delivery SET state = 'retry', next_attempt_at = clock_timestamp()
@@ -80,6 +92,16 @@ class Deliveries:
         with connections[self.using].cursor() as cursor:
             cursor.execute(sql, params)
             return cursor.fetchall() if cursor.description else cursor.rowcount
+
+    def kept(self) -> tuple[bool, bool]:
+        """Tell whether the consumer has any delivery that waits, and any whose time has come: both seldom."""
+        ((any_kept, any_due),) = self._execute(
+            "SELECT EXISTS (SELECT FROM public.hc_signals_delivery WHERE consumer = %(consumer)s "
+            "AND state IN ('retry', 'parked')), EXISTS (SELECT FROM public.hc_signals_delivery "
+            "WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp())",
+            {"consumer": self.conf.CONSUMER},
+        )
+        return any_kept, any_due
 
     def blocked(self, changes: Iterable[Change]) -> set[Key]:
         """Return for which receivers the records of these changes wait for an earlier delivery."""
@@ -119,7 +141,8 @@ class Deliveries:
         self._insert(change, **values, state="parked", attempt=0, delay=None)
 
     def _insert(self, change: Change, **values: Any) -> None:
-        self._execute(_KEEP, {**values, "consumer": self.conf.CONSUMER, "change_id": change.id})
+        note = None if change.note is None else json.dumps(change.note)
+        self._execute(_KEEP, {**values, "consumer": self.conf.CONSUMER, "change_id": change.id, "note": note})
 
     def due(self, limit: int) -> list[Delivery]:
         """Return the deliveries of this shard whose time has come, the longest waiting first."""
@@ -154,19 +177,18 @@ class Deliveries:
             )
             self._execute(_RELEASE, [self.conf.CONSUMER, *delivery.key])
 
-    def seconds_until_due(self) -> float | None:
-        """Return how long until the next retry, None if there is none."""
-        ((seconds,),) = self._execute(
-            "SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()) FROM public.hc_signals_delivery "
-            "WHERE consumer = %s AND state = 'retry'",
-            [self.conf.CONSUMER],
-        )
-        return None if seconds is None else max(0.0, float(seconds))
-
     def _delay(self, attempt: int) -> float:
         """Return seconds before the next attempt: doubled each time, capped, jittered by half."""
         delay = min(self.conf.RETRY_MAX_SECONDS, self.conf.RETRY_SECONDS * 2 ** (attempt - 1))
         return float(delay * random.uniform(0.5, 1.0))  # noqa: S311  (not for secrets)
+
+
+def due_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
+    """Return the shards in which a retry is due, and how many seconds it is until the next one, None without any."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_DUE_SHARDS, {"consumer": conf.CONSUMER, "shards": conf.SHARDS})
+        seconds, shards = cursor.fetchone()
+    return set(map(int, shards)), None if seconds is None else max(0.0, float(seconds))
 
 
 def describe(error: Exception) -> str:

@@ -8,10 +8,11 @@ the way leaves the old layout as it is, and the next one goes on.
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from django.db import transaction
 
-from hc_signals.changelog import ChangeLog
+from hc_signals.changelog import ChangeLog, Position
 
 logger = logging.getLogger("hc_signals")
 
@@ -25,26 +26,26 @@ def reshard(new: list[ChangeLog], deliver: Callable[[ChangeLog], None]) -> bool:
     """
     first = new[0]
     with transaction.atomic(using=first.using):
-        layout = first.layout()
+        layout = first.standing().layout
         if layout in (None, len(new)):
             return True
         old = [ChangeLog(first.using, first.consumer, shard, layout) for shard in range(layout)]
         # In one order, so that two workers that do this cannot wait for each other.
         for shard in range(max(layout, len(new))):
             ChangeLog(first.using, first.consumer, shard).claim(wait=True)
-        if first.layout() != layout:
+        standings = [log.standing() for log in old]
+        if standings[0].layout != layout:
             return False
-        positions = [log.position() for log in old]
+        positions = [standing.position for standing in standings]
         unfinished = [log for log, position in zip(old, positions, strict=True) if position.target is not None]
         if unfinished:
             for log in unfinished:
                 deliver(log)
         elif len({position.seen for position in positions}) > 1:
             # One target for all. Claimed as they are, nobody can open another window in between.
-            common = old[0].open_window(positions[0])
-            for log, position in zip(old, positions, strict=True):
-                window = log.open_window(position)
-                log.append(replace(common, seen=position.seen, last_id=window.last_id, lost=position.lost))
+            common = old[0].open_window(standings[0])
+            for log, standing in zip(old, standings, strict=True):
+                log.append(replace(log.open_window(standing), **_target_of(common)))
         else:
             logger.warning("Consumer %r goes from %s to %s shards.", first.consumer, layout, len(new))
             start = replace(positions[0], lost=max(position.lost for position in positions))
@@ -53,3 +54,8 @@ def reshard(new: list[ChangeLog], deliver: Callable[[ChangeLog], None]) -> bool:
                 log.append(start)
             return True
     return False
+
+
+def _target_of(position: Position) -> dict[str, Any]:
+    names = ("target", "ceiling_id", "next_floor_id", "next_floor_xid")
+    return {name: getattr(position, name) for name in names}

@@ -161,6 +161,16 @@ _SAME_KEY = "coalesce(n.image->>'id', n.image->>'sfid') = coalesce(o.image->>'id
 _ORIGIN = "CASE pg_catalog.current_setting('xmlbinary') WHEN 'hex' THEN 'heroku_connect' ELSE 'app' END"
 
 
+def image_sql(columns: list[str], row: str) -> str:
+    """Return the SQL of a row's image as the log keeps it; ``row`` is the row's alias."""
+    return f"(SELECT to_json(i) FROM (SELECT {', '.join(f'{row}.{quote(c)}' for c in columns)}) i)"
+
+
+def record_id_sql(columns: list[str], row: str) -> str:
+    """Return the SQL of the sfid under which the log knows a row."""
+    return f"{row}.sfid" if "sfid" in columns else "NULL"
+
+
 def _body(model: type[models.Model], layout: Layout | None = None) -> str:
     layout = layout or Layout(tuple(mapped_columns(model)))
     columns = list(layout.columns)
@@ -176,7 +186,6 @@ def _body(model: type[models.Model], layout: Layout | None = None) -> str:
             """(n."_hc_lastop" = 'FAILED' AND (o."_hc_lastop" IS DISTINCT FROM n."_hc_lastop" """
             """OR o."_hc_err" IS DISTINCT FROM n."_hc_err"))"""
         )
-    image = "(SELECT to_json(i) FROM (SELECT {}) i)"
     every, compared = _text_array(columns), _text_array(watched)
     aware = is_aware(model) and {"id", "sfid"} <= set(columns)
     # A fresh column that gets its first value is no change.
@@ -185,16 +194,16 @@ def _body(model: type[models.Model], layout: Layout | None = None) -> str:
     pieces = {
         "log": _INSERT_INTO_LOG,
         "origin": _ORIGIN,
-        "new_image": image.format(", ".join(f"n.{quote(c)}" for c in columns)),
-        "old_image": image.format(", ".join(f"o.{quote(c)}" for c in columns)),
+        "new_image": image_sql(columns, "n"),
+        "old_image": image_sql(columns, "o"),
         "differs": "(" + " OR ".join(counted.values() or ["false"]) + ")",
     }
     return _BODY.format(
         **pieces,
         layout=layout.comment(),
         reload=reload_parts(pieces, tests, fresh) if aware else NO_RELOADS,
-        new_sfid="n.sfid" if "sfid" in columns else "NULL",
-        old_sfid="o.sfid" if "sfid" in columns else "NULL",
+        new_sfid=record_id_sql(columns, "n"),
+        old_sfid=record_id_sql(columns, "o"),
         changed=changed_columns(tests),
         new_mapped=_MAPPED_IMAGE.format(image="n.image", columns=every),
         old_mapped=_MAPPED_IMAGE.format(image="o.image", columns=every),

@@ -72,7 +72,9 @@ CREATE TABLE public.hc_signals_control (
     database_oid oid NOT NULL,
     paused_at timestamptz,      -- since then capture is switched off: `hc_triggers pause`
     gap_since timestamptz,      -- since when it was, if its gap is still to be written
-    max_bucket_bytes bigint     -- the newest bucket gets no larger, whether or not a worker lives; NULL: unbounded
+    max_bucket_bytes bigint,    -- the newest bucket gets no larger, whether or not a worker lives; NULL: unbounded
+    emptied_id bigint NOT NULL DEFAULT 0,   -- the newest change that was emptied from the log, and when it was
+    emptied_at timestamptz                  -- captured: a replay of older ones would be incomplete
 ) WITH (vacuum_truncate = false);
 INSERT INTO public.hc_signals_control (epoch, system_identifier, database_oid)
 SELECT left(md5(gen_random_uuid()::text), 8), (pg_control_system()).system_identifier, oid

@@ -177,14 +177,14 @@ def test_a_log_that_is_gone_does_not_stop_the_writer_and_becomes_a_gap(connect: 
     connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)
     deliver()
     causes.clear()
-    before = ChangeLog("default", "default").lost()
+    before = ChangeLog("default", "default").standing().lost
     as_heroku_connect("ALTER TABLE public.hc_signals_change RENAME TO hc_signals_gone")
     try:
         insert_accounts(2)
     finally:
         as_heroku_connect("ALTER TABLE public.hc_signals_gone RENAME TO hc_signals_change")
     assert Account.objects.count() == 2
-    assert ChangeLog("default", "default").lost() == before + 1
+    assert ChangeLog("default", "default").standing().lost == before + 1
     deliver()
     deliver()
     assert causes == ["capture_failed"]

@@ -63,9 +63,9 @@ def test_a_restored_database_goes_on(
     for number in range(10):
         captured.insert(Account, name=f"waiting {number}")
     worker = Worker("default", Conf(SHARDS=shards, BATCH_SIZE=2))
-    worker._take_layout()
-    for log in worker.logs:
-        worker.deliver_page(log)  # half-way through a window
+    worker.prepare()
+    for shard in worker.shards:
+        shard.deliver_page()  # half-way through a window
     half_way = worker.delivered
     assert 0 < half_way < 10
     move_to(other_server, tmp_path)

@@ -63,6 +63,7 @@ def test_a_bucket_in_use_is_left_for_the_next_time(captured: HerokuConnect) -> N
         with reader.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM public.hc_signals_change")
         assert rotate("default", 72) == []
+        reader.rollback()
     finally:
         reader.close()
     assert len(rotate("default", 72)) == 1

@@ -50,8 +50,8 @@ def worker_page(shards: int) -> None:
     from hc_signals.worker import Worker
 
     worker = Worker("default", Conf(SHARDS=shards, BATCH_SIZE=4))
-    worker._take_layout()
-    worker.deliver_page(worker.logs[0])
+    worker.prepare()
+    worker.shards[0].deliver_page()
 
 
 def test_a_worker_with_the_old_number_stands_back(captured: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:

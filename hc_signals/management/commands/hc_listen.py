@@ -1,8 +1,9 @@
 """``manage.py hc_listen``: the LISTEN worker that turns Salesforce changes into Django signals."""
 
 import logging
+import os
 import signal
-import sys
+import threading
 from argparse import ArgumentParser
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,9 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals import triggers
 from hc_signals.conf import Conf, get_conf
+from hc_signals.crew import Crew
 from hc_signals.exceptions import ConfigurationError
+from hc_signals.management.arguments import at_least
 from hc_signals.tables import connected_models
 from hc_signals.worker import Worker
 
@@ -24,6 +27,14 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--once", action="store_true", help="deliver all that is committed now, then exit 0")
         parser.add_argument("--database", default="default", help="database alias (default: default)")
+        parser.add_argument(
+            "--concurrency",
+            type=at_least(1),
+            default=1,
+            metavar="THREADS",
+            help="threads that deliver, each with a connection of its own; HC_SIGNALS['SHARDS'] says how many can "
+            "be at work (default: 1)",
+        )
         parser.add_argument("--batch-size", type=int, help="changes per page (default: HC_SIGNALS['BATCH_SIZE'])")
         parser.add_argument(
             "--poll-interval", type=float, help="seconds between looks without a ring (default: HC_SIGNALS)"
@@ -35,18 +46,28 @@ class Command(BaseCommand):
         try:
             conf = _conf(options)
             _check_database(using)
-            worker = Worker(using, conf)
-            if options["once"]:
-                worker.deliver_once()
-            else:
-                _stop_on_signals(worker)
-                self.stderr.write(f"hc_listen: listening on {using!r} as consumer {conf.CONSUMER!r}.")
-                worker.run()
+            worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options["concurrency"])
         except (ConfigurationError, ConnectionDoesNotExist) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
             raise CommandError(f"The database {using!r} answered: {str(error).splitlines()[0]}") from error
         self.stderr.write(f"hc_listen: {worker.delivered} changes delivered; stopped.")
+
+    def _once(self, using: str, conf: Conf) -> Worker:
+        worker = Worker(using, conf)
+        worker.deliver_once()
+        return worker
+
+    def _listen(self, using: str, conf: Conf, threads: int) -> Crew:
+        if threads > conf.SHARDS:
+            logging.getLogger("hc_signals").warning(
+                "%s threads are too many for HC_SIGNALS['SHARDS'] = %s; %s will do.", threads, conf.SHARDS, conf.SHARDS
+            )
+        crew = Crew(using, conf, min(threads, conf.SHARDS))
+        _stop_on_signals(crew.stopping)
+        self.stderr.write(f"hc_listen: listening on {using!r} as consumer {conf.CONSUMER!r}.")
+        crew.run()
+        return crew
 
 
 def _conf(options: dict[str, Any]) -> Conf:
@@ -72,11 +93,11 @@ def _check_database(using: str) -> None:
             )
 
 
-def _stop_on_signals(worker: Worker) -> None:
+def _stop_on_signals(stopping: threading.Event) -> None:
     def handler(number: int, frame: Any) -> None:
-        if worker.stopping:
-            sys.exit(1)  # asked twice: now
-        worker.stop()
+        if stopping.is_set():
+            os._exit(1)  # asked twice: now, whatever a receiver is at; the server takes back what was not committed
+        stopping.set()
 
     signal.signal(signal.SIGTERM, handler)
     signal.signal(signal.SIGINT, handler)

@@ -1,0 +1,66 @@
+"""The workers of one process: one thread each, with a connection of its own, and one doorbell for all."""
+
+import logging
+import threading
+
+from django.db import connections
+
+from hc_signals.conf import Conf
+from hc_signals.doorbell import Doorbell
+from hc_signals.worker import Worker
+
+logger = logging.getLogger("hc_signals")
+
+
+class Crew:
+    """Delivers with several threads until stopped.
+
+    Args:
+        using: database alias.
+        conf: the checked setting.
+        size: threads; more than there are shards would have nothing to do.
+    """
+
+    def __init__(self, using: str, conf: Conf, size: int) -> None:
+        self.using, self.conf, self.size = using, conf, size
+        self.stopping = threading.Event()
+        self.delivered = 0
+        self._guard = threading.Lock()
+        self._errors: list[BaseException] = []
+
+    def run(self) -> None:
+        """Deliver until ``stopping`` is set.
+
+        Raises:
+            BaseException: what a worker could not survive; the others end after their current event.
+        """
+        with Doorbell(self.using, self.stopping.is_set) as bell:
+            if not bell.heard:
+                logger.warning(
+                    "LISTEN is swallowed: nothing came back from a ring to ourselves, so a transaction pooler is in "
+                    "the way. Looking at the log every %s s; use a direct connection for hc_listen.",
+                    bell.DEAF_PAUSE,
+                )
+            others = [
+                threading.Thread(target=self._work, args=(bell, number), name=f"hc_listen-{number}")
+                for number in range(1, self.size)
+            ]
+            for thread in others:
+                thread.start()
+            self._work(bell, 0)
+            for thread in others:
+                thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _work(self, bell: Doorbell, number: int) -> None:
+        try:
+            worker = Worker(self.using, self.conf, stopping=self.stopping, number=number)
+            worker.run(bell)
+            with self._guard:
+                self.delivered += worker.delivered
+        except BaseException as error:  # also of a receiver that calls sys.exit()
+            self._errors.append(error)
+            self.stopping.set()
+        finally:
+            connections[self.using].close()

@@ -1,0 +1,174 @@
+"""Several sleepers at one bell: threads of a process, processes, and one that dies with the lock in its hands."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection
+
+from hc_signals.doorbell import LOCK, Doorbell
+from hc_signals.testing import HerokuConnect
+from tests.conftest import as_the_app
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Sleeper(threading.Thread):
+    """Sleeps at a bell again and again; counts its looks and how often it was woken."""
+
+    def __init__(self, bell: Doorbell, stopping: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.bell, self.stopping = bell, stopping
+        self.looks = self.nights = 0
+        self.looked_in = -1
+        self.something_waits = False
+        self.start()
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            self.bell.sleep(self.look, lambda: 600.0)
+            self.nights += 1
+
+    def look(self) -> bool:
+        self.looks += 1
+        self.looked_in = self.nights
+        return self.something_waits
+
+    @property
+    def is_asleep(self) -> bool:
+        return self.looked_in == self.nights and self.bell._has_listener
+
+
+@pytest.fixture
+def stopping() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def bell(stopping: threading.Event) -> Iterator[Callable[[], Doorbell]]:
+    bells: list[Doorbell] = []
+
+    def make() -> Doorbell:
+        bells.append(Doorbell("default", stopping.is_set))
+        return bells[-1].__enter__()
+
+    yield make
+    stopping.set()
+    for each in bells:
+        deadline = time.monotonic() + 5
+        while each._sleepers and time.monotonic() < deadline:
+            time.sleep(0.01)
+        each.__exit__(None, None, None)
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.005)
+
+
+def ring() -> None:
+    as_the_app("SELECT public.hc_signals_ring()")
+
+
+def lock_holders() -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s "
+            "AND mode = 'ExclusiveLock' AND granted",
+            LOCK,
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def test_one_ring_wakes_every_thread_of_every_process(bell: Any, stopping: threading.Event) -> None:
+    one, other = bell(), bell()
+    sleepers = [Sleeper(one, stopping), Sleeper(one, stopping), Sleeper(other, stopping)]
+    for _ in range(3):
+        wait_until(lambda: all(sleeper.is_asleep for sleeper in sleepers))
+        before = [sleeper.nights for sleeper in sleepers]
+        ring()
+        wait_until(lambda b=before: all(s.nights > n for s, n in zip(sleepers, b, strict=True)))
+    assert len(lock_holders()) <= 1
+
+
+def test_a_thread_that_gets_up_leaves_the_bell_to_the_other(bell: Any, stopping: threading.Event) -> None:
+    shared = bell()
+    first = Sleeper(shared, stopping)
+    wait_until(lambda: first.is_asleep)
+    second = Sleeper(shared, stopping)
+    wait_until(lambda: second.looks == 1)
+    first.something_waits = True
+    ring()
+    wait_until(lambda: first.nights > 3)  # it is busy now: never asleep for long
+    before = second.nights
+    wait_until(lambda: second.looks > before)
+    ring()
+    wait_until(lambda: second.nights > before)
+
+
+def test_who_gets_up_unrung_rings_for_the_other_process(bell: Any, stopping: threading.Event) -> None:
+    """Writers saw the lock free meanwhile, and did not ring."""
+    one, other = bell(), bell()
+    holder = Sleeper(one, stopping)
+    wait_until(lambda: holder.is_asleep and one._has_lock)
+    guest = Sleeper(other, stopping)
+    wait_until(lambda: guest.is_asleep)
+    assert not other._has_lock
+    nights = guest.nights
+    with one._guard:  # as when the holder's own look has found something
+        one._give_up_lock(and_ring=True)
+    wait_until(lambda: guest.nights > nights)
+
+
+def test_a_holder_that_dies_is_replaced_although_it_cannot_ring(bell: Any, stopping: threading.Event) -> None:
+    guest_bell = bell()
+    with psycopg.connect(**guest_bell._params, autocommit=True) as dying:
+        dying.execute("SELECT pg_advisory_lock(%s, %s)", LOCK)
+        guest = Sleeper(guest_bell, stopping)
+        wait_until(lambda: guest.is_asleep)
+        looks = guest.looks
+        as_the_app(f"SELECT pg_terminate_backend({dying.info.backend_pid})")
+        wait_until(lambda: guest.looks > looks and guest_bell._has_lock)
+
+
+def test_no_writer_is_made_to_ring_while_the_worker_is_awake(bell: Any, captured: HerokuConnect) -> None:
+    heard = bell()
+    assert not lock_holders()
+    with psycopg.connect(**heard._params, autocommit=True) as listener:
+        listener.execute("LISTEN hc_signals")
+        ring()
+        assert list(listener.notifies(timeout=0.2)) == []
+
+
+def test_a_cut_connection_is_made_anew_and_rings_again(bell: Any, stopping: threading.Event) -> None:
+    only = bell()
+    sleeper = Sleeper(only, stopping)
+    wait_until(lambda: sleeper.is_asleep)
+    as_the_app(f"SELECT pg_terminate_backend({only._connection.info.backend_pid})")
+    wait_until(lambda: sleeper.nights >= 1 and sleeper.is_asleep and only._has_lock)
+    nights = sleeper.nights
+    ring()
+    wait_until(lambda: sleeper.nights > nights)
+
+
+def test_a_swallowed_listen_is_noticed_and_the_worker_looks_by_itself(
+    bell: Any, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Doorbell, "PING_TIMEOUT", 0.05)
+    monkeypatch.setattr(Doorbell, "DEAF_PAUSE", 0.05)
+    deaf = Doorbell("default", stopping.is_set)
+    monkeypatch.setattr(deaf, "_receive", lambda seconds: False)
+    with deaf:
+        assert not deaf.heard
+        sleeper = Sleeper(deaf, stopping)
+        wait_until(lambda: sleeper.nights > 2)
+        assert not lock_holders(), "a session lock may end up on anybody's connection behind a pooler"
+        stopping.set()
+        sleeper.join()
