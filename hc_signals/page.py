@@ -27,6 +27,9 @@ CHANGE_TYPES = {
 TABLE_SIGNALS = {"RELOADED": "table_reloaded", "RESYNCED": "table_resynced"}
 """By the operation in the log, of those that concern a whole table; any other is a gap."""
 
+COUNTS = ("cleared", "unchanged", "changed", "created", "deleted", "resynced")
+"""What the note of a reload or resync may count."""
+
 
 class Page:
     """The changes of one page, with everything read once per table that their receivers need.
@@ -256,6 +259,6 @@ def table_event(change: Change, model: Model) -> ChangeEvent:
     note = change.note or {}
     times = {"since": change.noted_time("since"), "until": change.noted_time("until")}
     if change.operation in TABLE_SIGNALS:
-        counts = {name: value for name, value in note.items() if name not in times}
+        counts = {name: note[name] for name in COUNTS if name in note}
         return event_of(change, model, change.operation, counts=counts, **times)
     return event_of(change, model, "GAP_OVERFLOW", cause=str(note.get("cause", change.operation.lower())), **times)
