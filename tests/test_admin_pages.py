@@ -18,7 +18,7 @@ from django.urls import resolve, reverse
 from django.utils import timezone
 from example.crm.models import Account, Contact
 
-from hc_signals import signals, triggers
+from hc_signals import pausing, signals, triggers
 from hc_signals.admin import capture, log_window, positions
 from hc_signals.changelog import LOCK_CLASS
 from hc_signals.models import Change, Delivery
@@ -419,6 +419,20 @@ def test_drift_is_seen_and_repaired_on_one_table_and_on_all(site: Client, captur
     assert messages(site.post(address("connectedtable"), {"model": "x.Y"}, follow=True)) == [
         "There is no connected model 'x.Y'."
     ]
+
+
+def test_paused_capture_and_orphans_are_not_hidden(site: Client) -> None:
+    assert "paused" not in content(site, "connectedtable")
+    pausing.pause("default")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER SCHEMA salesforce RENAME TO renamed")
+        try:
+            text = content(site, "connectedtable")
+        finally:
+            cursor.execute("ALTER SCHEMA renamed RENAME TO salesforce")
+    assert "Capture is paused since " in text
+    assert "renamed.account" in text
+    assert "orphan" in text
 
 
 def test_a_locked_table_is_a_sentence_and_the_others_are_repaired(

@@ -8,8 +8,9 @@ from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from hc_signals import triggers
+from hc_signals import orphans, pausing, triggers
 from hc_signals.admin.read_only import ReadOnlyAdmin, database
+from hc_signals.admin.times import moment
 from hc_signals.models import ConnectedTable
 from hc_signals.tables import connected_models
 
@@ -34,10 +35,7 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
     def list_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show every connected table; on POST install what has drifted, on one or on all."""
         if request.method != "POST":
-            rows = [(model._meta.label, triggers.status(model, database())) for model in connected_models()]
-            drifted = [status for _, status in rows if status.state not in ("installed", "absent")]
-            may_install = self.has_install_permission(request)
-            return self.page(request, "triggers", rows=rows, drifted=drifted, may_install=may_install)
+            return self.page(request, "triggers", may_install=self.has_install_permission(request), **_found())
         if not self.has_install_permission(request):
             raise PermissionDenied
         self._install(request, request.POST.get("model", ""))
@@ -66,3 +64,18 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
         else:
             level = messages.SUCCESS if status.state == "installed" else messages.WARNING
             self.message_user(request, f"{model._meta.label}: {status.state}.", level)
+
+
+def _found() -> dict[str, Any]:
+    """Return the tables, those that have drifted, what no model accounts for, and since when capture is off."""
+    models = connected_models()
+    looked_up = zip(models, triggers.find(models, database()), strict=True)
+    rows = [(model._meta.label, triggers.compare(model, found)) for model, found in looked_up]
+    paused, owed = pausing.paused_since(database())
+    return {
+        "rows": rows,
+        "drifted": [status for _, status in rows if status.state not in ("installed", "absent")],
+        "orphans": orphans.find(models, database()),
+        "paused": paused and moment(paused),
+        "owed": owed and moment(owed),
+    }

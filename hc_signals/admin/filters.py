@@ -12,10 +12,11 @@ from django.utils.dateparse import parse_datetime
 
 from hc_signals.admin.bounded import COUNTED_ROWS
 from hc_signals.admin.read_only import database
+from hc_signals.page import CHANGE_TYPES, TABLE_SIGNALS
 from hc_signals.tables import connected_models, table_label
 
-OPERATIONS = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "SNAPSHOT", "GAP", "GAP_CREATE", "GAP_UPDATE")
-"""What the log says of a change; see hc_signals/page.py for the change types that receivers hear."""
+OPERATIONS = (*CHANGE_TYPES, *TABLE_SIGNALS, "TRUNCATE", "GAP")
+"""What the log can say of a record or of a table."""
 
 PERIODS = {
     "15m": ("Last 15 minutes", timedelta(minutes=15)),
