@@ -3,12 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # Without a parameter, ChangeEvent is one of any model: nobody has to write ChangeEvent[Any].
+    M_co = TypeVar("M_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    M_co = TypeVar("M_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeEvent:
-    """One change of one record. Immutable."""
+class ChangeEvent(Generic[M_co]):
+    """One change of one record. Immutable. To type checkers ``ChangeEvent[Account]`` has an Account as ``instance``."""
 
     change_type: str
     """CREATE, UPDATE, DELETE; SNAPSHOT (the record as it is, by hc_backfill); GAP_CREATE, GAP_UPDATE (read again
@@ -43,8 +53,8 @@ class ChangeEvent:
     """For gaps: the first moment from which changes may have been missed; None where nobody knows."""
     until: datetime | None = None
     """For gaps: from here on changes are captured again."""
-    instance: Any = None
-    """The record as the ORM would have loaded it right after the change; before it, for DELETE."""
+    instance: M_co = None  # type: ignore[assignment]  # only gaps have none
+    """The record as the ORM would have loaded it right after the change; before it, for DELETE; None for gaps."""
 
 
 @dataclass(frozen=True, slots=True)
