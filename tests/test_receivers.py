@@ -1,4 +1,4 @@
-"""@on_change: who is called for what, under which name failures are kept, what is refused at import, what mypy knows."""
+"""@on_change: who is called for what, under which name failures are kept, what is refused at import."""
 
 import os
 import subprocess
@@ -155,7 +155,9 @@ def test_a_failed_one_is_kept_and_retried_under_the_name_of_the_function(
         cursor.execute("UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()")
     monkeypatch.setattr(sys.modules[__name__], "broken", False)
     deliver()
-    (attempt,) = Seen.objects.filter(entity_name="a").exclude(event_id__endswith="/1").values_list("event_id", flat=True)
+    (attempt,) = (
+        Seen.objects.filter(entity_name="a").exclude(event_id__endswith="/1").values_list("event_id", flat=True)
+    )
     assert attempt.endswith("/2")
 
 
