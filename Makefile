@@ -26,7 +26,7 @@ test: $(VENV)/.installed
 interop: .venv-interop/.installed  ## models of the released django-heroku-connect, in an environment of their own
 	.venv-interop/bin/python tests/interop/run.py
 
-chaos: $(VENV)/.installed  ## kills and crashes; two ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
+chaos: $(VENV)/.installed  ## kills, crashes, a failing network; ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)
 
 lint: $(VENV)/.installed

@@ -116,12 +116,14 @@ SELECT min(id) FROM (
 """
 
 # The size of a compressed image is not known without unpacking it.
-_PAGE = f"""
-SELECT CASE WHEN pg_column_compression(old) IS NULL THEN coalesce(pg_column_size(old), 0)
+IMAGE_BYTES = """
+       CASE WHEN pg_column_compression(old) IS NULL THEN coalesce(pg_column_size(old), 0)
             ELSE octet_length(old::text) END
      + CASE WHEN pg_column_compression(new) IS NULL THEN coalesce(pg_column_size(new), 0)
-            ELSE octet_length(new::text) END,
-    id, {CHANGE_COLUMNS}
+            ELSE octet_length(new::text) END
+"""
+_PAGE = f"""
+SELECT {IMAGE_BYTES}, id, {CHANGE_COLUMNS}
 FROM public.hc_signals_change
 WHERE id > %(after)s AND id <= %(ceiling)s
   AND (xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
@@ -243,13 +245,7 @@ class ChangeLog:
         }
         with connections[self.using].cursor() as cursor:
             cursor.execute(_PAGE.format(shard=SHARD if self.shards > 1 else ""), params)
-            rows = cursor.fetchall()
-        size = 0
-        for count, row in enumerate(rows):
-            size += row[0]
-            if count and size > PAGE_BYTES:
-                return [Change(*row[1:]) for row in rows[:count]], True
-        return [Change(*row[1:]) for row in rows], len(rows) == limit
+            return cut_page(cursor.fetchall(), limit)
 
     def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
@@ -319,6 +315,16 @@ def waiting_shards(using: str, consumer: str, shards: int) -> set[int]:
         return {row[0] for row in cursor.fetchall()}
 
 
+def cut_page(rows: list[tuple[Any, ...]], limit: int) -> tuple[list[Change], bool]:
+    """Return the changes of rows that begin with IMAGE_BYTES, up to PAGE_BYTES, and whether there may be more."""
+    size = 0
+    for count, row in enumerate(rows):
+        size += row[0]
+        if count and size > PAGE_BYTES:
+            return [Change(*row[1:]) for row in rows[:count]], True
+    return [Change(*row[1:]) for row in rows], len(rows) == limit
+
+
 BUCKETS = 8
 BUCKET_HOURS = 12
 """As in migrations_sql/0001_change_log.sql: a bucket comes round again after BUCKETS x BUCKET_HOURS."""
@@ -336,6 +342,13 @@ SELECT EXISTS (
            OR EXISTS (SELECT 1 FROM public.hc_signals_change_{bucket}
                       WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(p.seen))))
 ), EXISTS (SELECT 1 FROM public.hc_signals_position)
+"""
+
+
+_NOTE_EMPTIED = """
+UPDATE public.hc_signals_control
+SET emptied_id = greatest(emptied_id, c.id), emptied_at = greatest(emptied_at, c.captured_at)
+FROM (SELECT id, captured_at FROM public.hc_signals_change_{bucket} ORDER BY id DESC LIMIT 1) c
 """
 
 
@@ -364,6 +377,7 @@ def _rotate_bucket(using: str, bucket: int, retention_hours: float) -> bool:
             unread, anyone = cursor.fetchone()
             if unread or not anyone:
                 return False
+            cursor.execute(_NOTE_EMPTIED.format(bucket=bucket))
             cursor.execute(f"TRUNCATE {name}")
             return True
     except OperationalError as error:

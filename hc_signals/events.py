@@ -24,7 +24,7 @@ class ChangeEvent(Generic[M_co]):
     """CREATE, UPDATE, DELETE; SNAPSHOT (the record as it is, by hc_backfill); GAP_CREATE, GAP_UPDATE (read again
     after a gap: what changed is not known); GAP_OVERFLOW (changes may have been missed: read the table again)."""
     change_origin: str
-    """``heroku_connect`` for Salesforce's changes, ``app`` for the app's own."""
+    """``heroku_connect`` for Salesforce's changes, ``app`` for the app's own, ``backfill`` for hc_backfill's."""
     entity_name: str
     """Salesforce API name of the object."""
     record_id: str | None
@@ -47,6 +47,8 @@ class ChangeEvent(Generic[M_co]):
     """Key for idempotent effects outside the database; the same for every attempt, also after a restore."""
     attempt: int = 1
     """1 on the first delivery."""
+    replayed: bool = False
+    """Sent again by hc_replay, under the ids that it had the first time."""
     cause: str = ""
     """For gaps: what happened."""
     since: datetime | None = None
@@ -89,6 +91,20 @@ class Change:
     def event_id(self) -> str:
         """The change's own name; the transaction's id would not do, it changes in a restored database."""
         return f"{self.id}-{int(self.captured_at.timestamp() * 1_000_000)}"
+
+    def is_for(self, consumer: str) -> bool:
+        """Tell whether the change concerns a consumer: a snapshot is for the one that it was made for."""
+        return bool((self.note or {}).get("consumer", consumer) == consumer)
+
+    @property
+    def named_receivers(self) -> frozenset[str]:
+        """For whom a snapshot is, by dotted path; empty where it is for everyone who listens."""
+        return frozenset((self.note or {}).get("receivers") or ())
+
+    @property
+    def replayed(self) -> bool:
+        """Noted by a replay, so that its retries are known as replayed too."""
+        return bool((self.note or {}).get("replayed"))
 
     def noted_time(self, name: str) -> datetime | None:
         """Return a time of the note, in ISO format there; None if it has none."""

@@ -9,14 +9,13 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from django.db import connections
 from django.utils import timezone
 
 from hc_signals import signals
 from hc_signals.changelog import ChangeLog, Position, Standing
 from hc_signals.conf import Conf
 from hc_signals.deliveries import Deliveries
-from hc_signals.dispatch import receivers_of, send
+from hc_signals.dispatch import isolate_hooks, receivers_of, send
 from hc_signals.events import Change, ChangeEvent
 from hc_signals.instances import InstanceBuilder
 from hc_signals.listeners import Extras, Listeners
@@ -84,7 +83,7 @@ class Shard:
         position, outcome = self._advance(position, changes[:done], has_more or done < len(changes))
         if done or has_told or was_open or standing.is_new:
             self.log.append(position)
-        self._isolate_hooks()
+        isolate_hooks(self.using)
         return outcome
 
     def _open_window(self, standing: Standing) -> Position:
@@ -105,12 +104,6 @@ class Shard:
             return (replace(position, last_id=done[-1].id) if done else position), Outcome.MORE
         self.log.finished += position.target == self.log.opened
         return self.log.close_window(position), Outcome.DONE
-
-    def _isolate_hooks(self) -> None:
-        """One receiver's on_commit hook must not take the others' with it."""
-        connection = connections[self.using]
-        hooks: list[Any] = list(connection.run_on_commit)
-        connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in hooks]  # type: ignore[misc]
 
     def _fits(self, layout: int | None) -> bool:
         """Tell whether the consumer's records are split as we think; if not, somebody with other settings took over."""

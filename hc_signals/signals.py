@@ -9,7 +9,7 @@ record_updated = Signal()
 record_deleted = Signal()
 """A record was deleted in Salesforce; ``instance`` is its last state."""
 record_changed = Signal()
-"""Any of the three above."""
+"""Any of the three above, and a SNAPSHOT by hc_backfill."""
 records_changed = Signal()
 """Once per model and page, with ``events=[...]`` instead of ``instance`` and ``event``: for bulk work."""
 gap_detected = Signal()

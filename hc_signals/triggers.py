@@ -123,6 +123,16 @@ END"""
 _ORIGIN = "CASE pg_catalog.current_setting('xmlbinary') WHEN 'hex' THEN 'heroku_connect' ELSE 'app' END"
 
 
+def image_sql(columns: list[str], row: str) -> str:
+    """Return the SQL of a row's image as the log keeps it; ``row`` is the row's alias."""
+    return f"(SELECT to_json(i) FROM (SELECT {', '.join(f'{row}.{quote(c)}' for c in columns)}) i)"
+
+
+def record_id_sql(columns: list[str], row: str) -> str:
+    """Return the SQL of the sfid under which the log knows a row."""
+    return f"{row}.sfid" if "sfid" in columns else "NULL"
+
+
 def _body(model: type[models.Model]) -> str:
     columns = mapped_columns(model)
     watched = [c for c in columns if c not in NOISE_COLUMNS]
@@ -137,15 +147,14 @@ def _body(model: type[models.Model]) -> str:
             """(n."_hc_lastop" = 'FAILED' AND (o."_hc_lastop" IS DISTINCT FROM n."_hc_lastop" """
             """OR o."_hc_err" IS DISTINCT FROM n."_hc_err"))"""
         )
-    image = "(SELECT to_json(i) FROM (SELECT {}) i)"
     return _BODY.format(
         log=_INSERT_INTO_LOG,
         table=literal(table_label(model)),
         origin=_ORIGIN,
-        new_sfid="n.sfid" if "sfid" in columns else "NULL",
-        old_sfid="o.sfid" if "sfid" in columns else "NULL",
-        new_image=image.format(", ".join(f"n.{quote(c)}" for c in columns)),
-        old_image=image.format(", ".join(f"o.{quote(c)}" for c in columns)),
+        new_sfid=record_id_sql(columns, "n"),
+        old_sfid=record_id_sql(columns, "o"),
+        new_image=image_sql(columns, "n"),
+        old_image=image_sql(columns, "o"),
         changed=",\n                ".join(f"CASE WHEN {test} THEN {literal(c)} END" for c, test in tests.items()),
         differs="(" + " OR ".join(tests.values() or ["false"]) + ")",
         noise="ARRAY[" + ", ".join(map(literal, NOISE_COLUMNS)) + "]",

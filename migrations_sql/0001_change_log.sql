@@ -60,7 +60,9 @@ CREATE TABLE public.hc_signals_control (
     id boolean PRIMARY KEY DEFAULT true CHECK (id),
     epoch text NOT NULL,
     system_identifier bigint NOT NULL,
-    database_oid oid NOT NULL
+    database_oid oid NOT NULL,
+    emptied_id bigint NOT NULL DEFAULT 0,   -- the newest change that was emptied from the log, and when it was
+    emptied_at timestamptz                  -- captured: a replay of older ones would be incomplete
 );
 INSERT INTO public.hc_signals_control (epoch, system_identifier, database_oid)
 SELECT left(md5(gen_random_uuid()::text), 8), (pg_control_system()).system_identifier, oid

@@ -5,10 +5,15 @@ import os
 import tempfile
 
 if "DATABASE_URL" not in os.environ:
+    import psycopg
+
     from hc_signals.testing import embedded
 
     _directory = tempfile.TemporaryDirectory(prefix="hc_signals_")
     _server = embedded.start(_directory.name)
+    with psycopg.connect(_server.url, autocommit=True) as _connection:
+        _connection.execute("ALTER SYSTEM SET max_prepared_transactions = 5")
+    _server.crash()  # two-phase commit is off by default, and only a restart switches it on
     atexit.register(_directory.cleanup)
     atexit.register(_server.stop)
     os.environ["DATABASE_URL"] = _server.url

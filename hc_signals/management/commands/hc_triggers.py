@@ -3,12 +3,12 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections, models
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals import triggers
+from hc_signals.management.choice import connected_model
 from hc_signals.tables import connected_models
 
 
@@ -22,7 +22,7 @@ class Command(BaseCommand):
         parser.add_argument("--check", action="store_true", help="with status: exit 1 on drift")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        chosen = [_model(label) for label in options["models"]] or connected_models()
+        chosen = [connected_model(label) for label in options["models"]] or connected_models()
         try:
             getattr(self, f"_{options['action']}")(chosen, options["database"], options["check"])
         except ConnectionDoesNotExist as error:
@@ -64,15 +64,3 @@ class Command(BaseCommand):
 
     def _print(self, status: triggers.TableStatus) -> None:
         self.stdout.write(f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else ""))
-
-
-def _model(label: str) -> type[models.Model]:
-    known = {model._meta.label_lower: model for model in connected_models()}
-    try:
-        model = apps.get_model(label)
-    except (LookupError, ValueError) as error:
-        names = ", ".join(m._meta.label for m in known.values()) or "none"
-        raise CommandError(f"There is no model {label!r}; connected models: {names}.") from error
-    if model._meta.label_lower not in known:
-        raise CommandError(f"{label!r} is not a connected model: it has no sf_object_name, or Django manages it.")
-    return model
