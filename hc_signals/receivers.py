@@ -8,18 +8,22 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from asgiref.sync import iscoroutinefunction
 from django.db.models import Model
+from django.dispatch import Signal
 from django.utils.inspect import func_accepts_kwargs
 
+from hc_signals import signals
 from hc_signals.dispatch import receiver_path
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.signals import record_changed
 from hc_signals.tables import NOISE_COLUMNS, connected_tables_of
 
-CHANGE_TYPES = ("CREATE", "UPDATE", "DELETE", "SNAPSHOT", "GAP_CREATE", "GAP_UPDATE")
-
-_COUNTS_AS = {"GAP_CREATE": "CREATE", "GAP_UPDATE": "UPDATE"}
-"""Whoever asked for changes gets those as well that were found out only afterwards."""
+OF_TYPE = {
+    "CREATE": signals.record_created,
+    "UPDATE": signals.record_updated,
+    "DELETE": signals.record_deleted,
+    "SNAPSHOT": signals.record_changed,
+}
+"""The signal that tells a type of change. What was missed and read again is told as created or updated as well."""
 
 M = TypeVar("M", bound=Model)
 M_contra = TypeVar("M_contra", bound=Model, contravariant=True)
@@ -45,11 +49,11 @@ class Filter:
     attnames: Mapping[str, str]
     """Where an instance has the value of each field: for a relation the key, so that no query is made."""
 
-    def matches(self, event: ChangeEvent[Any]) -> bool:
+    def matches(self, signal: Signal, event: ChangeEvent[Any]) -> bool:
         """Tell whether the receiver is to be called."""
-        kind = event.change_type
-        if kind not in self.types and _COUNTS_AS.get(kind) not in self.types:
+        if not any(OF_TYPE[kind] is signal for kind in self.types):
             return False
+        kind = event.change_type
         # Of a new, a deleted and a re-read record it is not said what changed: every field counts as changed.
         is_changed = event.changed_fields if event.changed_fields or kind == "UPDATE" else self.attnames
         if self.fields and self.fields.isdisjoint(is_changed):
@@ -90,7 +94,8 @@ class on_change(Generic[M]):
         to: the new value of each of these fields, which must have changed: a value to equal, or a callable that says
             of the value whether it fits. Relations by their key. A deleted record has no new values.
         from_: the same for the old values; a created record has none, of a deleted one they are its last.
-        types: of CREATE, UPDATE, DELETE, SNAPSHOT, GAP_CREATE, GAP_UPDATE; the last two come with CREATE and UPDATE.
+        types: of CREATE, UPDATE, DELETE, SNAPSHOT. GAP_CREATE and GAP_UPDATE come with the first two; a snapshot that
+            is for this receiver counts as CREATE, one for everybody comes only to those who name it.
 
     Raises:
         ConfigurationError: at import: the model is not connected, a field or type does not exist, or the function
@@ -111,13 +116,14 @@ class on_change(Generic[M]):
             )
         wanted = self._filter(f"@on_change of {receiver_path(function)}")
         # One receiver per function and model: a kept delivery knows its receiver by the path of the function only.
-        connected: dict[type[Model], list[Filter]] = function.__dict__.setdefault("_hc_signals_filters", {})
-        if self.model in connected:
-            connected[self.model].append(wanted)
-        else:
-            connected[self.model] = [wanted]
-            receiver = _filtered(function, connected[self.model])
-            record_changed.connect(receiver, sender=self.model, weak=False)
+        connected: dict[type[Model], _Connected] = function.__dict__.setdefault("_hc_signals", {})
+        if self.model not in connected:
+            filters: list[Filter] = []
+            connected[self.model] = filters, _filtered(function, filters)
+        filters, receiver = connected[self.model]
+        filters.append(wanted)
+        for kind in wanted.types:
+            OF_TYPE[kind].connect(receiver, sender=self.model, weak=False)
         return function
 
     def _filter(self, what: str) -> Filter:
@@ -137,7 +143,7 @@ class on_change(Generic[M]):
             if known[name].column in NOISE_COLUMNS and known[name].column != "sfid":
                 raise ConfigurationError(f"{what}: {name!r} is bookkeeping: a change of it is never told.")
         for kind in self.types:
-            _check_name(what, kind, CHANGE_TYPES, "there is no change type")
+            _check_name(what, kind, OF_TYPE, "there is no change type")
         return Filter(frozenset(self.types), frozenset(self.fields), self.to or {}, self.from_ or {}, attnames)
 
 
@@ -148,20 +154,34 @@ def _check_name(what: str, name: str, known: Collection[str], problem: str) -> N
         raise ConfigurationError(f"{what}: {problem} {name!r}; {hint}")
 
 
+_Connected = tuple[list[Filter], Callable[..., Any]]
+"""The filters of one function for one model, and the receiver that asks them."""
+
+
 def _filtered(function: Any, filters: list[Filter]) -> Callable[..., Any]:
     """Return the receiver that is connected; ``wraps`` gives it the path of the user's function."""
     if iscoroutinefunction(function):
 
         @wraps(function)
-        async def receive_async(event: ChangeEvent[Any], **named: Any) -> None:
-            if any(each.matches(event) for each in filters):
-                await function(event=event, **named)
+        async def receive_async(signal: Signal, event: ChangeEvent[Any], **named: Any) -> None:
+            if _is_wanted(filters, signal, event):
+                await function(signal=signal, event=event, **named)
 
         return receive_async
 
     @wraps(function)
-    def receive(event: ChangeEvent[Any], **named: Any) -> None:
-        if any(each.matches(event) for each in filters):
-            function(event=event, **named)
+    def receive(signal: Signal, event: ChangeEvent[Any], **named: Any) -> None:
+        if _is_wanted(filters, signal, event):
+            function(signal=signal, event=event, **named)
 
     return receive
+
+
+def _is_wanted(filters: list[Filter], signal: Signal, event: ChangeEvent[Any]) -> bool:
+    is_snapshot = event.change_type == "SNAPSHOT"
+    if signal is signals.record_changed:
+        if not is_snapshot:
+            return False  # told by its own signal
+    elif is_snapshot and any("SNAPSHOT" in each.types for each in filters):
+        return False  # one for this receiver is told by both; record_changed comes next
+    return any(each.matches(signal, event) for each in filters)

@@ -1,7 +1,6 @@
 """enqueue_on_change: the task commits with the position, or is there at least once; its arguments survive JSON."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,12 +16,7 @@ from hc_signals.signals import record_changed
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
 
-
-@pytest.fixture(autouse=True)
-def disconnected() -> Iterator[None]:
-    before = list(record_changed.receivers)
-    yield
-    record_changed.receivers = before
+pytestmark = pytest.mark.usefixtures("disconnected")
 
 
 done: list[dict[str, Any]] = []

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,18 @@ from example.crm.models import Account, Contact, Seen
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.models import Delivery
 from hc_signals.receivers import on_change
-from hc_signals.signals import record_changed, record_created, record_updated, records_changed
+from hc_signals.signals import record_created, record_updated, records_changed
 from hc_signals.testing import HerokuConnect, assert_signal, capture_signals
 from hc_signals.testing.databases import empty, prepare
 from tests.sfdc.models import Everything, EverythingProxy
+
+pytestmark = pytest.mark.usefixtures("disconnected")
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 BLOCKS = {block.split("\n")[0].removeprefix("# "): block for block in re.findall(r"```python\n(.*?)```", PAGE, re.S)}
 
 Deliver = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def disconnected() -> Iterator[None]:
-    before = list(record_changed.receivers)
-    yield
-    record_changed.receivers = before
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
@@ -143,7 +138,7 @@ def test_a_receivers_error_comes_out_and_the_rest_is_not_lost(
     with pytest.raises(ValueError, match="no b, please") as caught:
         deliver_changes()
     assert re.search(
-        r"Receiver .*fails raised this on record_changed of crm.Account, record 001", *caught.value.__notes__
+        r"Receiver .*fails raised this on record_created of crm.Account, record 001", *caught.value.__notes__
     )
     assert deliver_changes(raise_errors=False, RETRY_SECONDS=0.001) == 2
     assert Delivery.objects.get().receiver.endswith("fails")

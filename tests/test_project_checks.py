@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,17 @@ from example.crm.models import Account, CompoundModel, Contact, Project, Seen
 
 from hc_signals import database_checks, project_checks, triggers
 from hc_signals.db.models import HerokuConnectModel
-from hc_signals.signals import gap_detected, record_changed, record_updated
+from hc_signals.signals import record_updated
 from hc_signals.testing import HerokuConnect
 from tests.sfdc.models import EverythingProxy, User
+
+pytestmark = pytest.mark.usefixtures("disconnected")
 
 ROOT = Path(__file__).parent.parent
 
 
 def found(**kwargs: Any) -> list[tuple[str, str]]:
     return [(str(m.id).removeprefix("hc_signals."), m.msg) for m in checks.run_checks(tags=["hc_signals"], **kwargs)]
-
-
-@pytest.fixture(autouse=True)
-def disconnected() -> Iterator[None]:
-    signals = (record_changed, record_updated, gap_detected, post_save, post_delete)
-    before = [list(signal.receivers) for signal in signals]
-    yield
-    for signal, receivers in zip(signals, before, strict=True):
-        signal.receivers = receivers
-        signal.sender_receivers_cache.clear()
 
 
 def receive(**kwargs: Any) -> None: ...

@@ -1,11 +1,11 @@
 """@on_change: who is called for what, under which name failures are kept, what is refused at import."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,19 +20,14 @@ from hc_signals.dispatch import receiver_path, receivers_of
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.receivers import on_change
-from hc_signals.signals import record_changed
+from hc_signals.signals import record_created
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, deliver
 from tests.sfdc.models import EverythingProxy
 
+pytestmark = pytest.mark.usefixtures("disconnected")
+
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def disconnected() -> Iterator[None]:
-    before = list(record_changed.receivers)
-    yield
-    record_changed.receivers = before
 
 
 class Calls(list[str]):
@@ -105,18 +100,26 @@ def test_what_was_missed_and_read_again_reaches_who_waits_for_it(captured: Herok
     to, from_ = Calls().connect(Account, to={"industry": "Retail"}), Calls().connect(Account, from_={"name": "old"})
     created = Calls().connect(Account, types=["CREATE"])
     snapshots = Calls().connect(Account, types=["SNAPSHOT"], fields=["name"])
+    news = Calls().connect(Account, types=["CREATE", "SNAPSHOT"])
     captured.insert(Account, name="a", industry="Retail")
-    for operation in ("GAP_UPDATE", "GAP_CREATE", "SNAPSHOT"):
+    for_all, for_these = None, json.dumps({"receivers": ["tests.test_receivers.Calls.connect.<locals>.note"]})
+    for operation, note in (
+        ("GAP_UPDATE", None),
+        ("GAP_CREATE", None),
+        ("SNAPSHOT", for_all),
+        ("SNAPSHOT", for_these),
+    ):
         as_heroku_connect(
-            "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, new) "
-            "SELECT table_name, %s, origin, record_key, record_id, new FROM public.hc_signals_change LIMIT 1",
-            [operation],
+            "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, new, note) "
+            "SELECT table_name, %s, origin, record_key, record_id, new, %s FROM public.hc_signals_change LIMIT 1",
+            [operation, note],
         )
     deliver()
-    assert to == ["CREATE a", "GAP_UPDATE a", "GAP_CREATE a"]
+    assert to == ["CREATE a", "GAP_UPDATE a", "GAP_CREATE a", "SNAPSHOT a"]
     assert from_ == ["GAP_UPDATE a"]
-    assert created == ["CREATE a", "GAP_CREATE a"]
-    assert snapshots == ["SNAPSHOT a"]
+    assert created == ["CREATE a", "GAP_CREATE a", "SNAPSHOT a"]
+    assert snapshots == ["SNAPSHOT a", "SNAPSHOT a"]
+    assert news == ["CREATE a", "GAP_CREATE a", "SNAPSHOT a", "SNAPSHOT a"]
 
 
 def test_proxies_and_children(captured: HerokuConnect) -> None:
@@ -183,7 +186,7 @@ def test_mistakes_are_told_at_import(model: Any, filters: Any, message: str) -> 
 
     with pytest.raises(ConfigurationError, match=message):
         on_change(model, **filters)(receiver)
-    assert receiver_path(receiver) not in [receiver_path(each) for each, _ in receivers_of(record_changed, model)]
+    assert receiver_path(receiver) not in [receiver_path(each) for each, _ in receivers_of(record_created, model)]
     with pytest.raises(ConfigurationError, match=r"must accept \*\*kwargs"):
         on_change(Account)(lambda instance: None)  # type: ignore[arg-type]
 
