@@ -30,6 +30,18 @@ BLOCKS = {block.split("\n")[0].removeprefix("# "): block for block in re.findall
 Deliver = Callable[..., int]
 
 
+PREPARED = """
+from django.db import connection
+from django.test import TestCase
+
+
+class PreparedTests(TestCase):
+    def test_capture_was_there_before_any_test_asked_for_it(self):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(DISTINCT tgrelid) FROM pg_trigger WHERE tgname LIKE 'hc@_signals@_%' ESCAPE '@'")
+            self.assertEqual(cursor.fetchone()[0], 4)  # the example's connected models
+"""
+
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
@@ -37,6 +49,7 @@ def run_page(directory: Path, *command: str, engine: str = "django.db.backends.p
     """Run the page's files as a project of their own; return what was printed."""
     for name, block in BLOCKS.items():
         (directory / name).write_text(block, encoding="utf-8")
+    (directory / "test_prepared.py").write_text(PREPARED, encoding="utf-8")
     with (directory / "settings.py").open("a", encoding="utf-8") as settings:
         settings.write(
             "from example.settings import *\nDATABASES['default'] |= "
@@ -56,17 +69,17 @@ def run_page(directory: Path, *command: str, engine: str = "django.db.backends.p
 
 
 def test_the_page_with_pytest_and_djangos_backend(tmp_path: Path) -> None:
-    assert re.search(r"\b7 passed in", printed := run_page(tmp_path, "pytest", "-q")), printed
+    assert re.search(r"\b8 passed in", printed := run_page(tmp_path, "pytest", "-q")), printed
 
 
 def test_the_page_without_migrations_and_with_our_backend(tmp_path: Path) -> None:
     printed = run_page(tmp_path, "pytest", "-q", "--nomigrations", engine="hc_signals.db.backends.postgresql")
-    assert re.search(r"\b7 passed in", printed), printed
+    assert re.search(r"\b8 passed in", printed), printed
 
 
 def test_the_page_with_djangos_runner_in_parallel(tmp_path: Path) -> None:
     printed = run_page(tmp_path, "django", "test", "--parallel", "2")
-    assert re.search(r"Ran 2 tests in .*\n\nOK\n", printed), printed
+    assert re.search(r"Ran 3 tests in .*\n\nOK\n", printed), printed
 
 
 def test_the_plugin_leaves_projects_without_django_alone() -> None:

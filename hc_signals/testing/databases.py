@@ -13,7 +13,11 @@ from hc_signals.sql import read_sql
 from hc_signals.tables import connected_models, quote, quoted_table, table_parts
 from hc_signals.testing.heroku_connect import HerokuConnect
 
-_LOG = "public.hc_signals_change, public.hc_signals_position, public.hc_signals_delivery"
+_OUR_TABLES = r"""
+SELECT 'public.' || quote_ident(relname) FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+  AND relname LIKE 'hc\_signals\_%' AND relname <> 'hc_signals_control'
+"""
 
 
 @contextmanager
@@ -58,7 +62,7 @@ def prepare(using: str = "default") -> None:
     models = connected_models()
     expected = {trigger.get_pgid(model) for model in models for trigger in triggers.TRIGGERS}
     with connections[using].cursor() as cursor:
-        cursor.execute(r"SELECT tgname FROM pg_trigger WHERE tgname LIKE 'hc\_signals\_%%'", [])
+        cursor.execute(r"SELECT tgname FROM pg_trigger WHERE tgname LIKE 'hc\_signals\_%'")
         if expected and expected <= {row[0] for row in cursor.fetchall()}:
             return
         cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
@@ -75,4 +79,6 @@ def empty(using: str = "default") -> None:
     schemas = {table_parts(model)[0] for model in models}
     logs = [f"{quote(schema)}.{quote(log)}" for schema in schemas for log in ("_trigger_log", "_trigger_log_archive")]
     with connections[using].cursor() as cursor:
-        cursor.execute(f"TRUNCATE {', '.join([*map(quoted_table, models), *logs, _LOG])} CASCADE")
+        cursor.execute(_OUR_TABLES)
+        ours = [row[0] for row in cursor.fetchall()]
+        cursor.execute(f"TRUNCATE {', '.join([*map(quoted_table, models), *logs, *ours])} CASCADE")

@@ -41,6 +41,8 @@ def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf
             shard.log = OpenTransactionLog(using, checked.CONSUMER, shard.log.shard, checked.SHARDS)
         if raise_errors:
             shard.deliveries = RaisingDeliveries(using, checked, shard.log.shard)
+        if shard.log.standing().is_new:
+            shard.log.append(Position())  # the whole log, whatever the project has chosen for a new consumer
     worker.deliver_once()
     return worker.delivered
 
