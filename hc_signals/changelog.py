@@ -54,7 +54,7 @@ class Standing:
     last_id: int
     """The highest id drawn so far. Read before the target snapshot is taken: see ``open_window``."""
     lost: int
-    """Statements that could not be captured since the log was made."""
+    """Statements that could not be captured since the log was made; one that is still open is not counted yet."""
 
 
 _POSITION_COLUMNS = "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost, gap"
@@ -64,12 +64,24 @@ CHANGE_COLUMNS = (
 )
 """Of the log and of kept deliveries: what a :class:`Change` is made of, after its id."""
 
+# Statements whose changes are not in the log. One beyond those told counts when its transaction has ended, which holds
+# this lock until then (see hc_signals_lose()): whoever heard of it now and read the table again would not see it.
+_LOST = """
+CASE WHEN NOT l.is_called THEN 0
+     WHEN l.last_value > coalesce(p.lost, 0) AND EXISTS (
+        SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 1212372819 AND objid = 2 AND objsubid = 2
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND mode = 'ShareLock' AND granted
+     ) THEN coalesce(p.lost, 0)
+     ELSE l.last_value END
+"""
+
 # In one statement after the claim, so that it sees what the last holder of the claim has committed.
-_STANDING = """
+_STANDING = f"""
 SELECT p.seen::text, p.floor_id, p.floor_xid::text, p.target::text, p.ceiling_id, p.next_floor_id,
        p.next_floor_xid::text, p.last_id, p.lost, p.gap, p.id IS NULL,
        (SELECT shards FROM public.hc_signals_position WHERE consumer = %(consumer)s ORDER BY id DESC LIMIT 1),
-       s.last_value, CASE WHEN l.is_called THEN l.last_value ELSE 0 END
+       s.last_value, {_LOST}
 FROM public.hc_signals_change_id_seq s CROSS JOIN public.hc_signals_lost_seq l LEFT JOIN LATERAL (
     SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = %(shard)s
     ORDER BY id DESC LIMIT 1
@@ -86,17 +98,16 @@ FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now
 """
 
 # The shards in which a page would find something: two probes of the index each.
-_WAITING = """
+_WAITING = f"""
 SELECT s.shard
 FROM generate_series(0, %(shards)s - 1) AS s (shard) LEFT JOIN LATERAL (
     SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = s.shard
     ORDER BY id DESC LIMIT 1
 ) p ON true
 WHERE p.id IS NULL OR p.target IS NOT NULL
-   OR s.shard = 0 AND (p.gap IS NOT NULL OR p.lost < (
-       SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM public.hc_signals_lost_seq))
-   OR EXISTS (SELECT FROM public.hc_signals_change WHERE xid >= pg_snapshot_xmax(p.seen) {shard})
-   OR EXISTS (SELECT FROM public.hc_signals_change WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(p.seen))) {shard})
+   OR s.shard = 0 AND (p.gap IS NOT NULL OR p.lost < (SELECT {_LOST} FROM public.hc_signals_lost_seq l))
+   OR EXISTS (SELECT FROM public.hc_signals_change WHERE xid >= pg_snapshot_xmax(p.seen) {{shard}})
+   OR EXISTS (SELECT FROM public.hc_signals_change WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(p.seen))) {{shard}})
 """
 
 # The lowest id of the transactions that were open at `seen` and are finished in `target`. Open at `seen` were those in
