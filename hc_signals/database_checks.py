@@ -23,7 +23,9 @@ def check_capture(*, databases: Sequence[str] | None = None, **kwargs: Any) -> l
 
 
 def _check_database(using: str) -> list[checks.CheckMessage]:
-    states = [(model, triggers.status(model, using)) for model in connected_models()]
+    models = connected_models()
+    found = zip(models, triggers.find(models, using), strict=True)
+    states = [(model, triggers.compare(model, each)) for model, each in found]
     if all(status.state == "absent" for _, status in states):
         return []  # Heroku Connect has its tables elsewhere, or makes them later
     with connections[using].cursor() as cursor:

@@ -22,7 +22,8 @@ class ChangeEvent(Generic[M_co]):
 
     change_type: str
     """CREATE, UPDATE, DELETE; SNAPSHOT (the record as it is, by hc_backfill); GAP_CREATE, GAP_UPDATE (read again
-    after a gap: what changed is not known); GAP_OVERFLOW (changes may have been missed: read the table again)."""
+    after a gap: what changed is not known); GAP_OVERFLOW (changes may have been missed: read the table again);
+    RELOADED and RESYNCED (of a whole table, see ``counts``)."""
     change_origin: str
     """``heroku_connect`` for Salesforce's changes, ``app`` for the app's own, ``backfill`` for hc_backfill's."""
     entity_name: str
@@ -52,11 +53,16 @@ class ChangeEvent(Generic[M_co]):
     cause: str = ""
     """For gaps: what happened."""
     since: datetime | None = None
-    """For gaps: the first moment from which changes may have been missed; None where nobody knows."""
+    """For gaps: the first moment from which changes may have been missed; None where nobody knows. For reloads: their
+    beginning."""
     until: datetime | None = None
-    """For gaps: from here on changes are captured again."""
-    instance: M_co = None  # type: ignore[assignment]  # only gaps have none
-    """The record as the ORM would have loaded it right after the change; before it, for DELETE; None for gaps."""
+    """For gaps: from here on changes are captured again. For reloads: their end."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """For RELOADED: records ``cleared``, ``unchanged``, ``changed``, ``created``, ``deleted``; for RESYNCED:
+    ``resynced``."""
+    instance: M_co = None  # type: ignore[assignment]  # only what tells of a whole table has none
+    """The record as the ORM would have loaded it right after the change; before it, for DELETE; None for gaps and
+    reloads."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,13 @@ from collections.abc import Iterable
 
 from django.db import connections, models
 
+from hc_signals.capture_sql import FUNCTION_PREFIX, function_name
 from hc_signals.tables import quote, table_label
 from hc_signals.triggers import (
-    FUNCTION_PREFIX,
     TRIGGERS,
     TableStatus,
     careful,
     drop_function_sql,
-    function_name,
     run_patiently,
 )
 

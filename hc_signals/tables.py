@@ -52,10 +52,10 @@ def table_parts(model: type[models.Model]) -> tuple[str, str]:
         schema, _, table = name.removeprefix('"').removesuffix('"').partition('"."')
     else:
         schema, _, table = name.replace('"', "").rpartition(".")
-    return _as_stored(schema.replace('""', '"') or "public"), _as_stored(table.replace('""', '"'))
+    return as_stored(schema.replace('""', '"') or "public"), as_stored(table.replace('""', '"'))
 
 
-def _as_stored(name: str) -> str:
+def as_stored(name: str) -> str:
     """Cut a name as PostgreSQL does: to 63 bytes, at a whole character."""
     return name.encode()[:63].decode(errors="ignore")
 

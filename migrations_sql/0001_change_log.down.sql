@@ -13,9 +13,14 @@ BEGIN
 END
 $$;
 DROP FUNCTION IF EXISTS public.hc_signals_settle(text);
+DROP FUNCTION IF EXISTS public.hc_signals_is_empty(regclass);
+DROP FUNCTION IF EXISTS public.hc_signals_join_reload(text);
 DROP FUNCTION IF EXISTS public.hc_signals_ring();
 DROP FUNCTION IF EXISTS public.hc_signals_lose();
 DROP FUNCTION IF EXISTS public.hc_signals_admit();
+DROP TABLE IF EXISTS public.hc_signals_refill;
+DROP TABLE IF EXISTS public.hc_signals_reload;
+DROP TABLE IF EXISTS public.hc_signals_cleared;
 DROP TABLE IF EXISTS public.hc_signals_delivery;
 DROP TABLE IF EXISTS public.hc_signals_position;
 DROP TABLE IF EXISTS public.hc_signals_control;

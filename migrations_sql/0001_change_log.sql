@@ -132,6 +132,39 @@ CREATE INDEX hc_signals_delivery_record_idx ON public.hc_signals_delivery
 CREATE INDEX hc_signals_delivery_due_idx ON public.hc_signals_delivery (consumer, next_attempt_at)
     WHERE state = 'retry';
 
+-- Reloads: a table that is cleared and filled again. The old images of what a clearing took away wait here for their
+-- records to come back. No vacuum_truncate: it locks out writers for a moment.
+CREATE TABLE public.hc_signals_cleared (
+    table_name text NOT NULL,
+    record_id text NOT NULL,
+    record_key text,
+    old json NOT NULL,
+    PRIMARY KEY (table_name, record_id)
+) WITH (vacuum_truncate = false);
+
+-- One row per clearing: as long as a table has one, its inserted rows are compared. A table of its own, so that looking
+-- costs next to nothing.
+CREATE TABLE public.hc_signals_reload (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    table_name text NOT NULL,
+    cleared_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    records bigint NOT NULL
+) WITH (vacuum_truncate = false);
+
+-- What came of it, one row per statement: 'reload' of rows that came back, 'missing' of those told as deleted, 'resync'
+-- of rows that got the first value of a new column. Appended, so that concurrent writers never wait for one another.
+CREATE TABLE public.hc_signals_refill (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    table_name text NOT NULL,
+    kind text NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    unchanged bigint NOT NULL DEFAULT 0,
+    changed bigint NOT NULL DEFAULT 0,
+    created bigint NOT NULL DEFAULT 0,
+    deleted bigint NOT NULL DEFAULT 0,
+    resynced bigint NOT NULL DEFAULT 0
+) WITH (vacuum_truncate = false);
+
 -- What a capture function asks before it writes: whether capture is on, and the log is free and not full. The writer
 -- waits 10 ms for our tables and no longer. False while paused; raises lock_not_available (55P03) or
 -- configuration_limit_exceeded (53400) where the change is lost.
@@ -204,6 +237,41 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock_shared(1212372819, 1) AND pg_notification_queue_usage() < 0.5 THEN
         PERFORM pg_notify('hc_signals', '');
     END IF;
+END
+$$;
+
+-- A writer takes part in a reload; false if it has just ended. The worker tells the end under this lock, alone: an
+-- insertion behind that must not be read before the deletions that were told. It holds it for some milliseconds.
+CREATE FUNCTION public.hc_signals_join_reload(captured_table text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1s'
+AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(1212372823, hashtext(captured_table));
+    RETURN EXISTS (SELECT FROM public.hc_signals_reload r WHERE r.table_name = captured_table);
+END
+$$;
+
+-- Tells whether a table has no row left. Deleted rows stay in it until the transaction is over: when a table is cleared
+-- in chunks, a walk over all of them each time would be quadratic. What is left mostly lies at one of the ends.
+CREATE FUNCTION public.hc_signals_is_empty(captured regclass) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    pages bigint := pg_relation_size(captured) / current_setting('block_size')::bigint;
+    found boolean := false;
+BEGIN
+    IF pages > 64 THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE ctid >= $1) '
+                       'OR EXISTS (SELECT FROM ONLY %1$s WHERE ctid < $2)', captured)
+        INTO found USING format('(%s,0)', pages - 32)::tid, '(32,0)'::tid;
+    END IF;
+    IF NOT found THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', captured) INTO found;
+    END IF;
+    RETURN NOT found;
 END
 $$;
 

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.dispatch import Signal
 from pytest_postgresql import factories
 
-from hc_signals import triggers
+from hc_signals import orphans, triggers
 from hc_signals.changelog import ChangeLog
 from hc_signals.conf import Conf
 from hc_signals.listeners import SIGNALS
@@ -99,8 +99,10 @@ def heroku(transactional_db: None) -> HerokuConnect:
     """Fresh connected tables with Heroku Connect's own triggers, and an empty change log."""
     simulator = HerokuConnect()
     simulator.drop_schemas()
+    orphans.remove([], "default")  # functions of tables that are gone
     with connection.cursor() as cursor:
         cursor.execute("TRUNCATE public.hc_signals_change, public.hc_signals_position, public.hc_signals_delivery")
+        cursor.execute("TRUNCATE public.hc_signals_cleared, public.hc_signals_reload, public.hc_signals_refill")
         cursor.execute("SELECT setval('public.hc_signals_lost_seq', 1, false)")
         cursor.execute("UPDATE public.hc_signals_control SET paused_at = NULL, gap_since = NULL")
         cursor.execute("UPDATE public.hc_signals_control SET max_bucket_bytes = NULL")

@@ -40,7 +40,7 @@ def test_columns_are_free(captured: HerokuConnect) -> None:
         "ALTER TABLE salesforce.account DROP CONSTRAINT account_pkey; "
         "ALTER TABLE salesforce.account ADD PRIMARY KEY (id, sfid)",
     ):
-        as_heroku_connect("TRUNCATE public.hc_signals_change; TRUNCATE salesforce.account")
+        as_heroku_connect("DELETE FROM salesforce.account; TRUNCATE public.hc_signals_change")
         insert("before")
         as_heroku_connect(ddl)
         insert("after")

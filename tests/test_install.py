@@ -13,6 +13,7 @@ from django.db import connection, models, transaction
 from example.crm.models import Account, Contact
 
 from hc_signals import orphans, triggers
+from hc_signals.capture_sql import function_name, function_sql
 from hc_signals.db import models as hc_models
 from hc_signals.models import Change
 from hc_signals.sql import read_sql
@@ -46,16 +47,14 @@ def everything() -> list[tuple[object, ...]]:
 
 
 def test_uninstall_all_leaves_not_one_object(heroku: HerokuConnect) -> None:
-    orphans.remove([], "default")  # functions that other tests left
     before = everything()
     call_command("hc_triggers", "install", stdout=StringIO())
-    assert len(everything()) == len(before) + 5 * len(connected_models())
+    assert len(everything()) == len(before) + 6 * len(connected_models())
     call_command("hc_triggers", "uninstall", "--all", stdout=StringIO())
     assert everything() == before
 
 
 def test_uninstalling_model_by_model_leaves_not_one_object(heroku: HerokuConnect) -> None:
-    orphans.remove([], "default")  # functions that other tests left
     before = everything()
     call_command("hc_triggers", "install", stdout=StringIO())
     call_command("hc_triggers", "uninstall", stdout=StringIO())
@@ -101,7 +100,7 @@ def test_an_upgrade_misses_nothing(captured: HerokuConnect) -> None:
         for number in range(30):
             triggers.run_patiently("default", triggers.install_sql(Account), attempts=50)
             if number % 3 == 0:
-                triggers.run_patiently("default", triggers.careful(triggers._function_sql(Account)))
+                triggers.run_patiently("default", triggers.careful(function_sql(Account)))
     finally:
         stop.set()
         writer.join()
@@ -112,7 +111,7 @@ def test_an_upgrade_misses_nothing(captured: HerokuConnect) -> None:
 @pytest.mark.fault("`hc_triggers install` of a newer version", outcome="no window; the tables are not locked")
 def test_a_changed_function_is_replaced_without_a_lock(captured: HerokuConnect) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(f"ALTER FUNCTION public.{triggers.function_name(Account)}() SET lock_timeout = '9s'")
+        cursor.execute(f"ALTER FUNCTION public.{function_name(Account)}() SET lock_timeout = '9s'")
     assert triggers.status(Account, "default").state == "outdated"
     with another("LOCK TABLE salesforce.account IN ACCESS EXCLUSIVE MODE"):
         assert triggers.install(Account, "default").state == "installed"

@@ -18,10 +18,6 @@ SELECT 'public.' || quote_ident(relname) FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
   AND relname LIKE 'hc\_signals\_%' AND relname <> 'hc_signals_control'
 """
-_CAPTURE = r"""
-SELECT n.nspname, c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.tgname LIKE 'hc\_signals\_%'
-"""
 
 
 @contextmanager
@@ -64,11 +60,10 @@ def prepare(using: str = "default") -> None:
     Inside a test's transaction that ends with it; a test that drops or re-creates a table harms no later one.
     """
     models = connected_models()
-    expected = {(*table_parts(model), trigger.get_pgid(model)) for model in models for trigger in triggers.TRIGGERS}
+    states = {triggers.compare(*pair).state for pair in zip(models, triggers.find(models, using), strict=True)}
+    if states == {"installed"}:
+        return
     with connections[using].cursor() as cursor:
-        cursor.execute(_CAPTURE)
-        if expected and expected <= set(cursor.fetchall()):
-            return
         cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
         if cursor.fetchone()[0]:
             cursor.execute(read_sql("0001_change_log.sql"))

@@ -34,7 +34,7 @@ class Sent:
         changes = ", ".join(
             f"{name} {event.previous.get(name)!r} → {_value(self.instance, name)!r}" for name in event.changed_fields
         )
-        record = event.record_id or event.record_key or event.cause
+        record = event.record_id or event.record_key or event.cause or dict(event.counts)
         return f"{self.signal} of {self.sender._meta.label} {record}" + (f": {changes}" if changes else "")
 
 
@@ -119,7 +119,7 @@ def _fits(event: ChangeEvent[Any], wanted: Mapping[str, Any]) -> bool:
     return (
         wanted["changed"] in (None, set(event.changed_fields))
         and wanted["record_id"] in (None, event.record_id)
-        and all(_value(event.instance, name) == value for name, value in values.items())
+        and all(event.instance is not None and _value(event.instance, name) == value for name, value in values.items())
         and all(name in event.previous and event.previous[name] == value for name, value in previous.items())
     )
 

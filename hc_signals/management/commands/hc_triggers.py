@@ -9,6 +9,7 @@ from django.db import DatabaseError, connections, models
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals import orphans, pausing, triggers
+from hc_signals.exceptions import ConfigurationError
 from hc_signals.management.choice import connected_model
 from hc_signals.tables import connected_models, table_label
 
@@ -31,7 +32,7 @@ class Command(BaseCommand):
         self.using, self.options = options["database"], options
         try:
             getattr(self, f"_{options['action']}")(chosen)
-        except ConnectionDoesNotExist as error:
+        except (ConnectionDoesNotExist, ConfigurationError) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
             raise CommandError(f"The database answered: {str(error).splitlines()[0]}") from error
@@ -100,7 +101,7 @@ class Command(BaseCommand):
 
     def _sql(self, chosen: list[type[models.Model]]) -> None:
         for model in chosen:
-            statements = ["BEGIN", *triggers.install_sql(model), "COMMIT"]
+            statements = ["BEGIN", *triggers.install_sql(model, triggers.next_layout(model, self.using)), "COMMIT"]
             self.stdout.write(f"-- {table_label(model)}\n" + "".join(f"{each};\n" for each in statements))
 
     def _print(self, status: triggers.TableStatus) -> None:
