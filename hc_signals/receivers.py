@@ -116,11 +116,12 @@ class on_change(Generic[M]):
             )
         wanted = self._filter(f"@on_change of {receiver_path(function)}")
         # One receiver per function and model: a kept delivery knows its receiver by the path of the function only.
-        connected: dict[type[Model], _Connected] = function.__dict__.setdefault("_hc_signals", {})
-        if self.model not in connected:
+        connected: dict[Any, _Connected] = function.__dict__.setdefault("_hc_signals", {})
+        key = self.model, id(getattr(function, "__self__", None))  # methods of two objects share one __dict__
+        if key not in connected:
             filters: list[Filter] = []
-            connected[self.model] = filters, _filtered(function, filters)
-        filters, receiver = connected[self.model]
+            connected[key] = filters, _filtered(function, filters)
+        filters, receiver = connected[key]
         filters.append(wanted)
         for kind in wanted.types:
             OF_TYPE[kind].connect(receiver, sender=self.model, weak=False)

@@ -31,6 +31,7 @@ class Outcome(Enum):
     MORE = "there may be more in the window"
     DONE = "all that was committed when the window was opened is delivered"
     ELSEWHERE = "another worker has the shard"
+    REMOVED = "the consumer has no position any more"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Shard:
         self.delivered = 0
         self.deliveries = Deliveries(log.using, conf, log.shard)
         self._limit = conf.BATCH_SIZE
-        self._is_told_of_takeover = False
+        self._is_told_of_takeover = self._has_begun = False
 
     def deliver_page(self) -> Outcome:
         """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
@@ -70,8 +71,11 @@ class Shard:
     def deliver_claimed(self) -> Outcome:
         """Deliver one page of the shard, which the caller has claimed."""
         standing = self.log.standing()
+        if standing.layout is None and self._has_begun:
+            return Outcome.REMOVED
         if not self._fits(standing.layout):
             return Outcome.ELSEWHERE
+        self._has_begun = True
         was_open = standing.position.target is not None
         position = standing.position if was_open else self._open_window(standing)
         position, has_told = self._tell_gaps(position, standing.lost)
@@ -81,7 +85,7 @@ class Shard:
         changes, has_more = self._page(position)
         done = self._deliver(changes, any_kept)
         position, outcome = self._advance(position, changes[:done], has_more or done < len(changes))
-        if done or has_told or was_open or standing.is_new:
+        if done or has_told or was_open or standing.is_new or standing.is_idle:
             self.log.append(position)
         isolate_hooks(self.using)
         return outcome

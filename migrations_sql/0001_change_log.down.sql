@@ -22,6 +22,7 @@ DROP TABLE IF EXISTS public.hc_signals_refill;
 DROP TABLE IF EXISTS public.hc_signals_reload;
 DROP TABLE IF EXISTS public.hc_signals_cleared;
 DROP TABLE IF EXISTS public.hc_signals_delivery;
+DROP VIEW IF EXISTS public.hc_signals_newest_position;
 DROP TABLE IF EXISTS public.hc_signals_position;
 DROP TABLE IF EXISTS public.hc_signals_control;
 DROP TABLE IF EXISTS public.hc_signals_change;

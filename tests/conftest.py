@@ -106,6 +106,7 @@ def heroku(transactional_db: None) -> HerokuConnect:
         cursor.execute("SELECT setval('public.hc_signals_lost_seq', 1, false)")
         cursor.execute("UPDATE public.hc_signals_control SET paused_at = NULL, gap_since = NULL")
         cursor.execute("UPDATE public.hc_signals_control SET max_bucket_bytes = NULL")
+        cursor.execute("UPDATE public.hc_signals_control SET emptied_id = 0, emptied_at = NULL")
     simulator.create_tables()
     return simulator
 

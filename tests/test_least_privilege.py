@@ -13,8 +13,8 @@ from django.db import ProgrammingError, connection
 from example.crm.models import Account
 
 from hc_signals import pausing, signals
-from hc_signals.changelog import rotate
 from hc_signals.models import Delivery
+from hc_signals.rotation import rotate
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
 

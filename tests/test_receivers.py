@@ -96,6 +96,21 @@ def test_several_decorators_on_one_function_call_it_once(captured: HerokuConnect
     assert seen == ["AccountCREATE", "AccountUPDATE", "ContactCREATE"]
 
 
+def test_methods_of_two_objects(captured: HerokuConnect) -> None:
+    class Counter:
+        count = 0
+
+        def add(self, **kwargs: Any) -> None:
+            self.count += 1
+
+    one, two = Counter(), Counter()
+    on_change(Account)(one.add)
+    on_change(Account)(two.add)
+    captured.create(Account)
+    deliver()
+    assert (one.count, two.count) == (1, 1)
+
+
 def test_what_was_missed_and_read_again_reaches_who_waits_for_it(captured: HerokuConnect) -> None:
     to, from_ = Calls().connect(Account, to={"industry": "Retail"}), Calls().connect(Account, from_={"name": "old"})
     created = Calls().connect(Account, types=["CREATE"])
