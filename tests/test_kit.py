@@ -169,6 +169,11 @@ def test_settings_of_one_call(heroku_connect: HerokuConnect, deliver_changes: De
         deliver_changes(SHARD=1)
 
 
+def test_a_project_whose_consumers_start_late(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+    heroku_connect.create(Account)
+    assert deliver_changes(START_AT="latest") == 1
+
+
 def test_a_copy_of_the_test_database(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE public.hc_signals_control SET database_oid = 1")
