@@ -103,6 +103,7 @@ def heroku(transactional_db: None) -> HerokuConnect:
     with connection.cursor() as cursor:
         cursor.execute("TRUNCATE public.hc_signals_change, public.hc_signals_position, public.hc_signals_delivery")
         cursor.execute("TRUNCATE public.hc_signals_cleared, public.hc_signals_reload, public.hc_signals_refill")
+        cursor.execute("TRUNCATE public.hc_signals_table")
         cursor.execute("SELECT setval('public.hc_signals_lost_seq', 1, false)")
         cursor.execute("UPDATE public.hc_signals_control SET paused_at = NULL, gap_since = NULL")
         cursor.execute("UPDATE public.hc_signals_control SET max_bucket_bytes = NULL")
