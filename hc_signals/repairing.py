@@ -28,10 +28,13 @@ REMIND_SECONDS = 600.0
 ORPHANS_EVERY = 3600.0
 
 _INSUFFICIENT_PRIVILEGE = "42501"
-_OF_ANOTHER = "It was right before: a service with another model of the same table, or another release, has changed it. It is left."
+_OF_ANOTHER = (
+    "It was right before: a service with another model of the same table, or another release, has changed it. "
+    "It is left as it is."
+)
 _NO_RIGHTS = (
-    "This role may not repair it: run `manage.py hc_triggers install` as the role that owns the capture functions and has "
-    "TRIGGER on the table."
+    "This role may not repair it: run `manage.py hc_triggers install` as the role that owns the capture functions and "
+    "has TRIGGER on the table."
 )
 
 
@@ -152,7 +155,7 @@ class Repairs:
             )
 
     def _settle(self, sight: Sight) -> None:
-        """Tell the gap, if no other worker has done so, and if capture is right in the very transaction that tells it."""
+        """Tell the gap, if no other worker has, and if capture is right in the very transaction that tells it."""
         table = sight.status.table
         with transaction.atomic(using=self.using):
             before = known.lock(self.using, table)

@@ -16,8 +16,8 @@ from hc_signals.tables import table_label
 logger = logging.getLogger("hc_signals")
 
 REREAD_MARGIN = timedelta(minutes=90)
-"""Rows that Salesforce changed so long before capture was last right are read as well. Heroku Connect writes a row after
-its time of change: it polls every 2 to 60 minutes, and does not for up to 45 minutes of maintenance."""
+"""Rows that Salesforce changed so long before capture was last right are read as well. Heroku Connect writes a row
+after its time of change: it polls every 2 to 60 minutes, and does not for up to 45 minutes of maintenance."""
 PAGE_SIZE = 500
 
 
@@ -95,8 +95,8 @@ class Rereading:
             return
         self._refused.add(due.table)
         logger.error(
-            "%s: what changed since %s cannot be read again (%s). It needs SELECT and UPDATE on the table; or let a role "
-            "that has them run `manage.py hc_backfill %s --since %s`.",
+            "%s: what changed since %s cannot be read again (%s). It needs SELECT and UPDATE on the table; or let a "
+            "role that has them run `manage.py hc_backfill %s --since %s`.",
             due.table,
             due.reread_since,
             str(error).splitlines()[0],

@@ -27,8 +27,8 @@ LOCK_TIMEOUT = "500ms"
 """Shorter than PostgreSQL's deadlock_timeout: whoever waits for us is never the one that has to give up."""
 
 ROOM = 0.8
-"""Of ``max_bucket_bytes``: so full may pages make the newest bucket. The rest is for the writers, whose changes would be
-lost in a full one."""
+"""Of ``max_bucket_bytes``: so full may pages make the newest bucket. The rest is for the writers, whose changes would
+be lost in a full one."""
 NO_ROOM_PAUSE = 0.5
 """Seconds between two looks whether there is room again."""
 

@@ -84,22 +84,23 @@ class Sight:
     @property
     def cause(self) -> str | None:
         """Why changes may have been missed since capture was last known to be right; None: they cannot."""
-        before, found = self.known, self.found
+        before = self.known
         if before is not None and before.cause is not None:
             return before.cause
-        if self.is_first:
-            return None
         if before is None or before.relation is None:
-            return self.wrong
-        if found.oid != before.relation:
+            return None if self.is_first else self.wrong
+        if self.found.oid != before.relation:
             return "table_recreated"
-        if self.wrong is not None:
-            return self.wrong
-        if found.versions != before.versions:
-            # All looks right, but somebody was at the triggers: DISABLE and ENABLE leave them their object ids.
-            same = _object_ids(found.versions) == _object_ids(before.versions)
-            return "trigger_disabled" if same else "trigger_missing"
-        return "table_rewritten" if found.filenode != before.filenode and not self.is_explained else None
+        return self.wrong or self._cause_in_between(before)
+
+    def _cause_in_between(self, before: Known) -> str | None:
+        """All looks right: but somebody was at the triggers, or at the file of the table, since the last look."""
+        if self.found.versions != before.versions:
+            # DISABLE and ENABLE leave triggers their object ids.
+            is_same = _object_ids(self.found.versions) == _object_ids(before.versions)
+            return "trigger_disabled" if is_same else "trigger_missing"
+        is_same = self.found.filenode == before.filenode
+        return None if is_same or self.is_explained else "table_rewritten"
 
 
 def look(models: Sequence[type[Model]], using: str) -> list[Sight]:

@@ -3,13 +3,13 @@
 import logging
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 from example.crm.models import Account, Contact
 
@@ -110,7 +110,7 @@ def test_drift_is_repaired_and_told_once(watched: HerokuConnect, drift: str) -> 
     assert state() == "installed"
     (gap,) = gaps()
     assert gap["cause"] == cause
-    assert good_at is not None and gap["since"][:19] == good_at.astimezone(None).isoformat()[:19] or gap["since"]
+    assert datetime.fromisoformat(gap["since"]) == good_at
     assert gap["since"] < gap["until"]
     look()
     assert len(gaps()) == 1
@@ -120,10 +120,9 @@ def test_drift_is_repaired_and_told_once(watched: HerokuConnect, drift: str) -> 
     assert Change.objects.filter(operation="GAP").count() == 1, "the other tables were not concerned"
 
 
-@pytest.mark.parametrize("drift", DRIFTS)
-def test_looking_takes_no_lock(watched: HerokuConnect, drift: str) -> None:
+def test_looking_takes_no_lock(watched: HerokuConnect) -> None:
     """Somebody holds the table for good; what is wrong is found all the same, and told."""
-    cause, happen = DRIFTS[drift]
+    cause, happen = DRIFTS["table re-created"]
     happen(watched)
     with another("LOCK TABLE salesforce.account IN ACCESS EXCLUSIVE MODE"), connection.cursor() as cursor:
         cursor.execute("SET lock_timeout = '300ms'")
@@ -387,9 +386,8 @@ def test_report_only_repairs_nothing_and_tells_the_gap_after_a_repair_by_hand(
 
 def test_lack_of_rights_is_told_once_with_the_remedy(watched: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
     as_the_app("ALTER TABLE salesforce.account DISABLE TRIGGER ALL")
-    as_the_app(
-        "CREATE ROLE hc_meek; GRANT ALL ON ALL TABLES IN SCHEMA public TO hc_meek; GRANT USAGE ON SCHEMA public TO hc_meek"
-    )
+    as_the_app("CREATE ROLE hc_meek; GRANT USAGE ON SCHEMA public TO hc_meek")
+    as_the_app("GRANT ALL ON ALL TABLES IN SCHEMA public TO hc_meek")
     repairs = Repairs("default", Conf(), connected_models())
     try:
         with connection.cursor() as cursor:
@@ -453,7 +451,7 @@ def test_reading_again_goes_on_where_it_stopped(watched: HerokuConnect, monkeypa
         patch.setattr(known, "note_reread", dies)
         with pytest.raises(KeyboardInterrupt):
             reader.read_for(30)
-    assert Change.objects.filter(operation__startswith="GAP_").count() == 6, "the page it died in was taken back"
+    assert Change.objects.filter(operation__startswith="GAP_").count() == 9, "the page it died in was taken back"
     assert reread()
     again = list(Change.objects.filter(operation__startswith="GAP_").values_list("record_id", flat=True))
     assert len(again) == len(set(again)) == 10
@@ -512,7 +510,3 @@ def test_a_gap_is_told_when_what_was_missed_can_be_read(watched: HerokuConnect, 
         cursor.connection.commit()
     look()
     assert len(gaps()) == 1
-
-
-def test_within_a_transaction_of_the_caller_nothing_is_needed() -> None:
-    assert transaction is not None
