@@ -11,7 +11,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
-from example.crm.models import Account, Contact
+from example.crm.models import Account, Contact, Seen
 
 from hc_signals import known, pausing, repairing, signals, snapshots, triggers, watch
 from hc_signals.capture_sql import function_name
@@ -22,6 +22,7 @@ from hc_signals.rereading import REREAD_MARGIN, Rereading
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_heroku_connect, as_the_app, deliver
+from tests.test_worker_process import start, wait_until
 
 TABLE = "salesforce.account"
 
@@ -252,6 +253,33 @@ def test_a_table_that_appears_for_the_first_time_is_no_gap(
     assert (gaps(), Change.objects.count()) == ([], 0)
     heroku.create(Account, 1)
     assert Change.objects.count() == 1
+
+
+def test_hc_listen_watches(captured: HerokuConnect) -> None:
+    """While it runs one table is re-created; while it is down all are: then no trigger is left anywhere."""
+    captured.create(Account, 3)
+    process = start("hc_listen", WATCH_SECONDS="0.1")
+    try:
+        wait_until(lambda: known.read("default").get(TABLE) is not None)
+        captured.recreate_table(Account)
+        wait_until(lambda: told() == 3)
+    finally:
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+        process.communicate()
+    for model in connected_models():
+        captured.recreate_table(model)
+    process = start("hc_listen", WATCH_SECONDS="0.1")
+    try:
+        wait_until(lambda: told() == 6)
+    finally:
+        process.kill()
+        process.communicate()
+    assert [gap["cause"] for gap in gaps()] == ["table_recreated"] * 2
+
+
+def told() -> int:
+    return Seen.objects.filter(change_type__in=["GAP_CREATE", "GAP_UPDATE"]).count()
 
 
 # -- what is no drift --------------------------------------------------------------------------------------------------
