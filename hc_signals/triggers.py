@@ -167,7 +167,12 @@ def find(models_of_tables: Sequence[type[models.Model]], using: str) -> list[Fou
 
 def status(model: type[models.Model], using: str) -> TableStatus:
     """Compare triggers and function with what they should be; takes no lock on the table and needs no right on it."""
-    return compare(model, find([model], using)[0])
+    return statuses([model], using)[0]
+
+
+def statuses(models_of_tables: Sequence[type[models.Model]], using: str) -> list[TableStatus]:
+    """Return the status of several tables, from one look-up."""
+    return [compare(*pair) for pair in zip(models_of_tables, find(models_of_tables, using), strict=True)]
 
 
 def compare(model: type[models.Model], found: Found) -> TableStatus:

@@ -65,7 +65,7 @@ class Command(BaseCommand):
             raise CommandError(f"Not {done}: {', '.join(failed)}. Nothing was half-done; run the command again.")
 
     def _status(self, chosen: list[type[models.Model]]) -> None:
-        found = [triggers.status(model, self.using) for model in chosen]
+        found = triggers.statuses(chosen, self.using)
         if not self.options["models"]:
             found += orphans.find(chosen, self.using)
         of_tables = known.read(self.using)
@@ -91,7 +91,7 @@ class Command(BaseCommand):
         if not any(pausing.paused_since(self.using)):
             self.stdout.write("Capture is not paused.")
             return
-        tables = [s.table for s in (triggers.status(model, self.using) for model in chosen) if s.state != "absent"]
+        tables = [s.table for s in triggers.statuses(chosen, self.using) if s.state != "absent"]
         since = pausing.resume(self.using, tables)
         if since:
             self.stdout.write(f"Capture is on; a gap since {since:%Y-%m-%d %H:%M:%S %Z} is in the log.")
