@@ -4,7 +4,7 @@ from hc_signals import __version__
 
 project = "hc_signals"
 release = version = __version__
-copyright = "the authors of hc_signals; Apache License 2.0"  # noqa: A001
+copyright = "the authors of hc_signals; Apache License 2.0"
 
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}

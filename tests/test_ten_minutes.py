@@ -1,4 +1,4 @@
-"""docs/start.md is followed to the letter, from an empty folder: each file written, each command run, the output read."""
+"""docs/start.md is followed to the letter from an empty folder: each file written, each command run, each line read."""
 
 import os
 import re
