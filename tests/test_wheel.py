@@ -15,6 +15,7 @@ from django.db import connection
 from hc_signals import __version__
 
 ROOT = Path(__file__).parent.parent
+PAGES_OF_THE_ADMIN = ("hc_signals/static/hc_signals/admin.css", "hc_signals/templates/admin/hc_signals/page.html")
 
 SETTINGS = """
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_the_version_comes_from_one_place_and_types_travel(distributions: Path) 
     assert wheel.name == f"hc_signals-{__version__}-py3-none-any.whl"
     assert sdist.name == f"hc_signals-{__version__}.tar.gz"
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert "hc_signals/py.typed" in names
+    assert {"hc_signals/py.typed", *PAGES_OF_THE_ADMIN} <= names
     assert {f"hc_signals/migrations_sql/{path.name}" for path in (ROOT / "migrations_sql").glob("*.sql")} <= names
     assert {name.split("/")[0] for name in names} == {"hc_signals", f"hc_signals-{__version__}.dist-info"}
 
