@@ -1,4 +1,4 @@
-"""What is released works without the checkout. test_ten_minutes.py installs it with all it needs, in an empty folder."""
+"""What is released works without the checkout; test_ten_minutes.py installs it in an empty folder."""
 
 import os
 import re
