@@ -20,7 +20,7 @@ PAGES_OF_THE_ADMIN = ("hc_signals/static/hc_signals/admin.css", "hc_signals/temp
 SETTINGS = """
 from pathlib import Path
 SECRET_KEY = "x"
-INSTALLED_APPS = ["django.contrib.contenttypes", "pgtrigger", "hc_signals"]
+INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.postgres", "pgtrigger", "hc_signals"]
 DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": %r, "HOST": %r, "PORT": %r, "USER": %r}}
 """
 
