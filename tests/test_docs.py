@@ -17,7 +17,7 @@ from tests.pages import ROOT, TEXT
 
 CODE = "".join(
     f"{path}\n{path.read_text(encoding='utf-8')}"
-    for folder in ("hc_signals", "migrations_sql", "example", "tests")
+    for folder in ("hc_signals", "migrations_sql", "example", "tests", "benchmarks")
     for path in (ROOT / folder).rglob("*")
     if path.suffix in (".py", ".sql", ".json")
 )

@@ -80,21 +80,17 @@ def test_the_code_of_the_readme_is_that_of_the_ten_minute_start() -> None:
 # -- Python ------------------------------------------------------------------------------------------------------------
 
 SAID = {
-    "heroku.md": [],
     "mappings.md": ["connection 'one': state BROKEN: an unknown state"],
     "reloads.md": ["Account was reloaded: {'cleared': 1, 'unchanged': 1"],
-    "settings.md": [],
     "signals.md": [
         "Acme Ltd ('name',) {'name': 'Acme'}",
         "to index: ['001000000000001AAA'",
         "crm.Account may have changed since None because of capture_failed",
     ],
 }
-"""What the blocks of a page say while Salesforce's part is played, by page."""
+"""What the blocks of a page say while Salesforce's part is played."""
 
-
-def test_every_other_page_with_python_is_run_here() -> None:
-    assert set(SAID) == {block.page for block in BLOCKS if block.language == "python"} - set(TRIED_BY)
+RUN_HERE = sorted({block.page for block in BLOCKS if block.language == "python"} - set(TRIED_BY))
 
 
 @pytest.fixture
@@ -106,7 +102,7 @@ def on_heroku(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("disconnected", "on_heroku", "heroku_api")
-@pytest.mark.parametrize("page", SAID)
+@pytest.mark.parametrize("page", RUN_HERE)
 def test_the_python_of_a_page_runs(
     page: str, captured: HerokuConnect, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -119,7 +115,7 @@ def test_the_python_of_a_page_runs(
             check_settings(names)
     play(captured)
     output = capsys.readouterr().out + caplog.text
-    for line in SAID[page]:
+    for line in SAID.get(page, []):
         assert line in output, output
 
 
