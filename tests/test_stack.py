@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,10 +84,12 @@ class Stack:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Any]:
-    running = embedded.start(tmp_path / "postgres")
-    yield running
-    running.stop()
+def server() -> Iterator[Any]:
+    # Not in tmp_path: as root the server is another user, and each run of pytest closes its folder to others.
+    with tempfile.TemporaryDirectory(prefix="hc_signals_") as directory:
+        running = embedded.start(directory)
+        yield running
+        running.stop()
 
 
 @pytest.fixture

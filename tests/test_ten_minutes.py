@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,13 +19,18 @@ FOREIGN = ("DATABASE_URL", "DJANGO_SETTINGS_MODULE", "PYTHONPATH", "PYTHONWARNIN
 
 
 @pytest.fixture
-def shell(tmp_path: Path, distributions: Path) -> Iterator[Callable[[str], Terminal]]:
+def folder() -> Iterator[Path]:
+    """An empty one. Not in tmp_path: as root the server is another user, and pytest closes that folder to others."""
+    with tempfile.TemporaryDirectory(prefix="hc_signals_") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def shell(folder: Path, tmp_path: Path, distributions: Path) -> Iterator[Callable[[str], Terminal]]:
     """Type a block into a terminal of its own, in the folder; what still runs at the end is killed."""
     environment = {key: value for key, value in os.environ.items() if key not in FOREIGN}
     # Not published yet: pip finds the package here, and its dependencies where it finds everything.
     environment |= {"PIP_FIND_LINKS": str(distributions), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    folder = tmp_path / "folder"
-    folder.mkdir()
     terminals: list[Terminal] = []
 
     def start(block: str) -> Terminal:
@@ -47,11 +53,11 @@ def write(folder: Path, block: str) -> None:
         file.write(f"\n{block}")
 
 
-def test_the_page_leads_to_a_signal(tmp_path: Path, shell: Callable[[str], Terminal]) -> None:
+def test_the_page_leads_to_a_signal(folder: Path, shell: Callable[[str], Terminal]) -> None:
     listener = None
     for language, block in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         if language == "python":
-            write(tmp_path / "folder", block)
+            write(folder, block)
         elif language == "text":
             assert listener is not None
             listener.wait_until(lambda output: block in output)  # noqa: B023
