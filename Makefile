@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 CHAOS ?= --seconds 60
 
-.PHONY: demo test test-servers faults interop chaos lint fmt clean
+.PHONY: demo test test-servers faults interop chaos docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,9 @@ interop: .venv-interop/.installed  ## models of the released django-heroku-conne
 
 chaos: $(VENV)/.installed  ## kills, crashes, a failing network; ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)
+
+docs: $(VENV)/.installed  ## the site, in build/docs/index.html; a warning is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky docs build/docs
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
