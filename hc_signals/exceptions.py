@@ -31,3 +31,7 @@ class APIError(HCSignalsError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ConsumerError(HCSignalsError):
+    """A consumer of the change log cannot be removed as asked."""

@@ -15,7 +15,7 @@ from typing import Any
 from django.db import OperationalError, connections, models, transaction
 
 from hc_signals.adapters import clamp_dates
-from hc_signals.changelog import BUCKET_HOURS, BUCKETS, CHANGE_COLUMNS, IMAGE_BYTES, ChangeLog, cut_page
+from hc_signals.changelog import CHANGE_COLUMNS, IMAGE_BYTES, ChangeLog, cut_page
 from hc_signals.conf import Conf, chosen
 from hc_signals.deliveries import Deliveries
 from hc_signals.dispatch import isolate_hooks, receiver_path
@@ -27,6 +27,7 @@ from hc_signals.on_delete import apply_on_delete
 from hc_signals.page import Page
 from hc_signals.progress import COUNT_LIMIT
 from hc_signals.restoring import is_restored
+from hc_signals.rotation import BUCKET_HOURS, BUCKETS
 from hc_signals.tables import connected_models, table_label
 
 _START = """

@@ -31,6 +31,7 @@ class Outcome(Enum):
     MORE = "there may be more in the window"
     DONE = "all that was committed when the window was opened is delivered"
     ELSEWHERE = "another worker has the shard"
+    REMOVED = "the consumer has no position any more"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Shard:
     def deliver_claimed(self) -> Outcome:
         """Deliver one page of the shard, which the caller has claimed."""
         standing = self.log.standing()
+        if standing.layout is None:
+            return Outcome.REMOVED
         if not self._fits(standing.layout):
             return Outcome.ELSEWHERE
         was_open = standing.position.target is not None
@@ -81,7 +84,7 @@ class Shard:
         changes, has_more = self._page(position)
         done = self._deliver(changes, any_kept)
         position, outcome = self._advance(position, changes[:done], has_more or done < len(changes))
-        if done or has_told or was_open or standing.is_new:
+        if done or has_told or was_open or standing.is_new or standing.is_idle:
             self.log.append(position)
         isolate_hooks(self.using)
         return outcome
@@ -105,9 +108,9 @@ class Shard:
         self.log.finished += position.target == self.log.opened
         return self.log.close_window(position), Outcome.DONE
 
-    def _fits(self, layout: int | None) -> bool:
+    def _fits(self, layout: int) -> bool:
         """Tell whether the consumer's records are split as we think; if not, somebody with other settings took over."""
-        if layout in (None, self.log.shards):
+        if layout == self.log.shards:
             return True
         if not self._is_told_of_takeover:
             self._is_told_of_takeover = True

@@ -11,16 +11,20 @@ from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
 
 from hc_signals.adapters import clamp_dates
-from hc_signals.changelog import ChangeLog, rotate, waiting_shards
+from hc_signals.changelog import ChangeLog, waiting_shards
 from hc_signals.conf import Conf, chosen
 from hc_signals.connecting import fail_fast, fail_fast_at_the_server
 from hc_signals.deliveries import due_shards
 from hc_signals.doorbell import Doorbell
 from hc_signals.instances import InstanceBuilder
 from hc_signals.listeners import Extras
+from hc_signals.log_limit import keep_below
+from hc_signals.presence import announce
 from hc_signals.resharding import reshard
 from hc_signals.restoring import is_restored, rebase
+from hc_signals.rotation import rotate
 from hc_signals.shard import Audience, Outcome, Shard
+from hc_signals.starting import start
 from hc_signals.tables import connected_models, table_label
 
 logger = logging.getLogger("hc_signals")
@@ -42,6 +46,8 @@ class Worker:
     """Seconds between two looks whether a shard that another worker has is free."""
     ROTATE_EVERY = 600.0
     """Seconds between two looks for buckets that can be emptied."""
+    ROTATE_AGAIN = 60.0
+    """The same while the log is larger than MAX_LOG_MB."""
 
     def __init__(
         self,
@@ -97,12 +103,15 @@ class Worker:
         for shard in self.shards:
             finished = shard.log.finished
             while not self.stopping.is_set() and shard.log.finished == finished:
-                if shard.deliver_page() is Outcome.ELSEWHERE:
+                if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED):
                     break
 
     def _deliver_and_sleep(self, bell: Doorbell) -> None:
         """Take one round; then sleep, unless there is more."""
         outcomes = self._deliver_round()
+        if Outcome.REMOVED in outcomes.values():  # by `hc_consumers remove --force`: start anew, where START_AT says
+            self._took_layout = False
+            return
         self._elsewhere = {number for number, outcome in outcomes.items() if outcome is Outcome.ELSEWHERE}
         if len(self._elsewhere) == len(self.shards):
             # A standby does not listen: with the bell in its hands, writers would ring although a worker is awake.
@@ -142,13 +151,17 @@ class Worker:
             self._rotate_at = time.monotonic() + self.ROTATE_EVERY
             for bucket in rotate(self.using, self.conf.RETENTION_HOURS):
                 logger.info("Bucket %s of the change log was emptied.", bucket)
+            if not keep_below(self.using, self.conf.MAX_LOG_MB):
+                self._rotate_at = time.monotonic() + self.ROTATE_AGAIN
 
     def prepare(self) -> None:
-        """At start, once: if the records are split over another number of shards, finish those and split anew."""
+        """At start, once: give a new consumer its position; split the records anew if SHARDS was changed."""
         if self._took_layout:
             return
         self._prepare_connection()
-        while not self.stopping.is_set() and not reshard([shard.log for shard in self.shards], self._deliver_old):
+        logs = [shard.log for shard in self.shards]
+        start(logs, self.conf.START_AT)
+        while not self.stopping.is_set() and not reshard(logs, self._deliver_old):
             pass
         self._took_layout = True
 
@@ -164,6 +177,7 @@ class Worker:
             fail_fast_at_the_server(self.using)
             clamp_dates(connection.connection)
             self._prepared = connection.connection
+            announce(self.using, self.conf.CONSUMER)
             self._rebase_if_restored()
 
     def _rebase_if_restored(self) -> None:

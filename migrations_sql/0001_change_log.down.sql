@@ -2,6 +2,7 @@
 DROP FUNCTION IF EXISTS public.hc_signals_settle(text);
 DROP FUNCTION IF EXISTS public.hc_signals_ring();
 DROP TABLE IF EXISTS public.hc_signals_delivery;
+DROP VIEW IF EXISTS public.hc_signals_newest_position;
 DROP TABLE IF EXISTS public.hc_signals_position;
 DROP TABLE IF EXISTS public.hc_signals_control;
 DROP TABLE IF EXISTS public.hc_signals_change;

@@ -89,6 +89,22 @@ CREATE TABLE public.hc_signals_position (
 );
 CREATE INDEX hc_signals_position_newest_idx ON public.hc_signals_position (consumer, shard, id DESC);
 
+-- The newest position of each consumer and shard. It goes from one to the next by the index: DISTINCT ON would read all
+-- the older positions, dead ones too, which pile up while anyone holds an old snapshot.
+CREATE VIEW public.hc_signals_newest_position AS
+WITH RECURSIVE known AS (
+    (SELECT consumer, shard FROM public.hc_signals_position ORDER BY consumer, shard LIMIT 1)
+    UNION ALL
+    SELECT next.consumer, next.shard FROM known, LATERAL (
+        SELECT p.consumer, p.shard FROM public.hc_signals_position p
+        WHERE (p.consumer, p.shard) > (known.consumer, known.shard) ORDER BY p.consumer, p.shard LIMIT 1
+    ) next
+)
+SELECT newest.* FROM known, LATERAL (
+    SELECT p.* FROM public.hc_signals_position p
+    WHERE p.consumer = known.consumer AND p.shard = known.shard ORDER BY p.id DESC LIMIT 1
+) newest;
+
 -- One event owed to one receiver: it failed on it ('retry'), or on an earlier one of the same record ('parked'), or it has
 -- failed for good ('dead'). A copy of the change, because the log rotates on.
 CREATE TABLE public.hc_signals_delivery (

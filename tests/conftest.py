@@ -55,6 +55,7 @@ def heroku(transactional_db: None) -> HerokuConnect:
     with connection.cursor() as cursor:
         cursor.execute("TRUNCATE public.hc_signals_change, public.hc_signals_position, public.hc_signals_delivery")
         cursor.execute("SELECT setval('public.hc_signals_lost_seq', 1, false)")
+        cursor.execute("UPDATE public.hc_signals_control SET emptied_id = 0, emptied_at = NULL")
     simulator.create_tables()
     return simulator
 

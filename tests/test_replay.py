@@ -14,11 +14,11 @@ from django.db import connection, connections
 from example.crm.models import Account, Seen
 
 from hc_signals import signals
-from hc_signals.changelog import rotate
 from hc_signals.conf import Conf
 from hc_signals.exceptions import ReplayError
 from hc_signals.models import Change, Delivery, Position
 from hc_signals.replay import _PAGE, Replay
+from hc_signals.rotation import rotate
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver

@@ -3,15 +3,14 @@
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
-from django.utils import timezone
+from hc_signals.moments import check_start, parse_moment
 
 N = TypeVar("N", int, float)
 
 _REPLAY_ID = re.compile(r"[0-9a-f]{8}-\d{15,18}")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def at_least(least: N) -> Callable[[str], N]:
@@ -31,21 +30,19 @@ def at_least(least: N) -> Callable[[str], N]:
 
 
 def moment(text: str) -> datetime:
-    """Return a time in the past: an age (``90m``, ``2h``, ``3d``), or ISO 8601, without an offset in TIME_ZONE."""
+    """An argparse type: an age such as ``2h``, or an ISO time in the past, as an aware datetime."""
     try:
-        age = re.fullmatch(r"(\d+)([smhd])", text)
-        if age:
-            return timezone.now() - timedelta(**{_UNITS[age[2]]: int(age[1])})
-        found = datetime.fromisoformat(text)
-        found = found if timezone.is_aware(found) else timezone.make_aware(found)
-        is_past = found <= timezone.now()
-    except (ValueError, OverflowError):
-        raise ArgumentTypeError(
-            f"{text!r} is not a time; expected an age like 90m, 2h or 3d, or a time like 2030-01-31T08:00"
-        ) from None
-    if not is_past:
-        raise ArgumentTypeError(f"{text} lies in the future")
-    return found
+        return parse_moment(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def start_at(text: str) -> str:
+    """An argparse type: where a consumer can start (``earliest``, ``latest`` or a moment), as it was written."""
+    try:
+        return check_start(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def replay_id(text: str) -> str:
