@@ -58,6 +58,13 @@ def backlog(logs: Iterable[ChangeLog]) -> Backlog:
     return Backlog(count, since)
 
 
+def total(backlogs: Iterable[Backlog]) -> Backlog:
+    """Return several as one."""
+    found = list(backlogs)
+    since = min((each.since for each in found if each.since is not None), default=None)
+    return Backlog(min(sum(each.count for each in found), COUNT_LIMIT + 1), since)
+
+
 def _parts(position: Position) -> list[tuple[str, str, dict[str, Any]]]:
     parts = []
     seen, floor_id, floor_xid = position.seen, position.floor_id, position.floor_xid

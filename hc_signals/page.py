@@ -250,6 +250,10 @@ def event_of(change: Change, model: Model, change_type: str, **more: Any) -> Cha
 
 def gap_of(change: Change, model: Model) -> ChangeEvent:
     """Return the event of a gap: of a GAP with its note, or of a TRUNCATE, which is one."""
-    cause = str((change.note or {}).get("cause", change.operation.lower()))
     times = {"since": change.noted_time("since"), "until": change.noted_time("until")}
-    return event_of(change, model, "GAP_OVERFLOW", cause=cause, **times)
+    return event_of(change, model, "GAP_OVERFLOW", cause=cause_of(change), **times)
+
+
+def cause_of(change: Change) -> str:
+    """Return why a change is a gap: what its note says; of a TRUNCATE, that it was one."""
+    return str((change.note or {}).get("cause", change.operation.lower()))

@@ -135,6 +135,7 @@ CREATE INDEX hc_signals_delivery_record_idx ON public.hc_signals_delivery
     (consumer, table_name, coalesce(record_id, record_key)) WHERE state IN ('retry', 'parked');
 CREATE INDEX hc_signals_delivery_due_idx ON public.hc_signals_delivery (consumer, next_attempt_at)
     WHERE state = 'retry';
+CREATE INDEX hc_signals_delivery_state_idx ON public.hc_signals_delivery (consumer, state);
 
 -- The doorbell. The reader holds this advisory lock exclusively only while it sleeps: if the share cannot be had, it
 -- sleeps, and the ring goes out with the commit. If it can, the reader cannot fall asleep before this transaction has
