@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import connections
+
 from hc_signals.backlog import COUNT_LIMIT, Backlog, backlog, total
 from hc_signals.changelog import ChangeLog
 from hc_signals.exceptions import ConsumerError

@@ -4,14 +4,54 @@ It outlives whatever the workers raise and never touches the database, so that i
 """
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import AF_INET, AF_INET6
+from socketserver import TCPServer
 from threading import Thread
 from typing import Any
 
+from hc_signals.crew import Crew
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.liveness import Liveness
+from hc_signals.liveness import Liveness, liveness
+from hc_signals.observing import observe, unobserve
+from hc_signals.survey import Surveyor
+
+logger = logging.getLogger("hc_signals")
+
+
+@contextmanager
+def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]":
+    """Count what the crew does, and answer, for the length of the block.
+
+    Raises:
+        ConfigurationError: prometheus_client is not installed, or the address cannot be had.
+    """
+    try:
+        from prometheus_client import REGISTRY
+
+        from hc_signals.metrics import Metrics
+    except ImportError:
+        raise ConfigurationError(
+            "--metrics-port needs prometheus_client; run `pip install hc-signals[metrics]`."
+        ) from None
+    surveyor = Surveyor(crew.using, crew.conf)
+    metrics = Metrics(crew.conf, crew.size, lambda: liveness(crew.bell), lambda: surveyor.newest)
+    server = MetricsServer(host, port, render_metrics, lambda: liveness(crew.bell))
+    REGISTRY.register(metrics)
+    observe(metrics)
+    surveyor.start()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        surveyor.stop()
+        unobserve(metrics)
+        REGISTRY.unregister(metrics)
 
 
 class MetricsServer:
@@ -33,7 +73,7 @@ class MetricsServer:
         pages = {"/metrics": lambda accept: (HTTPStatus.OK, *metrics(accept)), "/healthz": lambda _: health(liveness())}
         handler = type("Handler", (_Handler,), {"pages": pages})
         try:
-            self._server = ThreadingHTTPServer((host, port), handler)
+            self._server = _Server(host, port, handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigurationError(
@@ -72,6 +112,21 @@ def render_metrics(accept: str) -> tuple[str, bytes]:
 
     encode, content_type = choose_encoder(accept)
     return content_type, encode(REGISTRY)
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = AF_INET6 if ":" in host else AF_INET
+        super().__init__((host, port), handler)
+
+    def server_bind(self) -> None:
+        """Not HTTPServer's: it asks the name server for our name, which may take its time."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing on stderr: as a rule a client has gone away in the middle of the answer."""
+        logger.debug("A request for metrics was not answered.", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -129,16 +129,19 @@ class Work:
 
 _observers: tuple[Observer, ...] = ()
 _workers: dict[int, Work] = {}
-_local = threading.local()
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.work = Work()
+
+
+_local = _Local()
 
 
 def here() -> Work:
     """Return the work of the calling thread."""
-    try:
-        return _local.work  # type: ignore[no-any-return]
-    except AttributeError:
-        _local.work = Work()
-        return _local.work
+    return _local.work
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from hc_signals.instances import InstanceBuilder
 from hc_signals.listeners import Extras, Listeners
 from hc_signals.observing import here
 from hc_signals.page import Page
+from hc_signals.receiver_errors import show
 from hc_signals.redelivery import redeliver
 
 logger = logging.getLogger("hc_signals")
@@ -194,4 +195,5 @@ class Shard:
             )
             receivers = receivers_of(signals.gap_detected, model)
             for failure in send(signals.gap_detected, receivers, self.using, sender=model, instance=None, event=event):
+                show(failure.receiver, failure.error, signal="gap_detected", model=model._meta.label)
                 logger.error("Receiver %s failed on a gap: %s.", failure.receiver, type(failure.error).__name__)

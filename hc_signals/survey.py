@@ -55,7 +55,7 @@ def survey(using: str, consumer: str) -> Survey:
         at=time.time(),
         backlogs=backlogs,
         lags={shard: max(0.0, age) for shard, age in ages.items()},
-        deliveries={state: 0 for state in ("retry", "parked", "dead")} | delivery_counts(using, consumer),
+        deliveries=dict.fromkeys(("retry", "parked", "dead"), 0) | delivery_counts(using, consumer),
         drift={status.table: status.state != "installed" for status in states},
         log_bytes=size_mb(using) * 2**20,
         workers=workers(using, consumer),
