@@ -1,11 +1,12 @@
 # Two commands for a fresh machine with Python 3.11+, git and make: `make demo` and `make test`.
+# `PG_BIN=/usr/lib/postgresql/15/bin make test` runs the tests on a server of that installation.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 CHAOS ?= --seconds 60
 
-.PHONY: demo test interop chaos lint fmt clean
+.PHONY: demo test test-servers faults interop chaos lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +18,12 @@ demo: $(VENV)/.installed  ## the simulator plays Heroku Connect, a real hc_liste
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+test-servers: $(VENV)/.installed  ## the tests on every PostgreSQL that is found, one after the other
+	for programs in $$($(BIN)/python -m tests.server); do PG_BIN=$$programs $(BIN)/python -m pytest || exit 1; done
+
+faults: $(VENV)/.installed  ## tries every fault and writes the table of outcomes into docs/guarantees.md
+	$(BIN)/python -m pytest --write-faults -m fault
 
 .venv-interop/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-interop

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import connections
 
-from hc_signals.changelog import OPEN_AT_SEEN, SHARD, ChangeLog, Position
+from hc_signals.changelog import OPEN_AT_SEEN, SHARD, ChangeLog
 
 COUNT_LIMIT = 100_000
 """No more changes than this are counted: a look at a backlog of millions should not be felt."""
@@ -50,7 +50,7 @@ def backlog(logs: Iterable[ChangeLog]) -> Backlog:
     """Return what is committed and not delivered in these shards of one consumer."""
     count, since = 0, None
     for log in logs:
-        for source, which, params in _parts(log.standing().position):
+        for source, which, params in _parts(log):
             if count <= COUNT_LIMIT:
                 found, oldest = _count(log, source, which, {**params, "limit": COUNT_LIMIT + 1 - count})
                 count += found
@@ -65,13 +65,13 @@ def total(backlogs: Iterable[Backlog]) -> Backlog:
     return Backlog(min(sum(each.count for each in found), COUNT_LIMIT + 1), since)
 
 
-def _parts(position: Position) -> list[tuple[str, str, dict[str, Any]]]:
-    parts = []
+def _parts(log: ChangeLog) -> list[tuple[str, str, dict[str, Any]]]:
+    parts, position = [], log.standing().position
     seen, floor_id, floor_xid = position.seen, position.floor_id, position.floor_xid
     if position.target is not None:
         window = {"seen": seen, "target": position.target, "last_id": position.last_id, "ceiling": position.ceiling_id}
         parts.append((_LOG, _REST_OF_WINDOW, window))
-        closed = ChangeLog.close_window(position)
+        closed = log.close_window(position)
         seen, floor_id, floor_xid = closed.seen, closed.floor_id, closed.floor_xid
     parts.append((_OPEN_THEN, "true", {"seen": seen, "floor_xid": floor_xid}))
     parts.append((_LOG, _BORN_LATER, {"floor_id": floor_id, "floor_xid": floor_xid}))

@@ -61,7 +61,7 @@ class Standing:
     last_id: int
     """The highest id drawn so far. Read before the target snapshot is taken: see ``open_window``."""
     lost: int
-    """Statements that could not be captured since the log was made."""
+    """Statements that could not be captured since the log was made; one that is still open is not counted yet."""
     is_idle: bool
     """The position is so old that the next one is to be stored even if there is nothing to do."""
 
@@ -73,6 +73,17 @@ CHANGE_COLUMNS = (
 )
 """Of the log and of kept deliveries: what a :class:`Change` is made of, after its id."""
 
+# Statements whose changes are not in the log. One beyond those told counts when its transaction has ended, which holds
+# this lock until then (see hc_signals_lose()): whoever heard of it now and read the table again would not see it.
+_LOST = """
+CASE WHEN NOT l.is_called THEN 0
+     WHEN l.last_value > coalesce(p.lost, 0) AND EXISTS (
+        SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 1212372819 AND objid = 2 AND objsubid = 2
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND mode = 'ShareLock' AND granted
+     ) THEN coalesce(p.lost, 0)
+     ELSE l.last_value END
+"""
 _IDLE = f"""
     coalesce(p.floor_xid = '1'::xid8 OR s.last_value - p.floor_id > {IDLE_IDS} OR s.last_value - p.floor_id > 1
              AND p.created_at < clock_timestamp() - make_interval(secs => {IDLE_SECONDS}), false)
@@ -83,7 +94,7 @@ _STANDING = f"""
 SELECT p.seen::text, p.floor_id, p.floor_xid::text, p.target::text, p.ceiling_id, p.next_floor_id,
        p.next_floor_xid::text, p.last_id, p.lost, p.gap, p.id IS NULL,
        (SELECT shards FROM public.hc_signals_position WHERE consumer = %(consumer)s ORDER BY id DESC LIMIT 1),
-       s.last_value, CASE WHEN l.is_called THEN l.last_value ELSE 0 END, {_IDLE}
+       s.last_value, {_LOST}, {_IDLE}
 FROM public.hc_signals_change_id_seq s CROSS JOIN public.hc_signals_lost_seq l LEFT JOIN LATERAL (
     SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = %(shard)s
     ORDER BY id DESC LIMIT 1
@@ -102,19 +113,18 @@ FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now
 # The shards in which a page would find something, or whose position is old: two probes of the index each. ORDER BY
 # holds the planner to the index: it expects that xid >= xmax is true for many rows, so it would read all for the one
 # that is not there.
-_WAITING = """
+_WAITING = f"""
 SELECT n.shard
 FROM generate_series(0, %(shards)s - 1) AS n (shard) CROSS JOIN public.hc_signals_change_id_seq s LEFT JOIN LATERAL (
     SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = n.shard
     ORDER BY id DESC LIMIT 1
 ) p ON true
-WHERE p.id IS NULL OR p.target IS NOT NULL OR {idle}
-   OR n.shard = 0 AND (p.gap IS NOT NULL OR p.lost < (
-       SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM public.hc_signals_lost_seq))
-   OR (SELECT true FROM public.hc_signals_change WHERE xid >= pg_snapshot_xmax(p.seen) {shard}
+WHERE p.id IS NULL OR p.target IS NOT NULL OR {_IDLE}
+   OR n.shard = 0 AND (p.gap IS NOT NULL OR p.lost < (SELECT {_LOST} FROM public.hc_signals_lost_seq l))
+   OR (SELECT true FROM public.hc_signals_change WHERE xid >= pg_snapshot_xmax(p.seen) {{shard}}
        ORDER BY xid, id LIMIT 1)
    OR EXISTS (SELECT FROM pg_snapshot_xip(p.seen) open (x), LATERAL (
-       SELECT FROM public.hc_signals_change WHERE xid = open.x {shard} ORDER BY id LIMIT 1) late)
+       SELECT FROM public.hc_signals_change WHERE xid = open.x {{shard}} ORDER BY id LIMIT 1) late)
 """
 
 OPEN_AT_SEEN = """
@@ -265,8 +275,7 @@ class ChangeLog:
             cursor.execute(_PAGE.format(shard=SHARD if self.shards > 1 else ""), params)
             return cut_page(cursor.fetchall(), limit)
 
-    @staticmethod
-    def close_window(position: Position) -> Position:
+    def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
         assert position.target and position.next_floor_id is not None and position.next_floor_xid  # noqa: S101
         return Position(
@@ -333,7 +342,7 @@ def waiting_shards(using: str, consumer: str, shards: int) -> set[int]:
     """Return the shards in which something waits for the consumer: changes, a window half done, a gap to tell."""
     shard = SHARD.replace("%(shard)s", "n.shard") if shards > 1 else ""
     with connections[using].cursor() as cursor:
-        cursor.execute(_WAITING.format(shard=shard, idle=_IDLE), {"consumer": consumer, "shards": shards})
+        cursor.execute(_WAITING.format(shard=shard), {"consumer": consumer, "shards": shards})
         return {row[0] for row in cursor.fetchall()}
 
 

@@ -48,6 +48,11 @@ class Conf:
     APPLY_ON_DELETE: bool | Sequence[str] = False
     """Apply ``on_delete`` of relations to a record deleted in Salesforce: True for all, or the models' labels."""
 
+    RELOAD_AWARE: bool | Sequence[str] = True
+    """Recognise a table that is cleared and filled again: True for all models, False, or the models' labels."""
+    RELOAD_QUIET_SECONDS: float = 300.0
+    """A reload is over when nothing has come back for this long; 12 times as long if nothing has come at all."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)

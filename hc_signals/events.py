@@ -12,7 +12,8 @@ class ChangeEvent:
 
     change_type: str
     """CREATE, UPDATE, DELETE; SNAPSHOT (the record as it is, by hc_backfill); GAP_CREATE, GAP_UPDATE (read again
-    after a gap: what changed is not known); GAP_OVERFLOW (changes may have been missed: read the table again)."""
+    after a gap: what changed is not known); GAP_OVERFLOW (changes may have been missed: read the table again);
+    RELOADED and RESYNCED (of a whole table, see ``counts``)."""
     change_origin: str
     """``heroku_connect`` for Salesforce's changes, ``app`` for the app's own, ``backfill`` for hc_backfill's."""
     entity_name: str
@@ -42,9 +43,13 @@ class ChangeEvent:
     cause: str = ""
     """For gaps: what happened."""
     since: datetime | None = None
-    """For gaps: the first moment from which changes may have been missed; None where nobody knows."""
+    """For gaps: the first moment from which changes may have been missed; None where nobody knows. For reloads: their
+    beginning."""
     until: datetime | None = None
-    """For gaps: from here on changes are captured again."""
+    """For gaps: from here on changes are captured again. For reloads: their end."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """For RELOADED: records ``cleared``, ``unchanged``, ``changed``, ``created``, ``deleted``; for RESYNCED:
+    ``resynced``."""
     instance: Any = None
     """The record as the ORM would have loaded it right after the change; before it, for DELETE."""
 

@@ -25,10 +25,15 @@ SIGNALS: dict[str, Signal] = {
     "record_linked": signals.record_linked,
     "sync_failed": signals.sync_failed,
     "gap_detected": signals.gap_detected,
+    "table_reloaded": signals.table_reloaded,
+    "table_resynced": signals.table_resynced,
     "post_save": post_save,
     "post_delete": post_delete,
 }
 """By the name under which a kept delivery remembers its signal."""
+
+OF_TABLES = ("gap_detected", "table_reloaded", "table_resynced")
+"""The signals that concern a whole table."""
 
 OF_CHANGE_TYPE = {
     "CREATE": ("record_created", "record_changed", "records_changed", "post_save"),
@@ -89,7 +94,7 @@ class Listeners:
 
     def heard(self, model: Model, only: bool = False) -> bool:
         """Tell whether anyone listens to changes of the model's records."""
-        return any(self.receivers(signal, model, only) for signal in SIGNALS if signal != "gap_detected")
+        return any(self.receivers(signal, model, only) for signal in SIGNALS if signal not in OF_TABLES)
 
     def wanted(self, model: Model, only: bool = False) -> bool:
         """Tell whether anyone listens to the model, a proxy or a child of it."""

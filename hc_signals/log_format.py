@@ -1,4 +1,4 @@
-"""What hc_listen prints of the log: lines of text, or one JSON object a line. Never a traceback: it may hold contents."""
+"""What hc_listen prints of the log: lines of text, or JSON objects. Never a traceback: it may hold contents."""
 
 import json
 import logging

@@ -40,6 +40,20 @@ class _Dropped:
     until: datetime
 
 
+def tell_limit(using: str, megabytes: int) -> None:
+    """Tell the capture functions, which keep the newest bucket below half of the limit whether or not a worker lives.
+
+    Args:
+        megabytes: MAX_LOG_MB.
+    """
+    limit = megabytes * 2**20 // 2
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            "UPDATE public.hc_signals_control SET max_bucket_bytes = %s WHERE max_bucket_bytes IS DISTINCT FROM %s",
+            [limit, limit],
+        )
+
+
 def keep_below(using: str, megabytes: int) -> bool:
     """Free space until the log is no larger than the limit. Call it outside a transaction.
 

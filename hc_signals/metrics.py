@@ -1,7 +1,7 @@
 """The figures of hc_listen for Prometheus: what the workers did, what they are at, what the survey found.
 
-Counted here and not in prometheus_client's own objects: these are locked for each single value, and the path of a change
-is hot. Needs prometheus_client (extra ``metrics``).
+Counted here and not in prometheus_client's own objects: these are locked for each single value, and the path of a
+change is hot. Needs prometheus_client (extra ``metrics``).
 """
 
 import threading
@@ -19,7 +19,7 @@ from hc_signals.conf import Conf
 from hc_signals.dispatch import receiver_path
 from hc_signals.liveness import Liveness
 from hc_signals.observing import Observer, Receiver, Tally
-from hc_signals.page import CHANGE_TYPES, cause_of
+from hc_signals.page import cause_of, change_type_of
 from hc_signals.survey import Survey
 from hc_signals.tables import connected_models, table_label
 
@@ -91,10 +91,11 @@ class Metrics(Observer, Collector):
         kinds = Counter((change.table_name, change.operation) for change, _ in tally.delivered)
         for (table, operation), count in kinds.items():
             if table in self._labels:
-                self._delivered[self._labels[table], CHANGE_TYPES.get(operation, "GAP_OVERFLOW")] += count
+                self._delivered[self._labels[table], change_type_of(operation)] += count
         self._gaps.update(tally.gaps)
-        if any(operation not in CHANGE_TYPES for _, operation in kinds):
-            self._gaps.update(cause_of(c) for c, _ in tally.delivered if c.operation not in CHANGE_TYPES)
+        of_tables = {operation for _, operation in kinds if change_type_of(operation) == "GAP_OVERFLOW"}
+        if of_tables:
+            self._gaps.update(cause_of(change) for change, _ in tally.delivered if change.operation in of_tables)
 
     def describe(self) -> Iterator[Metric]:
         """Name all metrics without a look at anything; labels are in docs/metrics.md."""

@@ -77,7 +77,8 @@ class MetricsServer:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigurationError(
-                f"Metrics cannot be served on {host}:{port}: {reason}. Choose another --metrics-port, or stop what has it."
+                f"Metrics cannot be served on {host}:{port}: {reason}. Choose another --metrics-port, or stop what has "
+                "it."
             ) from error
         self.port = self._server.server_port
         self._thread = Thread(target=self._server.serve_forever, name="hc_listen-http", daemon=True)
@@ -122,11 +123,11 @@ class _Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Not HTTPServer's: it asks the name server for our name, which may take its time."""
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = "", self.socket.getsockname()[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing on stderr: as a rule a client has gone away in the middle of the answer."""
-        logger.debug("A request for metrics was not answered.", exc_info=True)
+        logger.debug("A request for metrics was not answered.")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -139,7 +140,12 @@ class _Handler(BaseHTTPRequestHandler):
         if page is None:
             self.send_error(HTTPStatus.NOT_FOUND, explain="There are /metrics and /healthz.")
             return
-        status, content_type, body = page(self.headers.get("Accept", ""))
+        try:
+            status, content_type, body = page(self.headers.get("Accept", ""))
+        except Exception as error:  # of a collector of the project's own, say
+            logger.warning("%s could not be answered (%s).", self.path, type(error).__name__)
+            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
+            return
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))

@@ -24,6 +24,12 @@ CHANGE_TYPES = {
 }
 """By the operation in the log, of those that concern one record; any other concerns its whole table."""
 
+TABLE_SIGNALS = {"RELOADED": "table_reloaded", "RESYNCED": "table_resynced"}
+"""By the operation in the log, of those that concern a whole table; any other is a gap."""
+
+COUNTS = ("cleared", "unchanged", "changed", "created", "deleted", "resynced")
+"""What the note of a reload or resync may count."""
+
 
 class Page:
     """The changes of one page, with everything read once per table that their receivers need.
@@ -111,8 +117,8 @@ class Page:
         if builder is None:
             return
         if change.operation not in CHANGE_TYPES:
-            event = gap_of(change, builder.model)
-            self._tell("gap_detected", builder.model, change, event, only=False)
+            event = table_event(change, builder.model)
+            self._tell(TABLE_SIGNALS.get(change.operation, "gap_detected"), builder.model, change, event, only=False)
         elif change.id in self._unreadable:
             self._keep_for_everyone(change, builder.model, self._unreadable[change.id])
         elif change.id in self._rows:
@@ -248,12 +254,21 @@ def event_of(change: Change, model: Model, change_type: str, **more: Any) -> Cha
     )
 
 
-def gap_of(change: Change, model: Model) -> ChangeEvent:
-    """Return the event of a gap: of a GAP with its note, or of a TRUNCATE, which is one."""
+def table_event(change: Change, model: Model) -> ChangeEvent:
+    """Return the event of a whole table: of a reload with its counts; of a GAP or a TRUNCATE, with the cause."""
+    note = change.note or {}
     times = {"since": change.noted_time("since"), "until": change.noted_time("until")}
+    if change.operation in TABLE_SIGNALS:
+        counts = {name: note[name] for name in COUNTS if name in note}
+        return event_of(change, model, change.operation, counts=counts, **times)
     return event_of(change, model, "GAP_OVERFLOW", cause=cause_of(change), **times)
 
 
 def cause_of(change: Change) -> str:
     """Return why a change is a gap: what its note says; of a TRUNCATE, that it was one."""
     return str((change.note or {}).get("cause", change.operation.lower()))
+
+
+def change_type_of(operation: str) -> str:
+    """Return the type of the event that tells a row of the log."""
+    return CHANGE_TYPES.get(operation) or (operation if operation in TABLE_SIGNALS else "GAP_OVERFLOW")

@@ -63,7 +63,7 @@ class Shard:
         self.delivered = 0
         self._deliveries = Deliveries(log.using, conf, log.shard)
         self._limit = conf.BATCH_SIZE
-        self._is_told_of_takeover = False
+        self._is_told_of_takeover = self._has_begun = False
 
     def deliver_page(self) -> Outcome:
         """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
@@ -74,10 +74,11 @@ class Shard:
     def deliver_claimed(self) -> Outcome:
         """Deliver one page of the shard, which the caller has claimed."""
         standing = self.log.standing()
-        if standing.layout is None:
+        if standing.layout is None and self._has_begun:
             return Outcome.REMOVED
         if not self._fits(standing.layout):
             return Outcome.ELSEWHERE
+        self._has_begun = True
         was_open = standing.position.target is not None
         position = standing.position if was_open else self._open_window(standing)
         position, has_told = self._tell_gaps(position, standing.lost)
@@ -111,9 +112,9 @@ class Shard:
         self.log.finished += position.target == self.log.opened
         return self.log.close_window(position), Outcome.DONE
 
-    def _fits(self, layout: int) -> bool:
+    def _fits(self, layout: int | None) -> bool:
         """Tell whether the consumer's records are split as we think; if not, somebody with other settings took over."""
-        if layout == self.log.shards:
+        if layout in (None, self.log.shards):
             return True
         if not self._is_told_of_takeover:
             self._is_told_of_takeover = True

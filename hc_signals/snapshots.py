@@ -18,6 +18,7 @@ from typing import Any
 from django.db import OperationalError, connections, models, transaction
 
 from hc_signals import triggers
+from hc_signals.capture_sql import image_sql, record_id_sql
 from hc_signals.exceptions import SnapshotError
 from hc_signals.tables import quoted_table, table_label
 
@@ -82,13 +83,13 @@ def log_rows(
     Raises:
         OperationalError: a row, or the table, is locked by somebody else (``is_locked`` tells); nothing was logged.
     """
-    columns = triggers.mapped_columns(model)
+    columns = list(triggers.find([model], using)[0].layout(model).columns)
     sql = _LOG_ROWS.format(
         table=quoted_table(model),
         conditions=_conditions(after, since),
         nowait="" if wait else "NOWAIT",
-        record_id=triggers.record_id_sql(columns, "n"),
-        image=triggers.image_sql(columns, "n"),
+        record_id=record_id_sql(columns, "n"),
+        image=image_sql(columns, "n"),
     )
     values: dict[str, Any] = {"label": table_label(model), "operation": operation, "origin": origin, "after": after}
     values |= {"limit": limit, "since": since, "note": None if note is None else json.dumps(note)}

@@ -50,7 +50,8 @@ def survey(using: str, consumer: str) -> Survey:
     logs, now = shards_of(using, consumer), timezone.now()
     backlogs = {log.shard: backlog([log]) for log in logs}
     ages = {n: (now - found.since).total_seconds() if found.since else 0.0 for n, found in backlogs.items()}
-    states = [triggers.status(model, using) for model in connected_models()]
+    models = connected_models()
+    states = [triggers.compare(model, found) for model, found in zip(models, triggers.find(models, using), strict=True)]
     return Survey(
         at=time.time(),
         backlogs=backlogs,

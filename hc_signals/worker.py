@@ -1,8 +1,7 @@
-"""The loop: take a round over the shards, do what is due now and then, sleep. Holds no logic of theirs."""
+"""The loop: take a round over the shards, then sleep. Holds no logic of theirs."""
 
 import logging
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -18,12 +17,10 @@ from hc_signals.deliveries import due_shards
 from hc_signals.doorbell import Doorbell
 from hc_signals.instances import InstanceBuilder
 from hc_signals.listeners import Extras
-from hc_signals.log_limit import keep_below
 from hc_signals.observing import here
 from hc_signals.presence import announce
 from hc_signals.resharding import reshard
 from hc_signals.restoring import is_restored, rebase
-from hc_signals.rotation import rotate
 from hc_signals.shard import Audience, Outcome, Shard
 from hc_signals.starting import start
 from hc_signals.tables import connected_models, table_label
@@ -39,16 +36,12 @@ class Worker:
         conf: the checked setting.
         models: connected models whose changes are delivered; default: all.
         stopping: set when the loop is to end after the current event.
-        number: of the worker in its process. Each begins its rounds with another shard; only the first does the chores.
+        number: of the worker in its process. Each begins its rounds with another shard.
     """
 
     MAX_BACKOFF = 10.0
     STANDBY_PAUSE = 0.25
     """Seconds between two looks whether a shard that another worker has is free."""
-    ROTATE_EVERY = 600.0
-    """Seconds between two looks for buckets that can be emptied."""
-    ROTATE_AGAIN = 60.0
-    """The same while the log is larger than MAX_LOG_MB."""
 
     def __init__(
         self,
@@ -75,7 +68,6 @@ class Worker:
         self._elsewhere: set[int] = set()
         self._until_retry: float | None = None
         self._prepared: Any = None
-        self._rotate_at = 0.0
         self._took_layout = False
 
     @property
@@ -90,7 +82,6 @@ class Worker:
             here().turn()
             try:
                 self.prepare()
-                self._rotate()
                 self._deliver_and_sleep(bell)
                 failures = 0
             except (OperationalError, InterfaceError) as error:
@@ -149,15 +140,6 @@ class Worker:
         waiting = waiting_shards(self.using, self.conf.CONSUMER, len(self.shards))
         due, self._until_retry = due_shards(self.using, self.conf)
         return waiting | due
-
-    def _rotate(self) -> None:
-        if self.number == 0 and time.monotonic() >= self._rotate_at:
-            self._rotate_at = time.monotonic() + self.ROTATE_EVERY
-            with here().busy_with("room in the log"):
-                for bucket in rotate(self.using, self.conf.RETENTION_HOURS):
-                    logger.info("Bucket %s of the change log was emptied.", bucket)
-                if not keep_below(self.using, self.conf.MAX_LOG_MB):
-                    self._rotate_at = time.monotonic() + self.ROTATE_AGAIN
 
     def prepare(self) -> None:
         """At start, once: give a new consumer its position; split the records anew if SHARDS was changed."""

@@ -12,6 +12,7 @@ from example.crm.models import Account
 
 from hc_signals import log_limit, signals
 from hc_signals.changelog import LOCK_CLASS, ChangeLog
+from hc_signals.chores import Chores
 from hc_signals.conf import Conf
 from hc_signals.log_limit import keep_below
 from hc_signals.models import Change
@@ -201,9 +202,9 @@ def test_what_is_committed_between_the_snapshot_and_the_lock_stays(captured: Her
 def test_a_worker_sees_to_it(captured: HerokuConnect, gaps: list[Any]) -> None:
     begin("dead")
     fill(36)
-    worker = Worker("default", Conf(CONSUMER="alive", START_AT="latest", MAX_LOG_MB=1))
-    worker.prepare()
-    worker._rotate()
+    conf = Conf(CONSUMER="alive", START_AT="latest", MAX_LOG_MB=1)
+    Worker("default", conf).prepare()
+    Chores("default", conf, threading.Event())._rotate()
     assert Change.objects.count() == 0
     assert isinstance(ChangeLog("default", "dead").standing().position.gap, dict)
     assert datetime.fromisoformat(ChangeLog("default", "dead").standing().position.gap["since"]) < timezone.now()  # type: ignore[index]

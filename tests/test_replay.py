@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from example.crm.models import Account, Seen
 
-from hc_signals import signals
+from hc_signals import signals, triggers
 from hc_signals.conf import Conf
 from hc_signals.exceptions import ReplayError
 from hc_signals.models import Change, Delivery, Position
@@ -171,7 +171,9 @@ def test_what_commits_after_the_start_is_not_replayed(listener: Listener, captur
     assert listener.told[-1] == ("CREATE", "before")
 
 
-def test_proxies_bulk_receivers_and_gaps_are_replayed_too(captured: HerokuConnect, connect: Any) -> None:
+def test_proxies_bulk_receivers_and_gaps_are_replayed_too(captured: HerokuConnect, connect: Any, settings: Any) -> None:
+    settings.HC_SIGNALS = {"RELOAD_AWARE": False}
+    triggers.install(Everything, "default")
     told: list[Any] = []
     connect(signals.record_created, lambda instance, **kwargs: told.append(type(instance)), EverythingProxy)
     connect(signals.records_changed, lambda events, **kwargs: told.append(len(events)), Everything)
