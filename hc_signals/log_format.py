@@ -44,19 +44,23 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def print_log(stream: Any, verbosity: int, log_format: str = "text", consumer: str = "") -> None:
+def formatter(log_format: str, consumer: str) -> logging.Formatter:
+    """Return the formatter for ``text`` or ``json``."""
+    return JsonFormatter(consumer) if log_format == "json" else TextFormatter()
+
+
+def print_log(stream: Any, verbosity: int, log_formatter: logging.Formatter) -> None:
     """Print what ``hc_signals`` logs to the stream; where the project has a handler for it, that one is left alone.
 
     Args:
         verbosity: 0 to 3, as Django's commands have it.
-        log_format: ``text`` or ``json``.
-        consumer: for the JSON.
+        log_formatter: from :func:`formatter`.
     """
     logger = logging.getLogger("hc_signals")
     if logger.handlers:
         return
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter(consumer) if log_format == "json" else TextFormatter())
+    handler.setFormatter(log_formatter)
     handler.addFilter(lambda record: record.name != "hc_signals.receivers")
     logger.addHandler(handler)
     logger.setLevel(LEVELS[min(verbosity, 3)])

@@ -60,7 +60,7 @@ def test_a_healthy_system(status: Callable[..., str]) -> None:
         *["consumer", "bell", "deliveries", "gaps", "log", "writes", "writes"],
     ]
     assert "ok    consumer    default: 1 worker(s), nothing to deliver" in found
-    assert any("1 listening connection(s), 'hc_listen default bell' asleep for" in line for line in found)
+    assert any("1 listening connection(s), 'hc_listen default bell' is asleep" in line for line in found)
 
 
 @pytest.mark.usefixtures("worker")
@@ -82,6 +82,7 @@ def test_no_worker_and_a_backlog(captured: HerokuConnect, status: Callable[..., 
     assert "warn  consumer    default: has never run" in status()
     captured.create(Account, 3)
     deliver()
+    connection.close()  # which would be a worker's
     captured.create(Account, 2)
     text = status()
     assert text.endswith("exit 1")
@@ -98,19 +99,23 @@ def test_capture_is_broken(captured: HerokuConnect, status: Callable[..., str]) 
     triggers.uninstall(next(m for m in connected_models() if m._meta.model_name == "contact"), "default")
     as_the_app("UPDATE public.hc_signals_control SET gap_since = clock_timestamp()")
     pausing.pause("default")
-    as_heroku_connect("TRUNCATE salesforce.everything")
+    as_heroku_connect("TRUNCATE salesforce.everything__c")
     text = status()
     pausing.resume("default", [])
     errors = lines(text, "error")
     assert "error capture     salesforce.account: disabled (a trigger is disabled)" in errors
-    assert any(line.startswith("error capture     salesforce.contact: missing (no trigger for insert,") for line in errors)
+    assert any(
+        line.startswith("error capture     salesforce.contact: missing (no trigger for insert,") for line in errors
+    )
     assert any(line.startswith("error capture     switched off 0 s ago") for line in errors)
     assert any(line.startswith("error capture     the gap of 0 s ago is not written") for line in errors)
     assert text.count("-> Run `manage.py hc_triggers install`") == 2
     assert text.endswith("exit 1")
 
 
-def test_receivers_fail_and_changes_are_missed(captured: HerokuConnect, connect: Any, status: Callable[..., str]) -> None:
+def test_receivers_fail_and_changes_are_missed(
+    captured: HerokuConnect, connect: Any, status: Callable[..., str]
+) -> None:
     def fails(**kwargs: Any) -> None:
         raise ValueError("Top Secret")
 

@@ -13,6 +13,9 @@ from hc_signals.health.server import server
 STATEMENT_TIMEOUT = "5s"
 """No question to the server may take longer: a look must not be felt."""
 
+_MAY_NOT_LOOK = ("42501", "57014", "55P03")
+"""No right to; it took too long; somebody has it locked."""
+
 
 def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool = True) -> list[Finding]:
     """Look at everything. What cannot be looked at is a finding too.
@@ -59,6 +62,6 @@ def _look(using: str, name: str, check: Callable[[], Iterator[Finding]]) -> list
                 cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
             return list(check())
     except DatabaseError as error:
-        if not connections[using].is_usable():
+        if getattr(error.__cause__, "sqlstate", None) not in _MAY_NOT_LOOK:
             raise
         return [problem("not-looked-at", name, str(error).splitlines()[0])]

@@ -19,7 +19,7 @@ STUCK_SECONDS = 600
 
 _LISTENERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = ANY(%s)"
 _SLEEPER = """
-SELECT a.pid, a.application_name, a.state_change FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+SELECT a.pid, a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid = %s AND l.objsubid = 2 AND l.mode = 'ExclusiveLock'
   AND l.granted AND a.datname = current_database()
 """
@@ -80,7 +80,7 @@ def bell(using: str, found: Sequence[Consumer]) -> Iterator[Finding]:
     sleeper = _sleeper(using, wait=bool(listeners) and not any(consumer.backlog.count for consumer in found))
     facts: dict[str, Any] = {"listeners": listeners, "asleep": sleeper[0] if sleeper else None}
     text = f"{len(listeners)} listening connection(s), "
-    text += f"{sleeper[1]!r} asleep for {age(sleeper[2])}" if sleeper else "nobody asleep"
+    text += f"{sleeper[1]!r} is asleep" if sleeper else "nobody asleep"
     if workers and not listeners:
         yield problem("bell-nobody-listens", "bell", text, **facts)
     elif listeners and not sleeper and not any(consumer.backlog.count for consumer in found):

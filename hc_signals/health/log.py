@@ -32,7 +32,7 @@ _BUCKET = """
 SELECT c.max_bucket_bytes::float8, (SELECT max(pg_relation_size(inhrelid) + coalesce(
     pg_relation_size(nullif(p.reltoastrelid, 0)), 0)) FROM pg_inherits JOIN pg_class p ON p.oid = inhrelid
     WHERE inhparent = 'public.hc_signals_change'::regclass
-      AND p.relname = 'hc_signals_change_' || (floor(extract(epoch FROM clock_timestamp()) / 43200))::bigint % %s)
+      AND p.relname = 'hc_signals_change_' || (floor(extract(epoch FROM clock_timestamp()) / 43200))::bigint %% %s)
 FROM public.hc_signals_control c
 """
 _OLDEST = "SELECT captured_at FROM public.hc_signals_change_{bucket} ORDER BY id LIMIT 1"

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from argparse import ArgumentParser
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from hc_signals import triggers
 from hc_signals.conf import Conf, get_conf
 from hc_signals.crew import Crew
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.log_format import print_log
+from hc_signals.log_format import formatter, print_log
 from hc_signals.management.arguments import at_least, start_at, tcp_port
 from hc_signals.metrics_server import serve_metrics
 from hc_signals.observing import observe
@@ -66,7 +67,8 @@ class Command(BaseCommand):
         using = options["database"]
         try:
             conf = _conf(options)
-            print_log(self.stderr, options["verbosity"], options["log_format"], conf.CONSUMER)
+            self._formatter = formatter(options["log_format"], conf.CONSUMER)
+            print_log(self.stderr, options["verbosity"], self._formatter)
             _check_database(using)
             _trace()
             worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options)
@@ -74,7 +76,12 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except DatabaseError as error:
             raise CommandError(f"The database {using!r} answered: {str(error).splitlines()[0]}") from error
-        self.stderr.write(f"hc_listen: {worker.delivered} changes delivered; stopped.")
+        self._say(f"hc_listen: {worker.delivered} changes delivered; stopped.")
+
+    def _say(self, text: str) -> None:
+        """Write a line of the command itself, in the form of the log."""
+        record = logging.makeLogRecord({"name": "hc_signals", "levelname": "INFO", "msg": text})
+        self.stderr.write(self._formatter.format(record))
 
     def _once(self, using: str, conf: Conf) -> Worker:
         worker = Worker(using, conf)
@@ -89,14 +96,12 @@ class Command(BaseCommand):
             )
         crew = Crew(using, conf, min(threads, conf.SHARDS))
         _stop_on_signals(crew.stopping)
-        self.stderr.write(f"hc_listen: listening on {using!r} as consumer {conf.CONSUMER!r}.")
-        if options["metrics_port"] is None:
-            crew.run()
-            return crew
-        with serve_metrics(options["metrics_host"], options["metrics_port"], crew) as server:
-            self.stderr.write(
-                f"hc_listen: /metrics and /healthz on http://{options['metrics_host']}:{server.port}/", style_func=str
-            )
+        with ExitStack() as stack:
+            if options["metrics_port"] is not None:
+                host = options["metrics_host"]
+                server = stack.enter_context(serve_metrics(host, options["metrics_port"], crew))
+                self._say(f"hc_listen: /metrics and /healthz on http://{host}:{server.port}/")
+            self._say(f"hc_listen: listening on {using!r} as consumer {conf.CONSUMER!r}.")
             crew.run()
         return crew
 
