@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from opentelemetry import context, trace
-from opentelemetry.trace import Span, Status, StatusCode
+from opentelemetry.trace import Span, Status, StatusCode, Tracer
 
 from hc_signals import __version__
 from hc_signals.dispatch import receiver_path
@@ -35,10 +35,14 @@ class _Thread(threading.local):
 
 
 class Tracing(Observer):
-    """Makes the spans. A page that called nobody has none: a worker looks often and finds nothing."""
+    """Makes the spans. A page that called nobody has none: a worker looks often and finds nothing.
 
-    def __init__(self) -> None:
-        self._tracer = trace.get_tracer("hc_signals", __version__)
+    Args:
+        tracer: makes them; default: that of the project's tracer provider.
+    """
+
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer or trace.get_tracer("hc_signals", __version__)
         self._here = _Thread()
 
     def page_begins(self, tally: Tally) -> None:

@@ -122,8 +122,12 @@ def test_receivers_fail_and_changes_are_missed(
     connect(signals.record_created, fails, Account)
     captured.create(Account, 2)
     deliver(RETRY_SECONDS=600)
-    as_heroku_connect("TRUNCATE salesforce.contact")
+    as_the_app(
+        "INSERT INTO hc_signals_change (table_name, operation, origin, note) "
+        """VALUES ('salesforce.contact', 'GAP', 'heroku_connect', '{"cause": "paused"}')"""
+    )
     text = status()
+    assert "warn  gaps        salesforce.contact: 1 (paused), the last 0 s ago" in text
     (line,) = [line for line in lines(text, "warn") if " deliveries " in line]
     assert line.startswith("warn  deliveries  default: 2 retry; tests.test_status.")
     assert "fails" in line
