@@ -115,7 +115,7 @@ def test_the_page_in_the_docs_names_what_there_is() -> None:
         metric.name + ("_total" if metric.type == "counter" else ""): tuple(metric._labelnames)  # type: ignore[attr-defined]
         for metric in metrics.describe()
     }
-    rows = re.findall(r"^\| `(hc_signals_\w+)` \| (\w+) \| ([^|]*) \|", DOC.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `(hc_signals_\w+)` \| (\w+) \|([^|]*)\|", DOC.read_text(encoding="utf-8"), re.MULTILINE)
     assert {name: tuple(re.findall(r"`(\w+)`", labels)) for name, _, labels in rows} == real
 
 

@@ -1,9 +1,12 @@
 """hc_status as somebody reads it at three in the morning: a healthy system and broken ones, line by line."""
 
+import ast
 import json
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,9 @@ from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
 from tests.test_worker_process import asleep, listener, start, wait_until  # noqa: F401  (a fixture)
+
+ROOT = Path(__file__).parent.parent
+RUNBOOK = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -213,3 +219,26 @@ def test_watching_goes_on_until_it_is_ended(captured: HerokuConnect) -> None:
 def test_every_problem_has_a_remedy_that_ends() -> None:
     for key, (_, remedy) in PROBLEMS.items():
         assert remedy.endswith("."), key
+
+
+def test_the_runbook_has_a_section_for_every_problem() -> None:
+    assert set(re.findall(r"^### (\S+)$", RUNBOOK, re.MULTILINE)) == set(PROBLEMS)
+
+
+def test_the_runbook_has_every_line_of_the_log() -> None:
+    lines = [re.sub(r"%(\.0f|[sr])", "…", template) for template in templates()]
+    assert len(lines) > 15
+    for line in lines:
+        assert f"| `{line}` |" in RUNBOOK
+
+
+def templates() -> Iterator[str]:
+    """Yield every warning and error of the package's own log."""
+    for path in set((ROOT / "hc_signals").rglob("*.py")) - {ROOT / "hc_signals" / "receiver_errors.py"}:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "logger.warning",
+                "logger.error",
+                "logger.log",
+            ):
+                yield from (each.value for each in node.args if isinstance(each, ast.Constant))
