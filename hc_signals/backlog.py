@@ -38,31 +38,38 @@ class Backlog:
     """Undelivered changes."""
 
     count: int
-    """At most one more than COUNT_LIMIT."""
+    """Counted up to one more than ``limit``."""
     since: datetime | None
     """When the oldest of those counted was captured; None if there are none."""
+    limit: int = COUNT_LIMIT
 
     def __str__(self) -> str:
-        return f"more than {COUNT_LIMIT}" if self.count > COUNT_LIMIT else str(self.count)
+        return f"more than {self.limit}" if self.count > self.limit else str(self.count)
 
 
-def backlog(logs: Iterable[ChangeLog]) -> Backlog:
-    """Return what is committed and not delivered in these shards of one consumer."""
+def backlog(logs: Iterable[ChangeLog], limit: int | None = None) -> Backlog:
+    """Return what is committed and not delivered in these shards of one consumer.
+
+    Args:
+        limit: how far it is counted; default: COUNT_LIMIT.
+    """
+    limit = COUNT_LIMIT if limit is None else limit
     count, since = 0, None
     for log in logs:
         for source, which, params in _parts(log):
-            if count <= COUNT_LIMIT:
-                found, oldest = _count(log, source, which, {**params, "limit": COUNT_LIMIT + 1 - count})
+            if count <= limit:
+                found, oldest = _count(log, source, which, {**params, "limit": limit + 1 - count})
                 count += found
                 since = min(filter(None, (since, oldest)), default=None)
-    return Backlog(count, since)
+    return Backlog(count, since, limit)
 
 
 def total(backlogs: Iterable[Backlog]) -> Backlog:
-    """Return several as one."""
+    """Return several as one: not counted to the end where one of them is not."""
     found = list(backlogs)
     since = min((each.since for each in found if each.since is not None), default=None)
-    return Backlog(min(sum(each.count for each in found), COUNT_LIMIT + 1), since)
+    count, counted = sum(each.count for each in found), sum(min(each.count, each.limit) for each in found)
+    return Backlog(count, since, counted)
 
 
 def _parts(log: ChangeLog) -> list[tuple[str, str, dict[str, Any]]]:

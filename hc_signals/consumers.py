@@ -33,7 +33,7 @@ class Consumer:
     """Connections of workers that live."""
     backlog: Backlog
     by_shard: tuple[Backlog, ...]
-    """The same for each shard."""
+    """The same for each shard, each counted up to its share of COUNT_LIMIT."""
     moved_at: datetime | None
     """When its newest position was stored; one with nothing to do stores none."""
     deliveries: Mapping[str, int]
@@ -61,7 +61,7 @@ def consumers(using: str, retention_hours: float) -> list[Consumer]:
     found = []
     for name in names(using):
         logs = shards_of(using, name)
-        by_shard = tuple(backlog([log]) for log in logs)
+        by_shard = tuple(backlog([log], COUNT_LIMIT // len(logs)) for log in logs)
         found.append(
             Consumer(
                 name=name,

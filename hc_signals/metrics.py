@@ -151,7 +151,7 @@ class Metrics(Observer, Collector):
         yield from (info, running, reconnects, healthy, listening, ping)
 
     def _surveyed(self, found: Survey | None) -> Iterator[Metric]:
-        backlog = GaugeMetricFamily("hc_signals_backlog", "Undelivered changes, counted to 100000.", labels=["shard"])
+        backlog = GaugeMetricFamily("hc_signals_backlog", "Undelivered changes, counted to 10000.", labels=["shard"])
         lag = GaugeMetricFamily("hc_signals_lag_seconds", "Age of the oldest undelivered change.", labels=["shard"])
         states = GaugeMetricFamily("hc_signals_deliveries", "Failed deliveries, counted to 100000.", labels=["state"])
         drift = GaugeMetricFamily("hc_signals_drift", "1 where capture is not as it should be.", labels=["table"])

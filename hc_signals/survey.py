@@ -22,6 +22,8 @@ from hc_signals.tables import connected_models
 
 logger = logging.getLogger("hc_signals")
 
+COUNT_LIMIT = 10_000
+"""So many undelivered changes are counted: it is done again and again, also where the database has enough to do."""
 STATEMENT_TIMEOUT = "5s"
 """No look may take longer: better no figure than a burden."""
 
@@ -48,7 +50,7 @@ class Survey:
 def survey(using: str, consumer: str) -> Survey:
     """Look once."""
     logs, now = shards_of(using, consumer), timezone.now()
-    backlogs = {log.shard: backlog([log]) for log in logs}
+    backlogs = {log.shard: backlog([log], COUNT_LIMIT // len(logs)) for log in logs}
     ages = {n: (now - found.since).total_seconds() if found.since else 0.0 for n, found in backlogs.items()}
     models = connected_models()
     states = [triggers.compare(model, found) for model, found in zip(models, triggers.find(models, using), strict=True)]
