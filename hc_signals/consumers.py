@@ -33,7 +33,7 @@ class Consumer:
     """Connections of workers that live."""
     backlog: Backlog
     by_shard: tuple[Backlog, ...]
-    """The same for each shard, each counted up to its share of COUNT_LIMIT."""
+    """The same for each shard, each counted up to its share of the limit."""
     moved_at: datetime | None
     """When its newest position was stored; one with nothing to do stores none."""
     deliveries: Mapping[str, int]
@@ -48,11 +48,12 @@ def shards_of(using: str, name: str) -> list[ChangeLog]:
     return [ChangeLog(using, name, shard, shards) for shard in range(shards)]
 
 
-def consumers(using: str, retention_hours: float) -> list[Consumer]:
+def consumers(using: str, retention_hours: float, limit: int | None = None) -> list[Consumer]:
     """Return all consumers that have a position or a failed delivery, by name.
 
     Args:
         retention_hours: RETENTION_HOURS, to tell who holds up the rotation.
+        limit: the backlog is counted so far; default: COUNT_LIMIT.
     """
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT consumer, max(created_at) FROM public.hc_signals_newest_position GROUP BY consumer")
@@ -61,7 +62,7 @@ def consumers(using: str, retention_hours: float) -> list[Consumer]:
     found = []
     for name in names(using):
         logs = shards_of(using, name)
-        by_shard = tuple(backlog([log], COUNT_LIMIT // len(logs)) for log in logs)
+        by_shard = tuple(backlog([log], (limit or COUNT_LIMIT) // len(logs)) for log in logs)
         found.append(
             Consumer(
                 name=name,
