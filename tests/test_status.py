@@ -44,6 +44,7 @@ def status(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.fixture
 def worker(captured: HerokuConnect, listener: Callable[..., Any]) -> Iterator[Any]:  # noqa: F811
+    connection.close()  # an earlier test may have delivered on it, as a worker does
     process = listener("--poll-interval", "600")
     wait_until(asleep)
     yield process
