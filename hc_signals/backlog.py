@@ -68,6 +68,14 @@ def backlog(logs: Iterable[ChangeLog], limit: int | None = None) -> Backlog:
     return Backlog(count, since, limit)
 
 
+def total(backlogs: Iterable[Backlog]) -> Backlog:
+    """Return several as one: not counted to the end where one of them is not."""
+    found = list(backlogs)
+    since = min((each.since for each in found if each.since is not None), default=None)
+    count, counted = sum(each.count for each in found), sum(min(each.count, each.limit) for each in found)
+    return Backlog(count, since, counted)
+
+
 def _parts(log: ChangeLog) -> list[tuple[str, str, dict[str, Any]]]:
     parts, position = [], log.standing().position
     seen, floor_id, floor_xid = position.seen, position.floor_id, position.floor_xid

@@ -10,6 +10,8 @@ from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 from django.dispatch import Signal
 
+from hc_signals.observing import here
+
 _savepoint_numbers = itertools.count()
 
 
@@ -51,14 +53,19 @@ class _Nobody:
 
 def send(signal: Signal, receivers: Receivers, using: str, **named: Any) -> list[Failure]:
     """Call the receivers one by one; return those that failed, with all that they wrote taken back."""
-    failures = []
+    failures, work = [], here()
     for receiver, is_async in receivers:
+        failed: BaseException | None = None
+        work.begin_call(receiver, signal, named)
         try:
             with _isolated(using):
                 call = async_to_sync(receiver) if is_async else receiver
                 call(signal=signal, using=using, **named)
         except Exception as error:  # user code may raise anything; nobody else may suffer from it
+            failed = error
             failures.append(Failure(receiver_path(receiver), error))
+        finally:
+            work.end_call(receiver, failed)
     return failures
 
 

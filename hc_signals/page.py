@@ -261,4 +261,14 @@ def table_event(change: Change, model: Model) -> ChangeEvent:
     if change.operation in TABLE_SIGNALS:
         counts = {name: note[name] for name in COUNTS if name in note}
         return event_of(change, model, change.operation, counts=counts, **times)
-    return event_of(change, model, "GAP_OVERFLOW", cause=str(note.get("cause", change.operation.lower())), **times)
+    return event_of(change, model, "GAP_OVERFLOW", cause=cause_of(change), **times)
+
+
+def cause_of(change: Change) -> str:
+    """Return why a change is a gap: what its note says; of a TRUNCATE, that it was one."""
+    return str((change.note or {}).get("cause", change.operation.lower()))
+
+
+def change_type_of(operation: str) -> str:
+    """Return the type of the event that tells a row of the log."""
+    return CHANGE_TYPES.get(operation) or (operation if operation in TABLE_SIGNALS else "GAP_OVERFLOW")
