@@ -40,9 +40,7 @@ def parse(arguments: Sequence[str] | None, known: Sequence[str]) -> Options:
     parser.add_argument("--no-peers", action="store_true", help="leave the peers out")
     parser.add_argument("--snapshot-seconds", type=float, help="how long a snapshot is held (default: 30; issue: 1800)")
     parser.add_argument("--idle-seconds", type=float, help="how long the idle worker is watched (default: 125)")
-    parser.add_argument(
-        "--allow-foreign-server", action="store_true", help="use DATABASE_URL's server, in own databases"
-    )
+    parser.add_argument("--allow-foreign-server", action="store_true", help="use DATABASE_URL, in own databases")
     parser.add_argument("--check", action="store_true", help="compare a few ratios with benchmarks/baseline.json")
     parser.add_argument("--write-baseline", action="store_true", help="write those ratios to benchmarks/baseline.json")
     given = parser.parse_args(arguments)

@@ -18,6 +18,8 @@ from hc_signals.worker import Worker
 TABLES = (models.Captured, models.Uncaptured, models.BareCaptured, models.BareUncaptured)
 BARE = (models.BareCaptured, models.BareUncaptured)
 RECORDS = 20_000
+LOG_COLUMNS = "table_name, operation, origin, record_key, record_id, changed, old, new"
+"""What a trigger fills in."""
 
 VALUES = {
     "sfid": "'003' || lpad(n::text, 15, '0')",
@@ -111,12 +113,10 @@ def append_backlog(count: int) -> None:
     """Append ``count`` changes of the real form directly, for backlogs too long to be captured one by one."""
     table = models.BareCaptured
     execute(
-        "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new) "
+        f"INSERT INTO public.hc_signals_change ({LOG_COLUMNS}) "
         f"SELECT '{table_label(table)}', 'UPDATE', 'heroku_connect', r.id, r.sfid, "
         f"ARRAY['name', 'annualrevenue'], to_json(r), to_json(r) "
-        f"FROM generate_series(1, {count}) n JOIN {quoted_table(table)} r ON r.id = n %% {RECORDS} + 1".replace(
-            "%%", "%"
-        )
+        f"FROM generate_series(1, {count}) n JOIN {quoted_table(table)} r ON r.id = n % {RECORDS} + 1"
     )
 
 

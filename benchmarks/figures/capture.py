@@ -13,9 +13,8 @@ from benchmarks.options import Options
 from benchmarks.records.models import BareCaptured, BareUncaptured
 from benchmarks.rows import Row, alternate, median, ratio
 from benchmarks.server import Server
+from benchmarks.workload import LOG_COLUMNS
 from hc_signals.tables import NOISE_COLUMNS, quote, quoted_table
-
-_COLUMNS = "table_name, operation, origin, record_key, record_id, changed, old, new"
 
 
 def measure(options: Options, server: Server) -> list[Row]:
@@ -26,7 +25,7 @@ def measure(options: Options, server: Server) -> list[Row]:
         "captured": workload.updates(count, BareCaptured),
         "uncaptured": workload.updates(count, BareUncaptured),
         "insert": _plain_insert(),
-        "copy": f"INSERT INTO public.hc_signals_change ({_COLUMNS}) SELECT {_COLUMNS} FROM bench_log",
+        "copy": f"INSERT INTO public.hc_signals_change ({LOG_COLUMNS}) SELECT {LOG_COLUMNS} FROM bench_log",
     }
     runs: dict[str, Callable[[], float]] = {
         name: lambda sql=sql: _microseconds(sql, count)  # type: ignore[misc]
@@ -53,7 +52,7 @@ def _make_tables(count: int) -> None:
     workload.execute(f"CREATE TABLE bench_old AS SELECT * FROM {table} WHERE id <= {count}")
     workload.as_heroku_connect(workload.updates(count, BareUncaptured))
     workload.execute(f"CREATE TABLE bench_new AS SELECT * FROM {table} WHERE id <= {count}")
-    workload.execute(f"CREATE TABLE bench_log AS SELECT {_COLUMNS} FROM public.hc_signals_change")
+    workload.execute(f"CREATE TABLE bench_log AS SELECT {LOG_COLUMNS} FROM public.hc_signals_change")
     for name in ("bench_old", "bench_new", "bench_log"):
         workload.execute(f"VACUUM ANALYZE {name}")
 
@@ -69,7 +68,7 @@ def _plain_insert() -> str:
         for test, c in zip(tests, [c for c in columns if c not in NOISE_COLUMNS], strict=True)
     )
     return (
-        f"INSERT INTO public.hc_signals_change ({_COLUMNS}) SELECT 'bench_new', 'UPDATE', 'heroku_connect', "
+        f"INSERT INTO public.hc_signals_change ({LOG_COLUMNS}) SELECT 'bench_new', 'UPDATE', 'heroku_connect', "
         f"n.id::text, n.sfid, array_remove(ARRAY[{changed}], NULL), {old}, {new} "
         f"FROM bench_old o JOIN bench_new n ON n.id = o.id WHERE {' OR '.join(tests)}"
     )

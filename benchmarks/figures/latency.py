@@ -34,11 +34,15 @@ def measure(options: Options, server: Server) -> list[Row]:
     workload.clear()
     count = options.size(300, 60)
     url = server.database_url()
-    with mailbox() as box, psycopg.connect(url, autocommit=True) as connection:
-        with listening("clock", BENCH_SOCKET=box.path), _bare_listener(url, box, connection):
-            ours, bare = _take_turns(options, connection, box, count)
-            say("latency: a thousand changes a second")
-            loaded = _steadily(connection, box, seconds=options.size(10, 3))
+    with (
+        mailbox() as box,
+        psycopg.connect(url, autocommit=True) as connection,
+        listening("clock", BENCH_SOCKET=box.path),
+        _bare_listener(url, box, connection),
+    ):
+        ours, bare = _take_turns(options, connection, box, count)
+        say("latency: a thousand changes a second")
+        loaded = _steadily(connection, box, seconds=options.size(10, 3))
     against = f"bare LISTEN + SELECT: p50 {_p50(bare):.2f} ms, p99 {_p99(bare):.2f} ms"
     shown = f"p50 {_p50(ours):.2f} ms, p99 {_p99(ours):.2f} ms"
     return [
@@ -70,7 +74,7 @@ def _take_turns(
     for number in range(options.rounds):
         for name, write in kinds.items():
             samples = []
-            for n in range(count // options.rounds):
+            for _ in range(count // options.rounds):
                 wait_until_asleep()
                 time.sleep(PAUSE)
                 connection.execute("BEGIN")

@@ -1,7 +1,7 @@
 """Many writers at once while the worker is awake: what ringing only a sleeping worker saves.
 
-Each writer inserts single rows into a captured table, a transaction each, from a loop inside the server, so that no
-client is measured. hc_listen runs; it is kept awake by a session that holds a share of its bell, as an open writer does.
+Each writer updates single rows of a captured table, a transaction each, in a loop inside the server, so that no client
+is measured. hc_listen runs; it is kept awake by a session that holds a share of its bell, as an open writer does.
 Held against the same with the ring taken out of the function, and shown beside the same with a NOTIFY in each
 transaction.
 """
@@ -29,7 +29,7 @@ BEGIN
     PERFORM set_config('xmlbinary', 'hex', false);
     COMMIT;
     FOR n IN 1..count LOOP
-        UPDATE {table} SET annualrevenue = annualrevenue + 1 WHERE id = pg_backend_pid() %% 100 * 200 + n %% 200 + 1;
+        UPDATE {table} SET annualrevenue = annualrevenue + 1 WHERE id = pg_backend_pid() % 100 * 200 + n % 200 + 1;
         COMMIT;
     END LOOP;
 END $$
@@ -44,18 +44,25 @@ _NOTIFY = f"PERFORM pg_catalog.pg_notify('{CHANNEL}', '');"
 def measure(options: Options, server: Server) -> list[Row]:
     """Return the rows of this figure."""
     workload.clear()
-    workload.execute(_LOOP.replace("%%", "%").format(table=quoted_table(BareCaptured)))
+    workload.execute(_LOOP.format(table=quoted_table(BareCaptured)))
     ((original,),) = workload.execute("SELECT pg_get_functiondef('public.hc_signals_ring'::regproc)")
     ways = {"no NOTIFY": _RING.format(body=""), "doorbell": original, "NOTIFY each": _RING.format(body=_NOTIFY)}
     url, rows = server.database_url(), []
     try:
         with psycopg.connect(url, autocommit=True) as awake, listening("nothing"):
-            awake.execute("SELECT pg_advisory_lock_shared(%s, %s)", LOCK)
+            _keep_awake(awake)
             for writers in (1, 16) if options.quick else (1, 16, 64):
                 rows += _with(writers, options, url, ways)
     finally:
         workload.execute(original)
     return rows
+
+
+def _keep_awake(connection: psycopg.Connection) -> None:
+    """Ring until the worker is up, and take a share of its bell before it falls asleep again."""
+    while connection.execute("SELECT pg_try_advisory_lock_shared(%s, %s)", LOCK).fetchone() != (True,):
+        connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+        time.sleep(0.0005)
 
 
 def _with(writers: int, options: Options, url: str, ways: dict[str, str]) -> list[Row]:
