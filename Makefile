@@ -1,4 +1,5 @@
 # Two commands for a fresh machine with Python 3.11+, git and make: `make demo` and `make test`.
+# `PG_BIN=/usr/lib/postgresql/15/bin make test` runs the tests on a server of that installation.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ BIN := $(VENV)/bin
 CHAOS ?= --seconds 60
 BENCH ?=
 
-.PHONY: demo test interop chaos bench bench-check lint fmt clean
+.PHONY: demo test test-servers faults interop chaos bench bench-check lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +20,12 @@ demo: $(VENV)/.installed  ## the simulator plays Heroku Connect, a real hc_liste
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
+test-servers: $(VENV)/.installed  ## the tests on every PostgreSQL that is found, one after the other
+	for programs in $$($(BIN)/python -m tests.server); do PG_BIN=$$programs $(BIN)/python -m pytest || exit 1; done
+
+faults: $(VENV)/.installed  ## tries every fault and writes the table of outcomes into docs/guarantees.md
+	$(BIN)/python -m pytest --write-faults -m fault
+
 .venv-interop/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check -e '.[embedded]' django-heroku-connect psycopg2-binary
@@ -27,7 +34,7 @@ test: $(VENV)/.installed
 interop: .venv-interop/.installed  ## models of the released django-heroku-connect, in an environment of their own
 	.venv-interop/bin/python tests/interop/run.py
 
-chaos: $(VENV)/.installed  ## kills and crashes; two ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
+chaos: $(VENV)/.installed  ## kills, crashes, a failing network; ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)
 
 bench: $(VENV)/.installed  ## figures beside bare loops and peers: make bench BENCH="--only drain,latency --rounds 3 --quick"

@@ -6,12 +6,13 @@ xmin watermark would invert the order of a record's changes and stall behind str
 """
 
 import json
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connections, models, transaction
+from django.db import DatabaseError, InterfaceError, connections, models, transaction
 
 from hc_signals.events import Change
 from hc_signals.tables import quoted_table
@@ -21,6 +22,12 @@ PAGE_BYTES = 8_000_000
 
 LOCK_CLASS = 1212372820
 """First half of the advisory keys by which shards are claimed."""
+IDLE_IDS = 1000
+IDLE_SECONDS = 600.0
+"""After so many ids, or after this time, a shard without changes stores its position all the same. Left where it is, it
+would hold up the rotation of the log, and each look would pass over all that the others have done."""
+PRUNE_SHARE = 0.01
+"""Of the appended positions: how many take old ones away."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,9 @@ class Standing:
     last_id: int
     """The highest id drawn so far. Read before the target snapshot is taken: see ``open_window``."""
     lost: int
-    """Statements that could not be captured since the log was made."""
+    """Statements that could not be captured since the log was made; one that is still open is not counted yet."""
+    is_idle: bool
+    """The position is so old that the next one is to be stored even if there is nothing to do."""
 
 
 _POSITION_COLUMNS = "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost, gap"
@@ -64,12 +73,28 @@ CHANGE_COLUMNS = (
 )
 """Of the log and of kept deliveries: what a :class:`Change` is made of, after its id."""
 
+# Statements whose changes are not in the log. One beyond those told counts when its transaction has ended, which holds
+# this lock until then (see hc_signals_lose()): whoever heard of it now and read the table again would not see it.
+_LOST = """
+CASE WHEN NOT l.is_called THEN 0
+     WHEN l.last_value > coalesce(p.lost, 0) AND EXISTS (
+        SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 1212372819 AND objid = 2 AND objsubid = 2
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND mode = 'ShareLock' AND granted
+     ) THEN coalesce(p.lost, 0)
+     ELSE l.last_value END
+"""
+_IDLE = f"""
+    coalesce(p.floor_xid = '1'::xid8 OR s.last_value - p.floor_id > {IDLE_IDS} OR s.last_value - p.floor_id > 1
+             AND p.created_at < clock_timestamp() - make_interval(secs => {IDLE_SECONDS}), false)
+"""
+
 # In one statement after the claim, so that it sees what the last holder of the claim has committed.
-_STANDING = """
+_STANDING = f"""
 SELECT p.seen::text, p.floor_id, p.floor_xid::text, p.target::text, p.ceiling_id, p.next_floor_id,
        p.next_floor_xid::text, p.last_id, p.lost, p.gap, p.id IS NULL,
        (SELECT shards FROM public.hc_signals_position WHERE consumer = %(consumer)s ORDER BY id DESC LIMIT 1),
-       s.last_value, CASE WHEN l.is_called THEN l.last_value ELSE 0 END
+       s.last_value, {_LOST}, {_IDLE}
 FROM public.hc_signals_change_id_seq s CROSS JOIN public.hc_signals_lost_seq l LEFT JOIN LATERAL (
     SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = %(shard)s
     ORDER BY id DESC LIMIT 1
@@ -85,43 +110,49 @@ SELECT pg_current_snapshot()::text,
 FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now
 """
 
-# The shards in which a page would find something: two probes of the index each.
-_WAITING = """
-SELECT s.shard
-FROM generate_series(0, %(shards)s - 1) AS s (shard) LEFT JOIN LATERAL (
-    SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = s.shard
+# The shards in which a page would find something, or whose position is old: two probes of the index each. ORDER BY
+# holds the planner to the index: it expects that xid >= xmax is true for many rows, so it would read all for the one
+# that is not there.
+_WAITING = f"""
+SELECT n.shard
+FROM generate_series(0, %(shards)s - 1) AS n (shard) CROSS JOIN public.hc_signals_change_id_seq s LEFT JOIN LATERAL (
+    SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = n.shard
     ORDER BY id DESC LIMIT 1
 ) p ON true
-WHERE p.id IS NULL OR p.target IS NOT NULL
-   OR s.shard = 0 AND (p.gap IS NOT NULL OR p.lost < (
-       SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM public.hc_signals_lost_seq))
-   OR EXISTS (SELECT FROM public.hc_signals_change WHERE xid >= pg_snapshot_xmax(p.seen) {shard})
-   OR EXISTS (SELECT FROM public.hc_signals_change WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(p.seen))) {shard})
+WHERE p.id IS NULL OR p.target IS NOT NULL OR {_IDLE}
+   OR n.shard = 0 AND (p.gap IS NOT NULL OR p.lost < (SELECT {_LOST} FROM public.hc_signals_lost_seq l))
+   OR (SELECT true FROM public.hc_signals_change WHERE xid >= pg_snapshot_xmax(p.seen) {{shard}}
+       ORDER BY xid, id LIMIT 1)
+   OR EXISTS (SELECT FROM pg_snapshot_xip(p.seen) open (x), LATERAL (
+       SELECT FROM public.hc_signals_change WHERE xid = open.x {{shard}} ORDER BY id LIMIT 1) late)
 """
 
-# The lowest id of the transactions that were open at `seen` and are finished in `target`. Open at `seen` were those in
-# its list and also any from its xmax up to the next id that was to be given out: xmax is only one above the highest id
-# that had *finished*. Only their ids can lie at or below the floor.
-_LATE = """
-SELECT min(id) FROM (
-    SELECT id FROM public.hc_signals_change WHERE xid = ANY (ARRAY(
-        SELECT x FROM (
-            SELECT pg_snapshot_xip(%(seen)s::pg_snapshot)
-            UNION ALL
-            SELECT n::text::xid8 FROM generate_series(
-                pg_snapshot_xmax(%(seen)s::pg_snapshot)::text::bigint, %(floor_xid)s::bigint - 1) n
-        ) open (x) WHERE pg_visible_in_snapshot(x, %(target)s::pg_snapshot)
-    )) OFFSET 0  -- keeps the planner from turning min() into a walk of the whole id index
-) late
+OPEN_AT_SEEN = """
+    SELECT pg_snapshot_xip(%(seen)s::pg_snapshot)
+    UNION ALL
+    SELECT n::text::xid8 FROM generate_series(
+        pg_snapshot_xmax(%(seen)s::pg_snapshot)::text::bigint, %(floor_xid)s::bigint - 1) n
+"""
+"""The transactions that were open at ``seen``: those in its list and also any from its xmax up to the next id that was
+to be given out, because xmax is only one above the highest id that had *finished*."""
+
+# The lowest id of the transactions that were open at `seen` and are finished in `target`. Only their ids can lie at or
+# below the floor.
+_LATE = f"""
+SELECT min(late.id) FROM ({OPEN_AT_SEEN}) open (x), LATERAL (
+    SELECT id FROM public.hc_signals_change WHERE xid = open.x ORDER BY id LIMIT 1
+) late WHERE pg_visible_in_snapshot(open.x, %(target)s::pg_snapshot)
 """
 
 # The size of a compressed image is not known without unpacking it.
-_PAGE = f"""
-SELECT CASE WHEN pg_column_compression(old) IS NULL THEN coalesce(pg_column_size(old), 0)
+IMAGE_BYTES = """
+       CASE WHEN pg_column_compression(old) IS NULL THEN coalesce(pg_column_size(old), 0)
             ELSE octet_length(old::text) END
      + CASE WHEN pg_column_compression(new) IS NULL THEN coalesce(pg_column_size(new), 0)
-            ELSE octet_length(new::text) END,
-    id, {CHANGE_COLUMNS}
+            ELSE octet_length(new::text) END
+"""
+_PAGE = f"""
+SELECT {IMAGE_BYTES}, id, {CHANGE_COLUMNS}
 FROM public.hc_signals_change
 WHERE id > %(after)s AND id <= %(ceiling)s
   AND (xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
@@ -191,8 +222,7 @@ class ChangeLog:
     def standing(self) -> Standing:
         """Return how things stand, the very beginning for a consumer that has no position. After the claim."""
         row = self._row(_STANDING, {"consumer": self.consumer, "shard": self.shard})
-        is_new, layout, last_id, lost = row[-4:]
-        return Standing(Position() if is_new else Position(*row[:-4]), is_new, layout, last_id, lost)
+        return Standing(Position() if row[10] else Position(*row[:10]), *row[10:])
 
     def forget_layout(self, shards: int) -> None:
         """Remove the positions of a layout that was left: they would hold up the rotation of the log."""
@@ -243,13 +273,7 @@ class ChangeLog:
         }
         with connections[self.using].cursor() as cursor:
             cursor.execute(_PAGE.format(shard=SHARD if self.shards > 1 else ""), params)
-            rows = cursor.fetchall()
-        size = 0
-        for count, row in enumerate(rows):
-            size += row[0]
-            if count and size > PAGE_BYTES:
-                return [Change(*row[1:]) for row in rows[:count]], True
-        return [Change(*row[1:]) for row in rows], len(rows) == limit
+            return cut_page(cursor.fetchall(), limit)
 
     def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
@@ -263,7 +287,10 @@ class ChangeLog:
         )
 
     def append(self, position: Position) -> None:
-        """Append the position; older ones are pruned now and then, far from the end that is read."""
+        """Append the position; older ones are pruned now and then, far from the end that is read.
+
+        By chance and not by number: ids are shared, so one of two consumers could miss every thousandth for ever.
+        """
         row = self._row(
             f"INSERT INTO public.hc_signals_position (consumer, shard, shards, {_POSITION_COLUMNS}) "
             "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::xid8, %s::pg_snapshot, %s, %s, %s::xid8, %s, %s, %s) "
@@ -284,7 +311,7 @@ class ChangeLog:
                 None if position.gap is None else json.dumps(position.gap),
             ],
         )
-        if row[0] % 1000 == 0:
+        if random.random() < PRUNE_SHARE:  # noqa: S311  (not for secrets)
             with connections[self.using].cursor() as cursor:
                 cursor.execute(
                     "DELETE FROM public.hc_signals_position WHERE consumer = %s AND shard = %s AND id < %s",
@@ -313,63 +340,17 @@ class ChangeLog:
 
 def waiting_shards(using: str, consumer: str, shards: int) -> set[int]:
     """Return the shards in which something waits for the consumer: changes, a window half done, a gap to tell."""
-    shard = SHARD.replace("%(shard)s", "s.shard") if shards > 1 else ""
+    shard = SHARD.replace("%(shard)s", "n.shard") if shards > 1 else ""
     with connections[using].cursor() as cursor:
         cursor.execute(_WAITING.format(shard=shard), {"consumer": consumer, "shards": shards})
         return {row[0] for row in cursor.fetchall()}
 
 
-BUCKETS = 8
-BUCKET_HOURS = 12
-"""As in migrations_sql/0001_change_log.sql: a bucket comes round again after BUCKETS x BUCKET_HOURS."""
-
-_OLD_ENOUGH = """
-SELECT captured_at < clock_timestamp() - make_interval(secs => %s) FROM public.hc_signals_change_{bucket}
-ORDER BY id DESC LIMIT 1
-"""
-# Everything visible must be visible in what each consumer has seen: two probes of the index per position.
-_UNREAD = """
-SELECT EXISTS (
-    SELECT 1 FROM (
-        SELECT DISTINCT ON (consumer, shard) seen FROM public.hc_signals_position ORDER BY consumer, shard, id DESC
-    ) p WHERE EXISTS (SELECT 1 FROM public.hc_signals_change_{bucket} WHERE xid >= pg_snapshot_xmax(p.seen))
-           OR EXISTS (SELECT 1 FROM public.hc_signals_change_{bucket}
-                      WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(p.seen))))
-), EXISTS (SELECT 1 FROM public.hc_signals_position)
-"""
-
-
-def rotate(using: str, retention_hours: float) -> list[int]:
-    """Empty the buckets whose changes are all older than the retention and done by every consumer.
-
-    TRUNCATE needs its lock at once: a bucket that somebody reads (a backup, say) is left for the next time. Call it
-    outside a transaction.
-
-    Returns:
-        the buckets that were emptied.
-    """
-    return [bucket for bucket in range(BUCKETS) if _rotate_bucket(using, bucket, retention_hours)]
-
-
-def _rotate_bucket(using: str, bucket: int, retention_hours: float) -> bool:
-    name = f"public.hc_signals_change_{bucket}"
-    with connections[using].cursor() as cursor:
-        cursor.execute(_OLD_ENOUGH.format(bucket=bucket), [retention_hours * 3600])
-        if cursor.fetchone() != (True,):  # younger, or empty
-            return False
-    try:
-        with transaction.atomic(using=using), connections[using].cursor() as cursor:
-            cursor.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE NOWAIT")
-            cursor.execute(_UNREAD.format(bucket=bucket))
-            unread, anyone = cursor.fetchone()
-            if unread or not anyone:
-                return False
-            cursor.execute(f"TRUNCATE {name}")
-            return True
-    except OperationalError as error:
-        if getattr(error.__cause__, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
-            raise
-        return False
-
-
-_LOCK_NOT_AVAILABLE = "55P03"
+def cut_page(rows: list[tuple[Any, ...]], limit: int) -> tuple[list[Change], bool]:
+    """Return the changes of rows that begin with IMAGE_BYTES, up to PAGE_BYTES, and whether there may be more."""
+    size = 0
+    for count, row in enumerate(rows):
+        size += row[0]
+        if count and size > PAGE_BYTES:
+            return [Change(*row[1:]) for row in rows[:count]], True
+    return [Change(*row[1:]) for row in rows], len(rows) == limit

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db.models import Model
 
 from hc_signals.exceptions import ConfigurationError
+from hc_signals.moments import check_start
 
 MAX_RETENTION_HOURS = 80
 
@@ -20,6 +21,8 @@ class Conf:
 
     CONSUMER: str = "default"
     """Name of this service's position in the log; two services on one database use two names."""
+    START_AT: str = "earliest"
+    """Where a consumer without any position starts: ``earliest``, ``latest``, an age such as ``2h``, an ISO time."""
     SHARDS: int = 1
     """Records are split by hash over this many shards; 1 keeps one total order."""
     BATCH_SIZE: int = 500
@@ -32,6 +35,8 @@ class Conf:
     """False: receivers run outside a transaction, for those that call slow services; what they do may happen twice."""
     RETENTION_HOURS: float = 72.0
     """Delivered changes are kept at least this long, for replay; at most MAX_RETENTION_HOURS."""
+    MAX_LOG_MB: int = 10240
+    """Above this the log is cut: delivered changes go early, then the backlog of the consumer furthest behind."""
     MAX_ATTEMPTS: int = 10
     """Calls of a failing receiver for one change before the delivery is dead."""
     RETRY_SECONDS: float = 5.0
@@ -42,6 +47,11 @@ class Conf:
     """Send Django's post_save and post_delete as well: True for all connected models, or their labels."""
     APPLY_ON_DELETE: bool | Sequence[str] = False
     """Apply ``on_delete`` of relations to a record deleted in Salesforce: True for all, or the models' labels."""
+
+    RELOAD_AWARE: bool | Sequence[str] = True
+    """Recognise a table that is cleared and filled again: True for all models, False, or the models' labels."""
+    RELOAD_QUIET_SECONDS: float = 300.0
+    """A reload is over when nothing has come back for this long; 12 times as long if nothing has come at all."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -55,6 +65,10 @@ class Conf:
                 f"HC_SIGNALS['RETENTION_HOURS'] is {self.RETENTION_HOURS!r}; expected at most {MAX_RETENTION_HOURS}: "
                 "the log is a ring of eight buckets of twelve hours, and one must be free to be emptied."
             )
+        try:
+            check_start(self.START_AT)
+        except ValueError as error:
+            raise ConfigurationError(f"HC_SIGNALS['START_AT']: {error}.") from error
 
 
 def _check_flag(key: str, value: Any) -> None:

@@ -1,10 +1,11 @@
-"""The workers of one process: one thread each, with a connection of its own, and one doorbell for all."""
+"""The workers of one process: one thread each, with a connection of its own; one doorbell, one thread for chores."""
 
 import logging
 import threading
 
 from django.db import connections
 
+from hc_signals.chores import Chores
 from hc_signals.conf import Conf
 from hc_signals.doorbell import Doorbell
 from hc_signals.worker import Worker
@@ -20,6 +21,9 @@ class Crew:
         conf: the checked setting.
         size: threads; more than there are shards would have nothing to do.
     """
+
+    CHORES_TIMEOUT = 3.0
+    """Seconds for which a chore may go on after the last event; then its transaction ends with the process."""
 
     def __init__(self, using: str, conf: Conf, size: int) -> None:
         self.using, self.conf, self.size = using, conf, size
@@ -45,11 +49,13 @@ class Crew:
                 threading.Thread(target=self._work, args=(bell, number), name=f"hc_listen-{number}")
                 for number in range(1, self.size)
             ]
-            for thread in others:
+            chores = Chores(self.using, self.conf, self.stopping)
+            for thread in (*others, chores):
                 thread.start()
             self._work(bell, 0)
             for thread in others:
                 thread.join()
+            chores.join(timeout=self.CHORES_TIMEOUT)
         if self._errors:
             raise self._errors[0]
 

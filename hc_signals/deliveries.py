@@ -4,6 +4,7 @@ The only reader and writer of ``hc_signals_delivery``. Every call belongs into t
 claim of its shard: so one record's deliveries are handled by one worker at a time, in order.
 """
 
+import json
 import logging
 import random
 import traceback
@@ -45,7 +46,7 @@ INSERT INTO public.hc_signals_delivery (consumer, receiver, signal, sender, stat
     change_id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, note)
 SELECT %(consumer)s, %(receiver)s, %(signal)s, %(sender)s, %(state)s, %(attempt)s,
     clock_timestamp() + make_interval(secs => %(delay)s), %(error)s,
-    id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, note
+    id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, %(note)s::json
 FROM public.hc_signals_change WHERE id = %(change_id)s
 """
 _DUE = f"""
@@ -140,7 +141,8 @@ class Deliveries:
         self._insert(change, **values, state="parked", attempt=0, delay=None)
 
     def _insert(self, change: Change, **values: Any) -> None:
-        self._execute(_KEEP, {**values, "consumer": self.conf.CONSUMER, "change_id": change.id})
+        note = None if change.note is None else json.dumps(change.note)
+        self._execute(_KEEP, {**values, "consumer": self.conf.CONSUMER, "change_id": change.id, "note": note})
 
     def due(self, limit: int) -> list[Delivery]:
         """Return the deliveries of this shard whose time has come, the longest waiting first."""

@@ -62,6 +62,13 @@ def send(signal: Signal, receivers: Receivers, using: str, **named: Any) -> list
     return failures
 
 
+def isolate_hooks(using: str) -> None:
+    """Let no receiver's on_commit hook take the others' with it; call it at the end of a page's transaction."""
+    connection = connections[using]
+    hooks: list[Any] = list(connection.run_on_commit)
+    connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in hooks]  # type: ignore[misc]
+
+
 @contextmanager
 def _isolated(using: str) -> Iterator[None]:
     """A savepoint made at the first query: a receiver that never touches the database costs no round trip.

@@ -12,9 +12,10 @@ class ChangeEvent:
 
     change_type: str
     """CREATE, UPDATE, DELETE; SNAPSHOT (the record as it is, by hc_backfill); GAP_CREATE, GAP_UPDATE (read again
-    after a gap: what changed is not known); GAP_OVERFLOW (changes may have been missed: read the table again)."""
+    after a gap: what changed is not known); GAP_OVERFLOW (changes may have been missed: read the table again);
+    RELOADED and RESYNCED (of a whole table, see ``counts``)."""
     change_origin: str
-    """``heroku_connect`` for Salesforce's changes, ``app`` for the app's own."""
+    """``heroku_connect`` for Salesforce's changes, ``app`` for the app's own, ``backfill`` for hc_backfill's."""
     entity_name: str
     """Salesforce API name of the object."""
     record_id: str | None
@@ -37,12 +38,18 @@ class ChangeEvent:
     """Key for idempotent effects outside the database; the same for every attempt, also after a restore."""
     attempt: int = 1
     """1 on the first delivery."""
+    replayed: bool = False
+    """Sent again by hc_replay, under the ids that it had the first time."""
     cause: str = ""
     """For gaps: what happened."""
     since: datetime | None = None
-    """For gaps: the first moment from which changes may have been missed; None where nobody knows."""
+    """For gaps: the first moment from which changes may have been missed; None where nobody knows. For reloads: their
+    beginning."""
     until: datetime | None = None
-    """For gaps: from here on changes are captured again."""
+    """For gaps: from here on changes are captured again. For reloads: their end."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """For RELOADED: records ``cleared``, ``unchanged``, ``changed``, ``created``, ``deleted``; for RESYNCED:
+    ``resynced``."""
     instance: Any = None
     """The record as the ORM would have loaded it right after the change; before it, for DELETE."""
 
@@ -79,6 +86,20 @@ class Change:
     def event_id(self) -> str:
         """The change's own name; the transaction's id would not do, it changes in a restored database."""
         return f"{self.id}-{int(self.captured_at.timestamp() * 1_000_000)}"
+
+    def is_for(self, consumer: str) -> bool:
+        """Tell whether the change concerns a consumer: a snapshot is for the one that it was made for."""
+        return bool((self.note or {}).get("consumer", consumer) == consumer)
+
+    @property
+    def named_receivers(self) -> frozenset[str]:
+        """For whom a snapshot is, by dotted path; empty where it is for everyone who listens."""
+        return frozenset((self.note or {}).get("receivers") or ())
+
+    @property
+    def replayed(self) -> bool:
+        """Noted by a replay, so that its retries are known as replayed too."""
+        return bool((self.note or {}).get("replayed"))
 
     def noted_time(self, name: str) -> datetime | None:
         """Return a time of the note, in ISO format there; None if it has none."""

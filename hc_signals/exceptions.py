@@ -13,6 +13,14 @@ class RedeliveryError(HCSignalsError):
     """A kept delivery cannot be tried again as things are; the message says what is gone."""
 
 
+class ReplayError(HCSignalsError):
+    """The changes asked for cannot be replayed: of another database, or no longer in the log."""
+
+
+class SnapshotError(HCSignalsError):
+    """The rows of a table cannot be written to the log; the message says what is missing."""
+
+
 class MappingError(HCSignalsError):
     """A file with an exported configuration of Heroku Connect cannot be used."""
 
@@ -23,3 +31,7 @@ class APIError(HCSignalsError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ConsumerError(HCSignalsError):
+    """A consumer of the change log cannot be removed as asked."""

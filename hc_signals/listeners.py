@@ -1,5 +1,6 @@
 """Who listens to what: receivers of our signals and, where chosen, of Django's; and what each signal is sent with."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import Signal
 
 from hc_signals import signals
-from hc_signals.dispatch import Receivers, receivers_of, receivers_of_only
+from hc_signals.dispatch import Receivers, receiver_path, receivers_of, receivers_of_only
 from hc_signals.events import ChangeEvent
 from hc_signals.instances import children_of, proxies_of
 from hc_signals.on_delete import apply_on_delete
@@ -24,10 +25,15 @@ SIGNALS: dict[str, Signal] = {
     "record_linked": signals.record_linked,
     "sync_failed": signals.sync_failed,
     "gap_detected": signals.gap_detected,
+    "table_reloaded": signals.table_reloaded,
+    "table_resynced": signals.table_resynced,
     "post_save": post_save,
     "post_delete": post_delete,
 }
 """By the name under which a kept delivery remembers its signal."""
+
+OF_TABLES = ("gap_detected", "table_reloaded", "table_resynced")
+"""The signals that concern a whole table."""
 
 OF_CHANGE_TYPE = {
     "CREATE": ("record_created", "record_changed", "records_changed", "post_save"),
@@ -53,10 +59,14 @@ class Listeners:
 
     For proxies and multi-table children ``only`` those receivers count that are connected to them and not to every
     sender: those hear the model of the table itself.
+
+    Args:
+        extras: what is done beside our own signals.
+        chosen: dotted paths; only these receivers are called. Default: all.
     """
 
-    def __init__(self, extras: Extras) -> None:
-        self.extras = extras
+    def __init__(self, extras: Extras, chosen: Collection[str] | None = None) -> None:
+        self.extras, self.chosen = extras, chosen
         self._found: dict[tuple[str, Model, bool], Receivers] = {}
 
     def receivers(self, signal: str, model: Model, only: bool) -> Receivers:
@@ -72,11 +82,19 @@ class Listeners:
             return []
         applies = signal == "record_deleted" and model in self.extras.on_delete
         first: Receivers = [(apply_on_delete, False)] if applies else []
-        return first + (receivers_of_only if only else receivers_of)(SIGNALS[signal], model)
+        found = first + (receivers_of_only if only else receivers_of)(SIGNALS[signal], model)
+        return found if self.chosen is None else [pair for pair in found if receiver_path(pair[0]) in self.chosen]
+
+    def paths(self, model: Model, signals: Iterable[str] = tuple(SIGNALS), only: bool = False) -> set[str]:
+        """Return by dotted path who listens to the model, a proxy or a child of it."""
+        found = {receiver_path(pair[0]) for signal in signals for pair in self.receivers(signal, model, only)}
+        for other in (*proxies_of(model), *children_of(model)):
+            found |= self.paths(other, signals, only=True)
+        return found
 
     def heard(self, model: Model, only: bool = False) -> bool:
         """Tell whether anyone listens to changes of the model's records."""
-        return any(self.receivers(signal, model, only) for signal in SIGNALS if signal != "gap_detected")
+        return any(self.receivers(signal, model, only) for signal in SIGNALS if signal not in OF_TABLES)
 
     def wanted(self, model: Model, only: bool = False) -> bool:
         """Tell whether anyone listens to the model, a proxy or a child of it."""

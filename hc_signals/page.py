@@ -24,6 +24,12 @@ CHANGE_TYPES = {
 }
 """By the operation in the log, of those that concern one record; any other concerns its whole table."""
 
+TABLE_SIGNALS = {"RELOADED": "table_reloaded", "RESYNCED": "table_resynced"}
+"""By the operation in the log, of those that concern a whole table; any other is a gap."""
+
+COUNTS = ("cleared", "unchanged", "changed", "created", "deleted", "resynced")
+"""What the note of a reload or resync may count."""
+
 
 class Page:
     """The changes of one page, with everything read once per table that their receivers need.
@@ -62,7 +68,9 @@ class Page:
                 by_table[change.table_name].append(change)
         self._blocked = deliveries.blocked(changes) if by_table and any_kept else set()
         for label, table_changes in by_table.items():
-            self._load(label, [change for change in table_changes if change.operation in CHANGE_TYPES])
+            consumer = deliveries.conf.CONSUMER
+            own = [c for c in table_changes if c.operation in CHANGE_TYPES and c.is_for(consumer)]
+            self._load(label, own)
 
     def _load(self, label: str, changes: list[Change]) -> None:
         builder = self.builders[label]
@@ -109,8 +117,8 @@ class Page:
         if builder is None:
             return
         if change.operation not in CHANGE_TYPES:
-            event = gap_of(change, builder.model)
-            self._tell("gap_detected", builder.model, change, event, only=False)
+            event = table_event(change, builder.model)
+            self._tell(TABLE_SIGNALS.get(change.operation, "gap_detected"), builder.model, change, event, only=False)
         elif change.id in self._unreadable:
             self._keep_for_everyone(change, builder.model, self._unreadable[change.id])
         elif change.id in self._rows:
@@ -129,8 +137,8 @@ class Page:
         """Nobody can be told: the delivery is kept for each who should have been."""
         targets = [(model, False), *((proxy, True) for proxy in self._proxies[change.table_name])]
         for sender, only in targets:
-            for signal in OF_CHANGE_TYPE[CHANGE_TYPES[change.operation]]:
-                for receiver, _ in self.listeners.receivers(signal, sender, only):
+            for signal in signals_of(change):
+                for receiver, _ in self._receivers(signal, sender, change, only):
                     self._keep(change, receiver_path(receiver), signal, sender, error)
 
     def _send(self, change: Change, builder: InstanceBuilder, instance: models.Model, only: bool) -> None:
@@ -151,7 +159,7 @@ class Page:
 
     def _free(self, signal: str, sender: Model, change: Change, only: bool) -> Receivers:
         """Return the receivers for whom no earlier change of the record waits; park it for the others."""
-        receivers = self.listeners.receivers(signal, sender, only)
+        receivers = self._receivers(signal, sender, change, only)
         if not self._blocked:
             return receivers
         free: Receivers = []
@@ -162,6 +170,11 @@ class Page:
             else:
                 free.append((receiver, is_async))
         return free
+
+    def _receivers(self, signal: str, sender: Model, change: Change, only: bool) -> Receivers:
+        """Return who is to hear of the change: a snapshot may be for some of the receivers."""
+        receivers, named = self.listeners.receivers(signal, sender, only), change.named_receivers
+        return [pair for pair in receivers if receiver_path(pair[0]) in named] if named else receivers
 
     def _keep(self, change: Change, receiver: str, signal: str, sender: Model, error: Exception) -> None:
         self.deliveries.keep(change, receiver, signal, sender._meta.label, error)
@@ -185,10 +198,18 @@ class Page:
         self._bulk.clear()
 
     def _is_free(self, change: Change, path: str, model: Model) -> bool:
+        if change.named_receivers and path not in change.named_receivers:
+            return False
         if (path, change.table_name, change.record) not in self._blocked:
             return True
         self.deliveries.park(change, path, "records_changed", model._meta.label)
         return False
+
+
+def signals_of(change: Change) -> tuple[str, ...]:
+    """Return the signals of a change of one record; a snapshot for named receivers is news to them: a creation's."""
+    change_type = CHANGE_TYPES[change.operation]
+    return OF_CHANGE_TYPE["CREATE" if change_type == "SNAPSHOT" and change.named_receivers else change_type]
 
 
 def event_and_signals(
@@ -211,7 +232,7 @@ def event_and_signals(
     )
     told = ["record_linked"] * linked + ["sync_failed"] * ("_hc_err" in changed)
     if fields or change_type != "UPDATE":
-        told += OF_CHANGE_TYPE[change_type]
+        told += signals_of(change)
     return event, told
 
 
@@ -228,12 +249,16 @@ def event_of(change: Change, model: Model, change_type: str, **more: Any) -> Cha
         captured_at=change.captured_at,
         replay_id=change.replay_id,
         event_id=change.event_id,
+        replayed=change.replayed,
         **more,
     )
 
 
-def gap_of(change: Change, model: Model) -> ChangeEvent:
-    """Return the event of a gap: of a GAP with its note, or of a TRUNCATE, which is one."""
-    cause = str((change.note or {}).get("cause", change.operation.lower()))
+def table_event(change: Change, model: Model) -> ChangeEvent:
+    """Return the event of a whole table: of a reload with its counts; of a GAP or a TRUNCATE, with the cause."""
+    note = change.note or {}
     times = {"since": change.noted_time("since"), "until": change.noted_time("until")}
-    return event_of(change, model, "GAP_OVERFLOW", cause=cause, **times)
+    if change.operation in TABLE_SIGNALS:
+        counts = {name: note[name] for name in COUNTS if name in note}
+        return event_of(change, model, change.operation, counts=counts, **times)
+    return event_of(change, model, "GAP_OVERFLOW", cause=str(note.get("cause", change.operation.lower())), **times)

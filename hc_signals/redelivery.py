@@ -14,7 +14,7 @@ from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import RedeliveryError
 from hc_signals.instances import InstanceBuilder, child_instances
 from hc_signals.listeners import SIGNALS, Listeners, arguments
-from hc_signals.page import CHANGE_TYPES, event_and_signals, gap_of
+from hc_signals.page import CHANGE_TYPES, event_and_signals, table_event
 
 
 def redeliver(
@@ -50,7 +50,7 @@ def _receivers(delivery: Delivery, sender: type[models.Model], listeners: Listen
 def _event(delivery: Delivery, sender: type[models.Model], log: ChangeLog, builder: InstanceBuilder) -> ChangeEvent:
     change = delivery.change
     if change.operation not in CHANGE_TYPES:
-        return gap_of(change, builder.model)
+        return table_event(change, builder.model)
     row = _image(delivery, log, builder, "latest")
     old_row = _image(delivery, log, builder, "old") if change.operation == "UPDATE" else None
     instance = builder.instance(row, inherited=builder.inherited({0: row}).get(0))

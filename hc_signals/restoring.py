@@ -23,7 +23,7 @@ FROM pg_database d WHERE d.datname = current_database()
 """
 _POSITIONS = """
 CREATE TEMPORARY TABLE hc_signals_restored ON COMMIT DROP AS
-SELECT DISTINCT ON (consumer, shard) * FROM public.hc_signals_position ORDER BY consumer, shard, id DESC
+SELECT * FROM public.hc_signals_newest_position
 """
 # A change captured after the position was stored was made later or here: it is undelivered, whatever its transaction
 # id says. One from before is of the old server, so the old snapshots tell. The rest gets the id of one long done.

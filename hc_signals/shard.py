@@ -9,14 +9,13 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from django.db import connections
 from django.utils import timezone
 
 from hc_signals import signals
 from hc_signals.changelog import ChangeLog, Position, Standing
 from hc_signals.conf import Conf
 from hc_signals.deliveries import Deliveries
-from hc_signals.dispatch import receivers_of, send
+from hc_signals.dispatch import isolate_hooks, receivers_of, send
 from hc_signals.events import Change, ChangeEvent
 from hc_signals.instances import InstanceBuilder
 from hc_signals.listeners import Extras, Listeners
@@ -32,6 +31,7 @@ class Outcome(Enum):
     MORE = "there may be more in the window"
     DONE = "all that was committed when the window was opened is delivered"
     ELSEWHERE = "another worker has the shard"
+    REMOVED = "the consumer has no position any more"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Shard:
         self.delivered = 0
         self._deliveries = Deliveries(log.using, conf, log.shard)
         self._limit = conf.BATCH_SIZE
-        self._is_told_of_takeover = False
+        self._is_told_of_takeover = self._has_begun = False
 
     def deliver_page(self) -> Outcome:
         """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
@@ -71,8 +71,11 @@ class Shard:
     def deliver_claimed(self) -> Outcome:
         """Deliver one page of the shard, which the caller has claimed."""
         standing = self.log.standing()
+        if standing.layout is None and self._has_begun:
+            return Outcome.REMOVED
         if not self._fits(standing.layout):
             return Outcome.ELSEWHERE
+        self._has_begun = True
         was_open = standing.position.target is not None
         position = standing.position if was_open else self._open_window(standing)
         position, has_told = self._tell_gaps(position, standing.lost)
@@ -82,9 +85,9 @@ class Shard:
         changes, has_more = self._page(position)
         done = self._deliver(changes, any_kept)
         position, outcome = self._advance(position, changes[:done], has_more or done < len(changes))
-        if done or has_told or was_open or standing.is_new:
+        if done or has_told or was_open or standing.is_new or standing.is_idle:
             self.log.append(position)
-        self._isolate_hooks()
+        isolate_hooks(self.using)
         return outcome
 
     def _open_window(self, standing: Standing) -> Position:
@@ -105,12 +108,6 @@ class Shard:
             return (replace(position, last_id=done[-1].id) if done else position), Outcome.MORE
         self.log.finished += position.target == self.log.opened
         return self.log.close_window(position), Outcome.DONE
-
-    def _isolate_hooks(self) -> None:
-        """One receiver's on_commit hook must not take the others' with it."""
-        connection = connections[self.using]
-        hooks: list[Any] = list(connection.run_on_commit)
-        connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in hooks]  # type: ignore[misc]
 
     def _fits(self, layout: int | None) -> bool:
         """Tell whether the consumer's records are split as we think; if not, somebody with other settings took over."""

@@ -9,11 +9,15 @@ record_updated = Signal()
 record_deleted = Signal()
 """A record was deleted in Salesforce; ``instance`` is its last state."""
 record_changed = Signal()
-"""Any of the three above."""
+"""Any of the three above, and a SNAPSHOT by hc_backfill."""
 records_changed = Signal()
 """Once per model and page, with ``events=[...]`` instead of ``instance`` and ``event``: for bulk work."""
 gap_detected = Signal()
 """Changes may have been missed: read the table again. ``event.cause`` says why."""
+table_reloaded = Signal()
+"""Heroku Connect has cleared a table and filled it again; ``event.counts`` says what came of it. No ``instance``."""
+table_resynced = Signal()
+"""A newly mapped field was filled in all records; ``event.counts`` says in how many. No ``instance``."""
 record_linked = Signal()
 """A row that the app made has got its sfid. Only of read-write mappings."""
 sync_failed = Signal()

@@ -33,9 +33,21 @@ def is_connected(model: type[models.Model]) -> bool:
 
 
 def table_parts(model: type[models.Model]) -> tuple[str, str]:
-    """Return ``(schema, table)``; a db_table without a schema lies in ``public``."""
-    schema, _, table = model._meta.db_table.replace('"', "").rpartition(".")
-    return schema or "public", table
+    """Return ``(schema, table)`` as the catalog has them; a db_table without a schema lies in ``public``.
+
+    A db_table is what Django puts between two quotes: ``salesforce"."account``. It may bring the outer ones along.
+    """
+    name = model._meta.db_table
+    if '"."' in name:
+        schema, _, table = name.removeprefix('"').removesuffix('"').partition('"."')
+    else:
+        schema, _, table = name.replace('"', "").rpartition(".")
+    return as_stored(schema.replace('""', '"') or "public"), as_stored(table.replace('""', '"'))
+
+
+def as_stored(name: str) -> str:
+    """Cut a name as PostgreSQL does: to 63 bytes, at a whole character."""
+    return name.encode()[:63].decode(errors="ignore")
 
 
 def table_label(model: type[models.Model]) -> str:

@@ -1,26 +1,22 @@
-"""Capture triggers: generated from a connected model, rendered through pgtrigger, installed by ourselves.
+"""Capture triggers: rendered through pgtrigger, installed, inspected and removed by ourselves.
 
 Unmanaged tables never get triggers through Django's migrations and appear long after ``migrate``, so installing is a
 command of its own. The trigger definition names no column: Heroku Connect must stay free to alter its tables.
 """
 
-import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pgtrigger
 from django.db import OperationalError, connections, models, transaction
 
-from hc_signals.tables import NOISE_COLUMNS, literal, quote, quoted_table, table_label
+from hc_signals.capture_sql import FUNCTION_CONFIG, function_body, function_name, function_sql, mapped_columns
+from hc_signals.fresh import Layout, read_layout
+from hc_signals.tables import as_stored, quote, quoted_table, table_label, table_parts
 
 LOCK_TIMEOUT = "2s"
 """A waiting CREATE TRIGGER makes new writers queue behind it: never wait longer than this."""
-
-
-def mapped_columns(model: type[models.Model]) -> list[str]:
-    """Return the columns that the log keeps: those of the model's own table."""
-    return [str(field.column) for field in model._meta.local_concrete_fields]
-
 
 _OPERATIONS = {
     "INSERT": (pgtrigger.Insert, "NEW TABLE AS hc_new"),
@@ -29,148 +25,25 @@ _OPERATIONS = {
     "TRUNCATE": (pgtrigger.Truncate, ""),
 }
 
-_INSERT_INTO_LOG = (
-    "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)"
-)
-
-# A function's own SET restores the writer's values when it returns; every name below is qualified all the same.
-_FUNCTION = """CREATE OR REPLACE FUNCTION public.{name}() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '1s'
-AS $hc_signals$
-{body}
-$hc_signals$"""
-
-_BODY = """DECLARE
-    logged bigint := 0;
-    created bigint;
-BEGIN
-    IF TG_OP = 'TRUNCATE' THEN
-        {log} VALUES ({table}, 'TRUNCATE', {origin}, NULL, NULL, NULL, NULL, NULL);
-        logged := 1;
-    ELSIF TG_OP = 'INSERT' THEN
-        {log} SELECT {table}, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n;
-        GET DIAGNOSTICS logged = ROW_COUNT;
-    ELSIF TG_OP = 'DELETE' THEN
-        {log} SELECT {table}, 'DELETE', {origin}, o."id"::text, {old_sfid}, NULL, {old_image}, NULL FROM hc_old o;
-        GET DIAGNOSTICS logged = ROW_COUNT;
-    ELSE
-        -- A row whose key changed has no partner: it is a delete here, and a create below, in that order.
-        {log} SELECT {table},
-            CASE WHEN n."id" IS NULL THEN 'DELETE' ELSE 'UPDATE' END,
-            {origin}, o."id"::text,
-            CASE WHEN n."id" IS NULL THEN {old_sfid} ELSE {new_sfid} END,
-            CASE WHEN n."id" IS NOT NULL THEN pg_catalog.array_remove(ARRAY[
-                {changed}]::text[], NULL) END,
-            {old_image},
-            CASE WHEN n."id" IS NOT NULL THEN {new_image} END
-        FROM hc_old o LEFT JOIN hc_new n ON n."id" = o."id"
-        WHERE n."id" IS NULL OR {differs};
-        GET DIAGNOSTICS logged = ROW_COUNT;
-        {log} SELECT {table}, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n
-        WHERE NOT EXISTS (SELECT FROM hc_old o WHERE o."id" = n."id");
-        GET DIAGNOSTICS created = ROW_COUNT;
-        logged := logged + created;
-    END IF;
-    IF logged > 0 THEN
-        -- A customer's trigger ran a statement inside this one: its changes were logged first.
-        IF pg_catalog.current_setting('hc_signals.nested', true) = '1' THEN
-            PERFORM public.hc_signals_settle({table});
-        END IF;
-        IF pg_catalog.pg_trigger_depth() > 1 THEN
-            PERFORM pg_catalog.set_config('hc_signals.nested', '1', true);
-        END IF;
-        PERFORM public.hc_signals_ring();
-    END IF;
-    RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
-    -- The writer is Heroku Connect: whatever went wrong here, its statement goes on.
-    BEGIN
-        IF TG_OP = 'INSERT' THEN
-            {log} SELECT {table}, 'INSERT', {origin}, to_json(n)->>'id', to_json(n)->>'sfid',
-                NULL, NULL, to_json(n)
-            FROM hc_new n;
-        ELSIF TG_OP = 'DELETE' THEN
-            {log} SELECT {table}, 'DELETE', {origin}, to_json(o)->>'id', to_json(o)->>'sfid',
-                NULL, to_json(o), NULL
-            FROM hc_old o;
-        ELSIF TG_OP = 'UPDATE' THEN
-            IF EXISTS (SELECT 1 FROM hc_new n WHERE to_jsonb(n)->>'id' IS NULL) THEN
-                RAISE EXCEPTION 'hc_signals: no id to pair old and new rows by';
-            END IF;
-            {log} SELECT {table}, 'UPDATE', {origin}, n.row->>'id', n.row->>'sfid',
-                ARRAY(SELECT e.key FROM jsonb_each(n.row) e WHERE e.value IS DISTINCT FROM o.row->e.key),
-                o.row::json, n.row::json
-            FROM (SELECT to_jsonb(x) AS row FROM hc_old x) o
-            JOIN (SELECT to_jsonb(x) AS row FROM hc_new x) n ON n.row->'id' = o.row->'id'
-            WHERE n.row - {noise} IS DISTINCT FROM o.row - {noise};
-        ELSE
-            RAISE EXCEPTION 'hc_signals: TRUNCATE not logged';
-        END IF;
-        PERFORM public.hc_signals_ring();
-    EXCEPTION WHEN OTHERS THEN
-        BEGIN
-            -- Survives even where the log is gone; the worker turns it into a gap.
-            PERFORM pg_catalog.nextval('public.hc_signals_lost_seq');
-        EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'hc_signals: a change of % was not captured (%)', {table}, SQLSTATE;
-        END;
-    END;
-    RETURN NULL;
-END"""
-
-_ORIGIN = "CASE pg_catalog.current_setting('xmlbinary') WHEN 'hex' THEN 'heroku_connect' ELSE 'app' END"
-
-
-def _body(model: type[models.Model]) -> str:
-    columns = mapped_columns(model)
-    watched = [c for c in columns if c not in NOISE_COLUMNS]
-    tests = {c: f"o.{quote(c)} IS DISTINCT FROM n.{quote(c)}" for c in watched}
-    read_write = getattr(model, "sf_access", "") == "read_write"
-    if "sfid" in columns:
-        # From NULL to its value only where the app makes records: that is no change, but record_linked tells it.
-        only_changed = "" if read_write else 'o."sfid" IS NOT NULL AND '
-        tests["sfid"] = f'({only_changed}o."sfid" IS DISTINCT FROM n."sfid")'
-    if read_write and {"_hc_lastop", "_hc_err"} <= set(columns):
-        tests["_hc_err"] = (
-            """(n."_hc_lastop" = 'FAILED' AND (o."_hc_lastop" IS DISTINCT FROM n."_hc_lastop" """
-            """OR o."_hc_err" IS DISTINCT FROM n."_hc_err"))"""
-        )
-    image = "(SELECT to_json(i) FROM (SELECT {}) i)"
-    return _BODY.format(
-        log=_INSERT_INTO_LOG,
-        table=literal(table_label(model)),
-        origin=_ORIGIN,
-        new_sfid="n.sfid" if "sfid" in columns else "NULL",
-        old_sfid="o.sfid" if "sfid" in columns else "NULL",
-        new_image=image.format(", ".join(f"n.{quote(c)}" for c in columns)),
-        old_image=image.format(", ".join(f"o.{quote(c)}" for c in columns)),
-        changed=",\n                ".join(f"CASE WHEN {test} THEN {literal(c)} END" for c, test in tests.items()),
-        differs="(" + " OR ".join(tests.values() or ["false"]) + ")",
-        noise="ARRAY[" + ", ".join(map(literal, NOISE_COLUMNS)) + "]",
-    )
-
 
 class CaptureTrigger(pgtrigger.Trigger):
-    """One statement-level trigger of a connected table; four of them share one generated function.
+    """One statement-level trigger of a connected table; all of them share one generated function.
 
-    pgtrigger's own ``prune`` and ``ls`` look for the prefix ``pgtrigger_``; ours is another, hashed from the table and
-    not from the class, so they neither remove it nor lose it when a class is renamed.
+    pgtrigger's own ``prune`` and ``ls`` look for the prefix ``pgtrigger_``; ours is another, so they do not remove it.
+    The name is the same on every table: whatever became of class, table or schema, no table can have two of a kind.
     """
 
-    when = pgtrigger.After
     level = pgtrigger.Statement
 
-    def __init__(self, operation: str) -> None:
+    def __init__(self, operation: str, when: Any = pgtrigger.After, name: str = "") -> None:
         kind, self.referencing_sql = _OPERATIONS[operation]
-        super().__init__(name=operation.lower(), operation=kind)
+        super().__init__(name=name or operation.lower(), operation=kind, when=when)
 
     def get_pgid(self, model: Any) -> str:
-        return f"hc_signals_{self.name}_{_table_hash(model)}"
+        return f"hc_signals_{self.name}"
 
     def get_func(self, model: Any) -> str:
-        return _body(model)
+        return function_body(model)
 
     def render_execute(self, model: Any) -> str:
         return f"public.{function_name(model)}()"
@@ -179,98 +52,198 @@ class CaptureTrigger(pgtrigger.Trigger):
         """Return CREATE OR REPLACE TRIGGER: unlike DROP and CREATE it passes an open SELECT and leaves no window."""
         referencing = f"REFERENCING {self.referencing_sql} " if self.referencing_sql else ""
         return (
-            f"CREATE OR REPLACE TRIGGER {quote(self.get_pgid(model))} AFTER {self.operation} ON {quoted_table(model)} "
-            f"{referencing}FOR EACH STATEMENT WHEN (current_setting('xmlbinary') = 'hex') "
+            f"CREATE OR REPLACE TRIGGER {quote(self.get_pgid(model))} {self.when} {self.operation} "
+            f"ON {quoted_table(model)} {referencing}FOR EACH STATEMENT WHEN (current_setting('xmlbinary') = 'hex') "
             f"EXECUTE FUNCTION {self.render_execute(model)}"
         )
 
 
-TRIGGERS = tuple(CaptureTrigger(operation) for operation in _OPERATIONS)
+TRIGGERS = (
+    *(CaptureTrigger(operation) for operation in _OPERATIONS),
+    # Before it: what a reload takes away can still be read.
+    CaptureTrigger("TRUNCATE", pgtrigger.Before, "clear"),
+)
 
 
-def _table_hash(model: type[models.Model]) -> str:
-    return hashlib.sha256(table_label(model).encode()).hexdigest()[:16]
+def careful(statements: list[str]) -> list[str]:
+    """Return the statements behind those that let them neither wait for long nor run beside another installer."""
+    return [
+        f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'",
+        "SELECT pg_catalog.pg_advisory_xact_lock(1212372819, 3)",
+        *statements,
+    ]
 
 
-def function_name(model: type[models.Model]) -> str:
-    """Return the name of the capture function of the model's table."""
-    return f"hc_signals_capture_{_table_hash(model)}"
+def install_sql(model: type[models.Model], layout: Layout | None = None) -> list[str]:
+    """Return the statements that install capture on the model's table, to be run in one transaction.
+
+    Args:
+        layout: default: the table has every mapped column, and none is fresh.
+    """
+    return careful(function_sql(model, layout) + [trigger.create_sql(model) for trigger in TRIGGERS])
 
 
-def install_sql(model: type[models.Model]) -> list[str]:
-    """Return the statements that install capture on the model's table."""
-    function = _FUNCTION.format(name=function_name(model), body=_body(model))
-    revoke = f"REVOKE ALL ON FUNCTION public.{function_name(model)}() FROM PUBLIC"
-    return [function, revoke, *(trigger.create_sql(model) for trigger in TRIGGERS)]
+def uninstall_sql(model: type[models.Model]) -> list[str]:
+    """Return the statements that remove capture from the model's table, to be run in one transaction."""
+    return careful([drop_function_sql(function_name(model))])
+
+
+def drop_function_sql(name: str) -> str:
+    """Return the statement that drops a capture function with its triggers.
+
+    CASCADE reaches nothing but triggers, and needs no ownership of their tables as DROP TRIGGER does.
+    """
+    return f"DROP FUNCTION IF EXISTS public.{quote(name)}() CASCADE"
 
 
 @dataclass(frozen=True)
 class TableStatus:
-    """What was found on one table: ``installed``, ``missing``, ``outdated``, ``disabled`` or ``absent``."""
+    """What was found on one table: ``installed``, ``missing``, ``outdated``, ``disabled``, ``absent`` or ``orphan``."""
 
     table: str
     state: str
     detail: str = ""
 
 
-def status(model: type[models.Model], using: str) -> TableStatus:
-    """Compare triggers and function body with what they should be; takes no lock on the table."""
-    label = table_label(model)
+@dataclass(frozen=True)
+class Found:
+    """What the catalog says of one table and its capture function."""
+
+    oid: int | None
+    """None: there is no such table."""
+    filenode: int | None
+    """Another one after TRUNCATE and after every rewrite of the table."""
+    columns: tuple[str, ...]
+    triggers: Mapping[str, tuple[str, str]]
+    """Of ours, by name: whether it is enabled (``tgenabled``), and the function that it calls."""
+    source: str
+    secure: bool
+    config: Sequence[str] | None
+
+    def layout(self, model: type[models.Model]) -> Layout:
+        """Return the mapped columns that the table has."""
+        return Layout(tuple(column for column in mapped_columns(model) if as_stored(column) in self.columns))
+
+
+# By names in the catalog, not by to_regclass(), which needs a right on the schema and waits for a lock on the table.
+_FIND = """
+SELECT c.oid, c.relfilenode,
+    ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
+    (SELECT json_object_agg(t.tgname, json_build_array(t.tgenabled, p.proname)) FROM pg_trigger t
+     LEFT JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'public'::regnamespace
+     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE 'hc\\_signals\\_%%'),
+    coalesce(f.prosrc, ''), coalesce(f.prosecdef, false), f.proconfig
+FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY w (schema, name, function, number)
+LEFT JOIN pg_namespace n ON n.nspname = w.schema
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
+LEFT JOIN pg_proc f ON f.proname = w.function AND f.pronamespace = 'public'::regnamespace
+ORDER BY w.number
+"""
+
+
+def find(models_of_tables: Sequence[type[models.Model]], using: str) -> list[Found]:
+    """Look all tables up in one query; takes no lock on them and needs no right on them."""
+    parts = [table_parts(model) for model in models_of_tables]
+    names = [schema for schema, _ in parts], [name for _, name in parts], list(map(function_name, models_of_tables))
     with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s)::oid", [quoted_table(model)])
-        oid = cursor.fetchone()[0]
-        if oid is None:
-            return TableStatus(label, "absent", "the table does not exist yet")
-        cursor.execute("SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = %s AND NOT tgisinternal", [oid])
-        found = dict(cursor.fetchall())
-        cursor.execute(
-            "SELECT prosrc FROM pg_proc WHERE proname = %s AND pronamespace = 'public'::regnamespace",
-            [function_name(model)],
-        )
-        body = cursor.fetchone()
+        cursor.execute(_FIND, names)
+        return [
+            Found(oid, filenode, tuple(columns), {k: tuple(v) for k, v in (triggers or {}).items()}, *function)
+            for oid, filenode, columns, triggers, *function in cursor.fetchall()
+        ]
+
+
+def status(model: type[models.Model], using: str) -> TableStatus:
+    """Compare triggers and function with what they should be; takes no lock on the table and needs no right on it."""
+    return compare(model, find([model], using)[0])
+
+
+def compare(model: type[models.Model], found: Found) -> TableStatus:
+    """Return the status of a table that was looked up."""
+    label, function = table_label(model), function_name(model)
+    if found.oid is None:
+        return TableStatus(label, "absent", "the table does not exist yet")
     names = [trigger.get_pgid(model) for trigger in TRIGGERS]
-    missing = [trigger.name for trigger in TRIGGERS if trigger.get_pgid(model) not in found]
+    missing = [str(trigger.name) for trigger in TRIGGERS if trigger.get_pgid(model) not in found.triggers]
     if missing:
-        return TableStatus(label, "missing", f"no trigger for {', '.join(map(str, missing))}")
-    if any(found[name] in ("D", "R") for name in names):
+        return TableStatus(label, "missing", f"no trigger for {', '.join(missing)}")
+    if any(found.triggers[name][0] in ("D", "R") for name in names):
         return TableStatus(label, "disabled", "a trigger is disabled")
-    if body is None or body[0].strip() != _body(model).strip():
-        return TableStatus(label, "outdated", "the function is of another version of the model")
-    return TableStatus(label, "installed")
+    if any(found.triggers[name][1] != function for name in names):
+        return TableStatus(label, "outdated", _OTHER_FUNCTION)
+    wanted = found.layout(model).with_fresh_of(read_layout(found.source))
+    body = function_body(model, wanted).strip()
+    if (found.source.strip(), found.secure, found.config) != (body, True, FUNCTION_CONFIG):
+        return TableStatus(label, "outdated", "the function is of another version of the model or the table")
+    absent = [column for column in mapped_columns(model) if column not in wanted.columns]
+    return TableStatus(label, "installed", f"missing in the table: {', '.join(absent)}" if absent else "")
 
 
-def install(model: type[models.Model], using: str, attempts: int = 5) -> TableStatus:
+_OTHER_FUNCTION = "a trigger calls another function: the table had another name"
+
+
+def install(model: type[models.Model], using: str, attempts: int = 5, settled: bool = False) -> TableStatus:
     """Install capture on the model's table, if it is not there already.
+
+    Where only the function is of another version, the table itself is not touched. CREATE OR REPLACE also enables a
+    trigger that is disabled.
+
+    Args:
+        settled: also where it is there but still waits for fresh columns to be filled: it does so no more.
 
     Raises:
         OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
     """
     before = status(model, using)
-    if before.state in ("installed", "absent"):
+    if before.state == "absent" or (before.state == "installed" and not settled):
         return before
-    for attempt in range(attempts):
-        try:
-            with transaction.atomic(using=using), connections[using].cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                for statement in install_sql(model):
-                    cursor.execute(statement)
-                if before.state == "disabled":
-                    for trigger in TRIGGERS:
-                        name = quote(trigger.get_pgid(model))
-                        cursor.execute(f"ALTER TABLE {quoted_table(model)} ENABLE TRIGGER {name}")
-            break
-        except OperationalError:
-            if attempt + 1 == attempts:
-                raise
+    only_function = before.state == "installed" or (before.state == "outdated" and before.detail != _OTHER_FUNCTION)
+    layout = next_layout(model, using, settled)
+    statements = careful(function_sql(model, layout)) if only_function else install_sql(model, layout)
+    run_patiently(using, statements, attempts)
     return status(model, using)
 
 
-def uninstall(model: type[models.Model], using: str) -> None:
-    """Remove capture from the model's table."""
-    with transaction.atomic(using=using), connections[using].cursor() as cursor:
-        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-        cursor.execute("SELECT to_regclass(%s)", [quoted_table(model)])
-        if cursor.fetchone()[0] is not None:
-            for trigger in TRIGGERS:
-                cursor.execute(f"DROP TRIGGER IF EXISTS {quote(trigger.get_pgid(model))} ON {quoted_table(model)}")
-        cursor.execute(f"DROP FUNCTION IF EXISTS public.{function_name(model)}()")
+def next_layout(model: type[models.Model], using: str, settled: bool = False) -> Layout:
+    """Return the layout to install: columns that the installed function does not know are fresh, unless settled.
+
+    Of a table that does not exist yet: every mapped column.
+    """
+    found = find([model], using)[0]
+    layout = found.layout(model) if found.oid is not None else Layout(tuple(mapped_columns(model)))
+    if settled:
+        return layout
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT to_json(clock_timestamp())#>>'{}'")
+        return layout.after(read_layout(found.source), cursor.fetchone()[0])
+
+
+def uninstall(model: type[models.Model], using: str, attempts: int = 5) -> None:
+    """Remove capture from the model's table, and what is kept of a reload of it.
+
+    Raises:
+        OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
+    """
+    run_patiently(using, uninstall_sql(model), attempts)
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT to_regclass('public.hc_signals_reload') IS NOT NULL")
+        if cursor.fetchone()[0]:
+            for name in ("cleared", "reload", "refill"):
+                cursor.execute(f"DELETE FROM public.hc_signals_{name} WHERE table_name = %s", [table_label(model)])
+
+
+def run_patiently(using: str, statements: list[str], attempts: int = 5) -> None:
+    """Run the statements in one transaction; again, if they ran into a lock.
+
+    Raises:
+        OperationalError: they did so ``attempts`` times.
+    """
+    for attempt in range(attempts):
+        try:
+            with transaction.atomic(using=using), connections[using].cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+            return
+        except OperationalError:
+            if attempt + 1 == attempts:
+                raise

@@ -1,8 +1,7 @@
-"""The loop: take a round over the shards, do what is due now and then, sleep. Holds no logic of theirs."""
+"""The loop: take a round over the shards, then sleep. Holds no logic of theirs."""
 
 import logging
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -11,16 +10,18 @@ from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
 
 from hc_signals.adapters import clamp_dates
-from hc_signals.changelog import ChangeLog, rotate, waiting_shards
+from hc_signals.changelog import ChangeLog, waiting_shards
 from hc_signals.conf import Conf, chosen
 from hc_signals.connecting import fail_fast, fail_fast_at_the_server
 from hc_signals.deliveries import due_shards
 from hc_signals.doorbell import Doorbell
 from hc_signals.instances import InstanceBuilder
 from hc_signals.listeners import Extras
+from hc_signals.presence import announce
 from hc_signals.resharding import reshard
 from hc_signals.restoring import is_restored, rebase
 from hc_signals.shard import Audience, Outcome, Shard
+from hc_signals.starting import start
 from hc_signals.tables import connected_models, table_label
 
 logger = logging.getLogger("hc_signals")
@@ -34,14 +35,12 @@ class Worker:
         conf: the checked setting.
         models: connected models whose changes are delivered; default: all.
         stopping: set when the loop is to end after the current event.
-        number: of the worker in its process. Each begins its rounds with another shard; only the first does the chores.
+        number: of the worker in its process. Each begins its rounds with another shard.
     """
 
     MAX_BACKOFF = 10.0
     STANDBY_PAUSE = 0.25
     """Seconds between two looks whether a shard that another worker has is free."""
-    ROTATE_EVERY = 600.0
-    """Seconds between two looks for buckets that can be emptied."""
 
     def __init__(
         self,
@@ -68,7 +67,6 @@ class Worker:
         self._elsewhere: set[int] = set()
         self._until_retry: float | None = None
         self._prepared: Any = None
-        self._rotate_at = 0.0
         self._took_layout = False
 
     @property
@@ -82,7 +80,6 @@ class Worker:
         while not self.stopping.is_set():
             try:
                 self.prepare()
-                self._rotate()
                 self._deliver_and_sleep(bell)
                 failures = 0
             except (OperationalError, InterfaceError) as error:
@@ -97,12 +94,15 @@ class Worker:
         for shard in self.shards:
             finished = shard.log.finished
             while not self.stopping.is_set() and shard.log.finished == finished:
-                if shard.deliver_page() is Outcome.ELSEWHERE:
+                if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED):
                     break
 
     def _deliver_and_sleep(self, bell: Doorbell) -> None:
         """Take one round; then sleep, unless there is more."""
         outcomes = self._deliver_round()
+        if Outcome.REMOVED in outcomes.values():  # by `hc_consumers remove --force`: start anew, where START_AT says
+            self._took_layout = False
+            return
         self._elsewhere = {number for number, outcome in outcomes.items() if outcome is Outcome.ELSEWHERE}
         if len(self._elsewhere) == len(self.shards):
             # A standby does not listen: with the bell in its hands, writers would ring although a worker is awake.
@@ -137,18 +137,14 @@ class Worker:
         due, self._until_retry = due_shards(self.using, self.conf)
         return waiting | due
 
-    def _rotate(self) -> None:
-        if self.number == 0 and time.monotonic() >= self._rotate_at:
-            self._rotate_at = time.monotonic() + self.ROTATE_EVERY
-            for bucket in rotate(self.using, self.conf.RETENTION_HOURS):
-                logger.info("Bucket %s of the change log was emptied.", bucket)
-
     def prepare(self) -> None:
-        """At start, once: if the records are split over another number of shards, finish those and split anew."""
+        """At start, once: give a new consumer its position; split the records anew if SHARDS was changed."""
         if self._took_layout:
             return
         self._prepare_connection()
-        while not self.stopping.is_set() and not reshard([shard.log for shard in self.shards], self._deliver_old):
+        logs = [shard.log for shard in self.shards]
+        start(logs, self.conf.START_AT)
+        while not self.stopping.is_set() and not reshard(logs, self._deliver_old):
             pass
         self._took_layout = True
 
@@ -164,6 +160,7 @@ class Worker:
             fail_fast_at_the_server(self.using)
             clamp_dates(connection.connection)
             self._prepared = connection.connection
+            announce(self.using, self.conf.CONSUMER)
             self._rebase_if_restored()
 
     def _rebase_if_restored(self) -> None:

@@ -1,7 +1,28 @@
--- Takes everything back that 0001_change_log.sql made. Capture functions are removed by `hc_triggers uninstall`.
+-- Takes everything back that 0001_change_log.sql and `hc_triggers install` made.
+-- A capture function takes its triggers with it; a table that is busy for long makes this wait.
+DO $$
+DECLARE
+    capture regprocedure;
+BEGIN
+    FOR capture IN
+        SELECT p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+        WHERE n.nspname = 'public' AND p.proname LIKE 'hc\_signals\_capture\_%'
+    LOOP
+        EXECUTE 'DROP FUNCTION ' || capture || ' CASCADE';
+    END LOOP;
+END
+$$;
 DROP FUNCTION IF EXISTS public.hc_signals_settle(text);
+DROP FUNCTION IF EXISTS public.hc_signals_is_empty(regclass);
+DROP FUNCTION IF EXISTS public.hc_signals_join_reload(text);
 DROP FUNCTION IF EXISTS public.hc_signals_ring();
+DROP FUNCTION IF EXISTS public.hc_signals_lose();
+DROP FUNCTION IF EXISTS public.hc_signals_admit();
+DROP TABLE IF EXISTS public.hc_signals_refill;
+DROP TABLE IF EXISTS public.hc_signals_reload;
+DROP TABLE IF EXISTS public.hc_signals_cleared;
 DROP TABLE IF EXISTS public.hc_signals_delivery;
+DROP VIEW IF EXISTS public.hc_signals_newest_position;
 DROP TABLE IF EXISTS public.hc_signals_position;
 DROP TABLE IF EXISTS public.hc_signals_control;
 DROP TABLE IF EXISTS public.hc_signals_change;

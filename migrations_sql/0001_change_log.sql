@@ -39,14 +39,23 @@ CREATE TABLE public.hc_signals_change (
 
 ALTER SEQUENCE public.hc_signals_change_id_seq OWNED BY public.hc_signals_change.id;
 
-CREATE TABLE public.hc_signals_change_0 PARTITION OF public.hc_signals_change FOR VALUES IN (0);
-CREATE TABLE public.hc_signals_change_1 PARTITION OF public.hc_signals_change FOR VALUES IN (1);
-CREATE TABLE public.hc_signals_change_2 PARTITION OF public.hc_signals_change FOR VALUES IN (2);
-CREATE TABLE public.hc_signals_change_3 PARTITION OF public.hc_signals_change FOR VALUES IN (3);
-CREATE TABLE public.hc_signals_change_4 PARTITION OF public.hc_signals_change FOR VALUES IN (4);
-CREATE TABLE public.hc_signals_change_5 PARTITION OF public.hc_signals_change FOR VALUES IN (5);
-CREATE TABLE public.hc_signals_change_6 PARTITION OF public.hc_signals_change FOR VALUES IN (6);
-CREATE TABLE public.hc_signals_change_7 PARTITION OF public.hc_signals_change FOR VALUES IN (7);
+-- No vacuum_truncate: it locks out writers for a moment, and a writer does not wait for us.
+CREATE TABLE public.hc_signals_change_0 PARTITION OF public.hc_signals_change FOR VALUES IN (0)
+    WITH (vacuum_truncate = false);
+CREATE TABLE public.hc_signals_change_1 PARTITION OF public.hc_signals_change FOR VALUES IN (1)
+    WITH (vacuum_truncate = false);
+CREATE TABLE public.hc_signals_change_2 PARTITION OF public.hc_signals_change FOR VALUES IN (2)
+    WITH (vacuum_truncate = false);
+CREATE TABLE public.hc_signals_change_3 PARTITION OF public.hc_signals_change FOR VALUES IN (3)
+    WITH (vacuum_truncate = false);
+CREATE TABLE public.hc_signals_change_4 PARTITION OF public.hc_signals_change FOR VALUES IN (4)
+    WITH (vacuum_truncate = false);
+CREATE TABLE public.hc_signals_change_5 PARTITION OF public.hc_signals_change FOR VALUES IN (5)
+    WITH (vacuum_truncate = false);
+CREATE TABLE public.hc_signals_change_6 PARTITION OF public.hc_signals_change FOR VALUES IN (6)
+    WITH (vacuum_truncate = false);
+CREATE TABLE public.hc_signals_change_7 PARTITION OF public.hc_signals_change FOR VALUES IN (7)
+    WITH (vacuum_truncate = false);
 
 CREATE INDEX hc_signals_change_id_idx ON public.hc_signals_change (id);
 CREATE INDEX hc_signals_change_xid_idx ON public.hc_signals_change (xid, id);
@@ -60,8 +69,13 @@ CREATE TABLE public.hc_signals_control (
     id boolean PRIMARY KEY DEFAULT true CHECK (id),
     epoch text NOT NULL,
     system_identifier bigint NOT NULL,
-    database_oid oid NOT NULL
-);
+    database_oid oid NOT NULL,
+    paused_at timestamptz,      -- since then capture is switched off: `hc_triggers pause`
+    gap_since timestamptz,      -- since when it was, if its gap is still to be written
+    max_bucket_bytes bigint,    -- the newest bucket gets no larger, whether or not a worker lives; NULL: unbounded
+    emptied_id bigint NOT NULL DEFAULT 0,   -- the newest change that was emptied from the log, and when it was
+    emptied_at timestamptz                  -- captured: a replay of older ones would be incomplete
+) WITH (vacuum_truncate = false);
 INSERT INTO public.hc_signals_control (epoch, system_identifier, database_oid)
 SELECT left(md5(gen_random_uuid()::text), 8), (pg_control_system()).system_identifier, oid
 FROM pg_database WHERE datname = current_database();
@@ -86,6 +100,22 @@ CREATE TABLE public.hc_signals_position (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX hc_signals_position_newest_idx ON public.hc_signals_position (consumer, shard, id DESC);
+
+-- The newest position of each consumer and shard. It goes from one to the next by the index: DISTINCT ON would read all
+-- the older positions, dead ones too, which pile up while anyone holds an old snapshot.
+CREATE VIEW public.hc_signals_newest_position AS
+WITH RECURSIVE known AS (
+    (SELECT consumer, shard FROM public.hc_signals_position ORDER BY consumer, shard LIMIT 1)
+    UNION ALL
+    SELECT next.consumer, next.shard FROM known, LATERAL (
+        SELECT p.consumer, p.shard FROM public.hc_signals_position p
+        WHERE (p.consumer, p.shard) > (known.consumer, known.shard) ORDER BY p.consumer, p.shard LIMIT 1
+    ) next
+)
+SELECT newest.* FROM known, LATERAL (
+    SELECT p.* FROM public.hc_signals_position p
+    WHERE p.consumer = known.consumer AND p.shard = known.shard ORDER BY p.id DESC LIMIT 1
+) newest;
 
 -- One event owed to one receiver: it failed on it ('retry'), or on an earlier one of the same record ('parked'), or it has
 -- failed for good ('dead'). A copy of the change, because the log rotates on.
@@ -118,17 +148,146 @@ CREATE INDEX hc_signals_delivery_record_idx ON public.hc_signals_delivery
 CREATE INDEX hc_signals_delivery_due_idx ON public.hc_signals_delivery (consumer, next_attempt_at)
     WHERE state = 'retry';
 
+-- Reloads: a table that is cleared and filled again. The old images of what a clearing took away wait here for their
+-- records to come back. No vacuum_truncate: it locks out writers for a moment.
+CREATE TABLE public.hc_signals_cleared (
+    table_name text NOT NULL,
+    record_id text NOT NULL,
+    record_key text,
+    old json NOT NULL,
+    PRIMARY KEY (table_name, record_id)
+) WITH (vacuum_truncate = false);
+
+-- One row per clearing: as long as a table has one, its inserted rows are compared. A table of its own, so that looking
+-- costs next to nothing.
+CREATE TABLE public.hc_signals_reload (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    table_name text NOT NULL,
+    cleared_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    records bigint NOT NULL
+) WITH (vacuum_truncate = false);
+
+-- What came of it, one row per statement: 'reload' of rows that came back, 'missing' of those told as deleted, 'resync'
+-- of rows that got the first value of a new column. Appended, so that concurrent writers never wait for one another.
+CREATE TABLE public.hc_signals_refill (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    table_name text NOT NULL,
+    kind text NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    unchanged bigint NOT NULL DEFAULT 0,
+    changed bigint NOT NULL DEFAULT 0,
+    created bigint NOT NULL DEFAULT 0,
+    deleted bigint NOT NULL DEFAULT 0,
+    resynced bigint NOT NULL DEFAULT 0
+) WITH (vacuum_truncate = false);
+
+-- What a capture function asks before it writes: whether capture is on, and the log is free and not full. The writer
+-- waits 10 ms for our tables and no longer. False while paused; raises lock_not_available (55P03) or
+-- configuration_limit_exceeded (53400) where the change is lost.
+CREATE FUNCTION public.hc_signals_admit() RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '10ms'
+AS $$
+DECLARE
+    control record;
+    partition text;
+BEGIN
+    SELECT c.paused_at, c.max_bucket_bytes INTO control FROM public.hc_signals_control c;
+    IF control.paused_at IS NOT NULL THEN
+        -- `resume` waits for this lock before it writes the gap: what was skipped must be committed when it is told.
+        PERFORM pg_advisory_xact_lock_shared(1212372819, 2);
+        SELECT c.paused_at, c.max_bucket_bytes INTO control FROM public.hc_signals_control c;
+    END IF;
+    IF control.paused_at IS NOT NULL THEN
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            -- This snapshot may be older than a `resume` that has told its gap already.
+            RAISE EXCEPTION 'hc_signals: paused' USING ERRCODE = '53400';
+        END IF;
+        RETURN false;
+    END IF;
+    partition := 'public.hc_signals_change_' || (floor(extract(epoch FROM clock_timestamp()) / 43200))::bigint % 8;
+    EXECUTE 'LOCK TABLE ONLY public.hc_signals_change, ONLY ' || partition || ' IN ROW EXCLUSIVE MODE';
+    IF control.max_bucket_bytes < (
+        SELECT pg_relation_size(c.oid) + coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)
+        FROM pg_class c WHERE c.oid = partition::regclass
+    ) THEN
+        RAISE EXCEPTION 'hc_signals: the log is full' USING ERRCODE = '53400';
+    END IF;
+    RETURN true;
+END
+$$;
+
+-- Counts a statement whose changes are not in the log; the worker makes a gap of it. It tells it only when it can have
+-- the lock, that is, when this transaction has ended: told earlier, whoever reads the table again would not see them.
+-- SECURITY DEFINER: a capture function whose owner lacks every right must be able to say so.
+CREATE FUNCTION public.hc_signals_lose() RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '10ms'
+AS $$
+BEGIN
+    BEGIN
+        PERFORM pg_advisory_xact_lock_shared(1212372819, 2);
+    EXCEPTION WHEN OTHERS THEN
+        NULL;  -- a gap told early is better than none
+    END;
+    PERFORM nextval('public.hc_signals_lost_seq');
+    BEGIN
+        PERFORM public.hc_signals_ring();
+    EXCEPTION WHEN OTHERS THEN
+        NULL;  -- found when the worker looks anyway
+    END;
+END
+$$;
+
 -- The doorbell. The reader holds this advisory lock exclusively only while it sleeps: if the share cannot be had, it
 -- sleeps, and the ring goes out with the commit. If it can, the reader cannot fall asleep before this transaction has
--- ended. NOTIFY costs a cluster-wide lock at commit, so a reader that is awake is never rung.
+-- ended. NOTIFY costs a cluster-wide lock at commit, so a reader that is awake is never rung. A full queue would fail
+-- the writer's COMMIT: half full, nobody is rung, and the reader finds the change when it looks anyway.
 CREATE FUNCTION public.hc_signals_ring() RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF NOT pg_catalog.pg_try_advisory_xact_lock_shared(1212372819, 1) THEN
-        PERFORM pg_catalog.pg_notify('hc_signals', '');
+    IF NOT pg_try_advisory_xact_lock_shared(1212372819, 1) AND pg_notification_queue_usage() < 0.5 THEN
+        PERFORM pg_notify('hc_signals', '');
     END IF;
+END
+$$;
+
+-- A writer takes part in a reload; false if it has just ended. The worker tells the end under this lock, alone: an
+-- insertion behind that must not be read before the deletions that were told. It holds it for some milliseconds.
+CREATE FUNCTION public.hc_signals_join_reload(captured_table text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1s'
+AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(1212372823, hashtext(captured_table));
+    RETURN EXISTS (SELECT FROM public.hc_signals_reload r WHERE r.table_name = captured_table);
+END
+$$;
+
+-- Tells whether a table has no row left. Deleted rows stay in it until the transaction is over: when a table is cleared
+-- in chunks, a walk over all of them each time would be quadratic. What is left mostly lies at one of the ends.
+CREATE FUNCTION public.hc_signals_is_empty(captured regclass) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    pages bigint := pg_relation_size(captured) / current_setting('block_size')::bigint;
+    found boolean := false;
+BEGIN
+    IF pages > 64 THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE ctid >= $1) '
+                       'OR EXISTS (SELECT FROM ONLY %1$s WHERE ctid < $2)', captured)
+        INTO found USING format('(%s,0)', pages - 32)::tid, '(32,0)'::tid;
+    END IF;
+    IF NOT found THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', captured) INTO found;
+    END IF;
+    RETURN NOT found;
 END
 $$;
 
@@ -165,3 +324,6 @@ BEGIN
     FROM moved m ORDER BY m.id;
 END
 $$;
+
+-- Whoever installs capture owns these, or is granted them; hc_signals_lose() stays open to everyone: see there.
+REVOKE ALL ON FUNCTION public.hc_signals_admit(), public.hc_signals_ring(), public.hc_signals_settle(text) FROM PUBLIC;

@@ -14,7 +14,7 @@ def test_defaults() -> None:
         CONSUMER="default",
         SHARDS=1,
         BATCH_SIZE=500,
-        POLL_INTERVAL=20.0,
+        POLL_INTERVAL=60.0,
         MAX_TRANSACTION_SECONDS=3.0,
         RETENTION_HOURS=72.0,
     )

@@ -8,6 +8,7 @@ from django.db import connection, transaction
 from example.crm.models import Account, CompoundModel, Project, Seen, SFObjectModel
 
 from hc_signals import signals, triggers
+from hc_signals.capture_sql import function_name
 from hc_signals.changelog import ChangeLog
 from hc_signals.models import Change, Delivery
 from tests.conftest import as_heroku_connect, as_the_app, deliver
@@ -120,7 +121,9 @@ def test_compound_model_hears_of_its_salesforce_half(connect: Any) -> None:
     assert [(type(i), i.data, i.more_data) for i in got] == [(CompoundModel, "new", "ours")]
 
 
-def test_truncate_is_a_gap_and_not_silence(connect: Any) -> None:
+def test_truncate_is_a_gap_and_not_silence(connect: Any, settings: Any) -> None:
+    settings.HC_SIGNALS = {"RELOAD_AWARE": False}
+    triggers.install(Account, "default")
     causes: list[str] = []
     connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)
     as_heroku_connect("TRUNCATE salesforce.account")
@@ -191,7 +194,7 @@ def test_a_log_that_is_gone_does_not_stop_the_writer_and_becomes_a_gap(connect: 
 def test_status_tells_drift_and_install_mends_it() -> None:
     assert triggers.status(Account, "default").state == "installed"
     as_heroku_connect(
-        f"CREATE OR REPLACE FUNCTION public.{triggers.function_name(Account)}() RETURNS trigger "
+        f"CREATE OR REPLACE FUNCTION public.{function_name(Account)}() RETURNS trigger "
         "LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
     )
     assert triggers.status(Account, "default").state == "outdated"

@@ -32,6 +32,7 @@ def customers_trigger(body: str, timing: str = "AFTER INSERT OR UPDATE", level: 
 UPPER = "UPDATE salesforce.account SET name = upper(NEW.name) WHERE id = NEW.id AND name <> upper(name);"
 
 
+@pytest.mark.fault("a customer's trigger changes the same rows again", outcome="delivered in the order it happened")
 def test_a_row_trigger_that_updates_the_same_row(captured: HerokuConnect, told: list[Any]) -> None:
     customers_trigger(UPPER)
     sfids = captured.insert(Account, {"name": "one"}, {"name": "two"})
@@ -88,6 +89,10 @@ def test_a_statement_trigger_on_either_side_of_ours(captured: HerokuConnect, tol
     ]
 
 
+@pytest.mark.fault(
+    "a customer's trigger switches `xmlbinary` inside the statement",
+    outcome="delivered; what the trigger wrote as the app is none",
+)
 def test_a_trigger_that_writes_back_as_the_app(captured: HerokuConnect, told: list[Any]) -> None:
     """The documented way: under base64, so Heroku Connect sends it to Salesforce; it is no change of Salesforce's."""
     customers_trigger(f"SET LOCAL xmlbinary = 'base64'; {UPPER} SET LOCAL xmlbinary = 'hex';")

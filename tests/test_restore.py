@@ -13,22 +13,23 @@ from example.crm.models import Account, Seen
 
 from hc_signals import signals
 from hc_signals.conf import Conf
-from hc_signals.testing import HerokuConnect, embedded
+from hc_signals.testing import HerokuConnect
 from hc_signals.worker import Worker
 from tests.conftest import as_heroku_connect, deliver
+from tests.server import Server, installation
 
 
 @pytest.fixture
-def other_server(tmp_path: Path) -> Iterator[Any]:
-    server = embedded.start(tmp_path / "other")
+def other_server() -> Iterator[Server]:
+    server = Server(installation())
     yield server
     server.stop()
 
 
-def move_to(server: Any, path: Path) -> None:
+def move_to(server: Server, path: Path) -> None:
     """Dump the test database into a new one of the other server, and use that from now on."""
     here = connection.settings_dict
-    bin_path = server._server.bin_path
+    bin_path = server.programs
     options = ["-h", here["HOST"], "-p", str(here["PORT"] or 5432), "-U", here["USER"], here["NAME"]]
     dump = path / "dump"
     subprocess.run([bin_path / "pg_dump", "-Fc", "-f", dump, *options], check=True)
@@ -42,7 +43,7 @@ def move_to(server: Any, path: Path) -> None:
 
 
 @pytest.fixture
-def back(captured: HerokuConnect, other_server: Any) -> Iterator[None]:
+def back(captured: HerokuConnect, other_server: Server) -> Iterator[None]:
     """Return to the test database afterwards, before it is cleaned up and the other server stops."""
     before = dict(connection.settings_dict)
     yield
@@ -53,7 +54,7 @@ def back(captured: HerokuConnect, other_server: Any) -> Iterator[None]:
 @pytest.mark.usefixtures("back")
 @pytest.mark.parametrize("shards", [1, 3])
 def test_a_restored_database_goes_on(
-    captured: HerokuConnect, other_server: Any, tmp_path: Path, connect: Any, caplog: Any, shards: int
+    captured: HerokuConnect, other_server: Server, tmp_path: Path, connect: Any, caplog: Any, shards: int
 ) -> None:
     causes: list[str] = []
     connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)

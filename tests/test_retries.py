@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db.models.signals import post_save
 
-from hc_signals import signals
+from hc_signals import signals, triggers
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
@@ -159,7 +159,9 @@ def test_bulk_receivers_are_retried_per_record(captured: HerokuConnect, connect:
     assert flaky.done[1:] == [("CREATE", "a", 2), ("CREATE", "b", 2), ("UPDATE", "A", 1)]
 
 
-def test_djangos_signals_proxies_and_gaps_are_retried_too(captured: HerokuConnect, connect: Any) -> None:
+def test_djangos_signals_proxies_and_gaps_are_retried_too(captured: HerokuConnect, connect: Any, settings: Any) -> None:
+    settings.HC_SIGNALS = {"RELOAD_AWARE": False}
+    triggers.install(Everything, "default")
     failing = True
     done: list[Any] = []
 

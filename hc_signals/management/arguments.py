@@ -1,10 +1,16 @@
-"""Checks of numbers on the command line: argparse turns the error into a usage message and exit code 2."""
+"""Numbers, times and replay ids on the command line: argparse turns an error into a usage message and exit code 2."""
 
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from datetime import datetime
 from typing import TypeVar
 
+from hc_signals.moments import check_start, parse_moment
+
 N = TypeVar("N", int, float)
+
+_REPLAY_ID = re.compile(r"[0-9a-f]{8}-\d{15,18}")
 
 
 def at_least(least: N) -> Callable[[str], N]:
@@ -21,3 +27,31 @@ def at_least(least: N) -> Callable[[str], N]:
         return number
 
     return convert
+
+
+def moment(text: str) -> datetime:
+    """An argparse type: an age such as ``2h``, or an ISO time in the past, as an aware datetime."""
+    try:
+        return parse_moment(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def start_at(text: str) -> str:
+    """An argparse type: where a consumer can start (``earliest``, ``latest`` or a moment), as it was written."""
+    try:
+        return check_start(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def replay_id(text: str) -> str:
+    """Check that the text has the form of a replay id."""
+    if not _REPLAY_ID.fullmatch(text):
+        raise ArgumentTypeError(f"{text!r} is not a replay id; expected one like 1f2e3d4c-000000000000123")
+    return text
+
+
+def moment_or_replay_id(text: str) -> datetime | str:
+    """Return a time in the past as a datetime, a replay id as it is."""
+    return text if _REPLAY_ID.fullmatch(text) else moment(text)

@@ -12,6 +12,7 @@ from typing import Any
 from django.db import connections, models, transaction
 
 from hc_signals.exceptions import HCSignalsError
+from hc_signals.reload_sql import CLEARING_ROWS, is_aware
 from hc_signals.tables import (
     NOISE_COLUMNS,
     WITHOUT_IS_DELETED,
@@ -291,17 +292,31 @@ class HerokuConnect:
         """Clear the table and fill it again with the same records under new ids; return how many.
 
         Args:
-            clear: ``truncate`` or ``delete``; which of them Heroku Connect uses is documented nowhere.
+            clear: ``truncate``, ``delete``, or ``silent``: as ``truncate``, with every trigger switched off. Which of
+                them Heroku Connect uses is documented nowhere.
         """
+        statement = "DELETE FROM" if clear == "delete" else "TRUNCATE"
         with self._as_heroku_connect() as cursor:
             rows = self._all_rows(model)
-            cursor.execute(
-                f"TRUNCATE {quoted_table(model)}" if clear == "truncate" else f"DELETE FROM {quoted_table(model)}"
-            )
-        with self._as_heroku_connect():
+            if clear == "silent":
+                cursor.execute(f"ALTER TABLE {quoted_table(model)} DISABLE TRIGGER USER")
+            cursor.execute(f"{statement} {quoted_table(model)}")
+        with self._as_heroku_connect() as cursor:
             self._copy_rows(model, rows)
-        self.changes += len(rows) * (1 if clear == "truncate" else 2)
+            if clear == "silent":
+                cursor.execute(f"ALTER TABLE {quoted_table(model)} ENABLE TRIGGER USER")
+        self.changes += self._changes_of_reload(model, rows, clear)
         return len(rows)
+
+    def _changes_of_reload(self, model: Model, rows: Sequence[Mapping[str, Any]], clear: str) -> int:
+        """Return how many changes receivers hear of, for a table filled with the very rows that were in it."""
+        if clear == "silent":
+            return 0
+        if not is_aware(model):
+            return len(rows) * (1 if clear == "truncate" else 2)
+        if clear == "delete" and len(rows) < CLEARING_ROWS:
+            return 2 * len(rows)
+        return 2 * sum(1 for row in rows if row["sfid"] is None)
 
     # -- what the app writes, and Heroku Connect's answer --------------------------------------------------------------
 

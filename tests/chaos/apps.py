@@ -1,10 +1,15 @@
-"""The worker's side: a receiver that writes the ledger and fails now and then; wrong readers to test the test with."""
+"""The worker's side: receivers that write the ledger and fail now and then; wrong readers to test the test with."""
 
 import hashlib
 import os
 from typing import Any
 
 from django.apps import AppConfig
+
+_WRITE = """
+INSERT INTO chaos_ledger (consumer, record, operation, version, event_id)
+SELECT %s, unnest(%s::text[]), unnest(%s::text[]), unnest(%s::integer[]), unnest(%s::text[])
+"""
 
 
 class ChaosConfig(AppConfig):
@@ -15,10 +20,13 @@ class ChaosConfig(AppConfig):
         from example.crm import receivers
         from example.crm.models import Account
 
-        from hc_signals.signals import record_changed
+        from hc_signals.signals import record_changed, records_changed
 
         record_changed.disconnect(receivers.keep_ledger)
-        record_changed.connect(keep_ledger, sender=Account)
+        if os.environ["CHAOS_CONSUMER"] == "pages":
+            records_changed.connect(keep_page, sender=Account)
+        else:
+            record_changed.connect(keep_change, sender=Account)
         mutation = os.environ.get("CHAOS_MUTATION")
         if mutation:
             from tests.chaos import mutations
@@ -26,15 +34,28 @@ class ChaosConfig(AppConfig):
             getattr(mutations, mutation)()
 
 
-def keep_ledger(instance: Any, event: Any, using: str, **kwargs: Any) -> None:
-    """Append what was delivered; one event in twenty fails half-way, once or twice."""
+def keep_change(event: Any, using: str, **kwargs: Any) -> None:
+    """Append one change; one in fifty fails half-way, once or twice."""
+    _write([event], using)
+    chance = _chance(event)
+    if chance % 50 == 0 and event.attempt <= 1 + chance % 4 // 2:
+        raise RuntimeError("chaos: this receiver fails now")
+
+
+def keep_page(events: Any, using: str, **kwargs: Any) -> None:
+    """Append a page of changes; one page in about twenty fails half-way, and so all its changes are retried singly."""
+    _write(events, using)
+    if events[0].attempt == 1 and _chance(events[0]) % 20 == 0:
+        raise RuntimeError("chaos: this receiver fails now")
+
+
+def _write(events: Any, using: str) -> None:
     from django.db import connections
 
+    lines = [(e.record_id, e.change_type, e.instance.number_of_employees, e.event_id) for e in events]
     with connections[using].cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO chaos_ledger (record, version, operation, event_id) VALUES (%s, %s, %s, %s)",
-            [instance.sf_id, instance.number_of_employees, event.change_type, event.event_id],
-        )
-    digest = int(hashlib.sha256(event.event_id.encode()).hexdigest(), 16)
-    if digest % 20 == 0 and event.attempt <= 1 + digest % 2:
-        raise RuntimeError("chaos: this receiver fails now")
+        cursor.execute(_WRITE, [os.environ["CHAOS_CONSUMER"], *map(list, zip(*lines, strict=True))])
+
+
+def _chance(event: Any) -> int:
+    return int(hashlib.sha256(event.event_id.encode()).hexdigest(), 16)

@@ -1,34 +1,54 @@
-"""Readers known to be wrong: the chaos run must find each of them out."""
+"""Readers known to be wrong: the chaos run and the state machine must find each of them out."""
 
+from dataclasses import replace
 from typing import Any
 
 from hc_signals import changelog
-from hc_signals.changelog import ChangeLog, Position
+from hc_signals.changelog import CHANGE_COLUMNS, ChangeLog, Position, Standing
 
 
 def id_cursor() -> None:
     """Read ``id > last``: loses what commits late."""
-    changelog._PAGE = (  # type: ignore[misc]
-        f"SELECT id, {changelog.CHANGE_COLUMNS} "
-        "FROM public.hc_signals_change WHERE id > %(after)s {shard} ORDER BY id LIMIT %(limit)s"
+    _read_by_cursor(
+        f"SELECT 0, id, {CHANGE_COLUMNS} FROM public.hc_signals_change WHERE id > %(after)s {{shard}} ORDER BY id"
     )
-    read = ChangeLog.page
-    highest: dict[int, int] = {}
 
-    def page(self: ChangeLog, position: Position, limit: int) -> Any:
-        found = read(self, position, limit)
-        highest[self.shard] = found[-1].id if found else position.last_id or 0
-        return found
 
-    def close_window(self: ChangeLog, position: Position) -> Position:
-        return Position(floor_id=highest[self.shard], lost=position.lost)
-
-    ChangeLog.page = page  # type: ignore[method-assign]
-    ChangeLog.close_window = close_window  # type: ignore[method-assign]
+def xmin_watermark() -> None:
+    """Read what is below the oldest open transaction, by (xid, id): inverts, and stalls behind strangers."""
+    _read_by_cursor(
+        f"SELECT 0, id, {CHANGE_COLUMNS} FROM public.hc_signals_change "
+        "WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) "
+        "AND (xid, id) > (coalesce((SELECT xid FROM public.hc_signals_change WHERE id = %(after)s), '0'), %(after)s) "
+        "{shard} ORDER BY xid, id"
+    )
 
 
 def floor_from_xmax() -> None:
     """Take xmax of the snapshot for the next transaction to be born: loses those open above the last finished one."""
-    changelog._TARGET = (  # type: ignore[misc]
-        "SELECT pg_current_snapshot()::text, pg_snapshot_xmax(pg_current_snapshot())::text"
+    changelog._TARGET = (
+        "SELECT pg_current_snapshot()::text, pg_snapshot_xmax(pg_current_snapshot())::text, "
+        "(SELECT last_value FROM public.hc_signals_change_id_seq)"
     )
+
+
+def _read_by_cursor(sql: str) -> None:
+    """Follow one change after another instead of the difference of two snapshots."""
+    changelog._PAGE = sql + " LIMIT %(limit)s"
+    open_window, read, close = ChangeLog.open_window, ChangeLog.page, ChangeLog.close_window
+    highest: dict[ChangeLog, int] = {}
+
+    def open_at_cursor(self: ChangeLog, standing: Standing) -> Position:
+        return replace(open_window(self, standing), last_id=standing.position.floor_id)
+
+    def page(self: ChangeLog, position: Position, limit: int) -> Any:
+        changes, has_more = read(self, position, limit)
+        highest[self] = changes[-1].id if changes else position.last_id or 0
+        return changes, has_more
+
+    def close_window(self: ChangeLog, position: Position) -> Position:
+        return replace(close(self, position), floor_id=highest[self])
+
+    ChangeLog.open_window = open_at_cursor  # type: ignore[method-assign]
+    ChangeLog.page = page  # type: ignore[method-assign]
+    ChangeLog.close_window = close_window  # type: ignore[method-assign]

@@ -1,229 +1,170 @@
-"""`make chaos`: kills, crashes and hostile writers; at the end two ledgers must be equal.
+"""`make chaos`: kills, crashes and hostile writers; at the end the ledgers must be equal.
 
-What the writers committed and what the receiver wrote is compared record by record: nothing lost, nothing twice,
+What the writers committed and what the receivers wrote is compared record by record: nothing lost, nothing twice,
 nothing in another order. Exit code 1 otherwise. The seed is printed; the same seed gives the same writers and faults,
 though not the same interleaving.
 """
 
 import argparse
-import os
+import json
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import psycopg
+from tests.chaos import ledger
+from tests.chaos.faults import Faults
+from tests.chaos.figures import Figures
+from tests.chaos.server import Server
+from tests.chaos.workers import Workers
+from tests.chaos.writers import Stranger, Writer
 
-from hc_signals.testing import embedded
-from tests.chaos.writers import RECORDS, Stranger, Writer
-
-ROOT = Path(__file__).parent.parent.parent
-DRAIN_TIMEOUT = 120.0
-
-_TABLES = f"""
-CREATE TABLE chaos_counter (record text PRIMARY KEY, version integer NOT NULL DEFAULT 0, alive boolean DEFAULT false);
-INSERT INTO chaos_counter (record) SELECT lpad(n::text, 18, '0') FROM generate_series(0, {RECORDS - 1}) n;
-CREATE TABLE chaos_truth (record text, version integer, operation text);
-CREATE TABLE chaos_ledger (id bigserial PRIMARY KEY, record text, version integer, operation text, event_id text);
-CREATE TABLE chaos_stranger (id serial);
--- A late commit needs time between its ids and its end; Heroku Connect's own triggers only slow the run down.
-ALTER TABLE salesforce.account DISABLE TRIGGER hc_account_status_trigger;
-ALTER TABLE salesforce.account DISABLE TRIGGER hc_account_logtrigger;
-"""
+WRONG_PATIENCE = 2.0
+"""Seconds without progress after which a wrong reader is taken to be done: it will never have told everything."""
 
 
 class Run:
-    """One chaos run on a server of its own."""
+    """One chaos run on a server of its own: two workers of one consumer, one of a second that is told page by page."""
 
     def __init__(self, options: argparse.Namespace, directory: str) -> None:
         self.options, self.chance = options, random.Random(options.seed)
-        self.faults: Counter[str] = Counter()
-        self.shards = 2
-        print("chaos: starting an embedded PostgreSQL", flush=True)
-        self.server = embedded.start(directory)
-        self.url = self.server.url
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self.stopping = threading.Event()
-        self.environment = {
-            **os.environ,
-            "DATABASE_URL": self.url,
-            "DJANGO_SETTINGS_MODULE": "tests.chaos.settings",
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}",
-        }
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run one statement, however often the server goes away meanwhile."""
-        while True:
-            with suppress(psycopg.OperationalError), psycopg.connect(self.url, autocommit=True) as connection:
-                cursor = connection.execute(sql)
-                return cursor.fetchall() if cursor.description else []
-            time.sleep(0.1)
-
-    def manage(self, *arguments: str) -> None:
-        """Run a management command of the example."""
-        command = [sys.executable, str(ROOT / "example" / "manage.py"), *arguments]
-        subprocess.run(command, env=self.environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def set_up(self) -> None:
-        """Make tables and triggers; two-phase commit is switched on by the first crash."""
-        self.query("ALTER SYSTEM SET max_prepared_transactions = 20")
-        self.server.crash()
-        self.manage("migrate")
-        self.manage("hc_simulate", "--create-only")
-        self.manage("hc_triggers", "install")
-        self.query(_TABLES)
-
-    def start_worker(self) -> subprocess.Popen[bytes]:
-        """Start one more hc_listen, with the number of shards of now."""
-        self.environment["CHAOS_SHARDS"] = str(self.shards)
-        command = [sys.executable, str(ROOT / "example" / "manage.py"), "hc_listen", "-v", "0"]
-        output = sys.stderr if self.options.verbose else subprocess.DEVNULL
-        return subprocess.Popen(command, env=self.environment, stderr=output, stdout=output)
+        self.server = Server(str(Path(directory, "server")))
+        self.workers = Workers(Path(directory))
+        self.faults = Faults(self.server, self.workers, self.chance, options.silence, options.deaf)
+        self.figures = Figures(self.faults, self.workers)
+        self.stopping, self.storm = threading.Event(), threading.Event()
+        self.consumers = ["changes", "pages"]
 
     def run(self) -> int:
         """Write and break for the given time, then compare; return the exit code."""
-        self.set_up()
-        self.workers = [self.start_worker() for _ in range(2)]
-        seeds = [self.chance.random() for _ in range(self.options.writers)]
-        threads = [Writer(self.url, int(seed * 10**9), self.stopping) for seed in seeds]
-        for thread in (*threads, Stranger(self.url, self.stopping)):
+        options = self.options
+        self.server.set_up(options.records)
+        for consumer, shards, mutation in [("changes", 2, ""), ("changes", 2, ""), ("pages", 1, "")] + [
+            (name, 2, name) for name in options.wrong
+        ]:
+            self.workers.add(self.server.url, consumer, shards, options.batch, mutation)
+        self.wait_for_workers()
+        seeds = [int(self.chance.random() * 10**9) for _ in range(options.writers)]
+        writers = [Writer(self.server.url, seed, options.records, self.stopping, self.storm) for seed in seeds]
+        monitor = threading.Thread(target=self.watch, daemon=True)
+        for thread in (*writers, Stranger(self.server.url, self.stopping), monitor):
             thread.start()
+        self.figures.start()
         self.break_things()
+        self.faults.end()
         self.stopping.set()
-        for thread in threads:
+        for thread in writers:
             thread.join(timeout=60)
-        for (name,) in self.query("SELECT gid FROM pg_prepared_xacts"):
-            self.query(f"COMMIT PREPARED '{name}'")
-        self.drain()
-        for worker in self.workers:
-            worker.send_signal(signal.SIGTERM)
-        codes = [worker.wait(timeout=30) for worker in self.workers]
-        return self.compare() or any(codes)
+        self.figures.written()
+        for (name,) in self.server.query("SELECT gid FROM pg_prepared_xacts"):
+            self.server.query(f"COMMIT PREPARED '{name}'")
+        self.drain(self.consumers, self.options.patience)
+        self.drain(self.options.wrong, WRONG_PATIENCE)
+        codes = self.workers.stop()
+        return self.judge() or any(codes)
+
+    def wait_for_workers(self) -> None:
+        """Wait until every worker has come to the server: before that there is little to break."""
+        names = [worker.name for worker in self.workers.all]
+        sql = "SELECT count(DISTINCT application_name) FROM pg_stat_activity WHERE application_name = ANY (%s)"
+        deadline = time.monotonic() + 60
+        while self.server.query(sql, [names]) != [(len(names),)] and time.monotonic() < deadline:
+            time.sleep(0.1)
 
     def break_things(self) -> None:
-        """Break one thing after another until the time is up, saying so."""
+        """Break one thing after another until the time is up and everything had its turn."""
         end = time.monotonic() + self.options.seconds
-        kinds = [self.kill_worker, self.terminate_backend, self.crash_server, self.change_shards]
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, self.chance.uniform(0.3, self.options.pause)))
-            kind = self.chance.choice(kinds)
-            kind()
-            self.faults[kind.__name__] += 1
-            self.tell(left)
+        while time.monotonic() < end or not self.faults.had_all:
+            time.sleep(self.chance.uniform(0.3, self.options.pause))
+            kind = self.faults.next()
+            print(f"chaos: {max(0, end - time.monotonic()):5.0f} s left, {kind}; {self.figures.progress()}", flush=True)
 
-    def tell(self, left: float) -> None:
-        """Print one line of progress."""
-        ((truth,),) = self.query("SELECT count(*) + count(*) FILTER (WHERE operation = 'REKEY') FROM chaos_truth")
-        ((ledger,),) = self.query("SELECT count(*) FROM chaos_ledger")
-        faults = dict(self.faults)
-        print(f"chaos: {left:5.0f} s left, {truth} committed, {ledger} delivered, faults {faults}", flush=True)
+    def watch(self) -> None:
+        """Count, turn storm into calm when the readers are far behind, and back; look after the workers."""
+        calm_until = 0.0
+        while True:
+            started = time.monotonic()
+            behind = self.behind(self.consumers)
+            if behind > self.options.backlog:
+                self.storm.clear()
+                calm_until = started + self.options.calm
+            elif behind > self.options.backlog // 10 and not self.storm.is_set():
+                calm_until = started + self.options.calm
+            elif started > calm_until:
+                self.storm.set()
+            self.workers.look_after()
+            time.sleep(min(2.0, max(0.3, 10 * (time.monotonic() - started))))  # counting must not cost much
 
-    def kill_worker(self) -> None:
-        """SIGKILL one worker and start another."""
-        index = self.chance.randrange(len(self.workers))
-        self.workers[index].kill()
-        self.workers[index].wait()
-        self.workers[index] = self.start_worker()
+    def behind(self, consumers: list[str]) -> int:
+        """Return how many changes the slowest of these consumers has yet to be told."""
+        committed, delivered = ledger.counts(self.server.query)
+        self.figures.committed, self.figures.delivered = committed, delivered
+        return max((committed - delivered.get(consumer, 0) for consumer in consumers), default=0)
 
-    def terminate_backend(self) -> None:
-        """Cut a connection at the server's end, a worker's or a writer's."""
-        self.query(
-            "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1) victim"
-        )
-
-    def change_shards(self) -> None:
-        """Roll out another number of shards: one worker after the other gets it."""
-        self.shards = self.chance.choice([n for n in (1, 2, 3, 5) if n != self.shards])
-        for index, worker in enumerate(self.workers):
-            worker.send_signal(self.chance.choice([signal.SIGTERM, signal.SIGKILL]))
-            worker.wait()
-            self.workers[index] = self.start_worker()
-
-    def crash_server(self) -> None:
-        """Stop the server in immediate mode, and start it again."""
-        self.server.crash()
-
-    def drain(self) -> None:
+    def drain(self, consumers: list[str], patience: float) -> None:
         """Wait until all is delivered, or nothing has moved for a long time."""
-        deadline, before = time.monotonic() + DRAIN_TIMEOUT, -1
-        while time.monotonic() < deadline:
-            ((missing, ledger),) = self.query(
-                "SELECT (SELECT count(*) + count(*) FILTER (WHERE operation = 'REKEY') FROM chaos_truth) - count(*), "
-                "count(*) FROM chaos_ledger"
-            )
-            if missing <= 0:
-                return
-            if ledger != before:
-                deadline, before = time.monotonic() + self.options.patience, ledger
+        before, moved = -1, time.monotonic()
+        while (behind := self.behind(consumers)) > 0 and time.monotonic() < moved + patience:
+            if behind != before:
+                before, moved = behind, time.monotonic()
             time.sleep(0.2)
 
-    def explain(self, record: str, operation: str, version: int) -> None:
-        """Say what the log knows of a lost change."""
-        rows = self.query(
-            "SELECT id, xid::text, operation, coalesce(new, old)->>'numberofemployees' FROM hc_signals_change "
-            f"WHERE record_id = '{record}' AND coalesce(new, old)->>'numberofemployees' = '{version}' ORDER BY id"
-        )
-        print(f"chaos: lost: {operation} of {record} to version {version}; the log has {rows}", flush=True)
+    def judge(self) -> int:
+        """Print the figures; 1 if a ledger is not right, or if that of a wrong reader is."""
+        verdicts = {name: ledger.compare(self.server.query, name) for name in self.consumers + self.options.wrong}
+        for consumer in self.consumers:
+            for line in ledger.explain(self.server.query, consumer) if verdicts[consumer].lost else ():
+                print(f"chaos: {line}", flush=True)
+        output = self.workers.output()
+        crashed = "Traceback" in output
+        if crashed or self.options.verbose:
+            print(output, flush=True)
+        for name, verdict in verdicts.items():
+            print(f"chaos: seed {self.options.seed}, consumer {name}: {verdict}", flush=True)
+        for line in self.figures.lines():
+            print(f"chaos: {line}", flush=True)
+        if self.options.json:
+            figures = self.figures.as_dict(self.options, verdicts)
+            self.options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        right = all(verdict.is_right == (name in self.consumers) for name, verdict in verdicts.items())
+        return int(crashed or not right or bool(self.faults.missed))
 
-    def compare(self) -> int:
-        """Print the figures; 1 if the ledgers differ."""
-        truth: dict[str, list[tuple[str, int]]] = defaultdict(list)
-        last: dict[str, int] = {}
-        for record, version, operation in self.query("SELECT * FROM chaos_truth ORDER BY record, version"):
-            before = last.get(record, 0)
-            if operation == "REKEY":
-                truth[record] += [("DELETE", before), ("CREATE", version)]
-            else:
-                truth[record].append((operation, before if operation == "DELETE" else version))
-            last[record] = version
-        ledger: dict[str, list[tuple[str, int]]] = defaultdict(list)
-        for record, version, operation in self.query("SELECT record, version, operation FROM chaos_ledger ORDER BY id"):
-            ledger[record].append((operation, version))
-        lost = doubled = inverted = 0
-        for record in truth.keys() | ledger.keys():
-            wanted, got = Counter(truth[record]), Counter(ledger[record])
-            lost += (wanted - got).total()
-            for operation, version in (wanted - got).elements():
-                self.explain(record, operation, version)
-            doubled += (got - wanted).total()
-            if wanted == got:
-                inverted += sum(a != b for a, b in zip(truth[record], ledger[record], strict=True))
-        total = sum(map(len, truth.values()))
-        ((kept,),) = self.query("SELECT count(*) FROM hc_signals_delivery")
-        print(
-            f"chaos: seed {self.options.seed}: {total} changes, {lost} lost, {doubled} twice, {inverted} out of order, "
-            f"{kept} deliveries left, faults {dict(self.faults)}",
-            flush=True,
-        )
-        return int(bool(lost or doubled or inverted or kept or not total))
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60, help="seconds of writing and breaking (default: 60)")
+    parser.add_argument("--pause", type=float, default=4, help="longest pause between two faults (default: 4)")
+    parser.add_argument("--silence", type=float, default=4, help="longest silence of a network (default: 4 s)")
+    parser.add_argument(
+        "--deaf", type=float, default=0, help="seconds within which a worker must give up deaf connections"
+    )
+    parser.add_argument("--patience", type=float, default=20, help="seconds without progress after which all is told")
+    parser.add_argument("--records", type=int, default=3000, help="how many records are changed (default: 3000)")
+    parser.add_argument("--writers", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=200, help="changes in a page of a worker (default: 200)")
+    parser.add_argument("--backlog", type=int, default=20_000, help="a storm ends when more is undelivered")
+    parser.add_argument("--calm", type=float, default=3, help="seconds of calm after a storm is caught up (default: 3)")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--wrong", nargs="*", default=[], help="readers of tests/chaos/mutations.py to be found out")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--verbose", action="store_true", help="show what the workers say")
+    return parser.parse_args()
 
 
 def main() -> int:
     """Parse the options and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60, help="seconds of writing and breaking (default: 60)")
-    parser.add_argument("--pause", type=float, default=4, help="longest pause between two faults (default: 4)")
-    parser.add_argument("--patience", type=float, default=20, help="seconds without progress after which all is told")
-    parser.add_argument("--writers", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--verbose", action="store_true", help="show what the workers say")
-    options = parser.parse_args()
-    print(f"chaos: seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="hc_signals_chaos_") as directory:
+    options = _options()
+    print(f"chaos: seed {options.seed}; starting an embedded PostgreSQL", flush=True)
+    with tempfile.TemporaryDirectory(prefix="hc_signals_chaos_", ignore_cleanup_errors=True) as directory:
         run = Run(options, directory)
         try:
             return run.run()
         finally:
-            for worker in run.workers:
-                worker.kill()
+            with suppress(Exception):
+                run.workers.kill()
             run.server.stop()
 
 

@@ -3,12 +3,15 @@
 import os
 
 from example.settings import *  # noqa: F403
-from example.settings import INSTALLED_APPS
+from example.settings import DATABASES, INSTALLED_APPS
 
 INSTALLED_APPS += ["tests.chaos"]
+# Under this name the run finds a worker's connections.
+DATABASES["default"]["OPTIONS"] = {"application_name": os.environ["CHAOS_WORKER"]}
 HC_SIGNALS = {
-    "SHARDS": int(os.environ.get("CHAOS_SHARDS", "2")),
-    "BATCH_SIZE": 50,
+    "CONSUMER": os.environ["CHAOS_CONSUMER"],
+    "SHARDS": int(os.environ["CHAOS_SHARDS"]),
+    "BATCH_SIZE": int(os.environ["CHAOS_BATCH"]),
     "RETRY_SECONDS": 0.02,
     "RETRY_MAX_SECONDS": 0.1,
     "POLL_INTERVAL": 600.0,  # no fallback poll: the doorbell alone must do

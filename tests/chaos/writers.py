@@ -2,6 +2,10 @@
 
 A change and its line in ``chaos_truth`` commit together, under the lock of the record's counter: so the versions of one
 record rise in the order in which its changes happened.
+
+There are two paces. In a storm half of the transactions change rows one by one, the others many rows with one
+statement: the readers fall behind. In a calm there are small transactions with long pauses in them: the readers come
+to the end of the log and sleep, and what commits late and out of order is in front of them.
 """
 
 import random
@@ -12,16 +16,72 @@ from typing import Any
 
 import psycopg
 
-RECORDS = 150
+TABLES = """
+CREATE TABLE chaos_counter (
+    record text PRIMARY KEY, version integer NOT NULL DEFAULT 0, alive boolean NOT NULL DEFAULT false, operation text
+) WITH (fillfactor = 50);
+INSERT INTO chaos_counter (record) SELECT lpad(n::text, 18, '0') FROM generate_series(0, %(records)s - 1) n;
+CREATE TABLE chaos_stranger (id serial);
+-- Heroku Connect's own triggers only slow the run down.
+ALTER TABLE salesforce.account DISABLE TRIGGER hc_account_status_trigger;
+ALTER TABLE salesforce.account DISABLE TRIGGER hc_account_logtrigger;
+
+-- Changes the records, each in the way its dice say. Every statement sees what is committed then: the rows of the
+-- accounts are those that the lock on the counters protects.
+CREATE FUNCTION chaos_change(records text[], dice float8[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    operations text[];
+BEGIN
+    PERFORM FROM chaos_counter WHERE record = ANY (records) ORDER BY record FOR UPDATE;
+    WITH bumped AS (
+        UPDATE chaos_counter c SET version = version + 1, alive = NOT alive OR d.number < 0.88,
+            operation = CASE WHEN NOT alive THEN 'CREATE' WHEN d.number < 0.84 THEN 'UPDATE'
+                             WHEN d.number < 0.88 THEN 'REKEY' ELSE 'DELETE' END
+        FROM unnest(records, dice) d (record, number) WHERE c.record = d.record RETURNING c.operation
+    )
+    SELECT array_agg(DISTINCT operation) INTO operations FROM bumped;
+    IF 'CREATE' = ANY (operations) THEN
+        INSERT INTO salesforce.account (sfid, numberofemployees)
+        SELECT record, version FROM chaos_counter WHERE record = ANY (records) AND operation = 'CREATE';
+    END IF;
+    IF operations && '{UPDATE,REKEY}' THEN  -- another key: a deletion and a creation
+        UPDATE salesforce.account a SET numberofemployees = c.version,
+            id = CASE c.operation WHEN 'REKEY' THEN nextval('salesforce.account_id_seq') ELSE a.id END
+        FROM chaos_counter c
+        WHERE a.sfid = c.record AND c.record = ANY (records) AND c.operation IN ('UPDATE', 'REKEY');
+    END IF;
+    IF 'DELETE' = ANY (operations) THEN
+        DELETE FROM salesforce.account a USING chaos_counter c
+        WHERE a.sfid = c.record AND c.record = ANY (records) AND c.operation = 'DELETE';
+    END IF;
+    -- A deletion carries the version before.
+    INSERT INTO chaos_truth (record, step, operation, version)
+    SELECT record, 2 * version + (half.operation = 'CREATE')::int, half.operation,
+           version - (half.operation = 'DELETE')::int
+    FROM chaos_counter c, unnest(CASE c.operation WHEN 'REKEY' THEN '{DELETE,CREATE}' ELSE ARRAY[c.operation] END)
+        half (operation)
+    WHERE record = ANY (records);
+END
+$$;
+"""
 
 
 class Writer(threading.Thread):
-    """Writes until told to stop; survives the loss of the server."""
+    """Writes until told to stop; survives the loss of the server.
 
-    def __init__(self, url: str, seed: int, stop: threading.Event) -> None:
+    Args:
+        url: the server.
+        seed: of everything it does.
+        records: how many records there are.
+        stop: set when it is to end.
+        storm: set while it is to write as fast as it can.
+    """
+
+    def __init__(self, url: str, seed: int, records: int, stop: threading.Event, storm: threading.Event) -> None:
         super().__init__(daemon=True)
-        self.url, self.stopping, self.chance = url, stop, random.Random(seed)
-        self.number = 0
+        self.url, self.records, self.stopping, self.storm = url, records, stop, storm
+        self.chance = random.Random(seed)
+        self.name, self.number = f"chaos {seed}", 0
 
     def run(self) -> None:
         """Write until stopped."""
@@ -31,68 +91,60 @@ class Writer(threading.Thread):
                 connection.commit()
                 while not self.stopping.is_set():
                     self.transaction(connection)
+                    if not self.storm.is_set():
+                        self.stopping.wait(self.chance.random() * 0.05)
 
     def transaction(self, connection: Any) -> None:
-        """One transaction of a few changes, with pauses, savepoints, rollbacks and two-phase commits among them."""
+        """One transaction of some statements, with pauses, savepoints, rollbacks and two-phase commits among them."""
+        storm = self.storm.is_set()
+        statements, rows = self.chance.randint(1, 4), 1
+        if storm and self.chance.random() < 0.5:
+            rows = self.chance.randint(2, 25)
+        # In one order, else the writers would spend their time in deadlocks.
+        chosen = sorted(self.chance.sample(range(self.records), min(self.records, statements * rows)))
         try:
-            for record in sorted(self.chance.sample(range(RECORDS), self.chance.randint(1, 4))):
-                self.change(connection, f"{record:018d}")
-                if self.chance.random() < 0.1:
+            for first in range(0, len(chosen), rows):
+                self.change(connection, [f"{record:018d}" for record in chosen[first : first + rows]])
+                if self.chance.random() < (0.1 if storm else 0.6):
                     time.sleep(self.chance.random() * 0.02)
             self.end(connection)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             connection.rollback()
 
     def end(self, connection: Any) -> None:
+        """Commit, roll back, or prepare and then either."""
         dice = self.chance.random()
         if dice < 0.1:
             connection.rollback()
         elif dice < 0.15:
-            self.number += 1
-            name = f"chaos {threading.get_ident()} {self.number}"
-            try:
-                connection.execute(f"PREPARE TRANSACTION '{name}'")
-            except psycopg.errors.FeatureNotSupported:  # it has rung the bell
-                connection.rollback()
-                return
-            connection.autocommit = True
-            time.sleep(self.chance.random() * 0.05)
-            connection.execute(f"{'COMMIT' if self.chance.random() < 0.7 else 'ROLLBACK'} PREPARED '{name}'")
-            connection.autocommit = False
+            self.prepare(connection)
         else:
             connection.commit()
 
-    def change(self, connection: Any, record: str) -> None:
-        """Change one record, sometimes inside a savepoint, sometimes only to take it back."""
+    def prepare(self, connection: Any) -> None:
+        """End by two-phase commit."""
+        self.number += 1
+        name = f"{self.name} {self.number}"
+        try:
+            connection.execute(f"PREPARE TRANSACTION '{name}'")
+        except psycopg.errors.FeatureNotSupported:  # it has rung the bell
+            connection.rollback()
+            return
+        connection.autocommit = True
+        time.sleep(self.chance.random() * 0.05)
+        connection.execute(f"{'COMMIT' if self.chance.random() < 0.7 else 'ROLLBACK'} PREPARED '{name}'")
+        connection.autocommit = False
+
+    def change(self, connection: Any, records: list[str]) -> None:
+        """Change some records, sometimes inside a savepoint, sometimes only to take it back."""
+        dice = [self.chance.random() for _ in records]
         if self.chance.random() < 0.2:
             with suppress(_TakenBack), connection.transaction():
-                self.write(connection, record)
+                connection.execute("SELECT chaos_change(%s, %s)", [records, dice])
                 if self.chance.random() < 0.5:
                     raise _TakenBack
         else:
-            self.write(connection, record)
-
-    def write(self, connection: Any, record: str) -> None:
-        row = connection.execute(
-            "UPDATE chaos_counter SET version = version + 1 WHERE record = %s RETURNING version, alive", [record]
-        ).fetchone()
-        version, alive = row
-        operation = "UPDATE" if alive and self.chance.random() < 0.85 else "DELETE" if alive else "CREATE"
-        if operation == "CREATE":
-            statement = "INSERT INTO salesforce.account (numberofemployees, sfid) VALUES (%s, %s)"
-        elif operation == "UPDATE":
-            statement = "UPDATE salesforce.account SET numberofemployees = %s WHERE sfid = %s"
-            if self.chance.random() < 0.05:  # the row gets another key: a deletion and a creation
-                statement = statement.replace("SET", "SET id = nextval('salesforce.account_id_seq'),")
-                operation = "REKEY"
-        else:
-            # an update first would be one more change: the deletion carries the version before
-            statement = "DELETE FROM salesforce.account WHERE %s > 0 AND sfid = %s"
-        connection.execute(statement, [version, record])
-        connection.execute("UPDATE chaos_counter SET alive = %s WHERE record = %s", [operation != "DELETE", record])
-        connection.execute(
-            "INSERT INTO chaos_truth (record, version, operation) VALUES (%s, %s, %s)", [record, version, operation]
-        )
+            connection.execute("SELECT chaos_change(%s, %s)", [records, dice])
 
 
 class _TakenBack(Exception):

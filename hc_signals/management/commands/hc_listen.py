@@ -16,7 +16,7 @@ from hc_signals import triggers
 from hc_signals.conf import Conf, get_conf
 from hc_signals.crew import Crew
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.management.arguments import at_least
+from hc_signals.management.arguments import at_least, start_at
 from hc_signals.tables import connected_models
 from hc_signals.worker import Worker
 
@@ -38,6 +38,12 @@ class Command(BaseCommand):
         parser.add_argument("--batch-size", type=int, help="changes per page (default: HC_SIGNALS['BATCH_SIZE'])")
         parser.add_argument(
             "--poll-interval", type=float, help="seconds between looks without a ring (default: HC_SIGNALS)"
+        )
+        parser.add_argument(
+            "--start-at",
+            type=start_at,
+            metavar="WHERE",
+            help="for a new consumer only: earliest, latest, an age such as 2h, or an ISO time (default: HC_SIGNALS)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -71,7 +77,11 @@ class Command(BaseCommand):
 
 
 def _conf(options: dict[str, Any]) -> Conf:
-    given = {"BATCH_SIZE": options["batch_size"], "POLL_INTERVAL": options["poll_interval"]}
+    given = {
+        "BATCH_SIZE": options["batch_size"],
+        "POLL_INTERVAL": options["poll_interval"],
+        "START_AT": options["start_at"],
+    }
     return replace(get_conf(), **{key: value for key, value in given.items() if value is not None})
 
 

@@ -1,0 +1,157 @@
+"""``manage.py hc_backfill``: current rows as SNAPSHOT changes, for hc_listen to deliver."""
+
+import shlex
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterable
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connections
+from django.db.models import Model
+
+from hc_signals.conf import Conf, chosen, get_conf
+from hc_signals.listeners import OF_CHANGE_TYPE, Extras, Listeners
+from hc_signals.management.arguments import at_least, moment
+from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
+from hc_signals.management.interruption import Interruption, interruptible
+from hc_signals.progress import COUNT_LIMIT, Progress
+from hc_signals.snapshots import check_captured, count_rows, log_table
+from hc_signals.tables import connected_models
+
+
+class Command(BaseCommand):
+    help = (
+        "Log the current rows of tables as SNAPSHOT changes; hc_listen delivers them in the stream. Ctrl-C or SIGTERM "
+        "ends it after the current page (exit code 130 or 143) and prints the command that continues."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("models", nargs="+", metavar="app.Model")
+        parser.add_argument(
+            "--receiver",
+            nargs="+",
+            action="extend",
+            metavar="dotted.path",
+            help="only these (default: all)",
+        )
+        parser.add_argument("--consumer", metavar="NAME", help="for whom (default: HC_SIGNALS['CONSUMER'])")
+        parser.add_argument("--since", type=moment, metavar="TIME", help="only rows changed since: 2h, or ISO 8601")
+        parser.add_argument("--page-size", type=at_least(1), default=500, help="rows per transaction (default: 500)")
+        parser.add_argument("--after", type=int, metavar="KEY", help="only rows of the first model with a larger id")
+        parser.add_argument("--rate", type=at_least(0.1), help="rows per second (default: as fast as it goes)")
+        parser.add_argument("--database", default="default", help="database alias (default: default)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        using = options["database"]
+        with told_in_one_sentence(using):
+            require_log(using)
+            conf = get_conf()
+            chosen_models = list(dict.fromkeys(connected_model(label) for label in options["models"]))
+            for model in chosen_models:
+                check_captured(model, using)
+            if options["consumer"] in (None, conf.CONSUMER):
+                _check_listeners(chosen_models, conf, options["receiver"] or [])
+            else:
+                _check_consumer(using, options["consumer"])
+            note = {"consumer": options["consumer"] or conf.CONSUMER}
+            note |= {"receivers": options["receiver"]} if options["receiver"] else {}
+            _Backfill(self.stderr, chosen_models, options, note).run()
+
+
+class _Backfill:
+    def __init__(
+        self, stderr: Any, chosen_models: list[type[Model]], options: dict[str, Any], note: dict[str, Any]
+    ) -> None:
+        self.stderr, self.models, self.options, self.note = stderr, chosen_models, options, note
+        self.using, self.after = options["database"], options["after"]
+        self.done = 0
+
+    def run(self) -> None:
+        total = self._count()
+        self.progress = Progress(self.stderr, "hc_backfill", total)
+        self.began = time.monotonic()
+        with interruptible() as interruption:
+            try:
+                while self.models and not interruption:
+                    self._log_first_model(interruption)
+            except DatabaseError as error:
+                answer = str(error).splitlines()[0]
+                raise CommandError(f"The database answered: {answer}; go on with: {self._command()}") from error
+        self.progress.close()
+        if self.models:
+            self.stderr.write(f"hc_backfill: interrupted; go on with: {self._command()}")
+            sys.exit(interruption.exit_code)
+        consumer = self.note["consumer"]
+        self.stderr.write(f"hc_backfill: {self.done} rows are logged for {consumer!r}; hc_listen delivers them.")
+
+    def _count(self) -> int:
+        since, total, after = self.options["since"], 0, self.after
+        for model in self.models:
+            total += count_rows(model, self.using, COUNT_LIMIT + 1, after, since)
+            after = None
+        return total
+
+    def _log_first_model(self, interruption: Interruption) -> None:
+        model = self.models[0]
+        pages = log_table(
+            model,
+            self.using,
+            "SNAPSHOT",
+            page_size=self.options["page_size"],
+            after=self.after,
+            since=self.options["since"],
+            note=self.note,
+        )
+        last = (-1, self.after)
+        for count, after in pages:
+            if not count and (count, after) != last:
+                where = "the first row" if after is None else f"the row after {after}"
+                self.progress.say(f"hc_backfill: {model._meta.label}: {where} is locked elsewhere; waiting for it.")
+            self.done, self.after = self.done + count, after
+            last = (count, after)
+            self.progress.advance(count)
+            self._pause(interruption)
+            if interruption:
+                return
+        self.models, self.after = self.models[1:], None
+
+    def _pause(self, interruption: Interruption) -> None:
+        due = self.began + self.done / self.options["rate"] if self.options["rate"] else 0
+        while not interruption and (left := due - time.monotonic()) > 0:
+            time.sleep(min(0.1, left))
+
+    def _command(self) -> str:
+        words = ["python", "manage.py", "hc_backfill", *(model._meta.label for model in self.models)]
+        words += [] if self.after is None else ["--after", str(self.after)]
+        if self.options["since"] is not None:
+            words += ["--since", self.options["since"].isoformat()]
+        for name in ("receiver", "consumer", "page_size", "rate", "database"):
+            value = self.options[name]
+            if value is not None and value != {"page_size": 500, "database": "default"}.get(name):
+                words += ["--" + name.replace("_", "-"), *(value if isinstance(value, list) else [str(value)])]
+        return shlex.join(words)
+
+
+def _check_listeners(chosen_models: Iterable[type[Model]], conf: Conf, receivers: list[str]) -> None:
+    """Refuse a backfill that nobody would hear; only of this service's own receivers it is known."""
+    listeners = Listeners(Extras(django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, connected_models())))
+    signals = OF_CHANGE_TYPE["CREATE" if receivers else "SNAPSHOT"]
+    known = {model: listeners.paths(model, signals) for model in chosen_models}
+    check_receivers(receivers, set().union(*known.values()))
+    for model, paths in known.items():
+        if not paths.intersection(receivers or paths):
+            told = "none of these receivers" if receivers else "nobody"
+            raise CommandError(
+                f"{model._meta.label}: {told} listens to its {' or '.join(signals)}; name those who are to hear of "
+                "the rows with --receiver."
+            )
+
+
+def _check_consumer(using: str, consumer: str) -> None:
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT DISTINCT consumer FROM public.hc_signals_position ORDER BY 1")
+        known = [row[0] for row in cursor.fetchall()]
+    if consumer not in known:
+        raise CommandError(f"There is no consumer {consumer!r}; known: {', '.join(known) or 'none'}.")

@@ -1,0 +1,99 @@
+"""``manage.py hc_consumers``: who reads the log, and how far each has come; starts and removes consumers."""
+
+from argparse import ArgumentParser
+from datetime import datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connections, transaction
+from django.utils import timezone
+from django.utils.connection import ConnectionDoesNotExist
+
+from hc_signals import consumers, starting
+from hc_signals.changelog import ChangeLog
+from hc_signals.conf import get_conf
+from hc_signals.exceptions import HCSignalsError
+from hc_signals.management.arguments import start_at
+from hc_signals.restoring import is_restored
+
+
+class Command(BaseCommand):
+    help = "List the consumers of the change log, start a new one, or remove one that is gone."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True, metavar="list | start | remove")
+        shown = actions.add_parser("list", help="how far each has come and what holds up the log")
+        started = actions.add_parser("start", help="give a new consumer its position before its first worker runs")
+        started.add_argument("--at", type=start_at, required=True, metavar="WHERE", help="latest, earliest, 2h, a time")
+        removed = actions.add_parser("remove", help="forget a consumer that is gone: the log does not wait for it then")
+        removed.add_argument("--with-deliveries", action="store_true", help="its failed deliveries as well")
+        removed.add_argument("--force", action="store_true", help="although a worker of it lives; it starts anew")
+        for each in (started, removed):
+            each.add_argument("name", metavar="NAME", help="the consumer, as in HC_SIGNALS['CONSUMER']")
+        for each in (shown, started, removed):
+            each.add_argument("--database", default="default", help="database alias (default: default)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            self._check(options["database"], options.get("name"))
+            getattr(self, f"_{options['action']}")(options)
+        except (HCSignalsError, ConnectionDoesNotExist) as error:
+            raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(f"The database answered: {str(error).splitlines()[0]}") from error
+
+    def _check(self, using: str, name: str | None) -> None:
+        if name == "":
+            raise CommandError("The name is empty; `hc_consumers list` shows the known ones.", returncode=2)
+        with connections[using].cursor() as cursor:
+            cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
+            if cursor.fetchone()[0]:
+                raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
+        if is_restored(using):
+            raise CommandError(
+                "This database was restored from another server and no worker has run since, so positions mean nothing "
+                "yet; run `manage.py hc_listen --once` first."
+            )
+
+    def _list(self, options: dict[str, Any]) -> None:
+        found = consumers.consumers(options["database"], get_conf().RETENTION_HOURS)
+        for consumer in found:
+            self.stdout.write(_line(consumer, timezone.now()))
+        if not found:
+            self.stdout.write("No consumer yet: `manage.py hc_listen` or `manage.py hc_consumers start` makes one.")
+
+    def _start(self, options: dict[str, Any]) -> None:
+        using, name, shards = options["database"], options["name"], get_conf().SHARDS
+        logs = [ChangeLog(using, name, shard, shards) for shard in range(shards)]
+        if not starting.start(logs, options["at"]):
+            raise CommandError(f"Consumer {name!r} has a position already; nothing was changed.")
+        self.stdout.write(f"Consumer {name!r} starts at {options['at']}.")
+
+    def _remove(self, options: dict[str, Any]) -> None:
+        using, name = options["database"], options["name"]
+        with transaction.atomic(using=using):
+            count = consumers.remove(using, name, options["force"], options["with_deliveries"])
+        self.stdout.write(f"Consumer {name!r} was removed" + (f", with {count} deliveries." if count else "."))
+
+
+def _line(consumer: consumers.Consumer, now: datetime) -> str:
+    parts = [f"{consumer.shards} shard(s), {consumer.workers} worker(s)" if consumer.shards else "no position"]
+    parts.append(f"{consumer.backlog} change(s) to deliver")
+    if consumer.backlog.since is not None:
+        parts[-1] += f", the oldest {_age(now, consumer.backlog.since)} old"
+    if consumer.moved_at is not None:
+        parts.append(f"moved {_age(now, consumer.moved_at)} ago")
+    if consumer.deliveries:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(consumer.deliveries.items()))
+        parts.append(f"failed deliveries: {states}")
+    if consumer.holds_up_rotation:
+        parts.append("HOLDS UP THE ROTATION OF THE LOG")
+    return f"{consumer.name}: {'; '.join(parts)}"
+
+
+def _age(now: datetime, then: datetime) -> str:
+    seconds = max(0, int((now - then).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

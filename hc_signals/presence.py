@@ -1,0 +1,34 @@
+"""Tells which consumers have a worker that lives: each of its connections holds a share of the consumer's lock.
+
+An advisory lock of the session and no row with a time in it: it ends with the connection, however the worker dies.
+"""
+
+from django.db import connections
+
+PRESENCE_CLASS = 1212372823
+"""First half of the advisory keys; the second is the hash of the consumer's name."""
+
+
+def announce(using: str, consumer: str) -> None:
+    """Show on this connection, until it is closed, that a worker of the consumer lives."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock_shared(%s, hashtext(%s))", [PRESENCE_CLASS, consumer])
+
+
+def is_absent(using: str, consumer: str) -> bool:
+    """Tell whether no other connection has announced itself; if so, none can until the transaction ends."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))", [PRESENCE_CLASS, consumer])
+        return bool(cursor.fetchone()[0])
+
+
+def workers(using: str, consumer: str) -> int:
+    """Return on how many connections workers of the consumer live."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database "
+            "WHERE d.datname = current_database() AND locktype = 'advisory' AND mode = 'ShareLock' AND granted "
+            "AND classid = %s AND objid = hashtext(%s)::oid AND objsubid = 2",
+            [PRESENCE_CLASS, consumer],
+        )
+        return int(cursor.fetchone()[0])

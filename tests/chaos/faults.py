@@ -1,0 +1,189 @@
+"""What goes wrong during a run: processes, backends, the server, the network, the layout of the shards."""
+
+import random
+import signal
+import threading
+import time
+from collections import Counter
+
+from tests.chaos.server import Server
+from tests.chaos.workers import Worker, Workers
+
+_HELD = """
+SELECT l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory' AND l.classid = %s AND l.granted AND a.application_name = %s
+"""
+_TAKEN_OVER = """
+SELECT extract(epoch FROM min(created_at))::float8 FROM public.hc_signals_position
+WHERE consumer = %s AND hashtext(consumer || ' ' || shard)::bigint & 4294967295 = ANY (%s)
+  AND created_at > to_timestamp(%s)
+"""
+TAKE_OVER_TIMEOUT = 20.0
+KINDS = (
+    "kill_worker",
+    "freeze_worker",
+    "terminate_backend",
+    "cut_network",
+    "black_hole",
+    "crash_server",
+    "change_shards",
+)
+
+
+class Faults:
+    """Breaks one thing after another.
+
+    Args:
+        server, workers: what is broken.
+        chance: every choice comes from it.
+        silence: seconds of the longest silence of a network.
+        deaf: seconds within which a worker must give up connections that say nothing; 0 leaves that fault out.
+    """
+
+    def __init__(
+        self, server: Server, workers: Workers, chance: random.Random, silence: float, deaf: float = 0
+    ) -> None:
+        self.server, self.workers, self.chance = server, workers, chance
+        self.silence, self.deaf = silence, deaf
+        self.done: Counter[str] = Counter()
+        self.takeovers: dict[str, list[float]] = {"killed": [], "frozen": [], "deaf": []}
+        """Seconds, by what had happened; figures.py says from what to what."""
+        self.missed = 0
+        """Takeovers that nobody made in time."""
+        self.kinds = KINDS + (("deafen_worker",) if deaf else ())
+        self._turns: list[str] = []
+        self._layouts = 0
+
+    @property
+    def had_all(self) -> bool:
+        """Whether every kind has had its turn."""
+        return len(self.done) == len(self.kinds)
+
+    def next(self) -> str:
+        """Do the next one; all have had their turn before one comes again."""
+        if not self._turns:
+            self._turns = list(self.kinds)
+            self.chance.shuffle(self._turns)
+        kind = self._turns.pop()
+        getattr(self, kind)()
+        self.done[kind] += 1
+        return kind
+
+    def end(self) -> None:
+        """No more changes come: who waits for the next one on a shard waits in vain."""
+        self._layouts += 1
+
+    def kill_worker(self) -> None:
+        """SIGKILL one worker and start another."""
+        worker = self._victim()
+        with self.workers.lock:
+            held = self._stop(worker)
+            killed_at = time.time()
+            worker.process.kill()
+            worker.process.wait()
+            worker.start()
+        self._watch("killed", worker, held, killed_at)
+
+    def freeze_worker(self) -> None:
+        """Stop a process; the server notices, another takes over; then it goes on and must not commit what it had."""
+        worker = self._victim()
+        with self.workers.lock:
+            held = self._stop(worker)
+            noticed_at = time.time()
+            worker.proxy.sever()
+        watching = self._watch("frozen", worker, held, noticed_at)
+        pause = self.chance.uniform(0.3, self.silence)
+        if self._has_company(worker):
+            watching.join(timeout=pause)
+        else:
+            time.sleep(pause)
+        worker.process.send_signal(signal.SIGCONT)
+        time.sleep(0.2)  # it may say COMMIT into the silence
+        worker.proxy.recover()
+
+    def deafen_worker(self) -> None:
+        """The network swallows a worker's connections; keepalives are answered, so only a limit of its own helps."""
+        worker = self._victim()
+        worker.proxy.sever()
+        since = time.time()
+        while not self.server.query("SELECT FROM pg_stat_activity WHERE application_name = %s", [worker.name]):
+            if time.time() > since + self.deaf:
+                self.missed += 1
+                break
+            time.sleep(0.05)
+        else:
+            self.takeovers["deaf"].append(time.time() - since)
+        worker.proxy.recover()
+
+    def terminate_backend(self) -> None:
+        """Cut a connection at the server's end, a worker's or a writer's."""
+        self.server.query(
+            "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1) victim"
+        )
+
+    def cut_network(self) -> None:
+        """Cut all connections of one worker."""
+        self._victim().proxy.cut()
+
+    def black_hole(self) -> None:
+        """The network of one worker accepts and says nothing, then drops what it had."""
+        proxy = self._victim().proxy
+        proxy.go_silent()
+        time.sleep(self.chance.uniform(0.3, self.silence))
+        proxy.recover()
+
+    def crash_server(self) -> None:
+        """Stop the server in immediate mode, and start it again."""
+        self.server.crash()
+
+    def change_shards(self) -> None:
+        """Roll out another number of shards to the first consumer: one worker after the other gets it."""
+        self._layouts += 1
+        peers = [worker for worker in self.workers.all if worker.consumer == self.workers.all[0].consumer]
+        before = peers[0].environment["CHAOS_SHARDS"]
+        shards = self.chance.choice([n for n in "1235" if n != before])
+        for worker in peers:
+            with self.workers.lock:
+                worker.end(self.chance.choice([signal.SIGTERM, signal.SIGKILL]))
+                worker.environment["CHAOS_SHARDS"] = shards
+                worker.start()
+
+    def _victim(self) -> Worker:
+        return self.chance.choice([worker for worker in self.workers.all if not worker.is_wrong])
+
+    def _has_company(self, worker: Worker) -> bool:
+        return sum(other.consumer == worker.consumer for other in self.workers.all) > 1
+
+    def _stop(self, worker: Worker) -> list[int]:
+        """Halt a worker, in the middle of a page if it comes to one soon; return the shards it has claimed."""
+        from hc_signals.changelog import LOCK_CLASS
+
+        for _ in range(20):
+            worker.process.send_signal(signal.SIGSTOP)
+            if held := [row[0] for row in self.server.query(_HELD, [LOCK_CLASS, worker.name])]:
+                return held
+            worker.process.send_signal(signal.SIGCONT)
+            time.sleep(0.03)
+        worker.process.send_signal(signal.SIGSTOP)
+        return []
+
+    def _watch(self, kind: str, worker: Worker, held: list[int], since: float) -> threading.Thread:
+        """Measure in the background when somebody goes on with a claimed shard. Where a layout is left it may have
+        claimed several, some of which are never seen again."""
+        layouts = self._layouts
+
+        def watch() -> None:
+            deadline = time.monotonic() + TAKE_OVER_TIMEOUT
+            while (first := self.server.query(_TAKEN_OVER, [worker.consumer, held, since])[0][0]) is None:
+                if layouts != self._layouts:
+                    return
+                if time.monotonic() > deadline:
+                    self.missed += 1
+                    return
+                time.sleep(0.02)
+            self.takeovers[kind].append(first - since)
+
+        thread = threading.Thread(target=watch if held and self._has_company(worker) else lambda: None, daemon=True)
+        thread.start()
+        return thread

@@ -1,0 +1,78 @@
+"""The figures of one run, for people and as JSON."""
+
+import argparse
+import statistics
+import time
+from dataclasses import asdict
+from typing import Any
+
+from tests.chaos.faults import Faults
+from tests.chaos.ledger import Verdict
+from tests.chaos.workers import Workers
+
+_MEANING = {
+    "killed": "kill -9 of a worker in the middle of a page, to the next commit on its shard",
+    "deaf": "a worker's connections say nothing any more, to its next session",
+    "frozen": "the server notices a frozen worker, to the next commit on its shard",
+}
+
+
+class Figures:
+    """Counts and times; the run fills in what it sees."""
+
+    def __init__(self, faults: Faults, workers: Workers) -> None:
+        self.faults, self.workers = faults, workers
+        self.committed = 0
+        self.delivered: dict[str, int] = {}
+        self._started = self._written = time.monotonic()
+
+    def start(self) -> None:
+        """The writers begin."""
+        self._started = time.monotonic()
+
+    def written(self) -> None:
+        """The writers have ended."""
+        self._written = time.monotonic()
+
+    def progress(self) -> str:
+        """Return the counts of now."""
+        told = ", ".join(f"{count} {consumer}" for consumer, count in sorted(self.delivered.items()))
+        return f"{self.committed} committed; delivered: {told or 'nothing yet'}"
+
+    def as_dict(self, options: argparse.Namespace, verdicts: dict[str, Verdict]) -> dict[str, Any]:
+        """Return everything, for JSON."""
+        return {
+            "command": {name: str(value) for name, value in vars(options).items()},
+            "consumers": {name: asdict(verdict) for name, verdict in verdicts.items()},
+            "committed": self.committed,
+            "seconds_of_writing": round(self._written - self._started, 1),
+            "committed_per_second": round(self._rate()),
+            "faults": dict(self.faults.done),
+            "takeover_seconds": {
+                kind: {"count": len(times), "p50": statistics.median(times), "max": max(times)}
+                for kind, times in self.faults.takeovers.items()
+                if times
+            },
+            "takeovers_missed": self.faults.missed,
+            "worker_exits": self.workers.exits,
+            "peak_rss_mib": self._peak(),
+        }
+
+    def lines(self) -> list[str]:
+        """Return everything, for people."""
+        faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.done.items()))
+        lines = [f"{self.committed} changes committed, {self._rate():.0f} a second; faults: {faults or 'none'}"]
+        for kind, times in self.faults.takeovers.items():
+            if times:
+                p50, longest = statistics.median(times), max(times)
+                lines.append(f"takeover ({_MEANING[kind]}): {len(times)}, p50 {p50:.3f} s, max {longest:.3f} s")
+        if self.faults.missed:
+            lines.append(f"takeover: {self.faults.missed} not in time")
+        lines.append(f"workers: peak memory {self._peak()} MiB, {self.workers.exits} ended by themselves")
+        return lines
+
+    def _rate(self) -> float:
+        return self.committed / max(0.1, self._written - self._started)
+
+    def _peak(self) -> int:
+        return max((worker.peak_rss for worker in self.workers.all), default=0) // 1024

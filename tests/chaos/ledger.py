@@ -1,0 +1,91 @@
+"""Two ledgers, what the writers committed and what the receivers wrote: compared by the database, however long.
+
+Every committed change has one line in ``chaos_truth``; ``step`` rises in the order in which a record's changes came.
+A version is used once per record, so record, operation and version name one change.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+TABLES = """
+CREATE TABLE chaos_truth (record text, step integer, operation text, version integer);
+CREATE TABLE chaos_ledger (
+    id bigserial, consumer text, record text, operation text, version integer, event_id text
+);
+CREATE INDEX ON chaos_ledger USING brin (id);
+"""
+
+_COMPARE = """
+WITH delivered AS (
+    SELECT record, operation, version, count(*) AS times, min(id) AS id
+    FROM chaos_ledger WHERE consumer = %(consumer)s GROUP BY record, operation, version
+), pairs AS (
+    SELECT coalesce(times, 0) AS times, d.id, t.record, t.step,
+           lag(t.step) OVER (PARTITION BY t.record ORDER BY d.id) AS step_before
+    FROM chaos_truth t FULL JOIN delivered d USING (record, operation, version)
+)
+SELECT count(*) FILTER (WHERE record IS NOT NULL),
+       count(*) FILTER (WHERE times = 0),
+       coalesce(sum(times - CASE WHEN record IS NULL THEN 0 ELSE 1 END) FILTER (WHERE times > 0), 0)::bigint,
+       count(*) FILTER (WHERE times > 0 AND step_before > step)
+FROM pairs
+"""
+# What was never delivered sorts behind everything (NULLS LAST), so it is nobody's predecessor.
+
+_LOST = """
+SELECT t.record, t.operation, t.version FROM chaos_truth t
+LEFT JOIN chaos_ledger l ON l.consumer = %(consumer)s AND l.record = t.record AND l.operation = t.operation
+                        AND l.version = t.version
+WHERE l.id IS NULL LIMIT 10
+"""
+
+_IN_LOG = """
+SELECT id, xid::text FROM public.hc_signals_change
+WHERE record_id = %(record)s AND coalesce(new, old)->>'numberofemployees' = %(version)s ORDER BY id
+"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What comparing one consumer's ledger with the truth has shown."""
+
+    changes: int
+    lost: int
+    twice: int
+    inverted: int
+    kept: int
+    """Deliveries that are still kept for another attempt."""
+
+    @property
+    def is_right(self) -> bool:
+        """Every change is there, once, in order."""
+        return self.changes > 0 and not (self.lost or self.twice or self.inverted or self.kept)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.changes} changes, {self.lost} lost, {self.twice} twice, {self.inverted} out of order, "
+            f"{self.kept} deliveries left"
+        )
+
+
+def compare(query: Any, consumer: str) -> Verdict:
+    """Compare one consumer's ledger with what was committed."""
+    values = {"consumer": consumer}
+    ((kept,),) = query("SELECT count(*) FROM public.hc_signals_delivery WHERE consumer = %(consumer)s", values)
+    ((changes, lost, twice, inverted),) = query(_COMPARE, values)
+    return Verdict(changes, lost, twice, inverted, kept)
+
+
+def explain(query: Any, consumer: str) -> list[str]:
+    """Say of some lost changes what the log knows of them."""
+    lines = []
+    for record, operation, version in query(_LOST, {"consumer": consumer}):
+        rows = query(_IN_LOG, {"record": record, "version": str(version)})
+        lines.append(f"lost by {consumer}: {operation} of {record} to version {version}; the log has (id, xid) {rows}")
+    return lines
+
+
+def counts(query: Any) -> tuple[int, dict[str, int]]:
+    """Return how many changes are committed, and how many each consumer has in its ledger."""
+    ((committed,),) = query("SELECT count(*) FROM chaos_truth")
+    return committed, dict(query("SELECT consumer, count(*) FROM chaos_ledger GROUP BY consumer"))

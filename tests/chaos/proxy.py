@@ -1,0 +1,110 @@
+"""A TCP port in front of the server, so that the network between a worker and the server can fail."""
+
+import socket
+import threading
+from contextlib import suppress
+
+from psycopg.conninfo import conninfo_to_dict
+
+
+class Proxy:
+    """Passes bytes between a port of 127.0.0.1 and the server, until told not to.
+
+    Args:
+        url: the server; a Unix socket's directory as host is fine.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = conninfo_to_dict(url)
+        host, port = str(parts.get("host") or "127.0.0.1"), int(parts.get("port") or 5432)
+        self._server = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
+        self._pairs: set[_Pair] = set()
+        self._lock = threading.Lock()
+        self._silent = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Close every connection, at both ends."""
+        with self._lock:
+            pairs = list(self._pairs)
+            self._pairs.clear()
+        for pair in pairs:
+            pair.close()
+
+    def go_silent(self) -> None:
+        """Accept, and pass nothing on in either direction, until :meth:`recover`."""
+        with self._lock:
+            self._silent = True
+            for pair in self._pairs:
+                pair.passing.clear()
+
+    def sever(self) -> None:
+        """Close the server's ends and tell the clients nothing: their connections are deaf, new ones work."""
+        with self._lock:
+            for pair in self._pairs:
+                pair.passing.clear()
+                _close(pair.server)
+
+    def recover(self) -> None:
+        """Drop what was caught in the silence, and pass on what comes from now on."""
+        self.cut()
+        self._silent = False
+
+    def close(self) -> None:
+        """Accept no more and close everything."""
+        _close(self._listener)
+        self.cut()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._connect(client)
+
+    def _connect(self, client: socket.socket) -> None:
+        server = socket.socket(socket.AF_UNIX if isinstance(self._server, str) else socket.AF_INET)
+        pair = _Pair(client, server)
+        try:
+            server.connect(self._server)
+        except OSError:  # the server is starting again
+            pair.close()
+            return
+        with self._lock:
+            self._pairs.add(pair)
+            if not self._silent:
+                pair.passing.set()
+        for source, sink in ((client, server), (server, client)):
+            threading.Thread(target=self._pass_on, args=(pair, source, sink), daemon=True).start()
+
+    def _pass_on(self, pair: "_Pair", source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                pair.passing.wait()
+                sink.sendall(data)
+        pair.passing.wait()  # a silent network does not tell either that the other end is gone
+        with self._lock:
+            self._pairs.discard(pair)
+        pair.close()
+
+
+class _Pair:
+    """A client's connection and the one to the server that belongs to it."""
+
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.client, self.server = client, server
+        self.passing = threading.Event()
+
+    def close(self) -> None:
+        """Close both and let nobody wait any more."""
+        _close(self.client)
+        _close(self.server)
+        self.passing.set()
+
+
+def _close(one: socket.socket) -> None:
+    with suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)  # close() alone would leave a thread in recv() for ever
+    one.close()

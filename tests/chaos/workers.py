@@ -1,0 +1,127 @@
+"""The worker processes of one run, each behind a network of its own; whoever ends by itself is started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.proxy import Proxy
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Worker:
+    """One ``hc_listen`` and whoever replaces it.
+
+    Args:
+        name: its ``application_name``.
+        url: the server.
+        environment: ``CHAOS_CONSUMER``, ``CHAOS_SHARDS`` and so on.
+        output: file to which it writes what it has to say.
+    """
+
+    def __init__(self, name: str, url: str, environment: dict[str, str], output: Path) -> None:
+        self.name, self.environment, self.output = name, environment, output
+        self.proxy = Proxy(url)
+        self.process: Any = None
+        self.peak_rss = 0
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it is one that the run must find out; nobody need break it."""
+        return bool(self.environment["CHAOS_MUTATION"])
+
+    @property
+    def consumer(self) -> str:
+        """Whose position it moves."""
+        return self.environment["CHAOS_CONSUMER"]
+
+    def start(self) -> None:
+        """Start the process; it reaches the server through its proxy."""
+        environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.chaos.settings",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}",
+            "DATABASE_URL": f"postgresql://postgres@127.0.0.1:{self.proxy.port}/postgres",
+            "CHAOS_WORKER": self.name,
+            **self.environment,
+        }
+        command = [sys.executable, str(ROOT / "example" / "manage.py"), "hc_listen", "-v", "0"]
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(command, env=environment, stderr=output, stdout=output)
+
+    def end(self, kind: signal.Signals) -> int:
+        """Send a signal that ends the process; return its exit code."""
+        self.process.send_signal(kind)
+        try:
+            return int(self.process.wait(timeout=30))
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return -1
+
+    def measure(self) -> None:
+        """Note the highest resident memory, in KiB, where the system tells it."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        for line in status.read_text().splitlines() if status.exists() else ():
+            if line.startswith("VmHWM:"):
+                self.peak_rss = max(self.peak_rss, int(line.split()[1]))
+
+
+class Workers:
+    """All of them.
+
+    Args:
+        directory: where their output goes.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.all: list[Worker] = []
+        self.lock = threading.RLock()
+        """Held while one is replaced."""
+        self.stopping = False
+        self.exits = 0
+        """How many ended by themselves, and were started again."""
+
+    def add(self, url: str, consumer: str, shards: int, batch: int, mutation: str = "") -> None:
+        """Start one more."""
+        name = f"chaos worker {len(self.all)}"
+        environment = {
+            "CHAOS_CONSUMER": consumer,
+            "CHAOS_SHARDS": str(shards),
+            "CHAOS_BATCH": str(batch),
+            "CHAOS_MUTATION": mutation,
+        }
+        self.all.append(Worker(name, url, environment, self.directory / f"{name}.log"))
+        self.all[-1].start()
+
+    def look_after(self) -> None:
+        """Start again what has ended by itself, as a platform does; measure the others."""
+        with self.lock:
+            for worker in self.all:
+                if worker.process.poll() is None:
+                    worker.measure()
+                elif not self.stopping:
+                    self.exits += 1
+                    worker.start()
+
+    def stop(self) -> list[int]:
+        """Stop all as a platform does; return their exit codes."""
+        with self.lock:
+            self.stopping = True
+            return [worker.end(signal.SIGTERM) for worker in self.all]
+
+    def kill(self) -> None:
+        """Leave nothing behind."""
+        for worker in self.all:
+            worker.process.kill()
+            worker.process.wait()
+            worker.proxy.close()
+
+    def output(self) -> str:
+        """Return all they have said."""
+        return "".join(path.read_text() for path in sorted(self.directory.glob("*.log")))

@@ -1,0 +1,41 @@
+"""Times and replay ids on the command line."""
+
+from argparse import ArgumentTypeError
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.utils import timezone
+
+from hc_signals.management.arguments import moment, moment_or_replay_id, replay_id
+
+
+@pytest.mark.parametrize(
+    ("text", "age"),
+    [("90s", timedelta(seconds=90)), ("90m", timedelta(minutes=90)), ("2h", timedelta(hours=2)), ("3d", timedelta(3))],
+)
+def test_an_age(text: str, age: timedelta) -> None:
+    assert abs(timezone.now() - age - moment(text)) < timedelta(seconds=5)
+
+
+def test_a_time_without_offset_is_of_the_projects_zone() -> None:
+    assert moment("2024-06-01T12:00") == datetime(2024, 6, 1, 17, 0, tzinfo=UTC), "Chicago is five hours behind"
+    assert moment("2024-06-01T12:00Z") == moment_or_replay_id("2024-06-01T14:00+02:00")
+
+
+@pytest.mark.parametrize("text", ["", "h", "-2h", "2w", "1.5h", "yesterday", "2024-13-01", "9" * 30 + "d"])
+def test_nonsense_is_refused(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="is not a time; expected an age like 90m") as error:
+        moment(text)
+    assert "\n" not in str(error.value)
+
+
+def test_the_future_is_refused() -> None:
+    with pytest.raises(ArgumentTypeError, match="lies in the future"):
+        moment("2999-01-01")
+
+
+def test_replay_ids() -> None:
+    assert moment_or_replay_id("0a1b2c3d-000000000000007") == replay_id("0a1b2c3d-000000000000007")
+    for text in ("7", "0a1b2c3d-7", "0A1B2C3D-000000000000007", "0a1b2c3d-000000000000007\n", "0a1b2c3d-" + "9" * 30):
+        with pytest.raises(ArgumentTypeError, match="is not a replay id"):
+            replay_id(text)

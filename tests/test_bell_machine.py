@@ -1,0 +1,329 @@
+"""Writers and sleepers stepped by Hypothesis in any order: who sleeps is never left with something to deliver.
+
+There is no poll and no timeout: only a ring can wake a sleeper. Each is the real ``Doorbell`` in a thread of its own,
+which stops before each step until it is told to go on.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from hc_signals.doorbell import CHANNEL, Doorbell
+from tests.machine import machine_settings, new_connection
+
+WAKE_TIMEOUT = 1.0
+INSERT = "INSERT INTO public.hc_signals_change (table_name, operation, origin) VALUES ('machine', 'UPDATE', 'app')"
+writers, sleepers = st.integers(0, 2), st.integers(0, 1)
+
+
+class Ended(Exception):
+    """The sleeper's thread is to end."""
+
+
+class SteppedBell(Doorbell):
+    """A doorbell that waits for its turn before it takes the lock, before its last look and in its sleep.
+
+    Args:
+        deliver: delivers what there is; tells whether there was any.
+    """
+
+    SLICE = 0.005
+    BUSY_PAUSES = (0.001, 0.001)
+
+    def __init__(self, deliver: Callable[[], bool]) -> None:
+        super().__init__("default", self.is_stopping)
+        self.at, self.deliver = "start", deliver
+        self.ending = self.has_looked = False
+        self._go, self._arrived = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+        self._thread.start()
+        self._arrived.acquire()
+
+    def step(self) -> None:
+        """Let the thread come to its next turn."""
+        self._go.release()
+        assert self._arrived.acquire(timeout=20), f"the sleeper is stuck after {self.at!r}"
+
+    def step_to(self, at: str) -> None:
+        """Step until its next turn is this one."""
+        while self.at != at:
+            self.step()
+
+    def end(self) -> None:
+        """End the thread."""
+        self.ending = True
+        self._go.release()
+        self._thread.join(timeout=20)
+
+    def turn(self, at: str) -> None:
+        self.at = at
+        self._arrived.release()
+        self._go.acquire()
+        if self.ending:
+            raise Ended
+
+    def is_stopping(self) -> bool:
+        self.turn("asleep" if self.has_looked else "locked")
+        return False
+
+    def _try_lock(self) -> bool:
+        self.turn("lock")
+        return super()._try_lock()
+
+    def look(self) -> bool:
+        """The last look."""
+        self.turn("look")
+        self.has_looked = True
+        return self.deliver()
+
+    def _loop(self) -> None:
+        try:
+            with self:
+                while True:
+                    self.turn("read")
+                    self.has_looked = False
+                    if not self.deliver():
+                        self.sleep(self.look, lambda: 1e9)
+        except Ended:
+            pass
+        finally:
+            self.at = "ended"
+            self._arrived.release()
+
+
+class Sleeper:
+    """One process, which delivers to a consumer of its own."""
+
+    def __init__(self, machine: "BellMachine") -> None:
+        self.machine = machine
+        self.delivered = machine.visible()
+        self.bell = machine.bell_class(self.deliver)
+        self.bell.step()
+
+    @property
+    def missing(self) -> int:
+        """How many committed changes it has yet to deliver."""
+        return self.machine.visible() - self.delivered
+
+    def deliver(self) -> bool:
+        before, self.delivered = self.delivered, self.machine.visible()
+        return self.delivered > before
+
+    def fall_asleep(self) -> None:
+        """Let it come as far as it can: asleep, and not woken by what has rung so far."""
+        asleep = 0
+        for _ in range(20):
+            self.bell.step()
+            asleep += self.bell.at == "asleep"
+            if asleep == 3:
+                return
+
+
+class BellMachine(RuleBasedStateMachine):
+    """Transactions that log and ring, and two who sleep: only one of them can have the lock."""
+
+    connections: list[Any] = []
+    reader: Any = None
+    bell_class = SteppedBell
+    count = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth = [0, 0, 0]
+        """Of each writer: 0 outside a transaction, else 1 and its savepoints."""
+        self.prepared: list[str] = []
+        self.sleepers = [Sleeper(self) for _ in range(self.count)]
+
+    def visible(self) -> int:
+        ((count,),) = self.reader.execute("SELECT count(*) FROM public.hc_signals_change").fetchall()
+        return int(count)
+
+    def ring(self, writer: Any) -> None:
+        writer.execute("SELECT public.hc_signals_ring()")
+
+    @rule(number=writers)
+    def log(self, number: int) -> None:
+        """What the capture trigger does: log, then ring."""
+        if not self.depth[number]:
+            self.connections[number].execute("BEGIN")
+            self.depth[number] = 1
+        self.connections[number].execute(INSERT)
+        self.ring(self.connections[number])
+
+    @rule(number=writers)
+    def savepoint(self, number: int) -> None:
+        if self.depth[number]:
+            self.connections[number].execute(f"SAVEPOINT s{self.depth[number]}")
+            self.depth[number] += 1
+
+    @rule(number=writers)
+    def roll_back_to_savepoint(self, number: int) -> None:
+        """Gives back a share of the lock that was taken since."""
+        if self.depth[number] > 1:
+            self.depth[number] -= 1
+            self.connections[number].execute(f"ROLLBACK TO SAVEPOINT s{self.depth[number]}")
+
+    @rule(number=writers, keep=st.sampled_from([True, True, False]))
+    def end(self, number: int, keep: bool) -> None:
+        if self.depth[number]:
+            self.connections[number].execute("COMMIT" if keep else "ROLLBACK")
+            self.depth[number] = 0
+
+    @rule(number=writers)
+    def prepare(self, number: int) -> None:
+        """The share of the lock outlives the connection's transaction; who has rung may not."""
+        if self.depth[number] and len(self.prepared) < 2:
+            name = f"bell {time.monotonic_ns()}"
+            self.depth[number] = 0
+            try:
+                self.connections[number].execute(f"PREPARE TRANSACTION '{name}'")
+                self.prepared.append(name)
+            except (psycopg.errors.FeatureNotSupported, psycopg.errors.ObjectNotInPrerequisiteState):
+                self.connections[number].execute("ROLLBACK")
+
+    @rule()
+    def commit_prepared(self) -> None:
+        if self.prepared:
+            self.reader.execute(f"COMMIT PREPARED '{self.prepared.pop()}'")
+
+    @rule(number=sleepers, steps=st.integers(1, 3))
+    def step(self, number: int, steps: int) -> None:
+        for _ in range(steps):
+            self.sleepers[number % self.count].bell.step()
+
+    @rule(number=sleepers)
+    def fall_asleep(self, number: int) -> None:
+        self.sleepers[number % self.count].fall_asleep()
+
+    @rule()
+    def look_after_all(self) -> None:
+        """End every transaction: whatever was committed is delivered without a further ring."""
+        for number in range(3):
+            self.end(number, True)
+        while self.prepared:
+            self.commit_prepared()
+        deadline = time.monotonic() + WAKE_TIMEOUT
+        while late := [sleeper for sleeper in self.sleepers if sleeper.missing]:
+            assert time.monotonic() < deadline, f"asleep, with {late[0].missing} to deliver"
+            for sleeper in self.sleepers:
+                sleeper.bell.step()
+
+    def teardown(self) -> None:
+        try:
+            self.look_after_all()
+        finally:
+            for sleeper in self.sleepers:
+                sleeper.bell.end()
+            for writer in self.connections:
+                writer.execute("ROLLBACK")
+
+
+@pytest.fixture
+def machine(heroku: Any) -> Iterator[type[BellMachine]]:
+    """The machine with three connections to write on; a writer that holds nothing says ROLLBACK without a warning."""
+    opened = [new_connection() for _ in range(4)]
+    for one in opened:
+        one.execute("SET client_min_messages = error")
+    yield type("Machine", (BellMachine,), {"connections": opened[:3], "reader": opened[3]})
+    for one in opened:
+        one.close()
+
+
+def test_nobody_sleeps_through_a_change(machine: type[BellMachine]) -> None:
+    run_state_machine_as_test(machine, settings=machine_settings(examples=40, steps=30))
+
+
+class BellWithoutLook(SteppedBell):
+    """Reads, and then falls asleep: what was committed in between has not rung."""
+
+    def look(self) -> bool:
+        self.turn("look")
+        self.has_looked = True
+        return False
+
+
+class BellWithFlag(SteppedBell):
+    """Says in a table that it sleeps."""
+
+    def _try_lock(self) -> bool:
+        self.turn("lock")
+        self._set("true")
+        return True
+
+    def _give_up_lock(self, and_ring: bool) -> None:
+        self._asleep = False
+        self._set("false")
+
+    def _set(self, value: str) -> None:
+        assert self._connection is not None
+        self._connection.execute(f"UPDATE machine_asleep SET asleep = {value}")
+
+
+def _ring_by_flag(self: BellMachine, writer: Any) -> None:
+    writer.execute(f"SELECT pg_notify('{CHANNEL}', '') FROM machine_asleep WHERE asleep")
+
+
+def _ring_at_once(self: BellMachine, writer: Any) -> None:
+    """Rings from another connection, before the commit."""
+    ((shared,),) = writer.execute("SELECT pg_try_advisory_xact_lock_shared(1212372819, 1)").fetchall()
+    if not shared:
+        self.reader.execute(f"SELECT pg_notify('{CHANNEL}', '')")
+
+
+def _commit_between_read_and_lock(machine: BellMachine) -> None:
+    """A change that need not ring is committed before the sleeper has the lock."""
+    machine.sleepers[0].bell.step_to("lock")
+    machine.log(0)
+    machine.end(0, True)
+    machine.fall_asleep(0)
+
+
+def _commit_after_falling_asleep(machine: BellMachine) -> None:
+    """A writer asks whether to ring while nobody sleeps, and commits when somebody tries to."""
+    machine.sleepers[0].bell.step_to("lock")
+    machine.log(0)
+    machine.fall_asleep(0)
+    machine.end(0, True)
+
+
+def _commit_after_a_ring(machine: BellMachine) -> None:
+    """A ring goes out long before the change can be seen."""
+    machine.fall_asleep(0)
+    machine.log(0)
+    machine.fall_asleep(0)
+    machine.end(0, True)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "wrong"),
+    [
+        (_commit_between_read_and_lock, {"bell_class": BellWithoutLook}),
+        (_commit_after_falling_asleep, {"bell_class": BellWithFlag, "ring": _ring_by_flag}),
+        (_commit_after_a_ring, {"ring": _ring_at_once}),
+    ],
+    ids=["reads_then_sleeps", "flag_in_a_table", "rings_before_the_commit"],
+)
+def test_a_doorbell_known_to_be_wrong_is_found_out(
+    machine: type[BellMachine], schedule: Callable[[BellMachine], None], wrong: dict[str, Any]
+) -> None:
+    machine.count = 1
+    right = machine()
+    schedule(right)
+    right.teardown()
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE machine_asleep AS SELECT false AS asleep")
+    try:
+        other: BellMachine = type("Wrong", (machine,), wrong)()
+        schedule(other)
+        with pytest.raises(AssertionError, match="asleep, with 1 to deliver"):
+            other.teardown()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TABLE machine_asleep")

@@ -1,0 +1,230 @@
+"""Installing, upgrading and removing capture: nothing is left, nothing is missed, nobody waits for another for ever."""
+
+import shutil
+import subprocess
+import threading
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.core.management import CommandError, call_command
+from django.db import connection, models, transaction
+from example.crm.models import Account, Contact
+
+from hc_signals import orphans, triggers
+from hc_signals.capture_sql import function_name, function_sql
+from hc_signals.db import models as hc_models
+from hc_signals.models import Change
+from hc_signals.sql import read_sql
+from hc_signals.tables import connected_models, table_label
+from hc_signals.testing import HerokuConnect
+from tests.conftest import another, as_heroku_connect
+from tests.server import installation
+
+_EVERYTHING = """
+SELECT 'relation', n.nspname, c.relname, c.relkind::text, NULL, c.relacl::text
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind <> 't'
+UNION ALL
+SELECT 'function', n.nspname, p.proname, p.prosrc, p.proconfig::text || p.prosecdef, p.proacl::text
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname !~ '^pg_'
+  AND n.nspname <> 'information_schema'
+UNION ALL
+SELECT 'trigger', c.relname, t.tgname, pg_get_triggerdef(t.oid), t.tgenabled::text, NULL
+FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal
+ORDER BY 1, 2, 3, 4
+"""
+
+
+def catalog(cursor: Any) -> list[tuple[object, ...]]:
+    return list(cursor.execute(_EVERYTHING) or cursor.fetchall())
+
+
+def everything() -> list[tuple[object, ...]]:
+    with connection.cursor() as cursor:
+        return catalog(cursor)
+
+
+def test_uninstall_all_leaves_not_one_object(heroku: HerokuConnect) -> None:
+    before = everything()
+    call_command("hc_triggers", "install", stdout=StringIO())
+    assert len(everything()) == len(before) + 6 * len(connected_models())
+    call_command("hc_triggers", "uninstall", "--all", stdout=StringIO())
+    assert everything() == before
+
+
+def test_uninstalling_model_by_model_leaves_not_one_object(heroku: HerokuConnect) -> None:
+    before = everything()
+    call_command("hc_triggers", "install", stdout=StringIO())
+    call_command("hc_triggers", "uninstall", stdout=StringIO())
+    assert everything() == before
+
+
+def test_migrating_to_zero_takes_the_triggers_along(captured: HerokuConnect) -> None:
+    call_command("migrate", "hc_signals", "zero", verbosity=0)
+    try:
+        assert not [row for row in everything() if str(row[2]).startswith("hc_signals_")]
+        as_heroku_connect("INSERT INTO salesforce.account (sfid) VALUES ('A1')")
+    finally:
+        call_command("migrate", "hc_signals", verbosity=0)
+
+
+def test_orphans_of_a_model_that_is_gone_are_shown_and_removed(captured: HerokuConnect) -> None:
+    others = [model for model in connected_models() if model is not Contact]
+    assert [(s.table, s.state) for s in orphans.find(others, "default")] == [("salesforce.contact", "orphan")]
+    assert orphans.find(connected_models(), "default") == []
+    assert [status.table for status in orphans.remove(others, "default")] == ["salesforce.contact"]
+    assert triggers.status(Contact, "default").state == "missing"
+    assert triggers.status(Account, "default").state == "installed"
+    as_heroku_connect("DROP TABLE salesforce.account")
+    others.remove(Account)
+    assert [status.detail for status in orphans.find(others, "default")] == ["a capture function that nothing calls"]
+
+
+def test_an_upgrade_misses_nothing(captured: HerokuConnect) -> None:
+    """The function is replaced again and again, triggers as well, while somebody writes."""
+    stop = threading.Event()
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        while not stop.is_set():
+            as_heroku_connect("INSERT INTO salesforce.account (sfid) VALUES (%s)", [f"A{written}"])
+            written += 1
+        connection.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(30):
+            triggers.run_patiently("default", triggers.install_sql(Account), attempts=50)
+            if number % 3 == 0:
+                triggers.run_patiently("default", triggers.careful(function_sql(Account)))
+    finally:
+        stop.set()
+        writer.join()
+    assert written > 10
+    assert Change.objects.count() == written
+
+
+@pytest.mark.fault("`hc_triggers install` of a newer version", outcome="no window; the tables are not locked")
+def test_a_changed_function_is_replaced_without_a_lock(captured: HerokuConnect) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER FUNCTION public.{function_name(Account)}() SET lock_timeout = '9s'")
+    assert triggers.status(Account, "default").state == "outdated"
+    with another("LOCK TABLE salesforce.account IN ACCESS EXCLUSIVE MODE"):
+        assert triggers.install(Account, "default").state == "installed"
+
+
+def test_two_installers_do_not_get_into_each_others_way(heroku: HerokuConnect) -> None:
+    failures: list[BaseException] = []
+
+    def install(chosen: list[type[models.Model]]) -> None:
+        try:
+            for model in chosen * 2:
+                triggers.run_patiently("default", triggers.install_sql(model))
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            connection.close()
+
+    both = [connected_models(), connected_models()[::-1]]
+    threads = [threading.Thread(target=install, args=[chosen]) for chosen in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert {triggers.status(model, "default").state for model in connected_models()} == {"installed"}
+
+
+def test_a_locked_table_does_not_keep_the_others_from_being_installed(
+    heroku: HerokuConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "20ms")
+    out, err = StringIO(), StringIO()
+    with another("LOCK TABLE salesforce.account"), pytest.raises(CommandError, match=r"Not installed: crm\.Account\."):
+        call_command("hc_triggers", "install", stdout=out, stderr=err)
+    assert "crm.Account: not installed" in err.getvalue()
+    assert out.getvalue().count(": installed") == len(connected_models()) - 1
+
+
+def test_disabled_triggers_are_enabled_without_owning_the_table(captured: HerokuConnect) -> None:
+    as_heroku_connect("ALTER TABLE salesforce.account DISABLE TRIGGER ALL")
+    assert triggers.status(Account, "default").state == "disabled"
+    assert triggers.install(Account, "default").state == "installed"
+
+
+def test_the_printed_sql_does_what_install_does(captured: HerokuConnect, bare_database: Any) -> None:
+    psql = installation() / "psql"
+    program = str(psql) if psql.exists() else shutil.which("psql")
+    if program is None:
+        pytest.skip("no psql here")
+    with bare_database.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA salesforce")
+        cursor.execute(read_sql("0001_change_log.sql"))
+        for model in connected_models():
+            cursor.execute(f"CREATE TABLE {triggers.quoted_table(model)} (id serial, sfid text)")
+    bare_database.commit()
+    out = StringIO()
+    call_command("hc_triggers", "sql", stdout=out)
+    here = bare_database.info
+    options = ["-h", here.host, "-p", str(here.port), "-U", here.user, "-d", here.dbname]
+    subprocess.run(
+        [program, "-X", "-q", "-v", "ON_ERROR_STOP=1", *options],
+        input=out.getvalue(),
+        text=True,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    with bare_database.cursor() as cursor:
+        by_hand = [row for row in catalog(cursor) if str(row[2]).startswith("hc_signals_") and row[0] != "relation"]
+    assert by_hand == [row for row in everything() if str(row[2]).startswith("hc_signals_") and row[0] != "relation"]
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+LONG = "a" * 60 + "ü" * 3 + "__c"
+
+
+def test_names_of_every_kind(heroku: HerokuConnect) -> None:
+    for schema, table, column in (
+        ("salesforce", "order", "user"),
+        ("sales force", "ta\"b'le", "co\"l'um%n"),
+        ("select", "größe_表", "$hc_signals$"),
+        ("a.b", "c.d", "label"),
+        ("salesforce", LONG, LONG),
+        ("back\\slash", "tab\\le", "{col} %s"),
+    ):
+        try:
+            try_names(schema, table, column)
+        finally:
+            del apps.all_models["odd"]["odd"]
+            apps.clear_cache()
+            with connection.cursor() as cursor:
+                cursor.execute(f"DROP SCHEMA IF EXISTS {triggers.quote(schema)} CASCADE")
+
+
+def try_names(schema: str, table: str, column: str) -> None:
+    """Capture an insert and an update on a table of these names."""
+
+    class Odd(hc_models.HerokuConnectModel):
+        sf_object_name = "Odd__c"
+        value = hc_models.Text(sf_field_name="Value__c", max_length=80, db_column=column)
+
+        class Meta:
+            app_label = "odd"
+            db_table = f"{triggers.quote(schema)}.{triggers.quote(table)}"[1:-1]
+
+    HerokuConnect(models=[Odd]).create_table(Odd)
+    assert triggers.install(Odd, "default").state == "installed"
+    as_heroku_connect("TRUNCATE public.hc_signals_change")
+    with transaction.atomic(), connection.cursor() as cursor:
+        on, name = triggers.quoted_table(Odd), triggers.quote(column)
+        cursor.execute("SET LOCAL xmlbinary = 'hex'")
+        cursor.execute(f"INSERT INTO {on} (sfid, {name}) VALUES ('O1', 'a')")
+        cursor.execute(f"UPDATE {on} SET {name} = 'b'")
+    rows = list(Change.objects.order_by("id").values_list("table_name", "operation", "changed"))
+    assert rows == [(table_label(Odd), "INSERT", None), (table_label(Odd), "UPDATE", [column])]
+    triggers.uninstall(Odd, "default")

@@ -1,0 +1,86 @@
+"""What needs another server configuration than the suite's: a short NOTIFY queue, two-phase commit."""
+
+import contextlib
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import psycopg
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from django.db.utils import NotSupportedError, OperationalError
+from example.crm.models import Account
+
+from hc_signals import signals
+from hc_signals.doorbell import LOCK
+from hc_signals.testing import HerokuConnect
+from tests.conftest import another, as_heroku_connect, deliver
+from tests.server import Server, installation, major_version
+
+INSERT = "INSERT INTO salesforce.account (sfid, name) VALUES (%s, 'n')"
+
+
+@pytest.fixture
+def server(transactional_db: None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server with the given settings, with capture, as the default database of the test."""
+    if major_version() < 17 and "notify" in request.param[0]:
+        pytest.skip("the length of the queue can be set from PostgreSQL 17 on")
+    monkeypatch.setattr(signals.record_changed, "receivers", [])  # the example's has a table of its own
+    own = Server(installation(), *request.param)
+    before = dict(connection.settings_dict)
+    connection.close()
+    connection.settings_dict |= {"HOST": str(own.directory), "PORT": "", "NAME": "postgres", "USER": "postgres"}
+    try:
+        HerokuConnect().create_tables()
+        call_command("migrate", "hc_signals", verbosity=0)
+        call_command("hc_triggers", "install", stdout=StringIO())
+        yield own
+    finally:
+        connection.close()
+        connection.settings_dict |= before
+        own.stop()
+
+
+@contextlib.contextmanager
+def sleeping_worker(url: str) -> Iterator[None]:
+    """Hold the bell as a worker does that sleeps: every writer rings."""
+    with psycopg.connect(url, autocommit=True) as worker:
+        worker.execute("SELECT pg_advisory_lock(%s, %s)", LOCK)
+        yield
+
+
+@pytest.mark.fault(
+    "NOTIFY queue filled up by somebody who listens in an open transaction",
+    outcome="delivered at the next look, no ring",
+)
+@pytest.mark.parametrize("server", [["max_notify_queue_pages=64"]], indirect=True)
+def test_a_full_notify_queue_fails_no_commit(server: Server) -> None:
+    with psycopg.connect(server.url, autocommit=True) as other, sleeping_worker(server.url):
+        other.execute("LISTEN anything")
+        other.execute("BEGIN; SELECT 1")
+        with psycopg.connect(server.url, autocommit=True) as loud, pytest.raises(psycopg.OperationalError):
+            for number in range(100):
+                loud.execute("SELECT pg_notify('anything', %s)", [f"{number:07000}"])
+        with connection.cursor() as cursor, pytest.raises(OperationalError, match="queue"):
+            cursor.execute("NOTIFY hc_signals")
+        as_heroku_connect(INSERT, ["A1"])
+    assert deliver() == 1
+
+
+@pytest.mark.fault("two-phase commit by Heroku Connect's role", outcome="delivered, if nobody was rung")
+@pytest.mark.parametrize("server", [["max_prepared_transactions=5"]], indirect=True)
+def test_two_phase_commit(server: Server, connect: Any) -> None:
+    """PostgreSQL refuses to prepare a transaction that has rung; Heroku Connect is not known to prepare any."""
+    with another("SET LOCAL xmlbinary = 'hex'") as cursor:
+        cursor.execute(INSERT, ["A1"])
+        cursor.execute("PREPARE TRANSACTION 'one'")
+    assert deliver() == 0
+    with connection.cursor() as cursor:
+        cursor.execute("COMMIT PREPARED 'one'")
+    assert deliver() == 1
+    with sleeping_worker(server.url), another("SET LOCAL xmlbinary = 'hex'") as cursor:
+        cursor.execute(INSERT, ["A2"])
+        with pytest.raises(NotSupportedError, match="NOTIFY"):
+            cursor.execute("PREPARE TRANSACTION 'two'")
+    assert Account.objects.count() == 1
