@@ -1,6 +1,7 @@
 """Tables with records, a log with a backlog, and clean slates between figures."""
 
 import itertools
+import os
 from typing import Any
 
 from django.core.management import call_command
@@ -122,7 +123,7 @@ def append_backlog(count: int) -> None:
 
 def worker(**conf: Any) -> Worker:
     """Return a worker of a consumer that has read nothing yet, for the captured table."""
-    conf.setdefault("CONSUMER", f"bench-{next(_consumers)}")
+    conf.setdefault("CONSUMER", f"bench-{os.getpid()}-{next(_consumers)}")
     return Worker("default", Conf(**conf), [models.BareCaptured])
 
 

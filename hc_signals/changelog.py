@@ -7,7 +7,7 @@ xmin watermark would invert the order of a record's changes and stall behind str
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, connections, models, transaction
 
 from hc_signals.events import Change
-from hc_signals.tables import quoted_table
+from hc_signals.tables import quote, quoted_table
 
 PAGE_BYTES = 8_000_000
 """Images of one page together: what the worker has in memory at a time is several times that."""
@@ -336,6 +336,25 @@ class ChangeLog:
                 [ids],
             )
             return {row[0]: row[1:] for row in cursor.fetchall()}
+
+    def images_and_old(
+        self, model: type[models.Model], columns: Sequence[str], old_columns: Sequence[str], ids: list[int]
+    ) -> dict[int, tuple[Any, ...]]:
+        """Return the latest images, each followed by some columns of the old one, in one statement.
+
+        Args:
+            old_columns: NULL for what is no update.
+        """
+        names = [f"r.{quote(column)}" for column in columns] + [f"o.{quote(column)}" for column in old_columns]
+        row = f"json_populate_record(NULL::{quoted_table(model)}, "
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(
+                f"SELECT c.id, {', '.join(names)} FROM public.hc_signals_change c, "
+                f"LATERAL {row}coalesce(c.new, c.old)) r, "
+                f"LATERAL {row}CASE WHEN c.operation = 'UPDATE' THEN c.old END) o WHERE c.id = ANY(%s)",
+                [ids],
+            )
+            return {found[0]: found[1:] for found in cursor.fetchall()}
 
 
 def waiting_shards(using: str, consumer: str, shards: int) -> set[int]:

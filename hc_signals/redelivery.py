@@ -52,13 +52,15 @@ def _event(delivery: Delivery, sender: type[models.Model], log: ChangeLog, build
     if change.operation not in CHANGE_TYPES:
         return table_event(change, builder.model)
     row = _image(delivery, log, builder, "latest")
-    old_row = _image(delivery, log, builder, "old") if change.operation == "UPDATE" else None
+    old = {}
+    if change.operation == "UPDATE":
+        old = dict(zip(builder.columns, _image(delivery, log, builder, "old"), strict=True))
     instance = builder.instance(row, inherited=builder.inherited({0: row}).get(0))
     if sender._meta.proxy and sender._meta.concrete_model is builder.model:
         instance = builder.instance(row, sender, builder.inherited({0: row}).get(0))
     elif sender is not builder.model:
         instance = _child(sender, builder.model, instance, log.using)
-    return event_and_signals(change, builder, old_row, instance)[0]
+    return event_and_signals(change, builder, old, instance)[0]
 
 
 def _image(delivery: Delivery, log: ChangeLog, builder: InstanceBuilder, image: str) -> tuple[Any, ...]:
