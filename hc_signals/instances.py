@@ -56,8 +56,9 @@ class InstanceBuilder:
     def previous(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return old values, given by column as the database has them, by field name as Python values."""
         connection, found = connections[self.using], {}
-        for column, value in values.items():
+        for column, stored in values.items():
             converters, expression = self._converters_of.get(column, ((), None))
+            value = stored
             for convert in converters:
                 value = convert(value, expression, connection)
             found[self.name_of_column[column]] = value

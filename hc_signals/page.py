@@ -152,10 +152,12 @@ class Page:
         event, names = event_and_signals(change, builder, self._old.get(change.id, {}), instance)
         sender = type(instance)
         for name in names:
-            if name != "records_changed":
-                self._tell(name, sender, change, event, only)
-            elif self.listeners.receivers(name, sender, only):
+            if not self.listeners.receivers(name, sender, only):
+                continue
+            if name == "records_changed":
                 self._bulk[sender, only].append((change, event))
+            else:
+                self._tell(name, sender, change, event, only)
 
     def _tell(self, signal: str, sender: Model, change: Change, event: ChangeEvent, only: bool) -> None:
         receivers = self._free(signal, sender, change, only)
