@@ -85,8 +85,8 @@ CASE WHEN NOT l.is_called THEN 0
      ELSE l.last_value END
 """
 _IDLE = f"""
-    coalesce(p.floor_xid = '1'::xid8 OR s.last_value - p.floor_id > {IDLE_IDS} OR s.last_value - p.floor_id > 1
-             AND p.created_at < clock_timestamp() - make_interval(secs => {IDLE_SECONDS}), false)
+    coalesce(p.floor_xid = '1'::xid8 OR s.last_value - p.floor_id > 1 AND p.created_at < clock_timestamp()
+        - make_interval(secs => CASE WHEN s.last_value - p.floor_id > {IDLE_IDS} THEN 1 ELSE {IDLE_SECONDS} END), false)
 """
 
 # In one statement after the claim, so that it sees what the last holder of the claim has committed.

@@ -40,11 +40,12 @@ def shards_of(using: str, name: str) -> list[ChangeLog]:
     return [ChangeLog(using, name, shard, shards) for shard in range(shards)]
 
 
-def consumers(using: str, retention_hours: float) -> list[Consumer]:
+def consumers(using: str, retention_hours: float, limit: int | None = None) -> list[Consumer]:
     """Return all consumers that have a position or a failed delivery, by name.
 
     Args:
         retention_hours: RETENTION_HOURS, to tell who holds up the rotation.
+        limit: the backlog is counted so far; default: COUNT_LIMIT.
     """
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT consumer, max(created_at) FROM public.hc_signals_newest_position GROUP BY consumer")
@@ -62,7 +63,7 @@ def consumers(using: str, retention_hours: float) -> list[Consumer]:
                 name=name,
                 shards=len(logs),
                 workers=workers(using, name),
-                backlog=backlog(logs),
+                backlog=backlog(logs, limit),
                 moved_at=moved_at.get(name),
                 deliveries=deliveries.get(name, {}),
                 holds_up_rotation=name in late,

@@ -70,8 +70,12 @@ _RELEASE = """
 UPDATE public.hc_signals_delivery SET state = 'retry', next_attempt_at = clock_timestamp()
 WHERE id = (
     SELECT min(id) FROM public.hc_signals_delivery
-    WHERE consumer = %s AND state = 'parked' AND receiver = %s AND table_name = %s
-      AND coalesce(record_id, record_key) IS NOT DISTINCT FROM %s
+    WHERE consumer = %(consumer)s AND state = 'parked' AND receiver = %(receiver)s AND table_name = %(table)s
+      AND coalesce(record_id, record_key) IS NOT DISTINCT FROM %(record)s
+) AND NOT EXISTS (
+    SELECT FROM public.hc_signals_delivery
+    WHERE consumer = %(consumer)s AND state = 'retry' AND receiver = %(receiver)s AND table_name = %(table)s
+      AND coalesce(record_id, record_key) IS NOT DISTINCT FROM %(record)s
 )
 """
 
@@ -154,7 +158,7 @@ class Deliveries:
     def succeeded(self, delivery: Delivery) -> None:
         """Forget a delivery that is done; the next one of its record may go."""
         self._execute("DELETE FROM public.hc_signals_delivery WHERE id = %s", [delivery.id])
-        self._execute(_RELEASE, [self.conf.CONSUMER, *delivery.key])
+        release(self.using, self.conf.CONSUMER, *delivery.key)
 
     def failed(self, delivery: Delivery, error: Exception) -> None:
         """Put a delivery off; after the last attempt it is dead and the record goes on without it."""
@@ -175,12 +179,27 @@ class Deliveries:
                 type(error).__name__,
                 delivery.id,
             )
-            self._execute(_RELEASE, [self.conf.CONSUMER, *delivery.key])
+            release(self.using, self.conf.CONSUMER, *delivery.key)
 
     def _delay(self, attempt: int) -> float:
         """Return seconds before the next attempt: doubled each time, capped, jittered by half."""
         delay = min(self.conf.RETRY_MAX_SECONDS, self.conf.RETRY_SECONDS * 2 ** (attempt - 1))
         return float(delay * random.uniform(0.5, 1.0))  # noqa: S311  (not for secrets)
+
+
+def release(using: str, consumer: str, receiver: str, table: str, record: str | None) -> None:
+    """Let the first of the deliveries go that are parked behind one that is done or gone.
+
+    Unless another one is on its way: a dead one that was retried by hand may be ahead of it.
+    """
+    with connections[using].cursor() as cursor:
+        cursor.execute(_RELEASE, {"consumer": consumer, "receiver": receiver, "table": table, "record": record})
+
+
+def ring(using: str) -> None:
+    """Wake a worker that sleeps, as a change would, when the transaction commits."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT public.hc_signals_ring()")
 
 
 def due_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:

@@ -50,6 +50,7 @@ class Doorbell:
     """Longest pause between two looks at the log while no ring can be heard."""
 
     def __init__(self, using: str, stopping: Callable[[], bool]) -> None:
+        self._wrap_errors = connections[using].wrap_database_errors
         self._params = {
             key: value
             for key, value in connections[using].get_connection_params().items()
@@ -69,7 +70,8 @@ class Doorbell:
         """False when no ping came back: LISTEN is swallowed, the worker polls."""
 
     def __enter__(self) -> "Doorbell":
-        self._connect()
+        with self._wrap_errors:  # at start a server that is away is told as Django tells it
+            self._connect()
         return self
 
     def __exit__(

@@ -3,12 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # Without a parameter, ChangeEvent is one of any model: nobody has to write ChangeEvent[Any].
+    M_co = TypeVar("M_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    M_co = TypeVar("M_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeEvent:
-    """One change of one record. Immutable."""
+class ChangeEvent(Generic[M_co]):
+    """One change of one record. Immutable. To type checkers ``ChangeEvent[Account]`` has an Account as ``instance``."""
 
     change_type: str
     """CREATE, UPDATE, DELETE; SNAPSHOT (the record as it is, by hc_backfill); GAP_CREATE, GAP_UPDATE (read again
@@ -50,8 +60,9 @@ class ChangeEvent:
     counts: Mapping[str, int] = field(default_factory=dict)
     """For RELOADED: records ``cleared``, ``unchanged``, ``changed``, ``created``, ``deleted``; for RESYNCED:
     ``resynced``."""
-    instance: Any = None
-    """The record as the ORM would have loaded it right after the change; before it, for DELETE."""
+    instance: M_co = None  # type: ignore[assignment]  # only what tells of a whole table has none
+    """The record as the ORM would have loaded it right after the change; before it, for DELETE; None for gaps and
+    reloads."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ __all__ = (
     "TRIGGER_LOG_STATE",
     "TRIGGER_LOG_STATE_CHOICES",
     "Change",
+    "ConnectedTable",
     "Delivery",
     "ImageField",
     "Position",
@@ -58,7 +59,11 @@ class Change(models.Model):
     class Meta:
         managed = False
         db_table = "hc_signals_change"
+        default_permissions = ("view",)
         ordering = ("id",)
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.operation} of {self.table_name}"
 
 
 class Position(models.Model):
@@ -75,6 +80,8 @@ class Position(models.Model):
         managed = False
         db_table = "hc_signals_position"
         ordering = ("id",)
+        default_permissions = ("view",)
+        verbose_name_plural = "consumers and shards"
 
 
 class Delivery(models.Model):
@@ -110,5 +117,22 @@ class Delivery(models.Model):
     class Meta:
         managed = False
         db_table = "hc_signals_delivery"
+        default_permissions = ("change", "delete", "view")
         ordering = ("id",)
         verbose_name_plural = "deliveries"
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.operation} of {self.table_name} to {self.receiver}"
+
+
+class ConnectedTable(Change):
+    """Has no rows of its own: it gives the page of the capture triggers its place in the admin and its permissions.
+
+    A proxy, because a model of its own without a table would end every ``dumpdata``.
+    """
+
+    class Meta:
+        proxy = True
+        default_permissions = ("view",)
+        permissions = (("install_connectedtable", "Can install capture triggers"),)
+        verbose_name = "capture trigger"

@@ -5,7 +5,7 @@ An advisory lock of the session and no row with a time in it: it ends with the c
 
 from django.db import connections
 
-PRESENCE_CLASS = 1212372823
+PRESENCE_CLASS = 1212372824
 """First half of the advisory keys; the second is the hash of the consumer's name."""
 
 

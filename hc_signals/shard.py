@@ -59,7 +59,7 @@ class Shard:
         self.log, self.conf, self.audience, self.stopping = log, conf, audience, stopping
         self.using = log.using
         self.delivered = 0
-        self._deliveries = Deliveries(log.using, conf, log.shard)
+        self.deliveries = Deliveries(log.using, conf, log.shard)
         self._limit = conf.BATCH_SIZE
         self._is_told_of_takeover = self._has_begun = False
 
@@ -79,7 +79,7 @@ class Shard:
         was_open = standing.position.target is not None
         position = standing.position if was_open else self._open_window(standing)
         position, has_told = self._tell_gaps(position, standing.lost)
-        any_kept, any_due = self._deliveries.kept()
+        any_kept, any_due = self.deliveries.kept()
         if any_due:
             self._retry()
         changes, has_more = self._page(position)
@@ -129,7 +129,7 @@ class Shard:
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         self._tell_unknown(changes)
         listeners = Listeners(self.audience.extras)
-        page = Page(self.log, self._deliveries, changes, self.audience.builders, listeners, any_kept=any_kept)
+        page = Page(self.log, self.deliveries, changes, self.audience.builders, listeners, any_kept=any_kept)
         done = 0
         for change in changes:
             if done and (self.stopping.is_set() or time.monotonic() > deadline):
@@ -149,12 +149,12 @@ class Shard:
         """Try the deliveries again whose time has come, until the time of the page is up."""
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         listeners = Listeners(self.audience.extras)
-        while not self.stopping.is_set() and time.monotonic() < deadline and (due := self._deliveries.due(1)):
+        while not self.stopping.is_set() and time.monotonic() < deadline and (due := self.deliveries.due(1)):
             error = redeliver(due[0], self.log, self.audience.builders, listeners)
             if error is None:
-                self._deliveries.succeeded(due[0])
+                self.deliveries.succeeded(due[0])
             else:
-                self._deliveries.failed(due[0], error)
+                self.deliveries.failed(due[0], error)
 
     def _tell_gaps(self, position: Position, lost: int) -> tuple[Position, bool]:
         """Tell what the position says and what was not captured; the first shard does it for all."""

@@ -32,6 +32,16 @@ def is_connected(model: type[models.Model]) -> bool:
     return bool(getattr(model, "sf_object_name", "")) and not (options.managed or options.proxy or options.abstract)
 
 
+def connected_tables_of(model: type[models.Model]) -> list[type[models.Model]]:
+    """Return the connected models whose records an instance of ``model`` is made of.
+
+    The model itself, or what a proxy or a multi-table child has above it; none for a model that hears of no change.
+    """
+    if model._meta.abstract:
+        return []
+    return [each for each in (model, *model._meta.get_parent_list()) if is_connected(each)]
+
+
 def table_parts(model: type[models.Model]) -> tuple[str, str]:
     """Return ``(schema, table)`` as the catalog has them; a db_table without a schema lies in ``public``.
 

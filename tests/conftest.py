@@ -14,6 +14,7 @@ from pytest_postgresql import factories
 from hc_signals import orphans, triggers
 from hc_signals.changelog import ChangeLog
 from hc_signals.conf import Conf
+from hc_signals.listeners import SIGNALS
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker import Worker
@@ -130,3 +131,14 @@ def connect() -> Iterator[Callable[..., None]]:
     yield add
     for signal, receiver, sender in connected:
         signal.disconnect(receiver, sender=sender)
+
+
+@pytest.fixture
+def disconnected() -> Iterator[None]:
+    """What is connected in the test, however, is not connected after it."""
+    signals = list(SIGNALS.values())
+    before = [list(signal.receivers) for signal in signals]
+    yield
+    for signal, receivers in zip(signals, before, strict=True):
+        signal.receivers = receivers
+        signal.sender_receivers_cache.clear()

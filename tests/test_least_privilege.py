@@ -121,7 +121,7 @@ def test_who_has_no_rights_sees_the_status_and_nothing_else(roles: None) -> None
         ("hc_writer", "UPDATE public.hc_signals_control SET paused_at = now()"),
         ("hc_worker", "DELETE FROM public.hc_signals_change"),
         ("hc_worker", "UPDATE salesforce.account SET name = ''"),
-        ("hc_installer", "SELECT 1 FROM salesforce.account"),
+        ("hc_installer", "UPDATE salesforce.account SET name = ''"),
     ):
         with role(name), pytest.raises(ProgrammingError, match="permission denied"):
             run(refused)

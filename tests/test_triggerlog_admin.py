@@ -14,7 +14,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-import hc_signals.admin
+from hc_signals.admin import bounded, trigger_log
 from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.testing import HerokuConnect
 from hc_signals.triggerlog import WriteAlgorithm
@@ -68,7 +68,7 @@ def site(heroku: HerokuConnect) -> Iterator[Client]:
 
 @pytest.fixture
 def merged_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hc_signals.admin.TriggerLogAdminBase, "write_algorithm", WriteAlgorithm.MERGE_WRITES)
+    monkeypatch.setattr(trigger_log.TriggerLogAdminBase, "write_algorithm", WriteAlgorithm.MERGE_WRITES)
 
 
 @BOTH
@@ -279,7 +279,7 @@ def test_permissions(log_model: Any, heroku: HerokuConnect) -> None:
 
 @BOTH
 def test_no_row_is_counted_beyond_the_bound(log_model: Any, site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hc_signals.admin, "COUNTED_ROWS", 150)
+    monkeypatch.setattr(bounded, "COUNTED_ROWS", 150)
     table = log_model._meta.db_table
     as_the_app(
         f'INSERT INTO "{table}" (id, action, state, table_name, record_id) '
@@ -296,7 +296,7 @@ def test_no_row_is_counted_beyond_the_bound(log_model: Any, site: Client, monkey
 
 
 def test_an_action_on_all_takes_no_more_rows_than_the_page_says(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hc_signals.admin, "COUNTED_ROWS", 150)
+    monkeypatch.setattr(bounded, "COUNTED_ROWS", 150)
     as_heroku_connect(
         "INSERT INTO salesforce._trigger_log_archive (id, action, state, table_name, record_id) "
         "SELECT n, 'UPDATE', CASE WHEN n <= 50 THEN 'NEW' ELSE 'FAILED' END, 'contact', n "

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 from django.db import connection
 
 ROOT = Path(__file__).parent.parent
+PAGES_OF_THE_ADMIN = ("hc_signals/static/hc_signals/admin.css", "hc_signals/templates/admin/hc_signals/page.html")
 
 SETTINGS = """
 from pathlib import Path
@@ -35,6 +37,8 @@ def test_an_installed_wheel_migrates(tmp_path: Path) -> None:
         capture_output=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        assert {*PAGES_OF_THE_ADMIN} <= {*files.namelist()}
     # Dependencies come from this environment; the package itself must come from the wheel.
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=False)

@@ -34,6 +34,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "hc_signals_change",
+                "default_permissions": ("view",),
                 "ordering": ("id",),
                 "managed": False,
             },
@@ -72,6 +73,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name_plural": "deliveries",
                 "db_table": "hc_signals_delivery",
+                "default_permissions": ("change", "delete", "view"),
                 "ordering": ("id",),
                 "managed": False,
             },
@@ -88,8 +90,23 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "hc_signals_position",
+                "default_permissions": ("view",),
+                "verbose_name_plural": "consumers and shards",
                 "ordering": ("id",),
                 "managed": False,
             },
+        ),
+        migrations.CreateModel(
+            name="ConnectedTable",
+            fields=[],
+            options={
+                "verbose_name": "capture trigger",
+                "permissions": (("install_connectedtable", "Can install capture triggers"),),
+                "proxy": True,
+                "default_permissions": ("view",),
+                "indexes": [],
+                "constraints": [],
+            },
+            bases=("hc_signals.change",),
         ),
     ]

@@ -17,7 +17,7 @@ class ConnectedDatabaseCreation:
         """Create the test database; tables that are there already (``--keepdb``) stay, new ones are added."""
 
         def create_tables(using: str, **kwargs: Any) -> None:
-            from hc_signals.testing import HerokuConnect
+            from hc_signals.testing.heroku_connect import HerokuConnect
 
             if using == self.connection.alias:
                 HerokuConnect(using).create_tables()

@@ -4,12 +4,11 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, transaction
 from django.db.models import QuerySet
-from django.db.models.functions import Coalesce
-from django.utils import timezone
 from django.utils.connection import ConnectionDoesNotExist
 
+from hc_signals import interventions
 from hc_signals.management.arguments import at_least
 from hc_signals.models import Delivery
 
@@ -58,30 +57,10 @@ class Command(BaseCommand):
                 self.stdout.write(f"{field.name:>16}: {getattr(delivery, field.attname)}")
 
     def _retry(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
-        """Dead ones get all their attempts again; a worker that sleeps is rung, so that it happens at once."""
-        now = timezone.now()
-        waiting = chosen.filter(state=Delivery.State.RETRY).update(next_attempt_at=now)
-        dead = chosen.filter(state=Delivery.State.DEAD).update(state="retry", attempt=0, next_attempt_at=now)
-        _ring(options["database"])
-        self.stdout.write(f"{waiting + dead} deliveries are due now; parked ones follow theirs.")
+        self.stdout.write(f"{interventions.retry(chosen)} deliveries are due now; parked ones follow theirs.")
 
     def _discard(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
-        """What was parked behind a discarded delivery goes on, in order."""
-        record = Coalesce("record_id", "record_key")
-        going = chosen.filter(state=Delivery.State.RETRY).annotate(record=record)
-        keys = set(going.values_list("receiver", "table_name", "record"))
-        count = chosen.count()
-        chosen.delete()
-        parked = Delivery.objects.using(options["database"]).filter(state=Delivery.State.PARKED)
-        waiting = parked.annotate(record=record).order_by("id")
-        for receiver, table, key in keys:
-            first = waiting.filter(receiver=receiver, table_name=table, record=key).first()
-            if first is not None:
-                Delivery.objects.using(options["database"]).filter(pk=first.pk).update(
-                    state=Delivery.State.RETRY, next_attempt_at=timezone.now()
-                )
-        _ring(options["database"])
-        self.stdout.write(f"{count} deliveries discarded.")
+        self.stdout.write(f"{interventions.discard(chosen)} deliveries discarded.")
 
 
 def _chosen(options: dict[str, Any]) -> "QuerySet[Delivery]":
@@ -98,8 +77,3 @@ def _chosen(options: dict[str, Any]) -> "QuerySet[Delivery]":
 
 def _is_narrowed(options: dict[str, Any]) -> bool:
     return bool(options["ids"] or options["state"] or options["receiver"] or options["model"])
-
-
-def _ring(using: str) -> None:
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT public.hc_signals_ring()")

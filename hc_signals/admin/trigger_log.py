@@ -5,30 +5,16 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import ObjectDoesNotExist
-from django.core.paginator import Paginator
 from django.db import DatabaseError, router, transaction
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.http import urlencode
 
+from hc_signals.admin.bounded import BoundedPaginator, first_rows
 from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.tables import connected_models, table_parts
 from hc_signals.triggerlog import TriggerLogState, WriteAlgorithm
-
-COUNTED_ROWS = 10_000
-"""Rows that the admin counts, pages through and acts on at once, at most; filters lead to the others."""
-
-
-class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Stops counting at COUNTED_ROWS: the archive of a busy connection holds millions of rows."""
-
-    @cached_property
-    def count(self) -> int:
-        """Return the number of rows, at most COUNTED_ROWS."""
-        rows: Any = self.object_list
-        return int(rows.order_by()[:COUNTED_ROWS].count())
 
 
 class TableFilter(admin.SimpleListFilter):
@@ -126,8 +112,7 @@ class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
         alias = router.db_for_write(self.model)
         errors: list[str] = []
         with transaction.atomic(using=alias):
-            # "Select all" names the bounded count: no more rows than that.
-            failed = list(queryset.using(alias).failed().order_by("pk").select_for_update()[:COUNTED_ROWS])
+            failed = list(first_rows(queryset.using(alias).failed().order_by("pk").select_for_update()))
             for log in failed:
                 try:
                     with transaction.atomic(using=alias):

@@ -1,0 +1,161 @@
+"""The change log in the admin: what Salesforce changed, newest first, and each change field by field."""
+
+from collections import defaultdict
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.db import connections
+from django.db.models import Q
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
+
+from hc_signals.admin.difference import difference, field_name
+from hc_signals.admin.filters import ModelFilter, OperationFilter, SinceFilter, UntilFilter
+from hc_signals.admin.log_window import LogWindow, look
+from hc_signals.admin.read_only import ReadOnlyAdmin, model_label
+from hc_signals.admin.times import moment
+from hc_signals.models import Change
+
+SHORT_SFID = 15
+"""Salesforce's older pages show the sfid without its last three characters."""
+
+# The images of a page of changes may have megabytes; the list shows the beginning of three values each.
+_SUMMARY = """
+SELECT c.id, name, left(c.old->>name, 41), left(c.new->>name, 41), cardinality(c.changed) - 3
+FROM public.hc_signals_change c, unnest(c.changed[1:3]) name WHERE c.id = ANY(%s)
+"""
+
+
+class ChangeLogList(ChangeList):
+    """One page of the log: a window of ids instead of a count and numbered pages.
+
+    Django's page number stands for the id to go on before: links of the filters leave it out, as they should.
+    """
+
+    window: LogWindow
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Read the page."""
+        moments = {type(spec): spec.moment() for spec in self.filter_specs if hasattr(spec, "moment")}
+        self.window = look(
+            self.queryset.defer("old", "new"),
+            before=self.page_num if self.page_num > 1 else None,
+            limit=self.list_per_page,
+            since=moments.get(SinceFilter),
+            until=moments.get(UntilFilter),
+        )
+        rows = list(self.window.rows)
+        summaries = _summaries(self.queryset.db, [row.id for row in rows])
+        for row in rows:
+            row.summary = summaries.get(row.id, [])
+        self.result_list, self.result_count, self.full_result_count = rows, len(rows), None
+        self.show_full_result_count = self.show_admin_actions = self.multi_page = False
+        self.can_show_all = True
+        self.paginator = None
+
+    def get_ordering(self, request: HttpRequest, queryset: Any) -> list[Any]:
+        """Return the one order that an index has, whatever the address says."""
+        return ["-id"]
+
+    @property
+    def older_url(self) -> str | None:
+        """The link to the changes before these."""
+        return None if self.window.older is None else self.get_query_string({"p": self.window.older + 1})
+
+
+def _summaries(using: str, ids: list[int]) -> dict[int, list[tuple[str, str | None, str | None, int]]]:
+    """Return of each change up to three columns with their old and new values, and how many more there are."""
+    found = defaultdict(list)
+    if ids:
+        with connections[using].cursor() as cursor:
+            cursor.execute(_SUMMARY, [ids])
+            for key, *values in cursor.fetchall():
+                found[key].append(tuple(values))
+    return found
+
+
+@admin.register(Change)
+class ChangeAdmin(ReadOnlyAdmin):
+    """The log; nobody adds, edits or removes anything here."""
+
+    list_display = ("id", "captured", "operation_badge", "model_and_record", "summary")
+    list_filter = (SinceFilter, UntilFilter, ModelFilter, OperationFilter)
+    conditions = frozenset({"since", "until", "table_name", "operation"})
+    search_fields = ("record_id",)
+    search_help_text = "The sfid of a record (15 or 18 characters), or its id in the table: exactly."
+    fields = ("captured", "model_name", "operation_badge", "record", "origin", "note")
+    change_form_template = "admin/hc_signals/image_form.html"
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """Return all fields."""
+        return self.fields
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Return the list without a count."""
+        return ChangeLogList
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        """Keep the changes of one record."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        if len(term) == SHORT_SFID:
+            return queryset.filter(Q(record_id__startswith=term) | Q(record_key=term)), False
+        return queryset.filter(Q(record_id=term) | Q(record_key=term)), False
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add the lines of the difference."""
+        context["lines"] = difference(context["original"])
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    @admin.display(description="captured at")
+    def captured(self, change: Any) -> str:
+        """Return the time with its seconds, in the time zone of the admin."""
+        return moment(change.captured_at)
+
+    @admin.display(description="model")
+    def model_name(self, change: Any) -> str:
+        """Return the model, or the table if no model has it."""
+        return model_label(change.table_name)
+
+    @admin.display(description="operation")
+    def operation_badge(self, change: Any) -> str:
+        """Return the operation in its colour."""
+        return format_html('<span class="hc-badge hc-{}">{}</span>', change.operation.lower(), change.operation)
+
+    @admin.display(description="record")
+    def record(self, change: Any) -> str:
+        """Link to all changes of the record."""
+        key = change.record_id or change.record_key
+        if key is None:
+            return "-"
+        url = reverse("admin:hc_signals_change_changelist", current_app=self.admin_site.name)
+        return format_html('<a href="{}?{}">{}</a>', url, urlencode({"q": key, "table_name": change.table_name}), key)
+
+    @admin.display(description="record")
+    def model_and_record(self, change: Any) -> str:
+        """Return both in one column: the place is needed for what changed."""
+        return format_html("{}<br>{}", self.model_name(change), self.record(change))
+
+    @admin.display(description="what changed")
+    def summary(self, change: Any) -> str:
+        """Return the first changed fields, old and new."""
+        lines = [
+            (field_name(change.table_name, column), _cut(old), _cut(new)) for column, old, new, _ in change.summary
+        ]
+        text = format_html_join("", '<div class="hc-line"><b>{}</b>: <del>{}</del> → <ins>{}</ins></div>', lines)
+        more = change.summary[0][3] if change.summary else 0
+        return format_html("{}<div>and {} more</div>", text, more) if more > 0 else text or _note(change)
+
+
+def _cut(text: str | None) -> str:
+    if text is None:
+        return "-"
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def _note(change: Any) -> str:
+    return "" if change.note is None else ", ".join(f"{key}: {value}" for key, value in change.note.items())

@@ -1,0 +1,62 @@
+"""System checks that look into the database: only with ``manage.py check --database ALIAS``, and before ``migrate``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core import checks
+from django.db import DatabaseError, connections
+
+from hc_signals import triggers
+from hc_signals.tables import connected_models
+
+
+def check_capture(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """W007: there is no change log. W008: a table is not captured as it should be. W009: nobody can tell."""
+    found: list[checks.CheckMessage] = []
+    for using in databases or ():
+        if connections[using].vendor == "postgresql":
+            try:
+                found += _check_database(using)
+            except DatabaseError as error:
+                found.append(_cannot_tell(using, error))
+    return found
+
+
+def _check_database(using: str) -> list[checks.CheckMessage]:
+    models = connected_models()
+    found = zip(models, triggers.find(models, using), strict=True)
+    states = [(model, triggers.compare(model, each)) for model, each in found]
+    if all(status.state == "absent" for _, status in states):
+        return []  # Heroku Connect has its tables elsewhere, or makes them later
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
+        if cursor.fetchone()[0]:
+            return [_no_log(using)]
+    return [
+        checks.Warning(
+            f"Changes of {status.table} on {using!r} are not captured as they should be: {status.state} "
+            f"({status.detail}).",
+            hint=f"Run `manage.py hc_triggers install --database {using}`.",
+            obj=model,
+            id="hc_signals.W008",
+        )
+        for model, status in states
+        if status.state not in ("installed", "absent")
+    ]
+
+
+def _no_log(using: str) -> checks.CheckMessage:
+    return checks.Warning(
+        f"The database {using!r} has Heroku Connect's tables, but no change log.",
+        hint=f"Run `manage.py migrate hc_signals --database {using}`.",
+        id="hc_signals.W007",
+    )
+
+
+def _cannot_tell(using: str, error: DatabaseError) -> checks.CheckMessage:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return checks.Warning(
+        f"The database {using!r} could not be looked at: {lines[0]}",
+        hint="Correct its URL, or the rights of its user, and check again.",
+        id="hc_signals.W009",
+    )

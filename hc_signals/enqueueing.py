@@ -1,0 +1,55 @@
+"""``enqueue_on_change``: hands changes over to a task queue, for work that outgrows the worker."""
+
+from functools import partial
+from typing import Any
+
+from django.db.models import Model
+
+from hc_signals.events import ChangeEvent
+from hc_signals.exceptions import ConfigurationError
+from hc_signals.receivers import on_change
+
+
+def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
+    """Enqueue a task for each change, instead of calling a receiver.
+
+    The task is called with keyword arguments that survive JSON: ``model`` (label), ``record_id`` (sfid, or None),
+    ``change_type``, ``changed_fields`` (list) and ``event_id`` (the same for every attempt).
+
+    It is enqueued before the worker's position is committed, never after: a queue in the same database commits
+    together with the position, a task of any other broker is there at least once. After a crash it may be there
+    twice, so tell them apart by ``event_id``. If the broker cannot be reached, the delivery is retried like any other.
+
+    Args:
+        model: as for :func:`on_change`.
+        task: a task of Django Tasks (``django.tasks``, ``django_tasks``) or of Celery.
+        filters: ``fields``, ``to``, ``from_``, ``types`` as for :func:`on_change`.
+
+    Raises:
+        ConfigurationError: ``task`` is neither, or a filter is wrong.
+    """
+    if hasattr(task, "enqueue") and hasattr(task, "func"):
+        function, put = task.func, task.enqueue
+    elif hasattr(task, "apply_async") and hasattr(task, "run"):
+        function, put = task.run, partial(_apply, task)
+    else:
+        raise ConfigurationError(
+            f"enqueue_on_change was given {task!r}; expected a task, of Django Tasks or of Celery."
+        )
+
+    def enqueue(event: ChangeEvent[Any], sender: type[Model], **kwargs: Any) -> None:
+        put(
+            model=sender._meta.label,
+            record_id=event.record_id,
+            change_type=event.change_type,
+            changed_fields=list(event.changed_fields),
+            event_id=event.event_id,
+        )
+
+    # Failures are kept and shown under the name of the task.
+    enqueue.__module__, enqueue.__qualname__ = function.__module__, function.__qualname__
+    on_change(model, **filters)(enqueue)
+
+
+def _apply(task: Any, **arguments: Any) -> None:
+    task.apply_async(kwargs=arguments)

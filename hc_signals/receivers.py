@@ -1,0 +1,188 @@
+"""``@on_change``: connects a receiver to the changes of one model that it wants."""
+
+import difflib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Generic, Protocol, TypeVar
+
+from asgiref.sync import iscoroutinefunction
+from django.db.models import Model
+from django.dispatch import Signal
+from django.utils.inspect import func_accepts_kwargs
+
+from hc_signals import signals
+from hc_signals.dispatch import receiver_path
+from hc_signals.events import ChangeEvent
+from hc_signals.exceptions import ConfigurationError
+from hc_signals.tables import NOISE_COLUMNS, connected_tables_of
+
+OF_TYPE = {
+    "CREATE": signals.record_created,
+    "UPDATE": signals.record_updated,
+    "DELETE": signals.record_deleted,
+    "SNAPSHOT": signals.record_changed,
+}
+"""The signal that tells a type of change. What was missed and read again is told as created or updated as well."""
+
+M = TypeVar("M", bound=Model)
+M_contra = TypeVar("M_contra", bound=Model, contravariant=True)
+
+
+class Receiver(Protocol[M_contra]):
+    """What a receiver of ``@on_change`` must bear to be called with; it may leave any of it to its ``**kwargs``."""
+
+    def __call__(
+        self, *, sender: Any, instance: M_contra, event: ChangeEvent[M_contra], using: str, **kwargs: Any
+    ) -> object:
+        """Receive one change."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which changes a receiver wants. See :func:`on_change`."""
+
+    types: frozenset[str]
+    fields: frozenset[str]
+    to: Mapping[str, Any]
+    from_: Mapping[str, Any]
+    attnames: Mapping[str, str]
+    """Where an instance has the value of each field: for a relation the key, so that no query is made."""
+
+    def matches(self, signal: Signal, event: ChangeEvent[Any]) -> bool:
+        """Tell whether the receiver is to be called."""
+        if not any(OF_TYPE[kind] is signal for kind in self.types):
+            return False
+        kind = event.change_type
+        # Of a new, a deleted and a re-read record it is not said what changed: every field counts as changed.
+        is_changed = event.changed_fields if event.changed_fields or kind == "UPDATE" else self.attnames
+        if self.fields and self.fields.isdisjoint(is_changed):
+            return False
+        if not all(name in is_changed for name in (*self.to, *self.from_)):
+            return False
+        return self._came_to(event) and self._came_from(event)
+
+    def _came_to(self, event: ChangeEvent[Any]) -> bool:
+        if self.to and event.change_type == "DELETE":
+            return False
+        values = event.instance.__dict__
+        return all(_fits(values.get(self.attnames[name]), wanted) for name, wanted in self.to.items())
+
+    def _came_from(self, event: ChangeEvent[Any]) -> bool:
+        if not self.from_ or (event.change_type == "GAP_UPDATE" and not event.previous):
+            return True  # what was there before a gap is not known: better one call too many than none
+        if event.change_type == "DELETE":
+            values = event.instance.__dict__
+            return all(_fits(values.get(self.attnames[name]), wanted) for name, wanted in self.from_.items())
+        previous = event.previous
+        return all(name in previous and _fits(previous[name], wanted) for name, wanted in self.from_.items())
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    return bool(wanted(value)) if callable(wanted) else bool(value == wanted)
+
+
+@dataclass(frozen=True)
+class on_change(Generic[M]):
+    """Connect a receiver ``(instance, event, using, **kwargs)`` to changes of one model's records.
+
+    Everything that is given must hold. Decorators on top of each other: called once where any of them matches.
+
+    Args:
+        model: a connected model, a proxy or a multi-table child of one.
+        fields: any of these changed. Names of fields; a created or deleted record counts as changed in every field.
+        to: the new value of each of these fields, which must have changed: a value to equal, or a callable that says
+            of the value whether it fits. Relations by their key. A deleted record has no new values.
+        from_: the same for the old values; a created record has none, of a deleted one they are its last.
+        types: of CREATE, UPDATE, DELETE, SNAPSHOT. GAP_CREATE and GAP_UPDATE come with the first two; a snapshot that
+            is for this receiver counts as CREATE, one for everybody comes only to those who name it.
+
+    Raises:
+        ConfigurationError: at import: the model is not connected, a field or type does not exist, or the function
+            takes no ``**kwargs``.
+    """
+
+    model: type[M]
+    fields: Collection[str] = ()
+    to: Mapping[str, Any] | None = None
+    from_: Mapping[str, Any] | None = None
+    types: Collection[str] = ("CREATE", "UPDATE")
+
+    def __call__(self, function: Receiver[M]) -> Receiver[M]:
+        """Connect the function and return it as it is."""
+        if not func_accepts_kwargs(function):
+            raise ConfigurationError(
+                f"{receiver_path(function)} must accept **kwargs: arguments may be added to a signal at any time."
+            )
+        wanted = self._filter(f"@on_change of {receiver_path(function)}")
+        # One receiver per function and model: a kept delivery knows its receiver by the path of the function only.
+        connected: dict[Any, _Connected] = function.__dict__.setdefault("_hc_signals", {})
+        key = self.model, id(getattr(function, "__self__", None))  # methods of two objects share one __dict__
+        if key not in connected:
+            filters: list[Filter] = []
+            connected[key] = filters, _filtered(function, filters)
+        filters, receiver = connected[key]
+        filters.append(wanted)
+        for kind in wanted.types:
+            OF_TYPE[kind].connect(receiver, sender=self.model, weak=False)
+        return function
+
+    def _filter(self, what: str) -> Filter:
+        tables = connected_tables_of(self.model)
+        if not tables:
+            raise ConfigurationError(
+                f"{what}: {self.model.__module__}.{self.model.__qualname__} is not a connected model; expected one "
+                "with an sf_object_name, or a proxy or a multi-table child of one."
+            )
+        known = {f.name: f for table in tables for f in table._meta.local_concrete_fields}
+        attnames = {name: field.attname for name, field in known.items()}
+        for text in (self.fields, self.types):
+            if isinstance(text, str):
+                raise ConfigurationError(f"{what}: {text!r} is one text; expected a list, [{text!r}].")
+        for name in (*self.fields, *(self.to or {}), *(self.from_ or {})):
+            _check_name(what, name, attnames, f"{self.model._meta.label} has no field of Salesforce")
+            if known[name].column in NOISE_COLUMNS and known[name].column != "sfid":
+                raise ConfigurationError(f"{what}: {name!r} is bookkeeping: a change of it is never told.")
+        for kind in self.types:
+            _check_name(what, kind, OF_TYPE, "there is no change type")
+        return Filter(frozenset(self.types), frozenset(self.fields), self.to or {}, self.from_ or {}, attnames)
+
+
+def _check_name(what: str, name: str, known: Collection[str], problem: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}."
+        raise ConfigurationError(f"{what}: {problem} {name!r}; {hint}")
+
+
+_Connected = tuple[list[Filter], Callable[..., Any]]
+"""The filters of one function for one model, and the receiver that asks them."""
+
+
+def _filtered(function: Any, filters: list[Filter]) -> Callable[..., Any]:
+    """Return the receiver that is connected; ``wraps`` gives it the path of the user's function."""
+    if iscoroutinefunction(function):
+
+        @wraps(function)
+        async def receive_async(signal: Signal, event: ChangeEvent[Any], **named: Any) -> None:
+            if _is_wanted(filters, signal, event):
+                await function(signal=signal, event=event, **named)
+
+        return receive_async
+
+    @wraps(function)
+    def receive(signal: Signal, event: ChangeEvent[Any], **named: Any) -> None:
+        if _is_wanted(filters, signal, event):
+            function(signal=signal, event=event, **named)
+
+    return receive
+
+
+def _is_wanted(filters: list[Filter], signal: Signal, event: ChangeEvent[Any]) -> bool:
+    is_snapshot = event.change_type == "SNAPSHOT"
+    if signal is signals.record_changed:
+        if not is_snapshot:
+            return False  # told by its own signal
+    elif is_snapshot and any("SNAPSHOT" in each.types for each in filters):
+        return False  # one for this receiver is told by both; record_changed comes next
+    return any(each.matches(signal, event) for each in filters)

@@ -1,0 +1,98 @@
+"""Delivery inside a test: what hc_listen does, at once and in the test's own process."""
+
+from dataclasses import fields, replace
+from typing import Any, NoReturn
+
+from django.conf import settings
+from django.db import connections
+from django.test import override_settings
+
+from hc_signals.changelog import CHANGE_COLUMNS, SHARD, ChangeLog, Position, Standing
+from hc_signals.conf import get_conf
+from hc_signals.deliveries import Deliveries, Delivery
+from hc_signals.events import Change
+from hc_signals.restoring import is_restored, rebase
+from hc_signals.worker import Worker
+
+
+def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf: Any) -> int:
+    """Deliver all changes that were captured so far to the connected receivers.
+
+    Args:
+        using: database alias. Inside a transaction (``TestCase``, ``db``) its own, uncommitted changes are delivered,
+            and everything ends with it; otherwise those that are committed.
+        raise_errors: raise what a receiver raises, with what is not delivered yet left for the next call. False: keep
+            the delivery for a retry, as hc_listen does.
+        conf: keys of ``HC_SIGNALS`` for this call.
+
+    Returns:
+        how many changes were delivered.
+
+    Raises:
+        ConfigurationError: an unknown key or a wrong value.
+    """
+    with override_settings(HC_SIGNALS={**getattr(settings, "HC_SIGNALS", {}), **conf}):
+        checked = get_conf()
+    if is_restored(using):  # a copy of the test database, made for a parallel run
+        rebase(using)
+    worker = Worker(using, checked)
+    for shard in worker.shards:
+        if connections[using].in_atomic_block:
+            shard.log = OpenTransactionLog(using, checked.CONSUMER, shard.log.shard, checked.SHARDS)
+        if raise_errors:
+            shard.deliveries = RaisingDeliveries(using, checked, shard.log.shard)
+        if shard.log.standing().is_new:
+            shard.log.append(Position())  # the whole log, whatever the project has chosen for a new consumer
+    worker.deliver_once()
+    return worker.delivered
+
+
+_PAGE = f"""
+SELECT id, {CHANGE_COLUMNS} FROM public.hc_signals_change
+WHERE id > %(after)s AND NOT pg_visible_in_snapshot(xid, %(seen)s::pg_snapshot) {{shard}}
+ORDER BY id LIMIT %(limit)s
+"""
+
+
+class OpenTransactionLog(ChangeLog):
+    """The log as the open transaction of a test sees it, with its own changes, which no snapshot ever shows.
+
+    Nobody else writes meanwhile, so ids are enough here: everything up to ``floor_id`` is done.
+    """
+
+    def open_window(self, standing: Standing) -> Position:
+        """Begin behind what is done; the target says only that a window is open."""
+        position = standing.position
+        return replace(position, target=position.seen, last_id=position.floor_id)
+
+    def page(self, position: Position, limit: int) -> tuple[list[Change], bool]:
+        """Return up to ``limit`` changes, in order, and whether there may be more."""
+        params = {"after": position.last_id, "seen": position.seen, "limit": limit}
+        params |= {"shard": self.shard, "shards": self.shards}
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(_PAGE.format(shard=SHARD if self.shards > 1 else ""), params)
+            changes = [Change(*row) for row in cursor.fetchall()]
+        self._read_up_to = changes[-1].id if changes else position.last_id
+        return changes, len(changes) == limit
+
+    def close_window(self, position: Position) -> Position:
+        """All that was read is done."""
+        floor_id = self._read_up_to or 0
+        kept = {each.name: getattr(position, each.name) for each in fields(Position) if each.name in ("lost", "gap")}
+        return Position(seen=position.seen, floor_xid=position.floor_xid, floor_id=floor_id, **kept)
+
+
+class RaisingDeliveries(Deliveries):
+    """Keeps nothing: what a receiver raised comes out of the test."""
+
+    def keep(self, change: Change, receiver: str, signal: str, sender: str, error: Exception) -> NoReturn:
+        """Raise the error, with a note of whose it is."""
+        error.add_note(
+            f"Receiver {receiver} raised this on {signal} of {sender}, record {change.record}. "
+            "deliver_changes(raise_errors=False) keeps it for a retry, as hc_listen does."
+        )
+        raise error
+
+    def failed(self, delivery: Delivery, error: Exception) -> NoReturn:
+        """Raise what a retry failed on."""
+        self.keep(delivery.change, delivery.receiver, delivery.signal, delivery.sender, error)

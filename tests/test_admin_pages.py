@@ -1,0 +1,534 @@
+"""The admin's pages about our own tables: what they show, who may do what, and what a page of a large log costs."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User as Login
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import resolve, reverse
+from django.utils import timezone
+from example.crm.models import Account, Contact
+
+from hc_signals import pausing, signals, triggers
+from hc_signals.admin import capture, log_window, positions
+from hc_signals.changelog import LOCK_CLASS
+from hc_signals.models import Change, Delivery
+from hc_signals.testing import HerokuConnect
+from tests.conftest import deliver
+from tests.sfdc.models import User
+from tests.test_triggerlog_admin import login
+
+PAGES = ("change", "delivery", "position", "connectedtable")
+SFID = "005000000000001AAA"
+
+
+def address(page: str, kind: str = "changelist", *args: Any) -> str:
+    return reverse(f"admin:hc_signals_{page}_{kind}", args=args)
+
+
+def content(client: Client, page: str, **params: Any) -> str:
+    response = client.get(address(page), params)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def shown(client: Client, **params: Any) -> list[int]:
+    response = client.get(address("change"), params)
+    assert response.status_code == 200
+    return [change.id for change in response.context["cl"].result_list]
+
+
+def messages(response: Any) -> list[str]:
+    return [str(message) for message in response.context["messages"]]
+
+
+def fill(count: int, sfid: str = SFID) -> None:
+    """Put changes into the log, one a second; every thousandth is of the record, all others of records of their own."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT setval('public.hc_signals_change_id_seq', 1, false)")
+        cursor.execute(
+            """INSERT INTO public.hc_signals_change
+               (captured_at, table_name, operation, origin, record_key, record_id, changed, old, new)
+            SELECT now() - make_interval(secs => %(count)s - n), 'salesforce.user', 'UPDATE', 'heroku_connect', n::text,
+                CASE WHEN n %% 1000 = 0 THEN %(sfid)s ELSE 'x' || n END, '{username}',
+                json_build_object('id', n, 'username', 'before'), json_build_object('id', n, 'username', 'after')
+            FROM generate_series(1, %(count)s) n""",
+            {"count": count, "sfid": sfid},
+        )
+        cursor.execute("ANALYZE public.hc_signals_change")
+
+
+def rows_read(sql: str) -> int:
+    """Return how many rows of the log a query reads, also those that it throws away."""
+
+    def of(node: dict[str, Any]) -> float:
+        below = sum(of(child) for child in node.get("Plans", []))
+        if "Relation Name" not in node:
+            return below
+        return below + node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")
+        (plan,) = cursor.fetchone()
+    return round(of((plan if isinstance(plan, list) else json.loads(plan))[0]["Plan"]))
+
+
+@pytest.fixture
+def site(captured: HerokuConnect) -> Iterator[Client]:
+    """The admin as a superuser sees it."""
+    client = Client()
+    client.force_login(Login.objects.create_superuser("root"))
+    yield client
+
+
+@pytest.mark.parametrize("params", [{}, {"q": SFID}, {"operation": "DELETE"}, {"since": "1h", "q": "nobody"}])
+def test_a_page_of_the_log_reads_a_window_of_it(
+    site: Client, monkeypatch: pytest.MonkeyPatch, params: dict[str, str]
+) -> None:
+    monkeypatch.setattr(log_window, "SEARCHED", 1000)
+    fill(8000)
+    with CaptureQueriesContext(connection) as queries:
+        assert site.get(address("change"), params).status_code == 200
+    looks = [
+        query["sql"] for query in queries if "hc_signals_change" in query["sql"] and "to_regclass" not in query["sql"]
+    ]
+    assert looks
+    assert not any("COUNT(" in sql.upper() for sql in looks)
+    assert sum(map(rows_read, looks)) <= 1000 + 300, looks
+    assert len(queries) < 15
+
+
+def test_older_pages_miss_nothing_and_show_nothing_twice(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_window, "SEARCHED", 150)
+    fill(460)
+    with connection.cursor() as cursor:  # ids that no row has are passed over
+        cursor.execute("DELETE FROM public.hc_signals_change WHERE id BETWEEN 20 AND 200")
+    found: list[int] = []
+    url: str | None = address("change")
+    while url:
+        log = site.get(url).context["cl"]
+        found += [change.id for change in log.result_list]
+        url = log.older_url and address("change") + log.older_url
+    assert found == [*range(460, 200, -1), *range(19, 0, -1)]
+
+
+def test_a_search_goes_on_where_it_stopped(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_window, "SEARCHED", 700)
+    fill(2500)
+    response = site.get(address("change"), {"q": SFID})
+    assert response.context["cl"].result_count == 1
+    text = response.content.decode()
+    assert "1 change found among ids 1801 to 2500, captured " in text
+    (link,) = re.findall(r'href="([^"]+)" class="showall"', text)
+    assert "q=005" in link
+    assert "among ids 1101 to 1800" in site.get(address("change") + link.replace("&amp;", "&")).content.decode()
+
+
+def test_a_record_is_found_by_each_of_its_names(site: Client) -> None:
+    fill(1000)
+    assert shown(site, q=SFID) == [1000]
+    assert shown(site, q=f" {SFID[:15]} ") == [1000]
+    assert shown(site, q=SFID[:14]) == []
+    assert shown(site, q="17") == [17]
+    assert shown(site, q="nobody's") == []
+
+
+def test_filters(site: Client) -> None:
+    fill(8000)
+    assert len(shown(site, table_name="salesforce.user")) == 100
+    assert shown(site, table_name="salesforce.account") == []
+    assert shown(site, operation="INSERT") == []
+    assert (
+        shown(site, since="15m", until=f"{timezone.localtime() - timedelta(minutes=14):%Y-%m-%dT%H:%M:%S}")[-1] > 7090
+    )
+    until = timezone.localtime() - timedelta(seconds=4000)
+    first = shown(site, until=f"{until:%Y-%m-%dT%H:%M:%S}")[0]
+    assert abs(first - 4000) < 60, "the time zone is that of the admin"
+    assert shown(site, until="2000-01-01T00:00") == []
+    assert shown(site, until="2999-01-01T00:00")[0] == 8000
+    assert shown(site, p="not a number")[0] == 8000
+    assert shown(site, p="5")[0] == 4
+    assert shown(site, p="9" * 30)[0] == 8000
+
+
+@pytest.mark.parametrize("params", [{"until": "yesterday"}, {"until": "2026-13-99T00:00"}])
+def test_a_time_that_is_none_leads_back_to_the_list(site: Client, params: dict[str, str]) -> None:
+    response = site.get(address("change"), params)
+    assert response.status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("page", "params"),
+    [("change", {"old__icontains": "x"}), ("delivery", {"new__x": "1"}), ("change", {"table_name": "\x00"})],
+)
+def test_conditions_that_the_database_has_no_answer_to(site: Client, page: str, params: dict[str, str]) -> None:
+    assert site.get(address(page), params).status_code == 400
+
+
+def test_an_empty_log(site: Client) -> None:
+    text = content(site, "change")
+    assert "0 changes found" in text
+    assert "no older ones" in text
+    assert shown(site, since="1h") == []
+    assert "No consumer yet" in content(site, "position")
+    assert "0 deliveries" in content(site, "delivery")
+
+
+def detail(client: Client, change: Any) -> tuple[str, dict[str, Any]]:
+    response = client.get(address("change", "change", change.id))
+    assert response.status_code == 200
+    return response.content.decode(), {line.name: line for line in response.context["lines"]}
+
+
+def test_old_and_new_field_by_field(site: Client, captured: HerokuConnect) -> None:
+    (sfid,) = captured.insert(Account, name="<b>Acme</b>", industry="Energy")
+    captured.update(Account, sfid, name="Bolt & Co", industry=None)
+    captured.delete(Account, sfid)
+    created, updated, deleted = Change.objects.filter(operation__in=["INSERT", "UPDATE", "DELETE"])
+    text, lines = detail(site, updated)
+    assert (lines["name"].old, lines["name"].new) == ("<del>&lt;b&gt;Acme&lt;/b&gt;</del>", "<ins>Bolt &amp; Co</ins>")
+    assert list(lines)[:3] == ["name", "industry", "system_mod_stamp"], "first what the change is about"
+    assert "<ins>" not in lines["system_mod_stamp"].new
+    assert lines["name"].changed
+    assert "NULL" in lines["industry"].new
+    assert not lines["annual_revenue"].changed
+    assert "<b>Acme" not in text
+    assert "Unchanged fields" in text
+    assert detail(site, created)[1]["name"].new == "<span>&lt;b&gt;Acme&lt;/b&gt;</span>"
+    assert detail(site, deleted)[1]["name"].old == "<span>Bolt &amp; Co</span>"
+    summary = content(site, "change", operation="UPDATE")
+    assert "<del>&lt;b&gt;Acme&lt;/b&gt;</del> → <ins>Bolt &amp; Co</ins>" in summary
+
+
+def test_long_texts_show_the_words_that_differ(site: Client, captured: HerokuConnect) -> None:
+    long = "Once upon a time " * 5000
+    (sfid,) = captured.insert(User, username="u")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE public.hc_signals_change SET operation = 'UPDATE', changed = '{username}', "
+            "old = json_build_object('username', %s::text), new = json_build_object('username', %s::text)",
+            [long + "there was a cat." + long, long + "there was a <dog>." + long],
+        )
+    text, lines = detail(site, Change.objects.get())
+    assert "there was a <del>cat</del>." in lines["username"].old
+    assert "there was a <ins>&lt;dog&gt;</ins>." in lines["username"].new
+    assert " characters … " in lines["username"].old
+    assert len(text) < 30_000
+    assert sfid
+
+
+def test_texts_with_nothing_in_common_are_not_compared_for_ever(site: Client) -> None:
+    fill(1)
+    words = [" ".join(f"{letter}{n * 7919 % 10007}" for n in range(20_000)) for letter in "ab"]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE public.hc_signals_change SET old = json_build_object('username', %s::text), "
+            "new = json_build_object('username', %s::text)",
+            words,
+        )
+    assert len(detail(site, Change.objects.get())[0]) < 30_000
+
+
+def test_what_has_no_record_no_model_or_no_image(site: Client) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO public.hc_signals_change (table_name, operation, origin, note, new) VALUES "
+            "('salesforce.account', 'GAP', 'heroku_connect', '{\"cause\": \"paused\"}', NULL), "
+            "('salesforce.gone__c', 'INSERT', 'heroku_connect', NULL, '{\"name\": [1, true]}')"
+        )
+    assert "cause: paused" in content(site, "change")
+    gap, gone = Change.objects.all()
+    assert "paused" in detail(site, gap)[0]
+    assert detail(site, gone)[1]["name"].new == "<span>[1, true]</span>"
+    assert "salesforce.gone__c" in content(site, "change")
+    missing = site.get(address("change", "change", 10**20), follow=True)
+    assert "Perhaps it was deleted" in messages(missing)[0]
+
+
+class Receiver:
+    failing = True
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def __call__(self, instance: Any, **kwargs: Any) -> None:
+        if self.failing:
+            raise ValueError("no <way>")
+        self.done.append(instance.username)
+
+
+@pytest.fixture
+def receiver(captured: HerokuConnect, connect: Any) -> Receiver:
+    """Two records with a delivery each that waits, the first with a parked one behind it."""
+    found = Receiver()
+    connect(signals.record_changed, found, User)
+    sfids = captured.insert(User, {"username": "a"}, {"username": "b"})
+    captured.update(User, sfids[0], username="A")
+    deliver()
+    return found
+
+
+def act(client: Client, action: str, *deliveries: Any, **data: Any) -> Any:
+    selected = {"action": action, "index": 0, "_selected_action": [each.pk for each in deliveries]}
+    return client.post(address("delivery"), selected | data, follow=True)
+
+
+def test_deliveries_are_seen_with_error_and_payload(site: Client, receiver: Receiver) -> None:
+    text = content(site, "delivery")
+    assert "3 deliveries" in text
+    assert "ValueError: no &lt;way&gt;" in text
+    assert "waits for an earlier one" in text
+    assert "2 deliveries" in content(site, "delivery", state__exact="retry")
+    assert "3 deliveries" in content(site, "delivery", receiver="tests.test_admin_pages.Receiver", sender="sfdc.User")
+    assert "0 deliveries" in content(site, "delivery", consumer="nobody")
+    first = Delivery.objects.earliest("id")
+    assert "1 delivery" in content(site, "delivery", change_id=first.change_id)
+    page = site.get(address("delivery", "change", first.id)).content.decode()
+    assert "tests/test_admin_pages.py" in page, "the traceback"
+    assert "Retry now" in page
+    assert "<td><span>a</span></td>" in page
+
+
+def test_retry_calls_the_receiver_again(site: Client, receiver: Receiver) -> None:
+    receiver.failing = False
+    Delivery.objects.filter(state="retry").update(state="dead", attempt=10, next_attempt_at=None)
+    answer = act(site, "retry", *Delivery.objects.all())
+    assert messages(answer) == ["2 deliveries are due now; parked ones follow theirs."]
+    deliver()
+    assert sorted(receiver.done) == ["A", "a", "b"]
+    assert LogEntry.objects.filter(change_message="Retried.").count() == 3
+
+
+def test_discard_asks_first_and_lets_go_what_was_parked(site: Client, receiver: Receiver) -> None:
+    first = Delivery.objects.earliest("id")
+    asked = act(site, "discard", first).content.decode()
+    assert "1 of tests.test_admin_pages.Receiver (retry)" in asked
+    assert Delivery.objects.count() == 3
+    assert messages(act(site, "discard", first, confirmed="Yes")) == ["1 deliveries discarded."]
+    receiver.failing = False
+    deliver()
+    assert receiver.done == ["A"]
+    assert LogEntry.objects.get().object_id == str(first.id)
+
+
+def test_all_deliveries_of_a_filter_at_once(site: Client, receiver: Receiver) -> None:
+    first = Delivery.objects.earliest("id")
+    url = address("delivery") + "?state__exact=retry"
+    data = {"action": "discard", "index": 0, "_selected_action": [first.pk], "select_across": 1}
+    asked = site.post(url, data).content.decode()
+    assert "2 of " in asked
+    assert 'name="select_across" value="1"' in asked
+    site.post(url, data | {"confirmed": "Yes"})
+    assert Delivery.objects.get().state == "retry", "the parked one"
+
+
+def test_a_busy_worker_is_not_waited_for_for_ever(
+    site: Client, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, other_worker: Any
+) -> None:
+    monkeypatch.setattr("hc_signals.interventions.CLAIM_SECONDS", 0.1)
+    with other_worker():
+        answer = act(site, "retry", *Delivery.objects.all())
+    assert messages(answer) == ["Nothing was done: canceling statement due to lock timeout. Try again."]
+
+
+@pytest.fixture
+def other_worker() -> Any:
+    """Another connection that has claimed the shard, for the length of a block."""
+    here = connection.settings_dict
+
+    @contextmanager
+    def claimed() -> Iterator[Any]:
+        options = {"host": here["HOST"], "port": here["PORT"] or None, "user": here["USER"]}
+        with psycopg.connect(dbname=here["NAME"], password=here["PASSWORD"] or None, **options) as other:
+            other.execute("SELECT pg_advisory_xact_lock(%s, hashtext('default 0'))", [LOCK_CLASS])
+            yield other
+
+    return claimed
+
+
+def test_consumers_and_their_lag(site: Client, captured: HerokuConnect, receiver: Receiver) -> None:
+    captured.create(Contact, 5)
+    text = content(site, "position")
+    assert "<h2>default" in text
+    assert "5 undelivered changes, the oldest" in text
+    assert "1 worker;" in text
+    assert "no worker" not in text
+    assert "2 retry" in text
+    (link,) = re.findall(r'href="([^"]+)">2 retry', text)
+    assert "2 deliveries" in site.get(link.replace("&amp;", "&")).content.decode()
+    deliver(SHARDS=3)
+    text = content(site, "position")
+    assert "0 undelivered changes" in text
+    assert [f"<td>{shard}</td>" in text for shard in range(4)] == [True, True, True, False]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO public.hc_signals_position (consumer, shard, shards, seen, floor_id, floor_xid, lost) "
+            "VALUES ('gone', 0, 1, '1:1:', 0, '1', 0)"
+        )
+    assert "no worker" in content(site, "position")
+
+
+def test_the_lag_of_a_shard_is_counted_without_reading_the_log(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positions, "COUNT_LIMIT", 100)
+    fill(8000)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO public.hc_signals_position (consumer, shard, shards, seen, floor_id, floor_xid, lost) "
+            "SELECT 'default', n, 8, '1:1:', 0, '1', 0 FROM generate_series(0, 7) n"
+        )
+    with CaptureQueriesContext(connection) as queries:
+        text = content(site, "position")
+    assert text.count("<td>more than 100</td>") == 8
+    counts = [query["sql"] for query in queries if "count(*)" in query["sql"] and "hc_signals_change" in query["sql"]]
+    assert len(counts) >= 9
+    assert max(map(rows_read, counts)) < 3000
+
+
+def test_a_restored_database_is_said_so(site: Client) -> None:
+    deliver()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE public.hc_signals_control SET system_identifier = system_identifier + 1")
+        try:
+            assert "was restored from another server" in content(site, "position")
+        finally:
+            cursor.execute("UPDATE public.hc_signals_control SET system_identifier = system_identifier - 1")
+
+
+def test_drift_is_seen_and_repaired_on_one_table_and_on_all(site: Client, captured: HerokuConnect) -> None:
+    assert "Every table that exists is captured" in content(site, "connectedtable")
+    for model in (Account, Contact, User):
+        triggers.uninstall(model, "default")
+    captured.drop_table(User)
+    text = content(site, "connectedtable")
+    assert "2 of " in text
+    assert "have drifted" in text
+    assert "the table does not exist yet" in text
+    answer = site.post(address("connectedtable"), {"model": "crm.Account"}, follow=True)
+    assert messages(answer) == ["crm.Account: installed."]
+    assert triggers.status(Contact, "default").state == "missing"
+    assert messages(site.post(address("connectedtable"), follow=True)) == ["crm.Contact: installed."]
+    assert messages(site.post(address("connectedtable"), {"model": "x.Y"}, follow=True)) == [
+        "There is no connected model 'x.Y'."
+    ]
+
+
+def test_paused_capture_and_orphans_are_not_hidden(site: Client) -> None:
+    assert "paused" not in content(site, "connectedtable")
+    pausing.pause("default")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER SCHEMA salesforce RENAME TO renamed")
+        try:
+            text = content(site, "connectedtable")
+        finally:
+            cursor.execute("ALTER SCHEMA renamed RENAME TO salesforce")
+    assert "Capture is paused since " in text
+    assert "renamed.account" in text
+    assert "orphan" in text
+
+
+def test_a_locked_table_is_a_sentence_and_the_others_are_repaired(
+    site: Client, monkeypatch: pytest.MonkeyPatch, other_worker: Any
+) -> None:
+    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "100ms")
+    for model in (Account, Contact):
+        triggers.uninstall(model, "default")
+    with other_worker() as other:
+        other.execute("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE")
+        answer = site.post(address("connectedtable"), follow=True)
+    assert messages(answer) == [
+        "crm.Account: not installed: canceling statement due to lock timeout. Try again.",
+        "crm.Contact: installed.",
+    ]
+
+
+def test_repair_ends_before_the_request_does(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "REPAIR_SECONDS", -1)
+    triggers.uninstall(Account, "default")
+    answer = site.post(address("connectedtable"), follow=True)
+    assert messages(answer) == ["Not all tables were tried: the time is up. Try again."]
+
+
+def test_a_repair_holds_no_lock_for_the_length_of_a_request(site: Client) -> None:
+    assert "default" in resolve(address("connectedtable")).func._non_atomic_requests  # type: ignore[attr-defined]
+
+
+def test_a_repair_needs_a_token(captured: HerokuConnect) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(Login.objects.create_superuser("root"))
+    triggers.uninstall(Account, "default")
+    assert client.post(address("connectedtable")).status_code == 403
+    assert triggers.status(Account, "default").state == "missing"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_needs_its_permission(page: str, captured: HerokuConnect) -> None:
+    assert Client().get(address(page)).status_code == 302
+    assert login().get(address(page)).status_code == 403
+    assert login("view_user").post(address(page)).status_code == 403
+    reader = login(f"view_{page}")
+    assert reader.get(address(page)).status_code == 200
+    assert reader.get(reverse("admin:index")).status_code == 200
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_added_edited_or_deleted(page: str, site: Client, receiver: Receiver) -> None:
+    key = {"delivery": Delivery, "position": Change}.get(page, Change).objects.latest("id").pk  # type: ignore[attr-defined]
+    assert site.get(address(page, "add")).status_code == 403
+    for kind in ("change", "delete"):
+        answer = site.post(address(page, kind, key), {"post": "yes"})
+        assert answer.status_code in (302, 403), "403, or: there is no such row"
+    assert Delivery.objects.count() == 3
+    assert Change.objects.count() == 3
+
+
+def test_who_may_only_look_at_deliveries_changes_nothing(receiver: Receiver) -> None:
+    before = list(Delivery.objects.values())
+    reader = login("view_delivery")
+    act(reader, "retry", *Delivery.objects.all())
+    act(reader, "discard", *Delivery.objects.all(), confirmed="Yes")
+    act(login("view_delivery", "change_delivery"), "discard", *Delivery.objects.all(), confirmed="Yes")
+    assert list(Delivery.objects.values()) == before
+    page = reader.get(address("delivery", "change", before[0]["id"])).content.decode()
+    assert "Retry now" not in page
+    assert "Discard" not in page
+
+
+def test_who_may_only_look_at_triggers_installs_nothing(captured: HerokuConnect) -> None:
+    triggers.uninstall(Account, "default")
+    reader = login("view_connectedtable")
+    assert "Install" not in content(reader, "connectedtable")
+    assert reader.post(address("connectedtable")).status_code == 403
+    assert triggers.status(Account, "default").state == "missing"
+    mender = login("view_connectedtable", "install_connectedtable")
+    assert messages(mender.post(address("connectedtable"), follow=True)) == ["crm.Account: installed."]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_without_tables_every_page_says_what_to_do(page: str, site: Client) -> None:
+    tables = ("change", "position", "delivery")
+    with connection.cursor() as cursor:
+        for table in tables:
+            cursor.execute(f"ALTER TABLE public.hc_signals_{table} RENAME TO hidden_{table}")
+        try:
+            assert "run <code>manage.py migrate hc_signals</code>" in content(site, page)
+            assert "run <code>manage.py migrate" in site.post(address(page)).content.decode()
+            answer = site.get(address(page, "change", 1), follow=True)
+            assert "Perhaps it was deleted" in messages(answer)[0]
+        finally:
+            for table in tables:
+                cursor.execute(f"ALTER TABLE public.hidden_{table} RENAME TO hc_signals_{table}")
+
+
+def test_index_and_app_list_name_the_pages(site: Client) -> None:
+    text = site.get(reverse("admin:app_list", args=["hc_signals"])).content.decode()
+    for name in ("Changes", "Deliveries", "Consumers and shards", "Capture triggers"):
+        assert name in text

@@ -1,0 +1,124 @@
+"""Retry and discard by hand, beside a worker: nothing is stranded, nothing overtakes."""
+
+import threading
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from hc_signals import interventions, signals
+from hc_signals.changelog import ChangeLog
+from hc_signals.models import Delivery
+from hc_signals.testing import HerokuConnect
+from tests.conftest import deliver
+from tests.sfdc.models import User
+from tests.test_worker_process import wait_until
+
+
+class Receiver:
+    def __init__(self) -> None:
+        self.failing = {"a", "b", "c"}
+        self.done: list[str] = []
+
+    def __call__(self, instance: Any, **kwargs: Any) -> None:
+        if instance.username in self.failing:
+            raise ValueError("no")
+        self.done.append(instance.username)
+
+
+@pytest.fixture
+def receiver(heroku: HerokuConnect, captured: HerokuConnect, connect: Any) -> Receiver:
+    """One record whose changes a, b and c each fail: the first waits, the others are parked behind it."""
+    found = Receiver()
+    connect(signals.record_changed, found, User)
+    (sfid,) = captured.insert(User, username="a")
+    captured.update(User, sfid, username="b")
+    captured.update(User, sfid, username="c")
+    deliver()
+    assert states() == ["retry", "parked", "parked"]
+    return found
+
+
+def states() -> list[str]:
+    return list(Delivery.objects.order_by("id").values_list("state", flat=True))
+
+
+def nth(number: int) -> Any:
+    return Delivery.objects.filter(pk=Delivery.objects.order_by("id")[number].pk)
+
+
+def make_due() -> None:
+    Delivery.objects.filter(state="retry").update(next_attempt_at="2000-01-01T00:00Z")
+
+
+def test_a_dead_one_that_is_retried_lets_nothing_overtake_the_one_behind_it(receiver: Receiver) -> None:
+    nth(0).update(attempt=9)
+    make_due()
+    deliver()  # a is dead, so b is tried, fails and waits
+    assert states() == ["dead", "retry", "parked"]
+    with transaction.atomic():
+        assert interventions.retry(nth(0)) == 1
+    receiver.failing = {"b"}
+    deliver()
+    assert receiver.done == ["a"]
+    assert states() == ["retry", "parked"], "c still waits for b"
+    receiver.failing = set()
+    make_due()
+    deliver()
+    assert receiver.done == ["a", "b", "c"]
+
+
+def test_discarding_one_of_two_on_their_way_lets_nothing_overtake_the_other(receiver: Receiver) -> None:
+    nth(1).update(state="retry", next_attempt_at="2999-06-01T00:00Z")
+    with transaction.atomic():
+        interventions.discard(nth(0))
+    assert states() == ["retry", "parked"]
+    assert Delivery.objects.filter(next_attempt_at__year=2999).exists()
+
+
+def test_discarding_a_parked_one_leaves_the_others_where_they_are(receiver: Receiver) -> None:
+    with transaction.atomic():
+        assert interventions.discard(nth(1)) == 1
+    assert states() == ["retry", "parked"]
+
+
+def test_consumers_do_not_let_go_what_waits_for_another_ones_delivery(receiver: Receiver) -> None:
+    deliver(CONSUMER="other")
+    Delivery.objects.filter(receiver__endswith="keep_ledger").delete()
+    assert states() == ["retry", "parked", "parked"] * 2
+    with transaction.atomic():
+        interventions.discard(nth(3))
+    assert states() == ["retry", "parked", "parked", "retry", "parked"]
+
+
+def discard_all() -> None:
+    try:
+        with transaction.atomic():
+            interventions.discard(Delivery.objects.filter(state="retry"))
+    finally:
+        connection.close()
+
+
+def waits_for_a_claim() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
+        return bool(cursor.fetchone()[0])
+
+
+def test_what_a_worker_parks_while_the_one_before_is_discarded_is_let_go(receiver: Receiver) -> None:
+    thread = threading.Thread(target=discard_all)
+    with transaction.atomic(), connection.cursor() as cursor:
+        # As a worker does: it has seen that the record waits, and parks the next change behind it.
+        assert ChangeLog("default", "default").claim()
+        cursor.execute("DELETE FROM public.hc_signals_delivery WHERE state = 'parked'")
+        thread.start()
+        wait_until(waits_for_a_claim)
+        cursor.execute(
+            "INSERT INTO public.hc_signals_delivery (consumer, receiver, signal, sender, state, attempt, error, "
+            "change_id, xid, captured_at, table_name, operation, origin, record_key, record_id, new) "
+            "SELECT consumer, receiver, signal, sender, 'parked', 0, '', change_id, xid, captured_at, table_name, "
+            "operation, origin, record_key, record_id, new FROM public.hc_signals_delivery"
+        )
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+    assert states() == ["retry"]

@@ -1,0 +1,271 @@
+"""The test kit: what its page shows works as it stands there, and delivery inside a test is the real one."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from example.crm.models import Account, Contact, Seen
+
+from hc_signals.exceptions import ConfigurationError
+from hc_signals.models import Delivery
+from hc_signals.receivers import on_change
+from hc_signals.signals import record_created, record_updated, records_changed
+from hc_signals.testing import HerokuConnect, assert_signal, capture_signals
+from hc_signals.testing.databases import empty, prepare
+from tests.sfdc.models import Everything, EverythingProxy
+
+pytestmark = pytest.mark.usefixtures("disconnected")
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+BLOCKS = {block.split("\n")[0].removeprefix("# "): block for block in re.findall(r"```python\n(.*?)```", PAGE, re.S)}
+
+Deliver = Callable[..., int]
+
+
+PREPARED = """
+from django.db import connection
+from django.test import TestCase
+
+
+class PreparedTests(TestCase):
+    def test_capture_was_there_before_any_test_asked_for_it(self):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(DISTINCT tgrelid) FROM pg_trigger WHERE tgname ~ '^hc_signals_'")
+            self.assertEqual(cursor.fetchone()[0], 4)  # the example's connected models
+"""
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def run_page(directory: Path, *command: str, engine: str = "django.db.backends.postgresql") -> str:
+    """Run the page's files as a project of their own; return what was printed."""
+    for name, block in BLOCKS.items():
+        (directory / name).write_text(block, encoding="utf-8")
+    (directory / "test_prepared.py").write_text(PREPARED, encoding="utf-8")
+    with (directory / "settings.py").open("a", encoding="utf-8") as settings:
+        settings.write(
+            "from example.settings import *\nDATABASES['default'] |= "
+            f"{{'ENGINE': {engine!r}, 'TEST': {{'NAME': 'hc_signals_kit'}}}}\n"
+        )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}
+    environment |= {"PYTHONPATH": f"{directory}:{ROOT}:{ROOT / 'example'}", "DJANGO_SETTINGS_MODULE": "settings"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", *command],
+        env=environment,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def test_the_page_with_pytest_and_djangos_backend(tmp_path: Path) -> None:
+    assert re.search(r"\b8 passed in", printed := run_page(tmp_path, "pytest", "-q")), printed
+
+
+def test_the_page_without_migrations_and_with_our_backend(tmp_path: Path) -> None:
+    printed = run_page(tmp_path, "pytest", "-q", "--nomigrations", engine="hc_signals.db.backends.postgresql")
+    assert re.search(r"\b8 passed in", printed), printed
+
+
+def test_the_page_with_djangos_runner_in_parallel(tmp_path: Path) -> None:
+    printed = run_page(tmp_path, "django", "test", "--parallel", "2")
+    assert re.search(r"Ran 3 tests in .*\n\nOK\n", printed), printed
+
+
+def test_the_plugin_leaves_projects_without_django_alone() -> None:
+    code = "import sys, hc_signals.testing.plugin; sys.exit('django' in sys.modules)"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+# -- delivery in the open transaction ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("conf", [{}, {"BATCH_SIZE": 1}, {"SHARDS": 4}, {"ATOMIC": False}], ids=str)
+def test_each_change_comes_once_and_what_was_rolled_back_never(
+    heroku_connect: HerokuConnect, deliver_changes: Deliver, conf: dict[str, Any]
+) -> None:
+    assert deliver_changes(**conf) == 0
+    (sfid,) = heroku_connect.insert(Account, name="a")
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        heroku_connect.update(Account, sfid, name="never")
+        1 / 0  # noqa: B018
+    assert deliver_changes(**conf) == 1
+    heroku_connect.update(Account, sfid, name="b")
+    heroku_connect.create(Contact, 3)
+    with capture_signals() as sent:
+        assert deliver_changes(**conf) == 4
+        assert deliver_changes(**conf) == 0
+    updates = [each for each in sent if each.signal == "record_updated"]
+    assert [(each.event.previous, each.instance.name) for each in updates] == [({"name": "a"}, "b")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_open_and_committed_in_one_test(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+    (sfid,) = heroku_connect.insert(Account, name="a")
+    assert deliver_changes() == 1
+    with transaction.atomic():
+        heroku_connect.update(Account, sfid, name="b")
+        assert deliver_changes() == 1
+        heroku_connect.update(Account, sfid, name="c")
+    assert deliver_changes() == 1
+    assert deliver_changes() == 0
+
+
+def test_hooks_of_a_receiver(
+    heroku_connect: HerokuConnect, deliver_changes: Deliver, django_capture_on_commit_callbacks: Any
+) -> None:
+    called: list[str] = []
+
+    @on_change(Account)
+    def later(instance: Account, **kwargs: Any) -> None:
+        transaction.on_commit(lambda: called.append(instance.name or ""))
+
+    heroku_connect.insert(Account, name="a")
+    with django_capture_on_commit_callbacks(execute=True):
+        deliver_changes()
+    assert called == ["a"]
+
+
+def test_a_receivers_error_comes_out_and_the_rest_is_not_lost(
+    heroku_connect: HerokuConnect, deliver_changes: Deliver
+) -> None:
+    broken = True
+
+    @on_change(Account, to={"name": "b"})
+    def fails(using: str, **kwargs: Any) -> None:
+        if broken:
+            raise ValueError("no b, please")
+
+    heroku_connect.insert(Account, name="a")
+    heroku_connect.insert(Account, name="b")
+    with pytest.raises(ValueError, match="no b, please") as caught:
+        deliver_changes()
+    assert re.search(
+        r"Receiver .*fails raised this on record_created of crm.Account, record 001", *caught.value.__notes__
+    )
+    assert deliver_changes(raise_errors=False, RETRY_SECONDS=0.001) == 2
+    assert Delivery.objects.get().receiver.endswith("fails")
+    Delivery.objects.update(next_attempt_at="2020-01-01T00:00Z")
+    with pytest.raises(ValueError, match="no b, please"):
+        deliver_changes()
+    broken = False
+    deliver_changes()
+    assert not Delivery.objects.exists()
+    assert Seen.objects.count() == 2
+
+
+def test_settings_of_one_call(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+    with pytest.raises(ConfigurationError, match="unknown key 'SHARD'; did you mean 'SHARDS'"):
+        deliver_changes(SHARD=1)
+
+
+def test_a_project_whose_consumers_start_late(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+    heroku_connect.create(Account)
+    assert deliver_changes(START_AT="latest") == 1
+
+
+def test_a_copy_of_the_test_database(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE public.hc_signals_control SET database_oid = 1")
+    heroku_connect.create(Account, 2)
+    with capture_signals() as sent:
+        assert deliver_changes() == 2
+    assert "gap_detected" not in {each.signal for each in sent}
+
+
+# -- databases ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_nothing_is_made_per_test() -> None:
+    prepare()
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        prepare()
+    assert len(queries) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_test_that_loses_tables_and_rows_harms_no_later_one(deliver_changes: Deliver) -> None:
+    prepare()
+    heroku = HerokuConnect()
+    heroku.create(Account, 2)
+    heroku.recreate_table(Account)
+    heroku.drop_table(Contact)
+    prepare()
+    empty()
+    assert not Account.objects.exists()
+    assert deliver_changes() == 0
+    heroku.create(Contact)
+    heroku.create(Account)
+    assert deliver_changes() == 2
+    empty()
+
+
+# -- assertions --------------------------------------------------------------------------------------------------------
+
+
+def test_assert_signal_says_what_was_sent_instead(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+    (sfid,) = heroku_connect.insert(Account, name="a", industry="Energy")
+    deliver_changes()
+    with (
+        pytest.raises(
+            AssertionError,
+            match=r"^record_updated of crm.Account with changed={'name'} was not sent. Sent in the block:\n"
+            f"  record_updated of crm.Account {sfid}: industry 'Energy' → 'Retail'\n"
+            f"  record_changed of crm.Account {sfid}: industry 'Energy' → 'Retail'\n"
+            f"  records_changed of crm.Account {sfid}: industry 'Energy' → 'Retail'$",
+        ),
+        assert_signal(record_updated, Account, changed={"name"}),
+    ):
+        heroku_connect.update(Account, sfid, industry="Retail")
+        deliver_changes()
+    for wrong in (
+        {"values": {"name": "x"}},
+        {"previous": {"name": "x"}},
+        {"record_id": "x"},
+        {"times": 2},
+        {"times": 0},
+        {"changed": ["name", "industry"]},
+    ):
+        with pytest.raises(AssertionError), assert_signal(record_updated, Account, **wrong):  # type: ignore[arg-type]
+            heroku_connect.update(Account, sfid, name=f"not {wrong}")
+            deliver_changes()
+    with pytest.raises(AssertionError, match=r"is deliver_changes\(\) called"), assert_signal(record_created, Account):
+        heroku_connect.create(Account)
+    deliver_changes()
+    with pytest.raises(TypeError, match="expected a set"), assert_signal(record_created, Account, changed="name"):
+        pass
+
+
+def test_assert_signal_finds_it(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+    with (
+        assert_signal(record_created, EverythingProxy, times=1),
+        assert_signal(record_created, Everything),
+        assert_signal(records_changed, Account, times=3),
+        assert_signal(record_updated, Account, changed=("name",), values={"name": "b"}, previous={"name": "a"}) as sent,
+        assert_signal(record_created, Contact, values={"account": "001A"}),
+        assert_signal(record_updated, Contact, times=0),
+    ):
+        heroku_connect.create(Everything)
+        (sfid, _) = heroku_connect.insert(Account, {"name": "a"}, {"name": "other"})
+        heroku_connect.update(Account, sfid, name="b")
+        heroku_connect.insert(Contact, last_name="x", account_id="001A")
+        deliver_changes()
+    assert sent[0].instance == Account.objects.get(sf_id=sfid)
+
+
+def test_the_blocks_own_error_comes_out(heroku_connect: HerokuConnect) -> None:
+    with pytest.raises(ZeroDivisionError), assert_signal(record_created, Account):
+        1 / 0  # noqa: B018

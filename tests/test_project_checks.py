@@ -1,0 +1,185 @@
+"""System checks of a project: each id where it belongs, silence where all is well, and the page lists them all."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.core import checks
+from django.db import connection, connections
+from django.db.models.signals import post_delete, post_save
+from django.test import override_settings
+from example.crm.models import Account, CompoundModel, Contact, Project, Seen
+
+from hc_signals import database_checks, project_checks, triggers
+from hc_signals.db.models import HerokuConnectModel
+from hc_signals.signals import record_updated
+from hc_signals.testing import HerokuConnect
+from tests.sfdc.models import EverythingProxy, User
+
+pytestmark = pytest.mark.usefixtures("disconnected")
+
+ROOT = Path(__file__).parent.parent
+
+
+def found(**kwargs: Any) -> list[tuple[str, str]]:
+    return [(str(m.id).removeprefix("hc_signals."), m.msg) for m in checks.run_checks(tags=["hc_signals"], **kwargs)]
+
+
+def receive(**kwargs: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"SHARD": 1}, "HC_SIGNALS has the unknown key 'SHARD'; did you mean 'SHARDS'?"),
+        ({"BATCH_SIZE": "x"}, "HC_SIGNALS['BATCH_SIZE'] is 'x'; expected int, for example 500."),
+        ({"DJANGO_SIGNALS": ["crm.Nobody"]}, "HC_SIGNALS['DJANGO_SIGNALS'] names 'crm.Nobody', which is no connected"),
+    ],
+)
+def test_e001_the_setting(setting: dict[str, Any], message: str) -> None:
+    with override_settings(HC_SIGNALS=setting):
+        ((check_id, said),) = found()
+    assert check_id == "E001"
+    assert said.startswith(message)
+
+
+def test_w001_receivers_that_are_never_called() -> None:
+    for sender in (Seen, HerokuConnectModel, Account, EverythingProxy, CompoundModel, None):
+        record_updated.connect(receive, sender=sender)
+    path = "tests.test_project_checks.receive is connected to record_updated of"
+    assert sorted(found()) == [
+        ("W001", f"{path} example.crm.models.Seen, which is not a connected model: it is never called."),
+        ("W001", f"{path} hc_signals.db.models.base.HerokuConnectModel, which is abstract: it is never called."),
+    ]
+
+
+def test_w002_djangos_signals_that_miss_salesforces_changes() -> None:
+    for sender in (Account, EverythingProxy, CompoundModel, Seen, None):
+        post_save.connect(receive, sender=sender)
+    post_delete.connect(receive, sender=Account)
+    names = [re.findall(r"Django's (\w+) of ([\w.]+)", message)[0] for check_id, message in found()]
+    assert sorted(names) == [
+        ("post_delete", "crm.Account"),
+        ("post_save", "crm.Account"),
+        ("post_save", "sfdc.EverythingProxy"),
+    ]
+    with override_settings(HC_SIGNALS={"DJANGO_SIGNALS": ["crm.Account", "sfdc.Everything"]}):
+        assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("database", "sign"),
+    [
+        ({"PORT": "6432"}, "port 6432"),
+        ({"HOST": "my-pgbouncer.internal"}, "my-pgbouncer.internal"),
+        ({"HOST": "ec2.example.com", "PORT": 5433}, "DATABASE_CONNECTION_POOL_URL"),
+        ({"OPTIONS": {"pool": True}}, "OPTIONS['pool'] lends 4 connections, fewer than SHARDS = 8"),
+        ({"OPTIONS": {"pool": {"max_size": 8}}}, ""),
+        ({"HOST": "ec2.example.com", "PORT": "5432"}, ""),
+    ],
+    ids=str,
+)
+def test_w003_a_pooler(database: dict[str, Any], sign: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_CONNECTION_POOL_URL", "postgres://u:p@ec2.example.com:5433/d")
+    monkeypatch.setattr(connections["default"], "settings_dict", {**connection.settings_dict, **database})
+    with override_settings(HC_SIGNALS={"SHARDS": 8}):
+        messages = found()
+    assert [check_id for check_id, _ in messages] == ["W003"] * bool(sign)
+    assert all(sign in message for _, message in messages)
+
+
+def test_w003_one_direct_alias_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    pooled = {**connection.settings_dict, "PORT": "6432"}
+    monkeypatch.setitem(connections.settings, "pooled", pooled)
+    assert found() == []
+    monkeypatch.setattr(connections["default"], "settings_dict", pooled)
+    assert [check_id for check_id, _ in found()] == ["W003", "W003"]
+
+
+class FirstRouter:
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "default"
+
+
+@pytest.mark.parametrize(
+    "routers", [[], ["tests.test_project_checks.FirstRouter", "hc_signals.db.router.HerokuConnectRouter"]]
+)
+def test_w004_no_router(routers: list[str]) -> None:
+    with override_settings(DATABASE_ROUTERS=routers):
+        ((check_id, message),) = found()
+    assert check_id == "W004"
+    assert "crm.Account" in message
+    assert "crm.Contact" not in message
+
+
+def test_w005_an_admin_that_offers_writes() -> None:
+    class ProjectInline(admin.TabularInline[Any, Any]):
+        model = Project
+
+        def has_delete_permission(self, *args: Any, **kwargs: Any) -> bool:
+            return False
+
+    class ContactAdmin(admin.ModelAdmin[Any]):
+        inlines = [ProjectInline]
+
+    site = admin.AdminSite("other")
+    site.register(User)
+    site.register(Contact, ContactAdmin)
+    messages = found()
+    site.unregister([User, Contact])  # Django knows every site that is still alive
+    assert [check_id for check_id, _ in messages] == ["W005", "W005"]
+    assert "ModelAdmin lets users add, change, delete records of sfdc.User, which is read-only" in messages[0][1]
+    assert "ProjectInline lets users add, change records of crm.Project" in messages[1][1]
+
+
+def test_w006_nothing_left_to_replay() -> None:
+    with override_settings(HC_SIGNALS={"RETENTION_HOURS": 0.5, "POLL_INTERVAL": 3600}):
+        ((check_id, message),) = found()
+    assert check_id == "W006"
+    assert "RETENTION_HOURS'] is 0.5, shorter than POLL_INTERVAL (3600 seconds)" in message
+
+
+def test_w007_and_w008_in_the_database(captured: HerokuConnect) -> None:
+    assert found(databases=["default"]) == []
+    assert found() == []
+    captured.recreate_table(Account)
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE salesforce.contact DISABLE TRIGGER {triggers.TRIGGERS[0].get_pgid(Contact)}")
+    assert [(check_id, message.split(" are not ")[0]) for check_id, message in found(databases=["default"])] == [
+        ("W008", "Changes of salesforce.account on 'default'"),
+        ("W008", "Changes of salesforce.contact on 'default'"),
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE public.hc_signals_change RENAME TO elsewhere")
+    try:
+        assert [check_id for check_id, _ in found(databases=["default"])] == ["W007"]
+        captured.drop_schemas()
+        assert found(databases=["default"]) == []
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE public.elsewhere RENAME TO hc_signals_change")
+
+
+def test_w009_no_answer(monkeypatch: pytest.MonkeyPatch, django_db_blocker: Any) -> None:
+    monkeypatch.setitem(connections.settings, "nowhere", {**connection.settings_dict, "NAME": "no_such_database"})
+    with django_db_blocker.unblock():
+        (message,) = database_checks.check_capture(databases=["nowhere"])
+    assert message.id == "hc_signals.W009"
+    assert message.msg.startswith("The database 'nowhere' could not be looked at: ")
+    assert "no_such_database" in message.msg
+
+
+def test_the_page_lists_each_id_of_the_code_once() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hc_signals").rglob("*.py"))
+    page = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
+    listed = Counter(re.findall(r"^\| `(hc_signals\.[EW]\d+)` \| .+ \| .+ \|$", page, re.M))
+    assert set(listed.values()) == {1}
+    assert set(listed) == set(re.findall(r'"(hc_signals\.[EW]\d+)"', code))
+
+
+def test_they_are_registered() -> None:
+    registered = checks.registry.registry.get_checks()
+    assert {*project_checks.ALL, database_checks.check_capture} <= set(registered)
