@@ -4,12 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, OperationalError, models, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, models
 
 from hc_signals.changelog import ChangeLog
 from hc_signals.deliveries import Deliveries
 from hc_signals.dispatch import Receivers, receiver_path, send
 from hc_signals.events import Change, ChangeEvent
+from hc_signals.images import logged_images
 from hc_signals.instances import InstanceBuilder, child_instances, children_of, proxies_of
 from hc_signals.listeners import OF_CHANGE_TYPE, SIGNALS, Listeners, Model, arguments
 from hc_signals.tables import NOISE_COLUMNS
@@ -106,8 +107,7 @@ class Page:
         if not ids:
             return {}
         try:
-            with transaction.atomic(using=self.using):
-                return self.log.images_and_old(builder.model, builder.columns, old_columns, ids)
+            return logged_images(self.using, builder.model, builder.columns, old_columns, ids)
         except (OperationalError, InterfaceError):
             raise
         except DatabaseError as error:

@@ -12,6 +12,7 @@ from hc_signals.deliveries import Delivery
 from hc_signals.dispatch import Receivers, receiver_path, send
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import RedeliveryError
+from hc_signals.images import kept_image
 from hc_signals.instances import InstanceBuilder, child_instances
 from hc_signals.listeners import SIGNALS, Listeners, arguments
 from hc_signals.page import CHANGE_TYPES, event_and_signals, table_event
@@ -64,7 +65,7 @@ def _event(delivery: Delivery, sender: type[models.Model], log: ChangeLog, build
 
 
 def _image(delivery: Delivery, log: ChangeLog, builder: InstanceBuilder, image: str) -> tuple[Any, ...]:
-    return log.images(builder.model, builder.columns, [delivery.id], image, source="delivery")[delivery.id]
+    return kept_image(log.using, builder.model, builder.columns, delivery.id, image)
 
 
 def _child(sender: type[models.Model], parent: type[models.Model], instance: models.Model, using: str) -> models.Model:
