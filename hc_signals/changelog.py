@@ -114,7 +114,8 @@ FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now
 
 # The shards in which a page would find something, or whose position is old: two probes of the index each. ORDER BY
 # holds the planner to the index: it expects that xid >= xmax is true for many rows, so it would read all for the one
-# that is not there.
+# that is not there. BETWEEN for an equality, for the same reason: with one, ORDER BY id alone would do, and a walk of
+# the ids would look cheap where many changes are of one transaction.
 _WAITING = f"""
 SELECT n.shard
 FROM generate_series(0, %(shards)s - 1) AS n (shard) CROSS JOIN public.hc_signals_change_id_seq s LEFT JOIN LATERAL (
@@ -126,7 +127,8 @@ WHERE p.id IS NULL OR p.target IS NOT NULL OR {_IDLE}
    OR (SELECT true FROM public.hc_signals_change WHERE xid >= pg_snapshot_xmax(p.seen) {{shard}}
        ORDER BY xid, id LIMIT 1)
    OR EXISTS (SELECT FROM pg_snapshot_xip(p.seen) open (x), LATERAL (
-       SELECT FROM public.hc_signals_change WHERE xid = open.x {{shard}} ORDER BY id LIMIT 1) late)
+       SELECT FROM public.hc_signals_change WHERE xid BETWEEN open.x AND open.x {{shard}}
+       ORDER BY xid, id LIMIT 1) late)
 """
 
 OPEN_AT_SEEN = """
@@ -142,7 +144,7 @@ to be given out, because xmax is only one above the highest id that had *finishe
 # below the floor.
 _LATE = f"""
 SELECT min(late.id) FROM ({OPEN_AT_SEEN}) open (x), LATERAL (
-    SELECT id FROM public.hc_signals_change WHERE xid = open.x ORDER BY id LIMIT 1
+    SELECT id FROM public.hc_signals_change WHERE xid BETWEEN open.x AND open.x ORDER BY xid, id LIMIT 1
 ) late WHERE pg_visible_in_snapshot(open.x, %(target)s::pg_snapshot)
 """
 
@@ -296,18 +298,20 @@ class ChangeLog:
 
         Fewer if their images are large: together up to PAGE_BYTES, however many that are, at least one.
         """
-        params = {
-            "after": position.last_id,
-            "ceiling": position.ceiling_id,
-            "seen": position.seen,
-            "target": position.target,
-            "limit": limit,
-            "shard": self.shard,
-            "shards": self.shards,
-        }
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(_PAGE.format(shard=SHARD if self.shards > 1 else ""), params)
-            return cut_page(cursor.fetchall(), limit)
+        assert position.last_id is not None and position.ceiling_id is not None  # noqa: S101
+        params = {"seen": position.seen, "target": position.target, "shard": self.shard, "shards": self.shards}
+        sql = _PAGE.format(shard=SHARD if self.shards > 1 else "")
+        rows: list[tuple[Any, ...]] = []
+        after, span = position.last_id, 2 * limit * self.shards
+        # In ranges: with statistics from before a large load the planner expects next to nothing beyond `after`, and
+        # would read and sort the whole backlog for each page.
+        while len(rows) < limit and after < position.ceiling_id:
+            upto = min(after + span, position.ceiling_id)
+            with connections[self.using].cursor() as cursor:
+                cursor.execute(sql, {**params, "after": after, "ceiling": upto, "limit": limit - len(rows)})
+                rows += cursor.fetchall()
+            after, span = upto, 8 * span
+        return cut_page(rows, limit)
 
     def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
