@@ -14,13 +14,11 @@ FALL = 2 / 3
 
 
 def ratios(rows: Iterable[Row]) -> dict[str, float]:
-    """Return the ratios by name, each such that more is better."""
+    """Return the steady ratios by name, each such that more is better."""
     found = {}
     for row in rows:
-        if row.at_least is not None and row.unit == "%":
-            found[row.what] = row.measured / 100
-        elif row.at_most is not None and row.unit == "×":
-            found[row.what] = 1 / row.measured
+        if row.steady:
+            found[row.what] = row.measured / 100 if row.unit == "%" else 1 / row.measured
     return {name: round(value, 3) for name, value in found.items()}
 
 

@@ -22,7 +22,8 @@ class Row:
     """Of ``measured`` and of the limits: ``%`` and ``×`` are ratios of ours and what it is held against."""
     at_least: float | None = None
     at_most: float | None = None
-    note: str = ""
+    steady: bool = False
+    """Compared with the baseline: one of the few that hardly depend on the machine and on what else it does."""
 
     @property
     def reached(self) -> bool | None:

@@ -41,7 +41,10 @@ def measure(options: Options, server: Server) -> list[Row]:
         what = "capture per updated row, 25 columns"
         shown = f"{median(ours):.1f} µs"
         rows.append(Row("capture", what, shown, against, ratio(ours, values[name]), "×", at_most=limit))
-    return rows
+    both = [a + b for a, b in zip(values["uncaptured"], values["insert"], strict=True)]
+    shown, against = f"{median(values['captured']):.1f} µs", f"UPDATE and plain INSERT: {median(both):.1f} µs"
+    what = "captured UPDATE as a whole, per row"
+    return [*rows, Row("capture", what, shown, against, ratio(values["captured"], both), "×", steady=True)]
 
 
 def _make_tables(count: int) -> None:
