@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import LiteralString
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -58,6 +59,22 @@ class Server:
     def has_room(self, megabytes: int) -> bool:
         """Tell whether the disk has room; of another machine's disk that is not known."""
         return self.directory is None or shutil.disk_usage(self.directory).free > (megabytes + 1000) * 1_000_000
+
+    @contextmanager
+    def without_autovacuum(self) -> Iterator[None]:
+        """Keep autovacuum away for the length of the block; on another's server it stays as it is."""
+        if self.directory is not None:
+            self._autovacuum("ALTER SYSTEM SET autovacuum = off")
+        try:
+            yield
+        finally:
+            if self.directory is not None:
+                self._autovacuum("ALTER SYSTEM RESET autovacuum")
+
+    def _autovacuum(self, statement: LiteralString) -> None:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement)
+            connection.execute("SELECT pg_reload_conf()")
 
     def version(self) -> str:
         """Return the server's version and the settings that decide about speed."""

@@ -1,7 +1,8 @@
 """Whether a snapshot that somebody holds open elsewhere slows delivery, and what it leaves behind in the log.
 
 Short backlogs are appended and delivered over and over, first without and then with a REPEATABLE READ transaction open
-in another session; the last half of the time under the snapshot counts.
+in another session; the last half of the time under the snapshot counts. The two cannot take turns, so each delivery
+takes turns with the bare loop: compared is how much of its rate ours has.
 """
 
 import time
@@ -9,6 +10,7 @@ import time
 import psycopg
 
 from benchmarks import workload
+from benchmarks.figures.drain import bare_loop
 from benchmarks.options import Options
 from benchmarks.records import receivers
 from benchmarks.rows import Row, median, rate, say
@@ -40,14 +42,14 @@ def measure(options: Options, server: Server) -> list[Row]:
     finally:
         receivers.disconnect()
     late = during[len(during) // 2 :]
-    slower = 100 * (1 - median(late) / median(before))
+    slower = 100 * (1 - median([share for _, share in late]) / median([share for _, share in before]))
     held = f"after {seconds:.0f} s"
     return [
         Row(
             "snapshot",
             f"delivery under a held snapshot, {held}, slower by",
-            rate(median(late)),
-            f"without: {rate(median(before))}",
+            rate(median([found for found, _ in late])),
+            f"without: {rate(median([found for found, _ in before]))}",
             slower,
             "%",
             at_most=5,
@@ -56,12 +58,13 @@ def measure(options: Options, server: Server) -> list[Row]:
     ]
 
 
-def _cycles(worker: Worker, seconds: float) -> list[float]:
-    """Append and deliver until the time is up; return the rates of delivery."""
+def _cycles(worker: Worker, seconds: float) -> list[tuple[float, float]]:
+    """Append and deliver until the time is up; return the rates, each also as a share of the bare loop's."""
     rates, end = [], time.monotonic() + seconds
     while time.monotonic() < end or len(rates) < 4:
         workload.append_backlog(CYCLE)
         began = time.perf_counter()
         worker.deliver_once()
-        rates.append(CYCLE / (time.perf_counter() - began))
+        delivered = time.perf_counter() - began
+        rates.append((CYCLE / delivered, bare_loop(CYCLE) / delivered))
     return rates
