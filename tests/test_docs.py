@@ -1,7 +1,9 @@
 """The docs name what exists: every dotted name, command, option and setting in them is real."""
 
 import re
+from contextlib import suppress
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ TEXT = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
 
 
 def resolve(name: str) -> Any:
-    """Return the object; attributes of classes are reached as well."""
+    """Return the module or object; attributes of classes are reached as well."""
+    with suppress(ModuleNotFoundError):
+        return import_module(name)
     try:
         return import_string(name)
     except ImportError:

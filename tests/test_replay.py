@@ -338,6 +338,7 @@ def test_a_record_that_came_back_is_not_deleted_from_again(
 
 
 def test_it_can_be_interrupted_and_continued(captured: HerokuConnect, connect: Any) -> None:
+    before = signal.getsignal(signal.SIGINT)
     captured.create(Account, 20)
     deliver()
     Seen.objects.all().delete()
@@ -359,7 +360,7 @@ def test_it_can_be_interrupted_and_continued(captured: HerokuConnect, connect: A
     assert rest[:4] == ["python", "manage.py", "hc_replay", "--from"]
     replay(*rest[3:])
     assert Seen.objects.count() == Seen.objects.values("event_id").distinct().count() == 20
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_page_is_one_transaction_and_bounded_in_time(captured: HerokuConnect) -> None:
