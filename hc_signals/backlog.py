@@ -31,7 +31,8 @@ _REST_OF_WINDOW = """
 _BORN_LATER = "id > %(floor_id)s AND xid >= %(floor_xid)s::xid8"
 # One after the other: of a list the planner thinks that it names half of the log, and reads all of it.
 _OPEN_THEN = f"""({OPEN_AT_SEEN}) open (x), LATERAL (
-    SELECT * FROM public.hc_signals_change WHERE xid = open.x {{shard}} ORDER BY id LIMIT %(limit)s
+    SELECT * FROM public.hc_signals_change WHERE xid BETWEEN open.x AND open.x {{shard}}
+    ORDER BY xid, id LIMIT %(limit)s
 ) of_one
 """
 
