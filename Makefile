@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 CHAOS ?= --seconds 60
+BENCH ?=
 
-.PHONY: demo test test-servers drift faults interop chaos lint fmt clean
+.PHONY: demo test test-servers drift faults interop chaos bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +40,15 @@ interop: .venv-interop/.installed  ## models of the released django-heroku-conne
 chaos: $(VENV)/.installed  ## kills, crashes, a failing network; ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)
 
+docs: $(VENV)/.installed  ## the site, in build/docs/index.html; a warning is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky docs build/docs
+
+bench: $(VENV)/.installed  ## figures beside bare loops and peers: make bench BENCH="--only drain,latency --rounds 3 --quick"
+	PYTHONPATH=.:example $(BIN)/python -m benchmarks $(BENCH)
+
+bench-check: $(VENV)/.installed  ## a small run: no ratio may have fallen by more than a third
+	PYTHONPATH=.:example $(BIN)/python -m benchmarks --check
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +60,4 @@ fmt: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-interop dist build
+	rm -rf $(VENV) .venv-interop .venv-bench dist build

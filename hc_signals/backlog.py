@@ -31,7 +31,8 @@ _REST_OF_WINDOW = """
 _BORN_LATER = "id > %(floor_id)s AND xid >= %(floor_xid)s::xid8"
 # One after the other: of a list the planner thinks that it names half of the log, and reads all of it.
 _OPEN_THEN = f"""({OPEN_AT_SEEN}) open (x), LATERAL (
-    SELECT * FROM public.hc_signals_change WHERE xid = open.x {{shard}} ORDER BY id LIMIT %(limit)s
+    SELECT * FROM public.hc_signals_change WHERE xid BETWEEN open.x AND open.x {{shard}}
+    ORDER BY xid, id LIMIT %(limit)s
 ) of_one
 """
 
@@ -66,6 +67,14 @@ def backlog(logs: Iterable[ChangeLog], limit: int | None = None) -> Backlog:
                 count += found
                 since = min(filter(None, (since, oldest)), default=None)
     return Backlog(count, since, limit)
+
+
+def total(backlogs: Iterable[Backlog]) -> Backlog:
+    """Return several as one: not counted to the end where one of them is not."""
+    found = list(backlogs)
+    since = min((each.since for each in found if each.since is not None), default=None)
+    count, counted = sum(each.count for each in found), sum(min(each.count, each.limit) for each in found)
+    return Backlog(count, since, counted)
 
 
 def _parts(log: ChangeLog) -> list[tuple[str, str, dict[str, Any]]]:

@@ -7,15 +7,14 @@ xmin watermark would invert the order of a record's changes and stall behind str
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections, models, transaction
+from django.db import DatabaseError, InterfaceError, connections, transaction
 
 from hc_signals.events import Change
-from hc_signals.tables import quoted_table
 
 PAGE_BYTES = 8_000_000
 """Images of one page together: what the worker has in memory at a time is several times that."""
@@ -64,8 +63,11 @@ class Standing:
     """Statements that could not be captured since the log was made; one that is still open is not counted yet."""
     is_idle: bool
     """The position is so old that the next one is to be stored even if there is nothing to do."""
+    now: tuple[Any, ...] | None = None
+    """The snapshot of right after, if it was taken in the same round trip: see ``open_window``."""
 
 
+_TRY_CLAIM = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
 _POSITION_COLUMNS = "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost, gap"
 CHANGE_COLUMNS = (
     "xid::text, captured_at, table_name, operation, origin, record_key, record_id, changed, note, "
@@ -112,7 +114,8 @@ FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now
 
 # The shards in which a page would find something, or whose position is old: two probes of the index each. ORDER BY
 # holds the planner to the index: it expects that xid >= xmax is true for many rows, so it would read all for the one
-# that is not there.
+# that is not there. BETWEEN for an equality, for the same reason: with one, ORDER BY id alone would do, and a walk of
+# the ids would look cheap where many changes are of one transaction.
 _WAITING = f"""
 SELECT n.shard
 FROM generate_series(0, %(shards)s - 1) AS n (shard) CROSS JOIN public.hc_signals_change_id_seq s LEFT JOIN LATERAL (
@@ -124,7 +127,8 @@ WHERE p.id IS NULL OR p.target IS NOT NULL OR {_IDLE}
    OR (SELECT true FROM public.hc_signals_change WHERE xid >= pg_snapshot_xmax(p.seen) {{shard}}
        ORDER BY xid, id LIMIT 1)
    OR EXISTS (SELECT FROM pg_snapshot_xip(p.seen) open (x), LATERAL (
-       SELECT FROM public.hc_signals_change WHERE xid = open.x {{shard}} ORDER BY id LIMIT 1) late)
+       SELECT FROM public.hc_signals_change WHERE xid BETWEEN open.x AND open.x {{shard}}
+       ORDER BY xid, id LIMIT 1) late)
 """
 
 OPEN_AT_SEEN = """
@@ -140,7 +144,7 @@ to be given out, because xmax is only one above the highest id that had *finishe
 # below the floor.
 _LATE = f"""
 SELECT min(late.id) FROM ({OPEN_AT_SEEN}) open (x), LATERAL (
-    SELECT id FROM public.hc_signals_change WHERE xid = open.x ORDER BY id LIMIT 1
+    SELECT id FROM public.hc_signals_change WHERE xid BETWEEN open.x AND open.x ORDER BY xid, id LIMIT 1
 ) late WHERE pg_visible_in_snapshot(open.x, %(target)s::pg_snapshot)
 """
 
@@ -181,11 +185,38 @@ class ChangeLog:
         """Target of the last window that was opened through this object."""
         self.finished = 0
         """How many windows were both opened and finished through this object."""
+        self._looked: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
+
+    @property
+    def _name(self) -> str:
+        return f"{self.consumer} {self.shard}"
 
     def _row(self, sql: str, params: Any = None) -> Any:
         with connections[self.using].cursor() as cursor:
             cursor.execute(sql, params)
             return cursor.fetchone()
+
+    def _claim_and_look(self) -> bool:
+        """Claim the shard and take the first looks at it, in one round trip.
+
+        Each statement of a message has a snapshot of its own, taken after the one before it has ended: as if they were
+        sent one by one.
+        """
+        connection: Any = connections[self.using]
+        statements = (
+            (_TRY_CLAIM, [LOCK_CLASS, self._name]),
+            (_STANDING, {"consumer": self.consumer, "shard": self.shard}),
+            (_TARGET, None),
+        )
+        message = ";".join(connection.ops.compose_sql(sql, params) for sql, params in statements)
+        with connection.cursor() as cursor:
+            cursor.execute(message)
+            rows = [cursor.fetchone()]
+            while cursor.nextset():
+                rows.append(cursor.fetchone())
+        claimed, *looks = rows
+        self._looked = (looks[0], looks[1])
+        return bool(claimed[0])
 
     def claim(self, wait: bool = False) -> bool:
         """Claim the shard until the transaction ends: a dead worker's claim dies with its connection.
@@ -193,11 +224,12 @@ class ChangeLog:
         Args:
             wait: until whoever has it is done with its page.
         """
-        key = [LOCK_CLASS, f"{self.consumer} {self.shard}"]
+        self._looked = None
+        key = [LOCK_CLASS, self._name]
         if wait:
             self._row("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", key)
             return True
-        return bool(self._row("SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))", key)[0])
+        return bool(self._row(_TRY_CLAIM, key)[0])
 
     @contextmanager
     def claimed(self, atomic: bool) -> Iterator[bool]:
@@ -208,9 +240,9 @@ class ChangeLog:
         """
         if atomic:
             with transaction.atomic(using=self.using):
-                yield self.claim()
+                yield self._claim_and_look()
             return
-        key = [LOCK_CLASS, f"{self.consumer} {self.shard}"]
+        key = [LOCK_CLASS, self._name]
         is_free = bool(self._row("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key)[0])
         try:
             yield is_free
@@ -221,8 +253,12 @@ class ChangeLog:
 
     def standing(self) -> Standing:
         """Return how things stand, the very beginning for a consumer that has no position. After the claim."""
-        row = self._row(_STANDING, {"consumer": self.consumer, "shard": self.shard})
-        return Standing(Position() if row[10] else Position(*row[:10]), *row[10:])
+        looked, self._looked = self._looked, None
+        row: Any = looked[0] if looked else self._row(_STANDING, {"consumer": self.consumer, "shard": self.shard})
+        now = looked[1] if looked else None
+        is_new, *told = row[10:]
+        position = Position() if is_new else Position(*row[:10])
+        return replace(Standing(position, is_new, *told), now=now)
 
     def forget_layout(self, shards: int) -> None:
         """Remove the positions of a layout that was left: they would hold up the rotation of the log."""
@@ -236,7 +272,7 @@ class ChangeLog:
         # The order is the proof: a transaction born after `next_floor_xid` was read draws its ids after the standing
         # was read, and one visible in the target drew its ids before `ceiling` is read.
         position = standing.position
-        target, next_floor_xid, ceiling = self._row(_TARGET)
+        target, next_floor_xid, ceiling = standing.now or self._row(_TARGET)
         first = position.floor_id
         if self._may_have_been_open(position):
             late = {"seen": position.seen, "floor_xid": position.floor_xid, "target": target}
@@ -262,18 +298,20 @@ class ChangeLog:
 
         Fewer if their images are large: together up to PAGE_BYTES, however many that are, at least one.
         """
-        params = {
-            "after": position.last_id,
-            "ceiling": position.ceiling_id,
-            "seen": position.seen,
-            "target": position.target,
-            "limit": limit,
-            "shard": self.shard,
-            "shards": self.shards,
-        }
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(_PAGE.format(shard=SHARD if self.shards > 1 else ""), params)
-            return cut_page(cursor.fetchall(), limit)
+        assert position.last_id is not None and position.ceiling_id is not None  # noqa: S101
+        params = {"seen": position.seen, "target": position.target, "shard": self.shard, "shards": self.shards}
+        sql = _PAGE.format(shard=SHARD if self.shards > 1 else "")
+        rows: list[tuple[Any, ...]] = []
+        after, span = position.last_id, 2 * limit * self.shards
+        # In ranges: with statistics from before a large load the planner expects next to nothing beyond `after`, and
+        # would read and sort the whole backlog for each page.
+        while len(rows) < limit and after < position.ceiling_id:
+            upto = min(after + span, position.ceiling_id)
+            with connections[self.using].cursor() as cursor:
+                cursor.execute(sql, {**params, "after": after, "ceiling": upto, "limit": limit - len(rows)})
+                rows += cursor.fetchall()
+            after, span = upto, 8 * span
+        return cut_page(rows, limit)
 
     def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
@@ -317,25 +355,6 @@ class ChangeLog:
                     "DELETE FROM public.hc_signals_position WHERE consumer = %s AND shard = %s AND id < %s",
                     [self.consumer, self.shard, row[0] - 1000],
                 )
-
-    def images(
-        self, model: type[models.Model], columns: Iterable[str], ids: list[int], image: str, source: str = "change"
-    ) -> dict[int, tuple[Any, ...]]:
-        """Return the stored images as typed rows by change id; the database types them by the table as it is now.
-
-        Args:
-            image: ``old``, ``new``, or ``latest`` (the new one, for a deletion the old one).
-            source: ``change`` for the log; ``delivery`` for the copies that outlive it, by the id of the delivery.
-        """
-        stored = {"old": "c.old", "new": "c.new", "latest": "coalesce(c.new, c.old)"}[image]
-        names = ", ".join('r."' + column.replace('"', '""') + '"' for column in columns)
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(
-                f"SELECT c.id, {names} FROM public.hc_signals_{source} c, "
-                f"LATERAL json_populate_record(NULL::{quoted_table(model)}, {stored}) r WHERE c.id = ANY(%s)",
-                [ids],
-            )
-            return {row[0]: row[1:] for row in cursor.fetchall()}
 
 
 def waiting_shards(using: str, consumer: str, shards: int) -> set[int]:

@@ -16,10 +16,16 @@ FAIL_FAST: dict[str, Any] = {
 # The same at the server's end, so that the claim of a worker that was cut off is free soon; and a query for a client
 # that is gone is given up.
 _SERVER_SIDE = """
-SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '3', false),
+SELECT set_config('application_name', %s, false),
+       set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '3', false),
        set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '14000', false),
        set_config('client_connection_check_interval', '5000', false)
 """
+
+
+def application_name(consumer: str, part: str = "") -> str:
+    """Return the name under which pg_stat_activity shows a worker's connection; PostgreSQL keeps 63 bytes of it."""
+    return f"hc_listen {consumer} {part}".strip()
 
 
 def fail_fast(using: str) -> None:
@@ -29,7 +35,7 @@ def fail_fast(using: str) -> None:
         options.setdefault(name, value)
 
 
-def fail_fast_at_the_server(using: str) -> None:
-    """Ask the server to look after the connection that is open now."""
+def fail_fast_at_the_server(using: str, consumer: str) -> None:
+    """Ask the server to look after the connection that is open now, and to show whose it is."""
     with connections[using].cursor() as cursor:
-        cursor.execute(_SERVER_SIDE)
+        cursor.execute(_SERVER_SIDE, [application_name(consumer)])

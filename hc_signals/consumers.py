@@ -1,19 +1,25 @@
 """The consumers of one log: what each has come to, and the removal of one that is gone."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import connections
-from django.db.models import Count
 
-from hc_signals.backlog import Backlog, backlog
+from hc_signals.backlog import COUNT_LIMIT, Backlog, backlog, total
 from hc_signals.changelog import ChangeLog
 from hc_signals.exceptions import ConsumerError
 from hc_signals.models import Delivery
 from hc_signals.presence import is_absent, workers
 from hc_signals.rotation import held_up_by
+
+_DELIVERIES = """
+SELECT s.state, (
+    SELECT count(*) FROM (
+        SELECT FROM public.hc_signals_delivery d WHERE d.consumer = %(consumer)s AND d.state = s.state LIMIT %(limit)s
+    ) counted
+) FROM unnest(%(states)s::text[]) s (state)
+"""
 
 
 @dataclass(frozen=True)
@@ -26,10 +32,12 @@ class Consumer:
     workers: int
     """Connections of workers that live."""
     backlog: Backlog
+    by_shard: tuple[Backlog, ...]
+    """The same for each shard, each counted up to its share of the limit."""
     moved_at: datetime | None
     """When its newest position was stored; one with nothing to do stores none."""
     deliveries: Mapping[str, int]
-    """Failed deliveries by their state."""
+    """Failed deliveries by their state, counted up to COUNT_LIMIT; without states that there are none of."""
     holds_up_rotation: bool
     """Changes older than the retention cannot be removed because it has not had them."""
 
@@ -50,26 +58,31 @@ def consumers(using: str, retention_hours: float, limit: int | None = None) -> l
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT consumer, max(created_at) FROM public.hc_signals_newest_position GROUP BY consumer")
         moved_at = dict(cursor.fetchall())
-    deliveries: dict[str, Counter[str]] = {}
-    counts = Delivery.objects.using(using).order_by().values_list("consumer", "state").annotate(Count("id"))
-    for name, state, count in counts:
-        deliveries.setdefault(name, Counter())[state] = count
     late = held_up_by(using, retention_hours)
     found = []
-    for name in sorted(moved_at.keys() | deliveries.keys()):
+    for name in names(using):
         logs = shards_of(using, name)
+        by_shard = tuple(backlog([log], (limit or COUNT_LIMIT) // len(logs)) for log in logs)
         found.append(
             Consumer(
                 name=name,
                 shards=len(logs),
                 workers=workers(using, name),
-                backlog=backlog(logs, limit),
+                backlog=total(by_shard),
+                by_shard=by_shard,
                 moved_at=moved_at.get(name),
-                deliveries=deliveries.get(name, {}),
+                deliveries=delivery_counts(using, name),
                 holds_up_rotation=name in late,
             )
         )
     return found
+
+
+def delivery_counts(using: str, name: str) -> dict[str, int]:
+    """Return the consumer's failed deliveries by their state, each counted up to one more than COUNT_LIMIT."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_DELIVERIES, {"consumer": name, "states": Delivery.State.values, "limit": COUNT_LIMIT + 1})
+        return {state: count for state, count in cursor.fetchall() if count}
 
 
 def names(using: str) -> list[str]:

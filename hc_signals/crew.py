@@ -8,6 +8,7 @@ from django.db import connections
 from hc_signals.chores import Chores
 from hc_signals.conf import Conf
 from hc_signals.doorbell import Doorbell
+from hc_signals.observing import as_worker
 from hc_signals.worker import Worker
 
 logger = logging.getLogger("hc_signals")
@@ -29,6 +30,8 @@ class Crew:
         self.using, self.conf, self.size = using, conf, size
         self.stopping = threading.Event()
         self.delivered = 0
+        self.bell: Doorbell | None = None
+        """What all sleep at; None before the start."""
         self._guard = threading.Lock()
         self._errors: list[BaseException] = []
 
@@ -38,7 +41,8 @@ class Crew:
         Raises:
             BaseException: what a worker could not survive; the others end after their current event.
         """
-        with Doorbell(self.using, self.stopping.is_set) as bell:
+        with Doorbell(self.using, self.stopping.is_set, self.conf.CONSUMER) as bell:
+            self.bell = bell
             if not bell.heard:
                 logger.warning(
                     "LISTEN is swallowed: nothing came back from a ring to ourselves, so a transaction pooler is in "
@@ -62,7 +66,8 @@ class Crew:
     def _work(self, bell: Doorbell, number: int) -> None:
         try:
             worker = Worker(self.using, self.conf, stopping=self.stopping, number=number)
-            worker.run(bell)
+            with as_worker(number):
+                worker.run(bell)
             with self._guard:
                 self.delivered += worker.delivered
         except BaseException as error:  # also of a receiver that calls sys.exit()

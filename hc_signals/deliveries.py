@@ -17,6 +17,7 @@ from django.db import connections
 from hc_signals.changelog import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
 from hc_signals.conf import Conf
 from hc_signals.events import Change
+from hc_signals.receiver_errors import show
 
 logger = logging.getLogger("hc_signals")
 
@@ -129,7 +130,10 @@ class Deliveries:
         delay = self._delay(1) if attempts_left else None
         values = {"receiver": receiver, "signal": signal, "sender": sender, "error": describe(error)}
         self._insert(change, **values, state=state, attempt=1, delay=delay)
-        logger.error(
+        about = {"shard": self.shard, "signal": signal, "model": sender, "change_id": change.id, "attempt": 1}
+        show(receiver, error, **about)
+        logger.log(
+            logging.WARNING if attempts_left else logging.ERROR,
             "Receiver %s failed on %s of %s (change %s): %s; the delivery is kept and %s.",
             receiver,
             change.operation,
@@ -137,6 +141,7 @@ class Deliveries:
             change.id,
             type(error).__name__,
             "retried" if attempts_left else "dead: see `manage.py hc_deliveries list`",
+            extra={"receiver": receiver, **about},
         )
 
     def park(self, change: Change, receiver: str, signal: str, sender: str) -> None:
@@ -170,6 +175,8 @@ class Deliveries:
             "next_attempt_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
             [state, attempt, describe(error), delay, delivery.id],
         )
+        about = {"delivery_id": delivery.id, "change_id": delivery.change.id, "attempt": attempt}
+        show(delivery.receiver, error, signal=delivery.signal, model=delivery.sender, **about)
         if dead:
             logger.error(
                 "Delivery %s to %s is dead after %s attempts (%s); see `manage.py hc_deliveries show %s`.",
@@ -178,6 +185,7 @@ class Deliveries:
                 attempt,
                 type(error).__name__,
                 delivery.id,
+                extra={"receiver": delivery.receiver, "signal": delivery.signal, "model": delivery.sender, **about},
             )
             release(self.using, self.conf.CONSUMER, *delivery.key)
 

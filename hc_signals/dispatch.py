@@ -1,14 +1,15 @@
 """Hands one event to its receivers, each isolated in a savepoint that is made only when the receiver needs it."""
 
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 from django.dispatch import Signal
+
+from hc_signals.observing import here
 
 _savepoint_numbers = itertools.count()
 
@@ -51,14 +52,19 @@ class _Nobody:
 
 def send(signal: Signal, receivers: Receivers, using: str, **named: Any) -> list[Failure]:
     """Call the receivers one by one; return those that failed, with all that they wrote taken back."""
-    failures = []
+    failures, work = [], here()
     for receiver, is_async in receivers:
+        failed: BaseException | None = None
+        work.begin_call(receiver, signal, named)
         try:
-            with _isolated(using):
+            with _Isolated(using):
                 call = async_to_sync(receiver) if is_async else receiver
                 call(signal=signal, using=using, **named)
         except Exception as error:  # user code may raise anything; nobody else may suffer from it
+            failed = error
             failures.append(Failure(receiver_path(receiver), error))
+        finally:
+            work.end_call(receiver, failed)
     return failures
 
 
@@ -69,36 +75,46 @@ def isolate_hooks(using: str) -> None:
     connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in hooks]  # type: ignore[misc]
 
 
-@contextmanager
-def _isolated(using: str) -> Iterator[None]:
+class _Isolated:
     """A savepoint made at the first query: a receiver that never touches the database costs no round trip.
 
     Outside a transaction (``ATOMIC = False``) there is nothing to isolate: what a receiver wrote is committed.
+    A class, and not a generator, because it is entered for every call of every receiver.
     """
-    connection = connections[using]
-    if not connection.in_atomic_block:
-        yield
-        return
-    sid = f"hc_signals_{next(_savepoint_numbers)}"
-    made = False
 
-    def before_query(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        nonlocal made
-        if not made:
-            made = True
-            connection._savepoint(sid)  # type: ignore[attr-defined]
+    __slots__ = ("_connection", "_is_made", "_sid")
+
+    def __init__(self, using: str) -> None:
+        self._connection: Any = connections[using]
+        self._is_made = False
+        self._sid = ""
+
+    def __enter__(self) -> None:
+        if self._connection.in_atomic_block:
+            self._sid = f"hc_signals_{next(_savepoint_numbers)}"
+            # Known to Django from the start, so that on_commit hooks of a failed receiver are dropped with its writes.
+            self._connection.savepoint_ids.append(self._sid)
+            self._connection.execute_wrappers.append(self._before_query)
+
+    def _before_query(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        if not self._is_made:
+            self._is_made = True
+            self._connection._savepoint(self._sid)
         return execute(sql, params, many, context)
 
-    # Known to Django from the start, so that on_commit hooks of a failed receiver are dropped with its writes.
-    connection.savepoint_ids.append(sid)
-    try:
-        with connection.execute_wrapper(before_query):
-            yield
-    except BaseException:
-        if made:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if not self._sid:
+            return
+        self._connection.execute_wrappers.pop()
+        try:
+            if error is not None:
+                self._take_back()
+        finally:
+            self._connection.savepoint_ids.remove(self._sid)
+
+    def _take_back(self) -> None:
+        connection, sid = self._connection, self._sid
+        if self._is_made:
             connection.needs_rollback = False
-            transaction.savepoint_rollback(sid, using=using)
+            transaction.savepoint_rollback(sid, using=connection.alias)
         connection.run_on_commit = [entry for entry in connection.run_on_commit if sid not in entry[0]]
-        raise
-    finally:
-        connection.savepoint_ids.remove(sid)

@@ -11,12 +11,14 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 import psycopg
 from django.db import connections
 
-from hc_signals.connecting import FAIL_FAST
+from hc_signals.connecting import FAIL_FAST, application_name
+from hc_signals.observing import here
 
 LOCK = (1212372819, 1)
 CHANNEL = "hc_signals"
@@ -31,36 +33,54 @@ SELECT pg_try_advisory_lock(%s, %s), EXISTS (
 """
 
 
+@dataclass(frozen=True)
+class BellState:
+    """Whether a ring would be heard now."""
+
+    trouble: str
+    """Why not; empty where it would be."""
+    heard_at: float | None
+    """When a ring to ourselves last came back, as a Unix time."""
+    reconnects: int
+
+
 class Doorbell:
     """LISTEN, sleep, wake, reconnect. Several threads may sleep at it: one of them listens for all.
 
     Args:
         using: database alias whose connection parameters are taken.
         stopping: asked at least every SLICE seconds while waiting.
+        name: of the consumer; pg_stat_activity shows the connection under it.
     """
 
     SLICE = 0.5
     """Seconds of one wait: a signal handler's flag, and a lock whose holder died, are seen only between two."""
     PING_TIMEOUT = 5.0
-    PING_EVERY = 60.0
-    """Seconds between two proofs that a ring still arrives; a dead peer is noticed sooner, by TCP keepalive."""
+    PING_EVERY = 8.0
+    """Seconds between two proofs that a ring still arrives: with PING_TIMEOUT, a deaf connection is known in 13."""
+    DEAF_PING_EVERY = 60.0
+    """The same while none arrives: each try keeps the worker waiting for PING_TIMEOUT."""
     BUSY_PAUSES = (0.003, 0.05)
     """First and longest pause while a writer that did not ring is open."""
     DEAF_PAUSE = 2.0
     """Longest pause between two looks at the log while no ring can be heard."""
 
-    def __init__(self, using: str, stopping: Callable[[], bool]) -> None:
+    def __init__(self, using: str, stopping: Callable[[], bool], name: str = "") -> None:
         self._wrap_errors = connections[using].wrap_database_errors
         self._params = {
             key: value
             for key, value in connections[using].get_connection_params().items()
             if key not in ("cursor_factory", "context", "prepare_threshold", "pool")
         }
+        self._params["application_name"] = application_name(name, "bell")
         self._stopping = stopping
         self._connection: psycopg.Connection | None = None
         self._failures = 0
         self._busy_pause = self.BUSY_PAUSES[0]
         self._ping_at = 0.0
+        self._pinging_since: float | None = None
+        self._heard_at: float | None = None
+        self._connects = 0
         # Shared by the threads; what follows is changed under the guard only.
         self._guard = threading.Condition()
         self._sleepers = 0
@@ -79,6 +99,17 @@ class Doorbell:
     ) -> None:
         if self._connection is not None:
             self._connection.close()
+
+    def state(self) -> BellState:
+        """Tell whether a ring would be heard; any thread may ask, and it never waits."""
+        heard, pinging, trouble = self.heard, self._pinging_since, ""
+        if self._connection is None or self._connection.closed:
+            trouble = "the LISTEN connection is broken"
+        elif pinging is not None and (silent := time.monotonic() - pinging) > self.PING_TIMEOUT:
+            trouble = f"the LISTEN connection is deaf: no answer for {silent:.0f} s"
+        elif pinging is None and not (heard or self.heard):  # read before and after: a ping may just have ended
+            trouble = "LISTEN is swallowed: a transaction pooler is in the way"
+        return BellState(trouble, self._heard_at, max(0, self._connects - 1))
 
     def sleep(self, is_waiting: Callable[[], bool], pause: Callable[[], float]) -> None:
         """Sleep until rung, stopped, or something waits although nobody rang.
@@ -101,6 +132,7 @@ class Doorbell:
         try:
             look_at = 0.0
             while self._rings == rings and not self._stopping():
+                here().turn()
                 if time.monotonic() >= look_at:
                     if is_waiting():
                         return
@@ -114,6 +146,7 @@ class Doorbell:
         """Wait without a bell, until stopped."""
         deadline = time.monotonic() + seconds
         while not self._stopping() and (left := deadline - time.monotonic()) > 0:
+            here().turn()
             time.sleep(min(left, 0.1))
 
     def _fall_asleep(self) -> float:
@@ -209,6 +242,7 @@ class Doorbell:
 
     def _connect(self) -> None:
         self._connection = psycopg.connect(**{**FAIL_FAST, **self._params}, autocommit=True)
+        self._connects += 1
         # Our own rings change nothing that must survive a crash: they need not wait for the disk.
         self._connection.execute("SET synchronous_commit = off")
         self._connection.execute(f"LISTEN {CHANNEL}")
@@ -226,12 +260,18 @@ class Doorbell:
             psycopg.OperationalError: a ring no longer arrives that did before.
         """
         assert self._connection is not None  # noqa: S101
+        self._pinging_since = time.monotonic()
+        deadline = self._pinging_since + self.PING_TIMEOUT
         was_heard, self.heard, rung = self.heard, False, False
-        self._ping_at = time.monotonic() + self.PING_EVERY
-        deadline = time.monotonic() + self.PING_TIMEOUT
-        self._connection.execute("SELECT pg_notify(%s, '')", [f"{CHANNEL}_{self._connection.info.backend_pid}"])
-        while not self.heard and (left := deadline - time.monotonic()) > 0:
-            rung |= self._receive(left)
+        try:
+            self._connection.execute("SELECT pg_notify(%s, '')", [f"{CHANNEL}_{self._connection.info.backend_pid}"])
+            while not self.heard and (left := deadline - time.monotonic()) > 0:
+                rung |= self._receive(left)
+        finally:
+            self._pinging_since = None
+        self._ping_at = time.monotonic() + (self.PING_EVERY if self.heard else self.DEAF_PING_EVERY)
+        if self.heard:
+            self._heard_at = time.time()
         if was_heard and not self.heard:
             raise psycopg.OperationalError("a ring to ourselves did not come back")
         return rung

@@ -17,18 +17,23 @@ class InstanceBuilder:
         self.name_of_column = {str(field.column): field.name for field in self.fields}
         connection = connections[using]
         self._converters: list[tuple[int, list[Callable[..., Any]], Any]] = []
+        self._converters_of: dict[str, tuple[list[Callable[..., Any]], Any]] = {}
         for index, field in enumerate(self.fields):
             expression = field.get_col(model._meta.db_table)
             converters = connection.ops.get_db_converters(expression) + expression.get_db_converters(connection)
             if converters:
                 self._converters.append((index, converters, expression))
+                self._converters_of[str(field.column)] = (converters, expression)
 
     def values(self, row: tuple[Any, ...]) -> list[Any]:
         """Return the row's values as Python values."""
         values = list(row)
+        connection = connections[self.using]
         for index, converters, expression in self._converters:
+            value = values[index]
             for convert in converters:
-                values[index] = convert(values[index], expression, connections[self.using])
+                value = convert(value, expression, connection)
+            values[index] = value
         return values
 
     def instance(
@@ -48,10 +53,16 @@ class InstanceBuilder:
             names, values = [name for name, _ in pairs], [value for _, value in pairs]
         return (model or self.model).from_db(self.using, names, values)
 
-    def previous(self, row: tuple[Any, ...], changed: list[str]) -> dict[str, Any]:
-        """Return the old values of the changed columns by field name."""
-        values = dict(zip(self.columns, self.values(row), strict=True))
-        return {self.name_of_column[c]: values[c] for c in changed if c in self.name_of_column}
+    def previous(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return old values, given by column as the database has them, by field name as Python values."""
+        connection, found = connections[self.using], {}
+        for column, stored in values.items():
+            converters, expression = self._converters_of.get(column, ((), None))
+            value = stored
+            for convert in converters:
+                value = convert(value, expression, connection)
+            found[self.name_of_column[column]] = value
+        return found
 
     def inherited(self, rows: Mapping[int, tuple[Any, ...]]) -> dict[int, dict[str, Any]]:
         """Return, by the key of each row, what the model inherits from parents' tables, as it is there now."""

@@ -48,7 +48,7 @@ RETURNING true
 _TELL_GAP = """
 INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
 SELECT table_name, 'GAP', 'heroku_connect',
-    json_build_object('cause', cause, 'since', good_at, 'until', clock_timestamp())
+    json_build_object('since', good_at, 'until', clock_timestamp(), 'cause', cause)
 FROM public.hc_signals_table WHERE table_name = %s
 """
 _SETTLE = """

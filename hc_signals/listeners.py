@@ -68,6 +68,7 @@ class Listeners:
     def __init__(self, extras: Extras, chosen: Collection[str] | None = None) -> None:
         self.extras, self.chosen = extras, chosen
         self._found: dict[tuple[str, Model, bool], Receivers] = {}
+        self._heard: dict[tuple[Model, bool], bool] = {}
 
     def receivers(self, signal: str, model: Model, only: bool) -> Receivers:
         """Return who is called when ``signal`` is sent for ``model``."""
@@ -94,7 +95,10 @@ class Listeners:
 
     def heard(self, model: Model, only: bool = False) -> bool:
         """Tell whether anyone listens to changes of the model's records."""
-        return any(self.receivers(signal, model, only) for signal in SIGNALS if signal not in OF_TABLES)
+        key = (model, only)
+        if key not in self._heard:
+            self._heard[key] = any(self.receivers(s, model, only) for s in SIGNALS if s not in OF_TABLES)
+        return self._heard[key]
 
     def wanted(self, model: Model, only: bool = False) -> bool:
         """Tell whether anyone listens to the model, a proxy or a child of it."""

@@ -4,12 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, OperationalError, models, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, models
 
 from hc_signals.changelog import ChangeLog
 from hc_signals.deliveries import Deliveries
 from hc_signals.dispatch import Receivers, receiver_path, send
 from hc_signals.events import Change, ChangeEvent
+from hc_signals.images import logged_images
 from hc_signals.instances import InstanceBuilder, child_instances, children_of, proxies_of
 from hc_signals.listeners import OF_CHANGE_TYPE, SIGNALS, Listeners, Model, arguments
 from hc_signals.tables import NOISE_COLUMNS
@@ -56,7 +57,7 @@ class Page:
         self.log, self.using, self.builders = log, log.using, builders
         self.deliveries, self.listeners = deliveries, listeners
         self._rows: dict[int, tuple[Any, ...]] = {}
-        self._old_rows: dict[int, tuple[Any, ...]] = {}
+        self._old: dict[int, dict[str, Any]] = {}
         self._inherited: dict[int, dict[str, Any]] = {}
         self._unreadable: dict[int, Exception] = {}
         self._children: dict[int, list[models.Model]] = defaultdict(list)
@@ -77,10 +78,16 @@ class Page:
         self._proxies[label] = [p for p in proxies_of(builder.model) if self.listeners.heard(p, only=True)]
         if not self.listeners.wanted(builder.model):
             return
-        rows = self._images(builder, [change.id for change in changes], "latest")
+        updates = {change.id: change.changed or [] for change in changes if change.operation == "UPDATE"}
+        changed = set().union(*updates.values())
+        old_columns = [column for column in builder.columns if column in changed]
+        found = self._images(builder, old_columns, [change.id for change in changes])
+        width = len(builder.columns)
+        rows = {key: row[:width] for key, row in found.items()}
         self._rows |= rows
-        updates = [change.id for change in changes if change.operation == "UPDATE"]
-        self._old_rows |= self._images(builder, updates, "old")
+        for key in updates.keys() & found.keys():
+            values = dict(zip(old_columns, found[key][width:], strict=True))
+            self._old[key] = {column: values[column] for column in updates[key] if column in values}
         self._inherited |= builder.inherited(rows)
         if any(self.listeners.wanted(child, only=True) for child in children_of(builder.model)):
             parents = {key: builder.instance(row, inherited=self._inherited.get(key)) for key, row in rows.items()}
@@ -95,13 +102,12 @@ class Page:
                         self._children[key].append(instance)
                 self._load_children(child, instances)
 
-    def _images(self, builder: InstanceBuilder, ids: list[int], image: str) -> dict[int, tuple[Any, ...]]:
+    def _images(self, builder: InstanceBuilder, old_columns: list[str], ids: list[int]) -> dict[int, tuple[Any, ...]]:
         """Read all at once; if one cannot be typed any more, by halves, so that only it fails."""
         if not ids:
             return {}
         try:
-            with transaction.atomic(using=self.using):
-                return self.log.images(builder.model, builder.columns, ids, image)
+            return logged_images(self.using, builder.model, builder.columns, old_columns, ids)
         except (OperationalError, InterfaceError):
             raise
         except DatabaseError as error:
@@ -109,7 +115,8 @@ class Page:
                 self._unreadable[ids[0]] = error
                 return {}
             middle = len(ids) // 2
-            return self._images(builder, ids[:middle], image) | self._images(builder, ids[middle:], image)
+            first, second = ids[:middle], ids[middle:]
+            return self._images(builder, old_columns, first) | self._images(builder, old_columns, second)
 
     def deliver(self, change: Change) -> None:
         """Send one change to everyone who listens."""
@@ -142,13 +149,15 @@ class Page:
                     self._keep(change, receiver_path(receiver), signal, sender, error)
 
     def _send(self, change: Change, builder: InstanceBuilder, instance: models.Model, only: bool) -> None:
-        event, names = event_and_signals(change, builder, self._old_rows.get(change.id), instance)
+        event, names = event_and_signals(change, builder, self._old.get(change.id, {}), instance)
         sender = type(instance)
         for name in names:
-            if name != "records_changed":
-                self._tell(name, sender, change, event, only)
-            elif self.listeners.receivers(name, sender, only):
+            if not self.listeners.receivers(name, sender, only):
+                continue
+            if name == "records_changed":
                 self._bulk[sender, only].append((change, event))
+            else:
+                self._tell(name, sender, change, event, only)
 
     def _tell(self, signal: str, sender: Model, change: Change, event: ChangeEvent, only: bool) -> None:
         receivers = self._free(signal, sender, change, only)
@@ -173,7 +182,8 @@ class Page:
 
     def _receivers(self, signal: str, sender: Model, change: Change, only: bool) -> Receivers:
         """Return who is to hear of the change: a snapshot may be for some of the receivers."""
-        receivers, named = self.listeners.receivers(signal, sender, only), change.named_receivers
+        receivers = self.listeners.receivers(signal, sender, only)
+        named = change.named_receivers if receivers and change.note else ()
         return [pair for pair in receivers if receiver_path(pair[0]) in named] if named else receivers
 
     def _keep(self, change: Change, receiver: str, signal: str, sender: Model, error: Exception) -> None:
@@ -213,11 +223,15 @@ def signals_of(change: Change) -> tuple[str, ...]:
 
 
 def event_and_signals(
-    change: Change, builder: InstanceBuilder, old_row: tuple[Any, ...] | None, instance: models.Model
+    change: Change, builder: InstanceBuilder, old: Mapping[str, Any], instance: models.Model
 ) -> tuple[ChangeEvent, list[str]]:
-    """Return the event of a change and the names of the signals that tell it."""
+    """Return the event of a change and the names of the signals that tell it.
+
+    Args:
+        old: the old image as the database has it, by column; the changed columns at least.
+    """
     changed = change.changed or []
-    old_values = builder.previous(old_row, changed) if old_row is not None else {}
+    old_values = builder.previous({column: old[column] for column in changed if column in old})
     linked = "sfid" in changed and old_values.get(builder.name_of_column.get("sfid", "")) is None
     fields = [c for c in changed if c not in NOISE_COLUMNS or (c == "sfid" and not linked)]
     names = tuple(builder.name_of_column[c] for c in fields if c in builder.name_of_column)
@@ -261,4 +275,14 @@ def table_event(change: Change, model: Model) -> ChangeEvent:
     if change.operation in TABLE_SIGNALS:
         counts = {name: note[name] for name in COUNTS if name in note}
         return event_of(change, model, change.operation, counts=counts, **times)
-    return event_of(change, model, "GAP_OVERFLOW", cause=str(note.get("cause", change.operation.lower())), **times)
+    return event_of(change, model, "GAP_OVERFLOW", cause=cause_of(change), **times)
+
+
+def cause_of(change: Change) -> str:
+    """Return why a change is a gap: what its note says; of a TRUNCATE, that it was one."""
+    return str((change.note or {}).get("cause", change.operation.lower()))
+
+
+def change_type_of(operation: str) -> str:
+    """Return the type of the event that tells a row of the log."""
+    return CHANGE_TYPES.get(operation) or (operation if operation in TABLE_SIGNALS else "GAP_OVERFLOW")

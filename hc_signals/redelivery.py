@@ -12,6 +12,7 @@ from hc_signals.deliveries import Delivery
 from hc_signals.dispatch import Receivers, receiver_path, send
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import RedeliveryError
+from hc_signals.images import kept_image
 from hc_signals.instances import InstanceBuilder, child_instances
 from hc_signals.listeners import SIGNALS, Listeners, arguments
 from hc_signals.page import CHANGE_TYPES, event_and_signals, table_event
@@ -52,17 +53,19 @@ def _event(delivery: Delivery, sender: type[models.Model], log: ChangeLog, build
     if change.operation not in CHANGE_TYPES:
         return table_event(change, builder.model)
     row = _image(delivery, log, builder, "latest")
-    old_row = _image(delivery, log, builder, "old") if change.operation == "UPDATE" else None
+    old = {}
+    if change.operation == "UPDATE":
+        old = dict(zip(builder.columns, _image(delivery, log, builder, "old"), strict=True))
     instance = builder.instance(row, inherited=builder.inherited({0: row}).get(0))
     if sender._meta.proxy and sender._meta.concrete_model is builder.model:
         instance = builder.instance(row, sender, builder.inherited({0: row}).get(0))
     elif sender is not builder.model:
         instance = _child(sender, builder.model, instance, log.using)
-    return event_and_signals(change, builder, old_row, instance)[0]
+    return event_and_signals(change, builder, old, instance)[0]
 
 
 def _image(delivery: Delivery, log: ChangeLog, builder: InstanceBuilder, image: str) -> tuple[Any, ...]:
-    return log.images(builder.model, builder.columns, [delivery.id], image, source="delivery")[delivery.id]
+    return kept_image(log.using, builder.model, builder.columns, delivery.id, image)
 
 
 def _child(sender: type[models.Model], parent: type[models.Model], instance: models.Model, using: str) -> models.Model:

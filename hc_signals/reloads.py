@@ -7,6 +7,8 @@ worker was there to see it.
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db import OperationalError, connections, transaction
@@ -194,3 +196,19 @@ def _rows(using: str, sql: str, params: Any) -> list[Any]:
     with connections[using].cursor() as cursor:
         cursor.execute(sql, params)
         return list(cursor.fetchall())
+
+
+@dataclass(frozen=True)
+class Reload:
+    """A table that is being filled again."""
+
+    table: str
+    since: datetime
+    records: int
+    """How many were cleared."""
+
+
+def under_way(using: str) -> list[Reload]:
+    """Return the reloads that are not over yet."""
+    sql = "SELECT table_name, min(cleared_at), sum(records)::bigint FROM public.hc_signals_reload GROUP BY 1 ORDER BY 1"
+    return [Reload(*row) for row in _rows(using, sql, None)]

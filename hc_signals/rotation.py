@@ -19,7 +19,8 @@ SELECT consumer, bool_or(
     (SELECT xid FROM public.hc_signals_change_{bucket} ORDER BY xid DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(p.seen)
     OR EXISTS (
         SELECT 1 FROM pg_snapshot_xip(p.seen) open (x), LATERAL (
-            SELECT 1 FROM public.hc_signals_change_{bucket} WHERE xid = open.x ORDER BY id LIMIT 1) found))
+            SELECT 1 FROM public.hc_signals_change_{bucket}
+            WHERE xid BETWEEN open.x AND open.x ORDER BY xid, id LIMIT 1) found))
 FROM public.hc_signals_newest_position p GROUP BY consumer ORDER BY consumer
 """
 _NOTE_EMPTIED = """

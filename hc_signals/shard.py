@@ -19,7 +19,9 @@ from hc_signals.dispatch import isolate_hooks, receivers_of, send
 from hc_signals.events import Change, ChangeEvent
 from hc_signals.instances import InstanceBuilder
 from hc_signals.listeners import Extras, Listeners
+from hc_signals.observing import here
 from hc_signals.page import Page
+from hc_signals.receiver_errors import show
 from hc_signals.redelivery import redeliver
 
 logger = logging.getLogger("hc_signals")
@@ -65,7 +67,8 @@ class Shard:
 
     def deliver_page(self) -> Outcome:
         """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
-        with self.log.claimed(self.conf.ATOMIC) as is_claimed:
+        page = here().page(self.log.consumer, self.log.shard)
+        with page, self.log.claimed(self.conf.ATOMIC) as is_claimed:
             return self.deliver_claimed() if is_claimed else Outcome.ELSEWHERE
 
     def deliver_claimed(self) -> Outcome:
@@ -130,10 +133,12 @@ class Shard:
         self._tell_unknown(changes)
         listeners = Listeners(self.audience.extras)
         page = Page(self.log, self.deliveries, changes, self.audience.builders, listeners, any_kept=any_kept)
-        done = 0
+        done, tally = 0, here().tally
         for change in changes:
             if done and (self.stopping.is_set() or time.monotonic() > deadline):
                 break
+            if tally is not None:
+                tally.delivered.append((change, time.time()))
             page.deliver(change)
             done += 1
         page.deliver_bulk()
@@ -170,6 +175,8 @@ class Shard:
 
     def _tell_gap(self, gap: Mapping[str, Any]) -> None:
         """Send a gap for every model: which tables are concerned is not known."""
+        if (tally := here().tally) is not None:
+            tally.gaps.append(gap["cause"])
         since, until = (datetime.fromisoformat(gap[key]) if gap.get(key) else None for key in ("since", "until"))
         for model in (builder.model for builder in self.audience.builders.values()):
             event = ChangeEvent(
@@ -189,4 +196,5 @@ class Shard:
             )
             receivers = receivers_of(signals.gap_detected, model)
             for failure in send(signals.gap_detected, receivers, self.using, sender=model, instance=None, event=event):
+                show(failure.receiver, failure.error, signal="gap_detected", model=model._meta.label)
                 logger.error("Receiver %s failed on a gap: %s.", failure.receiver, type(failure.error).__name__)

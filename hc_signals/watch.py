@@ -34,6 +34,15 @@ LEFT JOIN public.hc_signals_control c ON true
 LEFT JOIN public.hc_signals_table k ON k.table_name = (%s::text[])[f.number]
 ORDER BY f.number
 """
+CAUSES = (
+    "table_recreated",
+    "trigger_missing",
+    "trigger_disabled",
+    "function_altered",
+    "columns_missing",
+    "table_rewritten",
+)
+"""Why changes may have been missed; docs/drift.md explains each."""
 _OF_FIND = 9
 """Columns of ``triggers.FIND``."""
 

@@ -17,6 +17,7 @@ from hc_signals.deliveries import due_shards
 from hc_signals.doorbell import Doorbell
 from hc_signals.instances import InstanceBuilder
 from hc_signals.listeners import Extras
+from hc_signals.observing import here
 from hc_signals.presence import announce
 from hc_signals.resharding import reshard
 from hc_signals.restoring import is_restored, rebase
@@ -78,12 +79,14 @@ class Worker:
         """Deliver until stopped; survives the loss of the database connection."""
         failures = 0
         while not self.stopping.is_set():
+            here().turn()
             try:
                 self.prepare()
                 self._deliver_and_sleep(bell)
                 failures = 0
             except (OperationalError, InterfaceError) as error:
                 failures += 1
+                here().fails(error)
                 logger.warning("Database connection lost (%s); trying again.", type(error).__name__)
                 connections[self.using].close()
                 self.stopping.wait(min(self.MAX_BACKOFF, 0.1 * 2**failures))
@@ -100,6 +103,7 @@ class Worker:
     def _deliver_and_sleep(self, bell: Doorbell) -> None:
         """Take one round; then sleep, unless there is more."""
         outcomes = self._deliver_round()
+        here().recovers()
         if Outcome.REMOVED in outcomes.values():  # by `hc_consumers remove --force`: start anew, where START_AT says
             self._took_layout = False
             return
@@ -143,9 +147,10 @@ class Worker:
             return
         self._prepare_connection()
         logs = [shard.log for shard in self.shards]
-        start(logs, self.conf.START_AT)
-        while not self.stopping.is_set() and not reshard(logs, self._deliver_old):
-            pass
+        with here().busy_with("the layout of the shards"):
+            start(logs, self.conf.START_AT)
+            while not self.stopping.is_set() and not reshard(logs, self._deliver_old):
+                pass
         self._took_layout = True
 
     def _deliver_old(self, log: ChangeLog) -> None:
@@ -157,7 +162,7 @@ class Worker:
         connection = connections[self.using]
         connection.ensure_connection()
         if connection.connection is not self._prepared:  # the first one, or a new one after a loss
-            fail_fast_at_the_server(self.using)
+            fail_fast_at_the_server(self.using, self.conf.CONSUMER)
             clamp_dates(connection.connection)
             self._prepared = connection.connection
             announce(self.using, self.conf.CONSUMER)

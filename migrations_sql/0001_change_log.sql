@@ -147,6 +147,7 @@ CREATE INDEX hc_signals_delivery_record_idx ON public.hc_signals_delivery
     (consumer, table_name, coalesce(record_id, record_key)) WHERE state IN ('retry', 'parked');
 CREATE INDEX hc_signals_delivery_due_idx ON public.hc_signals_delivery (consumer, next_attempt_at)
     WHERE state = 'retry';
+CREATE INDEX hc_signals_delivery_state_idx ON public.hc_signals_delivery (consumer, state);
 
 -- Reloads: a table that is cleared and filled again. The old images of what a clearing took away wait here for their
 -- records to come back. No vacuum_truncate: it locks out writers for a moment.

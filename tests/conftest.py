@@ -1,7 +1,10 @@
 """Fixtures: a simulated Heroku Connect on the test database, with or without capture; receivers for one test."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,10 +18,12 @@ from hc_signals import orphans, triggers
 from hc_signals.changelog import ChangeLog
 from hc_signals.conf import Conf
 from hc_signals.listeners import SIGNALS
-from hc_signals.tables import connected_models
-from hc_signals.testing import HerokuConnect
+from hc_signals.tables import connected_models, quoted_table, table_parts
+from hc_signals.testing import HerokuConnect, databases
 from hc_signals.worker import Worker
 from tests import faults
+
+ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,30 +99,92 @@ def lost() -> int:
     return ChangeLog("default", "default").standing().lost
 
 
-@pytest.fixture
-def heroku(transactional_db: None) -> HerokuConnect:
-    """Fresh connected tables with Heroku Connect's own triggers, and an empty change log."""
-    simulator = HerokuConnect()
-    simulator.drop_schemas()
-    orphans.remove([], "default")  # functions of tables that are gone
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the sdist, and the wheel that was built from it."""
+    directory = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(directory), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory
+
+
+# All that a test may have changed about the connected tables, their triggers and functions, and ours.
+_SHAPE = r"""
+SELECT md5(string_agg(line, E'\n' ORDER BY line)) FROM (
+    SELECT concat_ws(' ', 'column', c.oid::regclass, c.relkind, c.relowner, c.relacl, c.reloptions, a.attname, a.attnum,
+                     a.atttypid, a.atttypmod, a.attnotnull, a.attacl, pg_get_expr(d.adbin, d.adrelid)) AS line
+    FROM ours c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    UNION ALL SELECT concat_ws(' ', 'index', pg_get_indexdef(c.oid)) FROM ours c WHERE c.relkind = 'i'
+    UNION ALL SELECT concat_ws(' ', 'constraint', x.conrelid::regclass, pg_get_constraintdef(x.oid))
+    FROM pg_constraint x JOIN ours c ON c.oid IN (x.conrelid, x.confrelid)
+    UNION ALL SELECT concat_ws(' ', 'trigger', pg_get_triggerdef(t.oid), t.tgenabled)
+    FROM pg_trigger t JOIN ours c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal
+    UNION ALL SELECT concat_ws(' ', 'function', p.oid::regprocedure, p.prosrc, p.proconfig, p.prosecdef, p.proowner,
+                               p.proacl)
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = ANY (%(schemas)s)
+    UNION ALL SELECT concat_ws(' ', 'schema', nspname, nspowner, nspacl) FROM pg_namespace
+    WHERE nspname = ANY (%(schemas)s)
+) shape
+"""
+_OURS = """
+WITH ours AS (
+    SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = ANY (%(schemas)s) AND (n.nspname <> 'public' OR c.relname LIKE 'hc\\_signals\\_%%')
+)
+"""
+_shapes: dict[bool, str] = {}
+"""Of the tables as they are made, without and with capture: what has this shape only needs to be emptied."""
+
+
+def shape() -> str:
+    schemas = sorted({table_parts(model)[0] for model in connected_models()} | {"public"})
     with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE public.hc_signals_change, public.hc_signals_position, public.hc_signals_delivery")
-        cursor.execute("TRUNCATE public.hc_signals_cleared, public.hc_signals_reload, public.hc_signals_refill")
-        cursor.execute("TRUNCATE public.hc_signals_table")
+        cursor.execute(_OURS + _SHAPE, {"schemas": schemas})
+        return str(cursor.fetchone()[0])
+
+
+def is_simulated() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT bool_and(org_id = 'simulated') FROM salesforce._hcmeta")
+        return bool(cursor.fetchone()[0])
+
+
+def fresh_tables(is_captured: bool) -> HerokuConnect:
+    """Connected tables as if just made: emptied where they are as they were made, else made anew."""
+    simulator = HerokuConnect()
+    if _shapes.get(is_captured) != shape() or not is_simulated():
+        simulator.drop_schemas()
+        orphans.remove([], "default")  # functions of tables that are gone
+        simulator.create_tables()
+        for model in connected_models() if is_captured else []:
+            assert triggers.install(model, "default").state == "installed"
+        _shapes[is_captured] = shape()
+    databases.empty()
+    with connection.cursor() as cursor:
+        tables = [quoted_table(model) for model in connected_models()]
+        cursor.execute(f"TRUNCATE {', '.join(tables)}, salesforce._trigger_log RESTART IDENTITY CASCADE")
         cursor.execute("SELECT setval('public.hc_signals_lost_seq', 1, false)")
-        cursor.execute("UPDATE public.hc_signals_control SET paused_at = NULL, gap_since = NULL")
-        cursor.execute("UPDATE public.hc_signals_control SET max_bucket_bytes = NULL")
-        cursor.execute("UPDATE public.hc_signals_control SET emptied_id = 0, emptied_at = NULL")
-    simulator.create_tables()
+        cursor.execute(
+            "UPDATE public.hc_signals_control SET paused_at = NULL, gap_since = NULL, max_bucket_bytes = NULL, "
+            "emptied_id = 0, emptied_at = NULL"
+        )
     return simulator
 
 
 @pytest.fixture
-def captured(heroku: HerokuConnect) -> HerokuConnect:
+def heroku(transactional_db: None) -> Iterator[HerokuConnect]:
+    """Fresh connected tables with Heroku Connect's own triggers, and an empty change log."""
+    yield fresh_tables(is_captured=False)
+    databases.empty_log()
+
+
+@pytest.fixture
+def captured(transactional_db: None) -> Iterator[HerokuConnect]:
     """The same, with capture triggers on every table."""
-    for model in connected_models():
-        assert triggers.install(model, "default").state == "installed"
-    return heroku
+    yield fresh_tables(is_captured=True)
+    databases.empty_log()
 
 
 @pytest.fixture

@@ -1,26 +1,12 @@
-"""The example's settings and a test app, on a real server: DATABASE_URL, one of PG_BIN, else an embedded one."""
+"""The example's settings and a test app, on a real server: DATABASE_URL, else one of PG_BIN or the embedded package."""
 
 import atexit
 import os
-import tempfile
 
-if "DATABASE_URL" not in os.environ and "PG_BIN" in os.environ:
+if "DATABASE_URL" not in os.environ:
     from tests.server import Server, installation
 
-    _own = Server(installation(), "max_prepared_transactions=5")
-    atexit.register(_own.stop)
-    os.environ["DATABASE_URL"] = _own.url
-elif "DATABASE_URL" not in os.environ:
-    import psycopg
-
-    from hc_signals.testing import embedded
-
-    _directory = tempfile.TemporaryDirectory(prefix="hc_signals_")
-    _server = embedded.start(_directory.name)
-    with psycopg.connect(_server.url, autocommit=True) as _connection:
-        _connection.execute("ALTER SYSTEM SET max_prepared_transactions = 5")
-    _server.crash()  # two-phase commit is off by default, and only a restart switches it on
-    atexit.register(_directory.cleanup)
+    _server = Server(installation(), "max_prepared_transactions=5", "full_page_writes=off")
     atexit.register(_server.stop)
     os.environ["DATABASE_URL"] = _server.url
 

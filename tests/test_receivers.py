@@ -15,6 +15,7 @@ from celery import Celery
 from django.db import connection
 from django_tasks_db.models import DBTaskResult
 from example.crm.models import Account, CompoundModel, Contact, Seen, SFObjectModel
+from kombu import pools
 
 from hc_signals.dispatch import receiver_path, receivers_of
 from hc_signals.events import ChangeEvent
@@ -258,6 +259,7 @@ def test_the_page(captured: HerokuConnect, capsys: pytest.CaptureFixture[str], m
         module = ModuleType(f"page_{number}")
         monkeypatch.setitem(sys.modules, module.__name__, module)
         exec(block, module.__dict__)
+    pools.reset()  # an application of another test has closed those that all share
     Celery(broker="memory://", set_as_current=True)
     (sfid,) = captured.insert(Account, name="Acme", industry="Energy", annual_revenue=2_000_000)
     captured.update(Account, sfid, industry="Retail")

@@ -77,7 +77,17 @@ def empty(using: str = "default") -> None:
     models = connected_models()
     schemas = {table_parts(model)[0] for model in models}
     logs = [f"{quote(schema)}.{quote(log)}" for schema in schemas for log in ("_trigger_log", "_trigger_log_archive")]
+    _truncate(using, [*map(quoted_table, models), *logs])
+
+
+def empty_log(using: str = "default") -> None:
+    """Empty the change log and all that belongs to it, of whatever is there of it."""
+    _truncate(using, [])
+
+
+def _truncate(using: str, tables: list[str]) -> None:
     with connections[using].cursor() as cursor:
         cursor.execute(_OUR_TABLES)
         ours = [row[0] for row in cursor.fetchall()]
-        cursor.execute(f"TRUNCATE {', '.join([*map(quoted_table, models), *logs, *ours])} CASCADE")
+        if tables or ours:
+            cursor.execute(f"TRUNCATE {', '.join([*tables, *ours])} CASCADE")

@@ -1,0 +1,92 @@
+"""Runs the figures and prints the table: ``make bench BENCH="--only drain,latency --rounds 3"``."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import django
+from django.db import DatabaseError
+
+from benchmarks import baseline, report
+from benchmarks.options import Options, parse
+from benchmarks.rows import Row, say
+from benchmarks.server import Server, running
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Where a figure is measured, and what it needs."""
+
+    module: str
+    function: str = "measure"
+    megabytes: int = 500
+    quick: bool = True
+    """Short enough for ``--quick``."""
+
+
+FIGURES = {
+    "drain": Figure("drain"),
+    "effects": Figure("drain", "measure_effects"),
+    "latency": Figure("latency"),
+    "sync": Figure("sync"),
+    "capture": Figure("capture"),
+    "writers": Figure("writers", quick=False),
+    "app_writes": Figure("app_writes", quick=False),
+    "backlog": Figure("backlog", megabytes=1500, quick=False),
+    "snapshot": Figure("snapshot", megabytes=2000, quick=False),
+    "idle": Figure("idle", quick=False),
+    "scaling": Figure("scaling", quick=False),
+    "start": Figure("start"),
+}
+
+
+def main() -> int:
+    """Run what was asked for; return the exit code."""
+    options = parse(None, list(FIGURES))
+    with running(options) as server:
+        os.environ["BENCH_URL"] = server.create()
+        os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
+        django.setup()
+        import_module("benchmarks.workload").set_up()
+        rows = [row for name in _chosen(options) for row in _measure(name, options, server)]
+        version = server.version()
+    print("\n" + "\n".join([*report.conditions(version), "", *report.lines(rows)]), flush=True)
+    if options.document:
+        report.write(rows, version)
+    if options.write_baseline:
+        baseline.write(rows)
+    failures = baseline.compare(rows) if options.check else []
+    for failure in failures:
+        print(f"bench: {failure}", file=sys.stderr)
+    return int(bool(failures))
+
+
+def _chosen(options: Options) -> list[str]:
+    if options.only:
+        return list(options.only)
+    if options.check or options.write_baseline:
+        return list(baseline.FIGURES)
+    return [name for name, figure in FIGURES.items() if figure.quick or not options.quick]
+
+
+def _measure(name: str, options: Options, server: Server) -> list[Row]:
+    """Measure one figure; one that fails is told and left out."""
+    figure = FIGURES[name]
+    if not server.has_room(figure.megabytes):
+        say(f"{name} is left out: it needs {figure.megabytes} MB of disk and 1 GB to spare")
+        return []
+    say(f"{name}: begins")
+    measure: Callable[[Options, Server], list[Row]] = getattr(
+        import_module(f"benchmarks.figures.{figure.module}"), figure.function
+    )
+    try:
+        return measure(options, server)
+    except (TimeoutError, RuntimeError, DatabaseError) as error:
+        say(f"{name} is left out, it could not be measured: {error}")
+        return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Compares a few ratios with those of before: absolute numbers depend on the machine, these hardly."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.rows import Row, say
+
+PATH = Path(__file__).parent / "baseline.json"
+FIGURES = ("drain", "effects", "sync", "capture")
+"""What is measured for it."""
+FALL = 2 / 3
+"""A ratio that falls below this share of the baseline is a failure."""
+
+
+def ratios(rows: Iterable[Row]) -> dict[str, float]:
+    """Return the steady ratios by name, each such that more is better."""
+    found = {}
+    for row in rows:
+        if row.steady:
+            found[row.what] = row.measured / 100 if row.unit == "%" else 1 / row.measured
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def write(rows: Iterable[Row]) -> None:
+    """Make these ratios the baseline."""
+    PATH.write_text(json.dumps(ratios(rows), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    say(f"written to {PATH.name}")
+
+
+def compare(rows: Iterable[Row]) -> list[str]:
+    """Return a sentence for each ratio that fell by more than a third, or is not there any more."""
+    before, found, failures = json.loads(PATH.read_text(encoding="utf-8")), ratios(rows), []
+    for name, wanted in before.items():
+        if name not in found:
+            failures.append(f"{name}: not measured; the baseline has {wanted}.")
+            continue
+        say(f"{name}: ratio {found[name]}, baseline {wanted}")
+        if found[name] < FALL * wanted:
+            failures.append(f"{name}: the ratio fell from {wanted} to {found[name]}, by more than a third.")
+    return failures

@@ -1,0 +1,1 @@
+"""The figures: each module says what it measures and what it is held against."""

@@ -1,0 +1,116 @@
+"""How fast a backlog is delivered: one worker, ordered, a signal for each change, effects exactly once.
+
+The bare loop reads the same number of records through the ORM, in pages as large, and sends a Django signal for each:
+fetch, ``Model.from_db``, ``Signal.send``. It has no log, no old values, no position, no isolation of receivers.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db import transaction
+from django.dispatch import Signal
+
+from benchmarks import peers, workload
+from benchmarks.options import Options
+from benchmarks.records import receivers
+from benchmarks.records.models import BareCaptured, Effect
+from benchmarks.rows import Row, alternate, median, percent, rate, ratio
+from benchmarks.server import Server
+from hc_signals.conf import Conf
+
+PAGE = Conf().BATCH_SIZE
+_bare_signal = Signal()
+
+
+def measure(options: Options, server: Server) -> list[Row]:
+    """Return the rows of this figure."""
+    count = options.size(20_000, 2_000)
+    workload.capture_backlog(count)
+    _bare_signal.connect(_nothing, sender=BareCaptured)
+    runs: dict[str, Callable[[], float]] = {
+        "bare loop": lambda: count / bare_loop(count),
+        "hc_signals": lambda: count / deliver("nothing", count),
+        "records_changed": lambda: count / deliver("bulk", count),
+    }
+    runs |= peers.runs(options, server)
+    values = alternate("drain", options, runs, rounds=options.size(options.rounds, 3 * options.rounds))
+    shown = {name: rate(median(rates)) for name, rates in values.items()}
+    ours, bare, bulk = values["hc_signals"], values["bare loop"], values["records_changed"]
+    rows = [
+        _row("backlog, a signal for each change", shown["hc_signals"], shown["bare loop"], percent(ours, bare), 60),
+        _row(
+            "backlog, records_changed",
+            shown["records_changed"],
+            shown["bare loop"],
+            percent(bulk, bare),
+            90,
+            steady=False,
+        ),
+    ]
+    for peer in peers.PEERS:
+        if peer.label in values:
+            measured = ratio(ours, values[peer.label])
+            against = f"{peer.label}: {shown[peer.label]}"
+            what = "the same, and a peer's backlog"
+            rows.append(Row("drain", what, shown["hc_signals"], against, measured, "×", at_least=peer.at_least))
+    return rows
+
+
+def _row(what: str, ours: str, bare: str, measured: float, target: float, *, steady: bool = True) -> Row:
+    return Row("drain", what, ours, f"bare loop: {bare}", measured, "%", at_least=target, steady=steady)
+
+
+def measure_effects(options: Options, server: Server) -> list[Row]:
+    """The same with a receiver that writes one row by the ORM; the bare loop does just these writes, in pages."""
+    count = options.size(5_000, 500)
+    workload.capture_backlog(count)
+    runs = {
+        "bare loop": lambda: count / bare_writes(count),
+        "hc_signals": lambda: count / deliver("write", count),
+    }
+    values = alternate("effects", options, runs, rounds=options.size(options.rounds, 3 * options.rounds))
+    ours, bare = values["hc_signals"], values["bare loop"]
+    against = f"bare loop: {rate(median(bare))}"
+    what = "backlog, the receiver writes a row"
+    return [Row("effects", what, rate(median(ours)), against, percent(ours, bare), "%", at_least=70, steady=True)]
+
+
+def deliver(receiver: str, count: int) -> float:
+    """Deliver the whole backlog to one receiver; return the seconds."""
+    worker = workload.worker()
+    receivers.connect(receiver)
+    try:
+        began = time.perf_counter()
+        worker.deliver_once()
+        seconds = time.perf_counter() - began
+    finally:
+        receivers.disconnect()
+    if worker.delivered != count:
+        raise RuntimeError(f"{worker.delivered} of {count} changes were delivered")
+    return seconds
+
+
+def bare_loop(count: int) -> float:
+    """Fetch, from_db, send; return the seconds."""
+    began = time.perf_counter()
+    done = last = 0
+    while done < count:
+        for instance in BareCaptured.objects.filter(pk__gt=last).order_by("pk")[: min(PAGE, count - done)]:
+            _bare_signal.send(sender=BareCaptured, instance=instance, using="default")
+            done, last = done + 1, instance.pk
+    return time.perf_counter() - began
+
+
+def bare_writes(count: int) -> float:
+    """Write the rows that the receiver would write; return the seconds."""
+    began = time.perf_counter()
+    for first in range(0, count, PAGE):
+        with transaction.atomic():
+            for number in range(first, min(first + PAGE, count)):
+                Effect.objects.create(event_id=f"{number}-1700000000000000", name=f"Changed {number}")
+    return time.perf_counter() - began
+
+
+def _nothing(**kwargs: Any) -> None:
+    pass

@@ -1,0 +1,105 @@
+"""Processes that are measured: a real hc_listen and others, and the mailbox in which their receivers tell."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import workload
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = 60.0
+"""Seconds after which something that should have happened is given up."""
+
+
+class Mailbox:
+    """Collects what receivers tell: the moment by the monotonic clock, and a number, both whole."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.letters: list[tuple[int, int]] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(path)
+        threading.Thread(target=self._collect, daemon=True).start()
+
+    def _collect(self) -> None:
+        while True:
+            moment, number = self._socket.recv(100).decode().split()
+            self.letters.append((int(moment), int(number)))
+
+    def wait_for(self, count: int) -> list[tuple[int, int]]:
+        """Return the letters once there are ``count``, and empty the box.
+
+        Raises:
+            TimeoutError: nothing new came for PATIENCE seconds.
+        """
+        seen, deadline = 0, time.monotonic() + PATIENCE
+        while len(self.letters) < count:
+            if len(self.letters) > seen:
+                seen, deadline = len(self.letters), time.monotonic() + PATIENCE
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{seen} of {count} changes were delivered, then nothing more")
+            time.sleep(0.0005)
+        letters, self.letters = self.letters, []
+        return letters
+
+
+@contextmanager
+def mailbox() -> Iterator[Mailbox]:
+    """Open a mailbox in a directory of its own."""
+    with tempfile.TemporaryDirectory(prefix="hc_bench_") as directory:
+        yield Mailbox(f"{directory}/box")
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start this Python with the environment of the measuring process and more."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}", **environment},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """End a process that was started here."""
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+@contextmanager
+def listening(receiver: str, *arguments: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a real hc_listen with one receiver for the length of the block; it sleeps when the block begins."""
+    process = start("-m", "django", "hc_listen", "-v", "0", *arguments, BENCH_RECEIVER=receiver, **environment)
+    try:
+        wait_until_asleep()
+        yield process
+    finally:
+        end(process)
+
+
+def wait_until_asleep() -> None:
+    """Wait until a worker has nothing to do.
+
+    Raises:
+        TimeoutError: it did not come to that.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not workload.is_asleep():
+        if time.monotonic() > deadline:
+            raise TimeoutError("hc_listen did not come to rest; run it by hand to see why")
+        time.sleep(0.005)

@@ -1,0 +1,53 @@
+"""Receivers of the workers that are measured; what they have to tell goes to a datagram socket."""
+
+import os
+import socket
+import time
+from typing import Any
+
+from benchmarks.records.models import BareCaptured, Effect
+from hc_signals.signals import record_changed, records_changed
+
+
+def connect(name: str) -> None:
+    """Connect the receiver of that name to the captured table."""
+    receiver = {"nothing": nothing, "write": write, "clock": clock, "slow": slow, "bulk": bulk}[name]
+    signal = records_changed if name == "bulk" else record_changed
+    signal.connect(receiver, sender=BareCaptured, weak=False, dispatch_uid="benchmark")
+
+
+def disconnect() -> None:
+    """Disconnect whichever is connected."""
+    for signal in (record_changed, records_changed):
+        signal.disconnect(sender=BareCaptured, dispatch_uid="benchmark")
+
+
+def nothing(instance: Any, event: Any, **kwargs: Any) -> None:
+    """Do nothing."""
+
+
+def bulk(events: Any, **kwargs: Any) -> None:
+    """Do nothing, once per page."""
+
+
+def write(instance: Any, event: Any, **kwargs: Any) -> None:
+    """Write one row by the ORM."""
+    Effect.objects.create(event_id=event.event_id, name=instance.name)
+
+
+def clock(instance: Any, event: Any, **kwargs: Any) -> None:
+    """Tell when the change arrived, and what the writer wrote into it."""
+    _tell(f"{time.monotonic_ns()} {instance.employees:.0f}")
+
+
+def slow(instance: Any, event: Any, **kwargs: Any) -> None:
+    """Take 5 ms, as a call of a quick service does."""
+    time.sleep(0.005)
+    _tell(f"{time.monotonic_ns()} 0")
+
+
+_socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+def _tell(text: str) -> None:
+    _socket.sendto(text.encode(), os.environ["BENCH_SOCKET"])

@@ -1,0 +1,23 @@
+"""Django's settings of the measuring process and of the workers that are measured; the server is BENCH_URL's."""
+
+import os
+
+from example.settings import database
+
+SECRET_KEY = "not a secret: nothing is served"
+DATABASES = {"default": database(os.environ["BENCH_URL"])}
+DATABASE_ROUTERS = ["hc_signals.db.router.HerokuConnectRouter"]
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.postgres",
+    "pgtrigger",
+    "hc_signals",
+    "benchmarks.records",
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+HEROKU_CONNECT_SCHEMA = "salesforce"
+HC_SIGNALS = {
+    "SHARDS": int(os.environ.get("BENCH_SHARDS", "1")),
+    "CONSUMER": os.environ.get("BENCH_CONSUMER", "default"),
+}

@@ -1,0 +1,145 @@
+"""Tables with records, a log with a backlog, and clean slates between figures."""
+
+import itertools
+import os
+from typing import Any
+
+from django.core.management import call_command
+from django.db import connection, transaction
+
+from benchmarks.records import models
+from hc_signals import triggers
+from hc_signals.changelog import ChangeLog
+from hc_signals.conf import Conf
+from hc_signals.doorbell import LOCK
+from hc_signals.tables import quote, quoted_table, table_label
+from hc_signals.testing import HerokuConnect
+from hc_signals.worker import Worker
+
+TABLES = (models.Captured, models.Uncaptured, models.BareCaptured, models.BareUncaptured)
+BARE = (models.BareCaptured, models.BareUncaptured)
+RECORDS = 20_000
+LOG_COLUMNS = "table_name, operation, origin, record_key, record_id, changed, old, new"
+"""What a trigger fills in."""
+
+VALUES = {
+    "sfid": "'003' || lpad(n::text, 15, '0')",
+    "systemmodstamp": "timestamp '2024-01-01' + n * interval '1 second'",
+    "createddate": "timestamp '2020-01-01' + n * interval '1 second'",
+    "isdeleted": "false",
+    "name": "'Name of record ' || n",
+    "industry": "(ARRAY['Energy', 'Retail', 'Media'])[n % 3 + 1]",
+    "status__c": "'Open'",
+    "street": "n || ' Long Street'",
+    "city": "'Zürich'",
+    "country": "'Switzerland'",
+    "email": "'user' || n || '@example.com'",
+    "phone": "'+41 44 ' || n",
+    "website": "'https://example.com/' || n",
+    "description": "'A description of some length for record ' || n",
+    "ownerid": "'005' || lpad((n % 50)::text, 15, '0')",
+    "parentid": "'001' || lpad((n % 500)::text, 15, '0')",
+    "annualrevenue": "n * 1.25",
+    "numberofemployees": "n",
+    "discount__c": "n % 100",
+    "active__c": "n % 2 = 0",
+    "founded__c": "date '1990-01-01' + n % 10000",
+    "signed_at__c": "timestamp '2023-01-01' + n * interval '1 minute'",
+    "opens_at__c": "time '08:00'",
+    "_hc_lastop": "'SYNCED'",
+}
+"""Of the n-th record, as SQL, by column."""
+
+_consumers = itertools.count()
+
+
+def execute(sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+    """Run one statement in autocommit mode."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return cursor.fetchall() if cursor.description else []
+
+
+def as_heroku_connect(*statements: str) -> None:
+    """Run statements as Heroku Connect does, in one transaction."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL xmlbinary = 'hex'")
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def set_up() -> None:
+    """Make the log and the four tables, fill them, install capture on two."""
+    call_command("migrate", run_syncdb=True, verbosity=0)
+    HerokuConnect(models=TABLES).create_tables()
+    columns = ", ".join(map(quote, VALUES))
+    for model in TABLES:
+        table = quoted_table(model)
+        execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        execute(
+            f"INSERT INTO {table} ({columns}) SELECT {', '.join(VALUES.values())} FROM generate_series(1, {RECORDS}) n"
+        )
+        if model not in BARE:
+            execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        execute(f"VACUUM ANALYZE {table}")
+    for model in (models.Captured, models.BareCaptured):
+        triggers.install(model, "default")
+
+
+def clear() -> None:
+    """Empty log, positions and effects."""
+    execute("TRUNCATE public.hc_signals_change, public.hc_signals_position, public.hc_signals_delivery")
+    execute("TRUNCATE records_effect")
+
+
+def updates(count: int, model: Any = models.BareCaptured) -> str:
+    """Return a statement that changes two columns of the first ``count`` records."""
+    return (
+        f"UPDATE {quoted_table(model)} SET name = 'Changed ' || clock_timestamp(), "
+        f"annualrevenue = annualrevenue + 1, systemmodstamp = clock_timestamp() WHERE id <= {count}"
+    )
+
+
+def capture_backlog(count: int) -> None:
+    """Make a backlog the real way: Heroku Connect updates ``count`` records, the trigger logs them."""
+    clear()
+    left = count
+    while left > 0:
+        as_heroku_connect(updates(min(left, RECORDS)))
+        left -= RECORDS
+    execute("VACUUM ANALYZE public.hc_signals_change")
+
+
+def append_backlog(count: int) -> None:
+    """Append ``count`` changes of the real form directly, for backlogs too long to be captured one by one."""
+    table = models.BareCaptured
+    execute(
+        f"INSERT INTO public.hc_signals_change ({LOG_COLUMNS}) "
+        f"SELECT '{table_label(table)}', 'UPDATE', 'heroku_connect', r.id, r.sfid, "
+        f"ARRAY['name', 'annualrevenue'], to_json(r), to_json(r) "
+        f"FROM generate_series(1, {count}) n JOIN {quoted_table(table)} r ON r.id = n % {RECORDS} + 1"
+    )
+
+
+def worker(**conf: Any) -> Worker:
+    """Return a worker of a consumer that has read nothing yet, for the captured table."""
+    conf.setdefault("CONSUMER", f"bench-{os.getpid()}-{next(_consumers)}")
+    return Worker("default", Conf(**conf), [models.BareCaptured])
+
+
+def skip_to_now(consumer: str) -> None:
+    """Append a position behind all that is in the log: it is retained, and delivered."""
+    with transaction.atomic():
+        log = ChangeLog("default", consumer)
+        log.claim()
+        log.append(log.close_window(log.open_window(log.standing())))
+
+
+def is_asleep() -> bool:
+    """Tell whether a worker of this database sleeps at its bell."""
+    found = execute(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND granted "
+        "AND mode = 'ExclusiveLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        LOCK,
+    )
+    return bool(found[0][0])

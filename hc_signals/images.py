@@ -1,0 +1,68 @@
+"""Reads the images that the log has stored, as rows typed by the database, by the table as it is now."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, models
+
+from hc_signals.tables import quote, quoted_table
+
+Model = type[models.Model]
+
+
+def kept_image(using: str, model: Model, columns: Iterable[str], delivery: int, image: str) -> tuple[Any, ...]:
+    """Return an image of a kept delivery, which has a copy that outlives the log.
+
+    Args:
+        delivery: its id.
+        image: ``old``, or ``latest`` (the new one, for a deletion the old one).
+    """
+    stored = {"old": "c.old", "latest": "coalesce(c.new, c.old)"}[image]
+    names = ", ".join(f"r.{quote(column)}" for column in columns)
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            f"SELECT {names} FROM public.hc_signals_delivery c, "
+            f"LATERAL json_populate_record(NULL::{quoted_table(model)}, {stored}) r WHERE c.id = %s",
+            [delivery],
+        )
+        return tuple(cursor.fetchone())
+
+
+def logged_images(
+    using: str, model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]
+) -> dict[int, tuple[Any, ...]]:
+    """Return the latest images of changes by their ids, each followed by some columns of the old one.
+
+    One statement for both; an error leaves the transaction as it was.
+
+    Args:
+        old_columns: NULL for what is no update.
+    """
+    names = [f"r.{quote(column)}" for column in columns] + [f"o.{quote(column)}" for column in old_columns]
+    typed = f"json_populate_record(NULL::{quoted_table(model)}, "
+    select = (
+        f"SELECT c.id, {', '.join(names)} FROM public.hc_signals_change c, "
+        f"LATERAL {typed}coalesce(c.new, c.old)) r, "
+        f"LATERAL {typed}CASE WHEN c.operation = 'UPDATE' THEN c.old END) o "
+        f"WHERE c.id = ANY('{{{','.join(map(str, ids))}}}')"
+    )
+    return {row[0]: row[1:] for row in _isolated_rows(using, select)}
+
+
+def _isolated_rows(using: str, select: str) -> list[tuple[Any, ...]]:
+    """Return all rows, with a savepoint around the statement in the same round trip."""
+    connection: Any = connections[using]
+    with connection.cursor() as cursor:
+        if not connection.in_atomic_block:
+            cursor.execute(select)
+            return list(cursor.fetchall())
+        try:
+            # Without parameters, so that all three travel in one message whichever way the project binds them.
+            cursor.execute(f"SAVEPOINT hc_signals_images; {select}; RELEASE SAVEPOINT hc_signals_images")
+            cursor.nextset()
+            return list(cursor.fetchall())
+        except (OperationalError, InterfaceError):
+            raise
+        except DatabaseError:
+            cursor.execute("ROLLBACK TO SAVEPOINT hc_signals_images; RELEASE SAVEPOINT hc_signals_images")
+            raise

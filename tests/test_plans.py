@@ -1,0 +1,168 @@
+"""Plans of the hot queries: in a log of many rows they go by an index, whatever the statistics say."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
+from example.crm.models import Account
+
+from hc_signals import rotation
+from hc_signals.conf import Conf
+from hc_signals.deliveries import due_shards
+from hc_signals.shard import Outcome
+from hc_signals.signals import record_changed
+from hc_signals.worker import Worker
+from tests.conftest import as_the_app
+
+ROWS = 100_000
+BLOCKS = 400
+"""More than any of the queries has to read; the log has several thousand."""
+
+FILL = """
+INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)
+SELECT 'salesforce.account', 'UPDATE', 'heroku_connect', n, lpad(n::text, 18, '0'), '{{name}}',
+       '{{"name": "old"}}', json_build_object('id', n, 'sfid', lpad(n::text, 18, '0'), 'name', repeat('x', 200))
+FROM generate_series(1, {rows}) n
+"""
+FILL_DELIVERIES = """
+INSERT INTO public.hc_signals_delivery (consumer, receiver, signal, sender, state, attempt, next_attempt_at, error,
+    change_id, xid, captured_at, table_name, operation, origin, record_key, record_id)
+SELECT 'default', 'a.b', 'record_changed', 'crm.Account', state, 1, clock_timestamp() + interval '1 hour', '',
+       n, pg_current_xact_id(), clock_timestamp(), 'salesforce.account', 'UPDATE', 'app', n, n
+FROM generate_series(1, 30000) n, LATERAL (SELECT CASE WHEN n % 10 = 0 THEN 'parked' ELSE 'dead' END) s (state)
+"""
+
+Log = Callable[[str], None]
+
+
+@pytest.fixture
+def fill(captured: Any, connect: Any) -> Iterator[Log]:
+    """Fill the log in one transaction, with statistics of before (``stale``), of after, or none at all."""
+    connect(record_changed, lambda **kwargs: None, Account)
+    with connection.cursor() as cursor:
+        # Autovacuum must not mend the statistics meanwhile.
+        cursor.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'hc_signals_change'::regclass"
+        )
+        tables = [row[0] for row in cursor.fetchall()]
+        for table in tables:
+            cursor.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+
+    def fill(statistics: str) -> None:
+        as_the_app(FILL.format(rows=1 if statistics == "stale" else ROWS))
+        as_the_app(FILL_DELIVERIES)
+        as_the_app("ANALYZE public.hc_signals_change")
+        as_the_app("ANALYZE public.hc_signals_delivery")
+        if statistics == "stale":
+            as_the_app(FILL.format(rows=ROWS))
+
+    yield fill
+    with connection.cursor() as cursor:
+        for table in tables:
+            cursor.execute(f"ALTER TABLE {table} RESET (autovacuum_enabled)")
+        cursor.execute("TRUNCATE public.hc_signals_change, public.hc_signals_delivery")
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give every node of a plan."""
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
+
+
+def check_plans(run: Callable[[], Any]) -> int:
+    """Explain every SELECT that ``run`` sends; return how many looked at the log."""
+    with CaptureQueriesContext(connection) as context:
+        run()
+    statements = [part.strip() for query in context for part in query["sql"].split(";")]
+    looked = 0
+    for statement in statements:
+        if statement.startswith("SELECT") and "hc_signals_" in statement:
+            with connection.cursor() as cursor:
+                cursor.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement)
+                answer = cursor.fetchone()[0]
+            plan = (json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
+            looked += "hc_signals_change" in statement
+            check_plan(plan, statement)
+    return looked
+
+
+def check_plan(plan: dict[str, Any], statement: str) -> None:
+    """Fail if a table with many rows is read from end to end, or more of it than the answer needs."""
+    for node in nodes(plan):
+        if node["Node Type"] == "Seq Scan" and node["Relation Name"].startswith(
+            ("hc_signals_change", "hc_signals_del")
+        ):
+            assert node["Actual Rows"] + node.get("Rows Removed by Filter", 0) < 100, statement
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < BLOCKS, statement
+
+
+def page(worker: Worker) -> None:
+    """Deliver one page."""
+    assert worker.shards[0].deliver_page() is not Outcome.ELSEWHERE
+
+
+@pytest.mark.parametrize("statistics", ["stale", "fresh"])
+def test_a_long_backlog_is_paged_by_an_index(fill: Log, statistics: str) -> None:
+    fill(statistics)
+    worker = Worker("default", Conf(BATCH_SIZE=50))
+    worker.prepare()
+    assert check_plans(lambda: page(worker)) >= 3
+    assert check_plans(lambda: page(worker)) >= 3
+
+
+@pytest.mark.parametrize("statistics", ["stale", "fresh"])
+def test_behind_many_delivered_changes_a_look_costs_little(fill: Log, statistics: str) -> None:
+    """Also with a transaction that was open when the consumer came here, and a snapshot that is held elsewhere."""
+    fill(statistics)
+    worker = Worker("default", Conf())
+    worker.prepare()
+    other = connections.create_connection("default")
+    holder = connections.create_connection("default")
+    try:
+        with other.cursor() as cursor, holder.cursor() as held:
+            held.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            held.execute("SELECT count(*) FROM public.hc_signals_position")
+            cursor.execute("BEGIN")
+            cursor.execute(FILL.format(rows=3))
+            skip(worker)
+            as_the_app(FILL.format(rows=3))
+            assert check_plans(worker._is_waiting) >= 1
+            cursor.execute("COMMIT")
+            assert check_plans(worker._is_waiting) >= 1
+            assert check_plans(lambda: page(worker)) >= 3
+            assert worker.delivered == 6
+            assert check_plans(worker._is_waiting) >= 1
+            held.execute("COMMIT")
+    finally:
+        other.close()
+        holder.close()
+
+
+def skip(worker: Worker) -> None:
+    """Put the consumer behind all that is committed."""
+    log = worker.shards[0].log
+    with log.claimed(True):
+        log.append(log.close_window(log.open_window(log.standing())))
+
+
+@pytest.mark.parametrize("statistics", ["stale", "fresh"])
+def test_retries_and_rotation_go_by_an_index(fill: Log, statistics: str) -> None:
+    fill(statistics)
+    worker = Worker("default", Conf())
+    worker.prepare()
+    skip(worker)
+    check_plans(lambda: due_shards("default", Conf()))
+    check_plans(lambda: worker.shards[0].deliveries.due(1))
+    ((bucket,),) = _rows("SELECT DISTINCT bucket FROM public.hc_signals_change")
+    assert check_plans(lambda: rotation.is_done("default", bucket)) == 1
+    assert check_plans(lambda: rotation.rotate("default", 72)) >= 1
+
+
+def _rows(sql: str) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
