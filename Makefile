@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CHAOS ?= --seconds 60
 BENCH ?=
 
-.PHONY: demo test test-servers faults interop chaos bench bench-check docs lint fmt clean
+.PHONY: demo test test-servers drift faults interop chaos bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,9 @@ test: $(VENV)/.installed
 
 test-servers: $(VENV)/.installed  ## the tests on every PostgreSQL that is found, one after the other
 	for programs in $$($(BIN)/python -m tests.server); do PG_BIN=$$programs $(BIN)/python -m pytest || exit 1; done
+
+drift: $(VENV)/.installed  ## how long hc_listen takes to find and repair each drift of capture (some minutes)
+	PYTHONPATH=.:example $(BIN)/python -m tests.drift_times
 
 faults: $(VENV)/.installed  ## tries every fault and writes the table of outcomes into docs/guarantees.md
 	$(BIN)/python -m pytest --write-faults -m fault

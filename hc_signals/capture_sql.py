@@ -174,6 +174,25 @@ def function_body(model: type[models.Model], layout: Layout | None = None) -> st
         layout: default: the table has every mapped column, and none is fresh.
     """
     layout = layout or Layout(tuple(mapped_columns(model)))
+    body = _body(model, layout)
+    return f"{body}\n{_MARK}{_digest(body)}"
+
+
+def is_genuine(source: str) -> bool:
+    """Tell whether a capture function is as it was generated, be it for another model or by another version of this."""
+    body, _, digest = source.strip().rpartition(f"\n{_MARK}")
+    return bool(body) and digest == _digest(body)
+
+
+_MARK = "-- Unaltered: "
+"""Begins the last line, with a digest of all before it."""
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+def _body(model: type[models.Model], layout: Layout) -> str:
     columns = list(layout.columns)
     watched = [c for c in columns if c not in NOISE_COLUMNS]
     tests = {c: f"o.{quote(c)} IS DISTINCT FROM n.{quote(c)}" for c in watched}

@@ -11,7 +11,10 @@ from django.db import DatabaseError, InterfaceError, connections
 from hc_signals.conf import Conf
 from hc_signals.log_limit import keep_below, tell_limit
 from hc_signals.reloads import finish_reloads
+from hc_signals.repairing import Repairs
+from hc_signals.rereading import Rereading
 from hc_signals.rotation import rotate
+from hc_signals.tables import connected_models
 
 logger = logging.getLogger("hc_signals")
 
@@ -19,6 +22,8 @@ ROTATE_EVERY = 600.0
 ROTATE_AGAIN = 60.0
 """Seconds until the next try where the log is larger than MAX_LOG_MB and nothing could be freed."""
 RELOADS_EVERY = 30.0
+REREAD_SECONDS = 5.0
+"""For so long pages are read again before the other chores have their turn."""
 
 
 @dataclass
@@ -47,7 +52,13 @@ class Chores(threading.Thread):
     def __init__(self, using: str, conf: Conf, stopping: threading.Event) -> None:
         super().__init__(name="hc_listen-chores", daemon=True)
         self.using, self.conf, self.stopping = using, conf, stopping
-        self.chores = [Chore("rotation of the log", self._rotate), Chore("end of reloads", self._finish_reloads)]
+        models = connected_models()
+        self._repairs, self._rereading = Repairs(using, conf, models), Rereading(using, models)
+        self.chores = [
+            Chore("watch over capture", self._watch),
+            Chore("rotation of the log", self._rotate),
+            Chore("end of reloads", self._finish_reloads),
+        ]
 
     def run(self) -> None:
         """Do chores until stopped; the connection is closed between them."""
@@ -78,3 +89,9 @@ class Chores(threading.Thread):
         for table in finish_reloads(self.using, self.conf):
             logger.info("The reload of %s is over.", table)
         return RELOADS_EVERY
+
+    def _watch(self) -> float:
+        pause = self._repairs.look()
+        if self._repairs.is_reread_due and not self._rereading.read_for(REREAD_SECONDS):
+            return 0.0
+        return pause

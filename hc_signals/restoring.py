@@ -9,12 +9,13 @@ from django.db import connections, transaction
 
 from hc_signals.changelog import LOCK_CLASS, SHARD
 
-_IS_RESTORED = """
-SELECT EXISTS (
+IS_RESTORED = """
+EXISTS (
     SELECT 1 FROM public.hc_signals_control c JOIN pg_database d ON d.datname = current_database()
     WHERE c.system_identifier <> (pg_control_system()).system_identifier OR c.database_oid <> d.oid
 )
 """
+"""As a condition in SQL: see :func:`is_restored`."""
 _TAKE_OVER = """
 UPDATE public.hc_signals_control c
 SET epoch = left(md5(gen_random_uuid()::text), 8), system_identifier = (pg_control_system()).system_identifier,
@@ -47,7 +48,7 @@ FROM pg_temp.hc_signals_restored
 def is_restored(using: str) -> bool:
     """Tell whether the log was made on another server, or in another database of this one."""
     with connections[using].cursor() as cursor:
-        cursor.execute(_IS_RESTORED)
+        cursor.execute(f"SELECT {IS_RESTORED}")
         return bool(cursor.fetchone()[0])
 
 
@@ -65,7 +66,7 @@ def rebase(using: str) -> tuple[int, int]:
         cursor.execute("SELECT DISTINCT consumer, shard FROM public.hc_signals_position ORDER BY 1, 2")
         for consumer, number in cursor.fetchall():
             cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (LOCK_CLASS, f"{consumer} {number}"))
-        cursor.execute(_IS_RESTORED)
+        cursor.execute(f"SELECT {IS_RESTORED}")
         if not cursor.fetchone()[0]:  # another worker has done it meanwhile
             return 0, 0
         cursor.execute(_POSITIONS)
@@ -75,6 +76,7 @@ def rebase(using: str) -> tuple[int, int]:
         cursor.execute("DELETE FROM public.hc_signals_position")
         cursor.execute(_NEW_POSITIONS, [seen])
         cursor.execute(_TAKE_OVER)
+        cursor.execute("DELETE FROM public.hc_signals_table")  # object ids and snapshots of the old server
         cursor.execute("SELECT count(DISTINCT consumer) FROM pg_temp.hc_signals_restored")
         return undelivered, cursor.fetchone()[0]
 

@@ -11,6 +11,7 @@ refused, the page shrinks to a single row, and only that one is waited for.
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -25,6 +26,12 @@ from hc_signals.tables import quoted_table, table_label
 LOCK_TIMEOUT = "500ms"
 """Shorter than PostgreSQL's deadlock_timeout: whoever waits for us is never the one that has to give up."""
 
+ROOM = 0.8
+"""Of ``max_bucket_bytes``: so full may pages make the newest bucket. The rest is for the writers, whose changes would
+be lost in a full one."""
+NO_ROOM_PAUSE = 0.5
+"""Seconds between two looks whether there is room again."""
+
 _LOCK_NOT_AVAILABLE = "55P03"
 
 _LOG_ROWS = """
@@ -32,10 +39,20 @@ WITH page AS MATERIALIZED (
     SELECT * FROM {table} n WHERE {conditions} ORDER BY n."id" LIMIT %(limit)s FOR SHARE {nowait}
 ), logged AS (
     INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, new, note)
-    SELECT %(label)s, %(operation)s, %(origin)s, n."id"::text, {record_id}, {image}, %(note)s::json
+    SELECT %(label)s, {operation}, %(origin)s, n."id"::text, {record_id}, {image}, %(note)s::json
     FROM page n ORDER BY n."id"
 )
 SELECT count(*), max("id") FROM page
+"""
+_CREATED = """
+CASE WHEN n."createddate" >= %(created_since)s::timestamptz AT TIME ZONE 'UTC' THEN 'GAP_CREATE' ELSE %(operation)s END
+"""
+# The size is that which capture itself looks at: see hc_signals_admit().
+_HAS_ROOM = """
+SELECT pg_relation_size(p.oid) + coalesce(pg_relation_size(nullif(p.reltoastrelid, 0)), 0) < c.max_bucket_bytes * %s
+FROM public.hc_signals_control c, pg_class p
+WHERE c.max_bucket_bytes IS NOT NULL AND p.oid = to_regclass(
+    'public.hc_signals_change_' || (floor(extract(epoch FROM clock_timestamp()) / 43200))::bigint %% 8)
 """
 
 
@@ -62,6 +79,7 @@ def log_rows(
     after: int | None,
     limit: int,
     since: datetime | None = None,
+    created_since: datetime | None = None,
     note: Mapping[str, Any] | None = None,
     origin: str = "backfill",
     wait: bool = False,
@@ -73,6 +91,8 @@ def log_rows(
         after: key (``id``) of the last row of the page before; None for the first page.
         limit: rows per page.
         since: only rows that Salesforce changed at or after this time, by their ``systemmodstamp``.
+        created_since: rows with a ``createddate`` at or after this time are logged as GAP_CREATE; where the table has
+            no such column, none is.
         note: for whom they are, ``{"consumer": name, "receivers": [paths]}``; default: everyone.
         origin: ``change_origin`` of the events.
         wait: for locked rows, LOCK_TIMEOUT for each. Only for pages of one row: see above.
@@ -83,8 +103,10 @@ def log_rows(
     Raises:
         OperationalError: a row, or the table, is locked by somebody else (``is_locked`` tells); nothing was logged.
     """
-    columns = list(triggers.find([model], using)[0].layout(model).columns)
+    found = triggers.find([model], using)[0]
+    columns = list(found.layout(model).columns)
     sql = _LOG_ROWS.format(
+        operation=_CREATED if created_since and "createddate" in found.columns else "%(operation)s",
         table=quoted_table(model),
         conditions=_conditions(after, since),
         nowait="" if wait else "NOWAIT",
@@ -92,7 +114,8 @@ def log_rows(
         image=image_sql(columns, "n"),
     )
     values: dict[str, Any] = {"label": table_label(model), "operation": operation, "origin": origin, "after": after}
-    values |= {"limit": limit, "since": since, "note": None if note is None else json.dumps(note)}
+    values |= {"limit": limit, "since": since, "created_since": created_since}
+    values |= {"note": None if note is None else json.dumps(note)}
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         cursor.execute(sql, values)
@@ -109,10 +132,14 @@ def log_table(
 
     Yields:
         of each page how many rows it had and the key of the last. No rows: the next one is still locked by another
-        transaction, it has been waited for LOCK_TIMEOUT and will be again.
+        transaction, it has been waited for LOCK_TIMEOUT and will be again; or :func:`has_room` is false.
     """
     limit = page_size
     while True:
+        if not has_room(using):
+            time.sleep(NO_ROOM_PAUSE)
+            yield 0, after
+            continue
         try:
             count, after = log_rows(model, using, operation, after=after, limit=limit, wait=limit == 1, **options)
         except OperationalError as error:
@@ -127,6 +154,17 @@ def log_table(
         if count < limit:
             return
         limit = min(page_size, 2 * limit)
+
+
+def has_room(using: str) -> bool:
+    """Tell whether the newest bucket of the log is far from ``max_bucket_bytes``.
+
+    Where it is not, pages wait until the worker has freed space (see MAX_LOG_MB), or for the next bucket.
+    """
+    with connections[using].cursor() as cursor:
+        cursor.execute(_HAS_ROOM, [ROOM])
+        row = cursor.fetchone()
+        return row is None or bool(row[0])
 
 
 def is_locked(error: OperationalError) -> bool:

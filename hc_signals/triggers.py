@@ -116,6 +116,8 @@ class Found:
     columns: tuple[str, ...]
     triggers: Mapping[str, tuple[str, str]]
     """Of ours, by name: whether it is enabled (``tgenabled``), and the function that it calls."""
+    versions: str
+    """Of the rows of our triggers: other ones after each DISABLE, ENABLE, DROP and CREATE, although all looks right."""
     source: str
     secure: bool
     config: Sequence[str] | None
@@ -126,36 +128,51 @@ class Found:
 
 
 # By names in the catalog, not by to_regclass(), which needs a right on the schema and waits for a lock on the table.
-_FIND = """
-SELECT c.oid, c.relfilenode,
+FIND = """
+SELECT w.number, c.oid, c.relfilenode,
     ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
     (SELECT json_object_agg(t.tgname, json_build_array(t.tgenabled, p.proname)) FROM pg_trigger t
      LEFT JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'public'::regnamespace
      WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE 'hc\\_signals\\_%%'),
+    (SELECT string_agg(t.oid || ':' || t.xmin, ' ' ORDER BY t.tgname) FROM pg_trigger t
+     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE 'hc\\_signals\\_%%') AS versions,
     coalesce(f.prosrc, ''), coalesce(f.prosecdef, false), f.proconfig
 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY w (schema, name, function, number)
 LEFT JOIN pg_namespace n ON n.nspname = w.schema
 LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
 LEFT JOIN pg_proc f ON f.proname = w.function AND f.pronamespace = 'public'::regnamespace
-ORDER BY w.number
 """
+"""One row per table, the first column its number; takes what :func:`names_of` returns."""
+
+
+def names_of(models_of_tables: Sequence[type[models.Model]]) -> tuple[list[str], list[str], list[str]]:
+    """Return schemas, tables and capture functions, for FIND."""
+    parts = [table_parts(model) for model in models_of_tables]
+    return [schema for schema, _ in parts], [name for _, name in parts], list(map(function_name, models_of_tables))
+
+
+def found_of(row: Sequence[Any]) -> Found:
+    """Return what a row of FIND says."""
+    _, oid, filenode, columns, found, versions, source, secure, config = row
+    found = {name: tuple(of) for name, of in (found or {}).items()}
+    return Found(oid, filenode, tuple(columns), found, versions or "", source, secure, config)
 
 
 def find(models_of_tables: Sequence[type[models.Model]], using: str) -> list[Found]:
     """Look all tables up in one query; takes no lock on them and needs no right on them."""
-    parts = [table_parts(model) for model in models_of_tables]
-    names = [schema for schema, _ in parts], [name for _, name in parts], list(map(function_name, models_of_tables))
     with connections[using].cursor() as cursor:
-        cursor.execute(_FIND, names)
-        return [
-            Found(oid, filenode, tuple(columns), {k: tuple(v) for k, v in (triggers or {}).items()}, *function)
-            for oid, filenode, columns, triggers, *function in cursor.fetchall()
-        ]
+        cursor.execute(FIND + "ORDER BY w.number", names_of(models_of_tables))
+        return [found_of(row) for row in cursor.fetchall()]
 
 
 def status(model: type[models.Model], using: str) -> TableStatus:
     """Compare triggers and function with what they should be; takes no lock on the table and needs no right on it."""
-    return compare(model, find([model], using)[0])
+    return statuses([model], using)[0]
+
+
+def statuses(models_of_tables: Sequence[type[models.Model]], using: str) -> list[TableStatus]:
+    """Return the status of several tables, from one look-up."""
+    return [compare(*pair) for pair in zip(models_of_tables, find(models_of_tables, using), strict=True)]
 
 
 def compare(model: type[models.Model], found: Found) -> TableStatus:
@@ -182,7 +199,9 @@ def compare(model: type[models.Model], found: Found) -> TableStatus:
 _OTHER_FUNCTION = "a trigger calls another function: the table had another name"
 
 
-def install(model: type[models.Model], using: str, attempts: int = 5, settled: bool = False) -> TableStatus:
+def install(
+    model: type[models.Model], using: str, attempts: int = 5, settled: bool = False, thorough: bool = False
+) -> TableStatus:
     """Install capture on the model's table, if it is not there already.
 
     Where only the function is of another version, the table itself is not touched. CREATE OR REPLACE also enables a
@@ -190,6 +209,8 @@ def install(model: type[models.Model], using: str, attempts: int = 5, settled: b
 
     Args:
         settled: also where it is there but still waits for fresh columns to be filled: it does so no more.
+        thorough: never the function alone. It waits for whoever is writing to the table: afterwards nobody has
+            anything uncommitted that was written under the former triggers.
 
     Raises:
         OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
@@ -198,6 +219,7 @@ def install(model: type[models.Model], using: str, attempts: int = 5, settled: b
     if before.state == "absent" or (before.state == "installed" and not settled):
         return before
     only_function = before.state == "installed" or (before.state == "outdated" and before.detail != _OTHER_FUNCTION)
+    only_function = only_function and not thorough
     layout = next_layout(model, using, settled)
     statements = careful(function_sql(model, layout)) if only_function else install_sql(model, layout)
     run_patiently(using, statements, attempts)

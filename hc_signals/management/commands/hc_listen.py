@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals import triggers
+from hc_signals import known, triggers
 from hc_signals.conf import Conf, get_conf
 from hc_signals.crew import Crew
 from hc_signals.exceptions import ConfigurationError
@@ -123,8 +123,9 @@ def _check_database(using: str) -> None:
         raise CommandError(f"The database {using!r} is a follower: LISTEN does not work there; use the leader's URL.")
     if not has_log:
         raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
-    found = [triggers.status(model, using) for model in connected_models()]
-    if not any(status.state in ("installed", "outdated") for status in found):
+    found = triggers.statuses(connected_models(), using)
+    was_captured = any(each.uninstalled_at is None for each in known.read(using).values())
+    if not was_captured and not any(status.state in ("installed", "outdated") for status in found):
         raise CommandError("No connected table carries capture triggers; run `manage.py hc_triggers install` first.")
     for status in found:
         if status.state != "installed":
