@@ -14,13 +14,13 @@ from django.db import connection, transaction
 from django.dispatch import Signal
 from pytest_postgresql import factories
 
-from hc_signals import orphans, triggers
-from hc_signals.changelog import ChangeLog
+from hc_signals.capture import orphans, triggers
 from hc_signals.conf import Conf
-from hc_signals.listeners import SIGNALS
+from hc_signals.delivery.listeners import SIGNALS
+from hc_signals.listening.worker import Worker
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.tables import connected_models, quoted_table, table_parts
 from hc_signals.testing import HerokuConnect, databases
-from hc_signals.worker import Worker
 from tests import faults
 
 ROOT = Path(__file__).parent.parent

@@ -21,8 +21,8 @@ def main() -> None:
     from django.db import connection
     from example.crm.models import Account
 
+    from hc_signals.capture.repairing import Repairs
     from hc_signals.conf import Conf
-    from hc_signals.repairing import Repairs
     from hc_signals.tables import connected_models
     from hc_signals.testing import HerokuConnect
     from tests.test_watch import DRIFTS
@@ -106,10 +106,10 @@ def until_told(happen: Callable[[], Any]) -> float:
 def measure_reread(heroku: Any) -> None:
     from example.crm.models import Account
 
+    from hc_signals.capture.repairing import Repairs
+    from hc_signals.capture.rereading import Rereading
     from hc_signals.conf import Conf
     from hc_signals.models import Change
-    from hc_signals.repairing import Repairs
-    from hc_signals.rereading import Rereading
     from hc_signals.tables import connected_models
 
     clear_reread()

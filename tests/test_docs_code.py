@@ -11,9 +11,9 @@ import pytest
 from django.core.management import CommandError, get_commands, load_command_class
 from django.db import connection
 
+from hc_signals.capture.reloads import finish_reloads
 from hc_signals.conf import Conf, chosen
 from hc_signals.models import Delivery
-from hc_signals.reloads import finish_reloads
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver

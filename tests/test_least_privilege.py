@@ -12,12 +12,13 @@ from django.core.management import call_command
 from django.db import ProgrammingError, connection
 from example.crm.models import Account
 
-from hc_signals import pausing, signals
+from hc_signals import signals
+from hc_signals.capture import pausing
+from hc_signals.capture.repairing import Repairs
+from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
+from hc_signals.log.rotation import rotate
 from hc_signals.models import Delivery
-from hc_signals.repairing import Repairs
-from hc_signals.rereading import Rereading
-from hc_signals.rotation import rotate
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver

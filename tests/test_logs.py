@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from example.crm.models import Account
 
-from hc_signals import observing, signals, tracing
+from hc_signals import observing, signals
+from hc_signals.monitoring import tracing
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
 from tests.test_worker_process import start
@@ -121,7 +122,11 @@ def test_spans_of_a_page_and_of_its_receivers(captured: HerokuConnect, connect: 
     page, call = by_name["page"], by_name[f"{__name__}.fails"]
     assert call.parent.span_id == page.context.span_id
     assert page.start_time <= call.start_time <= call.end_time <= page.end_time
-    assert page.attributes == {"hc_signals.consumer": "default", "hc_signals.shard": 0, "hc_signals.changes": 1}
+    assert page.attributes == {
+        "hc_signals.consumer": "default",
+        "hc_signals.shard": 0,
+        "hc_signals.changes": 1,
+    }
     assert dict(call.attributes) == {
         "hc_signals.receiver": f"{__name__}.fails",
         "hc_signals.signal": "record_created",

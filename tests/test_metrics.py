@@ -20,13 +20,13 @@ from prometheus_client import CollectorRegistry
 
 from hc_signals import observing, signals
 from hc_signals.conf import Conf
-from hc_signals.crew import Crew
-from hc_signals.doorbell import BellState, Doorbell
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.liveness import STUCK_SECONDS, Liveness, liveness
-from hc_signals.metrics import Metrics
-from hc_signals.metrics_server import MetricsServer, health, serve_metrics
-from hc_signals.survey import survey
+from hc_signals.listening.crew import Crew
+from hc_signals.listening.doorbell import BellState, Doorbell
+from hc_signals.monitoring.liveness import STUCK_SECONDS, Liveness, liveness
+from hc_signals.monitoring.metrics import Metrics
+from hc_signals.monitoring.metrics_server import MetricsServer, health, serve_metrics
+from hc_signals.monitoring.survey import survey
 from hc_signals.testing import HerokuConnect
 from tests.chaos.proxy import Proxy
 from tests.conftest import as_heroku_connect, as_the_app, deliver

@@ -14,7 +14,8 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from example.crm.models import Account
 
-from hc_signals import pausing, signals, triggers
+from hc_signals import signals
+from hc_signals.capture import pausing, triggers
 from hc_signals.health.findings import PROBLEMS
 from hc_signals.models import Delivery
 from hc_signals.tables import connected_models

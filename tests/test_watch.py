@@ -13,12 +13,13 @@ from django.db import connection
 from django.utils import timezone
 from example.crm.models import Account, Contact, Seen
 
-from hc_signals import known, pausing, repairing, signals, snapshots, triggers, watch
-from hc_signals.capture_sql import function_name
+from hc_signals import signals
+from hc_signals.capture import known, pausing, repairing, snapshots, triggers, watch
+from hc_signals.capture.capture_sql import function_name
+from hc_signals.capture.repairing import Repairs
+from hc_signals.capture.rereading import REREAD_MARGIN, Rereading
 from hc_signals.conf import Conf
 from hc_signals.models import Change
-from hc_signals.repairing import Repairs
-from hc_signals.rereading import REREAD_MARGIN, Rereading
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_heroku_connect, as_the_app, deliver
@@ -460,7 +461,7 @@ def test_what_changed_meanwhile_is_read_again(watched: HerokuConnect, connect: A
 
 
 def test_reading_again_goes_on_where_it_stopped(watched: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hc_signals.rereading.PAGE_SIZE", 3)
+    monkeypatch.setattr("hc_signals.capture.rereading.PAGE_SIZE", 3)
     watched.recreate_table(Account)
     look()
     reader = Rereading("default", connected_models())

@@ -8,9 +8,9 @@ from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from hc_signals import known, orphans, pausing, triggers
 from hc_signals.admin.read_only import ReadOnlyAdmin, database
 from hc_signals.admin.times import moment
+from hc_signals.capture import known, orphans, pausing, triggers
 from hc_signals.models import ConnectedTable
 from hc_signals.tables import connected_models, table_label
 

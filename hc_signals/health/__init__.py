@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from django.db import DatabaseError, connections, transaction
 
 from hc_signals.conf import Conf
-from hc_signals.consumers import Consumer, consumers
 from hc_signals.health import capture, delivery, heroku, log
 from hc_signals.health.findings import Finding, problem
 from hc_signals.health.server import server
+from hc_signals.log.consumers import Consumer, consumers
 
 STATEMENT_TIMEOUT = "5s"
 """No question to the server may take longer: a look must not be felt."""

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from hc_signals import orphans, triggers
+from hc_signals.capture import orphans, triggers
+from hc_signals.capture.pausing import paused_since
+from hc_signals.capture.reloads import under_way
 from hc_signals.health.findings import Finding, age, fine, problem
-from hc_signals.pausing import paused_since
-from hc_signals.reloads import under_way
 from hc_signals.tables import connected_models
 
 LONG_RELOAD = timedelta(hours=6)

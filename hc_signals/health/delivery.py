@@ -7,12 +7,12 @@ from typing import Any
 from django.db import connections
 from django.utils import timezone
 
-from hc_signals.backlog import Backlog
 from hc_signals.conf import Conf
-from hc_signals.connecting import application_name
-from hc_signals.consumers import Consumer
-from hc_signals.doorbell import LOCK
 from hc_signals.health.findings import Finding, age, fine, problem
+from hc_signals.listening.connecting import application_name
+from hc_signals.listening.doorbell import LOCK
+from hc_signals.log.backlog import Backlog
+from hc_signals.log.consumers import Consumer
 
 LATE_SECONDS = 60
 STUCK_SECONDS = 600

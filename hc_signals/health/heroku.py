@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 from django.db import connections
 
-from hc_signals.api import HerokuConnectAPI, check_health
 from hc_signals.conf import heroku_app_name, heroku_setting
 from hc_signals.exceptions import APIError, ConfigurationError
 from hc_signals.health.findings import Finding, age, fine, problem
+from hc_signals.heroku.api import HerokuConnectAPI, check_health
+from hc_signals.heroku.triggerlog_models import TriggerLogAbstract
 from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.tables import quoted_table
-from hc_signals.triggerlog_models import TriggerLogAbstract
 
 NEWEST = 10_000
 """Failed writes are looked for among so many of the newest: Heroku Connect has no index that knows them."""

@@ -8,9 +8,9 @@ from django.db import connections
 from django.utils import timezone
 
 from hc_signals.conf import Conf
-from hc_signals.consumers import Consumer
 from hc_signals.health.findings import Finding, age, fine, problem
-from hc_signals.rotation import BUCKETS, filled, size_mb
+from hc_signals.log.consumers import Consumer
+from hc_signals.log.rotation import BUCKETS, filled, size_mb
 
 RECENT_CHANGES = 10_000
 """Gaps are looked for among so many of the newest changes: there is no index that knows them."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from django.db import connections
 
 from hc_signals.health.findings import Finding, fine, problem
-from hc_signals.restoring import is_restored
+from hc_signals.log.restoring import is_restored
 
 _SERVER = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(), current_user,

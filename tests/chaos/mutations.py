@@ -5,8 +5,8 @@ from typing import Any
 
 from django.db import connections
 
-from hc_signals import changelog
-from hc_signals.changelog import CHANGE_COLUMNS, SHARD, ChangeLog, Position, Standing, cut_page
+from hc_signals.log import changelog
+from hc_signals.log.changelog import CHANGE_COLUMNS, SHARD, ChangeLog, Position, Standing, cut_page
 
 
 def id_cursor() -> None:

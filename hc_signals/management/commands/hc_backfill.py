@@ -11,13 +11,13 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 from django.db.models import Model
 
+from hc_signals.capture.snapshots import check_captured, count_rows, has_room, log_table
 from hc_signals.conf import Conf, chosen, get_conf
-from hc_signals.listeners import OF_CHANGE_TYPE, Extras, Listeners
+from hc_signals.delivery.listeners import OF_CHANGE_TYPE, Extras, Listeners
 from hc_signals.management.arguments import at_least, moment
 from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
 from hc_signals.management.interruption import Interruption, interruptible
 from hc_signals.progress import COUNT_LIMIT, Progress
-from hc_signals.snapshots import check_captured, count_rows, has_room, log_table
 from hc_signals.tables import connected_models
 
 

@@ -13,16 +13,16 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals import known, triggers
+from hc_signals.capture import known, triggers
 from hc_signals.conf import Conf, get_conf
-from hc_signals.crew import Crew
 from hc_signals.exceptions import ConfigurationError
+from hc_signals.listening.crew import Crew
+from hc_signals.listening.worker import Worker
 from hc_signals.log_format import formatter, print_log
 from hc_signals.management.arguments import at_least, start_at, tcp_port
-from hc_signals.metrics_server import serve_metrics
+from hc_signals.monitoring.metrics_server import serve_metrics
 from hc_signals.observing import observe
 from hc_signals.tables import connected_models
-from hc_signals.worker import Worker
 
 
 class Command(BaseCommand):
@@ -147,7 +147,7 @@ def _stop_on_signals(stopping: threading.Event) -> None:
 def _trace() -> None:
     """Make spans where OpenTelemetry is installed and the project has set it up."""
     try:
-        from hc_signals import tracing
+        from hc_signals.monitoring import tracing
     except ImportError:
         return
     if tracing.is_set_up():

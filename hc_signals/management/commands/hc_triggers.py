@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections, models
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals import known, orphans, pausing, triggers
+from hc_signals.capture import known, orphans, pausing, triggers
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.management.choice import connected_model
 from hc_signals.tables import connected_models, table_label
