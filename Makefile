@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CHAOS ?= --seconds 60
 BENCH ?=
 
-.PHONY: demo test test-servers faults interop chaos bench bench-check lint fmt clean
+.PHONY: demo test test-servers drift faults interop chaos bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,9 @@ test: $(VENV)/.installed
 test-servers: $(VENV)/.installed  ## the tests on every PostgreSQL that is found, one after the other
 	for programs in $$($(BIN)/python -m tests.server); do PG_BIN=$$programs $(BIN)/python -m pytest || exit 1; done
 
+drift: $(VENV)/.installed  ## how long hc_listen takes to find and repair each drift of capture (some minutes)
+	PYTHONPATH=.:example $(BIN)/python -m tests.drift_times
+
 faults: $(VENV)/.installed  ## tries every fault and writes the table of outcomes into docs/guarantees.md
 	$(BIN)/python -m pytest --write-faults -m fault
 
@@ -36,6 +39,9 @@ interop: .venv-interop/.installed  ## models of the released django-heroku-conne
 
 chaos: $(VENV)/.installed  ## kills, crashes, a failing network; ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)
+
+docs: $(VENV)/.installed  ## the site, in build/docs/index.html; a warning is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky docs build/docs
 
 bench: $(VENV)/.installed  ## figures beside bare loops and peers: make bench BENCH="--only drain,latency --rounds 3 --quick"
 	PYTHONPATH=.:example $(BIN)/python -m benchmarks $(BENCH)

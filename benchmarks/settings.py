@@ -7,7 +7,13 @@ from example.settings import database
 SECRET_KEY = "not a secret: nothing is served"
 DATABASES = {"default": database(os.environ["BENCH_URL"])}
 DATABASE_ROUTERS = ["hc_signals.db.router.HerokuConnectRouter"]
-INSTALLED_APPS = ["django.contrib.contenttypes", "pgtrigger", "hc_signals", "benchmarks.records"]
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.postgres",
+    "pgtrigger",
+    "hc_signals",
+    "benchmarks.records",
+]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 HEROKU_CONNECT_SCHEMA = "salesforce"

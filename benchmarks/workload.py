@@ -8,13 +8,13 @@ from django.core.management import call_command
 from django.db import connection, transaction
 
 from benchmarks.records import models
-from hc_signals import triggers
-from hc_signals.changelog import ChangeLog
+from hc_signals.capture import triggers
 from hc_signals.conf import Conf
-from hc_signals.doorbell import LOCK
+from hc_signals.listening.doorbell import LOCK
+from hc_signals.listening.worker import Worker
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.tables import quote, quoted_table, table_label
 from hc_signals.testing import HerokuConnect
-from hc_signals.worker import Worker
 
 TABLES = (models.Captured, models.Uncaptured, models.BareCaptured, models.BareUncaptured)
 BARE = (models.BareCaptured, models.BareUncaptured)

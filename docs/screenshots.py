@@ -53,10 +53,10 @@ def play() -> None:
     from django.core.management import call_command
     from example.crm.models import Account, Contact, Project
 
-    from hc_signals import triggers
+    from hc_signals.capture import triggers
     from hc_signals.conf import Conf
+    from hc_signals.listening.worker import Worker
     from hc_signals.signals import record_updated
-    from hc_signals.worker import Worker
 
     call_command("migrate", verbosity=0)
     call_command("hc_simulate", "--create-only")
@@ -106,7 +106,7 @@ def break_function_of(model: Any) -> None:
     """Leave an outdated capture function behind, as an older version of the model would."""
     from django.db import connection
 
-    from hc_signals.triggers import function_name
+    from hc_signals.capture.triggers import function_name
 
     with connection.cursor() as cursor:
         cursor.execute(

@@ -5,7 +5,7 @@ from django.core import checks
 
 
 class HCSignalsConfig(AppConfig):
-    """``INSTALLED_APPS = ["pgtrigger", "hc_signals"]``."""
+    """``INSTALLED_APPS = ["django.contrib.postgres", "pgtrigger", "hc_signals"]``; Django 6 asks for the first."""
 
     name = "hc_signals"
     verbose_name = "Heroku Connect signals"

@@ -53,6 +53,11 @@ class Conf:
     RELOAD_QUIET_SECONDS: float = 300.0
     """A reload is over when nothing has come back for this long; 12 times as long if nothing has come at all."""
 
+    REPAIR_TRIGGERS: bool = True
+    """The worker repairs capture that is gone or altered; False: it only reports it."""
+    WATCH_SECONDS: float = 30.0
+    """Between two looks whether capture is as it should be on every table."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)

@@ -6,7 +6,7 @@ from typing import Any
 from django.core import checks
 from django.db import DatabaseError, connections
 
-from hc_signals import triggers
+from hc_signals.capture import triggers
 from hc_signals.tables import connected_models
 
 

@@ -5,8 +5,8 @@ from typing import Any
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
-from hc_signals.triggerlog import TriggerLogAction, TriggerLogState
-from hc_signals.triggerlog_models import TriggerLog, TriggerLogArchive, TriggerLogQuerySet
+from hc_signals.heroku.triggerlog import TriggerLogAction, TriggerLogState
+from hc_signals.heroku.triggerlog_models import TriggerLog, TriggerLogArchive, TriggerLogQuerySet
 
 __all__ = (
     "TRIGGER_LOG_ACTION",

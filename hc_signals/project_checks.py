@@ -15,9 +15,9 @@ from django.dispatch import Signal
 from hc_signals.conf import Conf, chosen, get_conf
 from hc_signals.db.exceptions import WriteNotSupportedError
 from hc_signals.db.models.base import READ_ONLY
-from hc_signals.dispatch import receiver_path
+from hc_signals.delivery.dispatch import receiver_path
+from hc_signals.delivery.listeners import SIGNALS
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.listeners import SIGNALS
 from hc_signals.tables import connected_models, connected_tables_of, is_connected
 
 Messages = list[checks.CheckMessage]

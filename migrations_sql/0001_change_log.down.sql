@@ -18,6 +18,7 @@ DROP FUNCTION IF EXISTS public.hc_signals_join_reload(text);
 DROP FUNCTION IF EXISTS public.hc_signals_ring();
 DROP FUNCTION IF EXISTS public.hc_signals_lose();
 DROP FUNCTION IF EXISTS public.hc_signals_admit();
+DROP TABLE IF EXISTS public.hc_signals_table;
 DROP TABLE IF EXISTS public.hc_signals_refill;
 DROP TABLE IF EXISTS public.hc_signals_reload;
 DROP TABLE IF EXISTS public.hc_signals_cleared;

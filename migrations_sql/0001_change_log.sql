@@ -147,6 +147,7 @@ CREATE INDEX hc_signals_delivery_record_idx ON public.hc_signals_delivery
     (consumer, table_name, coalesce(record_id, record_key)) WHERE state IN ('retry', 'parked');
 CREATE INDEX hc_signals_delivery_due_idx ON public.hc_signals_delivery (consumer, next_attempt_at)
     WHERE state = 'retry';
+CREATE INDEX hc_signals_delivery_state_idx ON public.hc_signals_delivery (consumer, state);
 
 -- Reloads: a table that is cleared and filled again. The old images of what a clearing took away wait here for their
 -- records to come back. No vacuum_truncate: it locks out writers for a moment.
@@ -164,6 +165,7 @@ CREATE TABLE public.hc_signals_reload (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     table_name text NOT NULL,
     cleared_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     records bigint NOT NULL
 ) WITH (vacuum_truncate = false);
 
@@ -179,6 +181,21 @@ CREATE TABLE public.hc_signals_refill (
     created bigint NOT NULL DEFAULT 0,
     deleted bigint NOT NULL DEFAULT 0,
     resynced bigint NOT NULL DEFAULT 0
+) WITH (vacuum_truncate = false);
+
+-- What is known of each captured table: as what capture was last seen right on it, when, and what is owed since.
+-- Written when something has changed, else every few minutes.
+CREATE TABLE public.hc_signals_table (
+    table_name text PRIMARY KEY,
+    relation oid,               -- the table; its file; versions of our trigger rows there, other ones after DISABLE,
+    filenode oid,               -- ENABLE or DROP; all of them NULL before capture was ever seen right
+    versions text,
+    seen pg_snapshot,           -- what was committed then
+    good_at timestamptz,        -- when that was: what was captured up to here is complete
+    cause text,                 -- what was found wrong since; told as a gap once capture is right again
+    uninstalled_at timestamptz, -- by `hc_triggers uninstall`: it is left alone until `hc_triggers install`
+    reread_since timestamptz,   -- rows changed since then are due to be read again,
+    reread_after bigint         -- those with a larger id
 ) WITH (vacuum_truncate = false);
 
 -- What a capture function asks before it writes: whether capture is on, and the log is free and not full. The writer

@@ -1,7 +1,10 @@
 """Fixtures: a simulated Heroku Connect on the test database, with or without capture; receivers for one test."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,14 +14,16 @@ from django.db import connection, transaction
 from django.dispatch import Signal
 from pytest_postgresql import factories
 
-from hc_signals import orphans, triggers
-from hc_signals.changelog import ChangeLog
+from hc_signals.capture import orphans, triggers
 from hc_signals.conf import Conf
-from hc_signals.listeners import SIGNALS
+from hc_signals.delivery.listeners import SIGNALS
+from hc_signals.listening.worker import Worker
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.tables import connected_models, quoted_table, table_parts
 from hc_signals.testing import HerokuConnect, databases
-from hc_signals.worker import Worker
 from tests import faults
+
+ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -92,6 +97,16 @@ def another(sql: str = "") -> Iterator[Any]:
 def lost() -> int:
     """Return how many statements were not captured."""
     return ChangeLog("default", "default").standing().lost
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the sdist, and the wheel that was built from it."""
+    directory = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(directory), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory
 
 
 # All that a test may have changed about the connected tables, their triggers and functions, and ours.

@@ -18,9 +18,10 @@ from django.urls import resolve, reverse
 from django.utils import timezone
 from example.crm.models import Account, Contact
 
-from hc_signals import pausing, signals, triggers
+from hc_signals import signals
 from hc_signals.admin import capture, log_window, positions
-from hc_signals.changelog import LOCK_CLASS
+from hc_signals.capture import pausing, triggers
+from hc_signals.log.changelog import LOCK_CLASS
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
@@ -334,7 +335,7 @@ def test_all_deliveries_of_a_filter_at_once(site: Client, receiver: Receiver) ->
 def test_a_busy_worker_is_not_waited_for_for_ever(
     site: Client, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, other_worker: Any
 ) -> None:
-    monkeypatch.setattr("hc_signals.interventions.CLAIM_SECONDS", 0.1)
+    monkeypatch.setattr("hc_signals.delivery.interventions.CLAIM_SECONDS", 0.1)
     with other_worker():
         answer = act(site, "retry", *Delivery.objects.all())
     assert messages(answer) == ["Nothing was done: canceling statement due to lock timeout. Try again."]

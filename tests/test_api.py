@@ -18,12 +18,12 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 from health_check.exceptions import ServiceReturnedUnexpectedResult, ServiceUnavailable
 
-from hc_signals import api as api_module
-from hc_signals.api import ConnectionState, HerokuConnectAPI, MappingState, Problem, check_health
 from hc_signals.contrib.health_check import HerokuConnectHealthCheck
 from hc_signals.exceptions import APIError, ConfigurationError
+from hc_signals.heroku import api as api_module
+from hc_signals.heroku.api import ConnectionState, HerokuConnectAPI, MappingState, Problem, check_health
+from hc_signals.heroku.mappings import get_mapping
 from hc_signals.management.commands.hc_mappings import Command
-from hc_signals.mappings import get_mapping
 
 TOKEN = "4e9a7c52-secret-of-the-account"
 

@@ -16,9 +16,10 @@ from django.core.management import CommandError, call_command
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections
 from example.crm.models import Account
 
-from hc_signals import signals, snapshots, triggers
+from hc_signals import signals
+from hc_signals.capture import snapshots, triggers
+from hc_signals.capture.snapshots import log_rows, log_table
 from hc_signals.models import Change, Delivery
-from hc_signals.snapshots import log_rows, log_table
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
 from tests.sfdc.models import Animal, Dog, Everything, User

@@ -1,5 +1,6 @@
 """docker-compose.yml holds against the code: its commands, settings and order are real ones, and no secret is in it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ OURS = {name: service for name, service in SERVICES.items() if "build" in servic
 
 def test_the_stack_is_complete() -> None:
     run = [" ".join(service["command"]) for service in OURS.values()]
-    for needed in ("migrate", "hc_simulate --create-only", "hc_triggers install", "hc_listen", "runserver"):
+    for needed in ("migrate", "hc_simulate --create-only", "hc_triggers install", "hc_listen", "gunicorn"):
         assert any(needed in command for command in run), needed
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_command_is_one_that_manage_py_understands(name: str) -> None:
+    if OURS[name]["command"][0] == "gunicorn":  # test_stack.py runs it
+        return
     python, script, command, *arguments = OURS[name]["command"]
     assert (python, script) == ("python", "manage.py")
     workdir = [line.split()[1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("WORKDIR")]
@@ -70,11 +73,31 @@ def test_services_start_in_an_order_that_works() -> None:
                 assert SERVICES[other]["restart"] == "on-failure", "restarted for ever, it would never be completed"
 
 
-def test_the_dockerfile_copies_what_exists() -> None:
-    for line in (ROOT / "Dockerfile").read_text().splitlines():
-        if line.startswith("COPY"):
+def test_what_stays_is_restarted() -> None:
+    for name in ("postgres", "simulator", "listener", "web"):
+        assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_dockerfile_copies_what_exists_and_what_is_not_ignored() -> None:
+    sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for line in DOCKERFILE:
+        if line.startswith("COPY") and "--from" not in line:
             for source in line.split()[1:-1]:
                 assert (ROOT / source).exists(), source
+                assert source in sent, source
+
+
+def test_the_image_is_pinned_and_nobody_is_root_in_it() -> None:
+    bases = {line.split()[1] for line in DOCKERFILE if line.startswith("FROM")}
+    images = bases | {service["image"] for service in SERVICES.values() if "image" in service}
+    for image in images:
+        assert re.search(r":\d+\.\d+(\.\d+)?-", image), f"{image}: which one is that next year?"
+    last_stage = DOCKERFILE[max(n for n, line in enumerate(DOCKERFILE) if line.startswith("FROM")) :]
+    assert [line for line in last_stage if line.startswith("USER")] == ["USER app"]
+    assert not any(line.startswith("RUN") and "pip" in line for line in last_stage)
 
 
 @pytest.mark.django_db

@@ -13,19 +13,20 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 from example.crm.models import Account, Seen
 
-from hc_signals import backlog as backlog_module
-from hc_signals import changelog, signals
-from hc_signals.backlog import backlog
-from hc_signals.changelog import LOCK_CLASS, ChangeLog, Position, waiting_shards
+from hc_signals import signals
 from hc_signals.conf import Conf
-from hc_signals.consumers import shards_of
-from hc_signals.crew import Crew
+from hc_signals.listening.crew import Crew
+from hc_signals.listening.worker import Worker
+from hc_signals.log import backlog as backlog_module
+from hc_signals.log import changelog
+from hc_signals.log.backlog import backlog
+from hc_signals.log.changelog import LOCK_CLASS, ChangeLog, Position, waiting_shards
+from hc_signals.log.consumers import shards_of
+from hc_signals.log.rotation import rotate
+from hc_signals.log.starting import start
 from hc_signals.models import Delivery
 from hc_signals.models import Position as PositionRow
-from hc_signals.rotation import rotate
-from hc_signals.starting import start
 from hc_signals.testing import HerokuConnect
-from hc_signals.worker import Worker
 from tests.conftest import as_the_app, deliver
 from tests.test_rotation import age
 

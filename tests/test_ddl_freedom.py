@@ -7,7 +7,8 @@ from django.core.management import call_command
 from django.db import connection
 from example.crm.models import Account
 
-from hc_signals import orphans, signals, triggers
+from hc_signals import signals
+from hc_signals.capture import orphans, triggers
 from hc_signals.models import Change
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect

@@ -7,9 +7,10 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from example.crm.models import Account, CompoundModel, Project, Seen, SFObjectModel
 
-from hc_signals import signals, triggers
-from hc_signals.capture_sql import function_name
-from hc_signals.changelog import ChangeLog
+from hc_signals import signals
+from hc_signals.capture import triggers
+from hc_signals.capture.capture_sql import function_name
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.models import Change, Delivery
 from tests.conftest import as_heroku_connect, as_the_app, deliver
 

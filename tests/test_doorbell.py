@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from hc_signals.doorbell import LOCK, Doorbell
+from hc_signals.listening.doorbell import LOCK, Doorbell
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app
 

@@ -7,7 +7,8 @@ from django.core.management import CommandError, call_command
 from django.db import ProgrammingError, connection, transaction
 from example.crm.models import Account, Contact, Project, Seen
 
-from hc_signals import signals, triggers
+from hc_signals import signals
+from hc_signals.capture import triggers
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
 from hc_signals.testing.heroku_connect import RealHerokuConnectError

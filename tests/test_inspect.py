@@ -11,7 +11,7 @@ from django.test.utils import isolate_apps
 from example.crm.models import Account
 
 from hc_signals.db import models as hc_models
-from hc_signals.inspection import class_name
+from hc_signals.heroku.inspection import class_name
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect
 from tests.sfdc.models import Everything
@@ -39,7 +39,7 @@ def test_written_models_fit_the_tables_they_were_written_from(heroku: HerokuConn
     written = classes(inspect())
     assert {"Account", "Contact", "Everything", "MyObject", "User", "Wide", "Dog"} <= written.keys()
     for model in written.values():
-        from hc_signals.inspection import differences
+        from hc_signals.heroku.inspection import differences
 
         assert differences(model, "default") == []
     everything = written["Everything"]

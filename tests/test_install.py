@@ -12,8 +12,8 @@ from django.core.management import CommandError, call_command
 from django.db import connection, models, transaction
 from example.crm.models import Account, Contact
 
-from hc_signals import orphans, triggers
-from hc_signals.capture_sql import function_name, function_sql
+from hc_signals.capture import orphans, triggers
+from hc_signals.capture.capture_sql import function_name, function_sql
 from hc_signals.db import models as hc_models
 from hc_signals.models import Change
 from hc_signals.sql import read_sql

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from hc_signals import interventions, signals
-from hc_signals.changelog import ChangeLog
+from hc_signals import signals
+from hc_signals.delivery import interventions
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.models import Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver

@@ -12,9 +12,14 @@ from django.core.management import call_command
 from django.db import ProgrammingError, connection
 from example.crm.models import Account
 
-from hc_signals import pausing, signals
+from hc_signals import signals
+from hc_signals.capture import pausing
+from hc_signals.capture.repairing import Repairs
+from hc_signals.capture.rereading import Rereading
+from hc_signals.conf import Conf
+from hc_signals.log.rotation import rotate
 from hc_signals.models import Delivery
-from hc_signals.rotation import rotate
+from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
 
@@ -68,7 +73,9 @@ def roles(transactional_db: None, bare_database: Any) -> Iterator[None]:
 @pytest.mark.fault(
     "writer, installer and worker are three roles with the grants of `docs/security.md`", outcome="delivered"
 )
-def test_three_roles(roles: None, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_roles(
+    roles: None, connect: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     got: list[str] = []
     monkeypatch.setattr(signals.record_changed, "receivers", [])  # the example's has a table of its own
     connect(signals.record_changed, lambda event, **kwargs: got.append(event.change_type), Account)
@@ -79,7 +86,9 @@ def test_three_roles(roles: None, connect: Any, monkeypatch: pytest.MonkeyPatch)
         sfids = heroku.create(Account, 3)
         heroku.update(Account, sfids[0], name="other")
         heroku.delete(Account, sfids[1])
+    repairs = Repairs("default", Conf(), connected_models())
     with role("hc_worker"):
+        repairs.look()
         assert deliver(MAX_ATTEMPTS=1) == 5
         assert Delivery.objects.count() == 3
         rotate("default", 0)
@@ -92,12 +101,20 @@ def test_three_roles(roles: None, connect: Any, monkeypatch: pytest.MonkeyPatch)
     assert got == ["CREATE", "CREATE", "CREATE", "UPDATE", "DELETE", "paused"]
     with role("hc_writer"):
         heroku.recreate_table(Account)
+    with role("hc_worker"):
+        repairs.look()
+        repairs.look()
+    assert caplog.text.count("as the role that owns the capture functions") == 1
     with role("hc_installer"):
         call_command("hc_triggers", "install", stdout=StringIO())
     with role("hc_writer"):
         heroku.create(Account, 2)
     with role("hc_worker"):
-        assert deliver() == 2
+        repairs.look()
+        Rereading("default", connected_models()).read_for(5)
+        assert deliver() == 3
+    assert got[-1] == "table_recreated"
+    assert "It needs SELECT and UPDATE on the table" in caplog.text
     with role("hc_installer"):
         call_command("hc_triggers", "uninstall", "--all", stdout=StringIO())
         call_command("migrate", "hc_signals", "zero", verbosity=0)

@@ -10,16 +10,17 @@ from django.db import connection, connections
 from django.utils import timezone
 from example.crm.models import Account
 
-from hc_signals import log_limit, signals
-from hc_signals.changelog import LOCK_CLASS, ChangeLog
-from hc_signals.chores import Chores
+from hc_signals import signals
 from hc_signals.conf import Conf
-from hc_signals.log_limit import keep_below
+from hc_signals.listening.chores import Chores
+from hc_signals.listening.worker import Worker
+from hc_signals.log import log_limit
+from hc_signals.log.changelog import LOCK_CLASS, ChangeLog
+from hc_signals.log.log_limit import keep_below
+from hc_signals.log.rotation import filled, size_mb
+from hc_signals.log.starting import start
 from hc_signals.models import Change
-from hc_signals.rotation import filled, size_mb
-from hc_signals.starting import start
 from hc_signals.testing import HerokuConnect
-from hc_signals.worker import Worker
 from tests.conftest import as_the_app, deliver
 from tests.test_consumers import open_transaction, scalar, wait_until
 

@@ -14,7 +14,7 @@ from example.crm.models import Account, Contact
 
 from hc_signals.db import models as hc_models
 from hc_signals.exceptions import HCSignalsError, MappingError
-from hc_signals.mappings import Difference, compare, get_mapping, load
+from hc_signals.heroku.mappings import Difference, compare, get_mapping, load
 from hc_signals.tables import connected_models
 from tests.sfdc.models import User
 

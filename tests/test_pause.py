@@ -8,7 +8,8 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from example.crm.models import Account
 
-from hc_signals import pausing, signals
+from hc_signals import signals
+from hc_signals.capture import pausing
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_heroku_connect, deliver, lost

@@ -9,12 +9,12 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from example.crm.models import Account
 
-from hc_signals import rotation
 from hc_signals.conf import Conf
-from hc_signals.deliveries import due_shards
-from hc_signals.shard import Outcome
+from hc_signals.delivery.deliveries import due_shards
+from hc_signals.delivery.shard import Outcome
+from hc_signals.listening.worker import Worker
+from hc_signals.log import rotation
 from hc_signals.signals import record_changed
-from hc_signals.worker import Worker
 from tests.conftest import as_the_app
 
 ROWS = 100_000

@@ -13,7 +13,8 @@ from django.db.models.signals import post_delete, post_save
 from django.test import override_settings
 from example.crm.models import Account, CompoundModel, Contact, Project, Seen
 
-from hc_signals import database_checks, project_checks, triggers
+from hc_signals import database_checks, project_checks
+from hc_signals.capture import triggers
 from hc_signals.db.models import HerokuConnectModel
 from hc_signals.signals import record_updated
 from hc_signals.testing import HerokuConnect

@@ -13,10 +13,11 @@ from example.crm.models import Account
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from hc_signals import changelog, signals
-from hc_signals.changelog import ChangeLog, waiting_shards
+from hc_signals import signals
 from hc_signals.conf import Conf
-from hc_signals.worker import Worker
+from hc_signals.listening.worker import Worker
+from hc_signals.log import changelog
+from hc_signals.log.changelog import ChangeLog, waiting_shards
 from tests.chaos import mutations
 from tests.machine import machine_settings, new_connection
 

@@ -17,7 +17,7 @@ from django_tasks_db.models import DBTaskResult
 from example.crm.models import Account, CompoundModel, Contact, Seen, SFObjectModel
 from kombu import pools
 
-from hc_signals.dispatch import receiver_path, receivers_of
+from hc_signals.delivery.dispatch import receiver_path, receivers_of
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.receivers import on_change

@@ -12,10 +12,11 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from example.crm.models import Account, Project
 
-from hc_signals import signals, triggers
+from hc_signals import signals
+from hc_signals.capture import triggers
+from hc_signals.capture.reloads import LOCK_CLASS, finish_reloads
 from hc_signals.conf import Conf
 from hc_signals.models import Change
-from hc_signals.reloads import LOCK_CLASS, finish_reloads
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
 from tests.sfdc.models import Everything

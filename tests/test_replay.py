@@ -13,12 +13,13 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from example.crm.models import Account, Seen
 
-from hc_signals import signals, triggers
+from hc_signals import signals
+from hc_signals.capture import triggers
 from hc_signals.conf import Conf
+from hc_signals.delivery.replay import _PAGE, Replay
 from hc_signals.exceptions import ReplayError
+from hc_signals.log.rotation import rotate
 from hc_signals.models import Change, Delivery, Position
-from hc_signals.replay import _PAGE, Replay
-from hc_signals.rotation import rotate
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver
@@ -333,7 +334,7 @@ def test_a_record_that_came_back_is_not_deleted_from_again(
     Note.objects.create(set_null_id=sfid, text="x")
     replay("--since", "1h", "--yes")
     assert Note.objects.get().set_null_id == sfid
-    replay("--since", "1h", "--receiver", "hc_signals.on_delete.apply_on_delete")
+    replay("--since", "1h", "--receiver", "hc_signals.delivery.on_delete.apply_on_delete")
     assert Note.objects.get().set_null_id is None
 
 

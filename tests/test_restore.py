@@ -13,8 +13,8 @@ from example.crm.models import Account, Seen
 
 from hc_signals import signals
 from hc_signals.conf import Conf
+from hc_signals.listening.worker import Worker
 from hc_signals.testing import HerokuConnect
-from hc_signals.worker import Worker
 from tests.conftest import as_heroku_connect, deliver
 from tests.server import Server, installation
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from django.db.models.signals import post_save
 
-from hc_signals import signals, triggers
+from hc_signals import signals
+from hc_signals.capture import triggers
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver

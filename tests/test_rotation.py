@@ -4,12 +4,12 @@ import pytest
 from django.db import connection
 from example.crm.models import Account
 
-from hc_signals import changelog, rotation
-from hc_signals.changelog import SHARD
 from hc_signals.conf import Conf
 from hc_signals.exceptions import ConfigurationError
+from hc_signals.log import changelog, rotation
+from hc_signals.log.changelog import SHARD
+from hc_signals.log.rotation import rotate
 from hc_signals.models import Change
-from hc_signals.rotation import rotate
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver
 

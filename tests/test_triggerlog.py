@@ -15,9 +15,9 @@ from django.db import DatabaseError, connection, transaction
 from example.crm.models import Contact
 
 from hc_signals import models
+from hc_signals.heroku.triggerlog import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
 from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.testing import HerokuConnect
-from hc_signals.triggerlog import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
 from tests.conftest import as_heroku_connect, as_the_app
 from tests.sfdc.models import Animal, Dog, User
 

@@ -15,9 +15,9 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from hc_signals.admin import bounded, trigger_log
+from hc_signals.heroku.triggerlog import WriteAlgorithm
 from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.testing import HerokuConnect
-from hc_signals.triggerlog import WriteAlgorithm
 from tests.conftest import as_heroku_connect, as_the_app
 from tests.test_triggerlog import BOTH, archive, failed_log
 

@@ -1,8 +1,10 @@
-"""The wheel works without the checkout: the SQL files travel in it."""
+"""What is released works without the checkout; test_ten_minutes.py installs it in an empty folder."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -10,13 +12,15 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
+from hc_signals import __version__
+
 ROOT = Path(__file__).parent.parent
 PAGES_OF_THE_ADMIN = ("hc_signals/static/hc_signals/admin.css", "hc_signals/templates/admin/hc_signals/page.html")
 
 SETTINGS = """
 from pathlib import Path
 SECRET_KEY = "x"
-INSTALLED_APPS = ["django.contrib.contenttypes", "pgtrigger", "hc_signals"]
+INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.postgres", "pgtrigger", "hc_signals"]
 DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": %r, "HOST": %r, "PORT": %r, "USER": %r}}
 """
 
@@ -29,16 +33,50 @@ execute_from_command_line(["manage.py", *sys.argv[1:]])
 """
 
 
-@pytest.mark.usefixtures("bare_database")
-def test_an_installed_wheel_migrates(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
-        check=True,
+def test_twine_finds_nothing_to_say(distributions: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions.iterdir())],
         capture_output=True,
+        text=True,
+        check=False,
     )
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as files:
-        assert {*PAGES_OF_THE_ADMIN} <= {*files.namelist()}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2
+
+
+def test_the_version_comes_from_one_place_and_types_travel(distributions: Path) -> None:
+    (wheel,), (sdist,) = distributions.glob("*.whl"), distributions.glob("*.tar.gz")
+    assert wheel.name == f"hc_signals-{__version__}-py3-none-any.whl"
+    assert sdist.name == f"hc_signals-{__version__}.tar.gz"
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"hc_signals/py.typed", *PAGES_OF_THE_ADMIN} <= names
+    assert {f"hc_signals/migrations_sql/{path.name}" for path in (ROOT / "migrations_sql").glob("*.sql")} <= names
+    assert {name.split("/")[0] for name in names} == {"hc_signals", f"hc_signals-{__version__}.dist-info"}
+
+
+def test_the_classifiers_are_what_the_docs_say() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    rows = (ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8")
+    for kind, name in (("Framework :: Django", "Django"), ("Programming Language :: Python", "Python")):
+        versions = [text.rsplit(" ", 1)[1] for text in project["classifiers"] if re.match(rf"{kind} :: \d\.\d", text)]
+        assert f"| {name} | {', '.join(versions)} |" in rows
+
+
+def test_the_changelog_keeps_its_form() -> None:
+    """https://keepachangelog.com: versions from new to old, each with a date, and changes by kind."""
+    lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+    versions = [line for line in lines if line.startswith("## ")]
+    assert versions[0] == "## Unreleased"
+    for line in versions[1:]:
+        assert re.fullmatch(r"## \d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", line), line
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert {line.removeprefix("### ") for line in lines if line.startswith("### ")} <= kinds
+
+
+@pytest.mark.usefixtures("bare_database")
+def test_an_installed_wheel_migrates(tmp_path: Path, distributions: Path) -> None:
+    """The wheel was built from the sdist, so the sdist has all that is needed."""
+    (wheel,) = distributions.glob("*.whl")
     # Dependencies come from this environment; the package itself must come from the wheel.
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=False)

@@ -8,5 +8,7 @@ from tests.settings import DATABASES
 DATABASES["default"]["NAME"] = os.environ["TEST_DATABASE"]
 if "WRONG_SETTING" in os.environ:
     HC_SIGNALS = {os.environ["WRONG_SETTING"]: 1}
+if "WATCH_SECONDS" in os.environ:
+    HC_SIGNALS = {"WATCH_SECONDS": float(os.environ["WATCH_SECONDS"])}
 if "ENGINE" in os.environ:
     DATABASES["default"]["ENGINE"] = os.environ["ENGINE"]

@@ -20,7 +20,7 @@ from benchmarks.processes import listening
 from benchmarks.records.models import BareCaptured
 from benchmarks.rows import Row, alternate, median, percent, rate
 from benchmarks.server import Server
-from hc_signals.doorbell import CHANNEL, LOCK
+from hc_signals.listening.doorbell import CHANNEL, LOCK
 from hc_signals.tables import quoted_table
 
 _LOOP = """

@@ -22,7 +22,7 @@ def database(url: str) -> dict[str, object]:
 # Without SECRET_KEY a new one per process: sessions end with it, and no secret stands in a file.
 SECRET_KEY = os.environ.get("SECRET_KEY") or secrets.token_urlsafe(32)
 DEBUG = os.environ.get("DEBUG") == "1"
-ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
+ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1").split(",")
 DATABASES = {"default": database(os.environ.get("DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres"))}
 DATABASE_ROUTERS = ["hc_signals.db.router.HerokuConnectRouter"]
 INSTALLED_APPS = [
@@ -32,12 +32,14 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
+    "django.contrib.postgres",
     "pgtrigger",
     "hc_signals",
     "example.crm",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -59,6 +61,7 @@ TEMPLATES = [
 ]
 ROOT_URLCONF = "example.urls"
 STATIC_URL = "static/"
+WHITENOISE_USE_FINDERS = True  # the admin's files from its package: there is nothing to collect
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 HEROKU_CONNECT_SCHEMA = "salesforce"

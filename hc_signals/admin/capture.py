@@ -8,11 +8,11 @@ from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from hc_signals import orphans, pausing, triggers
 from hc_signals.admin.read_only import ReadOnlyAdmin, database
 from hc_signals.admin.times import moment
+from hc_signals.capture import known, orphans, pausing, triggers
 from hc_signals.models import ConnectedTable
-from hc_signals.tables import connected_models
+from hc_signals.tables import connected_models, table_label
 
 REPAIR_SECONDS = 15
 """No table is begun after this time: Heroku's router gives up a request after 30 seconds."""
@@ -57,6 +57,7 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
     def _install_one(self, request: HttpRequest, model: Any) -> None:
         """Try once: what waits for a lock makes writers queue behind it, and so do people at their browsers."""
         try:
+            known.note_installed(database(), [table_label(model)])
             status = triggers.install(model, database(), attempts=1)
         except DatabaseError as error:
             reason = str(error).splitlines()[0]

@@ -12,12 +12,12 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 
-from hc_signals import interventions
 from hc_signals.admin.bounded import BoundedPaginator, first_rows
 from hc_signals.admin.difference import difference
 from hc_signals.admin.filters import ConsumerFilter, ReceiverFilter, SenderFilter
 from hc_signals.admin.read_only import ReadOnlyAdmin, database
 from hc_signals.admin.times import moment
+from hc_signals.delivery import interventions
 from hc_signals.models import Delivery
 
 

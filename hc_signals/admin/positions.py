@@ -9,11 +9,11 @@ from django.utils.http import urlencode
 
 from hc_signals.admin.read_only import ReadOnlyAdmin, database
 from hc_signals.admin.times import age, moment
-from hc_signals.backlog import backlog
 from hc_signals.conf import get_conf
-from hc_signals.consumers import Consumer, consumers, shards_of
+from hc_signals.log.backlog import backlog
+from hc_signals.log.consumers import Consumer, consumers, shards_of
+from hc_signals.log.restoring import is_restored
 from hc_signals.models import Delivery, Position
-from hc_signals.restoring import is_restored
 
 COUNT_LIMIT = 10_000
 """Undelivered changes are counted up to this, per consumer and per shard."""

@@ -6,9 +6,9 @@ import datetime
 from health_check.base import HealthCheck
 from health_check.exceptions import ServiceReturnedUnexpectedResult, ServiceUnavailable
 
-from hc_signals.api import HerokuConnectAPI, check_health
 from hc_signals.conf import heroku_app_name
 from hc_signals.exceptions import APIError, ConfigurationError
+from hc_signals.heroku.api import HerokuConnectAPI, check_health
 
 
 @dataclasses.dataclass

@@ -29,6 +29,14 @@ def at_least(least: N) -> Callable[[str], N]:
     return convert
 
 
+def tcp_port(text: str) -> int:
+    """An argparse type: a TCP port; 0 takes a free one."""
+    port = at_least(0)(text)
+    if port > 65535:
+        raise ArgumentTypeError(f"{text} is no TCP port: expected 0 to 65535")
+    return port
+
+
 def moment(text: str) -> datetime:
     """An argparse type: an age such as ``2h``, or an ISO time in the past, as an aware datetime."""
     try:

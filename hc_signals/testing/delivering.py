@@ -7,12 +7,12 @@ from django.conf import settings
 from django.db import connections
 from django.test import override_settings
 
-from hc_signals.changelog import CHANGE_COLUMNS, SHARD, ChangeLog, Position, Standing
 from hc_signals.conf import get_conf
-from hc_signals.deliveries import Deliveries, Delivery
+from hc_signals.delivery.deliveries import Deliveries, Delivery
 from hc_signals.events import Change
-from hc_signals.restoring import is_restored, rebase
-from hc_signals.worker import Worker
+from hc_signals.listening.worker import Worker
+from hc_signals.log.changelog import CHANGE_COLUMNS, SHARD, ChangeLog, Position, Standing
+from hc_signals.log.restoring import is_restored, rebase
 
 
 def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf: Any) -> int:

@@ -4,6 +4,7 @@ import os
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 
 class EmbeddedServer:
@@ -32,6 +33,17 @@ class EmbeddedServer:
     def url(self) -> str:
         """The server as a ``postgresql://`` URL; the socket directory stands in ``?host=``."""
         return str(self._server.get_uri())
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The server as a value of Django's ``DATABASES``."""
+        parts = urlsplit(self.url)
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": parts.path.lstrip("/"),
+            "USER": parts.username or "",
+            "HOST": parse_qs(parts.query)["host"][-1],
+        }
 
     def crash(self) -> None:
         """Stop as a power cut would (``immediate``) and start again; connections are lost, commits are not."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from django.db import connections, models, transaction
 
+from hc_signals.capture.reload_sql import CLEARING_ROWS, is_aware
 from hc_signals.exceptions import HCSignalsError
-from hc_signals.reload_sql import CLEARING_ROWS, is_aware
 from hc_signals.tables import (
     NOISE_COLUMNS,
     WITHOUT_IS_DELETED,

@@ -8,8 +8,8 @@ from typing import Any
 from django.db.models import Model
 from django.dispatch import Signal
 
+from hc_signals.delivery.listeners import SIGNALS
 from hc_signals.events import ChangeEvent
-from hc_signals.listeners import SIGNALS
 from hc_signals.tables import connected_models
 
 _NAMES = {signal: name for name, signal in SIGNALS.items()}

@@ -157,7 +157,7 @@ class Faults:
 
     def _stop(self, worker: Worker) -> list[int]:
         """Halt a worker, in the middle of a page if it comes to one soon; return the shards it has claimed."""
-        from hc_signals.changelog import LOCK_CLASS
+        from hc_signals.log.changelog import LOCK_CLASS
 
         for _ in range(20):
             worker.process.send_signal(signal.SIGSTOP)

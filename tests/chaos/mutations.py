@@ -3,8 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from hc_signals import changelog
-from hc_signals.changelog import CHANGE_COLUMNS, ChangeLog, Position, Standing
+from django.db import connections
+
+from hc_signals.log import changelog
+from hc_signals.log.changelog import CHANGE_COLUMNS, SHARD, ChangeLog, Position, Standing, cut_page
 
 
 def id_cursor() -> None:
@@ -34,15 +36,17 @@ def floor_from_xmax() -> None:
 
 def _read_by_cursor(sql: str) -> None:
     """Follow one change after another instead of the difference of two snapshots."""
-    changelog._PAGE = sql + " LIMIT %(limit)s"
-    open_window, read, close = ChangeLog.open_window, ChangeLog.page, ChangeLog.close_window
+    open_window, close = ChangeLog.open_window, ChangeLog.close_window
     highest: dict[ChangeLog, int] = {}
 
     def open_at_cursor(self: ChangeLog, standing: Standing) -> Position:
         return replace(open_window(self, standing), last_id=standing.position.floor_id)
 
     def page(self: ChangeLog, position: Position, limit: int) -> Any:
-        changes, has_more = read(self, position, limit)
+        params = {"after": position.last_id, "limit": limit, "shard": self.shard, "shards": self.shards}
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(sql.format(shard=SHARD if self.shards > 1 else "") + " LIMIT %(limit)s", params)
+            changes, has_more = cut_page(cursor.fetchall(), limit)
         highest[self] = changes[-1].id if changes else position.last_id or 0
         return changes, has_more
 

@@ -11,13 +11,13 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 from django.db.models import Model
 
+from hc_signals.capture.snapshots import check_captured, count_rows, has_room, log_table
 from hc_signals.conf import Conf, chosen, get_conf
-from hc_signals.listeners import OF_CHANGE_TYPE, Extras, Listeners
+from hc_signals.delivery.listeners import OF_CHANGE_TYPE, Extras, Listeners
 from hc_signals.management.arguments import at_least, moment
 from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
 from hc_signals.management.interruption import Interruption, interruptible
 from hc_signals.progress import COUNT_LIMIT, Progress
-from hc_signals.snapshots import check_captured, count_rows, log_table
 from hc_signals.tables import connected_models
 
 
@@ -107,8 +107,7 @@ class _Backfill:
         last = (-1, self.after)
         for count, after in pages:
             if not count and (count, after) != last:
-                where = "the first row" if after is None else f"the row after {after}"
-                self.progress.say(f"hc_backfill: {model._meta.label}: {where} is locked elsewhere; waiting for it.")
+                self.progress.say(f"hc_backfill: {model._meta.label}: {self._obstacle(after)}")
             self.done, self.after = self.done + count, after
             last = (count, after)
             self.progress.advance(count)
@@ -116,6 +115,12 @@ class _Backfill:
             if interruption:
                 return
         self.models, self.after = self.models[1:], None
+
+    def _obstacle(self, after: int | None) -> str:
+        if not has_room(self.using):
+            return "the change log is nearly full; waiting for hc_listen to catch up, or for the log's next bucket."
+        where = "the first row" if after is None else f"the row after {after}"
+        return f"{where} is locked elsewhere; waiting for it."
 
     def _pause(self, interruption: Interruption) -> None:
         due = self.began + self.done / self.options["rate"] if self.options["rate"] else 0

@@ -9,12 +9,12 @@ from django.db import DatabaseError, connections, transaction
 from django.utils import timezone
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals import consumers, starting
-from hc_signals.changelog import ChangeLog
 from hc_signals.conf import get_conf
 from hc_signals.exceptions import HCSignalsError
+from hc_signals.log import consumers, starting
+from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.restoring import is_restored
 from hc_signals.management.arguments import start_at
-from hc_signals.restoring import is_restored
 
 
 class Command(BaseCommand):

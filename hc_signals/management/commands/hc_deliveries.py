@@ -8,7 +8,7 @@ from django.db import DatabaseError, transaction
 from django.db.models import QuerySet
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals import interventions
+from hc_signals.delivery import interventions
 from hc_signals.management.arguments import at_least
 from hc_signals.models import Delivery
 

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals.inspection import Table, differences, live_tables, mapped_tables, models_code
+from hc_signals.heroku.inspection import Table, differences, live_tables, mapped_tables, models_code
 from hc_signals.tables import connected_models, get_schema
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from argparse import ArgumentParser
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,16 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals import triggers
+from hc_signals.capture import known, triggers
 from hc_signals.conf import Conf, get_conf
-from hc_signals.crew import Crew
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.management.arguments import at_least, start_at
+from hc_signals.listening.crew import Crew
+from hc_signals.listening.worker import Worker
+from hc_signals.log_format import formatter, print_log
+from hc_signals.management.arguments import at_least, start_at, tcp_port
+from hc_signals.monitoring.metrics_server import serve_metrics
+from hc_signals.observing import observe
 from hc_signals.tables import connected_models
-from hc_signals.worker import Worker
 
 
 class Command(BaseCommand):
@@ -46,33 +50,59 @@ class Command(BaseCommand):
             help="for a new consumer only: earliest, latest, an age such as 2h, or an ISO time (default: HC_SIGNALS)",
         )
 
+        parser.add_argument("--log-format", choices=["text", "json"], default="text", help="default: text")
+        parser.add_argument(
+            "--metrics-port",
+            type=tcp_port,
+            metavar="PORT",
+            help="serve /metrics for Prometheus and /healthz here (default: nowhere)",
+        )
+        parser.add_argument(
+            "--metrics-host", default="127.0.0.1", metavar="ADDRESS", help="on this address (default: 127.0.0.1)"
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
-        _log_to(self.stderr, options["verbosity"])
+        if options["once"] and options["metrics_port"] is not None:
+            raise CommandError("--metrics-port needs a worker that stays: leave out --once.", returncode=2)
         using = options["database"]
         try:
             conf = _conf(options)
+            self._formatter = formatter(options["log_format"], conf.CONSUMER)
+            print_log(self.stderr, options["verbosity"], self._formatter)
             _check_database(using)
-            worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options["concurrency"])
+            _trace()
+            worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options)
         except (ConfigurationError, ConnectionDoesNotExist) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
             raise CommandError(f"The database {using!r} answered: {str(error).splitlines()[0]}") from error
-        self.stderr.write(f"hc_listen: {worker.delivered} changes delivered; stopped.")
+        self._say(f"hc_listen: {worker.delivered} changes delivered; stopped.")
+
+    def _say(self, text: str) -> None:
+        """Write a line of the command itself, in the form of the log."""
+        record = logging.makeLogRecord({"name": "hc_signals", "levelname": "INFO", "msg": text})
+        self.stderr.write(self._formatter.format(record))
 
     def _once(self, using: str, conf: Conf) -> Worker:
         worker = Worker(using, conf)
         worker.deliver_once()
         return worker
 
-    def _listen(self, using: str, conf: Conf, threads: int) -> Crew:
+    def _listen(self, using: str, conf: Conf, options: dict[str, Any]) -> Crew:
+        threads = options["concurrency"]
         if threads > conf.SHARDS:
             logging.getLogger("hc_signals").warning(
                 "%s threads are too many for HC_SIGNALS['SHARDS'] = %s; %s will do.", threads, conf.SHARDS, conf.SHARDS
             )
         crew = Crew(using, conf, min(threads, conf.SHARDS))
         _stop_on_signals(crew.stopping)
-        self.stderr.write(f"hc_listen: listening on {using!r} as consumer {conf.CONSUMER!r}.")
-        crew.run()
+        with ExitStack() as stack:
+            if options["metrics_port"] is not None:
+                host = options["metrics_host"]
+                server = stack.enter_context(serve_metrics(host, options["metrics_port"], crew))
+                self._say(f"hc_listen: /metrics and /healthz on http://{host}:{server.port}/")
+            self._say(f"hc_listen: listening on {using!r} as consumer {conf.CONSUMER!r}.")
+            crew.run()
         return crew
 
 
@@ -93,8 +123,9 @@ def _check_database(using: str) -> None:
         raise CommandError(f"The database {using!r} is a follower: LISTEN does not work there; use the leader's URL.")
     if not has_log:
         raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
-    found = [triggers.status(model, using) for model in connected_models()]
-    if not any(status.state in ("installed", "outdated") for status in found):
+    found = triggers.statuses(connected_models(), using)
+    was_captured = any(each.uninstalled_at is None for each in known.read(using).values())
+    if not was_captured and not any(status.state in ("installed", "outdated") for status in found):
         raise CommandError("No connected table carries capture triggers; run `manage.py hc_triggers install` first.")
     for status in found:
         if status.state != "installed":
@@ -113,8 +144,11 @@ def _stop_on_signals(stopping: threading.Event) -> None:
     signal.signal(signal.SIGINT, handler)
 
 
-def _log_to(stream: Any, verbosity: int) -> None:
-    logger = logging.getLogger("hc_signals")
-    if not logger.handlers:
-        logger.addHandler(logging.StreamHandler(stream))
-        logger.setLevel([logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG][min(verbosity, 3)])
+def _trace() -> None:
+    """Make spans where OpenTelemetry is installed and the project has set it up."""
+    try:
+        from hc_signals.monitoring import tracing
+    except ImportError:
+        return
+    if tracing.is_set_up():
+        observe(tracing.Tracing())

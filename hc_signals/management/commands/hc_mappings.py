@@ -8,11 +8,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from hc_signals.api import ConnectionState, HerokuConnectAPI
 from hc_signals.conf import heroku_app_name
 from hc_signals.exceptions import HCSignalsError
+from hc_signals.heroku.api import ConnectionState, HerokuConnectAPI
+from hc_signals.heroku.mappings import compare, get_mapping, load
 from hc_signals.management.arguments import at_least
-from hc_signals.mappings import compare, get_mapping, load
 from hc_signals.tables import connected_models
 
 

@@ -1,5 +1,6 @@
 """``manage.py hc_simulate``: plays Heroku Connect on a development database."""
 
+import secrets
 import signal
 import time
 from argparse import ArgumentParser
@@ -25,7 +26,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         known = ", ".join(HerokuConnect.ACTIONS)
         parser.add_argument("--database", default="default", help="database alias (default: default)")
-        parser.add_argument("--seed", type=int, default=0, help="the same seed plays the same records (default: 0)")
+        parser.add_argument(
+            "--seed", type=int, help="the same seed plays the same records on empty tables (default: another each time)"
+        )
         parser.add_argument("--duration", type=at_least(0.0), help="seconds to play (default: until Ctrl-C or SIGTERM)")
         parser.add_argument("--rate", type=at_least(0.1), default=50.0, help="records per second (default: 50)")
         parser.add_argument(
@@ -44,7 +47,9 @@ class Command(BaseCommand):
             if action not in HerokuConnect.ACTIONS:
                 known = ", ".join(HerokuConnect.ACTIONS)
                 raise CommandError(f"--actions: {action!r} is unknown; expected some of: {known}.", returncode=2)
-        simulator = HerokuConnect(options["database"], seed=options["seed"])
+        # Another each time: one that is started again would invent the same External IDs, and they are unique.
+        seed = secrets.randbelow(2**32) if options["seed"] is None else options["seed"]
+        simulator = HerokuConnect(options["database"], seed=seed)
         if not simulator.models:
             raise CommandError("There are no connected models in INSTALLED_APPS: nothing to simulate.")
         try:

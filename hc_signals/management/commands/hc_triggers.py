@@ -2,16 +2,21 @@
 
 from argparse import ArgumentParser
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections, models
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals import orphans, pausing, triggers
+from hc_signals.capture import known, orphans, pausing, triggers
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.management.choice import connected_model
 from hc_signals.tables import connected_models, table_label
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S %Z}"
 
 
 class Command(BaseCommand):
@@ -42,6 +47,7 @@ class Command(BaseCommand):
             cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
             if cursor.fetchone()[0]:
                 raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
+        known.note_installed(self.using, map(table_label, chosen))
         self._each(chosen, lambda model: triggers.install(model, self.using), "installed")
 
     def _each(
@@ -59,11 +65,14 @@ class Command(BaseCommand):
             raise CommandError(f"Not {done}: {', '.join(failed)}. Nothing was half-done; run the command again.")
 
     def _status(self, chosen: list[type[models.Model]]) -> None:
-        found = [triggers.status(model, self.using) for model in chosen]
+        found = triggers.statuses(chosen, self.using)
         if not self.options["models"]:
             found += orphans.find(chosen, self.using)
+        of_tables = known.read(self.using)
         for status in found:
             self._print(status)
+            if status.table in of_tables:
+                self._print_known(of_tables[status.table])
         off, owed = pausing.paused_since(self.using)
         if off:
             self.stdout.write(f"Paused since {off:%Y-%m-%d %H:%M:%S %Z}: nothing is captured; `hc_triggers resume`.")
@@ -82,12 +91,14 @@ class Command(BaseCommand):
         if not any(pausing.paused_since(self.using)):
             self.stdout.write("Capture is not paused.")
             return
-        tables = [s.table for s in (triggers.status(model, self.using) for model in chosen) if s.state != "absent"]
+        tables = [s.table for s in triggers.statuses(chosen, self.using) if s.state != "absent"]
         since = pausing.resume(self.using, tables)
         if since:
             self.stdout.write(f"Capture is on; a gap since {since:%Y-%m-%d %H:%M:%S %Z} is in the log.")
 
     def _uninstall(self, chosen: list[type[models.Model]]) -> None:
+        if not self.options["orphans"]:  # before anything is gone: hc_listen would put it back
+            known.note_uninstalled(self.using, map(table_label, chosen))
         if self.options["all"] or self.options["orphans"]:
             for status in orphans.remove([] if self.options["all"] else chosen, self.using):
                 self.stdout.write(f"{status.table}: removed")
@@ -103,6 +114,17 @@ class Command(BaseCommand):
         for model in chosen:
             statements = ["BEGIN", *triggers.install_sql(model, triggers.next_layout(model, self.using)), "COMMIT"]
             self.stdout.write(f"-- {table_label(model)}\n" + "".join(f"{each};\n" for each in statements))
+
+    def _print_known(self, table: known.Known) -> None:
+        if table.uninstalled_at:
+            self.stdout.write(f"  removed by `hc_triggers uninstall` on {_moment(table.uninstalled_at)}")
+        if table.good_at:
+            self.stdout.write(f"  captured without a gap until {_moment(table.good_at)} at least")
+        if table.cause:
+            self.stdout.write(f"  {table.cause}: told as a gap when hc_listen sees that capture is right again")
+        if table.reread_since:
+            after = f", now at id {table.reread_after}" if table.reread_after is not None else ""
+            self.stdout.write(f"  what changed since {_moment(table.reread_since)} is being read again{after}")
 
     def _print(self, status: triggers.TableStatus) -> None:
         self.stdout.write(f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else ""))

@@ -5,7 +5,14 @@ from urllib.parse import parse_qs, urlsplit
 
 _url = urlsplit(os.environ["DATABASE_URL"])
 SECRET_KEY = "x"
-INSTALLED_APPS = ["django.contrib.contenttypes", "heroku_connect", "pgtrigger", "hc_signals", "theirs"]
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.postgres",
+    "heroku_connect",
+    "pgtrigger",
+    "hc_signals",
+    "theirs",
+]
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",

@@ -1,0 +1,147 @@
+"""What is known of each captured table: when capture was last seen right on it, and what is owed since.
+
+It stands in the database, so that it is known since when changes may have been missed although no worker lived. A row
+is changed on the condition that it is still as it was when it was read: of two workers, one gets to do a thing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connections
+
+
+@dataclass(frozen=True)
+class Known:
+    """What ``hc_signals_table`` has of one table; the columns are explained there."""
+
+    table: str
+    relation: int | None
+    filenode: int | None
+    versions: str | None
+    good_at: datetime | None
+    cause: str | None
+    uninstalled_at: datetime | None
+    reread_since: datetime | None
+    reread_after: int | None
+
+
+COLUMNS = "table_name, relation, filenode, versions, good_at, cause, uninstalled_at, reread_since, reread_after"
+"""Those of a :class:`Known`, in order."""
+
+# Not where another worker has found something wrong meanwhile, or knows better.
+_NOTE_GOOD = """
+INSERT INTO public.hc_signals_table AS t (table_name, relation, filenode, versions, seen, good_at)
+SELECT * FROM unnest(%s::text[], %s::oid[], %s::oid[], %s::text[], %s::pg_snapshot[], %s::timestamptz[])
+ON CONFLICT (table_name) DO UPDATE SET relation = excluded.relation, filenode = excluded.filenode,
+    versions = excluded.versions, seen = excluded.seen, good_at = excluded.good_at
+WHERE t.cause IS NULL AND t.uninstalled_at IS NULL AND (t.good_at IS NULL OR t.good_at < excluded.good_at)
+RETURNING table_name, xmax = 0
+"""
+_SUSPECT = """
+INSERT INTO public.hc_signals_table AS t (table_name, cause) VALUES (%s, %s)
+ON CONFLICT (table_name) DO UPDATE SET cause = excluded.cause
+WHERE t.cause IS NULL AND t.uninstalled_at IS NULL AND t.good_at IS NOT DISTINCT FROM %s::timestamptz
+RETURNING true
+"""
+_TELL_GAP = """
+INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
+SELECT table_name, 'GAP', 'heroku_connect',
+    json_build_object('cause', cause, 'since', good_at, 'until', clock_timestamp())
+FROM public.hc_signals_table WHERE table_name = %s
+"""
+_SETTLE = """
+UPDATE public.hc_signals_table SET relation = %s, filenode = %s, versions = %s, seen = %s::pg_snapshot,
+    good_at = %s, cause = NULL,
+    reread_since = CASE WHEN %s THEN least(reread_since, good_at) ELSE reread_since END,
+    reread_after = CASE WHEN %s THEN NULL ELSE reread_after END
+WHERE table_name = %s
+"""
+_UNINSTALLED = """
+INSERT INTO public.hc_signals_table (table_name, uninstalled_at)
+SELECT table_name, clock_timestamp() FROM unnest(%s::text[]) table_name
+ON CONFLICT (table_name) DO UPDATE SET uninstalled_at = excluded.uninstalled_at, relation = NULL, filenode = NULL,
+    versions = NULL, seen = NULL, good_at = NULL, cause = NULL, reread_since = NULL, reread_after = NULL
+"""
+
+
+def read(using: str) -> dict[str, Known]:
+    """Return what is known, by table; nothing where there is no log, or one that this role may not read."""
+    if not _fetch(using, "SELECT has_table_privilege(to_regclass('public.hc_signals_table'), 'SELECT')", [])[0][0]:
+        return {}
+    return {row[0]: Known(*row) for row in _fetch(using, f"SELECT {COLUMNS} FROM public.hc_signals_table", [])}
+
+
+def note_good(using: str, rows: Sequence[tuple[str, int | None, int | None, str, str, datetime]]) -> set[str]:
+    """Note that capture was right: table, relation, file node, versions, snapshot, time; return the tables new here."""
+    if not rows:
+        return set()
+    return {table for table, is_new in _fetch(using, _NOTE_GOOD, list(map(list, zip(*rows, strict=True)))) if is_new}
+
+
+def suspect(using: str, table: str, known: Known | None, cause: str) -> bool:
+    """Note what is wrong, before anything is done about it; False if what was known is no longer so."""
+    return bool(_fetch(using, _SUSPECT, [table, cause, None if known is None else known.good_at]))
+
+
+def lock(using: str, table: str) -> Known | None:
+    """Return what is known of a table, for this transaction to change."""
+    found = _fetch(using, f"SELECT {COLUMNS} FROM public.hc_signals_table WHERE table_name = %s FOR UPDATE", [table])
+    return Known(*found[0]) if found else None
+
+
+def settle(using: str, table: str, good: tuple[int | None, int | None, str, str, datetime], can_reread: bool) -> None:
+    """Tell the gap of a table on which capture is right again, and have it read again. In the transaction of `lock`.
+
+    Args:
+        good: relation, file node, versions, snapshot and time.
+        can_reread: whether rows can be told by the time of their change.
+    """
+    with connections[using].cursor() as cursor:
+        cursor.execute(_TELL_GAP, [table])
+        cursor.execute(_SETTLE, [*good, can_reread, can_reread, table])
+        cursor.execute("SELECT public.hc_signals_ring()")
+
+
+def claim_reread(using: str, tables: Iterable[str]) -> Known | None:
+    """Claim one of the tables that are due to be read again, until the transaction ends."""
+    sql = (
+        f"SELECT {COLUMNS} FROM public.hc_signals_table WHERE reread_since IS NOT NULL AND table_name = ANY (%s) "
+        "ORDER BY table_name LIMIT 1 FOR UPDATE SKIP LOCKED"
+    )
+    found = _fetch(using, sql, [list(tables)])
+    return Known(*found[0]) if found else None
+
+
+def note_reread(using: str, table: str, after: int | None, is_done: bool = False) -> None:
+    """Note how far a table has been read again. In the transaction of the claim."""
+    since = "reread_since = NULL, reread_after = NULL" if is_done else "reread_after = %(after)s"
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            f"UPDATE public.hc_signals_table SET {since} WHERE table_name = %(table)s",
+            {"after": after, "table": table},
+        )
+
+
+def note_uninstalled(using: str, tables: Iterable[str]) -> None:
+    """Note that capture was removed on purpose; where there is no log, there is nobody to know it."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT to_regclass('public.hc_signals_table') IS NOT NULL")
+        if cursor.fetchone()[0]:
+            cursor.execute(_UNINSTALLED, [list(tables)])
+
+
+def note_installed(using: str, tables: Iterable[str]) -> None:
+    """Take :func:`note_uninstalled` back."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM public.hc_signals_table WHERE uninstalled_at IS NOT NULL AND table_name = ANY (%s)",
+            [list(tables)],
+        )
+
+
+def _fetch(using: str, sql: str, params: Sequence[Any]) -> list[Any]:
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, params)
+        return list(cursor.fetchall())

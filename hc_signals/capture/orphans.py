@@ -1,0 +1,60 @@
+"""Capture that no connected model accounts for: of a model that is gone, or on a table that was renamed."""
+
+from collections.abc import Iterable
+
+from django.db import connections, models
+
+from hc_signals.capture.capture_sql import FUNCTION_PREFIX, function_name
+from hc_signals.capture.triggers import (
+    TRIGGERS,
+    TableStatus,
+    careful,
+    drop_function_sql,
+    run_patiently,
+)
+from hc_signals.tables import quote, table_label
+
+_FOUND = """
+SELECT p.proname, n.nspname, c.relname FROM pg_proc p
+LEFT JOIN pg_trigger t ON t.tgfoid = p.oid
+LEFT JOIN pg_class c ON c.oid = t.tgrelid
+LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE p.pronamespace = 'public'::regnamespace AND starts_with(p.proname, %s)
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""
+
+
+def find(known: Iterable[type[models.Model]], using: str) -> list[TableStatus]:
+    """Return the orphans, found in the catalog by our own names; takes no lock."""
+    return [status for status, _ in _found(known, using)]
+
+
+def remove(known: Iterable[type[models.Model]], using: str) -> list[TableStatus]:
+    """Remove the orphans and return what they were; with no model known, every capture function there is.
+
+    Raises:
+        OperationalError: a table stayed locked.
+    """
+    removed = []
+    for status, statements in _found(known, using):
+        run_patiently(using, careful(statements))
+        removed.append(status)
+    return removed
+
+
+def _found(known: Iterable[type[models.Model]], using: str) -> list[tuple[TableStatus, list[str]]]:
+    tables = {function_name(model): table_label(model) for model in known}
+    with connections[using].cursor() as cursor:
+        cursor.execute(_FOUND, [FUNCTION_PREFIX])
+        rows = cursor.fetchall()
+    found = []
+    for function, schema, table in rows:
+        label = f"{schema}.{table}" if table else f"public.{function}()"
+        if function not in tables:
+            detail = "no connected model has this table" if table else "a capture function that nothing calls"
+            found.append((TableStatus(label, "orphan", detail), [drop_function_sql(function)]))
+        elif table and label != tables[function]:
+            on = f"{quote(schema)}.{quote(table)}"
+            drops = [f"DROP TRIGGER IF EXISTS {quote(t.get_pgid(None))} ON {on}" for t in TRIGGERS]
+            found.append((TableStatus(label, "orphan", f"it once was {tables[function]}"), drops))
+    return found

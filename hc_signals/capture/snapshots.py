@@ -1,0 +1,195 @@
+"""Rows of a connected table written to the log as they are now, a page per transaction, for the stream to deliver.
+
+Why a snapshot never comes after a newer state of its record: its id is drawn while its row is locked FOR SHARE. A
+writer draws the ids of its changes while it holds the row, until its commit. So a change that is not in the snapshot
+gets its id after the snapshot has committed, and one that is in it had its id before; and the log is delivered, per
+record, in the order of ids.
+
+Why Heroku Connect is not harmed: a page never waits for a row while it holds others, so no deadlock can have it as a
+link, and PostgreSQL never has to end Heroku Connect's transaction instead of ours. It asks with NOWAIT; where that is
+refused, the page shrinks to a single row, and only that one is waited for.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db import OperationalError, connections, models, transaction
+
+from hc_signals.capture import triggers
+from hc_signals.capture.capture_sql import image_sql, record_id_sql
+from hc_signals.exceptions import SnapshotError
+from hc_signals.tables import quoted_table, table_label
+
+LOCK_TIMEOUT = "500ms"
+"""Shorter than PostgreSQL's deadlock_timeout: whoever waits for us is never the one that has to give up."""
+
+ROOM = 0.8
+"""Of ``max_bucket_bytes``: so full may pages make the newest bucket. The rest is for the writers, whose changes would
+be lost in a full one."""
+NO_ROOM_PAUSE = 0.5
+"""Seconds between two looks whether there is room again."""
+
+_LOCK_NOT_AVAILABLE = "55P03"
+
+_LOG_ROWS = """
+WITH page AS MATERIALIZED (
+    SELECT * FROM {table} n WHERE {conditions} ORDER BY n."id" LIMIT %(limit)s FOR SHARE {nowait}
+), logged AS (
+    INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, new, note)
+    SELECT %(label)s, {operation}, %(origin)s, n."id"::text, {record_id}, {image}, %(note)s::json
+    FROM page n ORDER BY n."id"
+)
+SELECT count(*), max("id") FROM page
+"""
+_CREATED = """
+CASE WHEN n."createddate" >= %(created_since)s::timestamptz AT TIME ZONE 'UTC' THEN 'GAP_CREATE' ELSE %(operation)s END
+"""
+# The size is that which capture itself looks at: see hc_signals_admit().
+_HAS_ROOM = """
+SELECT pg_relation_size(p.oid) + coalesce(pg_relation_size(nullif(p.reltoastrelid, 0)), 0) < c.max_bucket_bytes * %s
+FROM public.hc_signals_control c, pg_class p
+WHERE c.max_bucket_bytes IS NOT NULL AND p.oid = to_regclass(
+    'public.hc_signals_change_' || (floor(extract(epoch FROM clock_timestamp()) / 43200))::bigint %% 8)
+"""
+
+
+def check_captured(model: type[models.Model], using: str) -> None:
+    """Refuse a table whose later changes would not be logged.
+
+    Raises:
+        SnapshotError: the table is absent or not captured.
+    """
+    found = triggers.status(model, using)
+    if found.state == "absent":
+        raise SnapshotError(f"{model._meta.label} has no table: {found.table} does not exist (yet).")
+    if found.state not in ("installed", "outdated"):
+        raise SnapshotError(
+            f"{found.table} is not captured ({found.detail}); run `manage.py hc_triggers install` first."
+        )
+
+
+def log_rows(
+    model: type[models.Model],
+    using: str,
+    operation: str,
+    *,
+    after: int | None,
+    limit: int,
+    since: datetime | None = None,
+    created_since: datetime | None = None,
+    note: Mapping[str, Any] | None = None,
+    origin: str = "backfill",
+    wait: bool = False,
+) -> tuple[int, int | None]:
+    """Log one page of rows in a transaction of its own, and ring the worker.
+
+    Args:
+        operation: SNAPSHOT, GAP_CREATE or GAP_UPDATE.
+        after: key (``id``) of the last row of the page before; None for the first page.
+        limit: rows per page.
+        since: only rows that Salesforce changed at or after this time, by their ``systemmodstamp``.
+        created_since: rows with a ``createddate`` at or after this time are logged as GAP_CREATE; where the table has
+            no such column, none is.
+        note: for whom they are, ``{"consumer": name, "receivers": [paths]}``; default: everyone.
+        origin: ``change_origin`` of the events.
+        wait: for locked rows, LOCK_TIMEOUT for each. Only for pages of one row: see above.
+
+    Returns:
+        how many rows were logged, and the key of the last; fewer than ``limit``: there are no more.
+
+    Raises:
+        OperationalError: a row, or the table, is locked by somebody else (``is_locked`` tells); nothing was logged.
+    """
+    found = triggers.find([model], using)[0]
+    columns = list(found.layout(model).columns)
+    sql = _LOG_ROWS.format(
+        operation=_CREATED if created_since and "createddate" in found.columns else "%(operation)s",
+        table=quoted_table(model),
+        conditions=_conditions(after, since),
+        nowait="" if wait else "NOWAIT",
+        record_id=record_id_sql(columns, "n"),
+        image=image_sql(columns, "n"),
+    )
+    values: dict[str, Any] = {"label": table_label(model), "operation": operation, "origin": origin, "after": after}
+    values |= {"limit": limit, "since": since, "created_since": created_since}
+    values |= {"note": None if note is None else json.dumps(note)}
+    with transaction.atomic(using=using), connections[using].cursor() as cursor:
+        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        cursor.execute(sql, values)
+        count, last = cursor.fetchone()
+        if count:
+            cursor.execute("SELECT public.hc_signals_ring()")
+    return count, after if last is None else last
+
+
+def log_table(
+    model: type[models.Model], using: str, operation: str, *, page_size: int, after: int | None = None, **options: Any
+) -> Iterator[tuple[int, int | None]]:
+    """Log all rows after a key, page by page; takes the ``options`` of :func:`log_rows`.
+
+    Yields:
+        of each page how many rows it had and the key of the last. No rows: the next one is still locked by another
+        transaction, it has been waited for LOCK_TIMEOUT and will be again; or :func:`has_room` is false.
+    """
+    limit = page_size
+    while True:
+        if not has_room(using):
+            time.sleep(NO_ROOM_PAUSE)
+            yield 0, after
+            continue
+        try:
+            count, after = log_rows(model, using, operation, after=after, limit=limit, wait=limit == 1, **options)
+        except OperationalError as error:
+            if not is_locked(error):
+                raise
+            if limit == 1:
+                yield 0, after
+            limit = max(1, limit // 8)
+            continue
+        if count:
+            yield count, after
+        if count < limit:
+            return
+        limit = min(page_size, 2 * limit)
+
+
+def has_room(using: str) -> bool:
+    """Tell whether the newest bucket of the log is far from ``max_bucket_bytes``.
+
+    Where it is not, pages wait until the worker has freed space (see MAX_LOG_MB), or for the next bucket.
+    """
+    with connections[using].cursor() as cursor:
+        cursor.execute(_HAS_ROOM, [ROOM])
+        row = cursor.fetchone()
+        return row is None or bool(row[0])
+
+
+def is_locked(error: OperationalError) -> bool:
+    """Tell whether the error says that somebody else holds what was asked for."""
+    return getattr(error.__cause__, "sqlstate", None) == _LOCK_NOT_AVAILABLE
+
+
+def count_rows(
+    model: type[models.Model], using: str, limit: int, after: int | None = None, since: datetime | None = None
+) -> int:
+    """Return how many rows there are to log, counted up to ``limit``."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            f"SELECT count(*) FROM (SELECT FROM {quoted_table(model)} n WHERE {_conditions(after, since)} "
+            "LIMIT %(limit)s) counted",
+            {"after": after, "since": since, "limit": limit},
+        )
+        return int(cursor.fetchone()[0])
+
+
+def _conditions(after: int | None, since: datetime | None) -> str:
+    found = ["true"]
+    if after is not None:
+        found.append('n."id" > %(after)s')
+    if since is not None:
+        # Heroku Connect's timestamps are without time zone, in UTC.
+        found.append("n.systemmodstamp >= %(since)s::timestamptz AT TIME ZONE 'UTC'")
+    return " AND ".join(found)

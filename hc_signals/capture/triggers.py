@@ -1,0 +1,271 @@
+"""Capture triggers: rendered through pgtrigger, installed, inspected and removed by ourselves.
+
+Unmanaged tables never get triggers through Django's migrations and appear long after ``migrate``, so installing is a
+command of its own. The trigger definition names no column: Heroku Connect must stay free to alter its tables.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pgtrigger
+from django.db import OperationalError, connections, models, transaction
+
+from hc_signals.capture.capture_sql import FUNCTION_CONFIG, function_body, function_name, function_sql, mapped_columns
+from hc_signals.capture.fresh import Layout, read_layout
+from hc_signals.tables import as_stored, quote, quoted_table, table_label, table_parts
+
+LOCK_TIMEOUT = "2s"
+"""A waiting CREATE TRIGGER makes new writers queue behind it: never wait longer than this."""
+
+_OPERATIONS = {
+    "INSERT": (pgtrigger.Insert, "NEW TABLE AS hc_new"),
+    "UPDATE": (pgtrigger.Update, "OLD TABLE AS hc_old NEW TABLE AS hc_new"),
+    "DELETE": (pgtrigger.Delete, "OLD TABLE AS hc_old"),
+    "TRUNCATE": (pgtrigger.Truncate, ""),
+}
+
+
+class CaptureTrigger(pgtrigger.Trigger):
+    """One statement-level trigger of a connected table; all of them share one generated function.
+
+    pgtrigger's own ``prune`` and ``ls`` look for the prefix ``pgtrigger_``; ours is another, so they do not remove it.
+    The name is the same on every table: whatever became of class, table or schema, no table can have two of a kind.
+    """
+
+    level = pgtrigger.Statement
+
+    def __init__(self, operation: str, when: Any = pgtrigger.After, name: str = "") -> None:
+        kind, self.referencing_sql = _OPERATIONS[operation]
+        super().__init__(name=name or operation.lower(), operation=kind, when=when)
+
+    def get_pgid(self, model: Any) -> str:
+        return f"hc_signals_{self.name}"
+
+    def get_func(self, model: Any) -> str:
+        return function_body(model)
+
+    def render_execute(self, model: Any) -> str:
+        return f"public.{function_name(model)}()"
+
+    def create_sql(self, model: Any) -> str:
+        """Return CREATE OR REPLACE TRIGGER: unlike DROP and CREATE it passes an open SELECT and leaves no window."""
+        referencing = f"REFERENCING {self.referencing_sql} " if self.referencing_sql else ""
+        return (
+            f"CREATE OR REPLACE TRIGGER {quote(self.get_pgid(model))} {self.when} {self.operation} "
+            f"ON {quoted_table(model)} {referencing}FOR EACH STATEMENT WHEN (current_setting('xmlbinary') = 'hex') "
+            f"EXECUTE FUNCTION {self.render_execute(model)}"
+        )
+
+
+TRIGGERS = (
+    *(CaptureTrigger(operation) for operation in _OPERATIONS),
+    # Before it: what a reload takes away can still be read.
+    CaptureTrigger("TRUNCATE", pgtrigger.Before, "clear"),
+)
+
+
+def careful(statements: list[str]) -> list[str]:
+    """Return the statements behind those that let them neither wait for long nor run beside another installer."""
+    return [
+        f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'",
+        "SELECT pg_catalog.pg_advisory_xact_lock(1212372819, 3)",
+        *statements,
+    ]
+
+
+def install_sql(model: type[models.Model], layout: Layout | None = None) -> list[str]:
+    """Return the statements that install capture on the model's table, to be run in one transaction.
+
+    Args:
+        layout: default: the table has every mapped column, and none is fresh.
+    """
+    return careful(function_sql(model, layout) + [trigger.create_sql(model) for trigger in TRIGGERS])
+
+
+def uninstall_sql(model: type[models.Model]) -> list[str]:
+    """Return the statements that remove capture from the model's table, to be run in one transaction."""
+    return careful([drop_function_sql(function_name(model))])
+
+
+def drop_function_sql(name: str) -> str:
+    """Return the statement that drops a capture function with its triggers.
+
+    CASCADE reaches nothing but triggers, and needs no ownership of their tables as DROP TRIGGER does.
+    """
+    return f"DROP FUNCTION IF EXISTS public.{quote(name)}() CASCADE"
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """What was found on one table: ``installed``, ``missing``, ``outdated``, ``disabled``, ``absent`` or ``orphan``."""
+
+    table: str
+    state: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the catalog says of one table and its capture function."""
+
+    oid: int | None
+    """None: there is no such table."""
+    filenode: int | None
+    """Another one after TRUNCATE and after every rewrite of the table."""
+    columns: tuple[str, ...]
+    triggers: Mapping[str, tuple[str, str]]
+    """Of ours, by name: whether it is enabled (``tgenabled``), and the function that it calls."""
+    versions: str
+    """Of the rows of our triggers: other ones after each DISABLE, ENABLE, DROP and CREATE, although all looks right."""
+    source: str
+    secure: bool
+    config: Sequence[str] | None
+
+    def layout(self, model: type[models.Model]) -> Layout:
+        """Return the mapped columns that the table has."""
+        return Layout(tuple(column for column in mapped_columns(model) if as_stored(column) in self.columns))
+
+
+# By names in the catalog, not by to_regclass(), which needs a right on the schema and waits for a lock on the table.
+FIND = """
+SELECT w.number, c.oid, c.relfilenode,
+    ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
+    (SELECT json_object_agg(t.tgname, json_build_array(t.tgenabled, p.proname)) FROM pg_trigger t
+     LEFT JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'public'::regnamespace
+     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE 'hc\\_signals\\_%%'),
+    (SELECT string_agg(t.oid || ':' || t.xmin, ' ' ORDER BY t.tgname) FROM pg_trigger t
+     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE 'hc\\_signals\\_%%') AS versions,
+    coalesce(f.prosrc, ''), coalesce(f.prosecdef, false), f.proconfig
+FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY w (schema, name, function, number)
+LEFT JOIN pg_namespace n ON n.nspname = w.schema
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
+LEFT JOIN pg_proc f ON f.proname = w.function AND f.pronamespace = 'public'::regnamespace
+"""
+"""One row per table, the first column its number; takes what :func:`names_of` returns."""
+
+
+def names_of(models_of_tables: Sequence[type[models.Model]]) -> tuple[list[str], list[str], list[str]]:
+    """Return schemas, tables and capture functions, for FIND."""
+    parts = [table_parts(model) for model in models_of_tables]
+    return [schema for schema, _ in parts], [name for _, name in parts], list(map(function_name, models_of_tables))
+
+
+def found_of(row: Sequence[Any]) -> Found:
+    """Return what a row of FIND says."""
+    _, oid, filenode, columns, found, versions, source, secure, config = row
+    found = {name: tuple(of) for name, of in (found or {}).items()}
+    return Found(oid, filenode, tuple(columns), found, versions or "", source, secure, config)
+
+
+def find(models_of_tables: Sequence[type[models.Model]], using: str) -> list[Found]:
+    """Look all tables up in one query; takes no lock on them and needs no right on them."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(FIND + "ORDER BY w.number", names_of(models_of_tables))
+        return [found_of(row) for row in cursor.fetchall()]
+
+
+def status(model: type[models.Model], using: str) -> TableStatus:
+    """Compare triggers and function with what they should be; takes no lock on the table and needs no right on it."""
+    return statuses([model], using)[0]
+
+
+def statuses(models_of_tables: Sequence[type[models.Model]], using: str) -> list[TableStatus]:
+    """Return the status of several tables, from one look-up."""
+    return [compare(*pair) for pair in zip(models_of_tables, find(models_of_tables, using), strict=True)]
+
+
+def compare(model: type[models.Model], found: Found) -> TableStatus:
+    """Return the status of a table that was looked up."""
+    label, function = table_label(model), function_name(model)
+    if found.oid is None:
+        return TableStatus(label, "absent", "the table does not exist yet")
+    names = [trigger.get_pgid(model) for trigger in TRIGGERS]
+    missing = [str(trigger.name) for trigger in TRIGGERS if trigger.get_pgid(model) not in found.triggers]
+    if missing:
+        return TableStatus(label, "missing", f"no trigger for {', '.join(missing)}")
+    if any(found.triggers[name][0] in ("D", "R") for name in names):
+        return TableStatus(label, "disabled", "a trigger is disabled")
+    if any(found.triggers[name][1] != function for name in names):
+        return TableStatus(label, "outdated", _OTHER_FUNCTION)
+    wanted = found.layout(model).with_fresh_of(read_layout(found.source))
+    body = function_body(model, wanted).strip()
+    if (found.source.strip(), found.secure, found.config) != (body, True, FUNCTION_CONFIG):
+        return TableStatus(label, "outdated", "the function is of another version of the model or the table")
+    absent = [column for column in mapped_columns(model) if column not in wanted.columns]
+    return TableStatus(label, "installed", f"missing in the table: {', '.join(absent)}" if absent else "")
+
+
+_OTHER_FUNCTION = "a trigger calls another function: the table had another name"
+
+
+def install(
+    model: type[models.Model], using: str, attempts: int = 5, settled: bool = False, thorough: bool = False
+) -> TableStatus:
+    """Install capture on the model's table, if it is not there already.
+
+    Where only the function is of another version, the table itself is not touched. CREATE OR REPLACE also enables a
+    trigger that is disabled.
+
+    Args:
+        settled: also where it is there but still waits for fresh columns to be filled: it does so no more.
+        thorough: never the function alone. It waits for whoever is writing to the table: afterwards nobody has
+            anything uncommitted that was written under the former triggers.
+
+    Raises:
+        OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
+    """
+    before = status(model, using)
+    if before.state == "absent" or (before.state == "installed" and not settled):
+        return before
+    only_function = before.state == "installed" or (before.state == "outdated" and before.detail != _OTHER_FUNCTION)
+    only_function = only_function and not thorough
+    layout = next_layout(model, using, settled)
+    statements = careful(function_sql(model, layout)) if only_function else install_sql(model, layout)
+    run_patiently(using, statements, attempts)
+    return status(model, using)
+
+
+def next_layout(model: type[models.Model], using: str, settled: bool = False) -> Layout:
+    """Return the layout to install: columns that the installed function does not know are fresh, unless settled.
+
+    Of a table that does not exist yet: every mapped column.
+    """
+    found = find([model], using)[0]
+    layout = found.layout(model) if found.oid is not None else Layout(tuple(mapped_columns(model)))
+    if settled:
+        return layout
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT to_json(clock_timestamp())#>>'{}'")
+        return layout.after(read_layout(found.source), cursor.fetchone()[0])
+
+
+def uninstall(model: type[models.Model], using: str, attempts: int = 5) -> None:
+    """Remove capture from the model's table, and what is kept of a reload of it.
+
+    Raises:
+        OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
+    """
+    run_patiently(using, uninstall_sql(model), attempts)
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT to_regclass('public.hc_signals_reload') IS NOT NULL")
+        if cursor.fetchone()[0]:
+            for name in ("cleared", "reload", "refill"):
+                cursor.execute(f"DELETE FROM public.hc_signals_{name} WHERE table_name = %s", [table_label(model)])
+
+
+def run_patiently(using: str, statements: list[str], attempts: int = 5) -> None:
+    """Run the statements in one transaction; again, if they ran into a lock.
+
+    Raises:
+        OperationalError: they did so ``attempts`` times.
+    """
+    for attempt in range(attempts):
+        try:
+            with transaction.atomic(using=using), connections[using].cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+            return
+        except OperationalError:
+            if attempt + 1 == attempts:
+                raise

@@ -1,0 +1,1 @@
+"""The way of a change from a page of the log to its receivers; failed deliveries, retries, replay."""

@@ -1,0 +1,224 @@
+"""What receivers failed on: kept with its change and retried; what follows it for the same record is parked behind it.
+
+The only reader and writer of ``hc_signals_delivery``. Every call belongs into the transaction of a page, under the
+claim of its shard: so one record's deliveries are handled by one worker at a time, in order.
+"""
+
+import json
+import logging
+import random
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connections
+
+from hc_signals.conf import Conf
+from hc_signals.events import Change
+from hc_signals.log.changelog import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
+from hc_signals.receiver_errors import show
+
+logger = logging.getLogger("hc_signals")
+
+Key = tuple[str, str, str | None]
+"""Receiver, table and record: what is delivered one after another."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One event owed to one receiver."""
+
+    id: int
+    receiver: str
+    signal: str
+    sender: str
+    attempt: int
+    change: Change
+
+    @property
+    def key(self) -> Key:
+        """What must go in order."""
+        return self.receiver, self.change.table_name, self.change.record
+
+
+_KEEP = """
+INSERT INTO public.hc_signals_delivery (consumer, receiver, signal, sender, state, attempt, next_attempt_at, error,
+    change_id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, note)
+SELECT %(consumer)s, %(receiver)s, %(signal)s, %(sender)s, %(state)s, %(attempt)s,
+    clock_timestamp() + make_interval(secs => %(delay)s), %(error)s,
+    id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, %(note)s::json
+FROM public.hc_signals_change WHERE id = %(change_id)s
+"""
+_DUE = f"""
+SELECT id, receiver, signal, sender, attempt, change_id, {CHANGE_COLUMNS}
+FROM public.hc_signals_delivery c
+WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp() {{shard}}
+ORDER BY next_attempt_at, id LIMIT %(limit)s FOR UPDATE
+"""
+# Of those that are due the first thousand say enough.
+_DUE_SHARDS = f"""
+SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()), ARRAY(
+    SELECT DISTINCT {SHARD_NUMBER} FROM (
+        SELECT table_name, record_id, record_key FROM public.hc_signals_delivery
+        WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp()
+        ORDER BY next_attempt_at LIMIT 1000
+    ) due
+)
+FROM public.hc_signals_delivery WHERE consumer = %(consumer)s AND state = 'retry'
+"""
+_RELEASE = """
+UPDATE public.hc_signals_delivery SET state = 'retry', next_attempt_at = clock_timestamp()
+WHERE id = (
+    SELECT min(id) FROM public.hc_signals_delivery
+    WHERE consumer = %(consumer)s AND state = 'parked' AND receiver = %(receiver)s AND table_name = %(table)s
+      AND coalesce(record_id, record_key) IS NOT DISTINCT FROM %(record)s
+) AND NOT EXISTS (
+    SELECT FROM public.hc_signals_delivery
+    WHERE consumer = %(consumer)s AND state = 'retry' AND receiver = %(receiver)s AND table_name = %(table)s
+      AND coalesce(record_id, record_key) IS NOT DISTINCT FROM %(record)s
+)
+"""
+
+
+class Deliveries:
+    """The failed and parked deliveries of one consumer in one shard.
+
+    Args:
+        using: database alias.
+        conf: CONSUMER, SHARDS, MAX_ATTEMPTS, RETRY_SECONDS and RETRY_MAX_SECONDS are used.
+        shard: the shard.
+    """
+
+    def __init__(self, using: str, conf: Conf, shard: int) -> None:
+        self.using, self.conf, self.shard = using, conf, shard
+
+    def _execute(self, sql: str, params: Any) -> Any:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(sql, params)
+            return cursor.fetchall() if cursor.description else cursor.rowcount
+
+    def kept(self) -> tuple[bool, bool]:
+        """Tell whether the consumer has any delivery that waits, and any whose time has come: both seldom."""
+        ((any_kept, any_due),) = self._execute(
+            "SELECT EXISTS (SELECT FROM public.hc_signals_delivery WHERE consumer = %(consumer)s "
+            "AND state IN ('retry', 'parked')), EXISTS (SELECT FROM public.hc_signals_delivery "
+            "WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp())",
+            {"consumer": self.conf.CONSUMER},
+        )
+        return any_kept, any_due
+
+    def blocked(self, changes: Iterable[Change]) -> set[Key]:
+        """Return for which receivers the records of these changes wait for an earlier delivery."""
+        records = {change.record for change in changes if change.record is not None}
+        tables = {change.table_name for change in changes}
+        rows = self._execute(
+            "SELECT DISTINCT receiver, table_name, coalesce(record_id, record_key) FROM public.hc_signals_delivery "
+            "WHERE consumer = %s AND state IN ('retry', 'parked') AND table_name = ANY(%s) "
+            "AND (coalesce(record_id, record_key) = ANY(%s) OR coalesce(record_id, record_key) IS NULL)",
+            [self.conf.CONSUMER, list(tables), list(records)],
+        )
+        return set(rows)
+
+    def keep(self, change: Change, receiver: str, signal: str, sender: str, error: Exception) -> None:
+        """Keep a delivery that failed for the first time.
+
+        The log line names the receiver and the error's class only: a message may hold a customer's data.
+        """
+        attempts_left = self.conf.MAX_ATTEMPTS > 1
+        state = "retry" if attempts_left else "dead"
+        delay = self._delay(1) if attempts_left else None
+        values = {"receiver": receiver, "signal": signal, "sender": sender, "error": describe(error)}
+        self._insert(change, **values, state=state, attempt=1, delay=delay)
+        about = {"shard": self.shard, "signal": signal, "model": sender, "change_id": change.id, "attempt": 1}
+        show(receiver, error, **about)
+        logger.log(
+            logging.WARNING if attempts_left else logging.ERROR,
+            "Receiver %s failed on %s of %s (change %s): %s; the delivery is kept and %s.",
+            receiver,
+            change.operation,
+            change.table_name,
+            change.id,
+            type(error).__name__,
+            "retried" if attempts_left else "dead: see `manage.py hc_deliveries list`",
+            extra={"receiver": receiver, **about},
+        )
+
+    def park(self, change: Change, receiver: str, signal: str, sender: str) -> None:
+        """Keep a delivery behind an earlier one of its record."""
+        values = {"receiver": receiver, "signal": signal, "sender": sender, "error": ""}
+        self._insert(change, **values, state="parked", attempt=0, delay=None)
+
+    def _insert(self, change: Change, **values: Any) -> None:
+        note = None if change.note is None else json.dumps(change.note)
+        self._execute(_KEEP, {**values, "consumer": self.conf.CONSUMER, "change_id": change.id, "note": note})
+
+    def due(self, limit: int) -> list[Delivery]:
+        """Return the deliveries of this shard whose time has come, the longest waiting first."""
+        shard = SHARD if self.conf.SHARDS > 1 else ""
+        params = {"consumer": self.conf.CONSUMER, "limit": limit, "shard": self.shard, "shards": self.conf.SHARDS}
+        rows = self._execute(_DUE.format(shard=shard), params)
+        return [Delivery(row[0], row[1], row[2], row[3], row[4], Change(*row[5:])) for row in rows]
+
+    def succeeded(self, delivery: Delivery) -> None:
+        """Forget a delivery that is done; the next one of its record may go."""
+        self._execute("DELETE FROM public.hc_signals_delivery WHERE id = %s", [delivery.id])
+        release(self.using, self.conf.CONSUMER, *delivery.key)
+
+    def failed(self, delivery: Delivery, error: Exception) -> None:
+        """Put a delivery off; after the last attempt it is dead and the record goes on without it."""
+        attempt = delivery.attempt + 1
+        dead = attempt >= self.conf.MAX_ATTEMPTS
+        state, delay = ("dead", None) if dead else ("retry", self._delay(attempt))
+        self._execute(
+            "UPDATE public.hc_signals_delivery SET state = %s, attempt = %s, error = %s, "
+            "next_attempt_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
+            [state, attempt, describe(error), delay, delivery.id],
+        )
+        about = {"delivery_id": delivery.id, "change_id": delivery.change.id, "attempt": attempt}
+        show(delivery.receiver, error, signal=delivery.signal, model=delivery.sender, **about)
+        if dead:
+            logger.error(
+                "Delivery %s to %s is dead after %s attempts (%s); see `manage.py hc_deliveries show %s`.",
+                delivery.id,
+                delivery.receiver,
+                attempt,
+                type(error).__name__,
+                delivery.id,
+                extra={"receiver": delivery.receiver, "signal": delivery.signal, "model": delivery.sender, **about},
+            )
+            release(self.using, self.conf.CONSUMER, *delivery.key)
+
+    def _delay(self, attempt: int) -> float:
+        """Return seconds before the next attempt: doubled each time, capped, jittered by half."""
+        delay = min(self.conf.RETRY_MAX_SECONDS, self.conf.RETRY_SECONDS * 2 ** (attempt - 1))
+        return float(delay * random.uniform(0.5, 1.0))  # noqa: S311  (not for secrets)
+
+
+def release(using: str, consumer: str, receiver: str, table: str, record: str | None) -> None:
+    """Let the first of the deliveries go that are parked behind one that is done or gone.
+
+    Unless another one is on its way: a dead one that was retried by hand may be ahead of it.
+    """
+    with connections[using].cursor() as cursor:
+        cursor.execute(_RELEASE, {"consumer": consumer, "receiver": receiver, "table": table, "record": record})
+
+
+def ring(using: str) -> None:
+    """Wake a worker that sleeps, as a change would, when the transaction commits."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT public.hc_signals_ring()")
+
+
+def due_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
+    """Return the shards in which a retry is due, and how many seconds it is until the next one, None without any."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_DUE_SHARDS, {"consumer": conf.CONSUMER, "shards": conf.SHARDS})
+        seconds, shards = cursor.fetchone()
+    return set(map(int, shards)), None if seconds is None else max(0.0, float(seconds))
+
+
+def describe(error: Exception) -> str:
+    """Return an error as it is stored: what, and below it where. PostgreSQL's texts hold no NUL."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    return f"{type(error).__name__}: {str(error)[:5000]}\n{where[-5000:]}".replace("\x00", "").rstrip()

@@ -1,0 +1,200 @@
+"""One shard of the log, as one worker delivers it: claim it, read a page, hand it on, keep failures, advance."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from django.utils import timezone
+
+from hc_signals import signals
+from hc_signals.conf import Conf
+from hc_signals.delivery.deliveries import Deliveries
+from hc_signals.delivery.dispatch import isolate_hooks, receivers_of, send
+from hc_signals.delivery.instances import InstanceBuilder
+from hc_signals.delivery.listeners import Extras, Listeners
+from hc_signals.delivery.page import Page
+from hc_signals.delivery.redelivery import redeliver
+from hc_signals.events import Change, ChangeEvent
+from hc_signals.log.changelog import ChangeLog, Position, Standing
+from hc_signals.observing import here
+from hc_signals.receiver_errors import show
+
+logger = logging.getLogger("hc_signals")
+
+
+class Outcome(Enum):
+    """What came of the attempt to deliver a page."""
+
+    MORE = "there may be more in the window"
+    DONE = "all that was committed when the window was opened is delivered"
+    ELSEWHERE = "another worker has the shard"
+    REMOVED = "the consumer has no position any more"
+
+
+@dataclass(frozen=True)
+class Audience:
+    """For whom a worker delivers; the same in all its shards."""
+
+    builders: Mapping[str, InstanceBuilder]
+    """By the name of the table, as the log has it."""
+    extras: Extras
+    unknown: set[str] = field(default_factory=set)
+    """Tables without a model, as far as told."""
+
+
+class Shard:
+    """One shard of one consumer's log.
+
+    Args:
+        log: the shard as the log knows it.
+        conf: the checked setting.
+        audience: for whom.
+        stopping: set when no further event is to be begun.
+    """
+
+    def __init__(self, log: ChangeLog, conf: Conf, audience: Audience, stopping: threading.Event) -> None:
+        self.log, self.conf, self.audience, self.stopping = log, conf, audience, stopping
+        self.using = log.using
+        self.delivered = 0
+        self.deliveries = Deliveries(log.using, conf, log.shard)
+        self._limit = conf.BATCH_SIZE
+        self._is_told_of_takeover = self._has_begun = False
+
+    def deliver_page(self) -> Outcome:
+        """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
+        page = here().page(self.log.consumer, self.log.shard)
+        with page, self.log.claimed(self.conf.ATOMIC) as is_claimed:
+            return self.deliver_claimed() if is_claimed else Outcome.ELSEWHERE
+
+    def deliver_claimed(self) -> Outcome:
+        """Deliver one page of the shard, which the caller has claimed."""
+        standing = self.log.standing()
+        if standing.layout is None and self._has_begun:
+            return Outcome.REMOVED
+        if not self._fits(standing.layout):
+            return Outcome.ELSEWHERE
+        self._has_begun = True
+        was_open = standing.position.target is not None
+        position = standing.position if was_open else self._open_window(standing)
+        position, has_told = self._tell_gaps(position, standing.lost)
+        any_kept, any_due = self.deliveries.kept()
+        if any_due:
+            self._retry()
+        changes, has_more = self._page(position)
+        done = self._deliver(changes, any_kept)
+        position, outcome = self._advance(position, changes[:done], has_more or done < len(changes))
+        if done or has_told or was_open or standing.is_new or standing.is_idle:
+            self.log.append(position)
+        isolate_hooks(self.using)
+        return outcome
+
+    def _open_window(self, standing: Standing) -> Position:
+        position = self.log.open_window(standing)
+        self.log.opened = position.target
+        return position
+
+    def _page(self, position: Position) -> tuple[list[Change], bool]:
+        """Read a page; where large images cut it short, the next one asks for fewer."""
+        changes, has_more = self.log.page(position, self._limit)
+        was_cut = has_more and len(changes) < self._limit
+        self._limit = 2 * len(changes) if was_cut else min(4 * self._limit, self.conf.BATCH_SIZE)
+        return changes, has_more
+
+    def _advance(self, position: Position, done: list[Change], has_more: bool) -> tuple[Position, Outcome]:
+        self.delivered += len(done)
+        if has_more:
+            return (replace(position, last_id=done[-1].id) if done else position), Outcome.MORE
+        self.log.finished += position.target == self.log.opened
+        return self.log.close_window(position), Outcome.DONE
+
+    def _fits(self, layout: int | None) -> bool:
+        """Tell whether the consumer's records are split as we think; if not, somebody with other settings took over."""
+        if layout in (None, self.log.shards):
+            return True
+        if not self._is_told_of_takeover:
+            self._is_told_of_takeover = True
+            logger.warning(
+                "Another worker of consumer %r has taken over with SHARDS = %s; this one has %s and delivers nothing "
+                "until it is restarted with the same number.",
+                self.log.consumer,
+                layout,
+                self.log.shards,
+            )
+        return False
+
+    def _deliver(self, changes: list[Change], any_kept: bool) -> int:
+        """Hand changes to receivers until the time is up or a stop was asked for; return how many were done."""
+        deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
+        self._tell_unknown(changes)
+        listeners = Listeners(self.audience.extras)
+        page = Page(self.log, self.deliveries, changes, self.audience.builders, listeners, any_kept=any_kept)
+        done, tally = 0, here().tally
+        for change in changes:
+            if done and (self.stopping.is_set() or time.monotonic() > deadline):
+                break
+            if tally is not None:
+                tally.delivered.append((change, time.time()))
+            page.deliver(change)
+            done += 1
+        page.deliver_bulk()
+        return done
+
+    def _tell_unknown(self, changes: list[Change]) -> None:
+        tables = {change.table_name for change in changes}
+        for table in tables - self.audience.builders.keys() - self.audience.unknown:
+            self.audience.unknown.add(table)
+            logger.warning("No connected model for table %s: its changes are passed over.", table)
+
+    def _retry(self) -> None:
+        """Try the deliveries again whose time has come, until the time of the page is up."""
+        deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
+        listeners = Listeners(self.audience.extras)
+        while not self.stopping.is_set() and time.monotonic() < deadline and (due := self.deliveries.due(1)):
+            error = redeliver(due[0], self.log, self.audience.builders, listeners)
+            if error is None:
+                self.deliveries.succeeded(due[0])
+            else:
+                self.deliveries.failed(due[0], error)
+
+    def _tell_gaps(self, position: Position, lost: int) -> tuple[Position, bool]:
+        """Tell what the position says and what was not captured; the first shard does it for all."""
+        if self.log.shard != 0:
+            return replace(position, lost=lost), False
+        missed = lost > position.lost
+        if missed:
+            logger.error("A change could not be written to the log; gap_detected is sent for every connected model.")
+            self._tell_gap({"cause": "capture_failed"})
+        if position.gap is not None:
+            self._tell_gap(position.gap)
+        return replace(position, lost=lost, gap=None), missed or position.gap is not None
+
+    def _tell_gap(self, gap: Mapping[str, Any]) -> None:
+        """Send a gap for every model: which tables are concerned is not known."""
+        if (tally := here().tally) is not None:
+            tally.gaps.append(gap["cause"])
+        since, until = (datetime.fromisoformat(gap[key]) if gap.get(key) else None for key in ("since", "until"))
+        for model in (builder.model for builder in self.audience.builders.values()):
+            event = ChangeEvent(
+                change_type="GAP_OVERFLOW",
+                change_origin="heroku_connect",
+                entity_name=str(getattr(model, "sf_object_name", "")),
+                record_id=None,
+                record_key=None,
+                transaction_key="",
+                sequence_number=0,
+                captured_at=timezone.now(),
+                replay_id="",
+                event_id="",
+                cause=gap["cause"],
+                since=since,
+                until=until,
+            )
+            receivers = receivers_of(signals.gap_detected, model)
+            for failure in send(signals.gap_detected, receivers, self.using, sender=model, instance=None, event=event):
+                show(failure.receiver, failure.error, signal="gap_detected", model=model._meta.label)
+                logger.error("Receiver %s failed on a gap: %s.", failure.receiver, type(failure.error).__name__)

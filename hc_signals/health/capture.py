@@ -1,0 +1,51 @@
+"""Capture: the triggers of each table, a pause, reloads that are under way."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from django.utils import timezone
+
+from hc_signals.capture import orphans, triggers
+from hc_signals.capture.pausing import paused_since
+from hc_signals.capture.reloads import under_way
+from hc_signals.health.findings import Finding, age, fine, problem
+from hc_signals.tables import connected_models
+
+LONG_RELOAD = timedelta(hours=6)
+
+
+def capture(using: str) -> Iterator[Finding]:
+    """Look at every table's triggers."""
+    models = connected_models()
+    if not models:
+        yield problem("capture-no-models", "capture", "there is no connected model")
+    found = [triggers.compare(model, each) for model, each in zip(models, triggers.find(models, using), strict=True)]
+    for status in (*found, *orphans.find(models, using)):
+        text = f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else "")
+        facts = {"table": status.table, "state": status.state}
+        if status.state != "installed":
+            yield problem(f"capture-{status.state}", "capture", text, **facts)
+        elif status.detail:
+            yield problem("capture-columns", "capture", text, **facts)
+        else:
+            yield fine("capture", text, **facts)
+
+
+def pause(using: str) -> Iterator[Finding]:
+    """Look whether capture is switched off; no finding if it is not."""
+    off, owed = paused_since(using)
+    if off:
+        yield problem("capture-paused", "capture", f"switched off {age(off)} ago", since=off)
+    if owed:
+        yield problem("capture-gap-owed", "capture", f"the gap of {age(owed)} ago is not written", since=owed)
+
+
+def reloads(using: str) -> Iterator[Finding]:
+    """Look which tables are being reloaded; no finding if none."""
+    for reload in under_way(using):
+        text = f"{reload.table}: reloading for {age(reload.since)}, {reload.records} record(s) were cleared"
+        facts = {"table": reload.table, "since": reload.since, "records": reload.records}
+        if timezone.now() - reload.since > LONG_RELOAD:
+            yield problem("reload-long", "reload", text, **facts)
+        else:
+            yield fine("reload", text, **facts)

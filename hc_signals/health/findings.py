@@ -1,0 +1,101 @@
+"""What a look at the system finds: one finding per thing, with a verdict and, where it is not well, the remedy."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from django.utils import timezone
+
+
+class Verdict(StrEnum):
+    """How well it is."""
+
+    OK = "ok"
+    WARN = "warn"
+    ERROR = "error"
+
+
+_WARN, _ERROR = Verdict.WARN, Verdict.ERROR
+
+PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
+    "server-too-old": (_ERROR, "Upgrade the server to PostgreSQL 14 or newer."),
+    "server-follower": (_WARN, "Use the leader's URL: workers and their locks are seen only there."),
+    "log-missing": (_ERROR, "Run `manage.py migrate hc_signals`."),
+    "restored": (_ERROR, "Start `manage.py hc_listen`: it makes log and positions fit this server and tells a gap."),
+    "capture-no-models": (_WARN, "Connect a model (`manage.py hc_inspect` writes them), or check INSTALLED_APPS."),
+    "capture-missing": (_ERROR, "Run `manage.py hc_triggers install`; what changed meanwhile was not captured."),
+    "capture-disabled": (_ERROR, "Run `manage.py hc_triggers install`; what changed meanwhile was not captured."),
+    "capture-outdated": (_WARN, "Run `manage.py hc_triggers install`."),
+    "capture-absent": (_WARN, "Map the object in Heroku Connect, then run `manage.py hc_triggers install`."),
+    "capture-columns": (_WARN, "Add the fields to the mapping, or take them from the model."),
+    "capture-orphan": (_WARN, "Run `manage.py hc_triggers uninstall --orphans`."),
+    "capture-paused": (_ERROR, "Run `manage.py hc_triggers resume`; what changes meanwhile will be told as a gap."),
+    "capture-gap-owed": (_ERROR, "Run `manage.py hc_triggers resume` again: it was interrupted."),
+    "reload-long": (_WARN, "Look at the mapping in Heroku Connect, and see whether it has stopped."),
+    "consumer-new": (_WARN, "Start `manage.py hc_listen`."),
+    "consumer-no-worker": (_ERROR, "Start `manage.py hc_listen`, or let it go: `manage.py hc_consumers remove NAME`."),
+    "consumer-no-position": (_WARN, "See `manage.py hc_deliveries list`; `manage.py hc_consumers remove NAME`."),
+    "consumer-late": (_WARN, "Wait if it shrinks; else look for slow receivers, or raise SHARDS and --concurrency."),
+    "consumer-stuck": (_ERROR, "See what the worker is at: its log, /healthz, hc_signals_receiver_running_seconds."),
+    "bell-nobody-listens": (_ERROR, "Restart `manage.py hc_listen`: its LISTEN connection is not there."),
+    "bell-nobody-asleep": (_WARN, "Give hc_listen a direct database URL: a pooler swallows LISTEN, so it polls."),
+    "bell-queue": (_ERROR, "Find the session that holds up NOTIFY: a transaction left open after LISTEN."),
+    "deliveries-failing": (_WARN, "See `manage.py hc_deliveries show ID`; they are retried by themselves."),
+    "deliveries-dead": (
+        _ERROR,
+        "Mend the receiver, then `manage.py hc_deliveries retry --state dead`, or discard them.",
+    ),
+    "gaps-lost": (_ERROR, "Start `manage.py hc_listen`, which tells it as a gap; the server's log says why."),
+    "gaps-recent": (_WARN, "Read these tables again (`manage.py hc_backfill`), if no receiver of gap_detected does."),
+    "log-large": (_WARN, "Raise MAX_LOG_MB, or look who holds it up."),
+    "log-too-large": (_ERROR, "A worker makes room within minutes; if none lives, start one, or raise MAX_LOG_MB."),
+    "log-bucket-full": (_ERROR, "Raise MAX_LOG_MB and restart hc_listen: changes are being lost, as gaps."),
+    "log-held-up": (_WARN, "Start a worker of it, or let it go: `manage.py hc_consumers remove NAME`."),
+    "writes-failed": (_WARN, "See TriggerLog in the admin, or say --verbose: Salesforce refused what the app wrote."),
+    "heroku-state": (_ERROR, "Open the connection in Heroku Connect's dashboard."),
+    "heroku-api": (_WARN, "Check HEROKU_AUTH_TOKEN and HEROKU_CONNECT_APP_NAME, or try again."),
+    "not-looked-at": (_WARN, "Give this role the right to look, or look again when the server is less busy."),
+}
+"""Verdict and remedy of every problem; docs/operations.md has a section for each."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    """Of the thing: several tables, say, have one finding each, of the same name."""
+    verdict: Verdict
+    text: str
+    remedy: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """For programs. Never contents of records."""
+    problem: str = ""
+    """Key of PROBLEMS; empty where all is well."""
+
+
+def fine(name: str, text: str, **facts: Any) -> Finding:
+    """Return a finding of something that is well."""
+    return Finding(name, Verdict.OK, text, facts=facts)
+
+
+def problem(key: str, name: str, text: str, **facts: Any) -> Finding:
+    """Return a finding of something that is not well."""
+    verdict, remedy = PROBLEMS[key]
+    return Finding(name, verdict, text, remedy, facts, key)
+
+
+def worst(findings: Iterable[Finding]) -> Verdict:
+    """Return the worst of the verdicts."""
+    return max((finding.verdict for finding in findings), key=list(Verdict).index, default=Verdict.OK)
+
+
+def age(then: datetime, now: datetime | None = None) -> str:
+    """Return in words how long ago it was."""
+    seconds = max(0, int(((now or timezone.now()) - then).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

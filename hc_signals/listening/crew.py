@@ -1,0 +1,77 @@
+"""The workers of one process: one thread each, with a connection of its own; one doorbell, one thread for chores."""
+
+import logging
+import threading
+
+from django.db import connections
+
+from hc_signals.conf import Conf
+from hc_signals.listening.chores import Chores
+from hc_signals.listening.doorbell import Doorbell
+from hc_signals.listening.worker import Worker
+from hc_signals.observing import as_worker
+
+logger = logging.getLogger("hc_signals")
+
+
+class Crew:
+    """Delivers with several threads until stopped.
+
+    Args:
+        using: database alias.
+        conf: the checked setting.
+        size: threads; more than there are shards would have nothing to do.
+    """
+
+    CHORES_TIMEOUT = 3.0
+    """Seconds for which a chore may go on after the last event; then its transaction ends with the process."""
+
+    def __init__(self, using: str, conf: Conf, size: int) -> None:
+        self.using, self.conf, self.size = using, conf, size
+        self.stopping = threading.Event()
+        self.delivered = 0
+        self.bell: Doorbell | None = None
+        """What all sleep at; None before the start."""
+        self._guard = threading.Lock()
+        self._errors: list[BaseException] = []
+
+    def run(self) -> None:
+        """Deliver until ``stopping`` is set.
+
+        Raises:
+            BaseException: what a worker could not survive; the others end after their current event.
+        """
+        with Doorbell(self.using, self.stopping.is_set, self.conf.CONSUMER) as bell:
+            self.bell = bell
+            if not bell.heard:
+                logger.warning(
+                    "LISTEN is swallowed: nothing came back from a ring to ourselves, so a transaction pooler is in "
+                    "the way. Looking at the log every %s s; use a direct connection for hc_listen.",
+                    bell.DEAF_PAUSE,
+                )
+            others = [
+                threading.Thread(target=self._work, args=(bell, number), name=f"hc_listen-{number}")
+                for number in range(1, self.size)
+            ]
+            chores = Chores(self.using, self.conf, self.stopping)
+            for thread in (*others, chores):
+                thread.start()
+            self._work(bell, 0)
+            for thread in others:
+                thread.join()
+            chores.join(timeout=self.CHORES_TIMEOUT)
+        if self._errors:
+            raise self._errors[0]
+
+    def _work(self, bell: Doorbell, number: int) -> None:
+        try:
+            worker = Worker(self.using, self.conf, stopping=self.stopping, number=number)
+            with as_worker(number):
+                worker.run(bell)
+            with self._guard:
+                self.delivered += worker.delivered
+        except BaseException as error:  # also of a receiver that calls sys.exit()
+            self._errors.append(error)
+            self.stopping.set()
+        finally:
+            connections[self.using].close()

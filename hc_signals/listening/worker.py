@@ -1,0 +1,180 @@
+"""The loop: take a round over the shards, then sleep. Holds no logic of theirs."""
+
+import logging
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from django.db import InterfaceError, OperationalError, connections
+from django.db.models import Model
+
+from hc_signals.conf import Conf, chosen
+from hc_signals.delivery.adapters import clamp_dates
+from hc_signals.delivery.deliveries import due_shards
+from hc_signals.delivery.instances import InstanceBuilder
+from hc_signals.delivery.listeners import Extras
+from hc_signals.delivery.shard import Audience, Outcome, Shard
+from hc_signals.listening.connecting import fail_fast, fail_fast_at_the_server
+from hc_signals.listening.doorbell import Doorbell
+from hc_signals.log.changelog import ChangeLog, waiting_shards
+from hc_signals.log.presence import announce
+from hc_signals.log.resharding import reshard
+from hc_signals.log.restoring import is_restored, rebase
+from hc_signals.log.starting import start
+from hc_signals.observing import here
+from hc_signals.tables import connected_models, table_label
+
+logger = logging.getLogger("hc_signals")
+
+
+class Worker:
+    """Delivers the changes of one database to this process's receivers. Belongs to one thread.
+
+    Args:
+        using: database alias.
+        conf: the checked setting.
+        models: connected models whose changes are delivered; default: all.
+        stopping: set when the loop is to end after the current event.
+        number: of the worker in its process. Each begins its rounds with another shard.
+    """
+
+    MAX_BACKOFF = 10.0
+    STANDBY_PAUSE = 0.25
+    """Seconds between two looks whether a shard that another worker has is free."""
+
+    def __init__(
+        self,
+        using: str,
+        conf: Conf,
+        models: Iterable[type[Model]] | None = None,
+        *,
+        stopping: threading.Event | None = None,
+        number: int = 0,
+    ) -> None:
+        models = connected_models() if models is None else list(models)
+        fail_fast(using)
+        self.using, self.conf, self.number = using, conf, number
+        self.stopping = threading.Event() if stopping is None else stopping
+        self._audience = Audience(
+            builders={table_label(model): InstanceBuilder(model, using) for model in models},
+            extras=Extras(
+                django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, models),
+                on_delete=chosen("APPLY_ON_DELETE", conf.APPLY_ON_DELETE, models),
+            ),
+        )
+        logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS) for shard in range(conf.SHARDS)]
+        self.shards = [Shard(log, conf, self._audience, self.stopping) for log in logs]
+        self._elsewhere: set[int] = set()
+        self._until_retry: float | None = None
+        self._prepared: Any = None
+        self._took_layout = False
+
+    @property
+    def delivered(self) -> int:
+        """How many changes were delivered so far."""
+        return sum(shard.delivered for shard in self.shards)
+
+    def run(self, bell: Doorbell) -> None:
+        """Deliver until stopped; survives the loss of the database connection."""
+        failures = 0
+        while not self.stopping.is_set():
+            here().turn()
+            try:
+                self.prepare()
+                self._deliver_and_sleep(bell)
+                failures = 0
+            except (OperationalError, InterfaceError) as error:
+                failures += 1
+                here().fails(error)
+                logger.warning("Database connection lost (%s); trying again.", type(error).__name__)
+                connections[self.using].close()
+                self.stopping.wait(min(self.MAX_BACKOFF, 0.1 * 2**failures))
+
+    def deliver_once(self) -> None:
+        """Deliver what is committed now; a shard that another worker has is left to it."""
+        self.prepare()
+        for shard in self.shards:
+            finished = shard.log.finished
+            while not self.stopping.is_set() and shard.log.finished == finished:
+                if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED):
+                    break
+
+    def _deliver_and_sleep(self, bell: Doorbell) -> None:
+        """Take one round; then sleep, unless there is more."""
+        outcomes = self._deliver_round()
+        here().recovers()
+        if Outcome.REMOVED in outcomes.values():  # by `hc_consumers remove --force`: start anew, where START_AT says
+            self._took_layout = False
+            return
+        self._elsewhere = {number for number, outcome in outcomes.items() if outcome is Outcome.ELSEWHERE}
+        if len(self._elsewhere) == len(self.shards):
+            # A standby does not listen: with the bell in its hands, writers would ring although a worker is awake.
+            bell.doze(self.STANDBY_PAUSE)
+        elif Outcome.MORE not in outcomes.values():
+            bell.sleep(self._is_waiting, self._until_next_look)
+
+    def _deliver_round(self) -> dict[int, Outcome]:
+        """Deliver one page of every shard in which something waits."""
+        waiting = {0} if len(self.shards) == 1 else self._waiting()
+        outcomes = {}
+        for shard in self.shards[self.number :] + self.shards[: self.number]:
+            if shard.log.shard in waiting and not self.stopping.is_set():
+                self._prepare_connection()
+                outcomes[shard.log.shard] = shard.deliver_page()
+        return outcomes
+
+    def _is_waiting(self) -> bool:
+        """Look whether there is anything to do; what another worker is at counts only at the second look."""
+        return bool(self._waiting() - self._elsewhere)
+
+    def _until_next_look(self) -> float:
+        if self._elsewhere:
+            self._elsewhere = set()
+            return self.STANDBY_PAUSE
+        retry = self.conf.POLL_INTERVAL if self._until_retry is None else self._until_retry
+        return min(retry, self.conf.POLL_INTERVAL)
+
+    def _waiting(self) -> set[int]:
+        self._prepare_connection()
+        waiting = waiting_shards(self.using, self.conf.CONSUMER, len(self.shards))
+        due, self._until_retry = due_shards(self.using, self.conf)
+        return waiting | due
+
+    def prepare(self) -> None:
+        """At start, once: give a new consumer its position; split the records anew if SHARDS was changed."""
+        if self._took_layout:
+            return
+        self._prepare_connection()
+        logs = [shard.log for shard in self.shards]
+        with here().busy_with("the layout of the shards"):
+            start(logs, self.conf.START_AT)
+            while not self.stopping.is_set() and not reshard(logs, self._deliver_old):
+                pass
+        self._took_layout = True
+
+    def _deliver_old(self, log: ChangeLog) -> None:
+        shard = Shard(log, replace(self.conf, SHARDS=log.shards), self._audience, self.stopping)
+        shard.deliver_claimed()
+        self.shards[0].delivered += shard.delivered
+
+    def _prepare_connection(self) -> None:
+        connection = connections[self.using]
+        connection.ensure_connection()
+        if connection.connection is not self._prepared:  # the first one, or a new one after a loss
+            fail_fast_at_the_server(self.using, self.conf.CONSUMER)
+            clamp_dates(connection.connection)
+            self._prepared = connection.connection
+            announce(self.using, self.conf.CONSUMER)
+            self._rebase_if_restored()
+
+    def _rebase_if_restored(self) -> None:
+        if not is_restored(self.using):
+            return
+        undelivered, consumers = rebase(self.using)
+        logger.warning(
+            "This database was restored from another server: log and positions now fit this one. %s change(s) were "
+            "undelivered and come now%s; gap_detected is sent for every model.",
+            undelivered,
+            ", to each of the consumers, perhaps once more" if consumers > 1 else "",
+        )

@@ -1,0 +1,1 @@
+"""What the outside may know of a running ``hc_listen``: metrics, liveness, spans."""

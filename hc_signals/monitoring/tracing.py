@@ -1,0 +1,99 @@
+"""Spans of OpenTelemetry: one per page in which a receiver was called, one per receiver call. No record's contents.
+
+Needs opentelemetry-api (extra ``otel``); without a tracer provider of the project's there is nothing to tell it to.
+"""
+
+import threading
+import time
+from typing import Any
+
+from opentelemetry import context, trace
+from opentelemetry.trace import Span, Status, StatusCode, Tracer
+
+from hc_signals import __version__
+from hc_signals.delivery.dispatch import receiver_path
+from hc_signals.delivery.listeners import SIGNALS
+from hc_signals.observing import Observer, Receiver, Tally
+
+_NAMES = {id(signal): name for name, signal in SIGNALS.items()}
+
+
+def is_set_up() -> bool:
+    """Tell whether the project has set a tracer provider; without one, spans would be made for nobody."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+class _Thread(threading.local):
+    """Where the calling thread is."""
+
+    def __init__(self) -> None:
+        self.tally: Tally | None = None
+        self.began = 0
+        """Of the page, in nanoseconds."""
+        self.page: Span | None = None
+        self.calls: list[tuple[Span, Any]] = []
+
+
+class Tracing(Observer):
+    """Makes the spans. A page that called nobody has none: a worker looks often and finds nothing.
+
+    Args:
+        tracer: makes them; default: that of the project's tracer provider.
+    """
+
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer or trace.get_tracer("hc_signals", __version__)
+        self._here = _Thread()
+
+    def page_begins(self, tally: Tally) -> None:
+        """Remember when."""
+        self._here.tally, self._here.began, self._here.page = tally, time.time_ns(), None
+
+    def page_ends(self, tally: Tally, error: BaseException | None) -> None:
+        """End the span of the page, if it has one."""
+        span, self._here.tally, self._here.page = self._here.page, None, None
+        if span is None:
+            return
+        span.set_attribute("hc_signals.changes", len(tally.delivered))
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        span.end()
+
+    def call_begins(self, receiver: Receiver, signal: Any, named: dict[str, Any]) -> None:
+        """Begin a span; what the receiver traces itself lies inside it."""
+        attributes = {
+            "hc_signals.receiver": receiver_path(receiver),
+            "hc_signals.signal": _NAMES.get(id(signal), "?"),
+            "hc_signals.model": named["sender"]._meta.label,
+        }
+        if (event := named.get("event")) is not None:
+            attributes["hc_signals.change_type"] = event.change_type
+            attributes["hc_signals.change_origin"] = event.change_origin
+        elif "events" in named:
+            attributes["hc_signals.changes"] = len(named["events"])
+        span = self._tracer.start_span("hc_signals.receiver", self._page_context(), attributes=attributes)
+        self._here.calls.append((span, context.attach(trace.set_span_in_context(span))))
+
+    def _page_context(self) -> Any:
+        """Return the context of the page's span, which is made with its first call."""
+        tally = self._here.tally
+        if tally is None:
+            return None
+        if self._here.page is None:
+            attributes: dict[str, Any] = {
+                "hc_signals.consumer": tally.consumer,
+                "hc_signals.shard": tally.shard,
+            }
+            self._here.page = self._tracer.start_span(
+                "hc_signals.page", attributes=attributes, start_time=self._here.began
+            )
+        return trace.set_span_in_context(self._here.page)
+
+    def call_ends(self, receiver: Receiver, error: BaseException | None) -> None:
+        """End the span; of an error only the class, because its message may hold a customer's data."""
+        span, token = self._here.calls.pop()
+        context.detach(token)
+        if error is not None:
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        span.end()

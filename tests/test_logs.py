@@ -1,0 +1,143 @@
+"""What is told to the log: never contents of records on the console, the whole exception to whoever asks for it."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from example.crm.models import Account
+
+from hc_signals import observing, signals
+from hc_signals.monitoring import tracing
+from hc_signals.testing import HerokuConnect
+from tests.conftest import deliver
+from tests.test_worker_process import start
+
+
+def fails(**kwargs: Any) -> None:
+    raise ValueError("Top Secret")
+
+
+def test_json_is_one_object_a_line(captured: HerokuConnect) -> None:
+    captured.insert(Account, name="Top Secret Ltd")
+    process = start("hc_listen", "--once", "--log-format", "json", "-v", "3", FAILING_RECEIVER="1")
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
+    lines = [json.loads(line) for line in output.splitlines()]
+    for line in lines:
+        assert {"time", "level", "logger", "message", "consumer"} <= line.keys()
+    (failed,) = [line for line in lines if "failed on INSERT of salesforce.account" in line["message"]]
+    assert failed["level"] == "warning"
+    assert failed["model"] == "crm.Account"
+    assert failed["shard"] == 0
+    assert failed["receiver"] == "tests.sfdc.apps._fail"
+    assert failed["change_id"] > 0
+    assert "Secret" not in output
+
+
+def test_a_handler_of_the_projects_gets_the_receivers_traceback(
+    captured: HerokuConnect, connect: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    connect(signals.record_created, fails, Account)
+    captured.create(Account, 1)
+    deliver(RETRY_SECONDS=0.0001)
+    deliver(MAX_ATTEMPTS=2)
+    first, second = [record for record in caplog.records if record.name == "hc_signals.receivers"]
+    for record, attempt in ((first, 1), (second, 2)):
+        assert record.exc_info is not None
+        assert record.exc_info[1] is not None
+        assert str(record.exc_info[1]) == "Top Secret"
+        assert record.receiver == f"{__name__}.fails"  # type: ignore[attr-defined]
+        assert record.attempt == attempt  # type: ignore[attr-defined]
+        trace = record.exc_info[2]
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        assert trace is not None
+        assert trace.tb_frame.f_code.co_name == "fails"
+    assert all(record.exc_info is None for record in caplog.records if record.name == "hc_signals")
+
+
+def test_nobody_attached_means_nothing_on_stderr(
+    captured: HerokuConnect, connect: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's
+    connect(signals.record_created, fails, Account)
+    captured.create(Account, 1)
+    deliver(RETRY_SECONDS=600)
+    assert "Secret" not in capfd.readouterr().err
+
+
+def test_sentry_gets_one_event_for_a_failed_attempt(captured: HerokuConnect, connect: Any) -> None:
+    import sentry_sdk
+    from sentry_sdk.integrations.logging import LoggingIntegration
+    from sentry_sdk.transport import Transport
+
+    sent: list[Any] = []
+
+    class Kept(Transport):
+        def capture_envelope(self, envelope: Any) -> None:
+            sent.extend(item.payload.json for item in envelope.items if item.headers.get("type") == "event")
+
+    client = sentry_sdk.Client(
+        dsn="https://key@sentry.invalid/1",
+        transport=Kept,
+        default_integrations=False,
+        integrations=[LoggingIntegration()],
+    )
+    connect(signals.record_created, fails, Account)
+    captured.create(Account, 1)
+    with sentry_sdk.isolation_scope() as scope:
+        scope.set_client(client)
+        deliver(RETRY_SECONDS=600)
+        client.close(timeout=2)
+    (event,) = sent
+    assert event["logger"] == "hc_signals.receivers"
+    (exception,) = event["exception"]["values"]
+    assert (exception["type"], exception["value"]) == ("ValueError", "Top Secret")
+    assert exception["stacktrace"]["frames"][-1]["function"] == "fails"
+
+
+@pytest.fixture
+def spans() -> Iterator[Any]:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    traced = tracing.Tracing(provider.get_tracer("hc_signals"))
+    observing.observe(traced)
+    yield exporter.get_finished_spans
+    observing.unobserve(traced)
+
+
+def test_spans_of_a_page_and_of_its_receivers(captured: HerokuConnect, connect: Any, spans: Any) -> None:
+    connect(signals.record_created, fails, Account)
+    deliver()
+    assert spans() == (), "an empty page is not worth a span"
+    captured.insert(Account, name="Top Secret Ltd")
+    deliver(RETRY_SECONDS=600)
+    by_name = {span.attributes.get("hc_signals.receiver", "page"): span for span in spans()}
+    page, call = by_name["page"], by_name[f"{__name__}.fails"]
+    assert call.parent.span_id == page.context.span_id
+    assert page.start_time <= call.start_time <= call.end_time <= page.end_time
+    assert page.attributes == {
+        "hc_signals.consumer": "default",
+        "hc_signals.shard": 0,
+        "hc_signals.changes": 1,
+    }
+    assert dict(call.attributes) == {
+        "hc_signals.receiver": f"{__name__}.fails",
+        "hc_signals.signal": "record_created",
+        "hc_signals.model": "crm.Account",
+        "hc_signals.change_type": "CREATE",
+        "hc_signals.change_origin": "heroku_connect",
+        "error.type": "ValueError",
+    }
+    assert not call.status.is_ok
+    assert "Secret" not in "".join(span.to_json() for span in spans())
+
+
+def test_without_a_tracer_provider_nothing_is_traced() -> None:
+    assert not tracing.is_set_up()
