@@ -1,1 +1,1 @@
-"""The change log as consumers read it: positions, windows, pages; backlogs, rotation, resharding, restored databases."""
+"""The change log as consumers read it: positions, windows, pages; backlogs, rotation, new shards, restores."""
