@@ -26,6 +26,7 @@ END $$
 def measure(options: Options, server: Server) -> list[Row]:
     """Return the rows of this figure."""
     rows = []
+    workload.pack(*workload.TABLES)
     for pair, table, singles, bulk, target in (
         ((Captured, Uncaptured), "Heroku Connect's own triggers", options.size(200, 60), 200, 99),
         ((BareCaptured, BareUncaptured), "a bare table", options.size(5_000, 2_000), 10_000, 90),

@@ -50,6 +50,7 @@ def measure(options: Options, server: Server) -> list[Row]:
 def _make_tables(count: int) -> None:
     """Put rows before and after an update, and log rows of them, into ordinary tables."""
     workload.capture_backlog(count)
+    workload.pack(BareCaptured, BareUncaptured)
     table = quoted_table(BareUncaptured)
     workload.execute("DROP TABLE IF EXISTS bench_old, bench_new, bench_log")
     workload.execute(f"CREATE TABLE bench_old AS SELECT * FROM {table} WHERE id <= {count}")

@@ -18,6 +18,7 @@ BATCH = 500
 def measure(options: Options, server: Server) -> list[Row]:
     """Return the rows of this figure."""
     workload.clear()
+    workload.pack(Captured, Uncaptured)
     runs = {
         "without": lambda: BATCH / _write(Uncaptured),
         "with": lambda: BATCH / _write(Captured),
