@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SHORT = "--seconds 5 --pause 0.5 --silence 1 --calm 1 --backlog 400 --batch 50 --records 150 --writers 5 --seed 3"
+SHORT = "--seconds 5 --pause 0.5 --silence 1 --calm 2 --backlog 400 --batch 50 --records 150 --writers 5 --seed 3"
 WRONG = "--wrong id_cursor xmin_watermark"
 
 

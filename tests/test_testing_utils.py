@@ -67,7 +67,7 @@ def test_heroku_cli(text: str) -> None:
 @pytest.mark.django_db
 def test_the_backend_puts_the_schema_on_the_search_path() -> None:
     settings = {**connection.settings_dict, "OPTIONS": {"options": "-c statement_timeout=12345"}}
-    wrapper = DatabaseWrapper(settings, alias="other")
+    wrapper = DatabaseWrapper(settings, alias="default")
     try:
         with wrapper.cursor() as cursor:
             cursor.execute("SELECT current_setting('search_path'), current_setting('statement_timeout')")

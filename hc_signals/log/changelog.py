@@ -155,6 +155,7 @@ IMAGE_BYTES = """
      + CASE WHEN pg_column_compression(new) IS NULL THEN coalesce(pg_column_size(new), 0)
             ELSE octet_length(new::text) END
 """
+_NEXT_ID = "SELECT (SELECT id FROM public.hc_signals_change WHERE id > %s ORDER BY id LIMIT 1)"
 _PAGE = f"""
 SELECT {IMAGE_BYTES}, id, {CHANGE_COLUMNS}
 FROM public.hc_signals_change
@@ -302,15 +303,21 @@ class ChangeLog:
         params = {"seen": position.seen, "target": position.target, "shard": self.shard, "shards": self.shards}
         sql = _PAGE.format(shard=SHARD if self.shards > 1 else "")
         rows: list[tuple[Any, ...]] = []
-        after, span = position.last_id, 2 * limit * self.shards
+        after, first_span = position.last_id, 2 * limit * self.shards
+        span = first_span
         # In ranges: with statistics from before a large load the planner expects next to nothing beyond `after`, and
         # would read and sort the whole backlog for each page.
         while len(rows) < limit and after < position.ceiling_id:
             upto = min(after + span, position.ceiling_id)
             with connections[self.using].cursor() as cursor:
                 cursor.execute(sql, {**params, "after": after, "ceiling": upto, "limit": limit - len(rows)})
-                rows += cursor.fetchall()
+                found = cursor.fetchall()
+            rows += found
             after, span = upto, 8 * span
+            if not found and after < position.ceiling_id:
+                # Ids of buckets that were emptied: a hole may be millions wide, and what lies behind it dense.
+                behind = self._row(_NEXT_ID, [after])[0] or position.ceiling_id + 1
+                after, span = behind - 1, first_span if behind - after > span else span
         return cut_page(rows, limit)
 
     def close_window(self, position: Position) -> Position:

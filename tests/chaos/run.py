@@ -36,6 +36,7 @@ class Run:
         self.faults = Faults(self.server, self.workers, self.chance, options.silence, options.deaf)
         self.figures = Figures(self.faults, self.workers)
         self.stopping, self.storm = threading.Event(), threading.Event()
+        self.is_ending = False
         self.consumers = ["changes", "pages"]
 
     def run(self) -> int:
@@ -55,6 +56,8 @@ class Run:
         self.figures.start()
         self.break_things()
         self.faults.end()
+        if options.wrong:
+            self.end_calmly()
         self.stopping.set()
         for thread in writers:
             thread.join(timeout=60)
@@ -82,13 +85,26 @@ class Run:
             kind = self.faults.next()
             print(f"chaos: {max(0, end - time.monotonic()):5.0f} s left, {kind}; {self.figures.progress()}", flush=True)
 
+    def end_calmly(self) -> None:
+        """Let the wrong readers come up and then be passed by late commits: one that is always behind loses nothing."""
+        self.is_ending = True
+        deadline = time.monotonic() + self.options.patience
+        gained = written = 1
+        while gained > written and time.monotonic() < deadline:
+            committed, delivered = ledger.counts(self.server.query)
+            time.sleep(0.5)
+            committed_now, delivered_now = ledger.counts(self.server.query)
+            written = committed_now - committed + 5
+            gained = max(delivered_now.get(name, 0) - delivered.get(name, 0) for name in self.options.wrong)
+        time.sleep(self.options.calm)
+
     def watch(self) -> None:
         """Count, turn storm into calm when the readers are far behind, and back; look after the workers."""
         calm_until = 0.0
         while True:
             started = time.monotonic()
             behind = self.behind(self.consumers)
-            if behind > self.options.backlog:
+            if behind > self.options.backlog or self.is_ending:
                 self.storm.clear()
                 calm_until = started + self.options.calm
             elif behind > self.options.backlog // 10 and not self.storm.is_set():
