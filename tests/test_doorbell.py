@@ -25,6 +25,7 @@ class Sleeper(threading.Thread):
         self.looks = self.nights = 0
         self.looked_in = -1
         self.something_waits = False
+        bell.sleepers_of_test = [*getattr(bell, "sleepers_of_test", []), self]  # type: ignore[attr-defined]
         self.start()
 
     def run(self) -> None:
@@ -60,9 +61,8 @@ def bell(stopping: threading.Event) -> Iterator[Callable[[], Doorbell]]:
     yield make
     stopping.set()
     for each in bells:
-        deadline = time.monotonic() + 5
-        while each._sleepers and time.monotonic() < deadline:
-            time.sleep(0.01)
+        for sleeper in getattr(each, "sleepers_of_test", []):
+            sleeper.join(timeout=10)  # one that is still awake would connect again behind our back
         each.__exit__(None, None, None)
 
 
