@@ -7,7 +7,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, OperationalError, models
 
 from hc_signals.delivery.deliveries import Deliveries
-from hc_signals.delivery.dispatch import Receivers, receiver_path, send
+from hc_signals.delivery.dispatch import Isolation, Receivers, receiver_path, send
 from hc_signals.delivery.instances import InstanceBuilder, child_instances, children_of, proxies_of
 from hc_signals.delivery.listeners import OF_CHANGE_TYPE, SIGNALS, Listeners, Model, arguments
 from hc_signals.events import Change, ChangeEvent
@@ -56,6 +56,7 @@ class Page:
     ) -> None:
         self.log, self.using, self.builders = log, log.using, builders
         self.deliveries, self.listeners = deliveries, listeners
+        self._isolation = Isolation(log.using)
         self._rows: dict[int, tuple[Any, ...]] = {}
         self._old: dict[int, dict[str, Any]] = {}
         self._inherited: dict[int, dict[str, Any]] = {}
@@ -163,7 +164,7 @@ class Page:
         receivers = self._free(signal, sender, change, only)
         if receivers:
             named = arguments(signal, event)
-            for failure in send(SIGNALS[signal], receivers, self.using, sender=sender, **named):
+            for failure in send(SIGNALS[signal], receivers, self.using, self._isolation, sender=sender, **named):
                 self._keep(change, failure.receiver, signal, sender, failure.error)
 
     def _free(self, signal: str, sender: Model, change: Change, only: bool) -> Receivers:
@@ -201,7 +202,10 @@ class Page:
                     continue
                 events = [event for _, event in free]
                 signal = SIGNALS["records_changed"]
-                for failure in send(signal, [(receiver, is_async)], self.using, sender=model, events=events):
+                failures = send(
+                    signal, [(receiver, is_async)], self.using, self._isolation, sender=model, events=events
+                )
+                for failure in failures:
                     for change, _ in free:
                         if self._is_free(change, path, model):
                             self._keep(change, path, "records_changed", model, failure.error)
