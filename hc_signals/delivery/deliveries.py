@@ -16,7 +16,7 @@ from django.db import connections
 
 from hc_signals.conf import Conf
 from hc_signals.events import Change
-from hc_signals.log.changelog import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
+from hc_signals.log.changelog import CHANGE_COLUMNS, KEPT, SHARD, SHARD_NUMBER
 from hc_signals.receiver_errors import show
 
 logger = logging.getLogger("hc_signals")
@@ -100,12 +100,7 @@ class Deliveries:
 
     def kept(self) -> tuple[bool, bool]:
         """Tell whether the consumer has any delivery that waits, and any whose time has come: both seldom."""
-        ((any_kept, any_due),) = self._execute(
-            "SELECT EXISTS (SELECT FROM public.hc_signals_delivery WHERE consumer = %(consumer)s "
-            "AND state IN ('retry', 'parked')), EXISTS (SELECT FROM public.hc_signals_delivery "
-            "WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp())",
-            {"consumer": self.conf.CONSUMER},
-        )
+        ((any_kept, any_due),) = self._execute(f"SELECT {KEPT}", {"consumer": self.conf.CONSUMER})
         return any_kept, any_due
 
     def blocked(self, changes: Iterable[Change]) -> set[Key]:
