@@ -15,12 +15,13 @@ from example.crm.models import Account, Seen
 
 from hc_signals import signals
 from hc_signals.conf import Conf
+from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.listening.crew import Crew
 from hc_signals.listening.worker import Worker
 from hc_signals.log import backlog as backlog_module
 from hc_signals.log import changelog
 from hc_signals.log.backlog import backlog
-from hc_signals.log.changelog import LOCK_CLASS, ChangeLog, Position, waiting_shards
+from hc_signals.log.changelog import LOCK_CLASS, ChangeLog, Position
 from hc_signals.log.consumers import shards_of
 from hc_signals.log.rotation import rotate
 from hc_signals.log.starting import start
@@ -214,9 +215,9 @@ def test_a_shard_without_changes_does_not_hold_up_the_rotation(captured: HerokuC
     assert deliver(SHARDS=4) == 5
     age(84)
     as_the_app("UPDATE public.hc_signals_position SET created_at = created_at - interval '20 minutes'")
-    assert len(waiting_shards("default", "default", 4)) == 3
+    assert len(waiting_shards("default", Conf(SHARDS=4))[0]) == 3
     assert deliver(SHARDS=4) == 0
-    assert waiting_shards("default", "default", 4) == set()
+    assert waiting_shards("default", Conf(SHARDS=4))[0] == set()
     assert len(rotate("default", 72)) == 1
 
 

@@ -57,7 +57,7 @@ WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_t
 ORDER BY next_attempt_at, id LIMIT %(limit)s FOR UPDATE
 """
 # Of those that are due the first thousand say enough.
-_DUE_SHARDS = f"""
+DUE_SHARDS = f"""
 SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()), ARRAY(
     SELECT DISTINCT {SHARD_NUMBER} FROM (
         SELECT table_name, record_id, record_key FROM public.hc_signals_delivery
@@ -208,14 +208,6 @@ def ring(using: str) -> None:
     """Wake a worker that sleeps, as a change would, when the transaction commits."""
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT public.hc_signals_ring()")
-
-
-def due_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
-    """Return the shards in which a retry is due, and how many seconds it is until the next one, None without any."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(_DUE_SHARDS, {"consumer": conf.CONSUMER, "shards": conf.SHARDS})
-        seconds, shards = cursor.fetchone()
-    return set(map(int, shards)), None if seconds is None else max(0.0, float(seconds))
 
 
 def describe(error: Exception) -> str:

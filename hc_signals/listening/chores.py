@@ -12,6 +12,7 @@ from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
+from hc_signals.listening.connecting import fail_fast, fail_fast_at_the_server
 from hc_signals.log.log_limit import keep_below, tell_limit
 from hc_signals.log.rotation import rotate
 from hc_signals.tables import connected_models
@@ -51,32 +52,45 @@ class Chores(threading.Thread):
 
     def __init__(self, using: str, conf: Conf, stopping: threading.Event) -> None:
         super().__init__(name="hc_listen-chores", daemon=True)
+        fail_fast(using)
         self.using, self.conf, self.stopping = using, conf, stopping
         models = connected_models()
         self._repairs, self._rereading = Repairs(using, conf, models), Rereading(using, models)
+        self._reloads = Chore("end of reloads", self._finish_reloads)
+        # The watch comes first: it sees as well whether there is a reload to be ended.
         self.chores = [
             Chore("watch over capture", self._watch),
             Chore("rotation of the log", self._rotate),
-            Chore("end of reloads", self._finish_reloads),
+            self._reloads,
         ]
 
     def run(self) -> None:
-        """Do chores until stopped; the connection is closed between them."""
+        """Do chores until stopped, on one connection: a new one costs the server more than what is done with it."""
         while not self.stopping.is_set():
-            for chore in self.chores:
-                if chore.due <= time.monotonic() and not self.stopping.is_set():
-                    self._do(chore)
-            connections[self.using].close()
+            self.do_what_is_due()
             next_due = min(chore.due for chore in self.chores)
             self.stopping.wait(max(0.0, next_due - time.monotonic()))
+        connections[self.using].close()
+
+    def do_what_is_due(self) -> None:
+        """Do each chore whose time has come."""
+        for chore in self.chores:
+            if chore.due <= time.monotonic() and not self.stopping.is_set():
+                self._do(chore)
 
     def _do(self, chore: Chore) -> None:
-        pause = self.AFTER_FAILURE
+        connection, pause = connections[self.using], self.AFTER_FAILURE
+        was_kept = connection.connection is not None
         try:
+            if not was_kept:
+                fail_fast_at_the_server(self.using, self.conf.CONSUMER, "chores")
             pause = chore.do()
         except (DatabaseError, InterfaceError) as error:
-            logger.warning("The %s failed (%s); it is tried again.", chore.name, type(error).__name__)
-            connections[self.using].close()
+            if was_kept and not connection.is_usable():
+                pause = 0.0  # it ended while nobody used it: on a new one at once
+            else:
+                logger.warning("The %s failed (%s); it is tried again.", chore.name, type(error).__name__)
+            connection.close()
         chore.due = time.monotonic() + pause
 
     def _rotate(self) -> float:
@@ -92,6 +106,8 @@ class Chores(threading.Thread):
 
     def _watch(self) -> float:
         pause = self._repairs.look()
+        if not self._repairs.is_refilling:
+            self._reloads.due = time.monotonic() + RELOADS_EVERY + 1.0  # behind the next look, as a rule
         if self._repairs.is_reread_due and not self._rereading.read_for(REREAD_SECONDS):
             return 0.0
         return pause

@@ -35,11 +35,11 @@ def fail_fast(using: str) -> None:
         options.setdefault(name, value)
 
 
-def fail_fast_at_the_server(using: str, consumer: str) -> None:
+def fail_fast_at_the_server(using: str, consumer: str, part: str = "") -> None:
     """Ask the server to look after the connection that is open now, and to show whose it is.
 
     A name of the project's own settings stays.
     """
     own = connections[using].settings_dict.get("OPTIONS", {}).get("application_name")
     with connections[using].cursor() as cursor:
-        cursor.execute(_SERVER_SIDE, [own or application_name(consumer)])
+        cursor.execute(_SERVER_SIDE, [own or application_name(consumer, part)])

@@ -1,0 +1,97 @@
+"""What a worker does beside delivering: little while nothing happens, and on a connection that may end meanwhile."""
+
+import threading
+import time
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from hc_signals.conf import Conf
+from hc_signals.delivery.shard import Outcome
+from hc_signals.listening.chores import Chores
+from hc_signals.listening.worker import Worker
+from hc_signals.models import Change
+from hc_signals.testing import HerokuConnect
+from tests.conftest import another, as_heroku_connect, as_the_app
+from tests.test_reloads import fill, hours_pass
+
+
+@pytest.fixture
+def chores(captured: HerokuConnect) -> Chores:
+    """The chores of a worker, each done once."""
+    chores = Chores("default", Conf(), threading.Event())
+    chores.do_what_is_due()
+    return chores
+
+
+def turn(chores: Chores) -> None:
+    """Let it be time for the next look at capture, as after WATCH_SECONDS, and for whatever else is due by then."""
+    chores.chores[0].due = 0.0
+    chores.do_what_is_due()
+
+
+def test_while_nothing_happens_a_look_is_one_query(chores: Chores) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        turn(chores)
+    assert [query["sql"] for query in queries if "hc_signals_reload" in query["sql"]]
+    assert len(queries) == 1
+
+
+def test_a_sleeping_worker_looks_at_the_log_with_one_query(captured: HerokuConnect) -> None:
+    worker = Worker("default", Conf())
+    worker.prepare()
+    while worker.shards[0].deliver_page() is not Outcome.DONE:
+        pass
+    with CaptureQueriesContext(connection) as queries:
+        assert not worker._is_waiting()
+    assert len(queries) == 1
+
+
+def test_a_reload_that_begins_between_two_looks_is_ended_all_the_same(chores: Chores) -> None:
+    fill(1, 30)
+    as_heroku_connect("TRUNCATE salesforce.account")
+    fill(1, 20)
+    turn(chores)
+    assert not Change.objects.filter(operation="RELOADED").exists()
+    hours_pass()
+    chores.chores[-1].due = 0.0
+    chores.do_what_is_due()
+    assert Change.objects.filter(operation="RELOADED").count() == 1
+    assert Change.objects.filter(operation="DELETE").count() == 10
+
+
+def test_a_reload_is_looked_for_where_the_watch_looks_seldom(captured: HerokuConnect) -> None:
+    chores = Chores("default", Conf(WATCH_SECONDS=3600), threading.Event())
+    chores.do_what_is_due()
+    fill(1, 30)
+    as_heroku_connect("TRUNCATE salesforce.account")
+    fill(1, 30)
+    hours_pass()
+    chores.chores[-1].due = 0.0  # RELOADS_EVERY later
+    chores.do_what_is_due()
+    assert Change.objects.filter(operation="RELOADED").count() == 1
+
+
+def test_a_connection_that_ended_while_nobody_used_it_is_no_news(
+    chores: Chores, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = chores.chores[0]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    with another(f"SELECT pg_terminate_backend({pid}, 5000)"):
+        turn(chores)
+    assert watch.due <= time.monotonic(), "it is due again at once"
+    chores.do_what_is_due()
+    assert watch.due > time.monotonic() + 20
+    assert not caplog.records
+
+
+def test_what_fails_on_a_new_connection_is_told_and_put_off(chores: Chores, caplog: pytest.LogCaptureFixture) -> None:
+    as_the_app("ALTER TABLE public.hc_signals_table RENAME TO hc_signals_gone")
+    try:
+        turn(chores)
+    finally:
+        as_the_app("ALTER TABLE public.hc_signals_gone RENAME TO hc_signals_table")
+    assert "The watch over capture failed (ProgrammingError); it is tried again." in caplog.text
