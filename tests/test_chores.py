@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -9,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from hc_signals.conf import Conf
 from hc_signals.delivery.shard import Outcome
-from hc_signals.listening.chores import Chores
+from hc_signals.listening.chores import RELOADS_EVERY, Chores
 from hc_signals.listening.worker import Worker
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
@@ -25,17 +26,55 @@ def chores(captured: HerokuConnect) -> Chores:
     return chores
 
 
-def turn(chores: Chores) -> None:
-    """Let it be time for the next look at capture, as after WATCH_SECONDS, and for whatever else is due by then."""
-    chores.chores[0].due = 0.0
+def after(seconds: float, chores: Chores) -> None:
+    """Do what is due so much later."""
+    for chore in chores.chores:
+        chore.due -= seconds
     chores.do_what_is_due()
 
 
 def test_while_nothing_happens_a_look_is_one_query(chores: Chores) -> None:
     with CaptureQueriesContext(connection) as queries:
-        turn(chores)
-    assert [query["sql"] for query in queries if "hc_signals_reload" in query["sql"]]
-    assert len(queries) == 1
+        for _ in range(3):
+            after(RELOADS_EVERY + 1, chores)
+    assert len(queries) == 3
+
+
+def test_the_connection_is_kept_between_looks_and_closed_at_the_end(captured: HerokuConnect) -> None:
+    stopping = threading.Event()
+    chores = Chores("default", Conf(WATCH_SECONDS=0.02), stopping)
+    chores.start()
+    try:
+        first = wait_for_chores(since=None)
+        for _ in range(3):
+            (pid, at) = wait_for_chores(since=first[1])
+            assert pid == first[0]
+            first = (pid, at)
+    finally:
+        stopping.set()
+        chores.join(timeout=10)
+    deadline = time.monotonic() + 10
+    while sessions():
+        assert time.monotonic() < deadline, "the connection is still open"
+        time.sleep(0.01)
+
+
+def sessions() -> list[tuple[int, Any]]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid, query_start FROM pg_stat_activity "
+            "WHERE application_name = 'hc_listen default chores' AND datname = current_database()"
+        )
+        return list(cursor.fetchall())
+
+
+def wait_for_chores(since: Any) -> tuple[int, Any]:
+    """Wait for a session that has begun a query after this moment."""
+    deadline = time.monotonic() + 10
+    while not (found := [session for session in sessions() if since is None or session[1] > since]):
+        assert time.monotonic() < deadline, "no chore was done"
+        time.sleep(0.01)
+    return found[0]
 
 
 def test_a_sleeping_worker_looks_at_the_log_with_one_query(captured: HerokuConnect) -> None:
@@ -52,11 +91,10 @@ def test_a_reload_that_begins_between_two_looks_is_ended_all_the_same(chores: Ch
     fill(1, 30)
     as_heroku_connect("TRUNCATE salesforce.account")
     fill(1, 20)
-    turn(chores)
+    after(RELOADS_EVERY, chores)
     assert not Change.objects.filter(operation="RELOADED").exists()
     hours_pass()
-    chores.chores[-1].due = 0.0
-    chores.do_what_is_due()
+    after(RELOADS_EVERY, chores)
     assert Change.objects.filter(operation="RELOADED").count() == 1
     assert Change.objects.filter(operation="DELETE").count() == 10
 
@@ -68,8 +106,7 @@ def test_a_reload_is_looked_for_where_the_watch_looks_seldom(captured: HerokuCon
     as_heroku_connect("TRUNCATE salesforce.account")
     fill(1, 30)
     hours_pass()
-    chores.chores[-1].due = 0.0  # RELOADS_EVERY later
-    chores.do_what_is_due()
+    after(RELOADS_EVERY + 1, chores)
     assert Change.objects.filter(operation="RELOADED").count() == 1
 
 
@@ -81,7 +118,7 @@ def test_a_connection_that_ended_while_nobody_used_it_is_no_news(
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
     with another(f"SELECT pg_terminate_backend({pid}, 5000)"):
-        turn(chores)
+        after(RELOADS_EVERY, chores)
     assert watch.due <= time.monotonic(), "it is due again at once"
     chores.do_what_is_due()
     assert watch.due > time.monotonic() + 20
@@ -91,7 +128,7 @@ def test_a_connection_that_ended_while_nobody_used_it_is_no_news(
 def test_what_fails_on_a_new_connection_is_told_and_put_off(chores: Chores, caplog: pytest.LogCaptureFixture) -> None:
     as_the_app("ALTER TABLE public.hc_signals_table RENAME TO hc_signals_gone")
     try:
-        turn(chores)
+        after(RELOADS_EVERY, chores)
     finally:
         as_the_app("ALTER TABLE public.hc_signals_gone RENAME TO hc_signals_table")
     assert "The watch over capture failed (ProgrammingError); it is tried again." in caplog.text

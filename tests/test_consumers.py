@@ -25,7 +25,7 @@ from hc_signals.log.changelog import LOCK_CLASS, ChangeLog, Position
 from hc_signals.log.consumers import shards_of
 from hc_signals.log.rotation import rotate
 from hc_signals.log.starting import start
-from hc_signals.models import Delivery
+from hc_signals.models import Change, Delivery
 from hc_signals.models import Position as PositionRow
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver
@@ -106,6 +106,30 @@ def test_a_time_is_what_was_captured_since(captured: HerokuConnect, shards: int)
         late.commit()
     assert deliver(SHARDS=shards) == 1, "it was open, so it is no older change"
     assert {position.shards for position in PositionRow.objects.all()} == {shards}
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_time_before_what_the_log_holds_is_told_as_a_gap(
+    captured: HerokuConnect, connect: Any, caplog: pytest.LogCaptureFixture, shards: int
+) -> None:
+    gaps: list[Any] = []
+    connect(signals.gap_detected, lambda event, **kwargs: gaps.append(event), Account)
+    captured.create(Account, 5)
+    age(84)
+    captured.create(Account, 2)
+    deliver()
+    newest = Change.objects.order_by("id")[4].captured_at
+    assert len(rotate("default", 72)) == 1
+    caplog.clear()
+    assert deliver(CONSUMER="late", START_AT="4d", SHARDS=shards) == 2
+    (gap,) = gaps
+    assert gap.cause == "emptied"
+    assert gap.since < newest == gap.until
+    assert caplog.text.count("the log was emptied of changes up to") == 1
+    assert deliver(CONSUMER="later", START_AT="3d", SHARDS=shards) == 2
+    assert deliver(CONSUMER="all", START_AT="earliest", SHARDS=shards) == 2
+    assert deliver(CONSUMER="late", SHARDS=shards) == 0
+    assert gaps == [gap]
 
 
 def test_a_time_since_which_nothing_happened(captured: HerokuConnect) -> None:

@@ -171,7 +171,8 @@ def test_the_pings_of_a_long_sleep_are_no_queries_and_lose_no_ring(
         cursor.execute(last_query)
         before = cursor.fetchone()
         for _ in range(3):
-            wait_until(lambda heard_at=only.state().heard_at: only.state().heard_at > heard_at)
+            heard_at = only.state().heard_at
+            wait_until(lambda then=heard_at: only.state().heard_at > then)
         cursor.execute(last_query)
         assert cursor.fetchone() == before
     for _ in range(50):
