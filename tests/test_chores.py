@@ -38,6 +38,9 @@ def test_while_nothing_happens_a_look_is_one_query(chores: Chores) -> None:
         for _ in range(3):
             after(RELOADS_EVERY + 1, chores)
     assert len(queries) == 3
+    with CaptureQueriesContext(connection) as queries:
+        chores._rotate()
+    assert len(queries) == 1
 
 
 def test_the_connection_is_kept_between_looks_and_closed_at_the_end(captured: HerokuConnect) -> None:

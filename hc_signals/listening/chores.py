@@ -13,7 +13,7 @@ from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
 from hc_signals.listening.connecting import fail_fast, fail_fast_at_the_server
-from hc_signals.log.log_limit import keep_below, tell_limit
+from hc_signals.log.log_limit import is_due, keep_below, tell_limit
 from hc_signals.log.rotation import rotate
 from hc_signals.tables import connected_models
 
@@ -94,6 +94,8 @@ class Chores(threading.Thread):
         chore.due = time.monotonic() + pause
 
     def _rotate(self) -> float:
+        if not is_due(self.using, self.conf.RETENTION_HOURS, self.conf.MAX_LOG_MB):
+            return ROTATE_EVERY
         tell_limit(self.using, self.conf.MAX_LOG_MB)
         for bucket in rotate(self.using, self.conf.RETENTION_HOURS):
             logger.info("Bucket %s of the change log was emptied.", bucket)

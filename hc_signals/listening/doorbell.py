@@ -58,7 +58,7 @@ class Doorbell:
     PING_TIMEOUT = 5.0
     PING_EVERY = 8.0
     """Seconds between two proofs that the other end lives: with PING_TIMEOUT, a deaf connection is known in 13."""
-    RING_EVERY = 180.0
+    RING_EVERY = 300.0
     """Seconds between two proofs that a ring arrives, which cost a query each. Where one did once, the same session of
     the server keeps sending them; only a pooler that changes sessions under our connection could undo it."""
     DEAF_PING_EVERY = 60.0

@@ -8,10 +8,15 @@ BUCKETS = 8
 BUCKET_HOURS = 12
 """As in migrations_sql/0001_change_log.sql: a bucket comes round again after BUCKETS x BUCKET_HOURS."""
 
-_OLD = " UNION ALL ".join(
+_NEWEST = " UNION ALL ".join(
     f"(SELECT {bucket}, captured_at FROM public.hc_signals_change_{bucket} ORDER BY id DESC LIMIT 1)"
     for bucket in range(BUCKETS)
 )
+OLD = f"""
+SELECT bucket FROM ({_NEWEST}) newest (bucket, captured_at)
+WHERE captured_at < clock_timestamp() - make_interval(secs => %(seconds)s)
+"""
+"""The buckets that are not empty and whose newest change is older."""
 # Everything visible must be visible in what each consumer has seen. ORDER BY holds the planner to the index: it expects
 # that xid >= xmax is true for many rows, so it would read the whole bucket for the one that is not there.
 _UNREAD = """
@@ -28,10 +33,11 @@ UPDATE public.hc_signals_control
 SET emptied_id = greatest(emptied_id, c.id), emptied_at = greatest(emptied_at, c.captured_at)
 FROM (SELECT id, captured_at FROM public.hc_signals_change_{bucket} ORDER BY id DESC LIMIT 1) c
 """
-_SIZE = """
+SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::float8 / 1048576
 FROM pg_inherits WHERE inhparent = 'public.hc_signals_change'::regclass
 """
+"""What the log takes on disk, in units of 2**20 bytes."""
 
 
 def rotate(using: str, retention_hours: float) -> list[int]:
@@ -65,13 +71,8 @@ def rotate_bucket(using: str, bucket: int, retention_hours: float, patience: flo
 
 
 def _old(using: str, hours: float) -> list[int]:
-    """Return the buckets that are not empty and whose newest change is older."""
     with connections[using].cursor() as cursor:
-        cursor.execute(
-            f"SELECT bucket FROM ({_OLD}) newest (bucket, captured_at) "
-            "WHERE captured_at < clock_timestamp() - make_interval(secs => %s) ORDER BY bucket",
-            [hours * 3600],
-        )
+        cursor.execute(OLD, {"seconds": hours * 3600})
         return [row[0] for row in cursor.fetchall()]
 
 
@@ -136,7 +137,7 @@ def held_up_by(using: str, retention_hours: float) -> set[str]:
 def size_mb(using: str) -> float:
     """Return the size of the log on disk, indexes and all, in units of 2**20 bytes."""
     with connections[using].cursor() as cursor:
-        cursor.execute(_SIZE)
+        cursor.execute(SIZE)
         return float(cursor.fetchone()[0])
 
 

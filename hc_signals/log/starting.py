@@ -36,7 +36,7 @@ def start(logs: list[ChangeLog], at: str) -> bool:
             return False
         position = _first_position(logs[0], standing, at)
         for log in logs:
-            log.append(position if log.shard == 0 else replace(position, gap=None))
+            log.append(position)
     if at == "earliest":
         logger.info("Consumer %r is new and starts with the oldest change in the log.", logs[0].consumer)
     else:
