@@ -4,8 +4,9 @@ import threading
 import time
 from typing import Any
 
+import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from hc_signals.conf import Conf
@@ -14,6 +15,7 @@ from hc_signals.listening.chores import RELOADS_EVERY, Chores
 from hc_signals.listening.worker import Worker
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
+from tests.chaos.proxy import Proxy
 from tests.conftest import another, as_heroku_connect, as_the_app
 from tests.test_reloads import fill, hours_pass
 
@@ -116,15 +118,40 @@ def test_a_reload_is_looked_for_where_the_watch_looks_seldom(captured: HerokuCon
 def test_a_connection_that_ended_while_nobody_used_it_is_no_news(
     chores: Chores, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watch = chores.chores[0]
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
     with another(f"SELECT pg_terminate_backend({pid}, 5000)"):
         after(RELOADS_EVERY, chores)
-    assert watch.due <= time.monotonic(), "it is due again at once"
-    chores.do_what_is_due()
-    assert watch.due > time.monotonic() + 20
+    assert chores.chores[0].due > time.monotonic() + 20
+    assert not caplog.records
+
+
+def test_a_connection_that_went_deaf_does_not_end_the_watch(
+    captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Something in between holds it open and passes nothing on: TCP does not notice."""
+    monkeypatch.setattr(Chores, "ANSWER_SECONDS", 0.3)
+    params = connection.get_connection_params()
+    proxy = Proxy(psycopg.conninfo.make_conninfo(host=params["host"], port=params.get("port")))
+    dues: list[float] = []
+
+    def work() -> None:
+        far = connections["default"] = connection.copy()  # of this thread only
+        far.settings_dict |= {"HOST": "127.0.0.1", "PORT": proxy.port}
+        chores = Chores("default", Conf(), threading.Event())
+        chores.do_what_is_due()
+        proxy.sever()
+        after(RELOADS_EVERY, chores)
+        dues.append(chores.chores[0].due)
+        far.close()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(timeout=15)
+    proxy.close()
+    assert not thread.is_alive(), "it waits for ever"
+    assert dues[0] > time.monotonic() + 15
     assert not caplog.records
 
 

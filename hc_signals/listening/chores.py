@@ -12,7 +12,7 @@ from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
-from hc_signals.listening.connecting import fail_fast, fail_fast_at_the_server
+from hc_signals.listening.connecting import answers, fail_fast, fail_fast_at_the_server
 from hc_signals.log.log_limit import is_due, keep_below, tell_limit
 from hc_signals.log.rotation import rotate
 from hc_signals.tables import connected_models
@@ -49,6 +49,7 @@ class Chores(threading.Thread):
     """
 
     AFTER_FAILURE = 10.0
+    ANSWER_SECONDS = 5.0
 
     def __init__(self, using: str, conf: Conf, stopping: threading.Event) -> None:
         super().__init__(name="hc_listen-chores", daemon=True)
@@ -79,19 +80,22 @@ class Chores(threading.Thread):
                 self._do(chore)
 
     def _do(self, chore: Chore) -> None:
-        connection, pause = connections[self.using], self.AFTER_FAILURE
-        was_kept = connection.connection is not None
+        pause = self.AFTER_FAILURE
         try:
-            if not was_kept:
-                fail_fast_at_the_server(self.using, self.conf.CONSUMER, "chores")
+            self._connect()
             pause = chore.do()
         except (DatabaseError, InterfaceError) as error:
-            if was_kept and not connection.is_usable():
-                pause = 0.0  # it ended while nobody used it: on a new one at once
-            else:
-                logger.warning("The %s failed (%s); it is tried again.", chore.name, type(error).__name__)
-            connection.close()
+            logger.warning("The %s failed (%s); it is tried again.", chore.name, type(error).__name__)
+            connections[self.using].close()
         chore.due = time.monotonic() + pause
+
+    def _connect(self) -> None:
+        """Have a connection that answers: one that was kept may have ended, or say nothing any more."""
+        connection = connections[self.using]
+        if connection.connection is not None and not answers(self.using, self.ANSWER_SECONDS):
+            connection.close()
+        if connection.connection is None:
+            fail_fast_at_the_server(self.using, self.conf.CONSUMER, "chores")
 
     def _rotate(self) -> float:
         if not is_due(self.using, self.conf.RETENTION_HOURS, self.conf.MAX_LOG_MB):
