@@ -12,7 +12,8 @@ from hc_signals.events import Change
 
 # Ids of the log, so that they are nobody else's; that the log has no such row makes a hole in it, as a rollback does.
 _DRAW = """
-SELECT nextval('public.hc_signals_change_id_seq'), pg_current_xact_id()::text, clock_timestamp(), t.name, c.epoch
+SELECT nextval('public.hc_signals_change_id_seq'), pg_current_xact_id()::text, clock_timestamp() AT TIME ZONE 'UTC',
+    t.name, c.epoch
 FROM unnest(%s::text[]) t (name), public.hc_signals_control c
 """
 
@@ -31,7 +32,7 @@ def gap_changes(using: str, tables: Iterable[str], gap: Mapping[str, Any]) -> li
             Change(
                 id=number,
                 xid=xid,
-                captured_at=now,
+                captured=now,
                 table_name=table,
                 operation="GAP",
                 origin="heroku_connect",

@@ -55,6 +55,8 @@ def answers(using: str, seconds: float) -> bool:
     broken afterwards; so it cannot hang for ever behind something that holds it open and passes nothing on.
     """
     connection = connections[using]
+    if connection.connection.closed:
+        return False
     timer = threading.Timer(seconds, _shut_down, [connection.connection.fileno()])
     timer.start()
     try:
