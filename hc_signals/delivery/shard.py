@@ -5,25 +5,21 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from django.utils import timezone
-
-from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead, Batch
 from hc_signals.delivery.deliveries import Deliveries
-from hc_signals.delivery.dispatch import isolate_hooks, receivers_of, send
+from hc_signals.delivery.dispatch import isolate_hooks
+from hc_signals.delivery.gaps import gap_changes
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.redelivery import redeliver
-from hc_signals.events import Change, ChangeEvent
+from hc_signals.events import Change
 from hc_signals.log.changelog import ChangeLog, Position, Standing
 from hc_signals.observing import here
-from hc_signals.receiver_errors import show
 
 logger = logging.getLogger("hc_signals")
 
@@ -74,11 +70,10 @@ class Shard:
         """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
         page = here().page(self.log.consumer, self.log.shard)
         with page, self.log.claimed(self.conf.ATOMIC) as is_claimed:
-            if is_claimed:
-                return self.deliver_claimed()
-        if self.ahead:
+            outcome = self.deliver_claimed() if is_claimed else Outcome.ELSEWHERE
+        if self.ahead and outcome in (Outcome.ELSEWHERE, Outcome.REMOVED):
             self.ahead.forget()
-        return Outcome.ELSEWHERE
+        return outcome
 
     def deliver_claimed(self) -> Outcome:
         """Deliver one page of the shard, which the caller has claimed."""
@@ -94,7 +89,7 @@ class Shard:
         if standing.any_due:
             self._retry()
         batch = self._read(position)
-        done = self._deliver(batch, position, standing.any_kept)
+        done = self._deliver(batch, position, standing.any_kept or has_told)
         has_more = batch.has_more or done < len(batch.changes)
         position, outcome = self._advance(position, batch.changes[:done], has_more)
         if done or has_told or was_open or standing.is_new or standing.is_idle:
@@ -190,36 +185,21 @@ class Shard:
         """Tell what the position says and what was not captured; the first shard does it for all."""
         if self.log.shard != 0:
             return replace(position, lost=lost), False
-        missed = lost > position.lost
-        if missed:
+        gaps = [] if position.gap is None else [position.gap]
+        if lost > position.lost:
             logger.error("A change could not be written to the log; gap_detected is sent for every connected model.")
-            self._tell_gap({"cause": "capture_failed"})
-        if position.gap is not None:
-            self._tell_gap(position.gap)
-        return replace(position, lost=lost, gap=None), missed or position.gap is not None
+            gaps.insert(0, {"cause": "capture_failed"})
+        for gap in gaps:
+            self._tell_gap(gap)
+        return replace(position, lost=lost, gap=None), bool(gaps)
 
     def _tell_gap(self, gap: Mapping[str, Any]) -> None:
         """Send a gap for every model: which tables are concerned is not known."""
         if (tally := here().tally) is not None:
             tally.gaps.append(gap["cause"])
-        since, until = (datetime.fromisoformat(gap[key]) if gap.get(key) else None for key in ("since", "until"))
-        for model in (builder.model for builder in self.audience.builders.values()):
-            event = ChangeEvent(
-                change_type="GAP_OVERFLOW",
-                change_origin="heroku_connect",
-                entity_name=str(getattr(model, "sf_object_name", "")),
-                record_id=None,
-                record_key=None,
-                transaction_key="",
-                sequence_number=0,
-                captured_at=timezone.now(),
-                replay_id="",
-                event_id="",
-                cause=gap["cause"],
-                since=since,
-                until=until,
-            )
-            receivers = receivers_of(signals.gap_detected, model)
-            for failure in send(signals.gap_detected, receivers, self.using, sender=model, instance=None, event=event):
-                show(failure.receiver, failure.error, signal="gap_detected", model=model._meta.label)
-                logger.error("Receiver %s failed on a gap: %s.", failure.receiver, type(failure.error).__name__)
+        builders, listeners = self.audience.builders, Listeners(self.audience.extras)
+        changes = gap_changes(self.log.using, builders, gap)
+        # None waits behind an earlier one: that would be for the table's own shard to decide.
+        page = Page(self.log, self.deliveries, changes, builders, listeners, any_kept=False)
+        for change in changes:
+            page.deliver(change)

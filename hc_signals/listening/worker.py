@@ -13,13 +13,13 @@ from django.db.models import Model
 from hc_signals.conf import Conf, chosen
 from hc_signals.delivery.adapters import clamp_dates
 from hc_signals.delivery.ahead import Ahead
-from hc_signals.delivery.deliveries import due_shards
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.shard import Audience, Outcome, Shard
+from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.listening.connecting import fail_fast, fail_fast_at_the_server
 from hc_signals.listening.doorbell import Doorbell
-from hc_signals.log.changelog import ChangeLog, waiting_shards
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.presence import announce
 from hc_signals.log.resharding import reshard
 from hc_signals.log.restoring import is_restored, rebase
@@ -160,9 +160,8 @@ class Worker:
 
     def _waiting(self) -> set[int]:
         self._prepare_connection()
-        waiting = waiting_shards(self.using, self.conf.CONSUMER, len(self.shards))
-        due, self._until_retry = due_shards(self.using, self.conf)
-        return waiting | due
+        waiting, self._until_retry = waiting_shards(self.using, self.conf)
+        return waiting
 
     def prepare(self) -> None:
         """At start, once: give a new consumer its position; split the records anew if SHARDS was changed."""

@@ -127,7 +127,7 @@ FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now
 # holds the planner to the index: it expects that xid >= xmax is true for many rows, so it would read all for the one
 # that is not there. BETWEEN for an equality, for the same reason: with one, ORDER BY id alone would do, and a walk of
 # the ids would look cheap where many changes are of one transaction.
-_WAITING = f"""
+WAITING = f"""
 SELECT n.shard
 FROM generate_series(0, %(shards)s - 1) AS n (shard) CROSS JOIN public.hc_signals_change_id_seq s LEFT JOIN LATERAL (
     SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = n.shard
@@ -389,14 +389,6 @@ class ChangeLog:
                     "DELETE FROM public.hc_signals_position WHERE consumer = %s AND shard = %s AND id < %s",
                     [self.consumer, self.shard, row[0] - 1000],
                 )
-
-
-def waiting_shards(using: str, consumer: str, shards: int) -> set[int]:
-    """Return the shards in which something waits for the consumer: changes, a window half done, a gap to tell."""
-    shard = SHARD.replace("%(shard)s", "n.shard") if shards > 1 else ""
-    with connections[using].cursor() as cursor:
-        cursor.execute(_WAITING.format(shard=shard), {"consumer": consumer, "shards": shards})
-        return {row[0] for row in cursor.fetchall()}
 
 
 def cut_page(rows: list[tuple[Any, ...]], limit: int) -> tuple[list[Change], bool]:

@@ -51,6 +51,13 @@ def images_sql(model: Model, columns: Sequence[str], old_columns: Sequence[str],
     )
 
 
+def stored_images(using: str, ids: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:
+    """Return the old and the new images of changes by their ids, as the log has them: as JSON."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT id, old::text, new::text FROM public.hc_signals_change WHERE id = ANY (%s)", [list(ids)])
+        return {number: (old, new) for number, old, new in cursor.fetchall()}
+
+
 def _isolated_rows(using: str, select: str) -> list[tuple[Any, ...]]:
     """Return all rows, with a savepoint around the statement in the same round trip."""
     connection: Any = connections[using]
