@@ -49,7 +49,7 @@ def major_version(programs: Path) -> int:
 
 
 def clients() -> Path:
-    """Return the programs that dump and restore :func:`installation`: its own, else the next newer ones on this machine.
+    """Return the programs that dump and restore :func:`installation`: its own, else the next newer ones that are found.
 
     A dump of much newer programs sets what the server does not know, and older ones refuse.
     """
@@ -75,16 +75,28 @@ class Server:
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         self._run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         settings = ["listen_addresses=", f"unix_socket_directories={self.directory}", "fsync=off", *options]
-        self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", " ".join(f"-c {s!r}" for s in settings), "start")
+        self._settings = " ".join(f"-c {setting!r}" for setting in settings)
+        self._start()
         self.url = f"postgresql://postgres@/postgres?host={self.directory}"
+
+    def _start(self) -> None:
+        self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", self._settings, "start")
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self.programs / program), *arguments]
         subprocess.run(command, cwd=self.directory, check=True, stdout=subprocess.DEVNULL, **self._as)
 
+    def _stop(self) -> None:
+        self._run("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
+
+    def crash(self) -> None:
+        """Stop as if its processes were killed, and start again."""
+        self._stop()
+        self._start()
+
     def stop(self) -> None:
         """Stop the server and remove its files."""
-        self._run("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
+        self._stop()
         shutil.rmtree(self.directory)
 
 

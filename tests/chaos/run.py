@@ -31,7 +31,7 @@ class Run:
 
     def __init__(self, options: argparse.Namespace, directory: str) -> None:
         self.options, self.chance = options, random.Random(options.seed)
-        self.server = Server(str(Path(directory, "server")))
+        self.server = Server()
         self.workers = Workers(Path(directory))
         self.faults = Faults(self.server, self.workers, self.chance, options.silence, options.deaf)
         self.figures = Figures(self.faults, self.workers)
@@ -173,7 +173,7 @@ def _options() -> argparse.Namespace:
 def main() -> int:
     """Parse the options and run."""
     options = _options()
-    print(f"chaos: seed {options.seed}; starting an embedded PostgreSQL", flush=True)
+    print(f"chaos: seed {options.seed}; starting a PostgreSQL", flush=True)
     with tempfile.TemporaryDirectory(prefix="hc_signals_chaos_", ignore_cleanup_errors=True) as directory:
         run = Run(options, directory)
         try:
