@@ -7,6 +7,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.db import connections, transaction
+from django.db.backends.postgresql.base import Cursor
 from django.dispatch import Signal
 
 from hc_signals.observing import here
@@ -50,14 +51,20 @@ class _Nobody:
     """A sender that no one connects to: its receivers are those connected to all senders."""
 
 
-def send(signal: Signal, receivers: Receivers, using: str, **named: Any) -> list[Failure]:
-    """Call the receivers one by one; return those that failed, with all that they wrote taken back."""
-    failures, work = [], here()
+def send(
+    signal: Signal, receivers: Receivers, using: str, isolation: "Isolation | None" = None, **named: Any
+) -> list[Failure]:
+    """Call the receivers one by one; return those that failed, with all that they wrote taken back.
+
+    Args:
+        isolation: of the transaction, where it sends more than this.
+    """
+    failures, work, isolated = [], here(), isolation or Isolation(using)
     for receiver, is_async in receivers:
         failed: BaseException | None = None
         work.begin_call(receiver, signal, named)
         try:
-            with _Isolated(using):
+            with isolated:
                 call = async_to_sync(receiver) if is_async else receiver
                 call(signal=signal, using=using, **named)
         except Exception as error:  # user code may raise anything; nobody else may suffer from it
@@ -75,21 +82,28 @@ def isolate_hooks(using: str) -> None:
     connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in hooks]  # type: ignore[misc]
 
 
-class _Isolated:
-    """A savepoint made at the first query: a receiver that never touches the database costs no round trip.
+class Isolation:
+    """A savepoint for each receiver call of one transaction, made at the call's first query: one that never touches
+    the database costs nothing.
 
-    Outside a transaction (``ATOMIC = False``) there is nothing to isolate: what a receiver wrote is committed.
-    A class, and not a generator, because it is entered for every call of every receiver.
+    It travels in the message of that query, and so does the release of the last one: a writing receiver costs no round
+    trip of ours, and savepoints do not pile up. Outside a transaction (``ATOMIC = False``) there is nothing to isolate:
+    what a receiver wrote is committed.
     """
 
-    __slots__ = ("_connection", "_is_made", "_sid")
+    # One object for all calls, and not a generator, because it is entered for every call of every receiver.
+    __slots__ = ("_connection", "_is_made", "_open", "_sid")
 
     def __init__(self, using: str) -> None:
         self._connection: Any = connections[using]
-        self._is_made = False
         self._sid = ""
+        """Of the present call."""
+        self._is_made = False
+        self._open = ""
+        """The last savepoint that was made in this transaction."""
 
     def __enter__(self) -> None:
+        self._sid, self._is_made = "", False
         if self._connection.in_atomic_block:
             self._sid = f"hc_signals_{next(_savepoint_numbers)}"
             # Known to Django from the start, so that on_commit hooks of a failed receiver are dropped with its writes.
@@ -97,10 +111,27 @@ class _Isolated:
             self._connection.execute_wrappers.append(self._before_query)
 
     def _before_query(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        if not self._is_made:
+        if self._is_made:
+            return execute(sql, params, many, context)
+        begin = [f"RELEASE SAVEPOINT {self._open}"] * bool(self._open) + [f"SAVEPOINT {self._sid}"]
+        # Other cursors bind at the server, or read from a DECLARE: one statement a message.
+        if many or not isinstance(sql, str) or type(context["cursor"].cursor) is not Cursor:
             self._is_made = True
-            self._connection._savepoint(self._sid)
-        return execute(sql, params, many, context)
+            with self._connection.cursor() as cursor:
+                cursor.execute("; ".join(begin))
+            self._open = self._sid
+            return execute(sql, params, many, context)
+        try:
+            result = execute("; ".join([*begin, sql]), params, many, context)
+        except BaseException:
+            # A parameter that cannot be adapted is found before anything is sent: then there is no savepoint.
+            if self._connection.connection.info.transaction_status.name != "INTRANS":
+                self._is_made, self._open = True, self._sid
+            raise
+        self._is_made, self._open = True, self._sid
+        for _ in begin:
+            context["cursor"].nextset()
+        return result
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if not self._sid:

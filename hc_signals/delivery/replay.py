@@ -7,7 +7,7 @@ only: a running worker goes on, and a receiver may hear of a new change between 
 
 from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -209,7 +209,7 @@ class Replay:
 
 def _replayed(change: Change) -> Change:
     """Return the change with a note that a kept delivery keeps as well: its retries are replayed too."""
-    return replace(change, note={**(change.note or {}), "replayed": True})
+    return change._replace(note={**(change.note or {}), "replayed": True})
 
 
 def _buckets(since: datetime | None, now: datetime) -> list[int]:

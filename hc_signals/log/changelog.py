@@ -70,7 +70,7 @@ class Standing:
 _TRY_CLAIM = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
 _POSITION_COLUMNS = "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost, gap"
 CHANGE_COLUMNS = (
-    "xid::text, captured_at, table_name, operation, origin, record_key, record_id, changed, note, "
+    "xid::text, captured_at AT TIME ZONE 'UTC', table_name, operation, origin, record_key, record_id, changed, note, "
     "(SELECT epoch FROM public.hc_signals_control)"
 )
 """Of the log and of kept deliveries: what a :class:`Change` is made of, after its id."""
@@ -378,5 +378,5 @@ def cut_page(rows: list[tuple[Any, ...]], limit: int) -> tuple[list[Change], boo
     for count, row in enumerate(rows):
         size += row[0]
         if count and size > PAGE_BYTES:
-            return [Change(*row[1:]) for row in rows[:count]], True
-    return [Change(*row[1:]) for row in rows], len(rows) == limit
+            return [Change._make(row[1:]) for row in rows[:count]], True
+    return [Change._make(row[1:]) for row in rows], len(rows) == limit
