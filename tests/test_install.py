@@ -1,6 +1,5 @@
 """Installing, upgrading and removing capture: nothing is left, nothing is missed, nobody waits for another for ever."""
 
-import shutil
 import subprocess
 import threading
 from io import StringIO
@@ -20,7 +19,7 @@ from hc_signals.sql import read_sql
 from hc_signals.tables import connected_models, table_label
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_heroku_connect
-from tests.server import installation
+from tests.server import clients
 from tests.test_worker_process import wait_until
 
 _EVERYTHING = """
@@ -187,10 +186,6 @@ def test_disabled_triggers_are_enabled_without_owning_the_table(captured: Heroku
 
 
 def test_the_printed_sql_does_what_install_does(captured: HerokuConnect, bare_database: Any) -> None:
-    psql = installation() / "psql"
-    program = str(psql) if psql.exists() else shutil.which("psql")
-    if program is None:
-        pytest.skip("no psql here")
     with bare_database.cursor() as cursor:
         cursor.execute("CREATE SCHEMA salesforce")
         cursor.execute(read_sql("0001_change_log.sql"))
@@ -202,7 +197,7 @@ def test_the_printed_sql_does_what_install_does(captured: HerokuConnect, bare_da
     here = bare_database.info
     options = ["-h", here.host, "-p", str(here.port), "-U", here.user, "-d", here.dbname]
     subprocess.run(
-        [program, "-X", "-q", "-v", "ON_ERROR_STOP=1", *options],
+        [clients() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *options],
         input=out.getvalue(),
         text=True,
         check=True,
