@@ -86,16 +86,21 @@ class Run:
             print(f"chaos: {max(0, end - time.monotonic()):5.0f} s left, {kind}; {self.figures.progress()}", flush=True)
 
     def end_calmly(self) -> None:
-        """Let the wrong readers come up and then be passed by late commits: one that is always behind loses nothing."""
+        """Let the wrong readers come up and then be passed by late commits: one that is always behind loses nothing.
+
+        After the last fault they connect again at their leisure: who has not moved since then has not come up.
+        """
         self.is_ending = True
         deadline = time.monotonic() + self.options.patience
-        gained = written = 1
-        while gained > written and time.monotonic() < deadline:
+        moved: set[str] = set()
+        is_gaining = True
+        while (is_gaining or moved < set(self.options.wrong)) and time.monotonic() < deadline:
             committed, delivered = ledger.counts(self.server.query)
             time.sleep(0.5)
             committed_now, delivered_now = ledger.counts(self.server.query)
-            written = committed_now - committed + 5
-            gained = max(delivered_now.get(name, 0) - delivered.get(name, 0) for name in self.options.wrong)
+            gained = {name: delivered_now.get(name, 0) - delivered.get(name, 0) for name in self.options.wrong}
+            moved |= {name for name, more in gained.items() if more}
+            is_gaining = max(gained.values()) > committed_now - committed + 5
         time.sleep(self.options.calm)
 
     def watch(self) -> None:
