@@ -21,9 +21,9 @@ class ChangeEvent(Generic[M_co]):
     """One change of one record. Immutable. To type checkers ``ChangeEvent[Account]`` has an Account as ``instance``."""
 
     change_type: str
-    """CREATE, UPDATE, DELETE; SNAPSHOT (the record as it is, by hc_backfill); GAP_CREATE, GAP_UPDATE (read again
-    after a gap: what changed is not known); GAP_OVERFLOW (changes may have been missed: read the table again);
-    RELOADED and RESYNCED (of a whole table, see ``counts``)."""
+    """CREATE (also of a record that is undeleted in Salesforce), UPDATE, DELETE; SNAPSHOT (the record as it is, by
+    hc_backfill); GAP_CREATE, GAP_UPDATE (read again after a gap: what changed is not known); GAP_OVERFLOW (changes may
+    have been missed: read the table again); RELOADED and RESYNCED (of a whole table, see ``counts``)."""
     change_origin: str
     """``heroku_connect`` for Salesforce's changes, ``app`` for the app's own, ``backfill`` for hc_backfill's."""
     entity_name: str

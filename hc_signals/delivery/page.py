@@ -1,9 +1,9 @@
 """One page of changes on its way to the receivers: typed images, instances, events, signals."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import DatabaseError, InterfaceError, OperationalError, models
 
@@ -28,6 +28,15 @@ from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import logged_images
 
 
+class Images(NamedTuple):
+    """The images of the changes of one table in one page."""
+
+    old_columns: list[str]
+    """Those that any of the updates has changed."""
+    rows: dict[int, tuple[Any, ...]]
+    """By the id of the change: the columns of the latest image, then ``old_columns`` of the old one."""
+
+
 class Page:
     """The changes of one page, with everything read once per table that their receivers need.
 
@@ -38,6 +47,7 @@ class Page:
         builders: by the name of the table as the log has it; a change of another table is passed over.
         listeners: who is called.
         any_kept: whether the consumer has any delivery that waits.
+        images: what was read already of some of the tables, by their names.
     """
 
     def __init__(
@@ -49,6 +59,7 @@ class Page:
         listeners: Listeners,
         *,
         any_kept: bool,
+        images: Mapping[str, Images] | None = None,
     ) -> None:
         self.log, self.using, self.builders = log, log.using, builders
         self.deliveries, self.listeners = deliveries, listeners
@@ -65,24 +76,18 @@ class Page:
         self._told: dict[Any, tuple[Sequence[str], list[str]]] = {}
         """What a change tells, by all that this depends on: changes of a page are much alike."""
         self._any_note = any(change.note for change in changes)
-        by_table: dict[str, list[Change]] = defaultdict(list)
-        for change in changes:
-            if change.table_name in builders:
-                by_table[change.table_name].append(change)
-        self._blocked = deliveries.blocked(changes) if by_table and any_kept else set()
-        for label, table_changes in by_table.items():
-            consumer = deliveries.conf.CONSUMER
-            own = [c for c in table_changes if c.operation in CHANGE_TYPES and c.is_for(consumer)]
-            self._load(label, own)
+        self._blocked = deliveries.blocked(changes) if changes and any_kept else set()
+        for label, of_table in by_table(changes, builders, deliveries.conf.CONSUMER).items():
+            self._load(label, of_table, (images or {}).get(label))
 
-    def _load(self, label: str, changes: list[Change]) -> None:
+    def _load(self, label: str, changes: list[Change], images: Images | None) -> None:
         builder = self.builders[label]
         self._proxies[label] = [p for p in proxies_of(builder.model) if self.listeners.heard(p, only=True)]
         if not self.listeners.wanted(builder.model):
             return
-        changed = {column for change in changes if change.operation == "UPDATE" for column in change.changed or ()}
-        self._old_columns[label] = [column for column in builder.columns if column in changed]
-        found = self._images(builder, self._old_columns[label], [change.id for change in changes])
+        old_columns = images.old_columns if images else changed_columns(builder, changes)
+        found = images.rows if images else self._images(builder, old_columns, [change.id for change in changes])
+        self._old_columns[label] = old_columns
         self._rows |= found
         if any(link is not None for link in builder.model._meta.parents.values()):
             self._inherited |= builder.inherited(found)
@@ -250,3 +255,20 @@ class Page:
 
 def _given(instance: models.Model) -> models.Model:
     return instance
+
+
+def by_table(
+    changes: Iterable[Change], builders: Mapping[str, InstanceBuilder], consumer: str
+) -> dict[str, list[Change]]:
+    """Return the changes of single records, as far as they concern the consumer, by the table, which has a model."""
+    found: dict[str, list[Change]] = defaultdict(list)
+    for change in changes:
+        if change.table_name in builders and change.operation in CHANGE_TYPES and change.is_for(consumer):
+            found[change.table_name].append(change)
+    return found
+
+
+def changed_columns(builder: InstanceBuilder, changes: Iterable[Change]) -> list[str]:
+    """Return the columns that any of the updates has changed."""
+    changed = {column for change in changes if change.operation == "UPDATE" for column in change.changed or ()}
+    return [column for column in builder.columns if column in changed]
