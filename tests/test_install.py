@@ -1,6 +1,5 @@
 """Installing, upgrading and removing capture: nothing is left, nothing is missed, nobody waits for another for ever."""
 
-import shutil
 import subprocess
 import threading
 from io import StringIO
@@ -20,7 +19,8 @@ from hc_signals.sql import read_sql
 from hc_signals.tables import connected_models, table_label
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_heroku_connect
-from tests.server import installation
+from tests.server import clients
+from tests.test_worker_process import wait_until
 
 _EVERYTHING = """
 SELECT 'relation', n.nspname, c.relname, c.relkind::text, NULL, c.relacl::text
@@ -98,9 +98,9 @@ def test_an_upgrade_misses_nothing(captured: HerokuConnect) -> None:
     writer.start()
     try:
         for number in range(30):
-            triggers.run_patiently("default", triggers.install_sql(Account), attempts=50)
+            triggers.run_patiently("default", lambda: triggers.install_sql(Account), attempts=50)
             if number % 3 == 0:
-                triggers.run_patiently("default", triggers.careful(function_sql(Account)))
+                triggers.run_patiently("default", lambda: function_sql(Account))
     finally:
         stop.set()
         writer.join()
@@ -123,7 +123,7 @@ def test_two_installers_do_not_get_into_each_others_way(heroku: HerokuConnect) -
     def install(chosen: list[type[models.Model]]) -> None:
         try:
             for model in chosen * 2:
-                triggers.run_patiently("default", triggers.install_sql(model))
+                triggers.run_patiently("default", lambda model=model: triggers.install_sql(model))
         except BaseException as error:
             failures.append(error)
         finally:
@@ -137,6 +137,35 @@ def test_two_installers_do_not_get_into_each_others_way(heroku: HerokuConnect) -
         thread.join()
     assert failures == []
     assert {triggers.status(model, "default").state for model in connected_models()} == {"installed"}
+
+
+def test_who_comes_second_leaves_the_triggers_of_the_first(heroku: HerokuConnect) -> None:
+    """The watch would take triggers that were made anew for drift, and tell a gap."""
+    with another() as first:
+        for statement in triggers.install_sql(Account):
+            first.execute(statement)
+
+        def install() -> None:
+            triggers.install(Account, "default")
+            connection.close()
+
+        second = threading.Thread(target=install)
+        second.start()
+        wait_until(is_somebody_waiting)
+        first.execute(
+            "SELECT string_agg(oid || ':' || xmin, ' ' ORDER BY tgname) FROM pg_trigger "
+            "WHERE tgrelid = 'salesforce.account'::regclass AND tgname LIKE 'hc\\_signals\\_%'"
+        )
+        ((made,),) = first.fetchall()
+        first.connection.commit()
+    second.join(timeout=10)
+    assert triggers.find([Account], "default")[0].versions == made
+
+
+def is_somebody_waiting() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        return bool(cursor.fetchone()[0])
 
 
 def test_a_locked_table_does_not_keep_the_others_from_being_installed(
@@ -157,10 +186,6 @@ def test_disabled_triggers_are_enabled_without_owning_the_table(captured: Heroku
 
 
 def test_the_printed_sql_does_what_install_does(captured: HerokuConnect, bare_database: Any) -> None:
-    psql = installation() / "psql"
-    program = str(psql) if psql.exists() else shutil.which("psql")
-    if program is None:
-        pytest.skip("no psql here")
     with bare_database.cursor() as cursor:
         cursor.execute("CREATE SCHEMA salesforce")
         cursor.execute(read_sql("0001_change_log.sql"))
@@ -172,7 +197,7 @@ def test_the_printed_sql_does_what_install_does(captured: HerokuConnect, bare_da
     here = bare_database.info
     options = ["-h", here.host, "-p", str(here.port), "-U", here.user, "-d", here.dbname]
     subprocess.run(
-        [program, "-X", "-q", "-v", "ON_ERROR_STOP=1", *options],
+        [clients() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *options],
         input=out.getvalue(),
         text=True,
         check=True,

@@ -96,7 +96,7 @@ def test_three_roles(
     with role("hc_writer"):
         heroku.create(Account, 1)
     with role("hc_worker"):
-        pausing.resume("default", ["salesforce.account"])
+        pausing.resume("default", [Account])
         deliver()
     assert got == ["CREATE", "CREATE", "CREATE", "UPDATE", "DELETE", "paused"]
     with role("hc_writer"):

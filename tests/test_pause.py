@@ -1,18 +1,25 @@
 """``hc_triggers pause`` and ``resume``: off at the next statement, no lock on their tables, and a gap in between."""
 
 import threading
+from datetime import timedelta
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.utils import timezone
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.capture import pausing
+from hc_signals.capture import known, pausing
+from hc_signals.capture.repairing import Repairs
+from hc_signals.capture.rereading import REREAD_MARGIN, Rereading
+from hc_signals.conf import Conf
 from hc_signals.models import Change
+from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
-from tests.conftest import another, as_heroku_connect, deliver, lost
+from tests.conftest import another, as_heroku_connect, as_the_app, deliver, lost
 
 
 @pytest.fixture
@@ -29,7 +36,8 @@ def insert(name: str) -> None:
 
 
 @pytest.mark.fault(
-    "`hc_triggers pause`, the kill switch", outcome="nothing of ours is written; `resume` makes it a gap"
+    "`hc_triggers pause`, the kill switch",
+    outcome="nothing of ours is written; `resume` makes it a gap, and what changed is read again",
 )
 def test_what_changes_while_paused_is_one_gap_in_its_place(heard: list[Any], capsys: Any) -> None:
     insert("before")
@@ -53,9 +61,63 @@ def test_what_changes_while_paused_is_one_gap_in_its_place(heard: list[Any], cap
     assert "not paused" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("is_looked_at", [True, False])
+def test_what_changed_while_paused_is_read_again(captured: HerokuConnect, connect: Any, is_looked_at: bool) -> None:
+    """Also where no worker has ever looked at the table."""
+    repairs = Repairs("default", Conf(), connected_models())
+    if is_looked_at:
+        repairs.look()
+    edited, late, _ = captured.create(Account, 3)
+    long_ago = timezone.now() - timedelta(days=1)
+    as_the_app("UPDATE salesforce.account SET systemmodstamp = %s, createddate = %s", [long_ago, long_ago])
+    deliver()
+    heard: list[Any] = []
+    connect(signals.record_changed, lambda event, **kwargs: heard.append((event.change_type, event.record_id)), Account)
+    connect(signals.gap_detected, lambda event, **kwargs: heard.append((event.cause, None)), Account)
+    call_command("hc_triggers", "pause")
+    captured.update(Account, edited, name="unseen")
+    (new,) = captured.create(Account, 1)
+    just_before = timezone.now() - REREAD_MARGIN / 2
+    as_the_app("UPDATE salesforce.account SET systemmodstamp = %s WHERE sfid = %s", [just_before, late])
+    out = StringIO()
+    call_command("hc_triggers", "resume", stdout=out)
+    assert "reads again what Salesforce changed since, in 9 table(s)" in out.getvalue()
+    repairs.look()
+    assert repairs.is_reread_due
+    assert Rereading("default", connected_models()).read_for(30)
+    deliver()
+    assert heard == [("paused", None), ("GAP_UPDATE", edited), ("GAP_UPDATE", late), ("GAP_CREATE", new)]
+    repairs.look()
+    assert not repairs.is_reread_due
+    assert Change.objects.filter(operation="GAP", table_name="salesforce.account").count() == 1, "and is no drift"
+
+
+def test_a_second_pause_has_all_read_since_the_first(captured: HerokuConnect) -> None:
+    first = pausing.pause("default")
+    pausing.resume("default", [Account])
+    known.note_reread("default", "salesforce.account", 5)
+    pausing.pause("default")
+    pausing.resume("default", [Account])
+    owed = known.read("default")["salesforce.account"]
+    assert (owed.reread_since, owed.reread_after) == (first, None)
+
+
+def test_what_is_not_read_again_after_a_pause_is_said(captured: HerokuConnect) -> None:
+    as_the_app("ALTER TABLE salesforce.account DROP COLUMN systemmodstamp")
+    call_command("hc_triggers", "uninstall", "crm.Contact", stdout=StringIO())
+    pausing.pause("default")
+    out = StringIO()
+    call_command("hc_triggers", "resume", stdout=out)
+    assert "in 7 table(s)" in out.getvalue()
+    assert "Not in salesforce.account, without systemmodstamp: `manage.py hc_backfill` does." in out.getvalue()
+    owed = known.read("default")
+    assert "salesforce.account" not in owed
+    assert owed["salesforce.contact"].reread_since is None, "it was uninstalled on purpose"
+
+
 def test_every_consumer_hears_of_the_gap(heard: list[Any]) -> None:
     pausing.pause("default")
-    pausing.resume("default", ["salesforce.account"])
+    pausing.resume("default", [Account])
     deliver()
     deliver(CONSUMER="other")
     assert [gap.cause for gap in heard] == ["paused", "paused"]
@@ -66,7 +128,7 @@ def test_pausing_needs_no_lock_on_a_mapped_table(captured: HerokuConnect) -> Non
         cursor.execute("SET lock_timeout = '500ms'")
         try:
             pausing.pause("default")
-            pausing.resume("default", ["salesforce.account"])
+            pausing.resume("default", [Account])
         finally:
             cursor.execute("RESET lock_timeout")
 
@@ -109,7 +171,9 @@ def test_an_interrupted_resume_can_be_repeated(heard: list[Any]) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE public.hc_signals_control SET gap_since = paused_at, paused_at = NULL")
     assert pausing.paused_since("default") == (None, since)
-    assert pausing.resume("default", ["salesforce.account"]) == since
+    resumed = pausing.resume("default", [Account])
+    assert resumed is not None
+    assert resumed.since == since
     deliver()
     assert [gap.since for gap in heard] == [since]
 
@@ -118,7 +182,7 @@ def test_a_snapshot_from_before_the_resume_does_not_hide_a_change(captured: Hero
     pausing.pause("default")
     with another("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET LOCAL xmlbinary = 'hex'") as cursor:
         cursor.execute("SELECT 1 FROM salesforce.account")
-        pausing.resume("default", ["salesforce.account"])
+        pausing.resume("default", [Account])
         cursor.execute("INSERT INTO salesforce.account (sfid) VALUES ('A1')")
         cursor.connection.commit()
     assert lost() == 1

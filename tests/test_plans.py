@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from example.crm.models import Account
 
 from hc_signals.conf import Conf
+from hc_signals.delivery.deliveries import release
 from hc_signals.delivery.shard import Outcome
 from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.listening.worker import Worker
@@ -74,13 +75,13 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def check_plans(run: Callable[[], Any]) -> int:
-    """Explain every SELECT that ``run`` sends; return how many looked at the log."""
+    """Explain every SELECT that ``run`` sends, and what releases a delivery; return how many looked at the log."""
     with CaptureQueriesContext(connection) as context:
         run()
     statements = [part.strip() for query in context for part in query["sql"].split(";")]
     looked = 0
     for statement in statements:
-        if statement.startswith("SELECT") and "hc_signals_" in statement:
+        if statement.startswith(("SELECT", "UPDATE public.hc_signals_delivery")) and "hc_signals_" in statement:
             with connection.cursor() as cursor:
                 cursor.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement)
                 answer = cursor.fetchone()[0]
@@ -157,6 +158,7 @@ def test_retries_and_rotation_go_by_an_index(fill: Log, statistics: str) -> None
     skip(worker)
     check_plans(lambda: waiting_shards("default", Conf()))
     check_plans(lambda: worker.shards[0].deliveries.due(1))
+    check_plans(lambda: release("default", "default", "a.b", "salesforce.account", "11"))
     ((bucket,),) = _rows("SELECT DISTINCT bucket FROM public.hc_signals_change")
     assert check_plans(lambda: rotation.is_done("default", bucket)) == 1
     assert check_plans(lambda: rotation.rotate("default", 72)) >= 1

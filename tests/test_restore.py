@@ -16,7 +16,7 @@ from hc_signals.conf import Conf
 from hc_signals.listening.worker import Worker
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, deliver
-from tests.server import Server, installation
+from tests.server import Server, clients, installation
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def other_server() -> Iterator[Server]:
 def move_to(server: Server, path: Path) -> None:
     """Dump the test database into a new one of the other server, and use that from now on."""
     here = connection.settings_dict
-    bin_path = server.programs
+    bin_path = clients()
     options = ["-h", here["HOST"], "-p", str(here["PORT"] or 5432), "-U", here["USER"], here["NAME"]]
     dump = path / "dump"
     subprocess.run([bin_path / "pg_dump", "-Fc", "-f", dump, *options], check=True)

@@ -24,8 +24,8 @@ INSERT = "INSERT INTO salesforce.account (sfid, name) VALUES (%s, 'n')"
 @pytest.fixture
 def server(transactional_db: None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server with the given settings, with capture, as the default database of the test."""
-    if major_version() < 17 and "notify" in request.param[0]:
-        pytest.skip("the length of the queue can be set from PostgreSQL 17 on")
+    if "max_notify" in str(request.param) and major_version(installation()) < 17:
+        pytest.skip("the length of the queue can be set from PostgreSQL 17 on; before, it is 8 GB")
     monkeypatch.setattr(signals.record_changed, "receivers", [])  # the example's has a table of its own
     own = Server(installation(), *request.param)
     before = dict(connection.settings_dict)
@@ -66,6 +66,24 @@ def test_a_full_notify_queue_fails_no_commit(server: Server) -> None:
             cursor.execute("NOTIFY hc_signals")
         as_heroku_connect(INSERT, ["A1"])
     assert deliver() == 1
+
+
+@pytest.mark.parametrize("server", [[]], indirect=True)
+def test_nobody_rings_while_the_notify_queue_is_half_full(server: Server) -> None:
+    """What the test above rests on, for servers whose queue is too long to be filled here."""
+    with psycopg.connect(server.url, autocommit=True) as other, sleeping_worker(server.url):
+        other.execute("LISTEN hc_signals")
+        as_heroku_connect(INSERT, ["A1"])
+        assert len(list(other.notifies(timeout=10, stop_after=1))) == 1
+        connection.close()
+        other.execute(
+            "CREATE OR REPLACE FUNCTION pg_catalog.pg_notification_queue_usage() RETURNS float8 LANGUAGE sql "
+            "AS 'SELECT 0.5::float8'"
+        )
+        as_heroku_connect(INSERT, ["A2"])
+        other.execute("NOTIFY hc_signals, 'the end'")
+        assert [each.payload for each in other.notifies(timeout=10, stop_after=1)] == ["the end"]
+    assert deliver() == 2
 
 
 @pytest.mark.fault("two-phase commit by Heroku Connect's role", outcome="delivered, if nobody was rung")

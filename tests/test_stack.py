@@ -7,18 +7,16 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import psycopg
 import pytest
 
-from hc_signals.testing import embedded
+from tests.server import Server, installation
 from tests.terminal import Terminal
 from tests.test_compose import OURS, ROOT
 
@@ -84,23 +82,21 @@ class Stack:
 
 
 @pytest.fixture
-def server() -> Iterator[Any]:
-    # Not in tmp_path: as root the server is another user, and each run of pytest closes its folder to others.
-    with tempfile.TemporaryDirectory(prefix="hc_signals_") as directory:
-        running = embedded.start(directory)
-        yield running
-        running.stop()
+def server() -> Iterator[Server]:
+    running = Server(installation())
+    yield running
+    running.stop()
 
 
 @pytest.fixture
-def stack(server: Any, tmp_path: Path) -> Iterator[Stack]:
+def stack(server: Server, tmp_path: Path) -> Iterator[Stack]:
     services = Stack(server.url, tmp_path)
     yield services
     for terminal in services.running.values():
         terminal.kill()
 
 
-def test_it_starts_in_order_and_outlives_a_restart_of_the_database(server: Any, stack: Stack) -> None:
+def test_it_starts_in_order_and_outlives_a_restart_of_the_database(server: Server, stack: Stack) -> None:
     for name in ("listener", "simulator", "web"):
         stack.start(name)
     assert list(stack.running)[:3] == ["migrate", "tables", "triggers"]

@@ -15,7 +15,10 @@ from django.db import connection
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.capture import pausing, triggers
+from hc_signals.capture import known, pausing, triggers
+from hc_signals.capture.repairing import Repairs
+from hc_signals.capture.rereading import Rereading
+from hc_signals.conf import Conf
 from hc_signals.health.findings import PROBLEMS
 from hc_signals.models import Delivery
 from hc_signals.tables import connected_models
@@ -119,6 +122,23 @@ def test_capture_is_broken(captured: HerokuConnect, status: Callable[..., str]) 
     assert any(line.startswith("error capture     the gap of 0 s ago is not written") for line in errors)
     assert text.count("-> Run `manage.py hc_triggers install`") == 2
     assert text.endswith("exit 1")
+
+
+def test_what_was_missed_and_is_not_told_or_read_again_yet(captured: HerokuConnect, status: Callable[..., str]) -> None:
+    def warnings() -> list[str]:
+        return [line for line in lines(status(), "warn") if " capture " in line]
+
+    repairs = Repairs("default", Conf(), connected_models())
+    repairs.look()
+    assert warnings() == []
+    known.suspect("default", "salesforce.account", known.read("default")["salesforce.account"], "trigger_missing")
+    (line,) = warnings()
+    assert line.startswith("warn  capture     salesforce.account: trigger_missing, complete until ")
+    repairs.look()
+    (line,) = warnings()
+    assert line.startswith("warn  capture     salesforce.account: to be read again, what changed since ")
+    assert Rereading("default", connected_models()).read_for(10)
+    assert warnings() == []
 
 
 def test_receivers_fail_and_changes_are_missed(

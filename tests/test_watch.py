@@ -308,7 +308,7 @@ def test_a_pause_is_no_drift_and_what_happens_in_it_is_told_once(watched: Heroku
     pausing.pause("default")
     as_heroku_connect("TRUNCATE salesforce.account")
     look()
-    pausing.resume("default", [TABLE])
+    pausing.resume("default", [Account])
     look()
     assert [gap["cause"] for gap in gaps()] == ["paused"]
 

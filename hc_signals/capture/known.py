@@ -58,6 +58,13 @@ UPDATE public.hc_signals_table SET relation = %s, filenode = %s, versions = %s, 
     reread_after = CASE WHEN %s THEN NULL ELSE reread_after END
 WHERE table_name = %s
 """
+# From the start, also where a part was read already: what is due now may be there.
+_REREAD = """
+INSERT INTO public.hc_signals_table AS t (table_name, reread_since)
+SELECT table_name, %s FROM unnest(%s::text[]) table_name
+ON CONFLICT (table_name) DO UPDATE SET reread_since = least(t.reread_since, excluded.reread_since), reread_after = NULL
+WHERE t.uninstalled_at IS NULL
+"""
 _UNINSTALLED = """
 INSERT INTO public.hc_signals_table (table_name, uninstalled_at)
 SELECT table_name, clock_timestamp() FROM unnest(%s::text[]) table_name
@@ -102,6 +109,12 @@ def settle(using: str, table: str, good: tuple[int | None, int | None, str, str,
         cursor.execute(_TELL_GAP, [table])
         cursor.execute(_SETTLE, [*good, can_reread, can_reread, table])
         cursor.execute("SELECT public.hc_signals_ring()")
+
+
+def owe_reread(using: str, tables: Sequence[str], since: datetime) -> None:
+    """Have captured tables read again: what changed since then."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_REREAD, [since, list(tables)])
 
 
 def claim_reread(using: str, tables: Iterable[str]) -> Known | None:

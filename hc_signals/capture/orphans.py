@@ -1,6 +1,7 @@
 """Capture that no connected model accounts for: of a model that is gone, or on a table that was renamed."""
 
 from collections.abc import Iterable
+from functools import partial
 
 from django.db import connections, models
 
@@ -8,7 +9,6 @@ from hc_signals.capture.capture_sql import FUNCTION_PREFIX, function_name
 from hc_signals.capture.triggers import (
     TRIGGERS,
     TableStatus,
-    careful,
     drop_function_sql,
     run_patiently,
 )
@@ -37,7 +37,7 @@ def remove(known: Iterable[type[models.Model]], using: str) -> list[TableStatus]
     """
     removed = []
     for status, statements in _found(known, using):
-        run_patiently(using, careful(statements))
+        run_patiently(using, partial(list, statements))
         removed.append(status)
     return removed
 

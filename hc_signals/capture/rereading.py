@@ -38,13 +38,13 @@ class Rereading:
         self._is_waiting = False
 
     def read_for(self, seconds: float) -> bool:
-        """Read pages for about so long; return whether all is done that can be done now.
+        """Read pages for about so long, one at least; return whether all is done that can be done now.
 
         False: call it again soon. True also where other workers, or locks, or a lack of rights, are in the way.
         """
         deadline = time.monotonic() + seconds
         waiting: set[str] = set()
-        while time.monotonic() < deadline:
+        while True:
             if not self._has_room():
                 return True
             with transaction.atomic(using=self.using):
@@ -53,7 +53,8 @@ class Rereading:
                     return True
                 if not self._read_page(due):
                     waiting.add(due.table)
-        return False
+            if time.monotonic() >= deadline:
+                return False
 
     def _has_room(self) -> bool:
         room = has_room(self.using)

@@ -4,7 +4,7 @@ Unmanaged tables never get triggers through Django's migrations and appear long 
 command of its own. The trigger definition names no column: Heroku Connect must stay free to alter its tables.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,13 +65,9 @@ TRIGGERS = (
 )
 
 
-def careful(statements: list[str]) -> list[str]:
-    """Return the statements behind those that let them neither wait for long nor run beside another installer."""
-    return [
-        f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'",
-        "SELECT pg_catalog.pg_advisory_xact_lock(1212372819, 3)",
-        *statements,
-    ]
+def _turn_sql() -> list[str]:
+    """Return the statements that let what follows neither wait for long nor run beside another installer."""
+    return [f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'", "SELECT pg_catalog.pg_advisory_xact_lock(1212372819, 3)"]
 
 
 def install_sql(model: type[models.Model], layout: Layout | None = None) -> list[str]:
@@ -80,12 +76,11 @@ def install_sql(model: type[models.Model], layout: Layout | None = None) -> list
     Args:
         layout: default: the table has every mapped column, and none is fresh.
     """
-    return careful(function_sql(model, layout) + [trigger.create_sql(model) for trigger in TRIGGERS])
+    return [*_turn_sql(), *_capture_sql(model, layout)]
 
 
-def uninstall_sql(model: type[models.Model]) -> list[str]:
-    """Return the statements that remove capture from the model's table, to be run in one transaction."""
-    return careful([drop_function_sql(function_name(model))])
+def _capture_sql(model: type[models.Model], layout: Layout | None) -> list[str]:
+    return function_sql(model, layout) + [trigger.create_sql(model) for trigger in TRIGGERS]
 
 
 def drop_function_sql(name: str) -> str:
@@ -218,12 +213,18 @@ def install(
     before = status(model, using)
     if before.state == "absent" or (before.state == "installed" and not settled):
         return before
-    only_function = before.state == "installed" or (before.state == "outdated" and before.detail != _OTHER_FUNCTION)
-    only_function = only_function and not thorough
-    layout = next_layout(model, using, settled)
-    statements = careful(function_sql(model, layout)) if only_function else install_sql(model, layout)
-    run_patiently(using, statements, attempts)
+    run_patiently(using, lambda: _needed_sql(model, using, settled, thorough), attempts)
     return status(model, using)
+
+
+def _needed_sql(model: type[models.Model], using: str, settled: bool, thorough: bool) -> list[str]:
+    """Look again, at our turn: triggers that another installer has made, made anew, would be taken for drift."""
+    before = status(model, using)
+    if before.state == "absent" or (before.state == "installed" and not settled):
+        return []
+    only_function = before.state == "installed" or (before.state == "outdated" and before.detail != _OTHER_FUNCTION)
+    layout = next_layout(model, using, settled)
+    return function_sql(model, layout) if only_function and not thorough else _capture_sql(model, layout)
 
 
 def next_layout(model: type[models.Model], using: str, settled: bool = False) -> Layout:
@@ -246,7 +247,7 @@ def uninstall(model: type[models.Model], using: str, attempts: int = 5) -> None:
     Raises:
         OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
     """
-    run_patiently(using, uninstall_sql(model), attempts)
+    run_patiently(using, lambda: [drop_function_sql(function_name(model))], attempts)
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT to_regclass('public.hc_signals_reload') IS NOT NULL")
         if cursor.fetchone()[0]:
@@ -254,16 +255,21 @@ def uninstall(model: type[models.Model], using: str, attempts: int = 5) -> None:
                 cursor.execute(f"DELETE FROM public.hc_signals_{name} WHERE table_name = %s", [table_label(model)])
 
 
-def run_patiently(using: str, statements: list[str], attempts: int = 5) -> None:
-    """Run the statements in one transaction; again, if they ran into a lock.
+def run_patiently(using: str, needed: Callable[[], list[str]], attempts: int = 5) -> None:
+    """Run what is needed in one transaction, behind other installers; again, if it ran into a lock.
+
+    Args:
+        needed: returns the statements; asked when it is our turn.
 
     Raises:
-        OperationalError: they did so ``attempts`` times.
+        OperationalError: it did so ``attempts`` times.
     """
     for attempt in range(attempts):
         try:
             with transaction.atomic(using=using), connections[using].cursor() as cursor:
-                for statement in statements:
+                for turn in _turn_sql():
+                    cursor.execute(turn)
+                for statement in needed():
                     cursor.execute(statement)
             return
         except OperationalError:

@@ -1,11 +1,11 @@
-"""Capture: the triggers of each table, a pause, reloads that are under way."""
+"""Capture: the triggers of each table, a pause, what was missed, reloads that are under way."""
 
 from collections.abc import Iterator
 from datetime import timedelta
 
 from django.utils import timezone
 
-from hc_signals.capture import orphans, triggers
+from hc_signals.capture import known, orphans, triggers
 from hc_signals.capture.pausing import paused_since
 from hc_signals.capture.reloads import under_way
 from hc_signals.health.findings import Finding, age, fine, problem
@@ -38,6 +38,18 @@ def pause(using: str) -> Iterator[Finding]:
         yield problem("capture-paused", "capture", f"switched off {age(off)} ago", since=off)
     if owed:
         yield problem("capture-gap-owed", "capture", f"the gap of {age(owed)} ago is not written", since=owed)
+
+
+def incomplete(using: str) -> Iterator[Finding]:
+    """Look what the drift watch still has to tell or to read again; no finding where nothing is."""
+    for table in known.read(using).values():
+        if table.cause:
+            since = "nobody knows when" if table.good_at is None else f"{age(table.good_at)} ago"
+            text = f"{table.table}: {table.cause}, complete until {since}"
+            yield problem("capture-gap-untold", "capture", text, table=table.table, since=table.good_at)
+        if table.reread_since:
+            text = f"{table.table}: to be read again, what changed since {age(table.reread_since)} ago"
+            yield problem("capture-reread", "capture", text, table=table.table, since=table.reread_since)
 
 
 def reloads(using: str) -> Iterator[Finding]:

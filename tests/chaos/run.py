@@ -31,7 +31,7 @@ class Run:
 
     def __init__(self, options: argparse.Namespace, directory: str) -> None:
         self.options, self.chance = options, random.Random(options.seed)
-        self.server = Server(str(Path(directory, "server")))
+        self.server = Server()
         self.workers = Workers(Path(directory))
         self.faults = Faults(self.server, self.workers, self.chance, options.silence, options.deaf)
         self.figures = Figures(self.faults, self.workers)
@@ -86,16 +86,21 @@ class Run:
             print(f"chaos: {max(0, end - time.monotonic()):5.0f} s left, {kind}; {self.figures.progress()}", flush=True)
 
     def end_calmly(self) -> None:
-        """Let the wrong readers come up and then be passed by late commits: one that is always behind loses nothing."""
+        """Let the wrong readers come up and then be passed by late commits: one that is always behind loses nothing.
+
+        After the last fault they connect again at their leisure: who has not moved since then has not come up.
+        """
         self.is_ending = True
         deadline = time.monotonic() + self.options.patience
-        gained = written = 1
-        while gained > written and time.monotonic() < deadline:
+        moved: set[str] = set()
+        is_gaining = True
+        while (is_gaining or moved < set(self.options.wrong)) and time.monotonic() < deadline:
             committed, delivered = ledger.counts(self.server.query)
             time.sleep(0.5)
             committed_now, delivered_now = ledger.counts(self.server.query)
-            written = committed_now - committed + 5
-            gained = max(delivered_now.get(name, 0) - delivered.get(name, 0) for name in self.options.wrong)
+            gained = {name: delivered_now.get(name, 0) - delivered.get(name, 0) for name in self.options.wrong}
+            moved |= {name for name, more in gained.items() if more}
+            is_gaining = max(gained.values()) > committed_now - committed + 5
         time.sleep(self.options.calm)
 
     def watch(self) -> None:
@@ -173,7 +178,7 @@ def _options() -> argparse.Namespace:
 def main() -> int:
     """Parse the options and run."""
     options = _options()
-    print(f"chaos: seed {options.seed}; starting an embedded PostgreSQL", flush=True)
+    print(f"chaos: seed {options.seed}; starting a PostgreSQL", flush=True)
     with tempfile.TemporaryDirectory(prefix="hc_signals_chaos_", ignore_cleanup_errors=True) as directory:
         run = Run(options, directory)
         try:

@@ -1,4 +1,4 @@
-"""The server of one run: embedded, crashed now and then, and asked again and again until it answers."""
+"""The server of one run: its own, crashed now and then, and asked again and again until it answers."""
 
 import os
 import time
@@ -7,25 +7,20 @@ from typing import Any
 
 import psycopg
 
-from hc_signals.testing import embedded
 from tests.chaos import ledger, writers
+from tests.server import Server as TemporaryServer
+from tests.server import installation
 
 
 class Server:
-    """An embedded PostgreSQL with the example's tables, capture, and the ledgers.
+    """A PostgreSQL of PG_BIN, else the embedded one, with the example's tables, capture, and the ledgers."""
 
-    Args:
-        directory: where its files live.
-    """
-
-    def __init__(self, directory: str) -> None:
-        self._server = embedded.start(directory)
+    def __init__(self) -> None:
+        self._server = TemporaryServer(installation(), "max_prepared_transactions=20", "fsync=on")
         self.url = self._server.url
 
     def set_up(self, records: int) -> None:
-        """Make everything, for so many records; two-phase commit is switched on by the first crash."""
-        self.query("ALTER SYSTEM SET max_prepared_transactions = 20")
-        self.crash()
+        """Make everything, for so many records."""
         os.environ |= {"DATABASE_URL": self.url, "DJANGO_SETTINGS_MODULE": "example.settings"}
         import django
         from django.core.management import call_command

@@ -91,10 +91,14 @@ class Command(BaseCommand):
         if not any(pausing.paused_since(self.using)):
             self.stdout.write("Capture is not paused.")
             return
-        tables = [s.table for s in triggers.statuses(chosen, self.using) if s.state != "absent"]
-        since = pausing.resume(self.using, tables)
-        if since:
-            self.stdout.write(f"Capture is on; a gap since {since:%Y-%m-%d %H:%M:%S %Z} is in the log.")
+        done = pausing.resume(self.using, chosen)
+        if done is None:
+            return
+        self.stdout.write(f"Capture is on; a gap since {_moment(done.since)} is in the log.")
+        if done.reread:
+            self.stdout.write(f"hc_listen reads again what Salesforce changed since, in {len(done.reread)} table(s).")
+        if done.unread:
+            self.stdout.write(f"Not in {', '.join(done.unread)}, without systemmodstamp: `manage.py hc_backfill` does.")
 
     def _uninstall(self, chosen: list[type[models.Model]]) -> None:
         if not self.options["orphans"]:  # before anything is gone: hc_listen would put it back
