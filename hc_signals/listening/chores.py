@@ -12,6 +12,7 @@ from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
+from hc_signals.listening.watchdog import Watchdog
 from hc_signals.log.log_limit import keep_below, tell_limit
 from hc_signals.log.rotation import rotate
 from hc_signals.tables import connected_models
@@ -45,13 +46,15 @@ class Chores(threading.Thread):
         using: database alias.
         conf: the checked setting.
         stopping: ends the thread.
+        watchdog: looks after their connection.
     """
 
     AFTER_FAILURE = 10.0
 
-    def __init__(self, using: str, conf: Conf, stopping: threading.Event) -> None:
+    def __init__(self, using: str, conf: Conf, stopping: threading.Event, watchdog: Watchdog | None = None) -> None:
         super().__init__(name="hc_listen-chores", daemon=True)
-        self.using, self.conf, self.stopping = using, conf, stopping
+        self.using, self.conf, self.stopping, self.watchdog = using, conf, stopping, watchdog
+        self.done = 0
         models = connected_models()
         self._repairs, self._rereading = Repairs(using, conf, models), Rereading(using, models)
         self.chores = [
@@ -62,6 +65,9 @@ class Chores(threading.Thread):
 
     def run(self) -> None:
         """Do chores until stopped; the connection is closed between them."""
+        own = connections[self.using]
+        if self.watchdog is not None:
+            self.watchdog.watch("the chores", lambda: own.connection, progress=lambda: self.done)
         while not self.stopping.is_set():
             for chore in self.chores:
                 if chore.due <= time.monotonic() and not self.stopping.is_set():
@@ -74,6 +80,7 @@ class Chores(threading.Thread):
         pause = self.AFTER_FAILURE
         try:
             pause = chore.do()
+            self.done += 1
         except (DatabaseError, InterfaceError) as error:
             logger.warning("The %s failed (%s); it is tried again.", chore.name, type(error).__name__)
             connections[self.using].close()
