@@ -54,14 +54,20 @@ class Watched:
     looks: int = 0
     raw: Any = None
     come_to: object = None
+    suspect: Any = None
+    """The one it had when another connection of the process was given up: likely as deaf, it gets one look."""
 
     def look(self) -> None:
         """Count the looks in a row that have found a thread waiting for an answer, without having come on."""
         raw, come_to = self.connection(), self.progress()
         if come_to != self.come_to:
-            self.come_to, self.patience, self.looks = come_to, 1, 0
+            self.come_to, self.patience, self.looks, self.suspect = come_to, 1, 0, None
         is_same, self.raw = raw is self.raw, raw
         self.looks = self.looks + 1 if is_same and self.is_waiting() else 0
+
+    def is_due(self, looks: int) -> bool:
+        """Tell whether somebody has waited for long enough, where so many looks are the least."""
+        return self.looks >= (1 if self.raw is self.suspect else looks * self.patience)
 
     def is_waiting(self) -> bool:
         """Tell whether a statement is under way. Reads one field of libpq, which any thread may do."""
@@ -117,7 +123,7 @@ class Watchdog(threading.Thread):
         while not self._ended.wait(self.EVERY):
             for watched in tuple(self._watched):
                 watched.look()
-                if watched.looks >= self.LOOKS * watched.patience:
+                if watched.is_due(self.LOOKS):
                     watched.looks = 0
                     self._ask_about(watched)
 
@@ -142,6 +148,8 @@ class Watchdog(threading.Thread):
             self._ask("SELECT pg_terminate_backend(%(pid)s)", {"pid": pid})
         cut(watched.raw, self.using)
         watched.patience *= 2
+        for other in self._watched:
+            other.suspect = None if other is watched else other.connection()
         logger.warning(
             "The connection of %s is deaf: an answer has been waited for, but the server %s. It is cut and made anew.",
             watched.name,
