@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -21,9 +21,9 @@ class ChangeEvent(Generic[M_co]):
     """One change of one record. Immutable. To type checkers ``ChangeEvent[Account]`` has an Account as ``instance``."""
 
     change_type: str
-    """CREATE, UPDATE, DELETE; SNAPSHOT (the record as it is, by hc_backfill); GAP_CREATE, GAP_UPDATE (read again
-    after a gap: what changed is not known); GAP_OVERFLOW (changes may have been missed: read the table again);
-    RELOADED and RESYNCED (of a whole table, see ``counts``)."""
+    """CREATE (also of a record that is undeleted in Salesforce), UPDATE, DELETE; SNAPSHOT (the record as it is, by
+    hc_backfill); GAP_CREATE, GAP_UPDATE (read again after a gap: what changed is not known); GAP_OVERFLOW (changes may
+    have been missed: read the table again); RELOADED and RESYNCED (of a whole table, see ``counts``)."""
     change_origin: str
     """``heroku_connect`` for Salesforce's changes, ``app`` for the app's own, ``backfill`` for hc_backfill's."""
     entity_name: str
@@ -65,13 +65,16 @@ class ChangeEvent(Generic[M_co]):
     reloads."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
+
+
+class Change(NamedTuple):
     """One row of the log, without its images."""
 
     id: int
     xid: str
-    captured_at: datetime
+    captured: datetime
+    """In UTC, without a time zone: see ``captured_at``."""
     table_name: str
     operation: str
     origin: str
@@ -82,6 +85,11 @@ class Change:
     """More than a change of one record says: see migrations_sql/0001_change_log.sql."""
     epoch: str
     """Of the database as it is now, see ``replay_id``."""
+
+    @property
+    def captured_at(self) -> datetime:
+        """When the trigger saw the change."""
+        return self.captured.replace(tzinfo=UTC)
 
     @property
     def record(self) -> str | None:
@@ -96,7 +104,7 @@ class Change:
     @property
     def event_id(self) -> str:
         """The change's own name; the transaction's id would not do, it changes in a restored database."""
-        return f"{self.id}-{int(self.captured_at.timestamp() * 1_000_000)}"
+        return f"{self.id}-{(self.captured - _EPOCH) // _MICROSECOND}"
 
     def is_for(self, consumer: str) -> bool:
         """Tell whether the change concerns a consumer: a snapshot is for the one that it was made for."""

@@ -15,16 +15,17 @@ from example.crm.models import Account, Seen
 
 from hc_signals import signals
 from hc_signals.conf import Conf
+from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.listening.crew import Crew
 from hc_signals.listening.worker import Worker
 from hc_signals.log import backlog as backlog_module
 from hc_signals.log import changelog
 from hc_signals.log.backlog import backlog
-from hc_signals.log.changelog import LOCK_CLASS, ChangeLog, Position, waiting_shards
+from hc_signals.log.changelog import LOCK_CLASS, ChangeLog, Position
 from hc_signals.log.consumers import shards_of
 from hc_signals.log.rotation import rotate
 from hc_signals.log.starting import start
-from hc_signals.models import Delivery
+from hc_signals.models import Change, Delivery
 from hc_signals.models import Position as PositionRow
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver
@@ -105,6 +106,30 @@ def test_a_time_is_what_was_captured_since(captured: HerokuConnect, shards: int)
         late.commit()
     assert deliver(SHARDS=shards) == 1, "it was open, so it is no older change"
     assert {position.shards for position in PositionRow.objects.all()} == {shards}
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_time_before_what_the_log_holds_is_told_as_a_gap(
+    captured: HerokuConnect, connect: Any, caplog: pytest.LogCaptureFixture, shards: int
+) -> None:
+    gaps: list[Any] = []
+    connect(signals.gap_detected, lambda event, **kwargs: gaps.append(event), Account)
+    captured.create(Account, 5)
+    age(84)
+    captured.create(Account, 2)
+    deliver()
+    newest = Change.objects.order_by("id")[4].captured_at
+    assert len(rotate("default", 72)) == 1
+    caplog.clear()
+    assert deliver(CONSUMER="late", START_AT="4d", SHARDS=shards) == 2
+    (gap,) = gaps
+    assert gap.cause == "emptied"
+    assert gap.since < newest == gap.until
+    assert caplog.text.count("the log was emptied of changes up to") == 1
+    assert deliver(CONSUMER="later", START_AT="3d", SHARDS=shards) == 2
+    assert deliver(CONSUMER="all", START_AT="earliest", SHARDS=shards) == 2
+    assert deliver(CONSUMER="late", SHARDS=shards) == deliver(CONSUMER="late", SHARDS=2) == 0
+    assert gaps == [gap]
 
 
 def test_a_time_since_which_nothing_happened(captured: HerokuConnect) -> None:
@@ -214,9 +239,9 @@ def test_a_shard_without_changes_does_not_hold_up_the_rotation(captured: HerokuC
     assert deliver(SHARDS=4) == 5
     age(84)
     as_the_app("UPDATE public.hc_signals_position SET created_at = created_at - interval '20 minutes'")
-    assert len(waiting_shards("default", "default", 4)) == 3
+    assert len(waiting_shards("default", Conf(SHARDS=4))[0]) == 3
     assert deliver(SHARDS=4) == 0
-    assert waiting_shards("default", "default", 4) == set()
+    assert waiting_shards("default", Conf(SHARDS=4))[0] == set()
     assert len(rotate("default", 72)) == 1
 
 

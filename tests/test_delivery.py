@@ -1,5 +1,6 @@
 """The main job: a change in a Salesforce table reaches a Django receiver, once, in order, as the ORM would see it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,19 @@ def test_create_update_delete_arrive_in_order_with_old_values(connect: Any) -> N
     assert deliver() == 3
     assert got == [("CREATE", "n1", {}), ("UPDATE", "Zoë", {"name": "n1"}), ("DELETE", "Zoë", {})]
     assert deliver() == 0
+
+
+def test_an_undeleted_record_is_told_as_created_as_the_docs_say(connect: Any) -> None:
+    """Salesforce restores a record from its bin: the same sfid comes back, in a row with another id."""
+    got: list[tuple[str, str | None]] = []
+    connect(signals.record_changed, lambda event, **kwargs: got.append((event.change_type, event.record_id)), Account)
+    insert_accounts(1)
+    as_heroku_connect("DELETE FROM salesforce.account")
+    insert_accounts(1)
+    deliver()
+    assert got == [("CREATE", "A1"), ("DELETE", "A1"), ("CREATE", "A1")]
+    signals_page = (Path(__file__).parent.parent / "docs" / "signals.md").read_text()
+    assert "a record that is undeleted in Salesforce comes as `CREATE`" in " ".join(signals_page.split())
 
 
 def test_bookkeeping_no_ops_and_the_apps_own_writes_are_no_changes() -> None:

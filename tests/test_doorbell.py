@@ -158,6 +158,44 @@ def test_a_cut_connection_is_made_anew_and_rings_again(bell: Any, stopping: thre
     wait_until(lambda: sleeper.nights > nights)
 
 
+def test_the_pings_of_a_long_sleep_are_no_queries_and_lose_no_ring(
+    bell: Any, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Doorbell, "PING_EVERY", 0.0)
+    monkeypatch.setattr(Doorbell, "SLICE", 0.01)
+    only = bell()
+    sleeper = Sleeper(only, stopping)
+    wait_until(lambda: sleeper.is_asleep)
+    last_query = f"SELECT query_start FROM pg_stat_activity WHERE pid = {only._connection.info.backend_pid}"
+    with connection.cursor() as cursor:
+        cursor.execute(last_query)
+        before = cursor.fetchone()
+        for _ in range(3):
+            heard_at = only.state().heard_at
+            wait_until(lambda then=heard_at: only.state().heard_at > then)
+        cursor.execute(last_query)
+        assert cursor.fetchone() == before
+    for _ in range(50):
+        nights = sleeper.nights
+        ring()
+        wait_until(lambda n=nights: sleeper.nights > n and sleeper.is_asleep)
+
+
+def test_a_listen_that_is_lost_later_is_noticed(
+    bell: Any, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Doorbell, "PING_TIMEOUT", 0.5)
+    monkeypatch.setattr(Doorbell, "PING_EVERY", 0.05)
+    monkeypatch.setattr(Doorbell, "RING_EVERY", 0.1)
+    only = bell()
+    only._connection.execute("UNLISTEN *")
+    sleeper = Sleeper(only, stopping)
+    wait_until(lambda: only.state().reconnects)
+    wait_until(lambda: sleeper.is_asleep)
+    ring()
+    wait_until(lambda: sleeper.nights > 1)
+
+
 def test_a_swallowed_listen_is_noticed_and_the_worker_looks_by_itself(
     bell: Any, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:

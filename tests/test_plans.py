@@ -10,8 +10,8 @@ from django.test.utils import CaptureQueriesContext
 from example.crm.models import Account
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.deliveries import due_shards
 from hc_signals.delivery.shard import Outcome
+from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.listening.worker import Worker
 from hc_signals.log import rotation
 from hc_signals.signals import record_changed
@@ -155,7 +155,7 @@ def test_retries_and_rotation_go_by_an_index(fill: Log, statistics: str) -> None
     worker = Worker("default", Conf())
     worker.prepare()
     skip(worker)
-    check_plans(lambda: due_shards("default", Conf()))
+    check_plans(lambda: waiting_shards("default", Conf()))
     check_plans(lambda: worker.shards[0].deliveries.due(1))
     ((bucket,),) = _rows("SELECT DISTINCT bucket FROM public.hc_signals_change")
     assert check_plans(lambda: rotation.is_done("default", bucket)) == 1

@@ -15,9 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from hc_signals import signals
 from hc_signals.conf import Conf
+from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.listening.worker import Worker
 from hc_signals.log import changelog
-from hc_signals.log.changelog import ChangeLog, waiting_shards
+from hc_signals.log.changelog import ChangeLog
 from tests.chaos import mutations
 from tests.machine import machine_settings, new_connection
 
@@ -216,7 +217,7 @@ class ReaderMachine(RuleBasedStateMachine):
     def drain(self) -> None:
         """Whoever else is open: what is committed is seen to wait, and when nothing waits any more it is delivered."""
         for _ in range(MANY_PAGES):
-            waiting = waiting_shards("default", self.worker.conf.CONSUMER, self.shards)
+            waiting = waiting_shards("default", self.worker.conf)[0]
             if not waiting:
                 break
             for shard in waiting:

@@ -397,6 +397,25 @@ def test_a_log_that_is_emptied_under_the_replay_is_noticed(listener: Listener, c
         found.page()
 
 
+def test_a_delivery_is_kept_although_the_log_is_emptied_of_its_change_meanwhile(listener: Listener) -> None:
+    """Without a transaction no lock keeps the bucket until the receiver has failed."""
+    age(84, count=3)
+    emptied: list[int] = []
+    listener.fails, listener.first = True, lambda: in_a_thread(lambda: emptied.extend(rotate("default", 72)))
+    found = Replay("default", Conf(ATOMIC=False, RETRY_SECONDS=0.0001), [User], [PATH])
+    found.start(Change.objects.earliest("id").captured_at)
+    assert found.page() == 3
+    assert len(emptied) == 1
+    assert not Change.objects.exists()
+    assert states() == [("retry", 1), ("parked", 0), ("parked", 0)]
+    listener.fails, listener.first = False, lambda: None
+    as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp() WHERE state = 'retry'")
+    for _ in range(3):
+        deliver()
+    assert listener.told[3:] == [("CREATE", "a"), ("UPDATE", "b"), ("UPDATE", "c")]
+    assert [dict(event.previous) for event in listener.events[4:]] == [{"username": "a"}, {"username": "b"}]
+
+
 def test_only_the_buckets_that_matter_are_read(listener: Listener) -> None:
     found = a_replay()
     with connection.cursor() as cursor:

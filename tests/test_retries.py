@@ -4,10 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.db.models.signals import post_save
 
 from hc_signals import signals
 from hc_signals.capture import triggers
+from hc_signals.conf import Conf
+from hc_signals.delivery.deliveries import Deliveries
+from hc_signals.exceptions import RedeliveryError
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
@@ -238,6 +243,49 @@ def test_a_receiver_that_is_gone_is_told_as_such() -> None:
     deliver()
     (kept,) = Delivery.objects.all()
     assert "there is no connected model sfdc.Gone any more" in kept.error
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_gap_of_every_table_is_retried_by_its_receiver_alone(
+    captured: HerokuConnect, connect: Any, shards: int
+) -> None:
+    failing, calls, others = True, [], []
+
+    def fails(sender: Any, event: Any, **kwargs: Any) -> None:
+        calls.append((sender, event.cause, event.attempt, event.event_id))
+        if failing:
+            raise ValueError("not yet")
+
+    connect(signals.gap_detected, fails, User)
+    connect(signals.gap_detected, fails, Everything)
+    connect(signals.gap_detected, lambda event, **kwargs: others.append(event.cause), User)
+    deliver(SHARDS=shards)
+    as_the_app("SELECT public.hc_signals_lose()")
+    deliver(SHARDS=shards)
+    as_the_app("""UPDATE public.hc_signals_position SET gap = '{"cause": "made up", "since": null}' WHERE shard = 0""")
+    deliver(SHARDS=shards)
+    assert states() == [("retry", 1)] * 4
+    assert others == ["capture_failed", "made up"]
+    first, failing = set(calls), False
+    assert len(first) == len({event_id for *_, event_id in first}) == 4
+    calls.clear()
+    as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now()")
+    settle(SHARDS=shards)
+    assert {(sender, cause, 1, event_id) for sender, cause, attempt, event_id in calls if attempt == 2} == first
+    assert states() == []
+    assert len(calls) == 4
+    assert others == ["capture_failed", "made up"]
+
+
+def test_what_cannot_be_kept_is_not_passed_over_in_silence(captured: HerokuConnect) -> None:
+    captured.insert(User, username="a")
+    log = ChangeLog("default", "default")
+    with transaction.atomic():
+        (change,), _ = log.page(log.open_window(log.standing()), 10)
+    as_the_app("DELETE FROM public.hc_signals_change")
+    with pytest.raises(RedeliveryError, match=r"a\.b failed on change .* its delivery cannot be kept"):
+        Deliveries("default", Conf(), 0).keep(change, "a.b", "record_created", "sfdc.User", ValueError())
+    assert states() == []
 
 
 def test_a_value_that_does_not_fit_is_delivered_when_it_fits_again(

@@ -103,7 +103,7 @@ def test_looks_go_by_the_index_whatever_the_planner_thinks(captured: HerokuConne
         )
     as_the_app("ANALYZE public.hc_signals_change_3")
     shard = SHARD.replace("%(shard)s", "n.shard")
-    waiting = changelog._WAITING.format(shard=shard)
+    waiting = changelog.WAITING.format(shard=shard)
     for look in (rotation._UNREAD.format(bucket=3), waiting):
         with connection.cursor() as cursor:
             cursor.execute(f"EXPLAIN {look}", {"consumer": "default", "shards": 4})

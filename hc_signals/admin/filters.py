@@ -12,7 +12,7 @@ from django.utils.dateparse import parse_datetime
 
 from hc_signals.admin.bounded import COUNTED_ROWS
 from hc_signals.admin.read_only import database
-from hc_signals.delivery.page import CHANGE_TYPES, TABLE_SIGNALS
+from hc_signals.delivery.telling import CHANGE_TYPES, TABLE_SIGNALS
 from hc_signals.tables import connected_models, table_label
 
 OPERATIONS = (*CHANGE_TYPES, *TABLE_SIGNALS, "TRUNCATE", "GAP")

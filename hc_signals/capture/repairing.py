@@ -51,6 +51,8 @@ class Repairs:
         self.using, self.conf, self.models = using, conf, list(models)
         self.is_reread_due = False
         """Whether the last look found, or made, something to read again."""
+        self.is_refilling = True
+        """Whether the last look found a reload, or a new column that is being filled, whose end is to be told."""
         self._told: dict[tuple[str, str], float] = {}
         self._orphans_due = 0.0
         # The columns with which a function was right, or made so by us: made another one by somebody else, it is left.
@@ -59,6 +61,7 @@ class Repairs:
     def look(self) -> float:
         """Look at all tables once and do what is to be done; return the seconds until the next look."""
         sights = look(self.models, self.using)
+        self.is_refilling = any(sight.is_refilling for sight in sights)
         self.is_reread_due = any(sight.known is not None and sight.known.reread_since for sight in sights)
         if any(sight.is_off for sight in sights):
             return self.conf.WATCH_SECONDS

@@ -28,7 +28,9 @@ SELECT f.*, statement_timestamp(), pg_current_snapshot()::text,
     ) OR EXISTS (
         SELECT FROM public.hc_signals_reload r
         WHERE r.table_name = k.table_name AND NOT pg_visible_in_snapshot(r.xid, k.seen)
-    ) END, {", ".join("k." + column for column in known.COLUMNS.split(", "))}
+    ) END,
+    EXISTS (SELECT FROM public.hc_signals_reload) OR EXISTS (SELECT FROM public.hc_signals_refill),
+    {", ".join("k." + column for column in known.COLUMNS.split(", "))}
 FROM ({triggers.FIND}) f
 LEFT JOIN public.hc_signals_control c ON true
 LEFT JOIN public.hc_signals_table k ON k.table_name = (%s::text[])[f.number]
@@ -52,6 +54,8 @@ class Sight:
     """Capture is switched off, or the database was restored and is not rebased yet."""
     is_explained: bool
     """The log says why the file of the table is another one."""
+    is_reloading: bool
+    """Some table, not necessarily this one, is being reloaded or gets a new column filled."""
 
     @property
     def is_minded(self) -> bool:
@@ -67,6 +71,12 @@ class Sight:
     def is_first(self) -> bool:
         """Whether nothing of ours ever was on the table: what is in it is no change."""
         return self.known is None and not self.found.source and not self.found.triggers
+
+    @property
+    def is_refilling(self) -> bool:
+        """Whether the end of a reload, or of a new column's filling, is to be told some time."""
+        layout = read_layout(self.found.source)
+        return self.is_reloading or (layout is not None and bool(layout.fresh))
 
     @property
     def wrong(self) -> str | None:
@@ -112,10 +122,11 @@ def look(models: Sequence[type[Model]], using: str) -> list[Sight]:
     sights = []
     for model, row in zip(models, rows, strict=True):
         found = triggers.found_of(row[:_OF_FIND])
-        at, snapshot, is_off, is_explained, *before = row[_OF_FIND:]
+        at, snapshot, is_off, is_explained, is_reloading, *before = row[_OF_FIND:]
         status = triggers.compare(model, found)
         before_look = Known(*before) if before[0] is not None else None
-        sights.append(Sight(model, status, found, before_look, at, snapshot, bool(is_off), bool(is_explained)))
+        flags = bool(is_off), bool(is_explained), is_reloading
+        sights.append(Sight(model, status, found, before_look, at, snapshot, *flags))
     return sights
 
 

@@ -8,7 +8,7 @@ import json
 import logging
 import random
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from django.db import connections
 
 from hc_signals.conf import Conf
 from hc_signals.events import Change
-from hc_signals.log.changelog import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
+from hc_signals.exceptions import RedeliveryError
+from hc_signals.log.changelog import CHANGE_COLUMNS, KEPT, SHARD, SHARD_NUMBER
 from hc_signals.receiver_errors import show
 
 logger = logging.getLogger("hc_signals")
@@ -47,9 +48,12 @@ INSERT INTO public.hc_signals_delivery (consumer, receiver, signal, sender, stat
     change_id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, note)
 SELECT %(consumer)s, %(receiver)s, %(signal)s, %(sender)s, %(state)s, %(attempt)s,
     clock_timestamp() + make_interval(secs => %(delay)s), %(error)s,
-    id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, %(note)s::json
-FROM public.hc_signals_change WHERE id = %(change_id)s
+    %(id)s, %(xid)s::xid8, %(captured_at)s, %(table_name)s, %(operation)s, %(origin)s, %(record_key)s, %(record_id)s,
+    %(changed)s::text[], coalesce(l.old, %(old)s::json), coalesce(l.new, %(new)s::json), %(note)s::json
+FROM (SELECT) one LEFT JOIN public.hc_signals_change l ON l.id = %(id)s
+WHERE l.id IS NOT NULL OR %(has_images)s
 """
+_OF_CHANGE = ("id", "xid", "captured_at", "table_name", "operation", "origin", "record_key", "record_id", "changed")
 _DUE = f"""
 SELECT id, receiver, signal, sender, attempt, change_id, {CHANGE_COLUMNS}
 FROM public.hc_signals_delivery c
@@ -57,7 +61,7 @@ WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_t
 ORDER BY next_attempt_at, id LIMIT %(limit)s FOR UPDATE
 """
 # Of those that are due the first thousand say enough.
-_DUE_SHARDS = f"""
+DUE_SHARDS = f"""
 SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()), ARRAY(
     SELECT DISTINCT {SHARD_NUMBER} FROM (
         SELECT table_name, record_id, record_key FROM public.hc_signals_delivery
@@ -92,6 +96,8 @@ class Deliveries:
 
     def __init__(self, using: str, conf: Conf, shard: int) -> None:
         self.using, self.conf, self.shard = using, conf, shard
+        self.images: Mapping[int, tuple[str | None, str | None]] = {}
+        """Old and new images of changes that may leave the log before a delivery of them is kept."""
 
     def _execute(self, sql: str, params: Any) -> Any:
         with connections[self.using].cursor() as cursor:
@@ -100,12 +106,7 @@ class Deliveries:
 
     def kept(self) -> tuple[bool, bool]:
         """Tell whether the consumer has any delivery that waits, and any whose time has come: both seldom."""
-        ((any_kept, any_due),) = self._execute(
-            "SELECT EXISTS (SELECT FROM public.hc_signals_delivery WHERE consumer = %(consumer)s "
-            "AND state IN ('retry', 'parked')), EXISTS (SELECT FROM public.hc_signals_delivery "
-            "WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp())",
-            {"consumer": self.conf.CONSUMER},
-        )
+        ((any_kept, any_due),) = self._execute(f"SELECT {KEPT}", {"consumer": self.conf.CONSUMER})
         return any_kept, any_due
 
     def blocked(self, changes: Iterable[Change]) -> set[Key]:
@@ -150,8 +151,16 @@ class Deliveries:
         self._insert(change, **values, state="parked", attempt=0, delay=None)
 
     def _insert(self, change: Change, **values: Any) -> None:
+        """Store a delivery, with the images of its change: those that the log has, else those that were read."""
+        columns = {name: getattr(change, name) for name in _OF_CHANGE}
         note = None if change.note is None else json.dumps(change.note)
-        self._execute(_KEEP, {**values, "consumer": self.conf.CONSUMER, "change_id": change.id, "note": note})
+        old, new = self.images.get(change.id, (None, None))
+        known = {"old": old, "new": new, "has_images": change.record is None or change.id in self.images}
+        if not self._execute(_KEEP, {**columns, **values, **known, "consumer": self.conf.CONSUMER, "note": note}):
+            raise RedeliveryError(
+                f"{values['receiver']} failed on change {change.id} of {change.table_name}, and the log does not hold "
+                "that change any more: its delivery cannot be kept."
+            )
 
     def due(self, limit: int) -> list[Delivery]:
         """Return the deliveries of this shard whose time has come, the longest waiting first."""
@@ -208,14 +217,6 @@ def ring(using: str) -> None:
     """Wake a worker that sleeps, as a change would, when the transaction commits."""
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT public.hc_signals_ring()")
-
-
-def due_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
-    """Return the shards in which a retry is due, and how many seconds it is until the next one, None without any."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(_DUE_SHARDS, {"consumer": conf.CONSUMER, "shards": conf.SHARDS})
-        seconds, shards = cursor.fetchone()
-    return set(map(int, shards)), None if seconds is None else max(0.0, float(seconds))
 
 
 def describe(error: Exception) -> str:

@@ -1,35 +1,40 @@
 """One page of changes on its way to the receivers: typed images, instances, events, signals."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from django.db import DatabaseError, InterfaceError, OperationalError, models
 
 from hc_signals.delivery.deliveries import Deliveries
 from hc_signals.delivery.dispatch import Isolation, Receivers, receiver_path, send
 from hc_signals.delivery.instances import InstanceBuilder, child_instances, children_of, proxies_of
-from hc_signals.delivery.listeners import OF_CHANGE_TYPE, SIGNALS, Listeners, Model, arguments
+from hc_signals.delivery.listeners import SIGNALS, Listeners, Model, arguments
+from hc_signals.delivery.telling import (
+    CHANGE_TYPES,
+    TABLE_SIGNALS,
+    Image,
+    RecordEvent,
+    Source,
+    counting,
+    is_link,
+    signals_of,
+    table_event,
+    told_of,
+)
 from hc_signals.events import Change, ChangeEvent
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import logged_images
-from hc_signals.tables import NOISE_COLUMNS
 
-CHANGE_TYPES = {
-    "INSERT": "CREATE",
-    "UPDATE": "UPDATE",
-    "DELETE": "DELETE",
-    "SNAPSHOT": "SNAPSHOT",
-    "GAP_CREATE": "GAP_CREATE",
-    "GAP_UPDATE": "GAP_UPDATE",
-}
-"""By the operation in the log, of those that concern one record; any other concerns its whole table."""
 
-TABLE_SIGNALS = {"RELOADED": "table_reloaded", "RESYNCED": "table_resynced"}
-"""By the operation in the log, of those that concern a whole table; any other is a gap."""
+class Images(NamedTuple):
+    """The images of the changes of one table in one page."""
 
-COUNTS = ("cleared", "unchanged", "changed", "created", "deleted", "resynced")
-"""What the note of a reload or resync may count."""
+    old_columns: list[str]
+    """Those that any of the updates has changed."""
+    rows: dict[int, tuple[Any, ...]]
+    """By the id of the change: the columns of the latest image, then ``old_columns`` of the old one."""
 
 
 class Page:
@@ -42,57 +47,64 @@ class Page:
         builders: by the name of the table as the log has it; a change of another table is passed over.
         listeners: who is called.
         any_kept: whether the consumer has any delivery that waits.
+        images: what was read already of some of the tables, by their names.
     """
 
     def __init__(
         self,
         log: ChangeLog,
         deliveries: Deliveries,
-        changes: Iterable[Change],
+        changes: Sequence[Change],
         builders: Mapping[str, InstanceBuilder],
         listeners: Listeners,
         *,
         any_kept: bool,
+        images: Mapping[str, Images] | None = None,
     ) -> None:
         self.log, self.using, self.builders = log, log.using, builders
         self.deliveries, self.listeners = deliveries, listeners
         self._isolation = Isolation(log.using)
         self._rows: dict[int, tuple[Any, ...]] = {}
-        self._old: dict[int, dict[str, Any]] = {}
+        """By the id of the change: the columns of the latest image, then ``_old_columns`` of the old one."""
+        self._old_columns: dict[str, list[str]] = {}
+        """By table: those that any of the page's updates has changed."""
         self._inherited: dict[int, dict[str, Any]] = {}
         self._unreadable: dict[int, Exception] = {}
         self._children: dict[int, list[models.Model]] = defaultdict(list)
         self._proxies: dict[str, list[Model]] = {}
         self._bulk: dict[tuple[Model, bool], list[tuple[Change, ChangeEvent]]] = defaultdict(list)
-        by_table: dict[str, list[Change]] = defaultdict(list)
-        for change in changes:
-            if change.table_name in builders:
-                by_table[change.table_name].append(change)
-        self._blocked = deliveries.blocked(changes) if by_table and any_kept else set()
-        for label, table_changes in by_table.items():
-            consumer = deliveries.conf.CONSUMER
-            own = [c for c in table_changes if c.operation in CHANGE_TYPES and c.is_for(consumer)]
-            self._load(label, own)
+        self._told: dict[Any, tuple[Sequence[str], list[str]]] = {}
+        """What a change tells, by all that this depends on: changes of a page are much alike."""
+        self._any_note = any(change.note for change in changes)
+        self._blocked = deliveries.blocked(changes) if changes and any_kept else set()
+        for label, of_table in by_table(changes, builders, deliveries.conf.CONSUMER).items():
+            self._load(label, of_table, (images or {}).get(label))
 
-    def _load(self, label: str, changes: list[Change]) -> None:
+    def _load(self, label: str, changes: list[Change], images: Images | None) -> None:
         builder = self.builders[label]
         self._proxies[label] = [p for p in proxies_of(builder.model) if self.listeners.heard(p, only=True)]
         if not self.listeners.wanted(builder.model):
             return
-        updates = {change.id: change.changed or [] for change in changes if change.operation == "UPDATE"}
-        changed = set().union(*updates.values())
-        old_columns = [column for column in builder.columns if column in changed]
-        found = self._images(builder, old_columns, [change.id for change in changes])
-        width = len(builder.columns)
-        rows = {key: row[:width] for key, row in found.items()}
-        self._rows |= rows
-        for key in updates.keys() & found.keys():
-            values = dict(zip(old_columns, found[key][width:], strict=True))
-            self._old[key] = {column: values[column] for column in updates[key] if column in values}
-        self._inherited |= builder.inherited(rows)
+        old_columns = images.old_columns if images else changed_columns(builder, changes)
+        found = images.rows if images else self._images(builder, old_columns, [change.id for change in changes])
+        self._old_columns[label] = old_columns
+        self._rows |= found
+        if any(link is not None for link in builder.model._meta.parents.values()):
+            self._inherited |= builder.inherited(found)
         if any(self.listeners.wanted(child, only=True) for child in children_of(builder.model)):
-            parents = {key: builder.instance(row, inherited=self._inherited.get(key)) for key, row in rows.items()}
+            parents = {key: self._instance(builder, key) for key in found}
             self._load_children(builder.model, parents)
+
+    def _instance(self, builder: InstanceBuilder, key: int, proxy: Model | None = None) -> models.Model:
+        row = self._rows[key][: len(builder.columns)]
+        return builder.instance(row, proxy, self._inherited.get(key))
+
+    def _old(self, change: Change, builder: InstanceBuilder) -> dict[str, Any]:
+        """Return the old image of an update, as far as it was read: nothing of other changes."""
+        if change.operation != "UPDATE":
+            return {}
+        row = self._rows[change.id]
+        return dict(zip(self._old_columns[change.table_name], row[len(builder.columns) :], strict=True))
 
     def _load_children(self, parent: Model, parents: Mapping[int, models.Model]) -> None:
         for child in children_of(parent):
@@ -133,13 +145,12 @@ class Page:
             self._deliver_readable(change, builder)
 
     def _deliver_readable(self, change: Change, builder: InstanceBuilder) -> None:
-        row, inherited = self._rows[change.id], self._inherited.get(change.id)
         if self.listeners.heard(builder.model):
-            self._send(change, builder, builder.instance(row, inherited=inherited), only=False)
+            self._send(change, builder, builder.model, partial(self._instance, builder, change.id), only=False)
         for proxy in self._proxies[change.table_name]:
-            self._send(change, builder, builder.instance(row, proxy, inherited), only=True)
+            self._send(change, builder, proxy, partial(self._instance, builder, change.id, proxy), only=True)
         for child in self._children.get(change.id, ()):
-            self._send(change, builder, child, only=True)
+            self._send(change, builder, type(child), partial(_given, child), only=True)
 
     def _keep_for_everyone(self, change: Change, model: Model, error: Exception) -> None:
         """Nobody can be told: the delivery is kept for each who should have been."""
@@ -149,16 +160,37 @@ class Page:
                 for receiver, _ in self._receivers(signal, sender, change, only):
                     self._keep(change, receiver_path(receiver), signal, sender, error)
 
-    def _send(self, change: Change, builder: InstanceBuilder, instance: models.Model, only: bool) -> None:
-        event, names = event_and_signals(change, builder, self._old.get(change.id, {}), instance)
-        sender = type(instance)
+    def _send(
+        self,
+        change: Change,
+        builder: InstanceBuilder,
+        sender: Model,
+        instance: Callable[[], models.Model],
+        only: bool,
+    ) -> None:
+        old = partial(self._old, change, builder)
+        columns, names = self._signals(change, sender, old, only)
+        if not names:
+            return
+        event = RecordEvent.of(Source(change, builder, columns, old, instance))
         for name in names:
-            if not self.listeners.receivers(name, sender, only):
-                continue
             if name == "records_changed":
                 self._bulk[sender, only].append((change, event))
             else:
                 self._tell(name, sender, change, event, only)
+
+    def _signals(self, change: Change, sender: Model, old: Image, only: bool) -> tuple[Sequence[str], list[str]]:
+        """Return the changed columns that count, and the signals to be sent: those with receivers."""
+        linked = is_link(change, old)
+        changed = tuple(change.changed or ())
+        key = (change.operation, changed, linked, bool(change.note), sender, only)
+        found = self._told.get(key)
+        if found is None or change.note:
+            columns = counting(change, linked)
+            told = told_of(change, columns, linked)
+            found = columns, [name for name in told if self.listeners.receivers(name, sender, only)]
+            self._told[key] = found
+        return found
 
     def _tell(self, signal: str, sender: Model, change: Change, event: ChangeEvent, only: bool) -> None:
         receivers = self._free(signal, sender, change, only)
@@ -184,7 +216,7 @@ class Page:
     def _receivers(self, signal: str, sender: Model, change: Change, only: bool) -> Receivers:
         """Return who is to hear of the change: a snapshot may be for some of the receivers."""
         receivers = self.listeners.receivers(signal, sender, only)
-        named = change.named_receivers if receivers and change.note else ()
+        named = change.named_receivers if change.note else ()
         return [pair for pair in receivers if receiver_path(pair[0]) in named] if named else receivers
 
     def _keep(self, change: Change, receiver: str, signal: str, sender: Model, error: Exception) -> None:
@@ -197,7 +229,8 @@ class Page:
         for (model, only), pairs in self._bulk.items():
             for receiver, is_async in self.listeners.receivers("records_changed", model, only):
                 path = receiver_path(receiver)
-                free = [pair for pair in pairs if self._is_free(pair[0], path, model)]
+                all_free = not self._blocked and not self._any_note
+                free = pairs if all_free else [pair for pair in pairs if self._is_free(pair[0], path, model)]
                 if not free:
                     continue
                 events = [event for _, event in free]
@@ -220,73 +253,22 @@ class Page:
         return False
 
 
-def signals_of(change: Change) -> tuple[str, ...]:
-    """Return the signals of a change of one record; a snapshot for named receivers is news to them: a creation's."""
-    change_type = CHANGE_TYPES[change.operation]
-    return OF_CHANGE_TYPE["CREATE" if change_type == "SNAPSHOT" and change.named_receivers else change_type]
+def _given(instance: models.Model) -> models.Model:
+    return instance
 
 
-def event_and_signals(
-    change: Change, builder: InstanceBuilder, old: Mapping[str, Any], instance: models.Model
-) -> tuple[ChangeEvent, list[str]]:
-    """Return the event of a change and the names of the signals that tell it.
-
-    Args:
-        old: the old image as the database has it, by column; the changed columns at least.
-    """
-    changed = change.changed or []
-    old_values = builder.previous({column: old[column] for column in changed if column in old})
-    linked = "sfid" in changed and old_values.get(builder.name_of_column.get("sfid", "")) is None
-    fields = [c for c in changed if c not in NOISE_COLUMNS or (c == "sfid" and not linked)]
-    names = tuple(builder.name_of_column[c] for c in fields if c in builder.name_of_column)
-    change_type = CHANGE_TYPES[change.operation]
-    event = event_of(
-        change,
-        builder.model,
-        change_type,
-        changed_fields=names,
-        previous={name: old_values[name] for name in names if name in old_values},
-        instance=instance,
-    )
-    told = ["record_linked"] * linked + ["sync_failed"] * ("_hc_err" in changed)
-    if fields or change_type != "UPDATE":
-        told += signals_of(change)
-    return event, told
+def by_table(
+    changes: Iterable[Change], builders: Mapping[str, InstanceBuilder], consumer: str
+) -> dict[str, list[Change]]:
+    """Return the changes of single records, as far as they concern the consumer, by the table, which has a model."""
+    found: dict[str, list[Change]] = defaultdict(list)
+    for change in changes:
+        if change.table_name in builders and change.operation in CHANGE_TYPES and change.is_for(consumer):
+            found[change.table_name].append(change)
+    return found
 
 
-def event_of(change: Change, model: Model, change_type: str, **more: Any) -> ChangeEvent:
-    """Return the event of a change, with the model's Salesforce name."""
-    return ChangeEvent(
-        change_type=change_type,
-        change_origin=change.origin,
-        entity_name=str(getattr(model, "sf_object_name", "")),
-        record_id=change.record_id,
-        record_key=change.record_key,
-        transaction_key=change.xid,
-        sequence_number=change.id,
-        captured_at=change.captured_at,
-        replay_id=change.replay_id,
-        event_id=change.event_id,
-        replayed=change.replayed,
-        **more,
-    )
-
-
-def table_event(change: Change, model: Model) -> ChangeEvent:
-    """Return the event of a whole table: of a reload with its counts; of a GAP or a TRUNCATE, with the cause."""
-    note = change.note or {}
-    times = {"since": change.noted_time("since"), "until": change.noted_time("until")}
-    if change.operation in TABLE_SIGNALS:
-        counts = {name: note[name] for name in COUNTS if name in note}
-        return event_of(change, model, change.operation, counts=counts, **times)
-    return event_of(change, model, "GAP_OVERFLOW", cause=cause_of(change), **times)
-
-
-def cause_of(change: Change) -> str:
-    """Return why a change is a gap: what its note says; of a TRUNCATE, that it was one."""
-    return str((change.note or {}).get("cause", change.operation.lower()))
-
-
-def change_type_of(operation: str) -> str:
-    """Return the type of the event that tells a row of the log."""
-    return CHANGE_TYPES.get(operation) or (operation if operation in TABLE_SIGNALS else "GAP_OVERFLOW")
+def changed_columns(builder: InstanceBuilder, changes: Iterable[Change]) -> list[str]:
+    """Return the columns that any of the updates has changed."""
+    changed = {column for change in changes if change.operation == "UPDATE" for column in change.changed or ()}
+    return [column for column in builder.columns if column in changed]

@@ -11,7 +11,7 @@ from hc_signals.delivery.deliveries import Delivery
 from hc_signals.delivery.dispatch import Receivers, receiver_path, send
 from hc_signals.delivery.instances import InstanceBuilder, child_instances
 from hc_signals.delivery.listeners import SIGNALS, Listeners, arguments
-from hc_signals.delivery.page import CHANGE_TYPES, event_and_signals, table_event
+from hc_signals.delivery.telling import CHANGE_TYPES, RecordEvent, Source, counting, is_link, table_event
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import RedeliveryError
 from hc_signals.log.changelog import ChangeLog
@@ -53,7 +53,7 @@ def _event(delivery: Delivery, sender: type[models.Model], log: ChangeLog, build
     if change.operation not in CHANGE_TYPES:
         return table_event(change, builder.model)
     row = _image(delivery, log, builder, "latest")
-    old = {}
+    old: dict[str, Any] = {}
     if change.operation == "UPDATE":
         old = dict(zip(builder.columns, _image(delivery, log, builder, "old"), strict=True))
     instance = builder.instance(row, inherited=builder.inherited({0: row}).get(0))
@@ -61,7 +61,8 @@ def _event(delivery: Delivery, sender: type[models.Model], log: ChangeLog, build
         instance = builder.instance(row, sender, builder.inherited({0: row}).get(0))
     elif sender is not builder.model:
         instance = _child(sender, builder.model, instance, log.using)
-    return event_and_signals(change, builder, old, instance)[0]
+    columns = counting(change, is_link(change, lambda: old))
+    return RecordEvent.of(Source(change, builder, columns, lambda: old, lambda: instance))
 
 
 def _image(delivery: Delivery, log: ChangeLog, builder: InstanceBuilder, image: str) -> tuple[Any, ...]:

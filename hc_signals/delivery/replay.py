@@ -7,7 +7,7 @@ only: a running worker goes on, and a receiver may hear of a new change between 
 
 from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -25,6 +25,7 @@ from hc_signals.delivery.page import Page
 from hc_signals.events import Change
 from hc_signals.exceptions import ReplayError
 from hc_signals.log.changelog import CHANGE_COLUMNS, IMAGE_BYTES, ChangeLog, cut_page
+from hc_signals.log.images import stored_images
 from hc_signals.log.restoring import is_restored
 from hc_signals.log.rotation import BUCKET_HOURS, BUCKETS
 from hc_signals.progress import COUNT_LIMIT
@@ -185,6 +186,8 @@ class Replay:
         deadline = monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         listeners = Listeners(self._extras, self.receivers)
         page = Page(self._log, deliveries, changes, self._builders, listeners, any_kept=deliveries.kept()[0])
+        if not self.conf.ATOMIC:  # no lock keeps them in the log until a delivery that fails is kept
+            deliveries.images = stored_images(self.using, [change.id for change in changes])
         self._refuse_loss()  # after the page was read: what was emptied before shows now
         done = 0
         for change in changes:
@@ -209,7 +212,7 @@ class Replay:
 
 def _replayed(change: Change) -> Change:
     """Return the change with a note that a kept delivery keeps as well: its retries are replayed too."""
-    return replace(change, note={**(change.note or {}), "replayed": True})
+    return change._replace(note={**(change.note or {}), "replayed": True})
 
 
 def _buckets(since: datetime | None, now: datetime) -> list[int]:

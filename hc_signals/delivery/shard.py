@@ -5,24 +5,21 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from django.utils import timezone
-
-from hc_signals import signals
 from hc_signals.conf import Conf
+from hc_signals.delivery.ahead import Ahead, Batch
 from hc_signals.delivery.deliveries import Deliveries
-from hc_signals.delivery.dispatch import isolate_hooks, receivers_of, send
+from hc_signals.delivery.dispatch import isolate_hooks
+from hc_signals.delivery.gaps import gap_changes
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.redelivery import redeliver
-from hc_signals.events import Change, ChangeEvent
+from hc_signals.events import Change
 from hc_signals.log.changelog import ChangeLog, Position, Standing
 from hc_signals.observing import here
-from hc_signals.receiver_errors import show
 
 logger = logging.getLogger("hc_signals")
 
@@ -62,14 +59,21 @@ class Shard:
         self.using = log.using
         self.delivered = 0
         self.deliveries = Deliveries(log.using, conf, log.shard)
+        self.ahead: Ahead | None = None
+        """Reads the next page while receivers are at work; None: nobody does."""
         self._limit = conf.BATCH_SIZE
+        self._is_quick = True
+        """The last page was done before its time was up; else the next one would be read in vain."""
         self._is_told_of_takeover = self._has_begun = False
 
     def deliver_page(self) -> Outcome:
         """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
         page = here().page(self.log.consumer, self.log.shard)
         with page, self.log.claimed(self.conf.ATOMIC) as is_claimed:
-            return self.deliver_claimed() if is_claimed else Outcome.ELSEWHERE
+            outcome = self.deliver_claimed() if is_claimed else Outcome.ELSEWHERE
+        if self.ahead and outcome in (Outcome.ELSEWHERE, Outcome.REMOVED):
+            self.ahead.forget()
+        return outcome
 
     def deliver_claimed(self) -> Outcome:
         """Deliver one page of the shard, which the caller has claimed."""
@@ -82,12 +86,12 @@ class Shard:
         was_open = standing.position.target is not None
         position = standing.position if was_open else self._open_window(standing)
         position, has_told = self._tell_gaps(position, standing.lost)
-        any_kept, any_due = self.deliveries.kept()
-        if any_due:
+        if standing.any_due:
             self._retry()
-        changes, has_more = self._page(position)
-        done = self._deliver(changes, any_kept)
-        position, outcome = self._advance(position, changes[:done], has_more or done < len(changes))
+        batch = self._read(position)
+        done = self._deliver(batch, position, standing.any_kept or has_told)
+        has_more = batch.has_more or done < len(batch.changes)
+        position, outcome = self._advance(position, batch.changes[:done], has_more)
         if done or has_told or was_open or standing.is_new or standing.is_idle:
             self.log.append(position)
         isolate_hooks(self.using)
@@ -98,12 +102,14 @@ class Shard:
         self.log.opened = position.target
         return position
 
-    def _page(self, position: Position) -> tuple[list[Change], bool]:
+    def _read(self, position: Position) -> Batch:
         """Read a page; where large images cut it short, the next one asks for fewer."""
-        changes, has_more = self.log.page(position, self._limit)
-        was_cut = has_more and len(changes) < self._limit
-        self._limit = 2 * len(changes) if was_cut else min(4 * self._limit, self.conf.BATCH_SIZE)
-        return changes, has_more
+        batch = self.ahead.take(position) if self.ahead else None
+        if batch is None:
+            batch = Batch(*self.log.page(position, self._limit), self._limit, {})
+        was_cut = batch.has_more and len(batch.changes) < batch.limit
+        self._limit = 2 * len(batch.changes) if was_cut else min(4 * batch.limit, self.conf.BATCH_SIZE)
+        return batch
 
     def _advance(self, position: Position, done: list[Change], has_more: bool) -> tuple[Position, Outcome]:
         self.delivered += len(done)
@@ -127,12 +133,23 @@ class Shard:
             )
         return False
 
-    def _deliver(self, changes: list[Change], any_kept: bool) -> int:
+    def _deliver(self, batch: Batch, position: Position, any_kept: bool) -> int:
         """Hand changes to receivers until the time is up or a stop was asked for; return how many were done."""
+        changes = batch.changes
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         self._tell_unknown(changes)
         listeners = Listeners(self.audience.extras)
-        page = Page(self.log, self.deliveries, changes, self.audience.builders, listeners, any_kept=any_kept)
+        page = Page(
+            self.log,
+            self.deliveries,
+            changes,
+            self.audience.builders,
+            listeners,
+            any_kept=any_kept,
+            images=batch.images,
+        )
+        if self.ahead and batch.has_more and changes and self._is_quick:
+            self.ahead.go_on(replace(position, last_id=changes[-1].id), self._limit, listeners, self.conf.CONSUMER)
         done, tally = 0, here().tally
         for change in changes:
             if done and (self.stopping.is_set() or time.monotonic() > deadline):
@@ -142,9 +159,12 @@ class Shard:
                 tally.delivered.append((change, time.time()))
             page.deliver(change)
             done += 1
+            if self.ahead and done % 50 == 0:
+                self.ahead.receive()
         self.log.confirm()
         page.deliver_bulk()
         self.log.confirm()
+        self._is_quick = done == len(changes)
         return done
 
     def _tell_unknown(self, changes: list[Change]) -> None:
@@ -169,36 +189,21 @@ class Shard:
         """Tell what the position says and what was not captured; the first shard does it for all."""
         if self.log.shard != 0:
             return replace(position, lost=lost), False
-        missed = lost > position.lost
-        if missed:
+        gaps = [] if position.gap is None else [position.gap]
+        if lost > position.lost:
             logger.error("A change could not be written to the log; gap_detected is sent for every connected model.")
-            self._tell_gap({"cause": "capture_failed"})
-        if position.gap is not None:
-            self._tell_gap(position.gap)
-        return replace(position, lost=lost, gap=None), missed or position.gap is not None
+            gaps.insert(0, {"cause": "capture_failed"})
+        for gap in gaps:
+            self._tell_gap(gap)
+        return replace(position, lost=lost, gap=None), bool(gaps)
 
     def _tell_gap(self, gap: Mapping[str, Any]) -> None:
         """Send a gap for every model: which tables are concerned is not known."""
         if (tally := here().tally) is not None:
             tally.gaps.append(gap["cause"])
-        since, until = (datetime.fromisoformat(gap[key]) if gap.get(key) else None for key in ("since", "until"))
-        for model in (builder.model for builder in self.audience.builders.values()):
-            event = ChangeEvent(
-                change_type="GAP_OVERFLOW",
-                change_origin="heroku_connect",
-                entity_name=str(getattr(model, "sf_object_name", "")),
-                record_id=None,
-                record_key=None,
-                transaction_key="",
-                sequence_number=0,
-                captured_at=timezone.now(),
-                replay_id="",
-                event_id="",
-                cause=gap["cause"],
-                since=since,
-                until=until,
-            )
-            receivers = receivers_of(signals.gap_detected, model)
-            for failure in send(signals.gap_detected, receivers, self.using, sender=model, instance=None, event=event):
-                show(failure.receiver, failure.error, signal="gap_detected", model=model._meta.label)
-                logger.error("Receiver %s failed on a gap: %s.", failure.receiver, type(failure.error).__name__)
+        builders, listeners = self.audience.builders, Listeners(self.audience.extras)
+        changes = gap_changes(self.log.using, builders, gap)
+        # None waits behind an earlier one: that would be for the table's own shard to decide.
+        page = Page(self.log, self.deliveries, changes, builders, listeners, any_kept=False)
+        for change in changes:
+            page.deliver(change)

@@ -12,8 +12,9 @@ from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
+from hc_signals.listening.connecting import answers, fail_fast, fail_fast_at_the_server
 from hc_signals.listening.watchdog import Watchdog
-from hc_signals.log.log_limit import keep_below, tell_limit
+from hc_signals.log.log_limit import is_due, keep_below, tell_limit
 from hc_signals.log.rotation import rotate
 from hc_signals.tables import connected_models
 
@@ -50,35 +51,44 @@ class Chores(threading.Thread):
     """
 
     AFTER_FAILURE = 10.0
+    ANSWER_SECONDS = 5.0
 
     def __init__(self, using: str, conf: Conf, stopping: threading.Event, watchdog: Watchdog | None = None) -> None:
         super().__init__(name="hc_listen-chores", daemon=True)
+        fail_fast(using)
         self.using, self.conf, self.stopping, self.watchdog = using, conf, stopping, watchdog
         self.done = 0
         models = connected_models()
         self._repairs, self._rereading = Repairs(using, conf, models), Rereading(using, models)
+        self._reloads = Chore("end of reloads", self._finish_reloads)
+        # The watch comes first: it sees as well whether there is a reload to be ended.
         self.chores = [
             Chore("watch over capture", self._watch),
             Chore("rotation of the log", self._rotate),
-            Chore("end of reloads", self._finish_reloads),
+            self._reloads,
         ]
 
     def run(self) -> None:
-        """Do chores until stopped; the connection is closed between them."""
+        """Do chores until stopped, on one connection: a new one costs the server more than what is done with it."""
         own = connections[self.using]
         if self.watchdog is not None:
             self.watchdog.watch("the chores", lambda: own.connection, progress=lambda: self.done)
         while not self.stopping.is_set():
-            for chore in self.chores:
-                if chore.due <= time.monotonic() and not self.stopping.is_set():
-                    self._do(chore)
-            connections[self.using].close()
+            self.do_what_is_due()
             next_due = min(chore.due for chore in self.chores)
             self.stopping.wait(max(0.0, next_due - time.monotonic()))
+        connections[self.using].close()
+
+    def do_what_is_due(self) -> None:
+        """Do each chore whose time has come."""
+        for chore in self.chores:
+            if chore.due <= time.monotonic() and not self.stopping.is_set():
+                self._do(chore)
 
     def _do(self, chore: Chore) -> None:
         pause = self.AFTER_FAILURE
         try:
+            self._connect()
             pause = chore.do()
             self.done += 1
         except (DatabaseError, InterfaceError) as error:
@@ -86,7 +96,17 @@ class Chores(threading.Thread):
             connections[self.using].close()
         chore.due = time.monotonic() + pause
 
+    def _connect(self) -> None:
+        """Have a connection that answers: one that was kept may have ended, or say nothing any more."""
+        connection = connections[self.using]
+        if connection.connection is not None and not answers(self.using, self.ANSWER_SECONDS):
+            connection.close()
+        if connection.connection is None:
+            fail_fast_at_the_server(connections[self.using], self.conf.CONSUMER, "chores")
+
     def _rotate(self) -> float:
+        if not is_due(self.using, self.conf.RETENTION_HOURS, self.conf.MAX_LOG_MB):
+            return ROTATE_EVERY
         tell_limit(self.using, self.conf.MAX_LOG_MB)
         for bucket in rotate(self.using, self.conf.RETENTION_HOURS):
             logger.info("Bucket %s of the change log was emptied.", bucket)
@@ -99,6 +119,8 @@ class Chores(threading.Thread):
 
     def _watch(self) -> float:
         pause = self._repairs.look()
+        if not self._repairs.is_refilling:
+            self._reloads.due = time.monotonic() + RELOADS_EVERY + 1.0  # behind the next look, as a rule
         if self._repairs.is_reread_due and not self._rereading.read_for(REREAD_SECONDS):
             return 0.0
         return pause

@@ -1,8 +1,11 @@
 """How the worker's connections notice that the other end is gone: a silent network must not look like a quiet day."""
 
+import os
+import socket
+import threading
 from typing import Any
 
-from django.db import connections
+from django.db import DatabaseError, InterfaceError, NotSupportedError, connections
 
 FAIL_FAST: dict[str, Any] = {
     "connect_timeout": 10,
@@ -35,11 +38,41 @@ def fail_fast(using: str) -> None:
         options.setdefault(name, value)
 
 
-def fail_fast_at_the_server(using: str, consumer: str) -> None:
-    """Ask the server to look after the connection that is open now, and to show whose it is.
+def fail_fast_at_the_server(connection: Any, consumer: str, part: str = "") -> None:
+    """Ask the server to look after an open connection of Django's, and to show whose it is.
 
     A name of the project's own settings stays.
     """
-    own = connections[using].settings_dict.get("OPTIONS", {}).get("application_name")
-    with connections[using].cursor() as cursor:
-        cursor.execute(_SERVER_SIDE, [own or application_name(consumer)])
+    own = connection.settings_dict.get("OPTIONS", {}).get("application_name")
+    with connection.cursor() as cursor:
+        cursor.execute(_SERVER_SIDE, [own or application_name(consumer, part)])
+
+
+def answers(using: str, seconds: float) -> bool:
+    """Tell whether the connection that is open now still is: the server's session answers in time.
+
+    It is asked by a bare Sync of the protocol, no query and no transaction. Where no answer comes the connection is
+    broken afterwards; so it cannot hang for ever behind something that holds it open and passes nothing on.
+    """
+    connection = connections[using]
+    if connection.connection.closed:
+        return False
+    timer = threading.Timer(seconds, shut_down, [connection.connection.fileno()])
+    timer.start()
+    try:
+        with connection.wrap_database_errors, connection.connection.pipeline():
+            pass  # its end sends the Sync and waits for the answer
+    except NotSupportedError:  # libpq before 14
+        return connection.is_usable()
+    except (DatabaseError, InterfaceError):
+        return False
+    finally:
+        timer.cancel()
+        timer.join()  # it must not meet a descriptor that is somebody else's by then
+    return True
+
+
+def shut_down(number: int) -> None:
+    """End what a thread waits for at a socket, by the number of its descriptor, which stays that thread's to close."""
+    with socket.socket(fileno=os.dup(number)) as same:
+        same.shutdown(socket.SHUT_RDWR)

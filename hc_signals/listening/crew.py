@@ -85,6 +85,11 @@ class Crew:
                     progress=lambda: work.rounds,
                     in_receiver=lambda: work.receiver is not None,
                 )
+                self.watchdog.watch(
+                    f"worker {number}, by which it reads ahead,",
+                    lambda: worker.side.awaited,
+                    progress=lambda: work.rounds,
+                )
                 worker.run(bell)
             with self._guard:
                 self.delivered += worker.delivered

@@ -40,7 +40,7 @@ class BellState:
     trouble: str
     """Why not; empty where it would be."""
     heard_at: float | None
-    """When a ring to ourselves last came back, as a Unix time."""
+    """When the other end last answered, as a Unix time."""
     reconnects: int
 
 
@@ -57,7 +57,10 @@ class Doorbell:
     """Seconds of one wait: a signal handler's flag, and a lock whose holder died, are seen only between two."""
     PING_TIMEOUT = 5.0
     PING_EVERY = 8.0
-    """Seconds between two proofs that a ring still arrives: with PING_TIMEOUT, a deaf connection is known in 13."""
+    """Seconds between two proofs that the other end lives: with PING_TIMEOUT, a deaf connection is known in 13."""
+    RING_EVERY = 300.0
+    """Seconds between two proofs that a ring arrives, which cost a query each. Where one did once, the same session of
+    the server keeps sending them; only a pooler that changes sessions under our connection could undo it."""
     DEAF_PING_EVERY = 60.0
     """The same while none arrives: each try keeps the worker waiting for PING_TIMEOUT."""
     BUSY_PAUSES = (0.003, 0.05)
@@ -77,7 +80,7 @@ class Doorbell:
         self._connection: psycopg.Connection | None = None
         self._failures = 0
         self._busy_pause = self.BUSY_PAUSES[0]
-        self._ping_at = 0.0
+        self._ping_at = self._ring_at = 0.0
         self._pinging_since: float | None = None
         self._heard_at: float | None = None
         self._connects = 0
@@ -256,7 +259,27 @@ class Doorbell:
 
     def _ping_now_and_then(self) -> bool:
         """Ping if it is time to; return whether a ring came in meanwhile."""
-        return time.monotonic() >= self._ping_at and self._ping()
+        now = time.monotonic()
+        if now < self._ping_at:
+            return False
+        if not self.heard or now >= self._ring_at or not psycopg.Pipeline.is_supported():
+            return self._ping()
+        self._touch()
+        return False  # a ring that came in is kept by psycopg for the next look
+
+    def _touch(self) -> None:
+        """Have the server's session answer: a bare Sync of the protocol, no query and no transaction.
+
+        It goes all the way, through whatever proxies there are, as keepalives of TCP do not.
+        """
+        assert self._connection is not None  # noqa: S101
+        self._pinging_since = time.monotonic()
+        try:
+            with self._connection.pipeline():
+                pass  # its end sends the Sync and waits for the answer
+        finally:
+            self._pinging_since = None
+        self._ping_at, self._heard_at = time.monotonic() + self.PING_EVERY, time.time()
 
     def _ping(self) -> bool:
         """Ring ourselves: only this proves that a ring arrives. A transaction pooler swallows LISTEN silently.
@@ -275,6 +298,7 @@ class Doorbell:
         finally:
             self._pinging_since = None
         self._ping_at = time.monotonic() + (self.PING_EVERY if self.heard else self.DEAF_PING_EVERY)
+        self._ring_at = time.monotonic() + self.RING_EVERY
         if self.heard:
             self._heard_at = time.time()
         if was_heard and not self.heard:

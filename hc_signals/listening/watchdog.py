@@ -6,8 +6,6 @@ asked nothing is given up: then the whole network is gone, which TCP notices by 
 """
 
 import logging
-import os
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +14,7 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
 
-from hc_signals.listening.connecting import fail_fast
+from hc_signals.listening.connecting import fail_fast, shut_down
 
 logger = logging.getLogger("hc_signals")
 
@@ -175,14 +173,7 @@ class Watchdog(threading.Thread):
 
 
 def cut(raw: Any, using: str) -> None:
-    """Let whoever waits at a psycopg connection get an error, from any thread.
-
-    Not by closing it: another file could have its number before the waiting thread has looked up.
-    """
+    """Let whoever waits at a psycopg connection get an error, from any thread; nothing if it is closed or None."""
     with suppress(OSError, DatabaseError, InterfaceError), connections[using].wrap_database_errors:
-        if raw is None:
-            return
-        number = raw.fileno()
-        with socket.socket(fileno=os.dup(number)) as double:
-            if raw.fileno() == number:  # raises if it was closed meanwhile: the double may be anybody's
-                double.shutdown(socket.SHUT_RDWR)
+        if raw is not None:
+            shut_down(raw.fileno())

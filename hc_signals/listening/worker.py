@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,16 +12,18 @@ from django.db.models import Model
 
 from hc_signals.conf import Conf, chosen
 from hc_signals.delivery.adapters import clamp_dates
-from hc_signals.delivery.deliveries import due_shards
+from hc_signals.delivery.ahead import Ahead
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.shard import Audience, Outcome, Shard
+from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.listening.connecting import fail_fast, fail_fast_at_the_server
 from hc_signals.listening.doorbell import Doorbell
-from hc_signals.log.changelog import ChangeLog, waiting_shards
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.presence import announce
 from hc_signals.log.resharding import reshard
 from hc_signals.log.restoring import is_restored, rebase
+from hc_signals.log.side_connection import SideConnection
 from hc_signals.log.starting import start
 from hc_signals.observing import here
 from hc_signals.tables import connected_models, table_label
@@ -64,6 +67,7 @@ class Worker:
             ),
         )
         logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS) for shard in range(conf.SHARDS)]
+        self.side = SideConnection(using, self._prepare_side)
         self.shards = [Shard(log, conf, self._audience, self.stopping) for log in logs]
         self._elsewhere: set[int] = set()
         self._until_retry: float | None = None
@@ -78,27 +82,45 @@ class Worker:
     def run(self, bell: Doorbell) -> None:
         """Deliver until stopped; survives the loss of the database connection."""
         failures = 0
-        while not self.stopping.is_set():
-            here().turn()
-            try:
-                self.prepare()
-                self._deliver_and_sleep(bell)
-                failures = 0
-            except (OperationalError, InterfaceError) as error:
-                failures += 1
-                here().fails(error)
-                logger.warning("Database connection lost (%s); trying again.", type(error).__name__)
-                connections[self.using].close()
-                self.stopping.wait(min(self.MAX_BACKOFF, 0.1 * 2**failures))
+        with self._reading_ahead():
+            while not self.stopping.is_set():
+                here().turn()
+                try:
+                    self.prepare()
+                    self._deliver_and_sleep(bell)
+                    failures = 0
+                except (OperationalError, InterfaceError) as error:
+                    failures += 1
+                    here().fails(error)
+                    logger.warning("Database connection lost (%s); trying again.", type(error).__name__)
+                    connections[self.using].close()
+                    self.side.close()
+                    self.stopping.wait(min(self.MAX_BACKOFF, 0.1 * 2**failures))
 
-    def deliver_once(self) -> None:
-        """Deliver what is committed now; a shard that another worker has is left to it."""
+    def deliver_once(self, *, ahead: bool = True) -> None:
+        """Deliver what is committed now; a shard that another worker has is left to it.
+
+        Args:
+            ahead: read the next page, over a second connection, while receivers are at the present one.
+        """
         self.prepare()
+        with self._reading_ahead() if ahead else nullcontext():
+            for shard in self.shards:
+                finished = shard.log.finished
+                while not self.stopping.is_set() and shard.log.finished == finished:
+                    if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED):
+                        break
+
+    @contextmanager
+    def _reading_ahead(self) -> Iterator[None]:
         for shard in self.shards:
-            finished = shard.log.finished
-            while not self.stopping.is_set() and shard.log.finished == finished:
-                if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED):
-                    break
+            shard.ahead = Ahead(shard.log, self.side, self._audience.builders)
+        try:
+            yield
+        finally:
+            for shard in self.shards:
+                shard.ahead = None
+            self.side.close()
 
     def _deliver_and_sleep(self, bell: Doorbell) -> None:
         """Take one round; then sleep, unless there is more."""
@@ -112,6 +134,7 @@ class Worker:
             # A standby does not listen: with the bell in its hands, writers would ring although a worker is awake.
             bell.doze(self.STANDBY_PAUSE)
         elif Outcome.MORE not in outcomes.values():
+            self.side.close()  # only a backlog has more than one page
             bell.sleep(self._is_waiting, self._until_next_look)
 
     def _deliver_round(self) -> dict[int, Outcome]:
@@ -137,9 +160,8 @@ class Worker:
 
     def _waiting(self) -> set[int]:
         self._prepare_connection()
-        waiting = waiting_shards(self.using, self.conf.CONSUMER, len(self.shards))
-        due, self._until_retry = due_shards(self.using, self.conf)
-        return waiting | due
+        waiting, self._until_retry = waiting_shards(self.using, self.conf)
+        return waiting
 
     def prepare(self) -> None:
         """At start, once: give a new consumer its position; split the records anew if SHARDS was changed."""
@@ -162,11 +184,15 @@ class Worker:
         connection = connections[self.using]
         connection.ensure_connection()
         if connection.connection is not self._prepared:  # the first one, or a new one after a loss
-            fail_fast_at_the_server(self.using, self.conf.CONSUMER)
+            fail_fast_at_the_server(connection, self.conf.CONSUMER)
             clamp_dates(connection.connection)
             self._prepared = connection.connection
             announce(self.using, self.conf.CONSUMER)
             self._rebase_if_restored()
+
+    def _prepare_side(self, connection: Any) -> None:
+        fail_fast_at_the_server(connection, self.conf.CONSUMER, "ahead")
+        clamp_dates(connection.connection)
 
     def _rebase_if_restored(self) -> None:
         if not is_restored(self.using):

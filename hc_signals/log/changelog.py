@@ -66,6 +66,10 @@ class Standing:
     """Statements that could not be captured since the log was made; one that is still open is not counted yet."""
     is_idle: bool
     """The position is so old that the next one is to be stored even if there is nothing to do."""
+    any_kept: bool
+    """The consumer has deliveries that wait, of whichever shard."""
+    any_due: bool
+    """The time of one of them has come."""
     now: tuple[Any, ...] | None = None
     """The snapshot of right after, if it was taken in the same round trip: see ``open_window``."""
 
@@ -73,7 +77,7 @@ class Standing:
 _TRY_CLAIM = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
 _POSITION_COLUMNS = "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost, gap"
 CHANGE_COLUMNS = (
-    "xid::text, captured_at, table_name, operation, origin, record_key, record_id, changed, note, "
+    "xid::text, captured_at AT TIME ZONE 'UTC', table_name, operation, origin, record_key, record_id, changed, note, "
     "(SELECT epoch FROM public.hc_signals_control)"
 )
 """Of the log and of kept deliveries: what a :class:`Change` is made of, after its id."""
@@ -94,12 +98,19 @@ _IDLE = f"""
         - make_interval(secs => CASE WHEN s.last_value - p.floor_id > {IDLE_IDS} THEN 1 ELSE {IDLE_SECONDS} END), false)
 """
 
+KEPT = """
+EXISTS (SELECT FROM public.hc_signals_delivery WHERE consumer = %(consumer)s AND state IN ('retry', 'parked')),
+EXISTS (SELECT FROM public.hc_signals_delivery
+        WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp())
+"""
+"""Whether the consumer has any delivery that waits, and any whose time has come: both seldom."""
+
 # In one statement after the claim, so that it sees what the last holder of the claim has committed.
 _STANDING = f"""
 SELECT p.seen::text, p.floor_id, p.floor_xid::text, p.target::text, p.ceiling_id, p.next_floor_id,
        p.next_floor_xid::text, p.last_id, p.lost, p.gap, p.id IS NULL,
        (SELECT shards FROM public.hc_signals_position WHERE consumer = %(consumer)s ORDER BY id DESC LIMIT 1),
-       s.last_value, {_LOST}, {_IDLE}
+       s.last_value, {_LOST}, {_IDLE}, {KEPT}
 FROM public.hc_signals_change_id_seq s CROSS JOIN public.hc_signals_lost_seq l LEFT JOIN LATERAL (
     SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = %(shard)s
     ORDER BY id DESC LIMIT 1
@@ -119,7 +130,7 @@ FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now
 # holds the planner to the index: it expects that xid >= xmax is true for many rows, so it would read all for the one
 # that is not there. BETWEEN for an equality, for the same reason: with one, ORDER BY id alone would do, and a walk of
 # the ids would look cheap where many changes are of one transaction.
-_WAITING = f"""
+WAITING = f"""
 SELECT n.shard
 FROM generate_series(0, %(shards)s - 1) AS n (shard) CROSS JOIN public.hc_signals_change_id_seq s LEFT JOIN LATERAL (
     SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = n.shard
@@ -204,10 +215,10 @@ class ChangeLog:
             return cursor.fetchone()
 
     def _claim_and_look(self) -> bool:
-        """Claim the shard and take the first looks at it, in one round trip.
+        """Claim the shard and take the first looks at it, in one round trip with the beginning of the transaction.
 
-        Each statement of a message has a snapshot of its own, taken after the one before it has ended: as if they were
-        sent one by one.
+        Each statement has a snapshot of its own, taken after the one before it has ended: as if they were sent one by
+        one.
         """
         connection: Any = connections[self.using]
         statements = (
@@ -215,15 +226,13 @@ class ChangeLog:
             (_STANDING, {"consumer": self.consumer, "shard": self.shard}),
             (_TARGET, None),
         )
-        message = ";".join(connection.ops.compose_sql(sql, params) for sql, params in statements)
-        with connection.cursor() as cursor:
-            cursor.execute(message)
-            rows = [cursor.fetchone()]
-            while cursor.nextset():
-                rows.append(cursor.fetchone())
-        claimed, *looks = rows
+        cursors = [connection.cursor() for _ in statements]
+        with connection.wrap_database_errors, connection.connection.pipeline():
+            for cursor, (sql, params) in zip(cursors, statements, strict=True):
+                cursor.execute(sql, params)
+        (is_claimed,), *looks = (cursor.fetchone() for cursor in cursors)
         self._looked = (looks[0], looks[1])
-        return bool(claimed[0])
+        return bool(is_claimed)
 
     def claim(self, wait: bool = False) -> bool:
         """Claim the shard until the transaction ends: a dead worker's claim dies with its connection.
@@ -266,8 +275,8 @@ class ChangeLog:
     def confirm(self) -> None:
         """Make sure that the claim is still ours: before more is told to receivers whose effects nobody takes back.
 
-        A process that stood still, or was cut off, goes on where another has taken over. Outside a transaction a receiver
-        may have closed the connection; then the shard is claimed again, if nobody has moved the position meanwhile.
+        A process that stood still, or was cut off, goes on where another has taken over. Outside a transaction a
+        receiver may have closed the connection: the shard is claimed again, if nobody has moved the position meanwhile.
 
         Raises:
             DatabaseError, InterfaceError: the claim is lost.
@@ -329,17 +338,15 @@ class ChangeLog:
         Fewer if their images are large: together up to PAGE_BYTES, however many that are, at least one.
         """
         assert position.last_id is not None and position.ceiling_id is not None  # noqa: S101
-        params = {"seen": position.seen, "target": position.target, "shard": self.shard, "shards": self.shards}
-        sql = _PAGE.format(shard=SHARD if self.shards > 1 else "")
         rows: list[tuple[Any, ...]] = []
-        after, first_span = position.last_id, 2 * limit * self.shards
+        after, first_span = position.last_id, self._first_span(limit)
         span = first_span
         # In ranges: with statistics from before a large load the planner expects next to nothing beyond `after`, and
         # would read and sort the whole backlog for each page.
         while len(rows) < limit and after < position.ceiling_id:
             upto = min(after + span, position.ceiling_id)
             with connections[self.using].cursor() as cursor:
-                cursor.execute(sql, {**params, "after": after, "ceiling": upto, "limit": limit - len(rows)})
+                cursor.execute(*self._range(position, after, upto, limit - len(rows)))
                 found = cursor.fetchall()
             rows += found
             after, span = upto, 8 * span
@@ -348,6 +355,26 @@ class ChangeLog:
                 behind = self._row(_NEXT_ID, [after])[0] or position.ceiling_id + 1
                 after, span = behind - 1, first_span if behind - after > span else span
         return cut_page(rows, limit)
+
+    def _first_span(self, limit: int) -> int:
+        return 2 * limit * self.shards
+
+    def _range(self, position: Position, after: int, upto: int, limit: int) -> tuple[str, dict[str, Any]]:
+        of_window = {"seen": position.seen, "target": position.target, "shard": self.shard, "shards": self.shards}
+        sql = _PAGE.format(shard=SHARD if self.shards > 1 else "")
+        return sql, {**of_window, "after": after, "ceiling": upto, "limit": limit}
+
+    def first_range(self, position: Position, limit: int) -> tuple[str, dict[str, Any]]:
+        """Return the statement, with its parameters, by which :meth:`page` begins; mostly it is all that it needs."""
+        assert position.last_id is not None and position.ceiling_id is not None  # noqa: S101
+        upto = min(position.last_id + self._first_span(limit), position.ceiling_id)
+        return self._range(position, position.last_id, upto, limit)
+
+    def page_of(self, rows: list[tuple[Any, ...]], position: Position, limit: int) -> tuple[list[Change], bool] | None:
+        """Return the page that the rows of :meth:`first_range` are, None if they are only a part of it."""
+        assert position.last_id is not None and position.ceiling_id is not None  # noqa: S101
+        is_whole = len(rows) == limit or position.last_id + self._first_span(limit) >= position.ceiling_id
+        return cut_page(rows, limit) if is_whole else None
 
     def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
@@ -393,19 +420,11 @@ class ChangeLog:
                 )
 
 
-def waiting_shards(using: str, consumer: str, shards: int) -> set[int]:
-    """Return the shards in which something waits for the consumer: changes, a window half done, a gap to tell."""
-    shard = SHARD.replace("%(shard)s", "n.shard") if shards > 1 else ""
-    with connections[using].cursor() as cursor:
-        cursor.execute(_WAITING.format(shard=shard), {"consumer": consumer, "shards": shards})
-        return {row[0] for row in cursor.fetchall()}
-
-
 def cut_page(rows: list[tuple[Any, ...]], limit: int) -> tuple[list[Change], bool]:
     """Return the changes of rows that begin with IMAGE_BYTES, up to PAGE_BYTES, and whether there may be more."""
     size = 0
     for count, row in enumerate(rows):
         size += row[0]
         if count and size > PAGE_BYTES:
-            return [Change(*row[1:]) for row in rows[:count]], True
-    return [Change(*row[1:]) for row in rows], len(rows) == limit
+            return [Change._make(row[1:]) for row in rows[:count]], True
+    return [Change._make(row[1:]) for row in rows], len(rows) == limit

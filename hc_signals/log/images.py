@@ -31,22 +31,31 @@ def kept_image(using: str, model: Model, columns: Iterable[str], delivery: int, 
 def logged_images(
     using: str, model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]
 ) -> dict[int, tuple[Any, ...]]:
-    """Return the latest images of changes by their ids, each followed by some columns of the old one.
+    """Return what :func:`images_sql` reads, by the ids of the changes; an error leaves the transaction as it was."""
+    return {row[0]: row[1:] for row in _isolated_rows(using, images_sql(model, columns, old_columns, ids))}
 
-    One statement for both; an error leaves the transaction as it was.
+
+def images_sql(model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]) -> str:
+    """Return the statement that reads the ids of changes, their latest images, and some columns of the old ones.
 
     Args:
         old_columns: NULL for what is no update.
     """
     names = [f"r.{quote(column)}" for column in columns] + [f"o.{quote(column)}" for column in old_columns]
     typed = f"json_populate_record(NULL::{quoted_table(model)}, "
-    select = (
+    return (
         f"SELECT c.id, {', '.join(names)} FROM public.hc_signals_change c, "
         f"LATERAL {typed}coalesce(c.new, c.old)) r, "
         f"LATERAL {typed}CASE WHEN c.operation = 'UPDATE' THEN c.old END) o "
         f"WHERE c.id = ANY('{{{','.join(map(str, ids))}}}')"
     )
-    return {row[0]: row[1:] for row in _isolated_rows(using, select)}
+
+
+def stored_images(using: str, ids: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:
+    """Return the old and the new images of changes by their ids, as the log has them: as JSON."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT id, old::text, new::text FROM public.hc_signals_change WHERE id = ANY (%s)", [list(ids)])
+        return {number: (old, new) for number, old, new in cursor.fetchall()}
 
 
 def _isolated_rows(using: str, select: str) -> list[tuple[Any, ...]]:

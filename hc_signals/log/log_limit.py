@@ -16,7 +16,16 @@ from django.utils import timezone
 from hc_signals.log.backlog import Backlog, backlog
 from hc_signals.log.changelog import ChangeLog, Position
 from hc_signals.log.consumers import shards_of
-from hc_signals.log.rotation import empty_bucket, filled, is_lock_timeout, rotate_bucket, size_mb, unread
+from hc_signals.log.rotation import (
+    OLD,
+    SIZE,
+    empty_bucket,
+    filled,
+    is_lock_timeout,
+    rotate_bucket,
+    size_mb,
+    unread,
+)
 
 logger = logging.getLogger("hc_signals")
 
@@ -26,6 +35,12 @@ CLAIM_SECONDS = 5.0
 """For so long each shard of a consumer is waited for; if it is busy even then, nothing is dropped this time."""
 PATIENCE = 2.0
 """For so many seconds a moment is sought in which nobody uses the bucket; nobody has to wait meanwhile."""
+
+
+_IS_DUE = f"""
+SELECT EXISTS ({OLD}) OR ({SIZE}) > %(megabytes)s
+    OR (SELECT max_bucket_bytes FROM public.hc_signals_control) IS DISTINCT FROM %(limit)s
+"""
 
 
 class _NotNow(Exception):
@@ -40,13 +55,25 @@ class _Dropped:
     until: datetime
 
 
+def is_due(using: str, retention_hours: float, megabytes: int) -> bool:
+    """Tell in one query whether there is anything to be emptied, or a new limit to be told."""
+    params = {"seconds": retention_hours * 3600, "megabytes": megabytes, "limit": _bucket_bytes(megabytes)}
+    with connections[using].cursor() as cursor:
+        cursor.execute(_IS_DUE, params)
+        return bool(cursor.fetchone()[0])
+
+
+def _bucket_bytes(megabytes: int) -> int:
+    return megabytes * 2**20 // 2
+
+
 def tell_limit(using: str, megabytes: int) -> None:
     """Tell the capture functions, which keep the newest bucket below half of the limit whether or not a worker lives.
 
     Args:
         megabytes: MAX_LOG_MB.
     """
-    limit = megabytes * 2**20 // 2
+    limit = _bucket_bytes(megabytes)
     with connections[using].cursor() as cursor:
         cursor.execute(
             "UPDATE public.hc_signals_control SET max_bucket_bytes = %s WHERE max_bucket_bytes IS DISTINCT FROM %s",

@@ -8,10 +8,15 @@ BUCKETS = 8
 BUCKET_HOURS = 12
 """As in migrations_sql/0001_change_log.sql: a bucket comes round again after BUCKETS x BUCKET_HOURS."""
 
-_OLD_ENOUGH = """
-SELECT captured_at < clock_timestamp() - make_interval(secs => %s) FROM public.hc_signals_change_{bucket}
-ORDER BY id DESC LIMIT 1
+_NEWEST = " UNION ALL ".join(
+    f"(SELECT {bucket}, captured_at FROM public.hc_signals_change_{bucket} ORDER BY id DESC LIMIT 1)"
+    for bucket in range(BUCKETS)
+)
+OLD = f"""
+SELECT bucket FROM ({_NEWEST}) newest (bucket, captured_at)
+WHERE captured_at < clock_timestamp() - make_interval(secs => %(seconds)s)
 """
+"""The buckets that are not empty and whose newest change is older."""
 # Everything visible must be visible in what each consumer has seen. ORDER BY holds the planner to the index: it expects
 # that xid >= xmax is true for many rows, so it would read the whole bucket for the one that is not there.
 _UNREAD = """
@@ -28,10 +33,11 @@ UPDATE public.hc_signals_control
 SET emptied_id = greatest(emptied_id, c.id), emptied_at = greatest(emptied_at, c.captured_at)
 FROM (SELECT id, captured_at FROM public.hc_signals_change_{bucket} ORDER BY id DESC LIMIT 1) c
 """
-_SIZE = """
+SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::float8 / 1048576
 FROM pg_inherits WHERE inhparent = 'public.hc_signals_change'::regclass
 """
+"""What the log takes on disk, in units of 2**20 bytes."""
 
 
 def rotate(using: str, retention_hours: float) -> list[int]:
@@ -43,7 +49,7 @@ def rotate(using: str, retention_hours: float) -> list[int]:
     Returns:
         the buckets that were emptied.
     """
-    return [bucket for bucket in range(BUCKETS) if rotate_bucket(using, bucket, retention_hours)]
+    return [bucket for bucket in _old(using, retention_hours) if rotate_bucket(using, bucket, retention_hours)]
 
 
 def rotate_bucket(using: str, bucket: int, retention_hours: float, patience: float = 0.0) -> bool:
@@ -53,7 +59,7 @@ def rotate_bucket(using: str, bucket: int, retention_hours: float, patience: flo
         patience: seconds for which a moment is sought in which nobody uses it.
     """
     # Looked at before the lock is taken as well: writers of the present bucket should not wait for nothing.
-    if not _is_old(using, bucket, retention_hours) or not is_done(using, bucket):
+    if bucket not in _old(using, retention_hours) or not is_done(using, bucket):
         return False
     try:
         with transaction.atomic(using=using):
@@ -64,11 +70,10 @@ def rotate_bucket(using: str, bucket: int, retention_hours: float, patience: flo
         return False
 
 
-def _is_old(using: str, bucket: int, hours: float) -> bool:
+def _old(using: str, hours: float) -> list[int]:
     with connections[using].cursor() as cursor:
-        cursor.execute(_OLD_ENOUGH.format(bucket=bucket), [hours * 3600])
-        row = cursor.fetchone()
-        return row is not None and bool(row[0])
+        cursor.execute(OLD, {"seconds": hours * 3600})
+        return [row[0] for row in cursor.fetchall()]
 
 
 def empty_bucket(using: str, bucket: int, patience: float = 0.0) -> bool:
@@ -124,16 +129,15 @@ def is_lock_timeout(error: OperationalError) -> bool:
 def held_up_by(using: str, retention_hours: float) -> set[str]:
     """Return the consumers but for which a bucket could be emptied."""
     found: set[str] = set()
-    for bucket in range(BUCKETS):
-        if _is_old(using, bucket, retention_hours):
-            found |= {consumer for consumer, is_unread in unread(using, bucket).items() if is_unread}
+    for bucket in _old(using, retention_hours):
+        found |= {consumer for consumer, is_unread in unread(using, bucket).items() if is_unread}
     return found
 
 
 def size_mb(using: str) -> float:
     """Return the size of the log on disk, indexes and all, in units of 2**20 bytes."""
     with connections[using].cursor() as cursor:
-        cursor.execute(_SIZE)
+        cursor.execute(SIZE)
         return float(cursor.fetchone()[0])
 
 

@@ -2,6 +2,8 @@
 
 import logging
 from dataclasses import replace
+from datetime import datetime
+from typing import Any
 
 from django.db import connections, transaction
 
@@ -52,12 +54,31 @@ def _first_position(log: ChangeLog, standing: Standing, at: str) -> Position:
     # where ids and times of capture are not in the same order. Who commits later, with ids below the cut, is a later
     # window's. Losses have no time: they are told.
     window = log.open_window(standing)
-    first = _first_id_since(log.using, at)
-    return replace(window, last_id=window.ceiling_id if first is None else first - 1)
+    since = parse_moment(at)
+    first = _first_id_since(log.using, since)
+    last_id = window.ceiling_id if first is None else first - 1
+    return replace(window, last_id=last_id, gap=_gap_of_emptied(log, since))
 
 
-def _first_id_since(using: str, at: str) -> int | None:
+def _gap_of_emptied(log: ChangeLog, since: datetime) -> dict[str, Any] | None:
+    """Return the gap to tell if the log has been emptied of changes that were captured since then."""
+    with connections[log.using].cursor() as cursor:
+        cursor.execute("SELECT emptied_at FROM public.hc_signals_control")
+        (emptied_at,) = cursor.fetchone()
+    if emptied_at is None or emptied_at < since:
+        return None
+    logger.warning(
+        "Consumer %r is to start at %s, but the log was emptied of changes up to %s: gap_detected is sent for every "
+        "model.",
+        log.consumer,
+        since,
+        emptied_at,
+    )
+    return {"cause": "emptied", "since": since.isoformat(), "until": emptied_at.isoformat()}
+
+
+def _first_id_since(using: str, since: datetime) -> int | None:
     with connections[using].cursor() as cursor:
-        cursor.execute("SELECT min(id) FROM public.hc_signals_change WHERE captured_at >= %s", [parse_moment(at)])
+        cursor.execute("SELECT min(id) FROM public.hc_signals_change WHERE captured_at >= %s", [since])
         row = cursor.fetchone()
         return None if row[0] is None else int(row[0])

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from hc_signals import __version__
 from hc_signals.conf import Conf
 from hc_signals.delivery.dispatch import receiver_path
-from hc_signals.delivery.page import cause_of, change_type_of
+from hc_signals.delivery.telling import cause_of, change_type_of
 from hc_signals.monitoring.liveness import Liveness
 from hc_signals.monitoring.survey import Survey
 from hc_signals.observing import Observer, Receiver, Tally

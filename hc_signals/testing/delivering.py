@@ -43,7 +43,7 @@ def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf
             shard.deliveries = RaisingDeliveries(using, checked, shard.log.shard)
         if shard.log.standing().is_new:
             shard.log.append(Position())  # the whole log, whatever the project has chosen for a new consumer
-    worker.deliver_once()
+    worker.deliver_once(ahead=False)  # another connection would not see what an open transaction has written
     return worker.delivered
 
 

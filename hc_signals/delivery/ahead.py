@@ -1,0 +1,112 @@
+"""Reads the next page of an open window while receivers are at the present one.
+
+The server takes about as long to read a page and to type its images as receivers that do little take to hear of it. So
+both are asked for in advance, over a connection of its own: the images of the next page, whose changes are known by
+then, and the changes of the page after it.
+
+What was read in advance is what would be read now: a window and its target are fixed. Whether the page is still this
+worker's to deliver is decided as ever, under the claim; if the position is another one by then, it is forgotten.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from hc_signals.delivery.instances import InstanceBuilder
+from hc_signals.delivery.listeners import Listeners
+from hc_signals.delivery.page import Images, by_table, changed_columns
+from hc_signals.events import Change
+from hc_signals.log.changelog import ChangeLog, Position
+from hc_signals.log.images import images_sql
+from hc_signals.log.side_connection import SideConnection, Statement
+
+
+class Batch(NamedTuple):
+    """The changes of a page, with as many images as were read with them."""
+
+    changes: list[Change]
+    has_more: bool
+    limit: int
+    """How many changes were asked for."""
+    images: Mapping[str, Images]
+    """By table."""
+
+
+@dataclass
+class _Sent:
+    """What is being read: the images of a page, by table, and where the statement for what follows it begins."""
+
+    at: Position
+    batch: Batch
+    old_columns: dict[str, list[str]]
+    after: Position | None
+    cursors: list[Any]
+
+
+class Ahead:
+    """Reads ahead in one shard.
+
+    Args:
+        log: the shard.
+        side: the connection to read by; shared by the shards of a worker.
+        builders: by the name of the table as the log has it.
+    """
+
+    def __init__(self, log: ChangeLog, side: SideConnection, builders: Mapping[str, InstanceBuilder]) -> None:
+        self.log, self._side, self._builders = log, side, builders
+        self._sent: _Sent | None = None
+        self._following: tuple[Position, Batch] | None = None
+        """The page behind the one that was taken last, without images."""
+
+    def take(self, position: Position) -> Batch | None:
+        """Return the page at this position, if it was read in advance."""
+        sent, self._sent, self._following = self._sent, None, None
+        if sent is None:
+            return None
+        rows = self._side.fetch(sent.cursors)
+        if rows is None or not _is_same(sent.at, position):
+            return None
+        if sent.after is not None:
+            page = self.log.page_of(rows.pop(), sent.after, sent.batch.limit)
+            if page is not None:
+                self._following = sent.after, Batch(*page, sent.batch.limit, {})
+        read = {
+            label: Images(columns, {row[0]: row[1:] for row in found})
+            for (label, columns), found in zip(sent.old_columns.items(), rows, strict=True)
+        }
+        return sent.batch._replace(images=read)
+
+    def go_on(self, after: Position, limit: int, listeners: Listeners, consumer: str) -> None:
+        """Begin to read the page behind the present one, which ends at ``after``."""
+        if self._following is None or not _is_same(self._following[0], after):
+            self._following = after, Batch(*self.log.page(after, limit), limit, {})
+        batch = self._following[1]
+        statements: list[Statement] = []
+        old_columns: dict[str, list[str]] = {}
+        for label, changes in by_table(batch.changes, self._builders, consumer).items():
+            builder = self._builders[label]
+            if listeners.wanted(builder.model):
+                old_columns[label] = changed_columns(builder, changes)
+                ids = [change.id for change in changes]
+                statements.append((images_sql(builder.model, builder.columns, old_columns[label], ids), None))
+        then = replace(after, last_id=batch.changes[-1].id) if batch.has_more and batch.changes else None
+        if then is not None:
+            statements.append(self.log.first_range(then, batch.limit))
+        cursors = self._side.send(statements) if statements else []  # a window may end with a full page
+        if cursors is not None:
+            self._sent = _Sent(after, batch, old_columns, then, cursors)
+
+    def receive(self) -> None:
+        """Take in what has arrived, so that the server can go on; wait for nothing."""
+        if self._sent is not None:
+            self._side.receive()
+
+    def forget(self) -> None:
+        """Forget what was read in advance: another worker goes on from here, or nobody."""
+        if self._sent is not None:
+            self.take(self._sent.at)
+        self._following = None
+
+
+def _is_same(one: Position, other: Position) -> bool:
+    return (one.seen, one.target, one.last_id) == (other.seen, other.target, other.last_id)

@@ -1,0 +1,24 @@
+"""What waits for a consumer, in one look: changes, gaps to tell, retries whose time has come."""
+
+from django.db import connections
+
+from hc_signals.conf import Conf
+from hc_signals.delivery.deliveries import DUE_SHARDS
+from hc_signals.log.changelog import SHARD, WAITING
+
+
+def waiting_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
+    """Return the shards in which something waits, and in how many seconds the next retry is due, None without any.
+
+    Args:
+        using: database alias.
+        conf: CONSUMER and SHARDS are used.
+    """
+    waiting = WAITING.format(shard=SHARD.replace("%(shard)s", "n.shard") if conf.SHARDS > 1 else "")
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            f"SELECT ARRAY({waiting}), due.* FROM ({DUE_SHARDS}) due",
+            {"consumer": conf.CONSUMER, "shards": conf.SHARDS},
+        )
+        waiting, seconds, due = cursor.fetchone()
+    return {*map(int, waiting), *map(int, due)}, None if seconds is None else max(0.0, float(seconds))

@@ -1,0 +1,87 @@
+"""A second connection that reads while the first one is at work: the server answers meanwhile, nobody waits for it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, connections
+
+Statement = tuple[str, Any]
+"""SQL and its parameters."""
+
+
+class SideConnection:
+    """Sends statements without waiting, and fetches their rows later. Belongs to one thread; opened when first used.
+
+    Args:
+        using: database alias.
+        prepare: is called with the Django connection when it has been opened.
+    """
+
+    def __init__(self, using: str, prepare: Callable[[Any], None]) -> None:
+        self._using, self._prepare = using, prepare
+        self._connection: Any = None
+        self._mode: Any = None
+        """The context manager of the pipeline mode, in which the connection is all its life."""
+        self._pipeline: Any = None
+        self._is_awaited = False
+
+    @property
+    def awaited(self) -> Any:
+        """The psycopg connection while its thread waits at it, for whoever looks after it; else None."""
+        connection = self._connection
+        return connection.connection if self._is_awaited and connection is not None else None
+
+    def send(self, statements: Sequence[Statement]) -> list[Any] | None:
+        """Send statements; return the cursors to be fetched from, None if the connection cannot be had."""
+        self._is_awaited = True
+        try:
+            if self._connection is None:
+                self._open()
+            cursors = [self._connection.cursor() for _ in statements]
+            for cursor, (sql, params) in zip(cursors, statements, strict=True):
+                cursor.execute(sql, params)
+        except (DatabaseError, InterfaceError):
+            self.close()
+            return None
+        finally:
+            self._is_awaited = False
+        return cursors
+
+    def receive(self) -> None:
+        """Take in what the server has sent so far: it stops where nobody does. An error shows when it is fetched."""
+        with suppress(Exception):
+            self._connection.connection.pgconn.consume_input()
+
+    def fetch(self, cursors: Sequence[Any]) -> list[list[tuple[Any, ...]]] | None:
+        """Return the rows of each statement; None if one has failed, whichever: the connection begins anew then."""
+        if not cursors:
+            return []
+        self._is_awaited = True
+        try:
+            rows = [cursor.fetchall() for cursor in cursors]
+            self._pipeline.sync()  # ends the transaction that they had in common
+        except (DatabaseError, InterfaceError):
+            self.close()
+            return None
+        finally:
+            self._is_awaited = False
+        return rows
+
+    def _open(self) -> None:
+        self._connection = connections[self._using].copy()
+        self._connection.ensure_connection()
+        self._prepare(self._connection)
+        self._mode = self._connection.connection.pipeline()
+        self._pipeline = self._mode.__enter__()
+
+    def close(self) -> None:
+        """Let the connection go, with whatever was sent and not fetched."""
+        connection, mode = self._connection, self._mode
+        self._connection = self._mode = self._pipeline = None
+        with suppress(DatabaseError, InterfaceError):
+            if connection is not None:
+                connection.close()
+        with suppress(Exception):  # psycopg's: the mode ends with the connection
+            if mode is not None:
+                mode.__exit__(None, None, None)
