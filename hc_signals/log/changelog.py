@@ -7,12 +7,13 @@ xmin watermark would invert the order of a record's changes and stall behind str
 
 import json
 import random
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 from hc_signals.events import Change
 
@@ -25,6 +26,8 @@ IDLE_IDS = 1000
 IDLE_SECONDS = 600.0
 """After so many ids, or after this time, a shard without changes stores its position all the same. Left where it is, it
 would hold up the rotation of the log, and each look would pass over all that the others have done."""
+CONFIRM_SECONDS = 0.2
+"""After so long a worker makes sure that its session, and with it its claim, has not ended: see ``confirm``."""
 PRUNE_SHARE = 0.01
 """Of the appended positions: how many take old ones away."""
 
@@ -198,6 +201,9 @@ class ChangeLog:
         self.finished = 0
         """How many windows were both opened and finished through this object."""
         self._looked: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
+        self._stood: Position | None = None
+        self._holder: Any = None
+        self._confirmed_at = 0.0
 
     @property
     def _name(self) -> str:
@@ -252,14 +258,36 @@ class ChangeLog:
             with transaction.atomic(using=self.using):
                 yield self._claim_and_look()
             return
-        key = [LOCK_CLASS, self._name]
-        is_free = bool(self._row("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key)[0])
+        is_free = self._claim_session()
         try:
             yield is_free
         finally:
+            self._holder = None
             if is_free:
                 with suppress(DatabaseError, InterfaceError):  # then the claim has ended with the connection
-                    self._row("SELECT pg_advisory_unlock(%s, hashtext(%s))", key)
+                    self._row("SELECT pg_advisory_unlock(%s, hashtext(%s))", [LOCK_CLASS, self._name])
+
+    def _claim_session(self) -> bool:
+        is_free = bool(self._row("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [LOCK_CLASS, self._name])[0])
+        self._holder = connections[self.using].connection
+        return is_free
+
+    def confirm(self) -> None:
+        """Make sure that the claim is still ours: before more is told to receivers whose effects nobody takes back.
+
+        A process that stood still, or was cut off, goes on where another has taken over. Outside a transaction a
+        receiver may have closed the connection: the shard is claimed again, if nobody has moved the position meanwhile.
+
+        Raises:
+            DatabaseError, InterfaceError: the claim is lost.
+        """
+        if self._holder is not None and connections[self.using].connection is not self._holder:
+            stood = self._stood
+            if not self._claim_session() or self.standing().position != stood:
+                raise OperationalError("another worker has delivered since a receiver closed the connection")
+        if time.monotonic() > self._confirmed_at + CONFIRM_SECONDS:
+            self._row("SELECT 1")
+            self._confirmed_at = time.monotonic()
 
     def standing(self) -> Standing:
         """Return how things stand, the very beginning for a consumer that has no position. After the claim."""
@@ -267,7 +295,8 @@ class ChangeLog:
         row: Any = looked[0] if looked else self._row(_STANDING, {"consumer": self.consumer, "shard": self.shard})
         now = looked[1] if looked else None
         is_new, *told = row[10:]
-        position = Position() if is_new else Position(*row[:10])
+        self._stood = position = Position() if is_new else Position(*row[:10])
+        self._confirmed_at = time.monotonic()
         return replace(Standing(position, is_new, *told), now=now)
 
     def forget_layout(self, shards: int) -> None:
