@@ -71,7 +71,8 @@ class Verdict:
 
     def is_right(self, once: bool) -> bool:
         """Every change is there, in order, and where that is promised once."""
-        return self.changes > 0 and not (self.lost or self.inverted or self.stale or self.kept or (once and self.twice))
+        wrong = self.lost or self.inverted or self.kept or (once and (self.twice or self.stale))
+        return self.changes > 0 and not wrong
 
     def __str__(self) -> str:
         return (

@@ -97,6 +97,7 @@ class Workers:
             "CHAOS_CONSUMER": consumer,
             "CHAOS_SHARDS": str(shards),
             "CHAOS_MUTATION": mutation,
+            "CHAOS_SERVICE": url,
         }
         self.all.append(Worker(name, url, environment, self.directory / f"{name}.log"))
         self.all[-1].start()
