@@ -53,12 +53,11 @@ def cuts(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "is deaf" in record.getMessage()]
 
 
-@pytest.mark.parametrize("fault", ["sever", "deafen"], ids=["the server has ended it", "the server keeps it"])
-@pytest.mark.parametrize("atomic", [True, False])
+@pytest.mark.parametrize(("atomic", "fault"), [(True, "sever"), (True, "deafen"), (False, "deafen")])
 def test_delivery_goes_on_when_a_connection_goes_deaf_in_a_receivers_query(
     captured: HerokuConnect, network: Proxy, connect: Any, atomic: bool, fault: str
 ) -> None:
-    """Above all if the server keeps the session: it has the claim of the shard."""
+    """Whether the server has ended its session or, above all, keeps it: it has the claim of the shard."""
     calls: list[str] = []
 
     def on_account(instance: Account, using: str, **kwargs: Any) -> None:

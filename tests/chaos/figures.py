@@ -24,7 +24,8 @@ class Figures:
         self.faults, self.workers, self.seconds = faults, workers, seconds
         self.committed = 0
         self.delivered: dict[str, int] = {}
-        self._started = self._written = time.monotonic()
+        self._started = time.monotonic()
+        self._written: float | None = None
 
     def start(self) -> None:
         """The writers begin."""
@@ -39,8 +40,7 @@ class Figures:
         passed = time.monotonic() - self._started
         behind = ", ".join(f"{name} {self.committed - count}" for name, count in sorted(self.delivered.items()))
         return (
-            f"{max(0, self.seconds - passed):4.0f} s left; {self.committed} committed, "
-            f"{self.committed / max(0.1, min(passed, self.seconds)):.0f} a second; "
+            f"{max(0, self.seconds - passed):4.0f} s left; {self.committed} committed, {self._rate():.0f} a second; "
             f"undelivered: {behind or 'all'}; {self.faults.done.total()} faults"
         )
 
@@ -50,7 +50,7 @@ class Figures:
             "command": {name: str(value) for name, value in vars(options).items()},
             "consumers": {name: asdict(verdict) for name, verdict in verdicts.items()},
             "committed": self.committed,
-            "seconds_of_writing": round(self._written - self._started, 1),
+            "seconds_of_writing": round(self._seconds_of_writing(), 1),
             "committed_per_second": round(self._rate()),
             "faults": dict(self.faults.done),
             "takeover_seconds": {
@@ -77,7 +77,10 @@ class Figures:
         return lines
 
     def _rate(self) -> float:
-        return self.committed / max(0.1, self._written - self._started)
+        return self.committed / self._seconds_of_writing()
+
+    def _seconds_of_writing(self) -> float:
+        return max(0.1, (self._written or time.monotonic()) - self._started)
 
     def _peak(self) -> int:
         return max((worker.peak_rss for worker in self.workers.all), default=0) // 1024

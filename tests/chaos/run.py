@@ -85,9 +85,9 @@ class Run:
             time.sleep(0.1)
 
     def break_things(self) -> None:
-        """Break one thing after another until the time is up and everything had its turn."""
+        """Break one thing after another until the time is up, enough is written and everything had its turn."""
         end = time.monotonic() + self.options.seconds
-        while time.monotonic() < end or not self.faults.had_all:
+        while time.monotonic() < end or not self.faults.had_all or self.figures.committed < self.options.changes:
             time.sleep(self.chance.uniform(0.3, self.options.pause))
             kind = self.faults.next()
             print(f"chaos: {self.figures.progress()}, now {kind}", flush=True)
@@ -166,6 +166,7 @@ class Run:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="seconds of writing and breaking (default: 60)")
+    parser.add_argument("--changes", type=int, default=0, help="go on until so many are committed if it takes longer")
     parser.add_argument("--pause", type=float, default=4, help="longest pause between two faults (default: 4)")
     parser.add_argument("--silence", type=float, default=4, help="longest silence of a network (default: 4 s)")
     parser.add_argument(
