@@ -16,6 +16,7 @@ from types import TracebackType
 
 import psycopg
 from django.db import connections
+from psycopg.generators import fetch_many
 
 from hc_signals.listening.connecting import FAIL_FAST, application_name
 from hc_signals.observing import here
@@ -87,7 +88,7 @@ class Doorbell:
         # Shared by the threads; what follows is changed under the guard only.
         self._guard = threading.Condition()
         self._sleepers = 0
-        self._asleep = self._has_lock = self._has_listener = False
+        self._asleep = self._has_lock = self._has_listener = self._is_unlocking = False
         self._rings = 0
         self.heard = False
         """False when no ping came back: LISTEN is swallowed, the worker polls."""
@@ -100,8 +101,7 @@ class Doorbell:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        self._close()
 
     def state(self) -> BellState:
         """Tell whether a ring would be heard; any thread may ask, and it never waits."""
@@ -158,6 +158,7 @@ class Doorbell:
             if self._connection is None or self._connection.closed:
                 self._connect()
                 return self.BUSY_PAUSES[0]  # read the log first: rings sent meanwhile never come again
+            self._settle()
             if not self.heard:
                 self._ping_now_and_then()
                 return self.DEAF_PAUSE
@@ -233,13 +234,26 @@ class Doorbell:
         if not held or self._connection is None:
             return
         ring = f", pg_notify('{CHANNEL}', '')" if and_ring else ""
+        # Sent, and not waited for: the change that woke us is waiting too.
+        self._is_unlocking = True
         try:
-            self._connection.execute(f"SELECT pg_advisory_unlock(%s, %s){ring}", LOCK)
+            self._connection.pgconn.send_query(f"SELECT pg_advisory_unlock({LOCK[0]}, {LOCK[1]}){ring}".encode())
+            self._connection.pgconn.flush()
         except psycopg.OperationalError:
-            self._connection.close()
+            self._close()
+
+    def _settle(self) -> None:
+        """Take the answer to what was sent and not waited for."""
+        if not self._is_unlocking:
+            return
+        assert self._connection is not None  # noqa: S101
+        self._is_unlocking = False
+        results = self._connection.wait(fetch_many(self._connection.pgconn))
+        if any(result.status != psycopg.pq.ExecStatus.TUPLES_OK for result in results):
+            raise psycopg.OperationalError("the bell's lock could not be given up")
 
     def _close(self) -> None:
-        self._asleep = self._has_lock = False
+        self._asleep = self._has_lock = self._is_unlocking = False
         if self._connection is not None:
             self._connection.close()
 

@@ -82,7 +82,7 @@ class Worker:
     def run(self, bell: Doorbell) -> None:
         """Deliver until stopped; survives the loss of the database connection."""
         failures = 0
-        with self._reading_ahead():
+        with self.reading_ahead():
             while not self.stopping.is_set():
                 here().turn()
                 try:
@@ -104,7 +104,7 @@ class Worker:
             ahead: read the next page, over a second connection, while receivers are at the present one.
         """
         self.prepare()
-        with self._reading_ahead() if ahead else nullcontext():
+        with self.reading_ahead() if ahead else nullcontext():
             for shard in self.shards:
                 finished = shard.log.finished
                 while not self.stopping.is_set() and shard.log.finished == finished:
@@ -112,7 +112,8 @@ class Worker:
                         break
 
     @contextmanager
-    def _reading_ahead(self) -> Iterator[None]:
+    def reading_ahead(self) -> Iterator[None]:
+        """For the length of the block, read the next page while receivers are at the present one."""
         for shard in self.shards:
             shard.ahead = Ahead(shard.log, self._side, self._audience.builders)
         try:

@@ -47,9 +47,12 @@ class SideConnection:
         """Return the rows of each statement; None if one has failed, whichever: the connection begins anew then."""
         if not cursors:
             return []
+        if self._connection is None:  # closed since, by an error of other statements
+            return None
         try:
             rows = [cursor.fetchall() for cursor in cursors]
-            self._pipeline.sync()  # ends the transaction that they had in common
+            with self._connection.wrap_database_errors:
+                self._pipeline.sync()  # ends the transaction that they had in common
         except (DatabaseError, InterfaceError):
             self.close()
             return None
@@ -59,8 +62,9 @@ class SideConnection:
         self._connection = connections[self._using].copy()
         self._connection.ensure_connection()
         self._prepare(self._connection)
-        self._mode = self._connection.connection.pipeline()
-        self._pipeline = self._mode.__enter__()
+        with self._connection.wrap_database_errors:
+            self._mode = self._connection.connection.pipeline()
+            self._pipeline = self._mode.__enter__()
 
     def close(self) -> None:
         """Let the connection go, with whatever was sent and not fetched."""

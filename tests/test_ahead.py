@@ -1,0 +1,159 @@
+"""The next page is read while receivers are at the present one; nothing is lost by it, or told twice."""
+
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from example.crm.models import Account, Project
+
+from hc_signals import signals
+from hc_signals.conf import Conf
+from hc_signals.delivery.ahead import Ahead
+from hc_signals.delivery.shard import Outcome
+from hc_signals.listening.worker import Worker
+from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.side_connection import SideConnection
+from hc_signals.models import Delivery
+from tests.conftest import as_heroku_connect, deliver
+from tests.test_worker_process import wait_until
+
+pytestmark = pytest.mark.usefixtures("captured")
+AHEAD = "SELECT pid, state FROM pg_stat_activity WHERE application_name = 'hc_listen default ahead'"
+
+
+def insert_accounts(count: int) -> None:
+    as_heroku_connect(
+        "INSERT INTO salesforce.account (sfid, name) SELECT left(md5(random()::text), 18), 'n' || g "
+        "FROM generate_series(1, %s) g",
+        [count],
+    )
+
+
+@pytest.fixture
+def names(connect: Any) -> list[str]:
+    """Of the accounts that were told, in order."""
+    told: list[str] = []
+    connect(signals.record_created, lambda instance, **kwargs: told.append(instance.name), Account)
+    return told
+
+
+def numbered(count: int) -> list[str]:
+    return [f"n{number}" for number in range(1, count + 1)]
+
+
+def rows(sql: str) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall())
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 9, 30])
+def test_every_page_comes_once_and_in_order(names: list[str], count: int) -> None:
+    insert_accounts(count)
+    assert deliver(BATCH_SIZE=4) == count
+    assert names == numbered(count)
+
+
+def test_the_workers_own_connection_reads_only_the_beginning_of_a_backlog(names: list[str]) -> None:
+    insert_accounts(40)
+    with CaptureQueriesContext(connection) as captured:
+        deliver(BATCH_SIZE=4)
+    assert names == numbered(40)
+    assert sum("json_populate_record" in query["sql"] for query in captured) == 1
+    wait_until(lambda: not rows(AHEAD))
+
+
+def test_of_several_tables_and_operations(names: list[str], connect: Any) -> None:
+    previous: list[dict[str, Any]] = []
+    connect(signals.record_updated, lambda event, **kwargs: previous.append(dict(event.previous)), Project)
+    for number in range(10):
+        insert_accounts(1)
+        as_heroku_connect("INSERT INTO salesforce.project__c (sfid, name) VALUES (%s, 'a')", [f"P{number}"])
+        as_heroku_connect("UPDATE salesforce.project__c SET name = 'b' WHERE sfid = %s", [f"P{number}"])
+    assert deliver(BATCH_SIZE=4) == 30
+    assert names == ["n1"] * 10
+    assert previous == [{"name": "a"}] * 10
+
+
+def test_the_connection_is_lost_while_it_reads(names: list[str], connect: Any) -> None:
+    def lose(instance: Account, **kwargs: Any) -> None:
+        if instance.name in ("n6", "n19"):
+            rows(f"SELECT pg_terminate_backend(pid) FROM ({AHEAD}) ahead")
+
+    connect(signals.record_created, lose, Account)
+    insert_accounts(30)
+    assert deliver(BATCH_SIZE=4) == 30
+    assert names == numbered(30)
+
+
+def test_no_second_connection_is_to_be_had(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: SideConnection) -> None:
+        with connection.cursor() as cursor, transaction.atomic():
+            cursor.execute("DO $$ BEGIN RAISE too_many_connections; END $$")
+
+    monkeypatch.setattr(SideConnection, "_open", refuse)
+    insert_accounts(30)
+    assert deliver(BATCH_SIZE=4) == 30
+    assert names == numbered(30)
+
+
+def test_somebody_else_has_delivered_what_was_read_in_advance(names: list[str]) -> None:
+    insert_accounts(30)
+    worker = Worker("default", Conf(BATCH_SIZE=4))
+    worker.prepare()
+    with worker.reading_ahead():
+        assert worker.shards[0].deliver_page() is Outcome.MORE
+        assert deliver(BATCH_SIZE=3) == 26
+        insert_accounts(2)
+        worker.deliver_once()
+    assert names == numbered(30) + numbered(2)
+
+
+def test_a_shard_that_another_worker_has_leaves_no_transaction_open(names: list[str]) -> None:
+    insert_accounts(30)
+    worker = Worker("default", Conf(BATCH_SIZE=4))
+    worker.prepare()
+    with worker.reading_ahead():
+        assert worker.shards[0].deliver_page() is Outcome.MORE
+        other = connection.copy()
+        try:
+            with other.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_lock(1212372820, hashtext('default 0'))")
+            assert worker.shards[0].deliver_page() is Outcome.ELSEWHERE
+            assert [state for _, state in rows(AHEAD)] == ["idle"]
+        finally:
+            other.close()
+        worker.deliver_once()
+    assert names == numbered(30)
+
+
+def test_one_image_of_a_page_that_no_longer_fits_its_table(names: list[str]) -> None:
+    insert_accounts(30)
+    as_heroku_connect("UPDATE public.hc_signals_change SET new = '{\"id\": \"no number\"}' WHERE new->>'name' = 'n13'")
+    assert deliver(BATCH_SIZE=4) == 30
+    assert names == [name for name in numbered(30) if name != "n13"]
+    assert Delivery.objects.filter(signal="record_created").count() >= 1
+
+
+def test_receivers_that_outlast_the_transactions_time_have_nothing_read_for_them_in_vain(
+    names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+    real = Ahead.go_on
+    monkeypatch.setattr(Ahead, "go_on", lambda *args: begun.append(args) or real(*args))
+    insert_accounts(12)
+    assert deliver(BATCH_SIZE=4, MAX_TRANSACTION_SECONDS=1e-9) == 12
+    assert names == numbered(12)
+    assert len(begun) == 1
+
+
+def test_positions_are_those_of_the_log(names: list[str]) -> None:
+    """What comes while a window is read waits for the next one, read in advance or not."""
+    insert_accounts(10)
+    log = ChangeLog("default", "default")
+    deliver(BATCH_SIZE=4)
+    insert_accounts(10)
+    deliver(BATCH_SIZE=3)
+    assert names == numbered(10) * 2
+    assert log.standing().position.target is None
