@@ -63,6 +63,8 @@ class Work:
         self.trouble = ""
         """Why it cannot deliver now: the class of the database's error."""
         self.reconnects = 0
+        self.rounds = 0
+        """How often it has delivered a page of every shard in which something waited."""
         self.tally: Tally | None = None
 
     def turn(self) -> None:
@@ -75,8 +77,9 @@ class Work:
         self.trouble = type(error).__name__
 
     def recovers(self) -> None:
-        """The database has answered."""
+        """The database has answered: a round is delivered."""
         self.trouble = ""
+        self.rounds += 1
         self.turn()
 
     @contextmanager

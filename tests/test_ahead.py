@@ -122,6 +122,8 @@ def test_a_shard_that_another_worker_has_leaves_no_transaction_open(names: list[
                 cursor.execute("SELECT pg_advisory_lock(1212372820, hashtext('default 0'))")
             assert worker.shards[0].deliver_page() is Outcome.ELSEWHERE
             assert [state for _, state in rows(AHEAD)] == ["idle"]
+            with other.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock_all()")
         finally:
             other.close()
         worker.deliver_once()

@@ -36,5 +36,5 @@ def test_nothing_lost_nothing_twice_nothing_out_of_order_and_wrong_readers_found
         assert figures["consumers"][consumer] | right == figures["consumers"][consumer], output
     assert figures["consumers"]["id_cursor"]["lost"], output
     assert figures["consumers"]["xmin_watermark"]["inverted"], output
-    assert len(figures["faults"]) == 7, output
+    assert len(figures["faults"]) == 8, output
     assert not figures["takeovers_missed"], output

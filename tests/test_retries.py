@@ -301,3 +301,28 @@ def test_a_value_that_does_not_fit_is_delivered_when_it_fits_again(
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now()")
     settle()
     assert flaky.done == [("CREATE", "eight", 2)]
+
+
+@pytest.mark.parametrize("attempts", [1000, 2], ids=["it succeeds", "it is dead"])
+def test_a_kill_between_the_end_of_a_delivery_and_the_next_one_strands_nobody(
+    captured: HerokuConnect, connect: Any, flaky: Flaky, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    """Where the page is no transaction."""
+    connect(signals.record_changed, flaky, User)
+    (user,) = captured.insert(User, username="a")
+    deliver(ATOMIC=False, RETRY_SECONDS=0.0001)
+    captured.poll(User, [{"sf_id": user, "username": "b"}])
+    deliver(ATOMIC=False, RETRY_SECONDS=1000.0)
+
+    def die(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    flaky.failing = attempts == 2
+    as_the_app("UPDATE hc_signals_delivery SET next_attempt_at = now()")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("hc_signals.delivery.deliveries.release", die)
+        deliver(ATOMIC=False, MAX_ATTEMPTS=attempts)
+    flaky.failing = False
+    settle(ATOMIC=False)
+    assert flaky.done[-1][1] == "b"
+    assert "parked" not in {state for state, _ in states()}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connections
+from django.db import connections, transaction
 
 from hc_signals.conf import Conf
 from hc_signals.events import Change
@@ -177,19 +177,23 @@ class Deliveries:
 
     def succeeded(self, delivery: Delivery) -> None:
         """Forget a delivery that is done; the next one of its record may go."""
-        self._execute("DELETE FROM public.hc_signals_delivery WHERE id = %s", [delivery.id])
-        release(self.using, self.conf.CONSUMER, *delivery.key)
+        with self._together():
+            self._execute("DELETE FROM public.hc_signals_delivery WHERE id = %s", [delivery.id])
+            release(self.using, self.conf.CONSUMER, *delivery.key)
 
     def failed(self, delivery: Delivery, error: Exception) -> None:
         """Put a delivery off; after the last attempt it is dead and the record goes on without it."""
         attempt = delivery.attempt + 1
         dead = attempt >= self.conf.MAX_ATTEMPTS
         state, delay = ("dead", None) if dead else ("retry", self._delay(attempt))
-        self._execute(
-            "UPDATE public.hc_signals_delivery SET state = %s, attempt = %s, error = %s, "
-            "next_attempt_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
-            [state, attempt, describe(error), delay, delivery.id],
-        )
+        with self._together():
+            self._execute(
+                "UPDATE public.hc_signals_delivery SET state = %s, attempt = %s, error = %s, "
+                "next_attempt_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
+                [state, attempt, describe(error), delay, delivery.id],
+            )
+            if dead:
+                release(self.using, self.conf.CONSUMER, *delivery.key)
         about = {"delivery_id": delivery.id, "change_id": delivery.change.id, "attempt": attempt}
         show(delivery.receiver, error, signal=delivery.signal, model=delivery.sender, **about)
         if dead:
@@ -202,7 +206,10 @@ class Deliveries:
                 delivery.id,
                 extra={"receiver": delivery.receiver, "signal": delivery.signal, "model": delivery.sender, **about},
             )
-            release(self.using, self.conf.CONSUMER, *delivery.key)
+
+    def _together(self) -> Any:
+        """A transaction, also where the page is none: what is parked behind one that is gone would wait for ever."""
+        return transaction.atomic(using=self.using, savepoint=False)
 
     def _delay(self, attempt: int) -> float:
         """Return seconds before the next attempt: doubled each time, capped, jittered by half."""

@@ -154,13 +154,16 @@ class Shard:
         for change in changes:
             if done and (self.stopping.is_set() or time.monotonic() > deadline):
                 break
+            self.log.confirm()
             if tally is not None:
                 tally.delivered.append((change, time.time()))
             page.deliver(change)
             done += 1
             if self.ahead and done % 50 == 0:
                 self.ahead.receive()
+        self.log.confirm()
         page.deliver_bulk()
+        self.log.confirm()
         self._is_quick = done == len(changes)
         return done
 
@@ -175,6 +178,7 @@ class Shard:
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         listeners = Listeners(self.audience.extras)
         while not self.stopping.is_set() and time.monotonic() < deadline and (due := self.deliveries.due(1)):
+            self.log.confirm()
             error = redeliver(due[0], self.log, self.audience.builders, listeners)
             if error is None:
                 self.deliveries.succeeded(due[0])

@@ -13,6 +13,7 @@ from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
 from hc_signals.listening.connecting import answers, fail_fast, fail_fast_at_the_server
+from hc_signals.listening.watchdog import Watchdog
 from hc_signals.log.log_limit import is_due, keep_below, tell_limit
 from hc_signals.log.rotation import rotate
 from hc_signals.tables import connected_models
@@ -46,15 +47,17 @@ class Chores(threading.Thread):
         using: database alias.
         conf: the checked setting.
         stopping: ends the thread.
+        watchdog: looks after their connection.
     """
 
     AFTER_FAILURE = 10.0
     ANSWER_SECONDS = 5.0
 
-    def __init__(self, using: str, conf: Conf, stopping: threading.Event) -> None:
+    def __init__(self, using: str, conf: Conf, stopping: threading.Event, watchdog: Watchdog | None = None) -> None:
         super().__init__(name="hc_listen-chores", daemon=True)
         fail_fast(using)
-        self.using, self.conf, self.stopping = using, conf, stopping
+        self.using, self.conf, self.stopping, self.watchdog = using, conf, stopping, watchdog
+        self.done = 0
         models = connected_models()
         self._repairs, self._rereading = Repairs(using, conf, models), Rereading(using, models)
         self._reloads = Chore("end of reloads", self._finish_reloads)
@@ -67,6 +70,9 @@ class Chores(threading.Thread):
 
     def run(self) -> None:
         """Do chores until stopped, on one connection: a new one costs the server more than what is done with it."""
+        own = connections[self.using]
+        if self.watchdog is not None:
+            self.watchdog.watch("the chores", lambda: own.connection, progress=lambda: self.done)
         while not self.stopping.is_set():
             self.do_what_is_due()
             next_due = min(chore.due for chore in self.chores)
@@ -84,6 +90,7 @@ class Chores(threading.Thread):
         try:
             self._connect()
             pause = chore.do()
+            self.done += 1
         except (DatabaseError, InterfaceError) as error:
             logger.warning("The %s failed (%s); it is tried again.", chore.name, type(error).__name__)
             connections[self.using].close()

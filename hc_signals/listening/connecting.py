@@ -57,7 +57,7 @@ def answers(using: str, seconds: float) -> bool:
     connection = connections[using]
     if connection.connection.closed:
         return False
-    timer = threading.Timer(seconds, _shut_down, [connection.connection.fileno()])
+    timer = threading.Timer(seconds, shut_down, [connection.connection.fileno()])
     timer.start()
     try:
         with connection.wrap_database_errors, connection.connection.pipeline():
@@ -72,7 +72,7 @@ def answers(using: str, seconds: float) -> bool:
     return True
 
 
-def _shut_down(number: int) -> None:
+def shut_down(number: int) -> None:
     """End what a thread waits for at a socket, by the number of its descriptor, which stays that thread's to close."""
     with socket.socket(fileno=os.dup(number)) as same:
         same.shutdown(socket.SHUT_RDWR)

@@ -8,6 +8,7 @@ from django.db import connections
 from hc_signals.conf import Conf
 from hc_signals.listening.chores import Chores
 from hc_signals.listening.doorbell import Doorbell
+from hc_signals.listening.watchdog import Watchdog
 from hc_signals.listening.worker import Worker
 from hc_signals.observing import as_worker
 
@@ -32,6 +33,7 @@ class Crew:
         self.delivered = 0
         self.bell: Doorbell | None = None
         """What all sleep at; None before the start."""
+        self.watchdog = Watchdog(using)
         self._guard = threading.Lock()
         self._errors: list[BaseException] = []
 
@@ -41,7 +43,18 @@ class Crew:
         Raises:
             BaseException: what a worker could not survive; the others end after their current event.
         """
-        with Doorbell(self.using, self.stopping.is_set, self.conf.CONSUMER) as bell:
+        bell = Doorbell(self.using, self.stopping.is_set, self.conf.CONSUMER)
+        self.watchdog.watch("the doorbell", lambda: bell.connection, progress=lambda: bell.state().heard_at)
+        self.watchdog.start()
+        try:
+            self._run_at(bell)
+        finally:
+            self.watchdog.end()
+        if self._errors:
+            raise self._errors[0]
+
+    def _run_at(self, bell: Doorbell) -> None:
+        with bell:
             self.bell = bell
             if not bell.heard:
                 logger.warning(
@@ -53,20 +66,30 @@ class Crew:
                 threading.Thread(target=self._work, args=(bell, number), name=f"hc_listen-{number}")
                 for number in range(1, self.size)
             ]
-            chores = Chores(self.using, self.conf, self.stopping)
+            chores = Chores(self.using, self.conf, self.stopping, self.watchdog)
             for thread in (*others, chores):
                 thread.start()
             self._work(bell, 0)
             for thread in others:
                 thread.join()
             chores.join(timeout=self.CHORES_TIMEOUT)
-        if self._errors:
-            raise self._errors[0]
 
     def _work(self, bell: Doorbell, number: int) -> None:
         try:
             worker = Worker(self.using, self.conf, stopping=self.stopping, number=number)
-            with as_worker(number):
+            with as_worker(number) as work:
+                own = connections[self.using]
+                self.watchdog.watch(
+                    f"worker {number}",
+                    lambda: own.connection,
+                    progress=lambda: work.rounds,
+                    in_receiver=lambda: work.receiver is not None,
+                )
+                self.watchdog.watch(
+                    f"worker {number}, by which it reads ahead,",
+                    lambda: worker.side.awaited,
+                    progress=lambda: work.rounds,
+                )
                 worker.run(bell)
             with self._guard:
                 self.delivered += worker.delivered

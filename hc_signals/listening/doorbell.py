@@ -103,6 +103,11 @@ class Doorbell:
     ) -> None:
         self._close()
 
+    @property
+    def connection(self) -> psycopg.Connection | None:
+        """The connection of now, for whoever looks after it; None before the first."""
+        return self._connection
+
     def state(self) -> BellState:
         """Tell whether a ring would be heard; any thread may ask, and it never waits."""
         heard, pinging, trouble = self.heard, self._pinging_since, ""

@@ -67,7 +67,7 @@ class Worker:
             ),
         )
         logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS) for shard in range(conf.SHARDS)]
-        self._side = SideConnection(using, self._prepare_side)
+        self.side = SideConnection(using, self._prepare_side)
         self.shards = [Shard(log, conf, self._audience, self.stopping) for log in logs]
         self._elsewhere: set[int] = set()
         self._until_retry: float | None = None
@@ -94,7 +94,7 @@ class Worker:
                     here().fails(error)
                     logger.warning("Database connection lost (%s); trying again.", type(error).__name__)
                     connections[self.using].close()
-                    self._side.close()
+                    self.side.close()
                     self.stopping.wait(min(self.MAX_BACKOFF, 0.1 * 2**failures))
 
     def deliver_once(self, *, ahead: bool = True) -> None:
@@ -115,13 +115,13 @@ class Worker:
     def reading_ahead(self) -> Iterator[None]:
         """For the length of the block, read the next page while receivers are at the present one."""
         for shard in self.shards:
-            shard.ahead = Ahead(shard.log, self._side, self._audience.builders)
+            shard.ahead = Ahead(shard.log, self.side, self._audience.builders)
         try:
             yield
         finally:
             for shard in self.shards:
                 shard.ahead = None
-            self._side.close()
+            self.side.close()
 
     def _deliver_and_sleep(self, bell: Doorbell) -> None:
         """Take one round; then sleep, unless there is more."""
@@ -135,7 +135,7 @@ class Worker:
             # A standby does not listen: with the bell in its hands, writers would ring although a worker is awake.
             bell.doze(self.STANDBY_PAUSE)
         elif Outcome.MORE not in outcomes.values():
-            self._side.close()  # only a backlog has more than one page
+            self.side.close()  # only a backlog has more than one page
             bell.sleep(self._is_waiting, self._until_next_look)
 
     def _deliver_round(self) -> dict[int, Outcome]:

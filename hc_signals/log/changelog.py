@@ -7,12 +7,13 @@ xmin watermark would invert the order of a record's changes and stall behind str
 
 import json
 import random
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 from hc_signals.events import Change
 
@@ -25,6 +26,8 @@ IDLE_IDS = 1000
 IDLE_SECONDS = 600.0
 """After so many ids, or after this time, a shard without changes stores its position all the same. Left where it is, it
 would hold up the rotation of the log, and each look would pass over all that the others have done."""
+CONFIRM_SECONDS = 0.2
+"""After so long a worker makes sure that its session, and with it its claim, has not ended: see ``confirm``."""
 PRUNE_SHARE = 0.01
 """Of the appended positions: how many take old ones away."""
 
@@ -177,6 +180,10 @@ WHERE id > %(after)s AND id <= %(ceiling)s
   {{shard}}
 ORDER BY id LIMIT %(limit)s
 """
+# The target and the first page of its window at once: what the statement sees is what is visible in its snapshot.
+_TARGET_AND_PAGE = """
+SELECT now.*, page.* FROM ({target}) now LEFT JOIN LATERAL ({page}) page ON true ORDER BY page.id
+"""
 SHARD_NUMBER = (
     "(hashtextextended(table_name || ' ' || coalesce(record_id, record_key, ''), 0) & 9223372036854775807) "
     "%% %(shards)s"
@@ -197,7 +204,15 @@ class ChangeLog:
         """Target of the last window that was opened through this object."""
         self.finished = 0
         """How many windows were both opened and finished through this object."""
-        self._looked: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
+        self._looked: tuple[tuple[Any, ...], list[tuple[Any, ...]]] | None = None
+        self._expected: Position | None = None
+        """The position that was appended last, if it left no window open: mostly the next look finds it."""
+        self._limit = 0
+        self._found: tuple[str, int, list[tuple[Any, ...]]] | None = None
+        """Rows that were read with a target, up to which limit."""
+        self._stood: Position | None = None
+        self._holder: Any = None
+        self._confirmed_at = 0.0
 
     @property
     def _name(self) -> str:
@@ -218,15 +233,24 @@ class ChangeLog:
         statements = (
             (_TRY_CLAIM, [LOCK_CLASS, self._name]),
             (_STANDING, {"consumer": self.consumer, "shard": self.shard}),
-            (_TARGET, None),
+            self._target_and_page() or (_TARGET, None),
         )
         cursors = [connection.cursor() for _ in statements]
         with connection.wrap_database_errors, connection.connection.pipeline():
             for cursor, (sql, params) in zip(cursors, statements, strict=True):
                 cursor.execute(sql, params)
-        (is_claimed,), *looks = (cursor.fetchone() for cursor in cursors)
-        self._looked = (looks[0], looks[1])
-        return bool(is_claimed)
+        claimed, standing, now = cursors
+        self._looked = standing.fetchone(), now.fetchall()
+        return bool(claimed.fetchone()[0])
+
+    def _target_and_page(self) -> tuple[str, dict[str, Any]] | None:
+        """Return the statement that opens a window and reads its first page; None where more must be known first."""
+        if self._expected is None or self._may_have_been_open(self._expected):
+            return None
+        at = replace(self._expected, last_id=self._expected.floor_id, target="")
+        sql, params = self._range(at, at.floor_id, at.floor_id + self._first_span(self._limit), self._limit)
+        page = sql.replace("%(target)s::pg_snapshot", "pg_current_snapshot()")
+        return _TARGET_AND_PAGE.format(target=_TARGET.replace("%", "%%"), page=page), params
 
     def claim(self, wait: bool = False) -> bool:
         """Claim the shard until the transaction ends: a dead worker's claim dies with its connection.
@@ -252,22 +276,49 @@ class ChangeLog:
             with transaction.atomic(using=self.using):
                 yield self._claim_and_look()
             return
-        key = [LOCK_CLASS, self._name]
-        is_free = bool(self._row("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key)[0])
+        is_free = self._claim_session()
         try:
             yield is_free
         finally:
+            self._holder = None
             if is_free:
                 with suppress(DatabaseError, InterfaceError):  # then the claim has ended with the connection
-                    self._row("SELECT pg_advisory_unlock(%s, hashtext(%s))", key)
+                    self._row("SELECT pg_advisory_unlock(%s, hashtext(%s))", [LOCK_CLASS, self._name])
+
+    def _claim_session(self) -> bool:
+        is_free = bool(self._row("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [LOCK_CLASS, self._name])[0])
+        self._holder = connections[self.using].connection
+        return is_free
+
+    def confirm(self) -> None:
+        """Make sure that the claim is still ours: before more is told to receivers whose effects nobody takes back.
+
+        A process that stood still, or was cut off, goes on where another has taken over. Outside a transaction a
+        receiver may have closed the connection: the shard is claimed again, if nobody has moved the position meanwhile.
+
+        Raises:
+            DatabaseError, InterfaceError: the claim is lost.
+        """
+        if self._holder is not None and connections[self.using].connection is not self._holder:
+            stood = self._stood
+            if not self._claim_session() or self.standing().position != stood:
+                raise OperationalError("another worker has delivered since a receiver closed the connection")
+        if time.monotonic() > self._confirmed_at + CONFIRM_SECONDS:
+            self._row("SELECT 1")
+            self._confirmed_at = time.monotonic()
 
     def standing(self) -> Standing:
         """Return how things stand, the very beginning for a consumer that has no position. After the claim."""
         looked, self._looked = self._looked, None
         row: Any = looked[0] if looked else self._row(_STANDING, {"consumer": self.consumer, "shard": self.shard})
-        now = looked[1] if looked else None
+        now = looked[1][0][:3] if looked else None
+        self._found = None
         is_new, *told = row[10:]
-        position = Position() if is_new else Position(*row[:10])
+        self._stood = position = Position() if is_new else Position(*row[:10])
+        self._confirmed_at = time.monotonic()
+        if now and looked and len(looked[1][0]) > len(now) and position == self._expected:
+            # Of an empty page the join leaves one row of nothing.
+            self._found = now[0], self._limit, [row[3:] for row in looked[1] if row[3] is not None]
         return replace(Standing(position, is_new, *told), now=now)
 
     def forget_layout(self, shards: int) -> None:
@@ -309,6 +360,11 @@ class ChangeLog:
         Fewer if their images are large: together up to PAGE_BYTES, however many that are, at least one.
         """
         assert position.last_id is not None and position.ceiling_id is not None  # noqa: S101
+        if self._found and self._found[:2] == (position.target, limit) and position.last_id == position.floor_id:
+            page = self.page_of(self._found[2], position, limit)
+            if page is not None:
+                return page
+        self._limit = limit
         rows: list[tuple[Any, ...]] = []
         after, first_span = position.last_id, self._first_span(limit)
         span = first_span
@@ -363,6 +419,7 @@ class ChangeLog:
 
         By chance and not by number: ids are shared, so one of two consumers could miss every thousandth for ever.
         """
+        self._expected = position if position.target is None else None
         row = self._row(
             f"INSERT INTO public.hc_signals_position (consumer, shard, shards, {_POSITION_COLUMNS}) "
             "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::xid8, %s::pg_snapshot, %s, %s, %s::xid8, %s, %s, %s) "

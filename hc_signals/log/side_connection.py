@@ -24,9 +24,17 @@ class SideConnection:
         self._mode: Any = None
         """The context manager of the pipeline mode, in which the connection is all its life."""
         self._pipeline: Any = None
+        self._is_awaited = False
+
+    @property
+    def awaited(self) -> Any:
+        """The psycopg connection while its thread waits at it, for whoever looks after it; else None."""
+        connection = self._connection
+        return connection.connection if self._is_awaited and connection is not None else None
 
     def send(self, statements: Sequence[Statement]) -> list[Any] | None:
         """Send statements; return the cursors to be fetched from, None if the connection cannot be had."""
+        self._is_awaited = True
         try:
             if self._connection is None:
                 self._open()
@@ -36,6 +44,8 @@ class SideConnection:
         except (DatabaseError, InterfaceError):
             self.close()
             return None
+        finally:
+            self._is_awaited = False
         return cursors
 
     def receive(self) -> None:
@@ -49,6 +59,7 @@ class SideConnection:
             return []
         if self._connection is None:  # closed since, by an error of other statements
             return None
+        self._is_awaited = True
         try:
             rows = [cursor.fetchall() for cursor in cursors]
             with self._connection.wrap_database_errors:
@@ -56,6 +67,8 @@ class SideConnection:
         except (DatabaseError, InterfaceError):
             self.close()
             return None
+        finally:
+            self._is_awaited = False
         return rows
 
     def _open(self) -> None:

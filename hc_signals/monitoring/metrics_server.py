@@ -38,7 +38,7 @@ def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]"
         raise ConfigurationError(
             "--metrics-port needs prometheus_client; run `pip install hc-signals[metrics]`."
         ) from None
-    surveyor = Surveyor(crew.using, crew.conf)
+    surveyor = Surveyor(crew.using, crew.conf, crew.watchdog)
     metrics = Metrics(crew.conf, crew.size, lambda: liveness(crew.bell), lambda: surveyor.newest)
     server = MetricsServer(host, port, render_metrics, lambda: liveness(crew.bell))
     REGISTRY.register(metrics)

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
+from hc_signals.listening.watchdog import Watchdog
 from hc_signals.log.backlog import Backlog, backlog
 from hc_signals.log.consumers import delivery_counts, shards_of
 from hc_signals.log.presence import workers
@@ -71,12 +72,13 @@ class Surveyor:
     Args:
         using: database alias.
         conf: the checked setting.
+        watchdog: looks after its connection.
     """
 
     SECONDS = 15.0
 
-    def __init__(self, using: str, conf: Conf) -> None:
-        self.using, self.conf = using, conf
+    def __init__(self, using: str, conf: Conf, watchdog: Watchdog) -> None:
+        self.using, self.conf, self.watchdog = using, conf, watchdog
         self.newest: Survey | None = None
         """None before the first and after a look that failed: no figure is better than an old one."""
         self._stopping = threading.Event()
@@ -92,6 +94,8 @@ class Surveyor:
         self._thread.join(timeout=1)
 
     def _run(self) -> None:
+        own = connections[self.using]
+        self.watchdog.watch("the survey", lambda: own.connection, progress=lambda: self.newest)
         while not self._stopping.is_set():
             try:
                 self.newest = self._look()

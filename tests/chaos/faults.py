@@ -18,6 +18,11 @@ SELECT extract(epoch FROM min(created_at))::float8 FROM public.hc_signals_positi
 WHERE consumer = %s AND hashtext(consumer || ' ' || shard)::bigint & 4294967295 = ANY (%s)
   AND created_at > to_timestamp(%s)
 """
+# Those that deliver: each has announced itself.
+_SESSIONS = """
+SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND classid = %s AND mode = 'ShareLock' AND granted AND application_name = %s
+"""
 TAKE_OVER_TIMEOUT = 20.0
 KINDS = (
     "kill_worker",
@@ -27,6 +32,7 @@ KINDS = (
     "black_hole",
     "crash_server",
     "change_shards",
+    "deafen_worker",
 )
 
 
@@ -40,9 +46,7 @@ class Faults:
         deaf: seconds within which a worker must give up connections that say nothing; 0 leaves that fault out.
     """
 
-    def __init__(
-        self, server: Server, workers: Workers, chance: random.Random, silence: float, deaf: float = 0
-    ) -> None:
+    def __init__(self, server: Server, workers: Workers, chance: random.Random, silence: float, deaf: float) -> None:
         self.server, self.workers, self.chance = server, workers, chance
         self.silence, self.deaf = silence, deaf
         self.done: Counter[str] = Counter()
@@ -50,7 +54,7 @@ class Faults:
         """Seconds, by what had happened; figures.py says from what to what."""
         self.missed = 0
         """Takeovers that nobody made in time."""
-        self.kinds = KINDS + (("deafen_worker",) if deaf else ())
+        self.kinds = [kind for kind in KINDS if deaf or kind != "deafen_worker"]
         self._turns: list[str] = []
         self._layouts = 0
 
@@ -102,18 +106,25 @@ class Faults:
         worker.proxy.recover()
 
     def deafen_worker(self) -> None:
-        """The network swallows a worker's connections; keepalives are answered, so only a limit of its own helps."""
+        """A worker's connections say nothing any more, for ever, though TCP finds nothing wrong; new ones work.
+
+        The server's ends are closed or stay, with all that these sessions have claimed.
+        """
         worker = self._victim()
-        worker.proxy.sever()
+        deaf = self._sessions(worker)
+        self.chance.choice([worker.proxy.sever, worker.proxy.deafen])()
         since = time.time()
-        while not self.server.query("SELECT FROM pg_stat_activity WHERE application_name = %s", [worker.name]):
+        while len(self._sessions(worker) - deaf) < max(1, len(deaf)):
             if time.time() > since + self.deaf:
                 self.missed += 1
-                break
+                return
             time.sleep(0.05)
-        else:
-            self.takeovers["deaf"].append(time.time() - since)
-        worker.proxy.recover()
+        self.takeovers["deaf"].append(time.time() - since)
+
+    def _sessions(self, worker: Worker) -> set[int]:
+        from hc_signals.log.presence import PRESENCE_CLASS
+
+        return {pid for (pid,) in self.server.query(_SESSIONS, [PRESENCE_CLASS, worker.name])}
 
     def terminate_backend(self) -> None:
         """Cut a connection at the server's end, a worker's or a writer's."""

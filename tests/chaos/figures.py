@@ -20,8 +20,8 @@ _MEANING = {
 class Figures:
     """Counts and times; the run fills in what it sees."""
 
-    def __init__(self, faults: Faults, workers: Workers) -> None:
-        self.faults, self.workers = faults, workers
+    def __init__(self, faults: Faults, workers: Workers, seconds: float) -> None:
+        self.faults, self.workers, self.seconds = faults, workers, seconds
         self.committed = 0
         self.delivered: dict[str, int] = {}
         self._started = self._written = time.monotonic()
@@ -36,8 +36,13 @@ class Figures:
 
     def progress(self) -> str:
         """Return the counts of now."""
-        told = ", ".join(f"{count} {consumer}" for consumer, count in sorted(self.delivered.items()))
-        return f"{self.committed} committed; delivered: {told or 'nothing yet'}"
+        passed = time.monotonic() - self._started
+        behind = ", ".join(f"{name} {self.committed - count}" for name, count in sorted(self.delivered.items()))
+        return (
+            f"{max(0, self.seconds - passed):4.0f} s left; {self.committed} committed, "
+            f"{self.committed / max(0.1, min(passed, self.seconds)):.0f} a second; "
+            f"undelivered: {behind or 'all'}; {self.faults.done.total()} faults"
+        )
 
     def as_dict(self, options: argparse.Namespace, verdicts: dict[str, Verdict]) -> dict[str, Any]:
         """Return everything, for JSON."""

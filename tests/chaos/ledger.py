@@ -32,6 +32,16 @@ FROM pairs
 """
 # What was never delivered sorts behind everything (NULLS LAST), so it is nobody's predecessor.
 
+_STALE = """
+SELECT count(*) FROM (
+    SELECT DISTINCT ON (record) record, operation, version FROM chaos_truth ORDER BY record, step DESC
+) newest JOIN (
+    SELECT DISTINCT ON (record) record, operation, version FROM chaos_ledger WHERE consumer = %(consumer)s
+    ORDER BY record, id DESC
+) told USING (record)
+WHERE (newest.operation, newest.version) <> (told.operation, told.version)
+"""
+
 _LOST = """
 SELECT t.record, t.operation, t.version FROM chaos_truth t
 LEFT JOIN chaos_ledger l ON l.consumer = %(consumer)s AND l.record = t.record AND l.operation = t.operation
@@ -53,17 +63,21 @@ class Verdict:
     lost: int
     twice: int
     inverted: int
+    """Not counting those that repeat an earlier delivery."""
+    stale: int
+    """Records of which something else came last than their newest change."""
     kept: int
     """Deliveries that are still kept for another attempt."""
 
-    @property
-    def is_right(self) -> bool:
-        """Every change is there, once, in order."""
-        return self.changes > 0 and not (self.lost or self.twice or self.inverted or self.kept)
+    def is_right(self, once: bool) -> bool:
+        """Every change is there, in order, and where that is promised once."""
+        wrong = self.lost or self.inverted or self.kept or (once and (self.twice or self.stale))
+        return self.changes > 0 and not wrong
 
     def __str__(self) -> str:
         return (
             f"{self.changes} changes, {self.lost} lost, {self.twice} twice, {self.inverted} out of order, "
+            f"{self.stale} records left in an older state, "
             f"{self.kept} deliveries left"
         )
 
@@ -73,7 +87,8 @@ def compare(query: Any, consumer: str) -> Verdict:
     values = {"consumer": consumer}
     ((kept,),) = query("SELECT count(*) FROM public.hc_signals_delivery WHERE consumer = %(consumer)s", values)
     ((changes, lost, twice, inverted),) = query(_COMPARE, values)
-    return Verdict(changes, lost, twice, inverted, kept)
+    ((stale,),) = query(_STALE, values)
+    return Verdict(changes, lost, twice, inverted, stale, kept)
 
 
 def explain(query: Any, consumer: str) -> list[str]:
@@ -85,7 +100,13 @@ def explain(query: Any, consumer: str) -> list[str]:
     return lines
 
 
-def counts(query: Any) -> tuple[int, dict[str, int]]:
-    """Return how many changes are committed, and how many each consumer has in its ledger."""
+def counts(query: Any, once: bool) -> tuple[int, dict[str, int]]:
+    """Return how many changes are committed, and how many of them each consumer has in its ledger.
+
+    Args:
+        query: runs a statement.
+        once: whether none is there twice; else counting takes longer.
+    """
     ((committed,),) = query("SELECT count(*) FROM chaos_truth")
-    return committed, dict(query("SELECT consumer, count(*) FROM chaos_ledger GROUP BY consumer"))
+    what = "*" if once else "DISTINCT (record, operation, version)"
+    return committed, dict(query(f"SELECT consumer, count({what}) FROM chaos_ledger GROUP BY consumer"))

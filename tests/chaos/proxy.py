@@ -47,6 +47,12 @@ class Proxy:
                 pair.passing.clear()
                 _close(pair.server)
 
+    def deafen(self) -> None:
+        """Pass nothing on any more and tell neither end: the connections are deaf, new ones work."""
+        with self._lock:
+            for pair in self._pairs:
+                pair.passing.clear()
+
     def recover(self) -> None:
         """Drop what was caught in the silence, and pass on what comes from now on."""
         self.cut()

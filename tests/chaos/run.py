@@ -32,9 +32,16 @@ class Run:
     def __init__(self, options: argparse.Namespace, directory: str) -> None:
         self.options, self.chance = options, random.Random(options.seed)
         self.server = Server()
-        self.workers = Workers(Path(directory))
+        self.workers = Workers(
+            Path(directory),
+            {
+                "CHAOS_BATCH": str(options.batch),
+                "CHAOS_ATOMIC": str(options.atomic),
+                "CHAOS_THREADS": str(options.concurrency),
+            },
+        )
         self.faults = Faults(self.server, self.workers, self.chance, options.silence, options.deaf)
-        self.figures = Figures(self.faults, self.workers)
+        self.figures = Figures(self.faults, self.workers, options.seconds)
         self.stopping, self.storm = threading.Event(), threading.Event()
         self.is_ending = False
         self.consumers = ["changes", "pages"]
@@ -46,7 +53,7 @@ class Run:
         for consumer, shards, mutation in [("changes", 2, ""), ("changes", 2, ""), ("pages", 1, "")] + [
             (name, 2, name) for name in options.wrong
         ]:
-            self.workers.add(self.server.url, consumer, shards, options.batch, mutation)
+            self.workers.add(self.server.url, consumer, shards, mutation)
         self.wait_for_workers()
         seeds = [int(self.chance.random() * 10**9) for _ in range(options.writers)]
         writers = [Writer(self.server.url, seed, options.records, self.stopping, self.storm) for seed in seeds]
@@ -83,7 +90,7 @@ class Run:
         while time.monotonic() < end or not self.faults.had_all:
             time.sleep(self.chance.uniform(0.3, self.options.pause))
             kind = self.faults.next()
-            print(f"chaos: {max(0, end - time.monotonic()):5.0f} s left, {kind}; {self.figures.progress()}", flush=True)
+            print(f"chaos: {self.figures.progress()}, now {kind}", flush=True)
 
     def end_calmly(self) -> None:
         """Let the wrong readers come up and then be passed by late commits: one that is always behind loses nothing.
@@ -95,9 +102,9 @@ class Run:
         moved: set[str] = set()
         is_gaining = True
         while (is_gaining or moved < set(self.options.wrong)) and time.monotonic() < deadline:
-            committed, delivered = ledger.counts(self.server.query)
+            committed, delivered = ledger.counts(self.server.query, once=False)
             time.sleep(0.5)
-            committed_now, delivered_now = ledger.counts(self.server.query)
+            committed_now, delivered_now = ledger.counts(self.server.query, once=False)
             gained = {name: delivered_now.get(name, 0) - delivered.get(name, 0) for name in self.options.wrong}
             moved |= {name for name, more in gained.items() if more}
             is_gaining = max(gained.values()) > committed_now - committed + 5
@@ -117,11 +124,11 @@ class Run:
             elif started > calm_until:
                 self.storm.set()
             self.workers.look_after()
-            time.sleep(min(2.0, max(0.3, 10 * (time.monotonic() - started))))  # counting must not cost much
+            time.sleep(min(5.0, max(0.3, 20 * (time.monotonic() - started))))  # counting must not cost much
 
     def behind(self, consumers: list[str]) -> int:
         """Return how many changes the slowest of these consumers has yet to be told."""
-        committed, delivered = ledger.counts(self.server.query)
+        committed, delivered = ledger.counts(self.server.query, self.options.atomic)
         self.figures.committed, self.figures.delivered = committed, delivered
         return max((committed - delivered.get(consumer, 0) for consumer in consumers), default=0)
 
@@ -131,6 +138,7 @@ class Run:
         while (behind := self.behind(consumers)) > 0 and time.monotonic() < moved + patience:
             if behind != before:
                 before, moved = behind, time.monotonic()
+                print(f"chaos: {self.figures.progress()}", flush=True)
             time.sleep(0.2)
 
     def judge(self) -> int:
@@ -150,7 +158,8 @@ class Run:
         if self.options.json:
             figures = self.figures.as_dict(self.options, verdicts)
             self.options.json.write_text(json.dumps(figures, indent=2) + "\n")
-        right = all(verdict.is_right == (name in self.consumers) for name, verdict in verdicts.items())
+        once = self.options.atomic
+        right = all(verdict.is_right(once) == (name in self.consumers) for name, verdict in verdicts.items())
         return int(crashed or not right or bool(self.faults.missed))
 
 
@@ -160,12 +169,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pause", type=float, default=4, help="longest pause between two faults (default: 4)")
     parser.add_argument("--silence", type=float, default=4, help="longest silence of a network (default: 4 s)")
     parser.add_argument(
-        "--deaf", type=float, default=0, help="seconds within which a worker must give up deaf connections"
+        "--deaf",
+        type=float,
+        default=20,
+        help="seconds within which a worker must give up deaf connections; 0 leaves this fault out (default: 20)",
     )
     parser.add_argument("--patience", type=float, default=20, help="seconds without progress after which all is told")
     parser.add_argument("--records", type=int, default=3000, help="how many records are changed (default: 3000)")
     parser.add_argument("--writers", type=int, default=4)
     parser.add_argument("--batch", type=int, default=200, help="changes in a page of a worker (default: 200)")
+    parser.add_argument("--concurrency", type=int, default=1, help="threads of each worker (default: 1)")
+    parser.add_argument(
+        "--atomic",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="as HC_SIGNALS['ATOMIC']; --no-atomic: what is told twice is counted and is no failure",
+    )
     parser.add_argument("--backlog", type=int, default=20_000, help="a storm ends when more is undelivered")
     parser.add_argument("--calm", type=float, default=3, help="seconds of calm after a storm is caught up (default: 3)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))

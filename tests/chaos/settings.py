@@ -12,6 +12,7 @@ HC_SIGNALS = {
     "CONSUMER": os.environ["CHAOS_CONSUMER"],
     "SHARDS": int(os.environ["CHAOS_SHARDS"]),
     "BATCH_SIZE": int(os.environ["CHAOS_BATCH"]),
+    "ATOMIC": os.environ["CHAOS_ATOMIC"] == "True",
     "RETRY_SECONDS": 0.02,
     "RETRY_MAX_SECONDS": 0.1,
     "POLL_INTERVAL": 600.0,  # no fallback poll: the doorbell alone must do

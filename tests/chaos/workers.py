@@ -50,6 +50,7 @@ class Worker:
             **self.environment,
         }
         command = [sys.executable, str(ROOT / "example" / "manage.py"), "hc_listen", "-v", "0"]
+        command += ["--concurrency", self.environment["CHAOS_THREADS"]]
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(command, env=environment, stderr=output, stdout=output)
 
@@ -76,10 +77,11 @@ class Workers:
 
     Args:
         directory: where their output goes.
+        environment: of each of them.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+        self.directory, self.environment = directory, environment
         self.all: list[Worker] = []
         self.lock = threading.RLock()
         """Held while one is replaced."""
@@ -87,14 +89,15 @@ class Workers:
         self.exits = 0
         """How many ended by themselves, and were started again."""
 
-    def add(self, url: str, consumer: str, shards: int, batch: int, mutation: str = "") -> None:
+    def add(self, url: str, consumer: str, shards: int, mutation: str = "") -> None:
         """Start one more."""
         name = f"chaos worker {len(self.all)}"
         environment = {
+            **self.environment,
             "CHAOS_CONSUMER": consumer,
             "CHAOS_SHARDS": str(shards),
-            "CHAOS_BATCH": str(batch),
             "CHAOS_MUTATION": mutation,
+            "CHAOS_SERVICE": url,
         }
         self.all.append(Worker(name, url, environment, self.directory / f"{name}.log"))
         self.all[-1].start()

@@ -1,0 +1,85 @@
+"""A claim that ends while its worker is with a receiver: nobody goes on as if it were still there."""
+
+import threading
+import time
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, InterfaceError, connection
+from example.crm.models import Account
+from example.crm.receivers import keep_ledger
+
+from hc_signals import signals
+from hc_signals.testing import HerokuConnect
+from tests.conftest import another, deliver
+
+NAMES = ["a", "b", "c"]
+
+
+def elsewhere() -> None:
+    """Deliver as another worker does, meanwhile."""
+
+    def work() -> None:
+        try:
+            deliver(ATOMIC=False)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+@pytest.fixture
+def calls(captured: HerokuConnect, disconnected: None) -> list[str]:
+    """Three changes, of which nobody hears who would ask the database for something."""
+    signals.record_changed.disconnect(keep_ledger)
+    captured.insert(Account, *({"name": name} for name in NAMES))
+    return []
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_worker_whose_session_has_ended_tells_nothing_more(calls: list[str], connect: Any, atomic: bool) -> None:
+    """It was cut off, or stood still: another one tells the same, and newer things, by now."""
+
+    def slow(instance: Account, **kwargs: Any) -> None:
+        calls.append(instance.name)
+        if len(calls) == 1:
+            with another(f"SELECT pg_terminate_backend({connection.connection.info.backend_pid}, 5000)"):
+                time.sleep(0.3)  # as long as a slow service takes
+
+    connect(signals.record_created, slow, Account)
+    with pytest.raises((DatabaseError, InterfaceError)):
+        deliver(ATOMIC=atomic)
+    assert calls == ["a"]
+    connection.close()
+    assert deliver(ATOMIC=atomic) == 3
+
+
+def test_a_receiver_that_closes_the_connection_does_not_free_the_shard(calls: list[str], connect: Any) -> None:
+    """As ``close_old_connections()`` does outside a transaction."""
+
+    def on_account(instance: Account, **kwargs: Any) -> None:
+        calls.append(instance.name)
+        if len(calls) <= 3:
+            elsewhere()
+            connection.close()
+
+    connect(signals.record_created, on_account, Account)
+    assert deliver(ATOMIC=False) == 3
+    assert calls == NAMES
+    assert deliver() == 0
+
+
+def test_who_was_overtaken_after_closing_the_connection_leaves_it_to_the_other(calls: list[str], connect: Any) -> None:
+    def on_account(instance: Account, **kwargs: Any) -> None:
+        calls.append(instance.name)
+        if len(calls) == 1:
+            connection.close()
+            elsewhere()
+
+    connect(signals.record_created, on_account, Account)
+    with pytest.raises(DatabaseError, match="another worker has delivered"):
+        deliver(ATOMIC=False)
+    assert calls == ["a", *NAMES]
+    assert deliver(ATOMIC=False) == 0

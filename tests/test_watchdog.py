@@ -1,0 +1,193 @@
+"""Connections that something in between keeps alive although it passes nothing on: given up, and nothing else is."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import OperationalError, connection, connections
+from example.crm.models import Account, Seen
+
+from hc_signals import signals
+from hc_signals.conf import Conf
+from hc_signals.listening import watchdog
+from hc_signals.listening.crew import Crew
+from hc_signals.listening.watchdog import Watchdog
+from hc_signals.testing import HerokuConnect
+from tests.chaos.proxy import Proxy
+from tests.test_worker_process import asleep, wait_until
+
+
+@pytest.fixture
+def network(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A network between the database and every other thread, and watchdogs that have less patience than usual."""
+    connection.ensure_connection()
+    params = connection.get_connection_params()
+    proxy = Proxy(psycopg.conninfo.make_conninfo(host=params["host"], port=params.get("port")))
+    monkeypatch.setitem(connections.settings["default"], "HOST", "127.0.0.1")
+    monkeypatch.setitem(connections.settings["default"], "PORT", str(proxy.port))
+    monkeypatch.setattr(Watchdog, "EVERY", 0.1)
+    monkeypatch.setattr(watchdog, "IDLE_SECONDS", 0.2)
+    yield proxy
+    proxy.close()
+
+
+@contextmanager
+def listening(**conf: Any) -> Iterator[None]:
+    """A crew behind the network for the length of the block."""
+    crew = Crew("default", Conf(POLL_INTERVAL=600.0, **conf), 1)
+    thread = threading.Thread(target=crew.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        crew.stopping.set()
+        thread.join(timeout=10)
+    assert not thread.is_alive(), "somebody waits for ever"
+
+
+def cuts(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "is deaf" in record.getMessage()]
+
+
+@pytest.mark.parametrize("fault", ["sever", "deafen"], ids=["the server has ended it", "the server keeps it"])
+@pytest.mark.parametrize("atomic", [True, False])
+def test_delivery_goes_on_when_a_connection_goes_deaf_in_a_receivers_query(
+    captured: HerokuConnect, network: Proxy, connect: Any, atomic: bool, fault: str
+) -> None:
+    """Above all if the server keeps the session: it has the claim of the shard."""
+    calls: list[str] = []
+
+    def on_account(instance: Account, using: str, **kwargs: Any) -> None:
+        calls.append(instance.name)
+        if calls == ["a", "b"]:
+            getattr(network, fault)()
+        Seen.objects.using(using).exists()
+
+    connect(signals.record_created, on_account, Account)
+    captured.insert(Account, {"name": "a"}, {"name": "b"}, {"name": "c"})
+    with listening(ATOMIC=atomic):
+        wait_until(lambda: "c" in calls and Seen.objects.count() == 3)
+    assert calls == ["a", "b", "a", "b", "c"]
+
+
+def test_a_sleeper_whose_bell_went_deaf_is_rung_again(
+    captured: HerokuConnect, network: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hc_signals.listening.doorbell.Doorbell.PING_EVERY", 0.2)
+    with listening():
+        captured.create(Account, 1)
+        wait_until(lambda: Seen.objects.count() == 1 and asleep())
+        network.deafen()
+        captured.create(Account, 1)
+        wait_until(lambda: Seen.objects.count() == 2)
+
+
+def test_a_deaf_worker_ends_when_it_is_told_to(captured: HerokuConnect, network: Proxy, connect: Any) -> None:
+    connect(signals.record_created, lambda **kwargs: network.deafen(), Account)
+    captured.create(Account, 1)
+    with listening():
+        wait_until(lambda: any(not pair.passing.is_set() for pair in network._pairs.copy()))
+
+
+def test_a_long_statement_is_not_taken_for_a_deaf_connection(
+    captured: HerokuConnect, network: Proxy, connect: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[str] = []
+
+    def slow(instance: Account, using: str, **kwargs: Any) -> None:
+        calls.append(instance.name)
+        with connections[using].cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(1.5)")
+        time.sleep(1)
+
+    connect(signals.record_created, slow, Account)
+    captured.insert(Account, {"name": "a"})
+    with listening():
+        wait_until(lambda: Seen.objects.count() == 1)
+    assert calls == ["a"]
+    assert not cuts(caplog)
+
+
+def test_what_is_cut_by_mistake_gets_more_time(
+    captured: HerokuConnect, network: Proxy, connect: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who takes a statement's rows one by one and thinks in between looks as if no answer came."""
+    calls: list[str] = []
+
+    def thoughtful(instance: Account, using: str, **kwargs: Any) -> None:
+        calls.append(instance.name)
+        with connections[using].cursor() as cursor:
+            for _ in cursor.cursor.stream("SELECT generate_series(1, 2)"):
+                time.sleep(0.6)
+
+    connect(signals.record_created, thoughtful, Account)
+    captured.insert(Account, {"name": "a"})
+    with listening():
+        wait_until(lambda: Seen.objects.count() == 1)
+    assert 1 < len(calls) <= 4
+    assert len(cuts(caplog)) == len(calls) - 1
+
+
+@contextmanager
+def waiting_for(sql: str, dog: Watchdog, in_receiver: bool = False) -> Iterator[dict[str, Any]]:
+    """Somebody waits for the answer to a statement over the network, and the watchdog looks after it."""
+    found: dict[str, Any] = {}
+    asked = threading.Event()
+
+    def ask() -> None:
+        own = connections["default"]
+        own.ensure_connection()
+        dog.watch("somebody", lambda: own.connection, lambda: None, lambda: in_receiver)
+        asked.set()
+        try:
+            with own.cursor() as cursor:
+                cursor.execute(sql)
+                found["answer"] = cursor.fetchone()
+        except OperationalError as error:
+            found["error"] = error
+        own.close()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    asked.wait()
+    dog.start()
+    try:
+        yield found
+    finally:
+        wait_until(lambda: not thread.is_alive())
+        dog.end()
+        dog.join()
+
+
+def is_asleep_at_the_server() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')")
+        return bool(cursor.fetchone()[0])
+
+
+def test_a_large_answer_that_stops_on_its_way_is_given_up(
+    network: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watchdog, "STALLED_SECONDS", 0.8)
+    with waiting_for("SELECT repeat('x', 50000000) FROM pg_sleep(0.5)", Watchdog("default")) as found:
+        wait_until(is_asleep_at_the_server)
+        network.deafen()
+    assert "error" in found
+    assert "cannot get rid of its answer" in cuts(caplog)[0]
+
+
+def test_nothing_is_given_up_while_the_server_cannot_be_asked(network: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    dog = Watchdog("default")
+    dog.ASK_SECONDS = 0.3
+    with waiting_for("SELECT pg_sleep(0.5)", dog) as found:
+        wait_until(is_asleep_at_the_server)
+        network.go_silent()
+        time.sleep(2)  # a pause in which nothing must happen
+        assert not found
+        network.recover()
+    assert "error" in found
+    assert not cuts(caplog)
