@@ -151,6 +151,21 @@ def skip(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("statistics", ["stale", "fresh"])
+@pytest.mark.parametrize("count", [0, 3, 20_000])
+def test_the_first_page_of_a_window_is_read_together_with_its_target(fill: Log, statistics: str, count: int) -> None:
+    fill(statistics)
+    worker = Worker("default", Conf(BATCH_SIZE=50))
+    worker.prepare()
+    page(worker)
+    skip(worker)
+    as_the_app(FILL.format(rows=count))
+    assert check_plans(lambda: page(worker)) == (3 if count else 2), (
+        "how things stand; the target with the page; images"
+    )
+    assert worker.delivered == 50 + min(count, 50)
+
+
+@pytest.mark.parametrize("statistics", ["stale", "fresh"])
 def test_retries_and_rotation_go_by_an_index(fill: Log, statistics: str) -> None:
     fill(statistics)
     worker = Worker("default", Conf())

@@ -15,7 +15,8 @@ class InstanceBuilder:
         self.columns = [str(field.column) for field in self.fields]
         self.names = [field.attname for field in self.fields]
         self.name_of_column = {str(field.column): field.name for field in self.fields}
-        connection = connections[using]
+        # For converters, which ask it what it can do: looked up once, and not for every row.
+        connection = self._connection = connections[using]
         self._converters: list[tuple[int, list[Callable[..., Any]], Any]] = []
         self._converters_of: dict[str, tuple[list[Callable[..., Any]], Any]] = {}
         for index, field in enumerate(self.fields):
@@ -27,8 +28,7 @@ class InstanceBuilder:
 
     def values(self, row: tuple[Any, ...]) -> list[Any]:
         """Return the row's values as Python values."""
-        values = list(row)
-        connection = connections[self.using]
+        values, connection = list(row), self._connection
         for index, converters, expression in self._converters:
             value = values[index]
             for convert in converters:
@@ -55,7 +55,7 @@ class InstanceBuilder:
 
     def previous(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return old values, given by column as the database has them, by field name as Python values."""
-        connection, found = connections[self.using], {}
+        connection, found = self._connection, {}
         for column, stored in values.items():
             converters, expression = self._converters_of.get(column, ((), None))
             value = stored
