@@ -25,7 +25,7 @@ class Conf:
     """Where a consumer without any position starts: ``earliest``, ``latest``, an age such as ``2h``, an ISO time."""
     SHARDS: int = 1
     """Records are split by hash over this many shards; 1 keeps one total order."""
-    BATCH_SIZE: int = 500
+    BATCH_SIZE: int = 1000
     """Changes read per page."""
     POLL_INTERVAL: float = 60.0
     """Seconds after which a sleeping worker looks at the log although nobody rang."""
