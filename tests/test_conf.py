@@ -13,7 +13,7 @@ def test_defaults() -> None:
     assert get_conf() == Conf(
         CONSUMER="default",
         SHARDS=1,
-        BATCH_SIZE=500,
+        BATCH_SIZE=1000,
         POLL_INTERVAL=60.0,
         MAX_TRANSACTION_SECONDS=3.0,
         RETENTION_HOURS=72.0,
