@@ -210,3 +210,23 @@ def test_a_swallowed_listen_is_noticed_and_the_worker_looks_by_itself(
         assert not lock_holders(), "a session lock may end up on anybody's connection behind a pooler"
         stopping.set()
         sleeper.join()
+
+
+def test_nobody_is_taken_to_wait_at_a_bell_that_was_let_go_without_waiting(bell: Any) -> None:
+    """The watchdog would find it deaf while a long backlog is delivered, and cut it."""
+
+    def ring_once() -> None:
+        ring()
+        connection.close()
+
+    one = bell()
+    ringer = threading.Timer(0.1, ring_once)
+    ringer.start()
+    one.sleep(lambda: False, lambda: 60.0)
+    ringer.join()
+    wait_until(lambda: not lock_holders())
+    assert one._connection.info.transaction_status.name == "ACTIVE"
+    assert one.connection is None
+    asleep: list[Any] = []
+    one.sleep(lambda: not asleep.append(one.connection), lambda: 60.0)
+    assert asleep == [one._connection]

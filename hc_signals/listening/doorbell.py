@@ -105,8 +105,8 @@ class Doorbell:
 
     @property
     def connection(self) -> psycopg.Connection | None:
-        """The connection of now, for whoever looks after it; None before the first."""
-        return self._connection
+        """The connection of now, for whoever looks after it; None where nobody waits at it for an answer."""
+        return None if self._is_unlocking else self._connection
 
     def state(self) -> BellState:
         """Tell whether a ring would be heard; any thread may ask, and it never waits."""
