@@ -10,8 +10,8 @@ from django.db import connection, transaction
 from benchmarks.records import models
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
-from hc_signals.listening.doorbell import LOCK
 from hc_signals.listening.worker import Worker
+from hc_signals.locks import BELL
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.tables import quote, quoted_table, table_label
 from hc_signals.testing import HerokuConnect
@@ -146,6 +146,6 @@ def is_asleep() -> bool:
     found = execute(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND granted "
         "AND mode = 'ExclusiveLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        LOCK,
+        BELL,
     )
     return bool(found[0][0])

@@ -21,7 +21,7 @@ from example.crm.models import Account, Contact
 from hc_signals import signals
 from hc_signals.admin import capture, log_window, positions
 from hc_signals.capture import pausing, triggers
-from hc_signals.log.changelog import LOCK_CLASS
+from hc_signals.locks import CLAIMS
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
@@ -350,7 +350,7 @@ def other_worker() -> Any:
     def claimed() -> Iterator[Any]:
         options = {"host": here["HOST"], "port": here["PORT"] or None, "user": here["USER"]}
         with psycopg.connect(dbname=here["NAME"], password=here["PASSWORD"] or None, **options) as other:
-            other.execute("SELECT pg_advisory_xact_lock(%s, hashtext('default 0'))", [LOCK_CLASS])
+            other.execute("SELECT pg_advisory_xact_lock(%s, hashtext('default 0'))", [CLAIMS])
             yield other
 
     return claimed

@@ -12,6 +12,7 @@ from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead
 from hc_signals.delivery.shard import Outcome
 from hc_signals.listening.worker import Worker
+from hc_signals.locks import CLAIMS
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.side_connection import SideConnection
 from hc_signals.models import Delivery
@@ -119,7 +120,7 @@ def test_a_shard_that_another_worker_has_leaves_no_transaction_open(names: list[
         other = connection.copy()
         try:
             with other.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_lock(1212372820, hashtext('default 0'))")
+                cursor.execute("SELECT pg_advisory_lock(%s, hashtext('default 0'))", [CLAIMS])
             assert worker.shards[0].deliver_page() is Outcome.ELSEWHERE
             assert [state for _, state in rows(AHEAD)] == ["idle"]
             with other.cursor() as cursor:

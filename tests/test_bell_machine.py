@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from hc_signals.listening.doorbell import CHANNEL, Doorbell
+from hc_signals.locks import BELL
 from tests.machine import machine_settings, new_connection
 
 WAKE_TIMEOUT = 1.0
@@ -272,7 +273,7 @@ def _ring_by_flag(self: BellMachine, writer: Any) -> None:
 
 def _ring_at_once(self: BellMachine, writer: Any) -> None:
     """Rings from another connection, before the commit."""
-    ((shared,),) = writer.execute("SELECT pg_try_advisory_xact_lock_shared(1212372819, 1)").fetchall()
+    ((shared,),) = writer.execute("SELECT pg_try_advisory_xact_lock_shared(%s, %s)", BELL).fetchall()
     if not shared:
         self.reader.execute(f"SELECT pg_notify('{CHANNEL}', '')")
 

@@ -18,10 +18,11 @@ from hc_signals.conf import Conf
 from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.listening.crew import Crew
 from hc_signals.listening.worker import Worker
+from hc_signals.locks import CLAIMS
 from hc_signals.log import backlog as backlog_module
 from hc_signals.log import changelog
 from hc_signals.log.backlog import backlog
-from hc_signals.log.changelog import LOCK_CLASS, ChangeLog, Position
+from hc_signals.log.changelog import ChangeLog, Position
 from hc_signals.log.consumers import shards_of
 from hc_signals.log.rotation import rotate
 from hc_signals.log.starting import start
@@ -157,7 +158,7 @@ def test_two_workers_that_start_at_once_agree(captured: HerokuConnect) -> None:
         finally:
             connections["default"].close()
 
-    key = f"({LOCK_CLASS}, hashtext('new 0'))"
+    key = f"({CLAIMS}, hashtext('new 0'))"
     with open_transaction(f"SELECT pg_advisory_xact_lock{key}") as other:
         threads = [threading.Thread(target=begin, args=[at]) for at in ("latest", "earliest")]
         for thread in threads:

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from django.db import connection
 
-from hc_signals.listening.doorbell import LOCK, Doorbell
+from hc_signals.listening.doorbell import Doorbell
+from hc_signals.locks import BELL
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app
 
@@ -82,7 +83,7 @@ def lock_holders() -> list[int]:
         cursor.execute(
             "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s "
             "AND mode = 'ExclusiveLock' AND granted",
-            LOCK,
+            BELL,
         )
         return [row[0] for row in cursor.fetchall()]
 
@@ -130,7 +131,7 @@ def test_who_gets_up_unrung_rings_for_the_other_process(bell: Any, stopping: thr
 def test_a_holder_that_dies_is_replaced_although_it_cannot_ring(bell: Any, stopping: threading.Event) -> None:
     guest_bell = bell()
     with psycopg.connect(**guest_bell._params, autocommit=True) as dying:
-        dying.execute("SELECT pg_advisory_lock(%s, %s)", LOCK)
+        dying.execute("SELECT pg_advisory_lock(%s, %s)", BELL)
         guest = Sleeper(guest_bell, stopping)
         wait_until(lambda: guest.is_asleep)
         looks = guest.looks

@@ -14,8 +14,9 @@ from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.listening.chores import Chores
 from hc_signals.listening.worker import Worker
+from hc_signals.locks import CLAIMS
 from hc_signals.log import log_limit
-from hc_signals.log.changelog import LOCK_CLASS, ChangeLog
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.log_limit import keep_below
 from hc_signals.log.rotation import filled, size_mb
 from hc_signals.log.starting import start
@@ -147,7 +148,7 @@ def test_a_consumer_at_work_is_waited_for_and_otherwise_left(
     monkeypatch.setattr(log_limit, "CLAIM_SECONDS", 0.1)
     begin("slow")
     fill(36)
-    with open_transaction(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, hashtext('slow 0'))"):
+    with open_transaction(f"SELECT pg_advisory_xact_lock({CLAIMS}, hashtext('slow 0'))"):
         assert not keep_below("default", 1)
     assert Change.objects.count() == 1500
 
@@ -177,7 +178,7 @@ def test_what_is_committed_between_the_snapshot_and_the_lock_stays(captured: Her
     fill(36)
     moved = (
         "SELECT count(*) FROM pg_locks claim JOIN pg_locks own USING (pid) WHERE own.locktype = 'transactionid' "
-        f"AND claim.locktype = 'advisory' AND claim.classid = {LOCK_CLASS}"
+        f"AND claim.locktype = 'advisory' AND claim.classid = {CLAIMS}"
     )
     into_oldest = (
         "INSERT INTO public.hc_signals_change (table_name, operation, origin, bucket) "

@@ -14,8 +14,9 @@ from example.crm.models import Account, Project
 
 from hc_signals import signals
 from hc_signals.capture import triggers
-from hc_signals.capture.reloads import LOCK_CLASS, finish_reloads
+from hc_signals.capture.reloads import finish_reloads
 from hc_signals.conf import Conf
+from hc_signals.locks import RELOADS
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
@@ -403,7 +404,7 @@ def test_a_record_that_comes_back_while_its_deletion_is_told_comes_behind_it(fil
     try:
         worker.set_autocommit(False)
         with worker.cursor() as cursor:  # in the middle of telling the end
-            cursor.execute(f"SELECT pg_try_advisory_xact_lock({LOCK_CLASS}, hashtext('salesforce.account'))")
+            cursor.execute(f"SELECT pg_try_advisory_xact_lock({RELOADS}, hashtext('salesforce.account'))")
             assert cursor.fetchone() == (True,)
             cursor.execute("DELETE FROM public.hc_signals_cleared; DELETE FROM public.hc_signals_reload")
             writer = threading.Thread(target=in_a_connection_of_its_own, args=(fill, 20, 20))

@@ -18,6 +18,7 @@ from hc_signals.capture import triggers
 from hc_signals.conf import Conf
 from hc_signals.delivery.replay import _PAGE, Replay
 from hc_signals.exceptions import ReplayError
+from hc_signals.locks import BELL
 from hc_signals.log.rotation import rotate
 from hc_signals.models import Change, Delivery, Position
 from hc_signals.tables import connected_models
@@ -314,7 +315,7 @@ def test_a_sleeping_worker_is_rung_for_what_was_kept(listener: Listener) -> None
     sleeper = connection.copy()
     try:
         with sleeper.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(1212372819, 1)")
+            cursor.execute("SELECT pg_advisory_lock(%s, %s)", BELL)
         a_replay().page()
     finally:
         sleeper.close()

@@ -13,7 +13,7 @@ from django.db.utils import NotSupportedError, OperationalError
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.listening.doorbell import LOCK
+from hc_signals.locks import BELL
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_heroku_connect, deliver
 from tests.server import Server, installation, major_version
@@ -46,7 +46,7 @@ def server(transactional_db: None, request: pytest.FixtureRequest, monkeypatch: 
 def sleeping_worker(url: str) -> Iterator[None]:
     """Hold the bell as a worker does that sleeps: every writer rings."""
     with psycopg.connect(url, autocommit=True) as worker:
-        worker.execute("SELECT pg_advisory_lock(%s, %s)", LOCK)
+        worker.execute("SELECT pg_advisory_lock(%s, %s)", BELL)
         yield
 
 

@@ -1,5 +1,6 @@
 """The SQL files: psql and migrate give the same catalog, and the way back leaves nothing."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
+from hc_signals import locks
 from hc_signals.sql import read_sql
 
 ROOT = Path(__file__).parent.parent
@@ -63,3 +65,11 @@ def test_the_file_names_are_those_of_the_migrations() -> None:
     source = "".join(path.read_text() for path in (ROOT / "hc_signals" / "migrations").glob("0*.py"))
     for name in names:
         assert f'"{name}.sql"' in source, name
+
+
+def test_the_sql_takes_the_locks_that_python_knows() -> None:
+    pairs, classes = {locks.BELL, locks.UNTOLD}, {locks.RELOADS}
+    sql = (ROOT / "migrations_sql" / "0001_change_log.sql").read_text()
+    taken = re.findall(r"pg_\w*advisory\w*\((\d+), (\d+|hashtext)", sql)
+    assert {(int(first), int(second)) for first, second in taken if second != "hashtext"} == pairs
+    assert {int(first) for first, second in taken if second == "hashtext"} == classes

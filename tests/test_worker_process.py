@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 from example.crm.models import Account, Seen
 
-from hc_signals.listening.doorbell import LOCK
+from hc_signals.locks import BELL
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect
 
@@ -63,7 +63,7 @@ def asleep() -> bool:
         cursor.execute(
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s "
             "AND mode = 'ExclusiveLock' AND granted",
-            LOCK,
+            BELL,
         )
         return bool(cursor.fetchone()[0])
 

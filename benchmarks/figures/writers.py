@@ -20,7 +20,8 @@ from benchmarks.processes import listening
 from benchmarks.records.models import BareCaptured
 from benchmarks.rows import Row, alternate, median, percent, rate
 from benchmarks.server import Server
-from hc_signals.listening.doorbell import CHANNEL, LOCK
+from hc_signals.listening.doorbell import CHANNEL
+from hc_signals.locks import BELL
 from hc_signals.tables import quoted_table
 
 _LOOP = """
@@ -60,7 +61,7 @@ def measure(options: Options, server: Server) -> list[Row]:
 
 def _keep_awake(connection: psycopg.Connection) -> None:
     """Ring until the worker is up, and take a share of its bell before it falls asleep again."""
-    while connection.execute("SELECT pg_try_advisory_lock_shared(%s, %s)", LOCK).fetchone() != (True,):
+    while connection.execute("SELECT pg_try_advisory_lock_shared(%s, %s)", BELL).fetchone() != (True,):
         connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
         time.sleep(0.0005)
 

@@ -12,6 +12,7 @@ from django.db import connections, transaction
 from django.db.models import Model
 
 from hc_signals.capture import known, triggers
+from hc_signals.locks import UNTOLD
 from hc_signals.tables import table_label
 
 _PAUSE = """
@@ -23,7 +24,7 @@ UPDATE public.hc_signals_control SET gap_since = least(gap_since, paused_at), pa
 WHERE paused_at IS NOT NULL
 """
 # Waits for the transactions that skipped something: a receiver that reads the table again must see what they did.
-_WAIT = "SELECT pg_advisory_xact_lock(1212372819, 2)"
+_WAIT = f"SELECT pg_advisory_xact_lock({UNTOLD[0]}, {UNTOLD[1]})"
 _WRITE_GAPS = """
 INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
 SELECT label, 'GAP', 'heroku_connect', json_build_object('cause', 'paused', 'since', c.gap_since, 'until', now)

@@ -18,12 +18,11 @@ from hc_signals.capture import triggers
 from hc_signals.capture.capture_sql import function_name
 from hc_signals.capture.fresh import FRESH_MARK, read_layout
 from hc_signals.conf import Conf
+from hc_signals.locks import RELOADS
 from hc_signals.tables import connected_models, quoted_table, table_label
 
 logger = logging.getLogger("hc_signals")
 
-LOCK_CLASS = 1212372823
-"""First half of the advisory keys that writers share while a table is reloaded; as in migrations_sql/."""
 UNTOUCHED = 12
 """So many times longer is waited where nothing has come back since the clearing."""
 CHUNK = 500
@@ -143,7 +142,7 @@ def _claim(kind: str, model: type[Model], using: str, conf: Conf) -> bool:
         if cursor.fetchone()[0]:
             return False  # dropped, perhaps to be made again
         cursor.execute(f"LOCK TABLE {quoted_table(model)} IN ACCESS SHARE MODE NOWAIT")
-    if _rows(using, _BUSY, [quoted_table(model), LOCK_CLASS, label])[0][0]:
+    if _rows(using, _BUSY, [quoted_table(model), RELOADS, label])[0][0]:
         return False
     return (label, kind) in _rows(using, _QUIET, {"quiet": conf.RELOAD_QUIET_SECONDS})
 

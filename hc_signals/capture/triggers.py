@@ -13,6 +13,7 @@ from django.db import OperationalError, connections, models, transaction
 
 from hc_signals.capture.capture_sql import FUNCTION_CONFIG, function_body, function_name, function_sql, mapped_columns
 from hc_signals.capture.fresh import Layout, read_layout
+from hc_signals.locks import INSTALLER
 from hc_signals.tables import as_stored, quote, quoted_table, table_label, table_parts
 
 LOCK_TIMEOUT = "2s"
@@ -67,7 +68,8 @@ TRIGGERS = (
 
 def _turn_sql() -> list[str]:
     """Return the statements that let what follows neither wait for long nor run beside another installer."""
-    return [f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'", "SELECT pg_catalog.pg_advisory_xact_lock(1212372819, 3)"]
+    turn = f"SELECT pg_catalog.pg_advisory_xact_lock({INSTALLER[0]}, {INSTALLER[1]})"
+    return [f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'", turn]
 
 
 def install_sql(model: type[models.Model], layout: Layout | None = None) -> list[str]:

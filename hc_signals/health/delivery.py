@@ -10,7 +10,7 @@ from django.utils import timezone
 from hc_signals.conf import Conf
 from hc_signals.health.findings import Finding, age, fine, problem
 from hc_signals.listening.connecting import application_name
-from hc_signals.listening.doorbell import LOCK
+from hc_signals.locks import BELL
 from hc_signals.log.backlog import Backlog
 from hc_signals.log.consumers import Consumer
 
@@ -95,7 +95,7 @@ def bell(using: str, found: Sequence[Consumer]) -> Iterator[Finding]:
 def _sleeper(using: str, wait: bool) -> Any:
     """Return who sleeps; where somebody should, for two seconds look again: it may just have been awake."""
     deadline = time.monotonic() + 2 * wait
-    while not (rows := _rows(using, _SLEEPER, LOCK)) and time.monotonic() < deadline:
+    while not (rows := _rows(using, _SLEEPER, BELL)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return rows[0] if rows else None
 

@@ -19,9 +19,9 @@ from django.db import connections
 from psycopg.generators import fetch_many
 
 from hc_signals.listening.connecting import FAIL_FAST, application_name
+from hc_signals.locks import BELL
 from hc_signals.observing import here
 
-LOCK = (1212372819, 1)
 CHANNEL = "hc_signals"
 
 # Refused by the shares of writers, or by another sleeper? Only the latter's rings may be waited for.
@@ -182,7 +182,7 @@ class Doorbell:
     def _try_lock(self) -> bool:
         """Tell whether the lock is held now, by us or by another sleeper."""
         assert self._connection is not None  # noqa: S101
-        self._has_lock, is_held = self._connection.execute(_TRY_LOCK, LOCK * 2).fetchone() or (False, False)
+        self._has_lock, is_held = self._connection.execute(_TRY_LOCK, BELL * 2).fetchone() or (False, False)
         return self._has_lock or is_held
 
     def _take_over_listening(self) -> bool:
@@ -242,7 +242,7 @@ class Doorbell:
         # Sent, and not waited for: the change that woke us is waiting too.
         self._is_unlocking = True
         try:
-            self._connection.pgconn.send_query(f"SELECT pg_advisory_unlock({LOCK[0]}, {LOCK[1]}){ring}".encode())
+            self._connection.pgconn.send_query(f"SELECT pg_advisory_unlock({BELL[0]}, {BELL[1]}){ring}".encode())
             self._connection.pgconn.flush()
         except psycopg.OperationalError:
             self._close()

@@ -16,12 +16,11 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 from hc_signals.events import Change
+from hc_signals.locks import CLAIMS, UNTOLD
 
 PAGE_BYTES = 8_000_000
 """Images of one page together: what the worker has in memory at a time is several times that."""
 
-LOCK_CLASS = 1212372820
-"""First half of the advisory keys by which shards are claimed."""
 IDLE_IDS = 1000
 IDLE_SECONDS = 600.0
 """After so many ids, or after this time, a shard without changes stores its position all the same. Left where it is, it
@@ -84,10 +83,11 @@ CHANGE_COLUMNS = (
 
 # Statements whose changes are not in the log. One beyond those told counts when its transaction has ended, which holds
 # this lock until then (see hc_signals_lose()): whoever heard of it now and read the table again would not see it.
-_LOST = """
+_LOST = f"""
 CASE WHEN NOT l.is_called THEN 0
      WHEN l.last_value > coalesce(p.lost, 0) AND EXISTS (
-        SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 1212372819 AND objid = 2 AND objsubid = 2
+        SELECT FROM pg_locks WHERE locktype = 'advisory'
+        AND classid = {UNTOLD[0]} AND objid = {UNTOLD[1]} AND objsubid = 2
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
         AND mode = 'ShareLock' AND granted
      ) THEN coalesce(p.lost, 0)
@@ -231,7 +231,7 @@ class ChangeLog:
         """
         connection: Any = connections[self.using]
         statements = (
-            (_TRY_CLAIM, [LOCK_CLASS, self._name]),
+            (_TRY_CLAIM, [CLAIMS, self._name]),
             (_STANDING, {"consumer": self.consumer, "shard": self.shard}),
             self._target_and_page() or (_TARGET, None),
         )
@@ -259,7 +259,7 @@ class ChangeLog:
             wait: until whoever has it is done with its page.
         """
         self._looked = None
-        key = [LOCK_CLASS, self._name]
+        key = [CLAIMS, self._name]
         if wait:
             self._row("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", key)
             return True
@@ -283,10 +283,10 @@ class ChangeLog:
             self._holder = None
             if is_free:
                 with suppress(DatabaseError, InterfaceError):  # then the claim has ended with the connection
-                    self._row("SELECT pg_advisory_unlock(%s, hashtext(%s))", [LOCK_CLASS, self._name])
+                    self._row("SELECT pg_advisory_unlock(%s, hashtext(%s))", [CLAIMS, self._name])
 
     def _claim_session(self) -> bool:
-        is_free = bool(self._row("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [LOCK_CLASS, self._name])[0])
+        is_free = bool(self._row("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [CLAIMS, self._name])[0])
         self._holder = connections[self.using].connection
         return is_free
 

@@ -5,20 +5,19 @@ An advisory lock of the session and no row with a time in it: it ends with the c
 
 from django.db import connections
 
-PRESENCE_CLASS = 1212372824
-"""First half of the advisory keys; the second is the hash of the consumer's name."""
+from hc_signals.locks import PRESENCE
 
 
 def announce(using: str, consumer: str) -> None:
     """Show on this connection, until it is closed, that a worker of the consumer lives."""
     with connections[using].cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock_shared(%s, hashtext(%s))", [PRESENCE_CLASS, consumer])
+        cursor.execute("SELECT pg_advisory_lock_shared(%s, hashtext(%s))", [PRESENCE, consumer])
 
 
 def is_absent(using: str, consumer: str) -> bool:
     """Tell whether no other connection has announced itself; if so, none can until the transaction ends."""
     with connections[using].cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))", [PRESENCE_CLASS, consumer])
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))", [PRESENCE, consumer])
         return bool(cursor.fetchone()[0])
 
 
@@ -29,6 +28,6 @@ def workers(using: str, consumer: str) -> int:
             "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database "
             "WHERE d.datname = current_database() AND locktype = 'advisory' AND mode = 'ShareLock' AND granted "
             "AND classid = %s AND objid = hashtext(%s)::oid AND objsubid = 2",
-            [PRESENCE_CLASS, consumer],
+            [PRESENCE, consumer],
         )
         return int(cursor.fetchone()[0])

@@ -7,7 +7,8 @@ transaction id of this server, and positions start from a snapshot of this serve
 
 from django.db import connections, transaction
 
-from hc_signals.log.changelog import LOCK_CLASS, SHARD
+from hc_signals.locks import CLAIMS
+from hc_signals.log.changelog import SHARD
 
 IS_RESTORED = """
 EXISTS (
@@ -65,7 +66,7 @@ def rebase(using: str) -> tuple[int, int]:
         seen = cursor.fetchone()[0]
         cursor.execute("SELECT DISTINCT consumer, shard FROM public.hc_signals_position ORDER BY 1, 2")
         for consumer, number in cursor.fetchall():
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (LOCK_CLASS, f"{consumer} {number}"))
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (CLAIMS, f"{consumer} {number}"))
         cursor.execute(f"SELECT {IS_RESTORED}")
         if not cursor.fetchone()[0]:  # another worker has done it meanwhile
             return 0, 0

@@ -122,9 +122,9 @@ class Faults:
         self.takeovers["deaf"].append(time.time() - since)
 
     def _sessions(self, worker: Worker) -> set[int]:
-        from hc_signals.log.presence import PRESENCE_CLASS
+        from hc_signals.locks import PRESENCE
 
-        return {pid for (pid,) in self.server.query(_SESSIONS, [PRESENCE_CLASS, worker.name])}
+        return {pid for (pid,) in self.server.query(_SESSIONS, [PRESENCE, worker.name])}
 
     def terminate_backend(self) -> None:
         """Cut a connection at the server's end, a worker's or a writer's."""
@@ -168,11 +168,11 @@ class Faults:
 
     def _stop(self, worker: Worker) -> list[int]:
         """Halt a worker, in the middle of a page if it comes to one soon; return the shards it has claimed."""
-        from hc_signals.log.changelog import LOCK_CLASS
+        from hc_signals.locks import CLAIMS
 
         for _ in range(20):
             worker.process.send_signal(signal.SIGSTOP)
-            if held := [row[0] for row in self.server.query(_HELD, [LOCK_CLASS, worker.name])]:
+            if held := [row[0] for row in self.server.query(_HELD, [CLAIMS, worker.name])]:
                 return held
             worker.process.send_signal(signal.SIGCONT)
             time.sleep(0.03)
