@@ -1,6 +1,6 @@
 """The advisory locks that hc_signals takes, all of them: here, and with the same numbers in migrations_sql/.
 
-Each is a pair of keys, as in ``pg_advisory_lock(key1, key2)``; of a class only the first is fixed, the second is a hash.
+Each is a pair of keys, as in ``pg_advisory_lock(key1, key2)``; of a class only the first is fixed, the second a hash.
 The numbers mean nothing: that another application in the same database has chosen them too is unlikely.
 """
 
