@@ -10,7 +10,7 @@ from typing import Any
 
 from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead, Batch
-from hc_signals.delivery.deliveries import Deliveries
+from hc_signals.delivery.deliveries import Deliveries, Delivery
 from hc_signals.delivery.dispatch import isolate_hooks
 from hc_signals.delivery.gaps import gap_changes
 from hc_signals.delivery.instances import InstanceBuilder
@@ -22,6 +22,8 @@ from hc_signals.log.changelog import ChangeLog, Position, Standing
 from hc_signals.observing import here
 
 logger = logging.getLogger("hc_signals")
+
+RETRIES_AT_ONCE = 100
 
 
 class Outcome(Enum):
@@ -177,13 +179,22 @@ class Shard:
         """Try the deliveries again whose time has come, until the time of the page is up."""
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         listeners = Listeners(self.audience.extras)
-        while not self.stopping.is_set() and time.monotonic() < deadline and (due := self.deliveries.due(1)):
-            self.log.confirm()
-            error = redeliver(due[0], self.log, self.audience.builders, listeners)
-            if error is None:
-                self.deliveries.succeeded(due[0])
-            else:
-                self.deliveries.failed(due[0], error)
+        # Several at once: those that are done stay in the way of the look for the next ones until they are vacuumed.
+        # One at a time where no transaction keeps them from being discarded meanwhile.
+        limit = RETRIES_AT_ONCE if self.conf.ATOMIC else 1
+        while due := self.deliveries.due(limit):
+            for delivery in due:
+                if self.stopping.is_set() or time.monotonic() > deadline:
+                    return
+                self.log.confirm()
+                self._redeliver(delivery, listeners)
+
+    def _redeliver(self, delivery: Delivery, listeners: Listeners) -> None:
+        error = redeliver(delivery, self.log, self.audience.builders, listeners)
+        if error is None:
+            self.deliveries.succeeded(delivery)
+        else:
+            self.deliveries.failed(delivery, error)
 
     def _tell_gaps(self, position: Position, lost: int) -> tuple[Position, bool]:
         """Tell what the position says and what was not captured; the first shard does it for all."""
