@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 
 from benchmarks import workload
+from benchmarks.figures.drain import PAGE
 from benchmarks.options import Options
 from benchmarks.processes import start
 from benchmarks.rows import Row, median, ratio, say
@@ -33,7 +34,7 @@ def measure(options: Options, server: Server) -> list[Row]:
         waiting = size
         pages = _pages(options, f"from-{size}")
         base = base or pages
-        rows += _rows(f"a page of 500, backlog of {size:,}", pages, base)
+        rows += _rows(f"a page of {PAGE:,}, backlog of {size:,}", pages, base)
     if not server.has_room(max(0, retained - waiting) * MEGABYTES_PER_MILLION // 1_000_000):
         say(f"backlog: {retained:,} retained is left out: too little disk")
         return rows
@@ -41,7 +42,7 @@ def measure(options: Options, server: Server) -> list[Row]:
     workload.skip_to_now("retained")
     _append(10_000)
     pages = _pages(options, "retained")
-    return rows + _rows(f"a page of 500, {max(retained, waiting):,} retained", pages, base or pages)
+    return rows + _rows(f"a page of {PAGE:,}, {max(retained, waiting):,} retained", pages, base or pages)
 
 
 def _append(count: int) -> None:
