@@ -89,6 +89,7 @@ class Writer(threading.Thread):
             with suppress(psycopg.OperationalError), psycopg.connect(self.url) as connection:
                 connection.execute("SET xmlbinary = 'hex'; SET lock_timeout = '2s'")
                 connection.commit()
+                self.finish_prepared(connection)
                 while not self.stopping.is_set():
                     self.transaction(connection)
                     if not self.storm.is_set():
@@ -133,6 +134,14 @@ class Writer(threading.Thread):
         connection.autocommit = True
         time.sleep(self.chance.random() * 0.05)
         connection.execute(f"{'COMMIT' if self.chance.random() < 0.7 else 'ROLLBACK'} PREPARED '{name}'")
+        connection.autocommit = False
+
+    def finish_prepared(self, connection: Any) -> None:
+        """End what was prepared when the connection was lost: its locks would hold up everybody for ever."""
+        connection.autocommit = True
+        prepared = "SELECT gid FROM pg_prepared_xacts WHERE starts_with(gid, %s)"
+        for (name,) in connection.execute(prepared, [f"{self.name} "]).fetchall():
+            connection.execute(f"{'COMMIT' if self.chance.random() < 0.7 else 'ROLLBACK'} PREPARED '{name}'")
         connection.autocommit = False
 
     def change(self, connection: Any, records: list[str]) -> None:
