@@ -36,7 +36,7 @@ def receive(**kwargs: Any) -> None: ...
     ("setting", "message"),
     [
         ({"SHARD": 1}, "HC_SIGNALS has the unknown key 'SHARD'; did you mean 'SHARDS'?"),
-        ({"BATCH_SIZE": "x"}, "HC_SIGNALS['BATCH_SIZE'] is 'x'; expected int, for example 500."),
+        ({"BATCH_SIZE": "x"}, "HC_SIGNALS['BATCH_SIZE'] is 'x'; expected int, for example 1000."),
         ({"DJANGO_SIGNALS": ["crm.Nobody"]}, "HC_SIGNALS['DJANGO_SIGNALS'] names 'crm.Nobody', which is no connected"),
     ],
 )
