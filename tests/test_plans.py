@@ -150,8 +150,7 @@ def skip(worker: Worker) -> None:
         log.append(log.close_window(log.open_window(log.standing())))
 
 
-@pytest.mark.parametrize("statistics", ["stale", "fresh"])
-@pytest.mark.parametrize("count", [0, 3, 20_000])
+@pytest.mark.parametrize(("statistics", "count"), [("stale", 20_000), ("fresh", 0), ("fresh", 20_000)])
 def test_the_first_page_of_a_window_is_read_together_with_its_target(fill: Log, statistics: str, count: int) -> None:
     fill(statistics)
     worker = Worker("default", Conf(BATCH_SIZE=50))
