@@ -16,12 +16,14 @@ from benchmarks.processes import start
 from benchmarks.rows import Row, median, ratio, say
 from benchmarks.server import Server
 
+SHORTEST = 20 * PAGE
+"""No fewer than are read: a page without changes takes no time."""
 MEGABYTES_PER_MILLION = 2_600
 
 
 def measure(options: Options, server: Server) -> list[Row]:
     """Return the rows of this figure."""
-    sizes = [10_000, 1_000_000, 10_000_000] if options.large else [10_000, options.size(300_000, 50_000)]
+    sizes = [SHORTEST, 1_000_000, 10_000_000] if options.large else [SHORTEST, options.size(300_000, 50_000)]
     retained = 5_000_000 if options.large else options.size(300_000, 50_000)
     workload.clear()
     rows: list[Row] = []
@@ -40,7 +42,7 @@ def measure(options: Options, server: Server) -> list[Row]:
         return rows
     _append(max(0, retained - waiting))
     workload.skip_to_now("retained")
-    _append(10_000)
+    _append(SHORTEST)
     pages = _pages(options, "retained")
     return rows + _rows(f"a page of {PAGE:,}, {max(retained, waiting):,} retained", pages, base or pages)
 

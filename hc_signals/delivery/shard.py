@@ -167,6 +167,8 @@ class Shard:
         page.deliver_bulk()
         self.log.confirm()
         self._is_quick = done == len(changes)
+        if not self._is_quick:  # the next page need not be much longer than what there is time for
+            self._limit = 2 * done
         return done
 
     def _tell_unknown(self, changes: list[Change]) -> None:
