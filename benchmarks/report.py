@@ -32,7 +32,7 @@ def conditions(server: str) -> list[str]:
     packages = ", ".join(f"{name} {version(name)}" for name in ("Django", "psycopg"))
     busy = " The machine was busy with other things." if load > 1.5 * cores else ""
     return [
-        f"Measured on {datetime.date.today():%Y-%m-%d} with `{_command()}`.{busy}",
+        f"Measured on {datetime.datetime.now(datetime.UTC):%Y-%m-%d} with `{_command()}`.{busy}",
         "",
         f"- {_processor()}, {cores} cores, {_memory():.0f} GB; load average at the end {load:.1f}",
         f"- {platform.system()} {platform.release()}, Python {platform.python_version()}, {packages}",
