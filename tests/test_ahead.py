@@ -107,7 +107,8 @@ def test_somebody_else_has_delivered_what_was_read_in_advance(names: list[str]) 
         assert worker.shards[0].deliver_page() is Outcome.MORE
         assert deliver(BATCH_SIZE=3) == 26
         insert_accounts(2)
-        worker.deliver_once()
+        while worker.shards[0].deliver_page() is Outcome.MORE:
+            pass
     assert names == numbered(30) + numbered(2)
 
 
@@ -127,7 +128,8 @@ def test_a_shard_that_another_worker_has_leaves_no_transaction_open(names: list[
                 cursor.execute("SELECT pg_advisory_unlock_all()")
         finally:
             other.close()
-        worker.deliver_once()
+        while worker.shards[0].deliver_page() is Outcome.MORE:
+            pass
     assert names == numbered(30)
 
 
@@ -149,6 +151,19 @@ def test_receivers_that_outlast_the_transactions_time_have_nothing_read_for_them
     assert deliver(BATCH_SIZE=4, MAX_TRANSACTION_SECONDS=1e-9) == 12
     assert names == numbered(12)
     assert len(begun) == 1
+
+
+def test_a_page_that_was_cut_by_time_is_followed_by_a_shorter_one(
+    names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+    real = ChangeLog.page
+    monkeypatch.setattr(ChangeLog, "page", lambda log, at, limit: limits.append(limit) or real(log, at, limit))
+    insert_accounts(60)
+    assert deliver(BATCH_SIZE=50, MAX_TRANSACTION_SECONDS=1e-9) == 60
+    assert names == numbered(60)
+    assert limits[0] == 50
+    assert max(limits[2:]) <= 8
 
 
 def test_positions_are_those_of_the_log(names: list[str]) -> None:

@@ -1,7 +1,7 @@
 """A second connection that reads while the first one is at work: the server answers meanwhile, nobody waits for it."""
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
@@ -34,19 +34,14 @@ class SideConnection:
 
     def send(self, statements: Sequence[Statement]) -> list[Any] | None:
         """Send statements; return the cursors to be fetched from, None if the connection cannot be had."""
-        self._is_awaited = True
-        try:
+        with self._waiting():
             if self._connection is None:
                 self._open()
             cursors = [self._connection.cursor() for _ in statements]
             for cursor, (sql, params) in zip(cursors, statements, strict=True):
                 cursor.execute(sql, params)
-        except (DatabaseError, InterfaceError):
-            self.close()
-            return None
-        finally:
-            self._is_awaited = False
-        return cursors
+            return cursors
+        return None
 
     def receive(self) -> None:
         """Take in what the server has sent so far: it stops where nobody does. An error shows when it is fetched."""
@@ -59,17 +54,23 @@ class SideConnection:
             return []
         if self._connection is None:  # closed since, by an error of other statements
             return None
-        self._is_awaited = True
-        try:
+        with self._waiting():
             rows = [cursor.fetchall() for cursor in cursors]
             with self._connection.wrap_database_errors:
                 self._pipeline.sync()  # ends the transaction that they had in common
+            return rows
+        return None
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """The thread may wait for the server; an error ends the block, and the connection with it."""
+        self._is_awaited = True
+        try:
+            yield
         except (DatabaseError, InterfaceError):
             self.close()
-            return None
         finally:
             self._is_awaited = False
-        return rows
 
     def _open(self) -> None:
         self._connection = connections[self._using].copy()
