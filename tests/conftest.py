@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from pytest_postgresql import factories
 from hc_signals.capture import orphans, triggers
 from hc_signals.conf import Conf
 from hc_signals.delivery.listeners import SIGNALS
+from hc_signals.listening.crew import Crew
 from hc_signals.listening.worker import Worker
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.tables import connected_models, quoted_table, table_parts
@@ -78,6 +80,20 @@ def deliver(**conf: Any) -> int:
     worker = Worker("default", Conf(**conf))
     worker.deliver_once()
     return worker.delivered
+
+
+@contextmanager
+def running_crew(**conf: Any) -> Iterator[None]:
+    """Deliver in a thread for the length of the block."""
+    crew = Crew("default", Conf(**conf), 1)
+    thread = threading.Thread(target=crew.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        crew.stopping.set()
+        thread.join(timeout=10)
+    assert not thread.is_alive(), "somebody waits for ever"
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from example.crm.models import Account, Seen
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.listening.crew import Crew
 from hc_signals.listening.worker import Worker
 from hc_signals.locks import CLAIMS
 from hc_signals.log import backlog as backlog_module
@@ -29,7 +28,7 @@ from hc_signals.log.starting import start
 from hc_signals.models import Change, Delivery
 from hc_signals.models import Position as PositionRow
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_the_app, deliver
+from tests.conftest import as_the_app, deliver, running_crew
 from tests.test_rotation import age
 
 
@@ -281,18 +280,6 @@ def test_the_view_of_newest_positions(captured: HerokuConnect) -> None:
 # One that is gone
 
 
-@contextmanager
-def running(**conf: Any) -> Iterator[None]:
-    crew = Crew("default", Conf(**conf), 1)
-    thread = threading.Thread(target=crew.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        crew.stopping.set()
-        thread.join(10)
-
-
 def test_a_removed_consumer_lets_the_log_go(captured: HerokuConnect) -> None:
     command("start", "gone", at="latest")
     captured.create(Account, 5)
@@ -305,7 +292,7 @@ def test_a_removed_consumer_lets_the_log_go(captured: HerokuConnect) -> None:
 
 def test_a_consumer_whose_worker_lives_is_not_removed(captured: HerokuConnect) -> None:
     captured.create(Account, 5)
-    with running(CONSUMER="alive", START_AT="earliest"):
+    with running_crew(CONSUMER="alive", START_AT="earliest"):
         wait_until(lambda: Seen.objects.count() == 5)
         with pytest.raises(CommandError, match="'alive' has a worker that lives"):
             command("remove", "alive")
@@ -318,7 +305,7 @@ def test_a_consumer_whose_worker_lives_is_not_removed(captured: HerokuConnect) -
 def test_a_worker_whose_consumer_was_removed_starts_anew(captured: HerokuConnect) -> None:
     captured.create(Account, 5)
     command("start", "alive", at="earliest")
-    with running(CONSUMER="alive", START_AT="latest", POLL_INTERVAL=60.0):
+    with running_crew(CONSUMER="alive", START_AT="latest", POLL_INTERVAL=60.0):
         wait_until(lambda: Seen.objects.count() == 5)
         command("remove", "alive", force=True)
         wait_until(lambda: PositionRow.objects.count() > 0)

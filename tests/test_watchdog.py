@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
@@ -12,12 +12,11 @@ from django.db import OperationalError, connection, connections
 from example.crm.models import Account, Seen
 
 from hc_signals import signals
-from hc_signals.conf import Conf
 from hc_signals.listening import watchdog
-from hc_signals.listening.crew import Crew
 from hc_signals.listening.watchdog import Watchdog
 from hc_signals.testing import HerokuConnect
 from tests.chaos.proxy import Proxy
+from tests.conftest import running_crew
 from tests.test_worker_process import asleep, wait_until
 
 
@@ -35,18 +34,9 @@ def network(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator
     proxy.close()
 
 
-@contextmanager
-def listening(**conf: Any) -> Iterator[None]:
-    """A crew behind the network for the length of the block."""
-    crew = Crew("default", Conf(POLL_INTERVAL=600.0, **conf), 1)
-    thread = threading.Thread(target=crew.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        crew.stopping.set()
-        thread.join(timeout=10)
-    assert not thread.is_alive(), "somebody waits for ever"
+def listening(**conf: Any) -> AbstractContextManager[None]:
+    """A crew behind the network for the length of a block."""
+    return running_crew(POLL_INTERVAL=600.0, **conf)
 
 
 def cuts(caplog: pytest.LogCaptureFixture) -> list[str]:
