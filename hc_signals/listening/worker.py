@@ -25,6 +25,7 @@ from hc_signals.log.resharding import reshard
 from hc_signals.log.restoring import is_restored, rebase
 from hc_signals.log.side_connection import SideConnection
 from hc_signals.log.starting import start
+from hc_signals.log.turns import turn_at_layout
 from hc_signals.observing import here
 from hc_signals.tables import connected_models, table_label
 
@@ -171,9 +172,11 @@ class Worker:
         self._prepare_connection()
         logs = [shard.log for shard in self.shards]
         with here().busy_with("the layout of the shards"):
-            start(logs, self.conf.START_AT)
-            while not self.stopping.is_set() and not reshard(logs, self._deliver_old):
-                pass
+            while not self.stopping.is_set():
+                with turn_at_layout(self.using, self.conf.CONSUMER):
+                    start(logs, self.conf.START_AT)
+                    if reshard(logs, self._deliver_old):
+                        break
         self._took_layout = True
 
     def _deliver_old(self, log: ChangeLog) -> None:
