@@ -15,9 +15,13 @@ from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.listening.crew import Crew
 from hc_signals.listening.worker import Worker
+from hc_signals.locks import CLAIMS
+from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.starting import start
 from hc_signals.models import Delivery
+from hc_signals.observing import Observer, Tally, observe, unobserve
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect, as_the_app, deliver
+from tests.conftest import another, as_heroku_connect, as_the_app, deliver
 from tests.test_worker_process import asleep, insert, listener, wait_until
 
 __all__ = ["listener"]
@@ -51,6 +55,67 @@ def test_threads_share_the_shards_and_keep_each_record_in_order(captured: Heroku
     assert all(names == ["0", "1", "2", "3", "4", "5"] for names in got.values())
     assert crew.delivered == Seen.objects.values("event_id").distinct().count() == 240
     assert len(threads) > 1, "the work was not shared"
+
+
+@pytest.mark.parametrize("old_shards", [0, 3])
+def test_threads_that_start_at_once_are_all_at_work_at_once(
+    captured: HerokuConnect, connect: Any, old_shards: int
+) -> None:
+    """A new consumer, or another number of shards: who comes to find that all is set holds no shards meanwhile."""
+    if old_shards:
+        start([ChangeLog("default", "default", shard, old_shards) for shard in range(old_shards)], "latest")
+    meeting, met = threading.Barrier(4), set()
+
+    def meet(**kwargs: Any) -> None:
+        if (name := threading.current_thread().name) not in met:
+            met.add(name)
+            meeting.wait(timeout=10)
+
+    connect(signals.record_created, meet, Account)
+    captured.create(Account, 200)
+    crew = Crew("default", Conf(SHARDS=32), 4)
+    with another(f"SELECT pg_advisory_xact_lock({CLAIMS}, hashtext('default 0'))") as first:
+
+        def all_delivered() -> bool:
+            wait_until(lambda: waiting_for_locks() == 4)
+            first.execute("COMMIT")
+            wait_until(lambda: Seen.objects.count() == 200)
+            return True
+
+        run(crew, all_delivered)
+    assert not Delivery.objects.exists(), "a thread waited in vain for the others to be at work too"
+    assert crew.delivered == Seen.objects.values("event_id").distinct().count() == 200
+
+
+def waiting_for_locks() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        return int(cursor.fetchone()[0])
+
+
+def test_threads_begin_their_rounds_apart(captured: HerokuConnect, connect: Any) -> None:
+    """Who begins right behind another meets one claimed shard after the other, and asks for each."""
+    begun: dict[str, int] = {}
+    both = threading.Event()
+
+    class Rounds(Observer):
+        def page_begins(self, tally: Tally) -> None:
+            begun.setdefault(threading.current_thread().name, tally.shard)
+            if len(begun) == 2:
+                both.set()
+
+    connect(signals.record_created, lambda **kwargs: both.wait(timeout=10), Account)
+    captured.create(Account, 200)
+    rounds = Rounds()
+    observe(rounds)
+    try:
+        run(Crew("default", Conf(SHARDS=32), 2), both.is_set)
+    finally:
+        unobserve(rounds)
+    assert sorted(begun.values()) == [0, 16]
 
 
 def test_sleeping_threads_are_rung_without_any_poll(captured: HerokuConnect) -> None:

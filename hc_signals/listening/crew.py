@@ -76,7 +76,9 @@ class Crew:
 
     def _work(self, bell: Doorbell, number: int) -> None:
         try:
-            worker = Worker(self.using, self.conf, stopping=self.stopping, number=number)
+            # As far apart as there is room: who begins right behind another finds his shards claimed, one by one.
+            first = number * self.conf.SHARDS // self.size
+            worker = Worker(self.using, self.conf, stopping=self.stopping, first=first)
             with as_worker(number) as work:
                 own = connections[self.using]
                 self.watchdog.watch(

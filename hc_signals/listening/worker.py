@@ -40,7 +40,7 @@ class Worker:
         conf: the checked setting.
         models: connected models whose changes are delivered; default: all.
         stopping: set when the loop is to end after the current event.
-        number: of the worker in its process. Each begins its rounds with another shard.
+        first: the shard with which it begins its rounds.
     """
 
     MAX_BACKOFF = 10.0
@@ -54,11 +54,11 @@ class Worker:
         models: Iterable[type[Model]] | None = None,
         *,
         stopping: threading.Event | None = None,
-        number: int = 0,
+        first: int = 0,
     ) -> None:
         models = connected_models() if models is None else list(models)
         fail_fast(using)
-        self.using, self.conf, self.number = using, conf, number
+        self.using, self.conf, self.first = using, conf, first
         self.stopping = threading.Event() if stopping is None else stopping
         self._audience = Audience(
             builders={table_label(model): InstanceBuilder(model, using) for model in models},
@@ -143,7 +143,7 @@ class Worker:
         """Deliver one page of every shard in which something waits."""
         waiting = {0} if len(self.shards) == 1 else self._waiting()
         outcomes = {}
-        for shard in self.shards[self.number :] + self.shards[: self.number]:
+        for shard in self.shards[self.first :] + self.shards[: self.first]:
             if shard.log.shard in waiting and not self.stopping.is_set():
                 self._prepare_connection()
                 outcomes[shard.log.shard] = shard.deliver_page()
