@@ -25,6 +25,7 @@ CREATE TABLE public.hc_signals_change (
     record_key text,
     record_id text,
     changed text[],
+    -- The row before and after. Of an update `old` need have no more than what differs.
     old json,
     new json,
     -- What a row says that is more than a change of one record: cause and times of a gap, counts of a reload, for whom
@@ -325,7 +326,7 @@ BEGIN
         FROM public.hc_signals_change n
         JOIN public.hc_signals_change o
           ON o.xid = n.xid AND o.table_name = n.table_name AND o.record_key = n.record_key AND o.depth = own_depth
-         AND o.id > n.id AND o.new::text = n.old::text
+         AND o.id > n.id AND o.new::jsonb = coalesce(n.new::jsonb, '{}') || n.old::jsonb
         WHERE n.xid = pg_current_xact_id() AND n.table_name = captured_table AND n.depth > greatest(own_depth, 1)
         GROUP BY n.record_key
     ), moved AS (

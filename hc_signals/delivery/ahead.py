@@ -63,16 +63,15 @@ class Ahead:
         sent, self._sent, self._following = self._sent, None, None
         if sent is None:
             return None
-        rows = self._side.fetch(sent.cursors)
-        if rows is None or not _is_same(sent.at, position):
+        if not self._side.finish(sent.cursors) or not _is_same(sent.at, position):
             return None
         if sent.after is not None:
-            page = self.log.page_of(rows.pop(), sent.after, sent.batch.limit)
+            page = self.log.page_of(sent.cursors.pop().fetchall(), sent.after, sent.batch.limit)
             if page is not None:
                 self._following = sent.after, Batch(*page, sent.batch.limit, {})
         read = {
-            label: Images(columns, {row[0]: row[1:] for row in found})
-            for (label, columns), found in zip(sent.old_columns.items(), rows, strict=True)
+            label: Images(columns, cursor.fetchall)
+            for (label, columns), cursor in zip(sent.old_columns.items(), sent.cursors, strict=True)
         }
         return sent.batch._replace(images=read)
 

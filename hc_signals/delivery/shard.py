@@ -141,6 +141,9 @@ class Shard:
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         self._tell_unknown(changes)
         listeners = Listeners(self.audience.extras)
+        # Before the values of this page are made: that takes about as long as the server takes for the next one.
+        if self.ahead and batch.has_more and changes and self._is_quick:
+            self.ahead.go_on(replace(position, last_id=changes[-1].id), self._limit, listeners, self.conf.CONSUMER)
         page = Page(
             self.log,
             self.deliveries,
@@ -150,8 +153,6 @@ class Shard:
             any_kept=any_kept,
             images=batch.images,
         )
-        if self.ahead and batch.has_more and changes and self._is_quick:
-            self.ahead.go_on(replace(position, last_id=changes[-1].id), self._limit, listeners, self.conf.CONSUMER)
         done, tally = 0, here().tally
         for change in changes:
             if done and (self.stopping.is_set() or time.monotonic() > deadline):

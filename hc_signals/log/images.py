@@ -32,7 +32,7 @@ def logged_images(
     using: str, model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]
 ) -> dict[int, tuple[Any, ...]]:
     """Return what :func:`images_sql` reads, by the ids of the changes; an error leaves the transaction as it was."""
-    return {row[0]: row[1:] for row in _isolated_rows(using, images_sql(model, columns, old_columns, ids))}
+    return {row[0]: row for row in _isolated_rows(using, images_sql(model, columns, old_columns, ids))}
 
 
 def images_sql(model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]) -> str:
