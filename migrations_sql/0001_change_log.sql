@@ -343,5 +343,135 @@ BEGIN
 END
 $$;
 
+-- Which shard of a consumer a record belongs to: by the sfid where there is one. A record that is deleted and comes back
+-- has another key, and still its order counts.
+CREATE FUNCTION public.hc_signals_shard_of(of_table text, record text, shards integer) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT ((hashtextextended(of_table || ' ' || record, 0) & 9223372036854775807) % shards)::integer $$;
+
+-- The looks of the reader, as functions because these keep their plans for as long as the session lives, behind a pooler
+-- as well: to plan eight partitions anew took longer than to read them. The plans are those by the indexes, whatever the
+-- statistics say. With statistics from before a large load, or from when the log was empty, the planner would read and
+-- sort the whole backlog for each page; of `xid >= xmax` it expects many rows, and would read all for the one that is
+-- not there. BETWEEN for an equality: with one, ORDER BY id alone would do, and a walk of the ids would look cheap where
+-- many changes are of one transaction.
+
+-- A page: what is visible in `target` and not in `seen`, of these ids and this shard, in order.
+CREATE FUNCTION public.hc_signals_page(
+    seen pg_snapshot, target pg_snapshot, after_id bigint, upto_id bigint, of_shard integer, of_shards integer,
+    size integer
+) RETURNS SETOF public.hc_signals_change
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT c.* FROM public.hc_signals_change c
+    WHERE c.id > after_id AND c.id <= upto_id
+      AND (c.xid >= pg_snapshot_xmax(seen) OR c.xid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))))
+      AND pg_visible_in_snapshot(c.xid, target)
+      AND (of_shards = 1
+           OR public.hc_signals_shard_of(c.table_name, coalesce(c.record_id, c.record_key, ''), of_shards) = of_shard)
+    ORDER BY c.id LIMIT size;
+END
+$$;
+
+-- How many statements are not in the log. One beyond those told counts when its transaction has ended, which holds the
+-- lock of hc_signals_lose() until then: whoever heard of it now and read the table again would not see it.
+CREATE FUNCTION public.hc_signals_lost(told bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    counted bigint;
+BEGIN
+    SELECT CASE WHEN l.is_called THEN l.last_value ELSE 0 END INTO counted FROM public.hc_signals_lost_seq l;
+    IF counted > told AND EXISTS (
+        SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 1212372819 AND objid = 2 AND objsubid = 2
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND mode = 'ShareLock' AND granted
+    ) THEN
+        RETURN told;
+    END IF;
+    RETURN counted;
+END
+$$;
+
+-- Whether a position is so old that the next one is to be stored even if there is nothing to do: after a thousand ids, or
+-- after ten minutes. Left where it is, it would hold up the rotation of the log, and each look would pass over all that
+-- the other shards have done.
+CREATE FUNCTION public.hc_signals_is_idle(floor_id bigint, floor_xid xid8, since timestamptz, newest_id bigint)
+RETURNS boolean
+LANGUAGE sql VOLATILE
+AS $$ SELECT coalesce(floor_xid = '1'::xid8 OR newest_id - floor_id > 1 AND since < clock_timestamp()
+        - make_interval(secs => CASE WHEN newest_id - floor_id > 1000 THEN 1 ELSE 600 END), false) $$;
+
+-- How a consumer stands in a shard: its newest position, NULL before the first; over how many shards its records are
+-- split; the highest id drawn so far; whether any of its deliveries wait, and whether the time of one has come.
+CREATE FUNCTION public.hc_signals_standing(of_consumer text, of_shard integer) RETURNS TABLE (
+    newest public.hc_signals_position, layout integer, newest_id bigint, lost bigint, is_idle boolean,
+    any_kept boolean, any_due boolean
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT p.newest, (SELECT l.shards::integer FROM public.hc_signals_position l WHERE l.consumer = of_consumer
+                      ORDER BY l.id DESC LIMIT 1),
+           s.last_value, public.hc_signals_lost(coalesce((p.newest).lost, 0)),
+           public.hc_signals_is_idle((p.newest).floor_id, (p.newest).floor_xid, (p.newest).created_at, s.last_value),
+           EXISTS (SELECT FROM public.hc_signals_delivery d
+                   WHERE d.consumer = of_consumer AND d.state IN ('retry', 'parked')),
+           EXISTS (SELECT FROM public.hc_signals_delivery d
+                   WHERE d.consumer = of_consumer AND d.state = 'retry' AND d.next_attempt_at <= clock_timestamp())
+    FROM public.hc_signals_change_id_seq s LEFT JOIN LATERAL (
+        SELECT n AS newest FROM public.hc_signals_position n WHERE n.consumer = of_consumer AND n.shard = of_shard
+        ORDER BY n.id DESC LIMIT 1
+    ) p ON true;
+END
+$$;
+
+-- The shards in which a page would find something, or whose position is old: two probes of the index each.
+CREATE FUNCTION public.hc_signals_waiting(of_consumer text, of_shards integer) RETURNS SETOF integer
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT n.shard
+    FROM generate_series(0, of_shards - 1) AS n (shard)
+    CROSS JOIN public.hc_signals_change_id_seq s
+    LEFT JOIN LATERAL (
+        SELECT * FROM public.hc_signals_position o WHERE o.consumer = of_consumer AND o.shard = n.shard
+        ORDER BY o.id DESC LIMIT 1
+    ) p ON true
+    WHERE p.id IS NULL OR p.target IS NOT NULL
+       OR public.hc_signals_is_idle(p.floor_id, p.floor_xid, p.created_at, s.last_value)
+       OR n.shard = 0 AND (p.gap IS NOT NULL OR p.lost < public.hc_signals_lost(p.lost))
+       OR EXISTS (SELECT FROM public.hc_signals_change c WHERE c.xid >= pg_snapshot_xmax(p.seen)
+           AND (of_shards = 1 OR public.hc_signals_shard_of(
+               c.table_name, coalesce(c.record_id, c.record_key, ''), of_shards) = n.shard)
+           ORDER BY c.xid, c.id LIMIT 1)
+       OR EXISTS (SELECT FROM pg_snapshot_xip(p.seen) open (x), LATERAL (
+           SELECT FROM public.hc_signals_change c WHERE c.xid BETWEEN open.x AND open.x
+           AND (of_shards = 1 OR public.hc_signals_shard_of(
+               c.table_name, coalesce(c.record_id, c.record_key, ''), of_shards) = n.shard)
+           ORDER BY c.xid, c.id LIMIT 1) late);
+END
+$$;
+
 -- Whoever installs capture owns these, or is granted them; hc_signals_lose() stays open to everyone: see there.
 REVOKE ALL ON FUNCTION public.hc_signals_admit(), public.hc_signals_ring(), public.hc_signals_settle(text) FROM PUBLIC;

@@ -16,15 +16,11 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 from hc_signals.events import Change
-from hc_signals.locks import CLAIMS, UNTOLD
+from hc_signals.locks import CLAIMS
 
 PAGE_BYTES = 8_000_000
 """Images of one page together: what the worker has in memory at a time is several times that."""
 
-IDLE_IDS = 1000
-IDLE_SECONDS = 600.0
-"""After so many ids, or after this time, a shard without changes stores its position all the same. Left where it is, it
-would hold up the rotation of the log, and each look would pass over all that the others have done."""
 CONFIRM_SECONDS = 0.2
 """After so long a worker makes sure that its session, and with it its claim, has not ended: see ``confirm``."""
 PRUNE_SHARE = 0.01
@@ -81,40 +77,13 @@ CHANGE_COLUMNS = (
 )
 """Of the log and of kept deliveries: what a :class:`Change` is made of, after its id."""
 
-# Statements whose changes are not in the log. One beyond those told counts when its transaction has ended, which holds
-# this lock until then (see hc_signals_lose()): whoever heard of it now and read the table again would not see it.
-_LOST = f"""
-CASE WHEN NOT l.is_called THEN 0
-     WHEN l.last_value > coalesce(p.lost, 0) AND EXISTS (
-        SELECT FROM pg_locks WHERE locktype = 'advisory'
-        AND classid = {UNTOLD[0]} AND objid = {UNTOLD[1]} AND objsubid = 2
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND mode = 'ShareLock' AND granted
-     ) THEN coalesce(p.lost, 0)
-     ELSE l.last_value END
-"""
-_IDLE = f"""
-    coalesce(p.floor_xid = '1'::xid8 OR s.last_value - p.floor_id > 1 AND p.created_at < clock_timestamp()
-        - make_interval(secs => CASE WHEN s.last_value - p.floor_id > {IDLE_IDS} THEN 1 ELSE {IDLE_SECONDS} END), false)
-"""
-
-KEPT = """
-EXISTS (SELECT FROM public.hc_signals_delivery WHERE consumer = %(consumer)s AND state IN ('retry', 'parked')),
-EXISTS (SELECT FROM public.hc_signals_delivery
-        WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp())
-"""
-"""Whether the consumer has any delivery that waits, and any whose time has come: both seldom."""
-
 # In one statement after the claim, so that it sees what the last holder of the claim has committed.
-_STANDING = f"""
-SELECT p.seen::text, p.floor_id, p.floor_xid::text, p.target::text, p.ceiling_id, p.next_floor_id,
-       p.next_floor_xid::text, p.last_id, p.lost, p.gap, p.id IS NULL,
-       (SELECT shards FROM public.hc_signals_position WHERE consumer = %(consumer)s ORDER BY id DESC LIMIT 1),
-       s.last_value, {_LOST}, {_IDLE}, {KEPT}
-FROM public.hc_signals_change_id_seq s CROSS JOIN public.hc_signals_lost_seq l LEFT JOIN LATERAL (
-    SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = %(shard)s
-    ORDER BY id DESC LIMIT 1
-) p ON true
+_STANDING = """
+SELECT (s.newest).seen::text, (s.newest).floor_id, (s.newest).floor_xid::text, (s.newest).target::text,
+       (s.newest).ceiling_id, (s.newest).next_floor_id, (s.newest).next_floor_xid::text, (s.newest).last_id,
+       (s.newest).lost, (s.newest).gap, (s.newest).id IS NULL,
+       s.layout, s.newest_id, s.lost, s.is_idle, s.any_kept, s.any_due
+FROM public.hc_signals_standing(%(consumer)s, %(shard)s) s
 """
 
 # age() counts from the transaction id that will be given out next: read without taking one. The snapshot is older than
@@ -124,25 +93,6 @@ SELECT pg_current_snapshot()::text,
        (xmax + ((age('3'::xid)::bigint + 3 - xmax) % 4294967296 + 4294967296) % 4294967296)::text,
        (SELECT last_value FROM public.hc_signals_change_id_seq)
 FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now
-"""
-
-# The shards in which a page would find something, or whose position is old: two probes of the index each. ORDER BY
-# holds the planner to the index: it expects that xid >= xmax is true for many rows, so it would read all for the one
-# that is not there. BETWEEN for an equality, for the same reason: with one, ORDER BY id alone would do, and a walk of
-# the ids would look cheap where many changes are of one transaction.
-WAITING = f"""
-SELECT n.shard
-FROM generate_series(0, %(shards)s - 1) AS n (shard) CROSS JOIN public.hc_signals_change_id_seq s LEFT JOIN LATERAL (
-    SELECT * FROM public.hc_signals_position WHERE consumer = %(consumer)s AND shard = n.shard
-    ORDER BY id DESC LIMIT 1
-) p ON true
-WHERE p.id IS NULL OR p.target IS NOT NULL OR {_IDLE}
-   OR n.shard = 0 AND (p.gap IS NOT NULL OR p.lost < (SELECT {_LOST} FROM public.hc_signals_lost_seq l))
-   OR (SELECT true FROM public.hc_signals_change WHERE xid >= pg_snapshot_xmax(p.seen) {{shard}}
-       ORDER BY xid, id LIMIT 1)
-   OR EXISTS (SELECT FROM pg_snapshot_xip(p.seen) open (x), LATERAL (
-       SELECT FROM public.hc_signals_change WHERE xid BETWEEN open.x AND open.x {{shard}}
-       ORDER BY xid, id LIMIT 1) late)
 """
 
 OPEN_AT_SEEN = """
@@ -169,30 +119,20 @@ IMAGE_BYTES = """
      + CASE WHEN pg_column_compression(new) IS NULL THEN coalesce(pg_column_size(new), 0)
             ELSE octet_length(new::text) END
 """
-_NEXT_ID = "SELECT (SELECT id FROM public.hc_signals_change WHERE id > %s ORDER BY id LIMIT 1)"
 _PAGE = f"""
 SELECT {IMAGE_BYTES}, id, {CHANGE_COLUMNS}
-FROM public.hc_signals_change
-WHERE id > %(after)s AND id <= %(ceiling)s
-  AND (xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
-       OR xid = ANY (ARRAY(SELECT pg_snapshot_xip(%(seen)s::pg_snapshot))))
-  AND pg_visible_in_snapshot(xid, %(target)s::pg_snapshot)
-  {{shard}}
-ORDER BY id LIMIT %(limit)s
+FROM public.hc_signals_page({{window}}, %(shard)s, %(shards)s, %(limit)s)
 """
-# The target and the first page of its window at once: what the statement sees is what is visible in its snapshot.
-_TARGET_AND_PAGE = """
-SELECT now.*, page.* FROM ({target}) now LEFT JOIN LATERAL ({page}) page ON true ORDER BY page.id
+_OF_WINDOW = "%(seen)s::pg_snapshot, %(target)s::pg_snapshot, %(after)s, %(ceiling)s"
+# The target and the first page of its window at once: what is visible in the statement's own snapshot.
+_TARGET_AND_PAGE = f"""
+SELECT now.*, page.* FROM ({{target}}) now (target, next_floor_xid, ceiling_id) LEFT JOIN LATERAL (
+    {_PAGE.format(window="%(seen)s::pg_snapshot, target::pg_snapshot, %(after)s, ceiling_id")}
+) page ON true ORDER BY page.id
 """
-SHARD_NUMBER = (
-    "(hashtextextended(table_name || ' ' || coalesce(record_id, record_key, ''), 0) & 9223372036854775807) "
-    "%% %(shards)s"
-)
+SHARD_NUMBER = "public.hc_signals_shard_of(table_name, coalesce(record_id, record_key, ''), %(shards)s)"
 SHARD = f"AND {SHARD_NUMBER} = %(shard)s"
-"""Condition on a table with ``table_name``, ``record_id``, ``record_key``: the record belongs to the shard.
-
-By the sfid where there is one: a record that is deleted and comes back has another key, and still its order counts.
-"""
+"""Condition on a table with ``table_name``, ``record_id``, ``record_key``: the record belongs to the shard."""
 
 
 class ChangeLog:
@@ -247,10 +187,11 @@ class ChangeLog:
         """Return the statement that opens a window and reads its first page; None where more must be known first."""
         if self._expected is None or self._may_have_been_open(self._expected):
             return None
-        at = replace(self._expected, last_id=self._expected.floor_id, target="")
-        sql, params = self._range(at, at.floor_id, at.floor_id + self._first_span(self._limit), self._limit)
-        page = sql.replace("%(target)s::pg_snapshot", "pg_current_snapshot()")
-        return _TARGET_AND_PAGE.format(target=_TARGET.replace("%", "%%"), page=page), params
+        sql, params = _TARGET_AND_PAGE.format(target=_TARGET.replace("%", "%%")), self._of_page(self._limit)
+        return sql, {**params, "seen": self._expected.seen, "after": self._expected.floor_id}
+
+    def _of_page(self, limit: int) -> dict[str, Any]:
+        return {"shard": self.shard, "shards": self.shards, "limit": limit}
 
     def claim(self, wait: bool = False) -> bool:
         """Claim the shard until the transaction ends: a dead worker's claim dies with its connection.
@@ -361,47 +302,16 @@ class ChangeLog:
         """
         assert position.last_id is not None and position.ceiling_id is not None  # noqa: S101
         if self._found and self._found[:2] == (position.target, limit) and position.last_id == position.floor_id:
-            page = self.page_of(self._found[2], position, limit)
-            if page is not None:
-                return page
+            return cut_page(self._found[2], limit)
         self._limit = limit
-        rows: list[tuple[Any, ...]] = []
-        after, first_span = position.last_id, self._first_span(limit)
-        span = first_span
-        # In ranges: with statistics from before a large load the planner expects next to nothing beyond `after`, and
-        # would read and sort the whole backlog for each page.
-        while len(rows) < limit and after < position.ceiling_id:
-            upto = min(after + span, position.ceiling_id)
-            with connections[self.using].cursor() as cursor:
-                cursor.execute(*self._range(position, after, upto, limit - len(rows)))
-                found = cursor.fetchall()
-            rows += found
-            after, span = upto, 8 * span
-            if not found and after < position.ceiling_id:
-                # Ids of buckets that were emptied: a hole may be millions wide, and what lies behind it dense.
-                behind = self._row(_NEXT_ID, [after])[0] or position.ceiling_id + 1
-                after, span = behind - 1, first_span if behind - after > span else span
-        return cut_page(rows, limit)
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(*self.page_statement(position, limit))
+            return cut_page(cursor.fetchall(), limit)
 
-    def _first_span(self, limit: int) -> int:
-        return 2 * limit * self.shards
-
-    def _range(self, position: Position, after: int, upto: int, limit: int) -> tuple[str, dict[str, Any]]:
-        of_window = {"seen": position.seen, "target": position.target, "shard": self.shard, "shards": self.shards}
-        sql = _PAGE.format(shard=SHARD if self.shards > 1 else "")
-        return sql, {**of_window, "after": after, "ceiling": upto, "limit": limit}
-
-    def first_range(self, position: Position, limit: int) -> tuple[str, dict[str, Any]]:
-        """Return the statement, with its parameters, by which :meth:`page` begins; mostly it is all that it needs."""
-        assert position.last_id is not None and position.ceiling_id is not None  # noqa: S101
-        upto = min(position.last_id + self._first_span(limit), position.ceiling_id)
-        return self._range(position, position.last_id, upto, limit)
-
-    def page_of(self, rows: list[tuple[Any, ...]], position: Position, limit: int) -> tuple[list[Change], bool] | None:
-        """Return the page that the rows of :meth:`first_range` are, None if they are only a part of it."""
-        assert position.last_id is not None and position.ceiling_id is not None  # noqa: S101
-        is_whole = len(rows) == limit or position.last_id + self._first_span(limit) >= position.ceiling_id
-        return cut_page(rows, limit) if is_whole else None
+    def page_statement(self, position: Position, limit: int) -> tuple[str, dict[str, Any]]:
+        """Return the statement by which :meth:`page` reads, with its parameters; its rows are for :func:`cut_page`."""
+        of_window = {"seen": position.seen, "target": position.target, "after": position.last_id}
+        return _PAGE.format(window=_OF_WINDOW), {**of_window, "ceiling": position.ceiling_id, **self._of_page(limit)}
 
     def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
