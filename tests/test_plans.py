@@ -42,7 +42,7 @@ Log = Callable[[str], None]
 
 @pytest.fixture
 def fill(captured: Any, connect: Any) -> Iterator[Log]:
-    """Fill the log in one transaction, with statistics of before (``stale``) or of after (``fresh``); or only begin to."""
+    """Fill the log in one transaction, with statistics of before (``stale``) or after (``fresh``), or begin to."""
     connect(record_changed, lambda **kwargs: None, Account)
     with connection.cursor() as cursor:
         # Autovacuum must not mend the statistics meanwhile.
