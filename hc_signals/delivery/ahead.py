@@ -16,8 +16,10 @@ from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Listeners
 from hc_signals.delivery.page import Images, by_table, changed_columns
 from hc_signals.events import Change
-from hc_signals.log.changelog import ChangeLog, Position, cut_page
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import images_sql
+from hc_signals.log.position import Position
+from hc_signals.log.rows import cut_page
 from hc_signals.log.side_connection import SideConnection, Statement
 
 

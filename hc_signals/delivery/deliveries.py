@@ -17,7 +17,7 @@ from django.db import connections, transaction
 from hc_signals.conf import Conf
 from hc_signals.events import Change
 from hc_signals.exceptions import RedeliveryError
-from hc_signals.log.changelog import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
+from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
 from hc_signals.receiver_errors import show
 
 logger = logging.getLogger("hc_signals")

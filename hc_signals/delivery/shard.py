@@ -18,7 +18,8 @@ from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.redelivery import redeliver
 from hc_signals.events import Change
-from hc_signals.log.changelog import ChangeLog, Position, Standing
+from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.position import Position, Standing
 from hc_signals.observing import here
 
 logger = logging.getLogger("hc_signals")

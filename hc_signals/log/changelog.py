@@ -8,18 +8,17 @@ xmin watermark would invert the order of a record's changes and stall behind str
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 from hc_signals.events import Change
 from hc_signals.locks import CLAIMS
-
-PAGE_BYTES = 8_000_000
-"""Images of one page together: what the worker has in memory at a time is several times that."""
+from hc_signals.log.position import Position, Standing
+from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
 
 CONFIRM_SECONDS = 0.2
 """After so long a worker makes sure that its session, and with it its claim, has not ended: see ``confirm``."""
@@ -27,56 +26,8 @@ PRUNE_SHARE = 0.01
 """Of the appended positions: how many take old ones away."""
 
 
-@dataclass(frozen=True)
-class Position:
-    """How far one consumer has come in one shard."""
-
-    seen: str = "1:1:"
-    floor_id: int = 0
-    floor_xid: str = "1"
-    """Transactions from here on were born after ``seen``, so all their ids are above ``floor_id``."""
-    target: str | None = None
-    ceiling_id: int | None = None
-    next_floor_id: int | None = None
-    next_floor_xid: str | None = None
-    last_id: int | None = None
-    lost: int = 0
-    """Statements that could not be captured, as far as told."""
-    gap: Mapping[str, Any] | None = None
-    """A gap of every table that is still to be told: its ``cause``, ``since`` and ``until``."""
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What a look at a claimed shard tells."""
-
-    position: Position
-    is_new: bool
-    """The consumer has no position in this shard yet."""
-    layout: int | None
-    """Over how many shards the consumer's records are split now; None before its first position."""
-    last_id: int
-    """The highest id drawn so far. Read before the target snapshot is taken: see ``open_window``."""
-    lost: int
-    """Statements that could not be captured since the log was made; one that is still open is not counted yet."""
-    is_idle: bool
-    """The position is so old that the next one is to be stored even if there is nothing to do."""
-    any_kept: bool
-    """The consumer has deliveries that wait, of whichever shard."""
-    any_due: bool
-    """The time of one of them has come."""
-    now: tuple[Any, ...] | None = None
-    """The snapshot of right after, if it was taken in the same round trip: see ``open_window``."""
-
-
 _TRY_CLAIM = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
 _POSITION_COLUMNS = "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost, gap"
-CHANGE_COLUMNS = (
-    "xid::text, captured_at AT TIME ZONE 'UTC', table_name, operation, origin, record_key, record_id, changed, note, "
-    "(SELECT epoch FROM public.hc_signals_control)"
-)
-"""Of the log and of kept deliveries: what a :class:`Change` is made of, after its id."""
-
 # In one statement after the claim, so that it sees what the last holder of the claim has committed.
 _STANDING = """
 SELECT (s.newest).seen::text, (s.newest).floor_id, (s.newest).floor_xid::text, (s.newest).target::text,
@@ -112,13 +63,6 @@ SELECT min(late.id) FROM ({OPEN_AT_SEEN}) open (x), LATERAL (
 ) late WHERE pg_visible_in_snapshot(open.x, %(target)s::pg_snapshot)
 """
 
-# The size of a compressed image is not known without unpacking it.
-IMAGE_BYTES = """
-       CASE WHEN pg_column_compression(old) IS NULL THEN coalesce(pg_column_size(old), 0)
-            ELSE octet_length(old::text) END
-     + CASE WHEN pg_column_compression(new) IS NULL THEN coalesce(pg_column_size(new), 0)
-            ELSE octet_length(new::text) END
-"""
 _PAGE = f"""
 SELECT {IMAGE_BYTES}, id, {CHANGE_COLUMNS}
 FROM public.hc_signals_page({{window}}, %(shard)s, %(shards)s, %(limit)s)
@@ -130,9 +74,6 @@ SELECT now.*, page.* FROM ({{target}}) now (target, next_floor_xid, ceiling_id) 
     {_PAGE.format(window="%(seen)s::pg_snapshot, target::pg_snapshot, %(after)s, ceiling_id")}
 ) page ON true ORDER BY page.id
 """
-SHARD_NUMBER = "public.hc_signals_shard_of(table_name, coalesce(record_id, record_key, ''), %(shards)s)"
-SHARD = f"AND {SHARD_NUMBER} = %(shard)s"
-"""Condition on a table with ``table_name``, ``record_id``, ``record_key``: the record belongs to the shard."""
 
 
 class ChangeLog:
@@ -356,13 +297,3 @@ class ChangeLog:
                     "DELETE FROM public.hc_signals_position WHERE consumer = %s AND shard = %s AND id < %s",
                     [self.consumer, self.shard, row[0] - 1000],
                 )
-
-
-def cut_page(rows: list[tuple[Any, ...]], limit: int) -> tuple[list[Change], bool]:
-    """Return the changes of rows that begin with IMAGE_BYTES, up to PAGE_BYTES, and whether there may be more."""
-    size = 0
-    for count, row in enumerate(rows):
-        size += row[0]
-        if count and size > PAGE_BYTES:
-            return [Change._make(row[1:]) for row in rows[:count]], True
-    return [Change._make(row[1:]) for row in rows], len(rows) == limit

@@ -6,7 +6,9 @@ from typing import Any
 from django.db import connections
 
 from hc_signals.log import changelog
-from hc_signals.log.changelog import CHANGE_COLUMNS, SHARD, ChangeLog, Position, Standing, cut_page
+from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.position import Position, Standing
+from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, cut_page
 
 
 def id_cursor() -> None:
