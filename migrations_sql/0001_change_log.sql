@@ -356,11 +356,15 @@ AS $$ SELECT ((hashtextextended(of_table || ' ' || record, 0) & 9223372036854775
 -- not there. BETWEEN for an equality: with one, ORDER BY id alone would do, and a walk of the ids would look cheap where
 -- many changes are of one transaction.
 
--- A page: what is visible in `target` and not in `seen`, of these ids and this shard, in order.
+-- A page: what is visible in `target` and not in `seen`, of these ids and this shard, in order; what a worker must know
+-- of each change, without its images but with their size. That of a compressed image is not known without unpacking it.
 CREATE FUNCTION public.hc_signals_page(
     seen pg_snapshot, target pg_snapshot, after_id bigint, upto_id bigint, of_shard integer, of_shards integer,
     size integer
-) RETURNS SETOF public.hc_signals_change
+) RETURNS TABLE (
+    image_bytes integer, id bigint, xid text, captured_at timestamp, table_name text, operation text, origin text,
+    record_key text, record_id text, changed text[], note json, epoch text
+)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -370,13 +374,33 @@ SET enable_sort = off
 AS $$
 BEGIN
     RETURN QUERY
-    SELECT c.* FROM public.hc_signals_change c
+    SELECT CASE WHEN pg_column_compression(c.old) IS NULL THEN coalesce(pg_column_size(c.old), 0)
+                ELSE octet_length(c.old::text) END
+         + CASE WHEN pg_column_compression(c.new) IS NULL THEN coalesce(pg_column_size(c.new), 0)
+                ELSE octet_length(c.new::text) END,
+           c.id, c.xid::text, c.captured_at AT TIME ZONE 'UTC', c.table_name, c.operation, c.origin, c.record_key,
+           c.record_id, c.changed, c.note, (SELECT control.epoch FROM public.hc_signals_control control)
+    FROM public.hc_signals_change c
     WHERE c.id > after_id AND c.id <= upto_id
       AND (c.xid >= pg_snapshot_xmax(seen) OR c.xid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))))
       AND pg_visible_in_snapshot(c.xid, target)
       AND (of_shards = 1
            OR public.hc_signals_shard_of(c.table_name, coalesce(c.record_id, c.record_key, ''), of_shards) = of_shard)
     ORDER BY c.id LIMIT size;
+END
+$$;
+
+-- The images of changes: the latest, which for a deletion is the old one; and of updates the old one.
+CREATE FUNCTION public.hc_signals_images(ids bigint[]) RETURNS TABLE (id bigint, latest json, old json)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT c.id, coalesce(c.new, c.old), CASE WHEN c.operation = 'UPDATE' THEN c.old END
+    FROM public.hc_signals_change c WHERE c.id = ANY (ids);
 END
 $$;
 
@@ -410,33 +434,91 @@ LANGUAGE sql VOLATILE
 AS $$ SELECT coalesce(floor_xid = '1'::xid8 OR newest_id - floor_id > 1 AND since < clock_timestamp()
         - make_interval(secs => CASE WHEN newest_id - floor_id > 1000 THEN 1 ELSE 600 END), false) $$;
 
--- How a consumer stands in a shard: its newest position, NULL before the first; over how many shards its records are
+-- How a consumer stands in a shard: its newest position, null before the first; over how many shards its records are
 -- split; the highest id drawn so far; whether any of its deliveries wait, and whether the time of one has come.
-CREATE FUNCTION public.hc_signals_standing(of_consumer text, of_shard integer) RETURNS TABLE (
-    newest public.hc_signals_position, layout integer, newest_id bigint, lost bigint, is_idle boolean,
-    any_kept boolean, any_due boolean
-)
+CREATE FUNCTION public.hc_signals_standing(of_consumer text, of_shard integer) RETURNS json
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $$
-#variable_conflict use_column
+DECLARE
+    found json;
 BEGIN
-    RETURN QUERY
-    SELECT p.newest, (SELECT l.shards::integer FROM public.hc_signals_position l WHERE l.consumer = of_consumer
-                      ORDER BY l.id DESC LIMIT 1),
-           s.last_value, public.hc_signals_lost(coalesce((p.newest).lost, 0)),
-           public.hc_signals_is_idle((p.newest).floor_id, (p.newest).floor_xid, (p.newest).created_at, s.last_value),
-           EXISTS (SELECT FROM public.hc_signals_delivery d
-                   WHERE d.consumer = of_consumer AND d.state IN ('retry', 'parked')),
-           EXISTS (SELECT FROM public.hc_signals_delivery d
-                   WHERE d.consumer = of_consumer AND d.state = 'retry' AND d.next_attempt_at <= clock_timestamp())
+    SELECT json_build_object(
+        'position', to_json(p),
+        'layout', (SELECT l.shards FROM public.hc_signals_position l WHERE l.consumer = of_consumer
+                   ORDER BY l.id DESC LIMIT 1),
+        'newest_id', s.last_value,
+        'lost', public.hc_signals_lost(coalesce(p.lost, 0)),
+        'is_idle', public.hc_signals_is_idle(p.floor_id, p.floor_xid, p.created_at, s.last_value),
+        'any_kept', EXISTS (SELECT FROM public.hc_signals_delivery d
+                            WHERE d.consumer = of_consumer AND d.state IN ('retry', 'parked')),
+        'any_due', EXISTS (SELECT FROM public.hc_signals_delivery d
+                           WHERE d.consumer = of_consumer AND d.state = 'retry'
+                             AND d.next_attempt_at <= clock_timestamp())
+    ) INTO found
     FROM public.hc_signals_change_id_seq s LEFT JOIN LATERAL (
-        SELECT n AS newest FROM public.hc_signals_position n WHERE n.consumer = of_consumer AND n.shard = of_shard
+        SELECT * FROM public.hc_signals_position n WHERE n.consumer = of_consumer AND n.shard = of_shard
         ORDER BY n.id DESC LIMIT 1
     ) p ON true;
+    RETURN found;
+END
+$$;
+
+-- The snapshot of now, the transaction id that will be given out next, and an id that none is above in that snapshot.
+-- age() counts from the id that will be given out: read without taking one. The snapshot is older than what is read
+-- while the statement runs, so last_value is a ceiling for everything visible in it.
+CREATE FUNCTION public.hc_signals_target() RETURNS TABLE (target pg_snapshot, next_xid xid8, ceiling_id bigint)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT pg_current_snapshot(),
+           (xmax + ((age('3'::xid)::bigint + 3 - xmax) % 4294967296 + 4294967296) % 4294967296)::text::xid8,
+           (SELECT last_value FROM public.hc_signals_change_id_seq)
+    FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now;
+END
+$$;
+
+-- The beginning of a page at once: claims the shard until the transaction ends, looks how things stand and, if no window
+-- is open, what is visible now, with the first page of the window that it makes. No row: another worker has the shard.
+-- The first row has only the head. Each query has a snapshot of its own, as if they were sent one by one: how things
+-- stand is read after the claim, so that what its last holder has committed is seen.
+CREATE FUNCTION public.hc_signals_look(of_consumer text, of_shard integer, of_shards integer, size integer)
+RETURNS TABLE (
+    head json, image_bytes integer, id bigint, xid text, captured_at timestamp, table_name text, operation text,
+    origin text, record_key text, record_id text, changed text[], note json, epoch text
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    standing json;
+    seen pg_snapshot;
+    has_page boolean := false;
+    now record;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(1212372820, hashtext(of_consumer || ' ' || of_shard)) THEN
+        RETURN;
+    END IF;
+    standing := public.hc_signals_standing(of_consumer, of_shard);
+    SELECT * INTO now FROM public.hc_signals_target();
+    IF standing->'position'->>'target' IS NULL THEN
+        seen := (standing->'position'->>'seen')::pg_snapshot;
+        -- Else a transaction was open then that may have come late, with ids below the floor.
+        has_page := coalesce(pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen)
+                             AND pg_snapshot_xmax(seen)::text = standing->'position'->>'floor_xid', false);
+    END IF;
+    head := json_build_object('standing', standing, 'has_page', has_page,
+                              'now', json_build_array(now.target, now.next_xid, now.ceiling_id));
+    RETURN NEXT;
+    IF has_page THEN
+        RETURN QUERY SELECT NULL::json, p.* FROM public.hc_signals_page(
+            seen, now.target, (standing->'position'->>'floor_id')::bigint, now.ceiling_id, of_shard, of_shards, size) p;
+    END IF;
 END
 $$;
 

@@ -21,7 +21,7 @@ from tests.conftest import as_the_app
 ROWS = 100_000
 BLOCKS = 400
 """More than any of the queries has to read; the log has several thousand."""
-LOOKS = ("hc_signals_change", "hc_signals_page", "hc_signals_standing", "hc_signals_waiting")
+LOOKS = ("hc_signals_change", "hc_signals_images", "hc_signals_look", "hc_signals_page", "hc_signals_waiting")
 
 FILL = """
 INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)
@@ -112,8 +112,8 @@ def test_a_long_backlog_is_paged_by_an_index(fill: Log, statistics: str) -> None
     fill(statistics)
     worker = Worker("default", Conf(BATCH_SIZE=50))
     worker.prepare()
-    assert check_plans(lambda: page(worker)) >= 3
-    assert check_plans(lambda: page(worker)) >= 3
+    assert check_plans(lambda: page(worker)) >= 2
+    assert check_plans(lambda: page(worker)) >= 2
 
 
 def test_plans_that_were_made_while_the_log_was_small_serve_a_large_one(fill: Log) -> None:
@@ -125,8 +125,8 @@ def test_plans_that_were_made_while_the_log_was_small_serve_a_large_one(fill: Lo
         worker._is_waiting()
     as_the_app(FILL.format(rows=ROWS))
     assert check_plans(worker._is_waiting) == 1
-    assert check_plans(lambda: page(worker)) >= 3
-    assert check_plans(lambda: page(worker)) >= 3
+    assert check_plans(lambda: page(worker)) >= 2
+    assert check_plans(lambda: page(worker)) >= 2
     assert worker.delivered == 1 + 2 * 50
 
 
@@ -149,7 +149,7 @@ def test_behind_many_delivered_changes_a_look_costs_little(fill: Log, statistics
             assert check_plans(worker._is_waiting) >= 1
             cursor.execute("COMMIT")
             assert check_plans(worker._is_waiting) >= 1
-            assert check_plans(lambda: page(worker)) >= 3
+            assert check_plans(lambda: page(worker)) >= 2
             assert worker.delivered == 6
             assert check_plans(worker._is_waiting) >= 1
             held.execute("COMMIT")
@@ -161,7 +161,7 @@ def test_behind_many_delivered_changes_a_look_costs_little(fill: Log, statistics
 def skip(worker: Worker) -> None:
     """Put the consumer behind all that is committed."""
     log = worker.shards[0].log
-    with log.claimed(True):
+    with log.claimed(50, atomic=True):
         log.append(log.close_window(log.open_window(log.standing())))
 
 
@@ -173,9 +173,7 @@ def test_the_first_page_of_a_window_is_read_together_with_its_target(fill: Log, 
     page(worker)
     skip(worker)
     as_the_app(FILL.format(rows=count))
-    assert check_plans(lambda: page(worker)) == (3 if count else 2), (
-        "how things stand; the target with the page; images"
-    )
+    assert check_plans(lambda: page(worker)) == (2 if count else 1), "how things stand with the page; images"
     assert worker.delivered == 50 + min(count, 50)
 
 

@@ -72,7 +72,7 @@ class Shard:
     def deliver_page(self) -> Outcome:
         """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
         page = here().page(self.log.consumer, self.log.shard)
-        with page, self.log.claimed(self.conf.ATOMIC) as is_claimed:
+        with page, self.log.claimed(self._limit, atomic=self.conf.ATOMIC) as is_claimed:
             outcome = self.deliver_claimed() if is_claimed else Outcome.ELSEWHERE
         if self.ahead and outcome in (Outcome.ELSEWHERE, Outcome.REMOVED):
             self.ahead.forget()

@@ -8,17 +8,17 @@ xmin watermark would invert the order of a record's changes and stall behind str
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 from hc_signals.events import Change
 from hc_signals.locks import CLAIMS
 from hc_signals.log.position import Position, Standing
-from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
+from hc_signals.log.rows import cut_page
 
 CONFIRM_SECONDS = 0.2
 """After so long a worker makes sure that its session, and with it its claim, has not ended: see ``confirm``."""
@@ -26,25 +26,8 @@ PRUNE_SHARE = 0.01
 """Of the appended positions: how many take old ones away."""
 
 
-_TRY_CLAIM = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
-_POSITION_COLUMNS = "seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost, gap"
-# In one statement after the claim, so that it sees what the last holder of the claim has committed.
-_STANDING = """
-SELECT (s.newest).seen::text, (s.newest).floor_id, (s.newest).floor_xid::text, (s.newest).target::text,
-       (s.newest).ceiling_id, (s.newest).next_floor_id, (s.newest).next_floor_xid::text, (s.newest).last_id,
-       (s.newest).lost, (s.newest).gap, (s.newest).id IS NULL,
-       s.layout, s.newest_id, s.lost, s.is_idle, s.any_kept, s.any_due
-FROM public.hc_signals_standing(%(consumer)s, %(shard)s) s
-"""
-
-# age() counts from the transaction id that will be given out next: read without taking one. The snapshot is older than
-# what is read while the statement runs, so last_value is a ceiling for everything visible in it.
-_TARGET = """
-SELECT pg_current_snapshot()::text,
-       (xmax + ((age('3'::xid)::bigint + 3 - xmax) % 4294967296 + 4294967296) % 4294967296)::text,
-       (SELECT last_value FROM public.hc_signals_change_id_seq)
-FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now
-"""
+_POSITION = [field.name for field in fields(Position)]
+"""Columns of ``hc_signals_position`` as well."""
 
 OPEN_AT_SEEN = """
     SELECT pg_snapshot_xip(%(seen)s::pg_snapshot)
@@ -63,17 +46,21 @@ SELECT min(late.id) FROM ({OPEN_AT_SEEN}) open (x), LATERAL (
 ) late WHERE pg_visible_in_snapshot(open.x, %(target)s::pg_snapshot)
 """
 
-_PAGE = f"""
-SELECT {IMAGE_BYTES}, id, {CHANGE_COLUMNS}
-FROM public.hc_signals_page({{window}}, %(shard)s, %(shards)s, %(limit)s)
+_PAGE = """
+SELECT * FROM public.hc_signals_page(%(seen)s::pg_snapshot, %(target)s::pg_snapshot, %(after)s, %(ceiling)s, %(shard)s,
+                                     %(shards)s, %(limit)s)
 """
-_OF_WINDOW = "%(seen)s::pg_snapshot, %(target)s::pg_snapshot, %(after)s, %(ceiling)s"
-# The target and the first page of its window at once: what is visible in the statement's own snapshot.
-_TARGET_AND_PAGE = f"""
-SELECT now.*, page.* FROM ({{target}}) now (target, next_floor_xid, ceiling_id) LEFT JOIN LATERAL (
-    {_PAGE.format(window="%(seen)s::pg_snapshot, target::pg_snapshot, %(after)s, ceiling_id")}
-) page ON true ORDER BY page.id
-"""
+
+
+class _Look(NamedTuple):
+    """What ``hc_signals_look()`` has found."""
+
+    standing: Standing
+    target: str | None
+    """Of the window that was opened and of whose changes the first page was read; None where none was."""
+    limit: int
+    """Of that page."""
+    rows: list[tuple[Any, ...]]
 
 
 class ChangeLog:
@@ -85,12 +72,9 @@ class ChangeLog:
         """Target of the last window that was opened through this object."""
         self.finished = 0
         """How many windows were both opened and finished through this object."""
-        self._looked: tuple[tuple[Any, ...], list[tuple[Any, ...]]] | None = None
-        self._expected: Position | None = None
-        """The position that was appended last, if it left no window open: mostly the next look finds it."""
-        self._limit = 0
-        self._found: tuple[str, int, list[tuple[Any, ...]]] | None = None
-        """Rows that were read with a target, up to which limit."""
+        self._look: _Look | None = None
+        """Of this page, until it is asked for."""
+        self._first_page: _Look | None = None
         self._stood: Position | None = None
         self._holder: Any = None
         self._confirmed_at = 0.0
@@ -104,35 +88,21 @@ class ChangeLog:
             cursor.execute(sql, params)
             return cursor.fetchone()
 
-    def _claim_and_look(self) -> bool:
-        """Claim the shard and take the first looks at it, in one round trip with the beginning of the transaction.
-
-        Each statement has a snapshot of its own, taken after the one before it has ended: as if they were sent one by
-        one.
-        """
-        connection: Any = connections[self.using]
-        statements = (
-            (_TRY_CLAIM, [CLAIMS, self._name]),
-            (_STANDING, {"consumer": self.consumer, "shard": self.shard}),
-            self._target_and_page() or (_TARGET, None),
-        )
-        cursors = [connection.cursor() for _ in statements]
-        with connection.wrap_database_errors, connection.connection.pipeline():
-            for cursor, (sql, params) in zip(cursors, statements, strict=True):
-                cursor.execute(sql, params)
-        claimed, standing, now = cursors
-        self._looked = standing.fetchone(), now.fetchall()
-        return bool(claimed.fetchone()[0])
-
-    def _target_and_page(self) -> tuple[str, dict[str, Any]] | None:
-        """Return the statement that opens a window and reads its first page; None where more must be known first."""
-        if self._expected is None or self._may_have_been_open(self._expected):
-            return None
-        sql, params = _TARGET_AND_PAGE.format(target=_TARGET.replace("%", "%%")), self._of_page(self._limit)
-        return sql, {**params, "seen": self._expected.seen, "after": self._expected.floor_id}
-
-    def _of_page(self, limit: int) -> dict[str, Any]:
-        return {"shard": self.shard, "shards": self.shards, "limit": limit}
+    def _claim_and_look(self, limit: int) -> bool:
+        self._look = None
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(
+                "SELECT * FROM public.hc_signals_look(%s, %s, %s, %s)",
+                [self.consumer, self.shard, self.shards, limit],
+            )
+            rows = cursor.fetchall()
+        if rows:
+            head = rows[0][0]
+            target = head["now"][0] if head["has_page"] else None
+            self._look = _Look(
+                _standing(head["standing"], tuple(head["now"])), target, limit, [row[1:] for row in rows[1:]]
+            )
+        return bool(rows)
 
     def claim(self, wait: bool = False) -> bool:
         """Claim the shard until the transaction ends: a dead worker's claim dies with its connection.
@@ -140,23 +110,24 @@ class ChangeLog:
         Args:
             wait: until whoever has it is done with its page.
         """
-        self._looked = None
+        self._look = None
         key = [CLAIMS, self._name]
         if wait:
             self._row("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", key)
             return True
-        return bool(self._row(_TRY_CLAIM, key)[0])
+        return bool(self._row("SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))", key)[0])
 
     @contextmanager
-    def claimed(self, atomic: bool) -> Iterator[bool]:
+    def claimed(self, limit: int, *, atomic: bool) -> Iterator[bool]:
         """Claim the shard for one page, if it is free; yield whether it was.
 
         Args:
+            limit: of changes that the page may have: the first one of a window is read at once.
             atomic: in a transaction that spans the page; else until the end of the block, or of the connection.
         """
         if atomic:
             with transaction.atomic(using=self.using):
-                yield self._claim_and_look()
+                yield self._claim_and_look(limit)
             return
         is_free = self._claim_session()
         try:
@@ -191,17 +162,14 @@ class ChangeLog:
 
     def standing(self) -> Standing:
         """Return how things stand, the very beginning for a consumer that has no position. After the claim."""
-        looked, self._looked = self._looked, None
-        row: Any = looked[0] if looked else self._row(_STANDING, {"consumer": self.consumer, "shard": self.shard})
-        now = looked[1][0][:3] if looked else None
-        self._found = None
-        is_new, *told = row[10:]
-        self._stood = position = Position() if is_new else Position(*row[:10])
+        self._first_page, self._look = self._look, None
+        if self._first_page:
+            standing = self._first_page.standing
+        else:
+            standing = _standing(self._row("SELECT public.hc_signals_standing(%s, %s)", [self.consumer, self.shard])[0])
+        self._stood = standing.position
         self._confirmed_at = time.monotonic()
-        if now and looked and len(looked[1][0]) > len(now) and position == self._expected:
-            # Of an empty page the join leaves one row of nothing.
-            self._found = now[0], self._limit, [row[3:] for row in looked[1] if row[3] is not None]
-        return replace(Standing(position, is_new, *told), now=now)
+        return standing
 
     def forget_layout(self, shards: int) -> None:
         """Remove the positions of a layout that was left: they would hold up the rotation of the log."""
@@ -215,7 +183,7 @@ class ChangeLog:
         # The order is the proof: a transaction born after `next_floor_xid` was read draws its ids after the standing
         # was read, and one visible in the target drew its ids before `ceiling` is read.
         position = standing.position
-        target, next_floor_xid, ceiling = standing.now or self._row(_TARGET)
+        target, next_floor_xid, ceiling = standing.now or self._row("SELECT * FROM public.hc_signals_target()")
         first = position.floor_id
         if self._may_have_been_open(position):
             late = {"seen": position.seen, "floor_xid": position.floor_xid, "target": target}
@@ -242,17 +210,23 @@ class ChangeLog:
         Fewer if their images are large: together up to PAGE_BYTES, however many that are, at least one.
         """
         assert position.last_id is not None and position.ceiling_id is not None  # noqa: S101
-        if self._found and self._found[:2] == (position.target, limit) and position.last_id == position.floor_id:
-            return cut_page(self._found[2], limit)
-        self._limit = limit
+        found = self._first_page
+        if found and (found.target, found.limit) == (position.target, limit) and position.last_id == position.floor_id:
+            return cut_page(found.rows, limit)
         with connections[self.using].cursor() as cursor:
             cursor.execute(*self.page_statement(position, limit))
             return cut_page(cursor.fetchall(), limit)
 
     def page_statement(self, position: Position, limit: int) -> tuple[str, dict[str, Any]]:
         """Return the statement by which :meth:`page` reads, with its parameters; its rows are for :func:`cut_page`."""
-        of_window = {"seen": position.seen, "target": position.target, "after": position.last_id}
-        return _PAGE.format(window=_OF_WINDOW), {**of_window, "ceiling": position.ceiling_id, **self._of_page(limit)}
+        window = {"seen": position.seen, "target": position.target, "after": position.last_id}
+        return _PAGE, {
+            **window,
+            "ceiling": position.ceiling_id,
+            "shard": self.shard,
+            "shards": self.shards,
+            "limit": limit,
+        }
 
     def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""
@@ -270,9 +244,8 @@ class ChangeLog:
 
         By chance and not by number: ids are shared, so one of two consumers could miss every thousandth for ever.
         """
-        self._expected = position if position.target is None else None
         row = self._row(
-            f"INSERT INTO public.hc_signals_position (consumer, shard, shards, {_POSITION_COLUMNS}) "
+            f"INSERT INTO public.hc_signals_position (consumer, shard, shards, {', '.join(_POSITION)}) "
             "VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::xid8, %s::pg_snapshot, %s, %s, %s::xid8, %s, %s, %s) "
             "RETURNING id",
             [
@@ -297,3 +270,19 @@ class ChangeLog:
                     "DELETE FROM public.hc_signals_position WHERE consumer = %s AND shard = %s AND id < %s",
                     [self.consumer, self.shard, row[0] - 1000],
                 )
+
+
+def _standing(found: Mapping[str, Any], now: tuple[Any, ...] | None = None) -> Standing:
+    """Return what ``hc_signals_standing()`` has found."""
+    position = found["position"]
+    return Standing(
+        position=Position(**{name: position[name] for name in _POSITION}) if position else Position(),
+        is_new=position is None,
+        layout=found["layout"],
+        last_id=found["newest_id"],
+        lost=found["lost"],
+        is_idle=found["is_idle"],
+        any_kept=found["any_kept"],
+        any_due=found["any_due"],
+        now=now,
+    )
