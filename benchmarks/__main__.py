@@ -1,5 +1,6 @@
 """Runs the figures and prints the table: ``make bench BENCH="--only drain,latency --rounds 3"``."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -50,6 +51,7 @@ def main() -> int:
         os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
         django.setup()
         import_module("benchmarks.workload").set_up()
+        gc.freeze()  # as hc_listen does; the bare loops have it as well
         rows = [row for name in _chosen(options) for row in _measure(name, options, server)]
         version = server.version()
     print("\n" + "\n".join([*report.conditions(version), "", *report.lines(rows)]), flush=True)

@@ -122,7 +122,9 @@ def append_backlog(count: int) -> None:
     execute(
         f"INSERT INTO public.hc_signals_change ({LOG_COLUMNS}) "
         f"SELECT '{table_label(table)}', 'UPDATE', 'heroku_connect', r.id, r.sfid, "
-        f"ARRAY['name', 'annualrevenue'], to_json(r), to_json(r) "
+        f"ARRAY['name', 'annualrevenue'], "
+        f"json_build_object('systemmodstamp', r.systemmodstamp, 'name', r.name, 'annualrevenue', r.annualrevenue), "
+        f"to_json(r) "
         f"FROM generate_series(1, {count}) n JOIN {quoted_table(table)} r ON r.id = n % {RECORDS} + 1"
     )
 

@@ -12,6 +12,15 @@ BEGIN
     END LOOP;
 END
 $$;
+DROP FUNCTION IF EXISTS public.hc_signals_waiting(text, integer);
+DROP FUNCTION IF EXISTS public.hc_signals_look(text, integer, integer, integer);
+DROP FUNCTION IF EXISTS public.hc_signals_target();
+DROP FUNCTION IF EXISTS public.hc_signals_standing(text, integer);
+DROP FUNCTION IF EXISTS public.hc_signals_is_idle(bigint, xid8, timestamptz, bigint);
+DROP FUNCTION IF EXISTS public.hc_signals_lost(bigint);
+DROP FUNCTION IF EXISTS public.hc_signals_images(bigint[]);
+DROP FUNCTION IF EXISTS public.hc_signals_page(pg_snapshot, pg_snapshot, bigint, bigint, integer, integer, integer);
+DROP FUNCTION IF EXISTS public.hc_signals_shard_of(text, text, integer);
 DROP FUNCTION IF EXISTS public.hc_signals_settle(text);
 DROP FUNCTION IF EXISTS public.hc_signals_is_empty(regclass);
 DROP FUNCTION IF EXISTS public.hc_signals_join_reload(text);

@@ -25,6 +25,7 @@ CREATE TABLE public.hc_signals_change (
     record_key text,
     record_id text,
     changed text[],
+    -- The row before and after. Of an update `old` need have no more than what differs.
     old json,
     new json,
     -- What a row says that is more than a change of one record: cause and times of a gap, counts of a reload, for whom
@@ -325,7 +326,7 @@ BEGIN
         FROM public.hc_signals_change n
         JOIN public.hc_signals_change o
           ON o.xid = n.xid AND o.table_name = n.table_name AND o.record_key = n.record_key AND o.depth = own_depth
-         AND o.id > n.id AND o.new::text = n.old::text
+         AND o.id > n.id AND o.new::jsonb = coalesce(n.new::jsonb, '{}') || n.old::jsonb
         WHERE n.xid = pg_current_xact_id() AND n.table_name = captured_table AND n.depth > greatest(own_depth, 1)
         GROUP BY n.record_key
     ), moved AS (
@@ -339,6 +340,218 @@ BEGIN
     SELECT m.table_name, m.operation, m.origin, m.record_key, m.record_id, m.changed, m.old, m.new, m.note, own_depth,
            m.captured_at
     FROM moved m ORDER BY m.id;
+END
+$$;
+
+-- Which shard of a consumer a record belongs to: by the sfid where there is one. A record that is deleted and comes back
+-- has another key, and still its order counts.
+CREATE FUNCTION public.hc_signals_shard_of(of_table text, record text, shards integer) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT ((hashtextextended(of_table || ' ' || record, 0) & 9223372036854775807) % shards)::integer $$;
+
+-- The looks of the reader, as functions because these keep their plans for as long as the session lives, behind a pooler
+-- as well: to plan eight partitions anew took longer than to read them. The plans are those by the indexes, whatever the
+-- statistics say. With statistics from before a large load, or from when the log was empty, the planner would read and
+-- sort the whole backlog for each page; of `xid >= xmax` it expects many rows, and would read all for the one that is
+-- not there. BETWEEN for an equality: with one, ORDER BY id alone would do, and a walk of the ids would look cheap where
+-- many changes are of one transaction.
+
+-- A page: what is visible in `target` and not in `seen`, of these ids and this shard, in order; what a worker must know
+-- of each change, without its images but with their size. That of a compressed image is not known without unpacking it.
+CREATE FUNCTION public.hc_signals_page(
+    seen pg_snapshot, target pg_snapshot, after_id bigint, upto_id bigint, of_shard integer, of_shards integer,
+    size integer
+) RETURNS TABLE (
+    image_bytes integer, id bigint, xid text, captured_at timestamp, table_name text, operation text, origin text,
+    record_key text, record_id text, changed text[], note json, epoch text
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT CASE WHEN pg_column_compression(c.old) IS NULL THEN coalesce(pg_column_size(c.old), 0)
+                ELSE octet_length(c.old::text) END
+         + CASE WHEN pg_column_compression(c.new) IS NULL THEN coalesce(pg_column_size(c.new), 0)
+                ELSE octet_length(c.new::text) END,
+           c.id, c.xid::text, c.captured_at AT TIME ZONE 'UTC', c.table_name, c.operation, c.origin, c.record_key,
+           c.record_id, c.changed, c.note, (SELECT control.epoch FROM public.hc_signals_control control)
+    FROM public.hc_signals_change c
+    WHERE c.id > after_id AND c.id <= upto_id
+      AND (c.xid >= pg_snapshot_xmax(seen) OR c.xid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))))
+      AND pg_visible_in_snapshot(c.xid, target)
+      AND (of_shards = 1
+           OR public.hc_signals_shard_of(c.table_name, coalesce(c.record_id, c.record_key, ''), of_shards) = of_shard)
+    ORDER BY c.id LIMIT size;
+END
+$$;
+
+-- The images of changes: the latest, which for a deletion is the old one; and of updates the old one.
+CREATE FUNCTION public.hc_signals_images(ids bigint[]) RETURNS TABLE (id bigint, latest json, old json)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT c.id, coalesce(c.new, c.old), CASE WHEN c.operation = 'UPDATE' THEN c.old END
+    FROM public.hc_signals_change c WHERE c.id = ANY (ids);
+END
+$$;
+
+-- How many statements are not in the log. One beyond those told counts when its transaction has ended, which holds the
+-- lock of hc_signals_lose() until then: whoever heard of it now and read the table again would not see it.
+CREATE FUNCTION public.hc_signals_lost(told bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    counted bigint;
+BEGIN
+    SELECT CASE WHEN l.is_called THEN l.last_value ELSE 0 END INTO counted FROM public.hc_signals_lost_seq l;
+    IF counted > told AND EXISTS (
+        SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 1212372819 AND objid = 2 AND objsubid = 2
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND mode = 'ShareLock' AND granted
+    ) THEN
+        RETURN told;
+    END IF;
+    RETURN counted;
+END
+$$;
+
+-- Whether a position is so old that the next one is to be stored even if there is nothing to do: after a thousand ids, or
+-- after ten minutes. Left where it is, it would hold up the rotation of the log, and each look would pass over all that
+-- the other shards have done.
+CREATE FUNCTION public.hc_signals_is_idle(floor_id bigint, floor_xid xid8, since timestamptz, newest_id bigint)
+RETURNS boolean
+LANGUAGE sql VOLATILE
+AS $$ SELECT coalesce(floor_xid = '1'::xid8 OR newest_id - floor_id > 1 AND since < clock_timestamp()
+        - make_interval(secs => CASE WHEN newest_id - floor_id > 1000 THEN 1 ELSE 600 END), false) $$;
+
+-- How a consumer stands in a shard: its newest position, null before the first; over how many shards its records are
+-- split; the highest id drawn so far; whether any of its deliveries wait, and whether the time of one has come.
+CREATE FUNCTION public.hc_signals_standing(of_consumer text, of_shard integer) RETURNS json
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $$
+DECLARE
+    found json;
+BEGIN
+    SELECT json_build_object(
+        'position', to_json(p),
+        'layout', (SELECT l.shards FROM public.hc_signals_position l WHERE l.consumer = of_consumer
+                   ORDER BY l.id DESC LIMIT 1),
+        'newest_id', s.last_value,
+        'lost', public.hc_signals_lost(coalesce(p.lost, 0)),
+        'is_idle', public.hc_signals_is_idle(p.floor_id, p.floor_xid, p.created_at, s.last_value),
+        'any_kept', EXISTS (SELECT FROM public.hc_signals_delivery d
+                            WHERE d.consumer = of_consumer AND d.state IN ('retry', 'parked')),
+        'any_due', EXISTS (SELECT FROM public.hc_signals_delivery d
+                           WHERE d.consumer = of_consumer AND d.state = 'retry'
+                             AND d.next_attempt_at <= clock_timestamp())
+    ) INTO found
+    FROM public.hc_signals_change_id_seq s LEFT JOIN LATERAL (
+        SELECT * FROM public.hc_signals_position n WHERE n.consumer = of_consumer AND n.shard = of_shard
+        ORDER BY n.id DESC LIMIT 1
+    ) p ON true;
+    RETURN found;
+END
+$$;
+
+-- The snapshot of now, the transaction id that will be given out next, and an id that none is above in that snapshot.
+-- age() counts from the id that will be given out: read without taking one. The snapshot is older than what is read
+-- while the statement runs, so last_value is a ceiling for everything visible in it.
+CREATE FUNCTION public.hc_signals_target() RETURNS TABLE (target pg_snapshot, next_xid xid8, ceiling_id bigint)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT pg_current_snapshot(),
+           (xmax + ((age('3'::xid)::bigint + 3 - xmax) % 4294967296 + 4294967296) % 4294967296)::text::xid8,
+           (SELECT last_value FROM public.hc_signals_change_id_seq)
+    FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax) now;
+END
+$$;
+
+-- The beginning of a page at once: claims the shard until the transaction ends, looks how things stand and, if no window
+-- is open, what is visible now, with the first page of the window that it makes. No row: another worker has the shard.
+-- The first row has only the head. Each query has a snapshot of its own, as if they were sent one by one: how things
+-- stand is read after the claim, so that what its last holder has committed is seen.
+CREATE FUNCTION public.hc_signals_look(of_consumer text, of_shard integer, of_shards integer, size integer)
+RETURNS TABLE (
+    head json, image_bytes integer, id bigint, xid text, captured_at timestamp, table_name text, operation text,
+    origin text, record_key text, record_id text, changed text[], note json, epoch text
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    standing json;
+    seen pg_snapshot;
+    has_page boolean := false;
+    now record;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(1212372820, hashtext(of_consumer || ' ' || of_shard)) THEN
+        RETURN;
+    END IF;
+    standing := public.hc_signals_standing(of_consumer, of_shard);
+    SELECT * INTO now FROM public.hc_signals_target();
+    IF standing->'position'->>'target' IS NULL THEN
+        seen := (standing->'position'->>'seen')::pg_snapshot;
+        -- Else a transaction was open then that may have come late, with ids below the floor.
+        has_page := coalesce(pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen)
+                             AND pg_snapshot_xmax(seen)::text = standing->'position'->>'floor_xid', false);
+    END IF;
+    head := json_build_object('standing', standing, 'has_page', has_page,
+                              'now', json_build_array(now.target, now.next_xid, now.ceiling_id));
+    RETURN NEXT;
+    IF has_page THEN
+        RETURN QUERY SELECT NULL::json, p.* FROM public.hc_signals_page(
+            seen, now.target, (standing->'position'->>'floor_id')::bigint, now.ceiling_id, of_shard, of_shards, size) p;
+    END IF;
+END
+$$;
+
+-- The shards in which a page would find something, or whose position is old: two probes of the index each.
+CREATE FUNCTION public.hc_signals_waiting(of_consumer text, of_shards integer) RETURNS SETOF integer
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT n.shard
+    FROM generate_series(0, of_shards - 1) AS n (shard)
+    CROSS JOIN public.hc_signals_change_id_seq s
+    LEFT JOIN LATERAL (
+        SELECT * FROM public.hc_signals_position o WHERE o.consumer = of_consumer AND o.shard = n.shard
+        ORDER BY o.id DESC LIMIT 1
+    ) p ON true
+    WHERE p.id IS NULL OR p.target IS NOT NULL
+       OR public.hc_signals_is_idle(p.floor_id, p.floor_xid, p.created_at, s.last_value)
+       OR n.shard = 0 AND (p.gap IS NOT NULL OR p.lost < public.hc_signals_lost(p.lost))
+       OR EXISTS (SELECT FROM public.hc_signals_change c WHERE c.xid >= pg_snapshot_xmax(p.seen)
+           AND (of_shards = 1 OR public.hc_signals_shard_of(
+               c.table_name, coalesce(c.record_id, c.record_key, ''), of_shards) = n.shard)
+           ORDER BY c.xid, c.id LIMIT 1)
+       OR EXISTS (SELECT FROM pg_snapshot_xip(p.seen) open (x), LATERAL (
+           SELECT FROM public.hc_signals_change c WHERE c.xid BETWEEN open.x AND open.x
+           AND (of_shards = 1 OR public.hc_signals_shard_of(
+               c.table_name, coalesce(c.record_id, c.record_key, ''), of_shards) = n.shard)
+           ORDER BY c.xid, c.id LIMIT 1) late);
 END
 $$;
 

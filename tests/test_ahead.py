@@ -1,5 +1,6 @@
 """The next page is read while receivers are at the present one; nothing is lost by it, or told twice."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -175,3 +176,17 @@ def test_positions_are_those_of_the_log(names: list[str]) -> None:
     deliver(BATCH_SIZE=3)
     assert names == numbered(10) * 2
     assert log.standing().position.target is None
+
+
+def test_a_date_that_python_cannot_hold(connect: Any) -> None:
+    dates: list[datetime] = []
+    connect(signals.record_created, lambda instance, **kwargs: dates.append(instance.starts_at), Project)
+    for number in range(12):
+        starts_at = "infinity" if number == 9 else "2024-05-06 07:08:09"
+        as_heroku_connect(
+            "INSERT INTO salesforce.project__c (sfid, name, starts_at__c) VALUES (%s, %s, %s)",
+            [f"P{number}", f"n{number}", starts_at],
+        )
+    assert deliver(BATCH_SIZE=4) == 12
+    usual = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+    assert dates == [usual] * 9 + [datetime.max.replace(tzinfo=UTC)] + [usual] * 2

@@ -21,8 +21,9 @@ from hc_signals.locks import CLAIMS
 from hc_signals.log import backlog as backlog_module
 from hc_signals.log import changelog
 from hc_signals.log.backlog import backlog
-from hc_signals.log.changelog import ChangeLog, Position
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.consumers import shards_of
+from hc_signals.log.position import Position
 from hc_signals.log.rotation import rotate
 from hc_signals.log.starting import start
 from hc_signals.models import Change, Delivery

@@ -1,5 +1,6 @@
 """The main job: a change in a Salesforce table reaches a Django receiver, once, in order, as the ORM would see it."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hc_signals.capture import triggers
 from hc_signals.capture.capture_sql import function_name
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.models import Change, Delivery
+from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
 
 pytestmark = pytest.mark.usefixtures("captured")
@@ -260,3 +262,20 @@ def test_once_ends_although_changes_keep_coming(connect: Any) -> None:
         assert deliver(BATCH_SIZE=100) == 5
     finally:
         writer.close()
+
+
+def test_the_log_keeps_of_an_updates_old_row_what_differs(captured: HerokuConnect, connect: Any) -> None:
+    got: list[Any] = []
+    connect(signals.record_updated, lambda event, **kwargs: got.append(event), Account)
+    (sfid,) = captured.insert(Account, name='\\ "quoted" \n', industry=None, annual_revenue="1.50")
+    captured.update(Account, sfid, name=None, industry="Energy", annual_revenue=None)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT changed, old FROM public.hc_signals_change WHERE operation = 'UPDATE'")
+        ((changed, old),) = cursor.fetchall()
+    assert sorted(changed) == ["annualrevenue", "industry", "name"]
+    assert {name: old[name] for name in changed} == {"name": '\\ "quoted" \n', "industry": None, "annualrevenue": 1.5}
+    assert set(old) - set(changed) == {"systemmodstamp"}
+    deliver()
+    assert [event.previous for event in got] == [
+        {"name": '\\ "quoted" \n', "industry": None, "annual_revenue": Decimal("1.50")}
+    ]

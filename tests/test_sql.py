@@ -68,7 +68,7 @@ def test_the_file_names_are_those_of_the_migrations() -> None:
 
 
 def test_the_sql_takes_the_locks_that_python_knows() -> None:
-    pairs, classes = {locks.BELL, locks.UNTOLD}, {locks.RELOADS}
+    pairs, classes = {locks.BELL, locks.UNTOLD}, {locks.CLAIMS, locks.RELOADS}
     sql = (ROOT / "migrations_sql" / "0001_change_log.sql").read_text()
     taken = re.findall(r"pg_\w*advisory\w*\((\d+), (\d+|hashtext)", sql)
     assert {(int(first), int(second)) for first, second in taken if second != "hashtext"} == pairs

@@ -1,4 +1,4 @@
-"""What capture costs for each updated row of 25 columns: both images and the names of the changed columns.
+"""What capture costs for each updated row of 25 columns: both images, of the old one what differs, and changed fields.
 
 Ours is the time of an UPDATE with capture less that of the same UPDATE without. It is held against a plain
 ``INSERT … SELECT`` that joins the rows before and after from two ordinary tables and writes the same into the same log;
@@ -14,6 +14,7 @@ from benchmarks.records.models import BareCaptured, BareUncaptured
 from benchmarks.rows import Row, alternate, median, ratio
 from benchmarks.server import Server
 from benchmarks.workload import LOG_COLUMNS
+from hc_signals.capture.capture_sql import image_sql, old_values_sql
 from hc_signals.tables import NOISE_COLUMNS, quote, quoted_table
 
 
@@ -63,9 +64,6 @@ def _make_tables(count: int) -> None:
 
 def _plain_insert() -> str:
     columns = [str(field.column) for field in BareUncaptured._meta.local_concrete_fields]
-    old, new = (
-        f"(SELECT to_json(i) FROM (SELECT {', '.join(f'{alias}.{quote(c)}' for c in columns)}) i)" for alias in "on"
-    )
     tests = [f"o.{quote(c)} IS DISTINCT FROM n.{quote(c)}" for c in columns if c not in NOISE_COLUMNS]
     changed = ", ".join(
         f"CASE WHEN {test} THEN '{c}' END"
@@ -73,7 +71,8 @@ def _plain_insert() -> str:
     )
     return (
         f"INSERT INTO public.hc_signals_change ({LOG_COLUMNS}) SELECT 'bench_new', 'UPDATE', 'heroku_connect', "
-        f"n.id::text, n.sfid, array_remove(ARRAY[{changed}], NULL), {old}, {new} "
+        f"n.id::text, n.sfid, array_remove(ARRAY[{changed}], NULL), "
+        f"{old_values_sql(columns)}, {image_sql(columns, 'n')} "
         f"FROM bench_old o JOIN bench_new n ON n.id = o.id WHERE {' OR '.join(tests)}"
     )
 

@@ -36,10 +36,12 @@ class Line:
 def difference(row: Any) -> list[Line]:
     """Return the lines of a ``Change`` or ``Delivery``: first what the change is about, then what else differs.
 
-    HTML, escaped. What one image lacks counts as NULL.
+    HTML, escaped. What one image lacks counts as NULL; what the old one of an update lacks has not changed.
     """
     about = frozenset(row.changed or ())
     old, new = row.old or {}, row.new or {}
+    if row.operation == "UPDATE":
+        old = new | old
     names = _field_names(row.table_name)
     columns = [*names, *sorted((old.keys() | new.keys()) - names.keys())]
     lines = [

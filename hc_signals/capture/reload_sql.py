@@ -80,7 +80,8 @@ _INSERT = """IF EXISTS (SELECT FROM public.hc_signals_reload r WHERE r.table_nam
                     SELECT n."sfid"::text COLLATE pg_catalog."default" FROM hc_new n))
                 RETURNING c.record_id, c.old
             ), seen AS MATERIALIZED (
-                SELECT n."id"::text AS record_key, n."sfid" AS record_id, b.old, d.changed,
+                SELECT n."id"::text AS record_key, n."sfid" AS record_id, d.changed,
+                    CASE WHEN pg_catalog.cardinality(d.changed) > 0 THEN {old_values} END AS old,
                     CASE WHEN d.changed IS NULL OR pg_catalog.cardinality(d.changed) > 0 THEN {new_image} END AS new
                 FROM hc_new n
                 FULL JOIN back b ON b.record_id = n."sfid" COLLATE pg_catalog."default"
@@ -143,7 +144,7 @@ def reload_parts(pieces: Mapping[str, str], tests: Mapping[str, str], fresh: Seq
     """Return the parts.
 
     Args:
-        pieces: of the ordinary capture: ``log``, ``origin``, ``old_image``, ``new_image``, ``differs``.
+        pieces: of the ordinary capture: ``log``, ``origin``, ``old_image``, ``old_values``, ``new_image``, ``differs``.
         tests: by column, the SQL condition under which it counts as changed.
         fresh: columns that are being filled for the first time.
     """

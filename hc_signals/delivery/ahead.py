@@ -16,8 +16,10 @@ from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Listeners
 from hc_signals.delivery.page import Images, by_table, changed_columns
 from hc_signals.events import Change
-from hc_signals.log.changelog import ChangeLog, Position
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import images_sql
+from hc_signals.log.position import Position
+from hc_signals.log.rows import cut_page
 from hc_signals.log.side_connection import SideConnection, Statement
 
 
@@ -63,16 +65,14 @@ class Ahead:
         sent, self._sent, self._following = self._sent, None, None
         if sent is None:
             return None
-        rows = self._side.fetch(sent.cursors)
-        if rows is None or not _is_same(sent.at, position):
+        if not self._side.finish(sent.cursors) or not _is_same(sent.at, position):
             return None
         if sent.after is not None:
-            page = self.log.page_of(rows.pop(), sent.after, sent.batch.limit)
-            if page is not None:
-                self._following = sent.after, Batch(*page, sent.batch.limit, {})
+            page = cut_page(sent.cursors.pop().fetchall(), sent.batch.limit)
+            self._following = sent.after, Batch(*page, sent.batch.limit, {})
         read = {
-            label: Images(columns, {row[0]: row[1:] for row in found})
-            for (label, columns), found in zip(sent.old_columns.items(), rows, strict=True)
+            label: Images(columns, cursor.fetchall)
+            for (label, columns), cursor in zip(sent.old_columns.items(), sent.cursors, strict=True)
         }
         return sent.batch._replace(images=read)
 
@@ -91,7 +91,7 @@ class Ahead:
                 statements.append((images_sql(builder.model, builder.columns, old_columns[label], ids), None))
         then = replace(after, last_id=batch.changes[-1].id) if batch.has_more and batch.changes else None
         if then is not None:
-            statements.append(self.log.first_range(then, batch.limit))
+            statements.append(self.log.page_statement(then, batch.limit))
         cursors = self._side.send(statements) if statements else []  # a window may end with a full page
         if cursors is not None:
             self._sent = _Sent(after, batch, old_columns, then, cursors)

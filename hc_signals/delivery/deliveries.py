@@ -17,7 +17,7 @@ from django.db import connections, transaction
 from hc_signals.conf import Conf
 from hc_signals.events import Change
 from hc_signals.exceptions import RedeliveryError
-from hc_signals.log.changelog import CHANGE_COLUMNS, KEPT, SHARD, SHARD_NUMBER
+from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
 from hc_signals.receiver_errors import show
 
 logger = logging.getLogger("hc_signals")
@@ -52,6 +52,11 @@ SELECT %(consumer)s, %(receiver)s, %(signal)s, %(sender)s, %(state)s, %(attempt)
     %(changed)s::text[], coalesce(l.old, %(old)s::json), coalesce(l.new, %(new)s::json), %(note)s::json
 FROM (SELECT) one LEFT JOIN public.hc_signals_change l ON l.id = %(id)s
 WHERE l.id IS NOT NULL OR %(has_images)s
+"""
+_KEPT = """
+SELECT EXISTS (SELECT FROM public.hc_signals_delivery WHERE consumer = %(consumer)s AND state IN ('retry', 'parked')),
+       EXISTS (SELECT FROM public.hc_signals_delivery
+               WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp())
 """
 _OF_CHANGE = ("id", "xid", "captured_at", "table_name", "operation", "origin", "record_key", "record_id", "changed")
 _DUE = f"""
@@ -116,7 +121,7 @@ class Deliveries:
 
     def kept(self) -> tuple[bool, bool]:
         """Tell whether the consumer has any delivery that waits, and any whose time has come: both seldom."""
-        ((any_kept, any_due),) = self._execute(f"SELECT {KEPT}", {"consumer": self.conf.CONSUMER})
+        ((any_kept, any_due),) = self._execute(_KEPT, {"consumer": self.conf.CONSUMER})
         return any_kept, any_due
 
     def blocked(self, changes: Iterable[Change]) -> set[Key]:

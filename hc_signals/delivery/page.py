@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from django.db import DatabaseError, InterfaceError, OperationalError, models
@@ -14,9 +13,7 @@ from hc_signals.delivery.listeners import SIGNALS, Listeners, Model, arguments
 from hc_signals.delivery.telling import (
     CHANGE_TYPES,
     TABLE_SIGNALS,
-    Image,
     RecordEvent,
-    Source,
     counting,
     is_link,
     signals_of,
@@ -33,8 +30,8 @@ class Images(NamedTuple):
 
     old_columns: list[str]
     """Those that any of the updates has changed."""
-    rows: dict[int, tuple[Any, ...]]
-    """By the id of the change: the columns of the latest image, then ``old_columns`` of the old one."""
+    fetch: Callable[[], list[tuple[Any, ...]]]
+    """Makes Python values of what has arrived: see :func:`~hc_signals.log.images.images_sql`."""
 
 
 class Page:
@@ -65,7 +62,7 @@ class Page:
         self.deliveries, self.listeners = deliveries, listeners
         self._isolation = Isolation(log.using)
         self._rows: dict[int, tuple[Any, ...]] = {}
-        """By the id of the change: the columns of the latest image, then ``_old_columns`` of the old one."""
+        """By the id of the change: the id, the columns of the latest image, then ``_old_columns`` of the old one."""
         self._old_columns: dict[str, list[str]] = {}
         """By table: those that any of the page's updates has changed."""
         self._inherited: dict[int, dict[str, Any]] = {}
@@ -86,25 +83,30 @@ class Page:
         if not self.listeners.wanted(builder.model):
             return
         old_columns = images.old_columns if images else changed_columns(builder, changes)
-        found = images.rows if images else self._images(builder, old_columns, [change.id for change in changes])
+        found = self._fetched(images) if images else None
+        if found is None:
+            found = self._images(builder, old_columns, [change.id for change in changes])
         self._old_columns[label] = old_columns
         self._rows |= found
         if any(link is not None for link in builder.model._meta.parents.values()):
-            self._inherited |= builder.inherited(found)
+            self._inherited |= builder.inherited({key: self._latest(builder, key) for key in found})
         if any(self.listeners.wanted(child, only=True) for child in children_of(builder.model)):
-            parents = {key: self._instance(builder, key) for key in found}
+            parents = {key: self.instance(builder, key, builder.model) for key in found}
             self._load_children(builder.model, parents)
 
-    def _instance(self, builder: InstanceBuilder, key: int, proxy: Model | None = None) -> models.Model:
-        row = self._rows[key][: len(builder.columns)]
-        return builder.instance(row, proxy, self._inherited.get(key))
+    def _latest(self, builder: InstanceBuilder, key: int) -> tuple[Any, ...]:
+        return self._rows[key][1 : 1 + len(builder.columns)]
 
-    def _old(self, change: Change, builder: InstanceBuilder) -> dict[str, Any]:
+    def instance(self, builder: InstanceBuilder, key: int, model: Model) -> models.Model:
+        """Return the instance after the change of that id: of the builder's model, or of a proxy."""
+        return builder.instance(self._latest(builder, key), model, self._inherited.get(key))
+
+    def old(self, change: Change, builder: InstanceBuilder) -> dict[str, Any]:
         """Return the old image of an update, as far as it was read: nothing of other changes."""
         if change.operation != "UPDATE":
             return {}
-        row = self._rows[change.id]
-        return dict(zip(self._old_columns[change.table_name], row[len(builder.columns) :], strict=True))
+        values = self._rows[change.id][1 + len(builder.columns) :]
+        return dict(zip(self._old_columns[change.table_name], values, strict=True))
 
     def _load_children(self, parent: Model, parents: Mapping[int, models.Model]) -> None:
         for child in children_of(parent):
@@ -114,6 +116,14 @@ class Page:
                     for key, instance in instances.items():
                         self._children[key].append(instance)
                 self._load_children(child, instances)
+
+    @staticmethod
+    def _fetched(images: Images) -> dict[int, tuple[Any, ...]] | None:
+        """Return what was read already; None where Python cannot hold a value of it: an infinite date, say."""
+        try:
+            return {row[0]: row for row in images.fetch()}
+        except DatabaseError:
+            return None
 
     def _images(self, builder: InstanceBuilder, old_columns: list[str], ids: list[int]) -> dict[int, tuple[Any, ...]]:
         """Read all at once; if one cannot be typed any more, by halves, so that only it fails."""
@@ -146,11 +156,11 @@ class Page:
 
     def _deliver_readable(self, change: Change, builder: InstanceBuilder) -> None:
         if self.listeners.heard(builder.model):
-            self._send(change, builder, builder.model, partial(self._instance, builder, change.id), only=False)
+            self._send(change, builder, builder.model, only=False)
         for proxy in self._proxies[change.table_name]:
-            self._send(change, builder, proxy, partial(self._instance, builder, change.id, proxy), only=True)
+            self._send(change, builder, proxy, only=True)
         for child in self._children.get(change.id, ()):
-            self._send(change, builder, type(child), partial(_given, child), only=True)
+            self._send(change, builder, type(child), child, only=True)
 
     def _keep_for_everyone(self, change: Change, model: Model, error: Exception) -> None:
         """Nobody can be told: the delivery is kept for each who should have been."""
@@ -161,28 +171,24 @@ class Page:
                     self._keep(change, receiver_path(receiver), signal, sender, error)
 
     def _send(
-        self,
-        change: Change,
-        builder: InstanceBuilder,
-        sender: Model,
-        instance: Callable[[], models.Model],
-        only: bool,
+        self, change: Change, builder: InstanceBuilder, sender: Model, child: models.Model | None = None, *, only: bool
     ) -> None:
-        old = partial(self._old, change, builder)
-        columns, names = self._signals(change, sender, old, only)
+        columns, names = self._signals(change, builder, sender, only)
         if not names:
             return
-        event = RecordEvent.of(Source(change, builder, columns, old, instance))
+        event = RecordEvent.of(_Source(self, change, builder, columns, sender, child))
         for name in names:
             if name == "records_changed":
                 self._bulk[sender, only].append((change, event))
             else:
                 self._tell(name, sender, change, event, only)
 
-    def _signals(self, change: Change, sender: Model, old: Image, only: bool) -> tuple[Sequence[str], list[str]]:
+    def _signals(
+        self, change: Change, builder: InstanceBuilder, sender: Model, only: bool
+    ) -> tuple[Sequence[str], list[str]]:
         """Return the changed columns that count, and the signals to be sent: those with receivers."""
-        linked = is_link(change, old)
         changed = tuple(change.changed or ())
+        linked = "sfid" in changed and is_link(change, self.old(change, builder))
         key = (change.operation, changed, linked, bool(change.note), sender, only)
         found = self._told.get(key)
         if found is None or change.note:
@@ -253,8 +259,24 @@ class Page:
         return False
 
 
-def _given(instance: models.Model) -> models.Model:
-    return instance
+class _Source(NamedTuple):
+    """What the event of a change in a page is made of."""
+
+    page: Page
+    change: Change
+    builder: InstanceBuilder
+    columns: Sequence[str]
+    sender: Model
+    child: models.Model | None
+    """The instance, where the sender is a multi-table child."""
+
+    def old(self) -> Mapping[str, Any]:
+        return self.page.old(self.change, self.builder)
+
+    def instance(self) -> models.Model:
+        if self.child is not None:
+            return self.child
+        return self.page.instance(self.builder, self.change.id, self.sender)
 
 
 def by_table(

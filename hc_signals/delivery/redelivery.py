@@ -1,7 +1,7 @@
 """Another attempt for one kept delivery: its change, its receiver, nobody else."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.apps import apps
@@ -11,8 +11,8 @@ from hc_signals.delivery.deliveries import Delivery
 from hc_signals.delivery.dispatch import Receivers, receiver_path, send
 from hc_signals.delivery.instances import InstanceBuilder, child_instances
 from hc_signals.delivery.listeners import SIGNALS, Listeners, arguments
-from hc_signals.delivery.telling import CHANGE_TYPES, RecordEvent, Source, counting, is_link, table_event
-from hc_signals.events import ChangeEvent
+from hc_signals.delivery.telling import CHANGE_TYPES, RecordEvent, counting, is_link, table_event
+from hc_signals.events import Change, ChangeEvent
 from hc_signals.exceptions import RedeliveryError
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import kept_image
@@ -61,8 +61,24 @@ def _event(delivery: Delivery, sender: type[models.Model], log: ChangeLog, build
         instance = builder.instance(row, sender, builder.inherited({0: row}).get(0))
     elif sender is not builder.model:
         instance = _child(sender, builder.model, instance, log.using)
-    columns = counting(change, is_link(change, lambda: old))
-    return RecordEvent.of(Source(change, builder, columns, lambda: old, lambda: instance))
+    return RecordEvent.of(_Kept(change, builder, counting(change, is_link(change, old)), old, instance))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the event is made of, read in advance: what cannot be read is told before the receiver is called."""
+
+    change: Change
+    builder: InstanceBuilder
+    columns: Sequence[str]
+    _old: Mapping[str, Any]
+    _instance: models.Model
+
+    def old(self) -> Mapping[str, Any]:
+        return self._old
+
+    def instance(self) -> models.Model:
+        return self._instance
 
 
 def _image(delivery: Delivery, log: ChangeLog, builder: InstanceBuilder, image: str) -> tuple[Any, ...]:

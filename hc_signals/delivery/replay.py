@@ -24,10 +24,11 @@ from hc_signals.delivery.on_delete import apply_on_delete
 from hc_signals.delivery.page import Page
 from hc_signals.events import Change
 from hc_signals.exceptions import ReplayError
-from hc_signals.log.changelog import CHANGE_COLUMNS, IMAGE_BYTES, ChangeLog, cut_page
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import stored_images
 from hc_signals.log.restoring import is_restored
 from hc_signals.log.rotation import BUCKET_HOURS, BUCKETS
+from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
 from hc_signals.progress import COUNT_LIMIT
 from hc_signals.tables import connected_models, table_label
 

@@ -18,7 +18,8 @@ from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.redelivery import redeliver
 from hc_signals.events import Change
-from hc_signals.log.changelog import ChangeLog, Position, Standing
+from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.position import Position, Standing
 from hc_signals.observing import here
 
 logger = logging.getLogger("hc_signals")
@@ -71,7 +72,7 @@ class Shard:
     def deliver_page(self) -> Outcome:
         """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
         page = here().page(self.log.consumer, self.log.shard)
-        with page, self.log.claimed(self.conf.ATOMIC) as is_claimed:
+        with page, self.log.claimed(self._limit, atomic=self.conf.ATOMIC) as is_claimed:
             outcome = self.deliver_claimed() if is_claimed else Outcome.ELSEWHERE
         if self.ahead and outcome in (Outcome.ELSEWHERE, Outcome.REMOVED):
             self.ahead.forget()
@@ -141,6 +142,9 @@ class Shard:
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         self._tell_unknown(changes)
         listeners = Listeners(self.audience.extras)
+        # Before the values of this page are made: that takes about as long as the server takes for the next one.
+        if self.ahead and batch.has_more and changes and self._is_quick:
+            self.ahead.go_on(replace(position, last_id=changes[-1].id), self._limit, listeners, self.conf.CONSUMER)
         page = Page(
             self.log,
             self.deliveries,
@@ -150,8 +154,6 @@ class Shard:
             any_kept=any_kept,
             images=batch.images,
         )
-        if self.ahead and batch.has_more and changes and self._is_quick:
-            self.ahead.go_on(replace(position, last_id=changes[-1].id), self._limit, listeners, self.conf.CONSUMER)
         done, tally = 0, here().tally
         for change in changes:
             if done and (self.stopping.is_set() or time.monotonic() > deadline):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 from django.db import models
 
@@ -27,9 +27,6 @@ TABLE_SIGNALS = {"RELOADED": "table_reloaded", "RESYNCED": "table_resynced"}
 COUNTS = ("cleared", "unchanged", "changed", "created", "deleted", "resynced")
 """What the note of a reload or resync may count."""
 
-Image = Callable[[], Mapping[str, Any]]
-"""Reads the old image as the database has it, by column: the changed columns at least."""
-
 
 def signals_of(change: Change) -> tuple[str, ...]:
     """Return the signals of a change of one record; a snapshot for named receivers is news to them: a creation's."""
@@ -37,9 +34,13 @@ def signals_of(change: Change) -> tuple[str, ...]:
     return OF_CHANGE_TYPE["CREATE" if change_type == "SNAPSHOT" and change.named_receivers else change_type]
 
 
-def is_link(change: Change, old: Image) -> bool:
-    """Tell whether it is the change by which Salesforce gave the record its id."""
-    return "sfid" in (change.changed or ()) and old().get("sfid") is None
+def is_link(change: Change, old: Mapping[str, Any]) -> bool:
+    """Tell whether it is the change by which Salesforce gave the record its id.
+
+    Args:
+        old: see :meth:`Source.old`; only looked at where the sfid has changed.
+    """
+    return "sfid" in (change.changed or ()) and old.get("sfid") is None
 
 
 def counting(change: Change, is_link: bool) -> tuple[str, ...]:
@@ -58,15 +59,26 @@ def told_of(change: Change, columns: Sequence[str], is_link: bool) -> tuple[str,
     return told + signals_of(change) if columns or change.operation != "UPDATE" else told
 
 
-class Source(NamedTuple):
+class Source(Protocol):
     """What the event of a change of one record is made of."""
 
-    change: Change
-    builder: InstanceBuilder
-    columns: Sequence[str]
-    """The changed columns that count."""
-    old: Image
-    instance: Callable[[], models.Model]
+    @property
+    def change(self) -> Change:
+        """The change."""
+
+    @property
+    def builder(self) -> InstanceBuilder:
+        """Of the model whose table it is."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The changed columns that count."""
+
+    def old(self) -> Mapping[str, Any]:
+        """Return the old image as the database has it, by column: the changed columns at least."""
+
+    def instance(self) -> models.Model:
+        """Return the instance that the event is about."""
 
 
 class RecordEvent(ChangeEvent[Any]):

@@ -4,7 +4,6 @@ from django.db import connections
 
 from hc_signals.conf import Conf
 from hc_signals.delivery.deliveries import DUE_SHARDS
-from hc_signals.log.changelog import SHARD, WAITING
 
 
 def waiting_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
@@ -14,10 +13,9 @@ def waiting_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
         using: database alias.
         conf: CONSUMER and SHARDS are used.
     """
-    waiting = WAITING.format(shard=SHARD.replace("%(shard)s", "n.shard") if conf.SHARDS > 1 else "")
     with connections[using].cursor() as cursor:
         cursor.execute(
-            f"SELECT ARRAY({waiting}), due.* FROM ({DUE_SHARDS}) due",
+            f"SELECT ARRAY(SELECT public.hc_signals_waiting(%(consumer)s, %(shards)s)), due.* FROM ({DUE_SHARDS}) due",
             {"consumer": conf.CONSUMER, "shards": conf.SHARDS},
         )
         waiting, seconds, due = cursor.fetchone()

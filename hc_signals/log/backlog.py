@@ -7,7 +7,8 @@ from typing import Any
 
 from django.db import connections
 
-from hc_signals.log.changelog import OPEN_AT_SEEN, SHARD_NUMBER, ChangeLog
+from hc_signals.log.changelog import OPEN_AT_SEEN, ChangeLog
+from hc_signals.log.rows import SHARD_NUMBER
 
 COUNT_LIMIT = 100_000
 """No more changes than this are counted: a look at a backlog of millions should not be felt."""

@@ -32,7 +32,7 @@ def logged_images(
     using: str, model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]
 ) -> dict[int, tuple[Any, ...]]:
     """Return what :func:`images_sql` reads, by the ids of the changes; an error leaves the transaction as it was."""
-    return {row[0]: row[1:] for row in _isolated_rows(using, images_sql(model, columns, old_columns, ids))}
+    return {row[0]: row for row in _isolated_rows(using, images_sql(model, columns, old_columns, ids))}
 
 
 def images_sql(model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]) -> str:
@@ -44,10 +44,8 @@ def images_sql(model: Model, columns: Sequence[str], old_columns: Sequence[str],
     names = [f"r.{quote(column)}" for column in columns] + [f"o.{quote(column)}" for column in old_columns]
     typed = f"json_populate_record(NULL::{quoted_table(model)}, "
     return (
-        f"SELECT c.id, {', '.join(names)} FROM public.hc_signals_change c, "
-        f"LATERAL {typed}coalesce(c.new, c.old)) r, "
-        f"LATERAL {typed}CASE WHEN c.operation = 'UPDATE' THEN c.old END) o "
-        f"WHERE c.id = ANY('{{{','.join(map(str, ids))}}}')"
+        f"SELECT c.id, {', '.join(names)} FROM public.hc_signals_images('{{{','.join(map(str, ids))}}}') c, "
+        f"LATERAL {typed}c.latest) r, LATERAL {typed}c.old) o"
     )
 
 

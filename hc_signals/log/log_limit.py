@@ -14,8 +14,9 @@ from django.db import OperationalError, connections, transaction
 from django.utils import timezone
 
 from hc_signals.log.backlog import Backlog, backlog
-from hc_signals.log.changelog import ChangeLog, Position
+from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.consumers import shards_of
+from hc_signals.log.position import Position
 from hc_signals.log.rotation import (
     OLD,
     SIZE,

@@ -12,7 +12,8 @@ from typing import Any
 
 from django.db import transaction
 
-from hc_signals.log.changelog import ChangeLog, Position
+from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.position import Position
 
 logger = logging.getLogger("hc_signals")
 

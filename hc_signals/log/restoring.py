@@ -8,7 +8,7 @@ transaction id of this server, and positions start from a snapshot of this serve
 from django.db import connections, transaction
 
 from hc_signals.locks import CLAIMS
-from hc_signals.log.changelog import SHARD
+from hc_signals.log.rows import SHARD
 
 IS_RESTORED = """
 EXISTS (

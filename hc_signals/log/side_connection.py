@@ -11,7 +11,7 @@ Statement = tuple[str, Any]
 
 
 class SideConnection:
-    """Sends statements without waiting, and fetches their rows later. Belongs to one thread; opened when first used.
+    """Sends statements without waiting, whose rows are fetched later. Belongs to one thread; opened when first used.
 
     Args:
         using: database alias.
@@ -48,18 +48,19 @@ class SideConnection:
         with suppress(Exception):
             self._connection.connection.pgconn.consume_input()
 
-    def fetch(self, cursors: Sequence[Any]) -> list[list[tuple[Any, ...]]] | None:
-        """Return the rows of each statement; None if one has failed, whichever: the connection begins anew then."""
+    def finish(self, cursors: Sequence[Any]) -> bool:
+        """Wait for all answers, so that rows can be fetched; False if a statement has failed, whichever.
+
+        After a failure the connection begins anew with the next statements.
+        """
         if not cursors:
-            return []
+            return True
         if self._connection is None:  # closed since, by an error of other statements
-            return None
-        with self._waiting():
-            rows = [cursor.fetchall() for cursor in cursors]
-            with self._connection.wrap_database_errors:
-                self._pipeline.sync()  # ends the transaction that they had in common
-            return rows
-        return None
+            return False
+        with self._waiting(), self._connection.wrap_database_errors:
+            self._pipeline.sync()  # ends the transaction that they had in common as well
+            return True
+        return False
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:

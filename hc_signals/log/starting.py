@@ -7,7 +7,8 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from hc_signals.log.changelog import ChangeLog, Position, Standing
+from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.position import Position, Standing
 from hc_signals.moments import parse_moment
 
 logger = logging.getLogger("hc_signals")

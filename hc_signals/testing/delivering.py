@@ -11,8 +11,10 @@ from hc_signals.conf import get_conf
 from hc_signals.delivery.deliveries import Deliveries, Delivery
 from hc_signals.events import Change
 from hc_signals.listening.worker import Worker
-from hc_signals.log.changelog import CHANGE_COLUMNS, SHARD, ChangeLog, Position, Standing
+from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.position import Position, Standing
 from hc_signals.log.restoring import is_restored, rebase
+from hc_signals.log.rows import CHANGE_COLUMNS, SHARD
 
 
 def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf: Any) -> int:

@@ -5,8 +5,9 @@ from typing import Any
 
 from django.db import connections
 
-from hc_signals.log import changelog
-from hc_signals.log.changelog import CHANGE_COLUMNS, SHARD, ChangeLog, Position, Standing, cut_page
+from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.position import Position, Standing
+from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, cut_page
 
 
 def id_cursor() -> None:
@@ -28,10 +29,13 @@ def xmin_watermark() -> None:
 
 def floor_from_xmax() -> None:
     """Take xmax of the snapshot for the next transaction to be born: loses those open above the last finished one."""
-    changelog._TARGET = (
-        "SELECT pg_current_snapshot()::text, pg_snapshot_xmax(pg_current_snapshot())::text, "
-        "(SELECT last_value FROM public.hc_signals_change_id_seq)"
-    )
+    open_window = ChangeLog.open_window
+
+    def open_at_xmax(self: ChangeLog, standing: Standing) -> Position:
+        position = open_window(self, standing)
+        return replace(position, next_floor_xid=str(position.target).split(":")[1])
+
+    ChangeLog.open_window = open_at_xmax  # type: ignore[method-assign]
 
 
 def _read_by_cursor(sql: str) -> None:

@@ -1,5 +1,6 @@
 """``manage.py hc_listen``: the LISTEN worker that turns Salesforce changes into Django signals."""
 
+import gc
 import logging
 import os
 import signal
@@ -96,6 +97,7 @@ class Command(BaseCommand):
             )
         crew = Crew(using, conf, min(threads, conf.SHARDS))
         _stop_on_signals(crew.stopping)
+        gc.freeze()  # the project's code stays to the end: it need not be looked through again with every few pages
         with ExitStack() as stack:
             if options["metrics_port"] is not None:
                 host = options["metrics_host"]
