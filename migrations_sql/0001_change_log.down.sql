@@ -20,7 +20,8 @@ DROP FUNCTION IF EXISTS public.hc_signals_is_idle(bigint, xid8, timestamptz, big
 DROP FUNCTION IF EXISTS public.hc_signals_lost(bigint);
 DROP FUNCTION IF EXISTS public.hc_signals_images(bigint[]);
 DROP FUNCTION IF EXISTS public.hc_signals_page(pg_snapshot, pg_snapshot, bigint, bigint, integer, integer, integer);
-DROP FUNCTION IF EXISTS public.hc_signals_shard_of(text, text, integer);
+DROP FUNCTION IF EXISTS public.hc_signals_image_bytes(json);
+DROP FUNCTION IF EXISTS public.hc_signals_shard_of(text, text, text, integer);
 DROP FUNCTION IF EXISTS public.hc_signals_settle(text);
 DROP FUNCTION IF EXISTS public.hc_signals_is_empty(regclass);
 DROP FUNCTION IF EXISTS public.hc_signals_join_reload(text);

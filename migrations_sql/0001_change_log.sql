@@ -345,9 +345,22 @@ $$;
 
 -- Which shard of a consumer a record belongs to: by the sfid where there is one. A record that is deleted and comes back
 -- has another key, and still its order counts.
-CREATE FUNCTION public.hc_signals_shard_of(of_table text, record text, shards integer) RETURNS integer
+CREATE FUNCTION public.hc_signals_shard_of(of_table text, record_id text, record_key text, shards integer)
+RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$ SELECT ((hashtextextended(of_table || ' ' || record, 0) & 9223372036854775807) % shards)::integer $$;
+AS $$
+    SELECT CASE WHEN shards = 1 THEN 0 ELSE (
+        (hashtextextended(of_table || ' ' || coalesce(record_id, record_key, ''), 0) & 9223372036854775807) % shards
+    )::integer END
+$$;
+
+-- What an image takes, unpacked: that of a compressed one is not known otherwise.
+CREATE FUNCTION public.hc_signals_image_bytes(image json) RETURNS integer
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT CASE WHEN pg_column_compression(image) IS NULL THEN coalesce(pg_column_size(image), 0)
+                ELSE octet_length(image::text) END
+$$;
 
 -- The looks of the reader, as functions because these keep their plans for as long as the session lives, behind a pooler
 -- as well: to plan eight partitions anew took longer than to read them. The plans are those by the indexes, whatever the
@@ -357,7 +370,7 @@ AS $$ SELECT ((hashtextextended(of_table || ' ' || record, 0) & 9223372036854775
 -- many changes are of one transaction.
 
 -- A page: what is visible in `target` and not in `seen`, of these ids and this shard, in order; what a worker must know
--- of each change, without its images but with their size. That of a compressed image is not known without unpacking it.
+-- of each change, without its images but with their size.
 CREATE FUNCTION public.hc_signals_page(
     seen pg_snapshot, target pg_snapshot, after_id bigint, upto_id bigint, of_shard integer, of_shards integer,
     size integer
@@ -374,18 +387,14 @@ SET enable_sort = off
 AS $$
 BEGIN
     RETURN QUERY
-    SELECT CASE WHEN pg_column_compression(c.old) IS NULL THEN coalesce(pg_column_size(c.old), 0)
-                ELSE octet_length(c.old::text) END
-         + CASE WHEN pg_column_compression(c.new) IS NULL THEN coalesce(pg_column_size(c.new), 0)
-                ELSE octet_length(c.new::text) END,
+    SELECT public.hc_signals_image_bytes(c.old) + public.hc_signals_image_bytes(c.new),
            c.id, c.xid::text, c.captured_at AT TIME ZONE 'UTC', c.table_name, c.operation, c.origin, c.record_key,
            c.record_id, c.changed, c.note, (SELECT control.epoch FROM public.hc_signals_control control)
     FROM public.hc_signals_change c
     WHERE c.id > after_id AND c.id <= upto_id
       AND (c.xid >= pg_snapshot_xmax(seen) OR c.xid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))))
       AND pg_visible_in_snapshot(c.xid, target)
-      AND (of_shards = 1
-           OR public.hc_signals_shard_of(c.table_name, coalesce(c.record_id, c.record_key, ''), of_shards) = of_shard)
+      AND public.hc_signals_shard_of(c.table_name, c.record_id, c.record_key, of_shards) = of_shard
     ORDER BY c.id LIMIT size;
 END
 $$;
@@ -544,13 +553,11 @@ BEGIN
        OR public.hc_signals_is_idle(p.floor_id, p.floor_xid, p.created_at, s.last_value)
        OR n.shard = 0 AND (p.gap IS NOT NULL OR p.lost < public.hc_signals_lost(p.lost))
        OR EXISTS (SELECT FROM public.hc_signals_change c WHERE c.xid >= pg_snapshot_xmax(p.seen)
-           AND (of_shards = 1 OR public.hc_signals_shard_of(
-               c.table_name, coalesce(c.record_id, c.record_key, ''), of_shards) = n.shard)
+           AND public.hc_signals_shard_of(c.table_name, c.record_id, c.record_key, of_shards) = n.shard
            ORDER BY c.xid, c.id LIMIT 1)
        OR EXISTS (SELECT FROM pg_snapshot_xip(p.seen) open (x), LATERAL (
            SELECT FROM public.hc_signals_change c WHERE c.xid BETWEEN open.x AND open.x
-           AND (of_shards = 1 OR public.hc_signals_shard_of(
-               c.table_name, coalesce(c.record_id, c.record_key, ''), of_shards) = n.shard)
+           AND public.hc_signals_shard_of(c.table_name, c.record_id, c.record_key, of_shards) = n.shard
            ORDER BY c.xid, c.id LIMIT 1) late);
 END
 $$;

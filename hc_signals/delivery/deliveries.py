@@ -53,16 +53,14 @@ SELECT %(consumer)s, %(receiver)s, %(signal)s, %(sender)s, %(state)s, %(attempt)
 FROM (SELECT) one LEFT JOIN public.hc_signals_change l ON l.id = %(id)s
 WHERE l.id IS NOT NULL OR %(has_images)s
 """
-_KEPT = """
-SELECT EXISTS (SELECT FROM public.hc_signals_delivery WHERE consumer = %(consumer)s AND state IN ('retry', 'parked')),
-       EXISTS (SELECT FROM public.hc_signals_delivery
-               WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp())
+_ANY_KEPT = """
+SELECT EXISTS (SELECT FROM public.hc_signals_delivery WHERE consumer = %(consumer)s AND state IN ('retry', 'parked'))
 """
 _OF_CHANGE = ("id", "xid", "captured_at", "table_name", "operation", "origin", "record_key", "record_id", "changed")
 _DUE = f"""
 SELECT id, receiver, signal, sender, attempt, change_id, {CHANGE_COLUMNS}
 FROM public.hc_signals_delivery c
-WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp() {{shard}}
+WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp() {SHARD}
 ORDER BY next_attempt_at, id LIMIT %(limit)s FOR UPDATE
 """
 # Of those that are due the first thousand say enough.
@@ -119,10 +117,9 @@ class Deliveries:
             cursor.execute(sql, params)
             return cursor.fetchall() if cursor.description else cursor.rowcount
 
-    def kept(self) -> tuple[bool, bool]:
-        """Tell whether the consumer has any delivery that waits, and any whose time has come: both seldom."""
-        ((any_kept, any_due),) = self._execute(_KEPT, {"consumer": self.conf.CONSUMER})
-        return any_kept, any_due
+    def any_kept(self) -> bool:
+        """Tell whether the consumer has any delivery that waits."""
+        return bool(self._execute(_ANY_KEPT, {"consumer": self.conf.CONSUMER})[0][0])
 
     def blocked(self, changes: Iterable[Change]) -> set[Key]:
         """Return for which receivers the records of these changes wait for an earlier delivery."""
@@ -175,9 +172,8 @@ class Deliveries:
 
     def due(self, limit: int) -> list[Delivery]:
         """Return the deliveries of this shard whose time has come, the longest waiting first."""
-        shard = SHARD if self.conf.SHARDS > 1 else ""
         params = {"consumer": self.conf.CONSUMER, "limit": limit, "shard": self.shard, "shards": self.conf.SHARDS}
-        rows = self._execute(_DUE.format(shard=shard), params)
+        rows = self._execute(_DUE, params)
         return [Delivery(row[0], row[1], row[2], row[3], row[4], Change(*row[5:])) for row in rows]
 
     def succeeded(self, delivery: Delivery) -> None:

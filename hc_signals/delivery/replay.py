@@ -186,7 +186,7 @@ class Replay:
         changes = [_replayed(change) for change in changes]
         deadline = monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         listeners = Listeners(self._extras, self.receivers)
-        page = Page(self._log, deliveries, changes, self._builders, listeners, any_kept=deliveries.kept()[0])
+        page = Page(self._log, deliveries, changes, self._builders, listeners, any_kept=deliveries.any_kept())
         if not self.conf.ATOMIC:  # no lock keeps them in the log until a delivery that fails is kept
             deliveries.images = stored_images(self.using, [change.id for change in changes])
         self._refuse_loss()  # after the page was read: what was emptied before shows now

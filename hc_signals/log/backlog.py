@@ -92,10 +92,9 @@ def _parts(log: ChangeLog) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def _count(log: ChangeLog, source: str, which: str, params: dict[str, Any]) -> tuple[int, datetime | None]:
-    shard = _SHARD if log.shards > 1 else ""
     with connections[log.using].cursor() as cursor:
         cursor.execute(
-            _COUNT.format(source=source.format(shard=shard), which=which, shard=shard),
+            _COUNT.format(source=source.format(shard=_SHARD), which=which, shard=_SHARD),
             {**params, "shard": log.shard, "shards": log.shards},
         )
         count, oldest = cursor.fetchone()

@@ -219,14 +219,8 @@ class ChangeLog:
 
     def page_statement(self, position: Position, limit: int) -> tuple[str, dict[str, Any]]:
         """Return the statement by which :meth:`page` reads, with its parameters; its rows are for :func:`cut_page`."""
-        window = {"seen": position.seen, "target": position.target, "after": position.last_id}
-        return _PAGE, {
-            **window,
-            "ceiling": position.ceiling_id,
-            "shard": self.shard,
-            "shards": self.shards,
-            "limit": limit,
-        }
+        window = {"seen": position.seen, "target": position.target, "ceiling": position.ceiling_id}
+        return _PAGE, {**window, "after": position.last_id, "shard": self.shard, "shards": self.shards, "limit": limit}
 
     def close_window(self, position: Position) -> Position:
         """Everything in the window is done: the target becomes what is seen."""

@@ -13,16 +13,10 @@ CHANGE_COLUMNS = (
 )
 """Of the log and of kept deliveries: what a :class:`Change` is made of, after its id."""
 
-# The size of a compressed image is not known without unpacking it.
-IMAGE_BYTES = """
-       CASE WHEN pg_column_compression(old) IS NULL THEN coalesce(pg_column_size(old), 0)
-            ELSE octet_length(old::text) END
-     + CASE WHEN pg_column_compression(new) IS NULL THEN coalesce(pg_column_size(new), 0)
-            ELSE octet_length(new::text) END
-"""
+IMAGE_BYTES = "public.hc_signals_image_bytes(old) + public.hc_signals_image_bytes(new)"
 """What a row adds to PAGE_BYTES."""
 
-SHARD_NUMBER = "public.hc_signals_shard_of(table_name, coalesce(record_id, record_key, ''), %(shards)s)"
+SHARD_NUMBER = "public.hc_signals_shard_of(table_name, record_id, record_key, %(shards)s)"
 SHARD = f"AND {SHARD_NUMBER} = %(shard)s"
 """Condition on a table with ``table_name``, ``record_id``, ``record_key``: the record belongs to the shard."""
 

@@ -51,7 +51,7 @@ def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf
 
 _PAGE = f"""
 SELECT id, {CHANGE_COLUMNS} FROM public.hc_signals_change
-WHERE id > %(after)s AND NOT pg_visible_in_snapshot(xid, %(seen)s::pg_snapshot) {{shard}}
+WHERE id > %(after)s AND NOT pg_visible_in_snapshot(xid, %(seen)s::pg_snapshot) {SHARD}
 ORDER BY id LIMIT %(limit)s
 """
 
@@ -72,7 +72,7 @@ class OpenTransactionLog(ChangeLog):
         params = {"after": position.last_id, "seen": position.seen, "limit": limit}
         params |= {"shard": self.shard, "shards": self.shards}
         with connections[self.using].cursor() as cursor:
-            cursor.execute(_PAGE.format(shard=SHARD if self.shards > 1 else ""), params)
+            cursor.execute(_PAGE, params)
             changes = [Change(*row) for row in cursor.fetchall()]
         self._read_up_to = changes[-1].id if changes else position.last_id
         return changes, len(changes) == limit

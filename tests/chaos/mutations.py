@@ -49,7 +49,7 @@ def _read_by_cursor(sql: str) -> None:
     def page(self: ChangeLog, position: Position, limit: int) -> Any:
         params = {"after": position.last_id, "limit": limit, "shard": self.shard, "shards": self.shards}
         with connections[self.using].cursor() as cursor:
-            cursor.execute(sql.format(shard=SHARD if self.shards > 1 else "") + " LIMIT %(limit)s", params)
+            cursor.execute(sql.format(shard=SHARD) + " LIMIT %(limit)s", params)
             changes, has_more = cut_page(cursor.fetchall(), limit)
         highest[self] = changes[-1].id if changes else position.last_id or 0
         return changes, has_more
