@@ -493,9 +493,9 @@ END
 $$;
 
 -- The beginning of a page at once: claims the shard until the transaction ends, looks how things stand and, if no window
--- is open, what is visible now, with the first page of the window that it makes. No row: another worker has the shard.
--- The first row has only the head. Each query has a snapshot of its own, as if they were sent one by one: how things
--- stand is read after the claim, so that what its last holder has committed is seen.
+-- is open, what is visible now, with the page above the floor: the first one, unless something came late. No row:
+-- another worker has the shard. The first row has only the head. Each query has a snapshot of its own, as if they were
+-- sent one by one: how things stand is read after the claim, so that what its last holder has committed is seen.
 CREATE FUNCTION public.hc_signals_look(of_consumer text, of_shard integer, of_shards integer, size integer)
 RETURNS TABLE (
     head json, image_bytes integer, id bigint, xid text, captured_at timestamp, table_name text, operation text,
@@ -506,27 +506,24 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     standing json;
-    seen pg_snapshot;
-    has_page boolean := false;
+    newest json;
+    has_page boolean;
     now record;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(1212372820, hashtext(of_consumer || ' ' || of_shard)) THEN
         RETURN;
     END IF;
     standing := public.hc_signals_standing(of_consumer, of_shard);
+    newest := standing->'position';
+    has_page := newest->>'seen' IS NOT NULL AND newest->>'target' IS NULL;
     SELECT * INTO now FROM public.hc_signals_target();
-    IF standing->'position'->>'target' IS NULL THEN
-        seen := (standing->'position'->>'seen')::pg_snapshot;
-        -- Else a transaction was open then that may have come late, with ids below the floor.
-        has_page := coalesce(pg_snapshot_xmin(seen) = pg_snapshot_xmax(seen)
-                             AND pg_snapshot_xmax(seen)::text = standing->'position'->>'floor_xid', false);
-    END IF;
     head := json_build_object('standing', standing, 'has_page', has_page,
                               'now', json_build_array(now.target, now.next_xid, now.ceiling_id));
     RETURN NEXT;
     IF has_page THEN
         RETURN QUERY SELECT NULL::json, p.* FROM public.hc_signals_page(
-            seen, now.target, (standing->'position'->>'floor_id')::bigint, now.ceiling_id, of_shard, of_shards, size) p;
+            (newest->>'seen')::pg_snapshot, now.target, (newest->>'floor_id')::bigint, now.ceiling_id,
+            of_shard, of_shards, size) p;
     END IF;
 END
 $$;
