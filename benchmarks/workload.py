@@ -18,6 +18,7 @@ from hc_signals.testing import HerokuConnect
 
 TABLES = (models.Captured, models.Uncaptured, models.BareCaptured, models.BareUncaptured)
 BARE = (models.BareCaptured, models.BareUncaptured)
+CAPTURED = (models.Captured, models.BareCaptured)
 RECORDS = 20_000
 LOG_COLUMNS = "table_name, operation, origin, record_key, record_id, changed, old, new"
 """What a trigger fills in."""
@@ -82,7 +83,7 @@ def set_up() -> None:
         if model not in BARE:
             execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
         execute(f"VACUUM ANALYZE {table}")
-    for model in (models.Captured, models.BareCaptured):
+    for model in CAPTURED:
         triggers.install(model, "default")
 
 
@@ -93,7 +94,14 @@ def clear() -> None:
 
 
 def pack(*tables: Any) -> None:
-    """Write tables anew: of two that are compared, neither must have more dead rows than the other."""
+    """Write tables anew: of two that are compared, neither must have more dead rows than the other.
+
+    Raises:
+        RuntimeError: a table is captured that is measured without capture, or the other way round.
+    """
+    for model, status in zip(tables, triggers.statuses(tables, "default"), strict=True):
+        if (status.state == "installed") is not (model in CAPTURED):
+            raise RuntimeError(f"{status.table}: capture is {status.state}")
     for model in tables:
         execute(f"VACUUM (FULL, ANALYZE) {quoted_table(model)}")
 
