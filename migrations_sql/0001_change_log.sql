@@ -399,17 +399,21 @@ BEGIN
 END
 $$;
 
--- The images of changes: the latest, which for a deletion is the old one; and of updates the old one.
+-- The images of changes: the latest, which for a deletion is the old one; and of updates the old one. In order, because
+-- only the index of ids has them so: in a small log the one of (xid, id) looks as good for an id, and is read to its end.
 CREATE FUNCTION public.hc_signals_images(ids bigint[]) RETURNS TABLE (id bigint, latest json, old json)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
 AS $$
 BEGIN
     RETURN QUERY
     SELECT c.id, coalesce(c.new, c.old), CASE WHEN c.operation = 'UPDATE' THEN c.old END
-    FROM public.hc_signals_change c WHERE c.id = ANY (ids);
+    FROM public.hc_signals_change c WHERE c.id = ANY (ids)
+    ORDER BY c.id;
 END
 $$;
 

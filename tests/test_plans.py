@@ -99,7 +99,9 @@ def check_plan(plan: dict[str, Any], statement: str) -> None:
             ("hc_signals_change", "hc_signals_del")
         ):
             assert node["Actual Rows"] + node.get("Rows Removed by Filter", 0) < 100, statement
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < BLOCKS, statement
+    # Before PostgreSQL 17 each id of a list is looked up on its own, in every partition.
+    blocks = BLOCKS if connection.pg_version >= 170000 else 3 * BLOCKS
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < blocks, statement
 
 
 def page(worker: Worker) -> None:
@@ -123,7 +125,9 @@ def test_plans_that_were_made_while_the_log_was_small_serve_a_large_one(fill: Lo
     for _ in range(10):
         page(worker)
         worker._is_waiting()
-    as_the_app(FILL.format(rows=ROWS))
+    # Of many transactions: with few, PostgreSQL 18 finds an id quickly even by the index that begins with theirs.
+    for _ in range(200):
+        as_the_app(FILL.format(rows=ROWS // 200))
     assert check_plans(worker._is_waiting) == 1
     assert check_plans(lambda: page(worker)) >= 2
     assert check_plans(lambda: page(worker)) >= 2
