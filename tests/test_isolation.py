@@ -1,16 +1,30 @@
 """Receivers of one page are isolated from one another, whatever their first query is."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
+from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 from example.crm.models import Account, Seen
 
 from hc_signals import signals
+from hc_signals.conf import Conf
+from hc_signals.delivery import dispatch
+from hc_signals.delivery.shard import Outcome
+from hc_signals.listening.worker import Worker
 from hc_signals.models import Change, Delivery
 from tests.conftest import as_heroku_connect, deliver
+
+
+@pytest.fixture(autouse=True)
+def nobody_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin as a new process, which does not know which receivers cannot be isolated in passing."""
+    monkeypatch.setattr(dispatch, "_in_advance", set())
+
 
 pytestmark = pytest.mark.usefixtures("captured")
 
@@ -91,6 +105,138 @@ def test_a_failing_receiver_takes_back_its_own_writes_and_nobody_elses(
     assert Delivery.objects.count() == 2
 
 
+def _misspelled(event: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELEC 1")
+
+
+def _misspelled_past_django(event: Any) -> None:
+    connection.connection.execute("SELEC 1")
+
+
+def _misspelled_copy(event: Any) -> None:
+    with connection.cursor() as cursor, cursor.copy("COPY crm_seen FROM STDINN"):
+        pass
+
+
+@pytest.mark.parametrize("query", [_misspelled, _misspelled_past_django, _misspelled_copy])
+@pytest.mark.parametrize("names", [["n1"], ["n2", "n3"]])
+def test_a_first_query_that_the_server_cannot_parse_harms_nobody(
+    connect: Any, query: Callable[[Any], None], names: list[str]
+) -> None:
+    def misspells(instance: Account, event: Any, **kwargs: Any) -> None:
+        if instance.name in names:
+            query(event)
+        seen(event)
+
+    connect(signals.record_created, misspells, Account)
+    insert_accounts(4)
+    assert deliver() == 4
+    assert len(seen_changes()) == 4 - len(names)
+
+    dispatch._in_advance.clear()  # the retries are another process's
+    Delivery.objects.filter(state="retry").update(next_attempt_at=Now())
+    assert deliver() == 0
+    assert list(Delivery.objects.values_list("state", "attempt")) == [("retry", 2)] * len(names)
+    assert len(seen_changes()) == 4 - len(names)
+
+
+def _twice_by_orm(event: Any) -> None:
+    seen(event)
+    seen(event)
+
+
+def _twice_by_hand(event: Any) -> None:
+    with connection.cursor() as cursor:
+        for _ in range(2):
+            cursor.execute(
+                "INSERT INTO crm_seen (event_id, sequence_number, entity_name, change_type) VALUES (%s, 0, '', '')",
+                [f"mine {event.event_id}"],
+            )
+
+
+@pytest.mark.parametrize("query", [_twice_by_orm, _twice_by_hand, _misspelled])
+def test_a_database_error_that_a_receiver_swallows_is_its_failure_and_nobody_elses(
+    connect: Any, query: Callable[[Any], None]
+) -> None:
+    def swallows(instance: Account, event: Any, **kwargs: Any) -> None:
+        if instance.name != "n2":
+            seen(event)
+            return
+        with suppress(DatabaseError):
+            query(event)
+
+    connect(signals.record_created, swallows, Account)
+    insert_accounts(4)
+    assert deliver() == 4
+    assert len(seen_changes()) == 3
+    assert "went on after an error of the database" in Delivery.objects.get().error
+
+
+def test_a_receiver_that_cannot_be_isolated_at_first_is_told_of_once(connect: Any, caplog: Any) -> None:
+    calls: list[str] = []
+
+    def misspells(instance: Account, event: Any, **kwargs: Any) -> None:
+        calls.append(instance.name)
+        if instance.name in ("n2", "n3"):
+            _misspelled(event)
+
+    connect(signals.record_created, misspells, Account)
+    insert_accounts(4)
+    deliver()
+    assert calls == ["n1", "n2", "n1", "n2", "n3", "n4"]
+    assert caplog.text.count("broke its transaction before it had a savepoint") == 1
+
+
+def test_hooks_of_a_receiver_that_swallowed_an_error_are_dropped_with_its_writes(connect: Any) -> None:
+    hooks: list[str] = []
+
+    def swallows(instance: Account, event: Any, **kwargs: Any) -> None:
+        transaction.on_commit(lambda: hooks.append(instance.name))
+        if instance.name == "n2":
+            with suppress(DatabaseError):
+                _twice_by_hand(event)
+
+    connect(signals.record_created, swallows, Account)
+    insert_accounts(3)
+    deliver()
+    assert hooks == ["n1", "n3"]
+
+
+def test_a_replay_isolates_as_well(connect: Any) -> None:
+    fails: list[bool] = []
+
+    def misspells(instance: Account, event: Any, **kwargs: Any) -> None:
+        if fails and instance.name == "n2":
+            _misspelled(event)
+        seen(event)
+
+    connect(signals.record_created, misspells, Account)
+    insert_accounts(3)
+    deliver()
+    Seen.objects.all().delete()
+    fails.append(True)
+    call_command("hc_replay", "--since", "1h", "--receiver", dispatch.receiver_path(misspells), verbosity=0)
+    assert len(seen_changes()) == 2
+    assert Delivery.objects.count() == 1
+
+
+def test_a_new_number_of_shards_isolates_as_well(connect: Any) -> None:
+    def misspells(instance: Account, event: Any, **kwargs: Any) -> None:
+        if instance.name == "n3":
+            _misspelled(event)
+        seen(event)
+
+    connect(signals.record_created, misspells, Account)
+    deliver()
+    insert_accounts(4)
+    worker = Worker("default", Conf(BATCH_SIZE=2))
+    assert worker.shards[0].deliver_page() is Outcome.MORE  # its window is left to those who split the records
+    deliver(SHARDS=2)
+    assert len(seen_changes()) == 3
+    assert Delivery.objects.count() == 1
+
+
 class _Unsendable:
     pass
 
@@ -133,7 +279,7 @@ def test_a_writing_receiver_costs_no_round_trip_of_ours(connect: Any) -> None:
         assert deliver() == 20
     sent = [query["sql"] for query in captured]
     # The example's own receiver writes as well; and one message reads the images.
-    assert sum("SAVEPOINT hc_signals_" in sql or "crm_seen" in sql for sql in sent) == 41
+    assert sum("SAVEPOINT hc_signals" in sql or "crm_seen" in sql for sql in sent) == 41
 
 
 def test_savepoints_do_not_pile_up(connect: Any) -> None:

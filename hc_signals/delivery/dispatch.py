@@ -1,18 +1,21 @@
-"""Hands one event to its receivers, each isolated in a savepoint that is made only when the receiver needs it."""
+"""Hands one event to its receivers, one by one."""
 
-import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.db import connections, transaction
-from django.db.backends.postgresql.base import Cursor
 from django.dispatch import Signal
 
+from hc_signals.delivery.isolation import Isolation, IsolationLost
 from hc_signals.observing import here
 
-_savepoint_numbers = itertools.count()
+logger = logging.getLogger("hc_signals")
+
+_in_advance: set[str] = set()
+"""Receivers that have once broken a transaction of this process before they had a savepoint: they are given one in
+advance."""
 
 
 @dataclass(frozen=True)
@@ -52,100 +55,36 @@ class _Nobody:
 
 
 def send(
-    signal: Signal, receivers: Receivers, using: str, isolation: "Isolation | None" = None, **named: Any
+    signal: Signal, receivers: Receivers, using: str, isolation: Isolation | None = None, **named: Any
 ) -> list[Failure]:
     """Call the receivers one by one; return those that failed, with all that they wrote taken back.
 
     Args:
         isolation: of the transaction, where it sends more than this.
+
+    Raises:
+        IsolationLost: all that the transaction has done is lost; it must begin anew.
     """
     failures, work, isolated = [], here(), isolation or Isolation(using)
     for receiver, is_async in receivers:
         failed: BaseException | None = None
         work.begin_call(receiver, signal, named)
         try:
-            with isolated:
+            with isolated.call(in_advance=bool(_in_advance) and receiver_path(receiver) in _in_advance):
                 call = async_to_sync(receiver) if is_async else receiver
                 call(signal=signal, using=using, **named)
+        except IsolationLost:
+            path = receiver_path(receiver)
+            _in_advance.add(path)
+            logger.warning(
+                "%s broke its transaction before it had a savepoint: its page is delivered again, and its savepoint is "
+                "made in advance from now on.",
+                path,
+            )
+            raise
         except Exception as error:  # user code may raise anything; nobody else may suffer from it
             failed = error
             failures.append(Failure(receiver_path(receiver), error))
         finally:
             work.end_call(receiver, failed)
     return failures
-
-
-def isolate_hooks(using: str) -> None:
-    """Let no receiver's on_commit hook take the others' with it; call it at the end of a page's transaction."""
-    connection = connections[using]
-    hooks: list[Any] = list(connection.run_on_commit)
-    connection.run_on_commit = [(sids, hook, True) for sids, hook, _ in hooks]  # type: ignore[misc]
-
-
-class Isolation:
-    """A savepoint for each receiver call of one transaction, made at the call's first query: one that never touches
-    the database costs nothing.
-
-    It travels in the message of that query, and so does the release of the last one: a writing receiver costs no round
-    trip of ours, and savepoints do not pile up. Outside a transaction (``ATOMIC = False``) there is nothing to isolate:
-    what a receiver wrote is committed.
-    """
-
-    # One object for all calls, and not a generator, because it is entered for every call of every receiver.
-    __slots__ = ("_connection", "_is_made", "_open", "_sid")
-
-    def __init__(self, using: str) -> None:
-        self._connection: Any = connections[using]
-        self._sid = ""
-        """Of the present call."""
-        self._is_made = False
-        self._open = ""
-        """The last savepoint that was made in this transaction."""
-
-    def __enter__(self) -> None:
-        self._sid, self._is_made = "", False
-        if self._connection.in_atomic_block:
-            self._sid = f"hc_signals_{next(_savepoint_numbers)}"
-            # Known to Django from the start, so that on_commit hooks of a failed receiver are dropped with its writes.
-            self._connection.savepoint_ids.append(self._sid)
-            self._connection.execute_wrappers.append(self._before_query)
-
-    def _before_query(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        if self._is_made:
-            return execute(sql, params, many, context)
-        begin = [f"RELEASE SAVEPOINT {self._open}"] * bool(self._open) + [f"SAVEPOINT {self._sid}"]
-        # Other cursors bind at the server, or read from a DECLARE: one statement a message.
-        if many or not isinstance(sql, str) or type(context["cursor"].cursor) is not Cursor:
-            self._is_made = True
-            with self._connection.cursor() as cursor:
-                cursor.execute("; ".join(begin))
-            self._open = self._sid
-            return execute(sql, params, many, context)
-        try:
-            result = execute("; ".join([*begin, sql]), params, many, context)
-        except BaseException:
-            # A parameter that cannot be adapted is found before anything is sent: then there is no savepoint.
-            if self._connection.connection.info.transaction_status.name != "INTRANS":
-                self._is_made, self._open = True, self._sid
-            raise
-        self._is_made, self._open = True, self._sid
-        for _ in begin:
-            context["cursor"].nextset()
-        return result
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if not self._sid:
-            return
-        self._connection.execute_wrappers.pop()
-        try:
-            if error is not None:
-                self._take_back()
-        finally:
-            self._connection.savepoint_ids.remove(self._sid)
-
-    def _take_back(self) -> None:
-        connection, sid = self._connection, self._sid
-        if self._is_made:
-            connection.needs_rollback = False
-            transaction.savepoint_rollback(sid, using=connection.alias)
-        connection.run_on_commit = [entry for entry in connection.run_on_commit if sid not in entry[0]]

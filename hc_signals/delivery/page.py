@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from django.db import DatabaseError, InterfaceError, OperationalError, models
 
 from hc_signals.delivery.deliveries import Deliveries
-from hc_signals.delivery.dispatch import Isolation, Receivers, receiver_path, send
+from hc_signals.delivery.dispatch import Receivers, receiver_path, send
 from hc_signals.delivery.instances import InstanceBuilder, child_instances, children_of, proxies_of
+from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import SIGNALS, Listeners, Model, arguments
 from hc_signals.delivery.telling import (
     CHANGE_TYPES,

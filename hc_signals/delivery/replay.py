@@ -17,8 +17,9 @@ from django.db import OperationalError, connections, models, transaction
 from hc_signals.conf import Conf, chosen
 from hc_signals.delivery.adapters import clamp_dates
 from hc_signals.delivery.deliveries import Deliveries
-from hc_signals.delivery.dispatch import isolate_hooks, receiver_path
+from hc_signals.delivery.dispatch import receiver_path
 from hc_signals.delivery.instances import InstanceBuilder
+from hc_signals.delivery.isolation import isolate_hooks, until_isolated
 from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.on_delete import apply_on_delete
 from hc_signals.delivery.page import Page
@@ -163,11 +164,8 @@ class Replay:
             ReplayError: the log was emptied meanwhile of changes that were still to come.
         """
         for attempt in range(self.ATTEMPTS):
-            deliveries = _Kept(self.using, self.conf, 0)
             try:
-                with transaction.atomic(using=self.using) if self.conf.ATOMIC else nullcontext():
-                    done, is_last = self._page(deliveries, stopping)
-                    isolate_hooks(self.using)
+                deliveries, done, is_last = until_isolated(lambda: self._send_page(stopping))
                 break
             except OperationalError as error:
                 is_deadlock = getattr(error.__cause__, "sqlstate", None) == "40P01"
@@ -179,6 +177,13 @@ class Replay:
             with connections[self.using].cursor() as cursor:
                 cursor.execute("SELECT public.hc_signals_ring()")
         return len(done)
+
+    def _send_page(self, stopping: Callable[[], bool]) -> tuple["_Kept", list[Change], bool]:
+        deliveries = _Kept(self.using, self.conf, 0)
+        with transaction.atomic(using=self.using) if self.conf.ATOMIC else nullcontext():
+            done, is_last = self._page(deliveries, stopping)
+            isolate_hooks(self.using)
+        return deliveries, done, is_last
 
     def _page(self, deliveries: "_Kept", stopping: Callable[[], bool]) -> tuple[list[Change], bool]:
         """Return the changes that were sent, and whether they were the last."""

@@ -11,9 +11,9 @@ from typing import Any
 from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead, Batch
 from hc_signals.delivery.deliveries import Deliveries, Delivery
-from hc_signals.delivery.dispatch import isolate_hooks
 from hc_signals.delivery.gaps import gap_changes
 from hc_signals.delivery.instances import InstanceBuilder
+from hc_signals.delivery.isolation import isolate_hooks, until_isolated
 from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.redelivery import redeliver
@@ -71,12 +71,15 @@ class Shard:
 
     def deliver_page(self) -> Outcome:
         """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
-        page = here().page(self.log.consumer, self.log.shard)
-        with page, self.log.claimed(self._limit, atomic=self.conf.ATOMIC) as is_claimed:
-            outcome = self.deliver_claimed() if is_claimed else Outcome.ELSEWHERE
+        outcome = until_isolated(self._deliver_page)
         if self.ahead and outcome in (Outcome.ELSEWHERE, Outcome.REMOVED):
             self.ahead.forget()
         return outcome
+
+    def _deliver_page(self) -> Outcome:
+        page = here().page(self.log.consumer, self.log.shard)
+        with page, self.log.claimed(self._limit, atomic=self.conf.ATOMIC) as is_claimed:
+            return self.deliver_claimed() if is_claimed else Outcome.ELSEWHERE
 
     def deliver_claimed(self) -> Outcome:
         """Deliver one page of the shard, which the caller has claimed."""

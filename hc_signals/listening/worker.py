@@ -14,6 +14,7 @@ from hc_signals.conf import Conf, chosen
 from hc_signals.delivery.adapters import clamp_dates
 from hc_signals.delivery.ahead import Ahead
 from hc_signals.delivery.instances import InstanceBuilder
+from hc_signals.delivery.isolation import until_isolated
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.shard import Audience, Outcome, Shard
 from hc_signals.delivery.waiting import waiting_shards
@@ -175,7 +176,7 @@ class Worker:
             while not self.stopping.is_set():
                 with turn_at_layout(self.using, self.conf.CONSUMER):
                     start(logs, self.conf.START_AT)
-                    if reshard(logs, self._deliver_old):
+                    if until_isolated(lambda: reshard(logs, self._deliver_old)):
                         break
         self._took_layout = True
 
