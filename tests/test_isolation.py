@@ -1,5 +1,8 @@
 """Receivers of one page are isolated from one another, whatever their first query is."""
 
+import sys
+from asyncio import CancelledError
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,13 +20,15 @@ from hc_signals.delivery import dispatch
 from hc_signals.delivery.shard import Outcome
 from hc_signals.listening.worker import Worker
 from hc_signals.models import Change, Delivery
-from tests.conftest import as_heroku_connect, deliver
+from tests.conftest import as_heroku_connect, deliver, running_crew
+from tests.test_worker_process import wait_until
 
 
 @pytest.fixture(autouse=True)
 def nobody_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin as a new process, which does not know which receivers cannot be isolated in passing."""
     monkeypatch.setattr(dispatch, "_in_advance", set())
+    monkeypatch.setattr(dispatch, "_breaks", Counter())
 
 
 pytestmark = pytest.mark.usefixtures("captured")
@@ -185,7 +190,7 @@ def test_a_receiver_that_cannot_be_isolated_at_first_is_told_of_once(connect: An
     insert_accounts(4)
     deliver()
     assert calls == ["n1", "n2", "n1", "n2", "n3", "n4"]
-    assert caplog.text.count("broke its transaction before it had a savepoint") == 1
+    assert caplog.text.count("has broken the transaction of its page") == 1
 
 
 def test_hooks_of_a_receiver_that_swallowed_an_error_are_dropped_with_its_writes(connect: Any) -> None:
@@ -235,6 +240,83 @@ def test_a_new_number_of_shards_isolates_as_well(connect: Any) -> None:
     deliver(SHARDS=2)
     assert len(seen_changes()) == 3
     assert Delivery.objects.count() == 1
+
+
+def _exits() -> None:
+    sys.exit(3)
+
+
+def _is_cancelled() -> None:
+    raise CancelledError
+
+
+class _Silent(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def _raises_what_has_no_text() -> None:
+    raise _Silent
+
+
+def _raises_what_is_no_text() -> None:
+    raise RuntimeError("a surrogate \udc80 and a nul \x00")
+
+
+def _rolls_back() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ROLLBACK")
+
+
+def _marks_for_rollback() -> None:
+    transaction.set_rollback(True)
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        _exits,
+        _is_cancelled,
+        _raises_what_has_no_text,
+        _raises_what_is_no_text,
+        _rolls_back,
+        _marks_for_rollback,
+    ],
+)
+def test_a_receiver_that_fails_in_an_unusual_way_fails_alone(connect: Any, fail: Callable[[], None]) -> None:
+    def fails(instance: Account, event: Any, **kwargs: Any) -> None:
+        seen(event)
+        if instance.name == "n2":
+            fail()
+
+    connect(signals.record_created, fails, Account)
+    insert_accounts(3)
+    assert deliver() == 3
+    assert len(seen_changes()) == 2
+    assert Delivery.objects.get().attempt == 1
+
+
+def _closes() -> None:
+    connection.close()
+
+
+def _is_terminated() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+@pytest.mark.parametrize("fail", [_closes, _is_terminated])
+def test_a_receiver_that_loses_the_connection_each_time_fails_alone(connect: Any, fail: Callable[[], None]) -> None:
+    def fails(instance: Account, event: Any, **kwargs: Any) -> None:
+        seen(event)
+        if instance.name == "n2":
+            fail()
+
+    connect(signals.record_created, fails, Account)
+    insert_accounts(3)
+    with running_crew():
+        wait_until(lambda: len(seen_changes()) == 2)
+    assert "it was not called again" in Delivery.objects.get().error
 
 
 class _Unsendable:

@@ -92,11 +92,11 @@ def test_what_is_delivered_is_counted(captured: HerokuConnect, connect: Any, cou
 
 def test_a_page_that_is_not_committed_is_not_counted(captured: HerokuConnect, connect: Any, counted: Any) -> None:
     def exits(**kwargs: Any) -> None:
-        raise SystemExit
+        raise KeyboardInterrupt
 
     connect(signals.record_created, exits, Account)
     captured.create(Account, 1)
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         deliver()
     assert counted("changes_delivered_total", model="crm.Account", change_type="CREATE") is None
     assert counted("backlog", shard="0") == 1

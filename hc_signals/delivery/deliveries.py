@@ -129,7 +129,7 @@ class Deliveries:
         rows = self._execute(_BLOCKED, params)
         return set(rows)
 
-    def keep(self, change: Change, receiver: str, signal: str, sender: str, error: Exception) -> None:
+    def keep(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> None:
         """Keep a delivery that failed for the first time.
 
         The log line names the receiver and the error's class only: a message may hold a customer's data.
@@ -182,7 +182,7 @@ class Deliveries:
             self._execute("DELETE FROM public.hc_signals_delivery WHERE id = %s", [delivery.id])
             release(self.using, self.conf.CONSUMER, *delivery.key)
 
-    def failed(self, delivery: Delivery, error: Exception) -> None:
+    def failed(self, delivery: Delivery, error: BaseException) -> None:
         """Put a delivery off; after the last attempt it is dead and the record goes on without it."""
         attempt = delivery.attempt + 1
         dead = attempt >= self.conf.MAX_ATTEMPTS
@@ -233,7 +233,12 @@ def ring(using: str) -> None:
         cursor.execute("SELECT public.hc_signals_ring()")
 
 
-def describe(error: Exception) -> str:
-    """Return an error as it is stored: what, and below it where. PostgreSQL's texts hold no NUL."""
+def describe(error: BaseException) -> str:
+    """Return an error as it is stored: what, and below it where. PostgreSQL's texts hold no NUL and no surrogates."""
     where = "".join(traceback.format_tb(error.__traceback__))
-    return f"{type(error).__name__}: {str(error)[:5000]}\n{where[-5000:]}".replace("\x00", "").rstrip()
+    try:
+        what = str(error)
+    except Exception as another:  # its class is the receiver's
+        what = f"its text cannot be had ({type(another).__name__})"
+    text = f"{type(error).__name__}: {what[:5000]}\n{where[-5000:]}".replace("\x00", "").rstrip()
+    return text.encode(errors="replace").decode()

@@ -1,14 +1,17 @@
 """Hands one event to its receivers, one by one."""
 
 import logging
-from collections.abc import Callable
+from asyncio import CancelledError
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import async_to_sync
+from django.db.transaction import TransactionManagementError
 from django.dispatch import Signal
 
-from hc_signals.delivery.isolation import Isolation, IsolationLost
+from hc_signals.delivery.isolation import ConnectionLost, Isolation, IsolationLost
 from hc_signals.observing import here
 
 logger = logging.getLogger("hc_signals")
@@ -17,13 +20,18 @@ _in_advance: set[str] = set()
 """Receivers that have once broken a transaction of this process before they had a savepoint: they are given one in
 advance."""
 
+BREAKS = 3
+"""So often a call may end its transaction, or lose the connection, until it has failed: the network may do so too."""
+_breaks: Counter[tuple[str, int]] = Counter()
+"""By receiver and change."""
+
 
 @dataclass(frozen=True)
 class Failure:
     """A receiver that raised, and what."""
 
     receiver: str
-    error: Exception
+    error: BaseException
 
 
 def receiver_path(receiver: Callable[..., Any]) -> str:
@@ -63,28 +71,54 @@ def send(
         isolation: of the transaction, where it sends more than this.
 
     Raises:
-        IsolationLost: all that the transaction has done is lost; it must begin anew.
+        IsolationLost: all that the transaction has done is lost; it must begin anew. The receiver then gets its
+            savepoint in advance; if that does not help, after BREAKS times the call fails without being made.
     """
     failures, work, isolated = [], here(), isolation or Isolation(using)
     for receiver, is_async in receivers:
+        if _breaks and (failure := _given_up(receiver, named)):
+            failures.append(failure)
+            continue
         failed: BaseException | None = None
         work.begin_call(receiver, signal, named)
         try:
             with isolated.call(in_advance=bool(_in_advance) and receiver_path(receiver) in _in_advance):
                 call = async_to_sync(receiver) if is_async else receiver
                 call(signal=signal, using=using, **named)
-        except IsolationLost:
-            path = receiver_path(receiver)
-            _in_advance.add(path)
-            logger.warning(
-                "%s broke its transaction before it had a savepoint: its page is delivered again, and its savepoint is "
-                "made in advance from now on.",
-                path,
-            )
+        except IsolationLost as error:
+            failed = error
+            _note_break(receiver, named, error)
             raise
-        except Exception as error:  # user code may raise anything; nobody else may suffer from it
+        # User code may raise anything, and nobody else may suffer from it; not even from what is to end a program.
+        except (Exception, SystemExit, GeneratorExit, CancelledError) as error:
             failed = error
             failures.append(Failure(receiver_path(receiver), error))
         finally:
             work.end_call(receiver, failed)
     return failures
+
+
+def _call_of(receiver: Callable[..., Any], named: Mapping[str, Any]) -> tuple[str, int]:
+    """Return what identifies a call: it is the same when its page is delivered again."""
+    event = named["events"][0] if "events" in named else named["event"]
+    return receiver_path(receiver), event.sequence_number
+
+
+def _note_break(receiver: Callable[..., Any], named: Mapping[str, Any], lost: IsolationLost) -> None:
+    path, change = _call_of(receiver, named)
+    if path in _in_advance or isinstance(lost, ConnectionLost):
+        _breaks[path, change] += 1
+    else:
+        _in_advance.add(path)
+    logger.warning(
+        "%s has broken the transaction of its page, at change %s: the page is delivered again.", path, change
+    )
+
+
+def _given_up(receiver: Callable[..., Any], named: Mapping[str, Any]) -> Failure | None:
+    path, change = _call_of(receiver, named)
+    if _breaks[path, change] < BREAKS:
+        return None
+    del _breaks[path, change]  # called again when it is retried
+    error = f"The receiver has ended its transaction, or lost the connection, {BREAKS} times: it was not called again."
+    return Failure(path, TransactionManagementError(error))

@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, OperationalError, connections
 from django.db.backends.postgresql.base import Cursor
 from django.db.transaction import TransactionManagementError
-from psycopg.errors import InvalidSavepointSpecification
+from psycopg.errors import InvalidSavepointSpecification, NoActiveSqlTransaction
 from psycopg.pq import TransactionStatus
 
 _numbers = itertools.count()
@@ -16,17 +16,26 @@ Delivered = TypeVar("Delivered")
 
 
 class IsolationLost(Exception):
-    """A call broke the transaction before it had its savepoint: all that the page has written is lost with it."""
+    """A call has broken the transaction beyond its savepoint, or ended it: all that the page has written is lost."""
+
+
+class ConnectionLost(IsolationLost):
+    """A call has closed the connection, or it was lost under it."""
 
 
 def until_isolated(deliver: Callable[[], Delivered]) -> Delivered:
     """Run what delivers in a transaction of its own, and again when that was lost by :class:`IsolationLost`.
 
-    Once for each receiver at most: from then on its savepoint is made in advance.
+    This comes to an end: see :func:`hc_signals.delivery.dispatch.send`.
+
+    Raises:
+        OperationalError: the connection was lost; with a new one, it comes to an end just so.
     """
     while True:
         try:
             return deliver()
+        except ConnectionLost as lost:
+            raise OperationalError("the connection was lost while a receiver had it") from lost
         except IsolationLost:
             continue
 
@@ -40,8 +49,8 @@ class Isolation:
     what a receiver wrote is committed.
 
     The server parses a message as a whole before it makes the savepoint in it. So a first query with a syntax error
-    breaks the transaction and not the call; and so does an error of a query that passes Django by. See
-    :func:`until_isolated`.
+    breaks the transaction and not the call; and so does an error of a query that passes Django by, or a connection that
+    is closed. See :func:`until_isolated`.
     """
 
     # One object for all calls, and not a generator, because it is entered for every call of every receiver.
@@ -120,8 +129,13 @@ class Isolation:
             return
         connection = self._connection
         connection.execute_wrappers.pop()
-        is_broken = connection.needs_rollback or self._status() == TransactionStatus.INERROR
+        status = self._status()
+        is_broken = connection.needs_rollback or status == TransactionStatus.INERROR
         try:
+            if status == TransactionStatus.UNKNOWN:
+                raise ConnectionLost
+            if status == TransactionStatus.IDLE:
+                raise IsolationLost
             if error is not None or is_broken:
                 self._take_back()
         finally:
@@ -146,7 +160,7 @@ class Isolation:
             with self._connection.cursor() as cursor:
                 cursor.execute(f"ROLLBACK TO SAVEPOINT {self._open}")
         except DatabaseError as error:
-            if isinstance(error.__cause__, InvalidSavepointSpecification) and not self._in_advance:
+            if isinstance(error.__cause__, InvalidSavepointSpecification | NoActiveSqlTransaction):
                 raise IsolationLost from error
             raise
 

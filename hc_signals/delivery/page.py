@@ -163,7 +163,7 @@ class Page:
         for child in self._children.get(change.id, ()):
             self._send(change, builder, type(child), child, only=True)
 
-    def _keep_for_everyone(self, change: Change, model: Model, error: Exception) -> None:
+    def _keep_for_everyone(self, change: Change, model: Model, error: BaseException) -> None:
         """Nobody can be told: the delivery is kept for each who should have been."""
         targets = [(model, False), *((proxy, True) for proxy in self._proxies[change.table_name])]
         for sender, only in targets:
@@ -226,7 +226,7 @@ class Page:
         named = change.named_receivers if change.note else ()
         return [pair for pair in receivers if receiver_path(pair[0]) in named] if named else receivers
 
-    def _keep(self, change: Change, receiver: str, signal: str, sender: Model, error: Exception) -> None:
+    def _keep(self, change: Change, receiver: str, signal: str, sender: Model, error: BaseException) -> None:
         self.deliveries.keep(change, receiver, signal, sender._meta.label, error)
         if self.deliveries.conf.MAX_ATTEMPTS > 1:
             self._blocked.add((receiver, change.table_name, change.record))

@@ -20,7 +20,7 @@ from hc_signals.log.images import kept_image
 
 def redeliver(
     delivery: Delivery, log: ChangeLog, builders: Mapping[str, InstanceBuilder], listeners: Listeners
-) -> Exception | None:
+) -> BaseException | None:
     """Call the receiver of a kept delivery once more; return what it failed on, None if it is done."""
     try:
         sender = apps.get_model(delivery.sender)

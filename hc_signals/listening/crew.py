@@ -95,7 +95,7 @@ class Crew:
                 worker.run(bell)
             with self._guard:
                 self.delivered += worker.delivered
-        except BaseException as error:  # also of a receiver that calls sys.exit()
+        except BaseException as error:
             self._errors.append(error)
             self.stopping.set()
         finally:

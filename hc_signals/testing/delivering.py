@@ -87,7 +87,7 @@ class OpenTransactionLog(ChangeLog):
 class RaisingDeliveries(Deliveries):
     """Keeps nothing: what a receiver raised comes out of the test."""
 
-    def keep(self, change: Change, receiver: str, signal: str, sender: str, error: Exception) -> NoReturn:
+    def keep(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> NoReturn:
         """Raise the error, with a note of whose it is."""
         error.add_note(
             f"Receiver {receiver} raised this on {signal} of {sender}, record {change.record}. "
@@ -95,6 +95,6 @@ class RaisingDeliveries(Deliveries):
         )
         raise error
 
-    def failed(self, delivery: Delivery, error: Exception) -> NoReturn:
+    def failed(self, delivery: Delivery, error: BaseException) -> NoReturn:
         """Raise what a retry failed on."""
         self.keep(delivery.change, delivery.receiver, delivery.signal, delivery.sender, error)
