@@ -80,9 +80,10 @@ def send(
             failures.append(failure)
             continue
         failed: BaseException | None = None
+        isolated.in_advance = bool(_in_advance) and receiver_path(receiver) in _in_advance
         work.begin_call(receiver, signal, named)
         try:
-            with isolated.call(in_advance=bool(_in_advance) and receiver_path(receiver) in _in_advance):
+            with isolated:
                 call = async_to_sync(receiver) if is_async else receiver
                 call(signal=signal, using=using, **named)
         except IsolationLost as error:

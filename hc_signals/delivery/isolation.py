@@ -12,6 +12,8 @@ from psycopg.pq import TransactionStatus
 
 _numbers = itertools.count()
 
+_IN_TRANSACTION = int(TransactionStatus.INTRANS)
+
 Delivered = TypeVar("Delivered")
 
 
@@ -54,7 +56,7 @@ class Isolation:
     """
 
     # One object for all calls, and not a generator, because it is entered for every call of every receiver.
-    __slots__ = ("_call", "_connection", "_in_advance", "_is_made", "_names", "_open")
+    __slots__ = ("_call", "_connection", "_is_made", "_names", "_open", "in_advance")
 
     def __init__(self, using: str) -> None:
         self._connection: Any = connections[using]
@@ -62,7 +64,8 @@ class Isolation:
         # psycopg keeps what it has parsed of a query by its text, which a new name would make another one.
         number = next(_numbers)
         self._names = (f"hc_signals_{number}_even", f"hc_signals_{number}_odd")
-        self._in_advance = False
+        self.in_advance = False
+        """Set before a call: make its savepoint at once, in a message of its own."""
         self._call = ""
         """The present one, as Django knows it; empty outside a transaction."""
         self._is_made = False
@@ -70,19 +73,10 @@ class Isolation:
         self._open = ""
         """The last savepoint that was made in this transaction."""
 
-    def call(self, *, in_advance: bool) -> "Isolation":
-        """Return itself, to be entered for one call.
-
-        Args:
-            in_advance: make the savepoint now, in a message of its own.
-        """
-        self._in_advance = in_advance
-        return self
-
     def __enter__(self) -> None:
         self._call, self._is_made = "", False
         if self._connection.in_atomic_block:
-            if self._in_advance:
+            if self.in_advance:
                 self._make()
             self._call = f"hc_signals_{next(_numbers)}"
             # Known to Django from the start, so that on_commit hooks of a failed receiver are dropped with its writes.
@@ -114,7 +108,7 @@ class Isolation:
             result = execute("; ".join([*begin, sql]), params, many, context)
         except BaseException:
             # A parameter that cannot be adapted is found before anything is sent.
-            if self._status() == TransactionStatus.INTRANS:
+            if self._status() == _IN_TRANSACTION:
                 self._is_made, self._open = False, before
             raise
         for _ in begin:
@@ -127,32 +121,28 @@ class Isolation:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if not self._call:
             return
-        connection = self._connection
+        connection, status = self._connection, self._status()
         connection.execute_wrappers.pop()
-        status = self._status()
-        is_broken = connection.needs_rollback or status == TransactionStatus.INERROR
         try:
-            if status == TransactionStatus.UNKNOWN:
-                raise ConnectionLost
-            if status == TransactionStatus.IDLE:
-                raise IsolationLost
-            if error is not None or is_broken:
-                self._take_back()
+            if error is not None or status != _IN_TRANSACTION or connection.needs_rollback:
+                self._take_back(status)
+                if error is None:
+                    raise TransactionManagementError(
+                        "The receiver went on after an error of the database, which had ended its transaction: "
+                        "whatever it wrote is gone. Put a query that may fail into a block of transaction.atomic()."
+                    )
         finally:
             connection.savepoint_ids.remove(self._call)
-        if error is None and is_broken:
-            raise TransactionManagementError(
-                "The receiver went on after an error of the database, which had ended its transaction: whatever it "
-                "wrote is gone. Put a query that may fail into a block of transaction.atomic()."
-            )
 
-    def _take_back(self) -> None:
+    def _take_back(self, status: int) -> None:
         connection = self._connection
+        if status == TransactionStatus.UNKNOWN:
+            raise ConnectionLost
+        if status == TransactionStatus.IDLE or (status == TransactionStatus.INERROR and not self._is_made):
+            raise IsolationLost
         connection.needs_rollback = False
         if self._is_made:
             self._roll_back()
-        elif self._status() == TransactionStatus.INERROR:
-            raise IsolationLost
         connection.run_on_commit = [entry for entry in connection.run_on_commit if self._call not in entry[0]]
 
     def _roll_back(self) -> None:
