@@ -21,7 +21,7 @@ from hc_signals.delivery.listeners import SIGNALS
 from hc_signals.listening.crew import Crew
 from hc_signals.listening.worker import Worker
 from hc_signals.log.changelog import ChangeLog
-from hc_signals.tables import connected_models, quoted_table, table_parts
+from hc_signals.tables import connected_models, table_parts
 from hc_signals.testing import HerokuConnect, databases
 from tests import faults
 
@@ -179,8 +179,6 @@ def fresh_tables(is_captured: bool) -> HerokuConnect:
         _shapes[is_captured] = shape()
     databases.empty()
     with connection.cursor() as cursor:
-        tables = [quoted_table(model) for model in connected_models()]
-        cursor.execute(f"TRUNCATE {', '.join(tables)}, salesforce._trigger_log RESTART IDENTITY CASCADE")
         cursor.execute("SELECT setval('public.hc_signals_lost_seq', 1, false)")
         cursor.execute(
             "UPDATE public.hc_signals_control SET paused_at = NULL, gap_since = NULL, max_bucket_bytes = NULL, "

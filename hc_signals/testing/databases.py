@@ -14,9 +14,9 @@ from hc_signals.tables import connected_models, quote, quoted_table, table_parts
 from hc_signals.testing.heroku_connect import HerokuConnect
 
 _OUR_TABLES = r"""
-SELECT 'public.' || quote_ident(relname) FROM pg_class
-WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
-  AND relname LIKE 'hc\_signals\_%' AND relname <> 'hc_signals_control'
+SELECT oid::regclass::text FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname LIKE 'hc\_signals\_%'
+  AND relname <> 'hc_signals_control'
 """
 
 
@@ -77,17 +77,27 @@ def empty(using: str = "default") -> None:
     models = connected_models()
     schemas = {table_parts(model)[0] for model in models}
     logs = [f"{quote(schema)}.{quote(log)}" for schema in schemas for log in ("_trigger_log", "_trigger_log_archive")]
-    _truncate(using, [*map(quoted_table, models), *logs])
+    truncate(using, [*map(quoted_table, models), *logs, *_our_tables(using)])
 
 
 def empty_log(using: str = "default") -> None:
     """Empty the change log and all that belongs to it, of whatever is there of it."""
-    _truncate(using, [])
+    truncate(using, _our_tables(using))
 
 
-def _truncate(using: str, tables: list[str]) -> None:
+def _our_tables(using: str) -> list[str]:
     with connections[using].cursor() as cursor:
         cursor.execute(_OUR_TABLES)
-        ours = [row[0] for row in cursor.fetchall()]
-        if tables or ours:
-            cursor.execute(f"TRUNCATE {', '.join([*tables, *ours])} CASCADE")
+        return [row[0] for row in cursor.fetchall()]
+
+
+def truncate(using: str, tables: list[str]) -> None:
+    """Truncate those of the tables that were written to since they last were.
+
+    The others have files without a block. To truncate these as well would make new files of them, and of their indexes:
+    dozens after each test.
+    """
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT t::text FROM unnest(%s::regclass[]) t WHERE pg_relation_size(t) > 0", [tables])
+        if written := [row[0] for row in cursor.fetchall()]:
+            cursor.execute(f"TRUNCATE {', '.join(written)} RESTART IDENTITY CASCADE")

@@ -1,0 +1,25 @@
+"""Django's flush, for the end of each test: of the tables that were written to, and without the migrate signals."""
+
+from typing import Any
+
+from django.core.management import BaseCommand
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from hc_signals.testing import databases
+
+KEPT = {"django_content_type", "auth_permission"}
+"""Filled by the migrations; no test changes them."""
+
+
+class Command(BaseCommand):
+    """Takes the place of Django's own command in the test suite."""
+
+    stealth_options = ("allow_cascade", "inhibit_post_migrate", "interactive", "reset_sequences")
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("--database", default=DEFAULT_DB_ALIAS)
+
+    def handle(self, *args: Any, database: str, **options: Any) -> None:
+        connection = connections[database]
+        tables = set(connection.introspection.django_table_names(only_existing=True, include_views=False)) - KEPT
+        databases.truncate(database, [connection.ops.quote_name(table) for table in tables])
