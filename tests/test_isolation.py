@@ -11,6 +11,7 @@ import pytest
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
+from django.db.models.signals import post_init, post_save
 from django.test.utils import CaptureQueriesContext
 from example.crm.models import Account, Seen
 
@@ -317,6 +318,38 @@ def test_a_receiver_that_loses_the_connection_each_time_fails_alone(connect: Any
     with running_crew():
         wait_until(lambda: len(seen_changes()) == 2)
     assert "it was not called again" in Delivery.objects.get().error
+
+
+def test_receivers_of_post_save_and_of_many_records_fail_alone_as_well(connect: Any) -> None:
+    def breaks(**kwargs: Any) -> None:
+        _rolls_back()
+
+    connect(post_save, breaks, Account)
+    connect(signals.records_changed, breaks, Account)
+    connect(signals.record_created, lambda event, **kwargs: seen(event), Account)
+    insert_accounts(2)
+    assert deliver(DJANGO_SIGNALS=["crm.Account"]) == 2
+    assert len(seen_changes()) == 2
+    assert Delivery.objects.count() == 4
+
+
+def test_a_record_of_which_the_project_lets_no_instance_be_made_harms_nobody(
+    connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(sender: Any, instance: Account, **kwargs: Any) -> None:
+        if instance.name == "n2":
+            raise LookupError("not this one")
+
+    connect(post_init, refuse, Account)
+    connect(signals.record_created, lambda event, **kwargs: seen(event), Account)
+    insert_accounts(3)
+    assert deliver() == 3
+    assert len(seen_changes()) == 2
+    receivers = Delivery.objects.count()  # the example has one as well
+    Delivery.objects.update(next_attempt_at=Now())
+    assert deliver() == 0
+    assert list(Delivery.objects.values_list("attempt", "state")) == [(2, "retry")] * receivers
+    assert "LookupError: not this one" in Delivery.objects.first().error  # type: ignore[union-attr]
 
 
 class _Unsendable:

@@ -3,7 +3,7 @@
 import logging
 from asyncio import CancelledError
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,8 @@ advance."""
 
 BREAKS = 3
 """So often a call may end its transaction, or lose the connection, until it has failed: the network may do so too."""
-_breaks: Counter[tuple[str, int]] = Counter()
-"""By receiver and change."""
+_breaks: Counter[tuple[str, int, int]] = Counter()
+"""By receiver, change and attempt: those of a page that is delivered again are the same."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,20 @@ class _Nobody:
 
 
 def send(
-    signal: Signal, receivers: Receivers, using: str, isolation: Isolation | None = None, **named: Any
+    signal: Signal,
+    receivers: Receivers,
+    using: str,
+    *,
+    change: int,
+    attempt: int = 1,
+    isolation: Isolation | None = None,
+    **named: Any,
 ) -> list[Failure]:
     """Call the receivers one by one; return those that failed, with all that they wrote taken back.
 
     Args:
+        change: id of the change that is told, of the first one of several.
+        attempt: to tell it to this receiver.
         isolation: of the transaction, where it sends more than this.
 
     Raises:
@@ -76,8 +85,8 @@ def send(
     """
     failures, work, isolated = [], here(), isolation or Isolation(using)
     for receiver, is_async in receivers:
-        if _breaks and (failure := _given_up(receiver, named)):
-            failures.append(failure)
+        if _breaks and _breaks[receiver_path(receiver), change, attempt] >= BREAKS:
+            failures.append(_given_up(receiver))
             continue
         failed: BaseException | None = None
         isolated.in_advance = bool(_in_advance) and receiver_path(receiver) in _in_advance
@@ -88,7 +97,7 @@ def send(
                 call(signal=signal, using=using, **named)
         except IsolationLost as error:
             failed = error
-            _note_break(receiver, named, error)
+            _note_break(receiver, change, attempt, error)
             raise
         # User code may raise anything, and nobody else may suffer from it; not even from what is to end a program.
         except (Exception, SystemExit, GeneratorExit, CancelledError) as error:
@@ -99,16 +108,10 @@ def send(
     return failures
 
 
-def _call_of(receiver: Callable[..., Any], named: Mapping[str, Any]) -> tuple[str, int]:
-    """Return what identifies a call: it is the same when its page is delivered again."""
-    event = named["events"][0] if "events" in named else named["event"]
-    return receiver_path(receiver), event.sequence_number
-
-
-def _note_break(receiver: Callable[..., Any], named: Mapping[str, Any], lost: IsolationLost) -> None:
-    path, change = _call_of(receiver, named)
+def _note_break(receiver: Callable[..., Any], change: int, attempt: int, lost: IsolationLost) -> None:
+    path = receiver_path(receiver)
     if path in _in_advance or isinstance(lost, ConnectionLost):
-        _breaks[path, change] += 1
+        _breaks[path, change, attempt] += 1
     else:
         _in_advance.add(path)
     logger.warning(
@@ -116,10 +119,6 @@ def _note_break(receiver: Callable[..., Any], named: Mapping[str, Any], lost: Is
     )
 
 
-def _given_up(receiver: Callable[..., Any], named: Mapping[str, Any]) -> Failure | None:
-    path, change = _call_of(receiver, named)
-    if _breaks[path, change] < BREAKS:
-        return None
-    del _breaks[path, change]  # called again when it is retried
+def _given_up(receiver: Callable[..., Any]) -> Failure:
     error = f"The receiver has ended its transaction, or lost the connection, {BREAKS} times: it was not called again."
-    return Failure(path, TransactionManagementError(error))
+    return Failure(receiver_path(receiver), TransactionManagementError(error))

@@ -89,11 +89,25 @@ class Page:
             found = self._images(builder, old_columns, [change.id for change in changes])
         self._old_columns[label] = old_columns
         self._rows |= found
-        if any(link is not None for link in builder.model._meta.parents.values()):
-            self._inherited |= builder.inherited({key: self._latest(builder, key) for key in found})
-        if any(self.listeners.wanted(child, only=True) for child in children_of(builder.model)):
-            parents = {key: self.instance(builder, key, builder.model) for key in found}
-            self._load_children(builder.model, parents)
+        has_parents = any(link is not None for link in builder.model._meta.parents.values())
+        has_children = any(self.listeners.wanted(child, only=True) for child in children_of(builder.model))
+        if not (has_parents or has_children):
+            return
+        instances = self._instances(builder, found)
+        if has_parents:
+            self._inherited |= builder.inherited({key: self._latest(builder, key) for key in instances})
+        if has_children:
+            self._load_children(builder.model, {key: self.instance(builder, key, builder.model) for key in instances})
+
+    def _instances(self, builder: InstanceBuilder, keys: Iterable[int]) -> dict[int, models.Model]:
+        """Return those of the instances, without what is inherited, that the project lets be made."""
+        found = {}
+        for key in keys:
+            try:
+                found[key] = self.instance(builder, key, builder.model)
+            except Exception as error:
+                self._unreadable[key] = error
+        return found
 
     def _latest(self, builder: InstanceBuilder, key: int) -> tuple[Any, ...]:
         return self._rows[key][1 : 1 + len(builder.columns)]
@@ -201,10 +215,17 @@ class Page:
 
     def _tell(self, signal: str, sender: Model, change: Change, event: ChangeEvent, only: bool) -> None:
         receivers = self._free(signal, sender, change, only)
-        if receivers:
+        if not receivers:
+            return
+        try:
             named = arguments(signal, event)
-            for failure in send(SIGNALS[signal], receivers, self.using, self._isolation, sender=sender, **named):
-                self._keep(change, failure.receiver, signal, sender, failure.error)
+        except Exception as error:  # of the project: a field's converter, a model's __init__, a receiver of post_init
+            for receiver, _ in receivers:
+                self._keep(change, receiver_path(receiver), signal, sender, error)
+            return
+        sent = SIGNALS[signal], receivers, self.using
+        for failure in send(*sent, change=change.id, isolation=self._isolation, sender=sender, **named):
+            self._keep(change, failure.receiver, signal, sender, failure.error)
 
     def _free(self, signal: str, sender: Model, change: Change, only: bool) -> Receivers:
         """Return the receivers for whom no earlier change of the record waits; park it for the others."""
@@ -241,10 +262,9 @@ class Page:
                 if not free:
                     continue
                 events = [event for _, event in free]
-                signal = SIGNALS["records_changed"]
-                failures = send(
-                    signal, [(receiver, is_async)], self.using, self._isolation, sender=model, events=events
-                )
+                sent = SIGNALS["records_changed"], [(receiver, is_async)], self.using
+                first = free[0][0].id
+                failures = send(*sent, change=first, isolation=self._isolation, sender=model, events=events)
                 for failure in failures:
                     for change, _ in free:
                         if self._is_free(change, path, model):

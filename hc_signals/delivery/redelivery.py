@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from django.apps import apps
-from django.db import DatabaseError, InterfaceError, OperationalError, models, transaction
+from django.db import InterfaceError, OperationalError, models, transaction
 
 from hc_signals.delivery.deliveries import Delivery
 from hc_signals.delivery.dispatch import Receivers, receiver_path, send
@@ -36,10 +36,12 @@ def redeliver(
             event = _event(delivery, sender, log, builder)
     except (OperationalError, InterfaceError):
         raise
-    except (DatabaseError, RedeliveryError) as error:
+    except Exception as error:  # what is gone, cannot be read, or is not let be made by the project
         return error
-    named = arguments(delivery.signal, replace(event, attempt=delivery.attempt + 1))
-    failures = send(SIGNALS[delivery.signal], receivers[:1], log.using, sender=sender, **named)
+    change, attempt = delivery.change.id, delivery.attempt + 1
+    named = arguments(delivery.signal, replace(event, attempt=attempt))
+    sent = SIGNALS[delivery.signal], receivers[:1], log.using
+    failures = send(*sent, change=change, attempt=attempt, sender=sender, **named)
     return failures[0].error if failures else None
 
 
