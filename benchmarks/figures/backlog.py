@@ -18,7 +18,8 @@ from benchmarks.server import Server
 
 SHORTEST = 20 * PAGE
 """No fewer than are read: a page without changes takes no time."""
-MEGABYTES_PER_MILLION = 2_600
+MEGABYTES_PER_MILLION = 1_300
+"""Of changes, with their indexes; 1,160 were measured."""
 
 
 def measure(options: Options, server: Server) -> list[Row]:
