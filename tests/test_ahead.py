@@ -190,3 +190,17 @@ def test_a_date_that_python_cannot_hold(connect: Any) -> None:
     assert deliver(BATCH_SIZE=4) == 12
     usual = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
     assert dates == [usual] * 9 + [datetime.max.replace(tzinfo=UTC)] + [usual] * 2
+
+
+def test_what_was_asked_for_over_a_connection_that_is_lost_is_not_taken_for_an_answer_of_the_next_one() -> None:
+    side = SideConnection("default", lambda connection: None)  # the shards of a worker share it
+    try:
+        before = side.send([("SELECT 1", None)])
+        side.close()
+        after = side.send([("SELECT 2", None)])
+        assert before is not None and after is not None
+        assert not side.finish(before)
+        assert side.finish(after)
+        assert after[0].fetchall() == [(2,)]
+    finally:
+        side.close()

@@ -55,7 +55,7 @@ class SideConnection:
         """
         if not cursors:
             return True
-        if self._connection is None:  # closed since, by an error of other statements
+        if cursors[0].db is not self._connection:  # closed since, by an error of other statements; perhaps made anew
             return False
         with self._waiting(), self._connection.wrap_database_errors:
             self._pipeline.sync()  # ends the transaction that they had in common as well
