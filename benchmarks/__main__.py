@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ FIGURES = {
 def main() -> int:
     """Run what was asked for; return the exit code."""
     options = parse(None, list(FIGURES))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # not without ending the server
     with running(options) as server:
         os.environ["BENCH_URL"] = server.create()
         os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
