@@ -285,6 +285,15 @@ def _marks_for_rollback() -> None:
     ],
 )
 def test_a_receiver_that_fails_in_an_unusual_way_fails_alone(connect: Any, fail: Callable[[], None]) -> None:
+    connect_one_that_fails(connect, fail)
+    assert deliver() == 3
+    assert len(seen_changes()) == 2
+    assert Delivery.objects.get().attempt == 1
+
+
+def connect_one_that_fails(connect: Any, fail: Callable[[], None]) -> None:
+    """Connect a receiver that writes, and fails at the second of three changes."""
+
     def fails(instance: Account, event: Any, **kwargs: Any) -> None:
         seen(event)
         if instance.name == "n2":
@@ -292,9 +301,6 @@ def test_a_receiver_that_fails_in_an_unusual_way_fails_alone(connect: Any, fail:
 
     connect(signals.record_created, fails, Account)
     insert_accounts(3)
-    assert deliver() == 3
-    assert len(seen_changes()) == 2
-    assert Delivery.objects.get().attempt == 1
 
 
 def _closes() -> None:
@@ -308,13 +314,7 @@ def _is_terminated() -> None:
 
 @pytest.mark.parametrize("fail", [_closes, _is_terminated])
 def test_a_receiver_that_loses_the_connection_each_time_fails_alone(connect: Any, fail: Callable[[], None]) -> None:
-    def fails(instance: Account, event: Any, **kwargs: Any) -> None:
-        seen(event)
-        if instance.name == "n2":
-            fail()
-
-    connect(signals.record_created, fails, Account)
-    insert_accounts(3)
+    connect_one_that_fails(connect, fail)
     with running_crew():
         wait_until(lambda: len(seen_changes()) == 2)
     assert "it was not called again" in Delivery.objects.get().error
@@ -333,9 +333,7 @@ def test_receivers_of_post_save_and_of_many_records_fail_alone_as_well(connect: 
     assert Delivery.objects.count() == 4
 
 
-def test_a_record_of_which_the_project_lets_no_instance_be_made_harms_nobody(
-    connect: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_of_which_the_project_lets_no_instance_be_made_harms_nobody(connect: Any) -> None:
     def refuse(sender: Any, instance: Account, **kwargs: Any) -> None:
         if instance.name == "n2":
             raise LookupError("not this one")

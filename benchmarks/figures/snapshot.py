@@ -19,7 +19,7 @@ from hc_signals.listening.worker import Worker
 
 CYCLE = 2_000
 MEGABYTES_PER_SECOND = 40
-"""What the appended changes may fill, for each second that the snapshot is held; a slow machine filled 15."""
+"""What the appended changes may fill, for each second that the snapshot is held; a slow machine filled 14."""
 
 
 def measure(options: Options, server: Server) -> list[Row]:

@@ -84,7 +84,7 @@ class Isolation:
             self._connection.execute_wrappers.append(self._before_query)
 
     def _begin(self) -> list[str]:
-        """Return the statements that make the savepoint of the present call."""
+        """Take the present call for one with a savepoint; return the statements that make it."""
         release = [f"RELEASE SAVEPOINT {self._open}"] * bool(self._open)
         self._is_made, self._open = True, self._names[self._open == self._names[0]]
         return [*release, f"SAVEPOINT {self._open}"]
@@ -98,7 +98,7 @@ class Isolation:
             return execute(sql, params, many, context)
         before, cursor = self._open, context["cursor"].cursor
         # Other cursors bind at the server, or read from a DECLARE: one statement a message.
-        is_joinable = not many and isinstance(sql, str) and type(context["cursor"].cursor) is Cursor
+        is_joinable = not many and isinstance(sql, str) and type(cursor) is Cursor
         begin = self._begin()
         if not is_joinable:
             with self._connection.cursor() as own:

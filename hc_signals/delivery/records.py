@@ -4,7 +4,7 @@ database, what is inherited, children; and why one cannot be had.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError, models
 
@@ -13,6 +13,8 @@ from hc_signals.delivery.listeners import Listeners, Model
 from hc_signals.delivery.telling import CHANGE_TYPES
 from hc_signals.events import Change
 from hc_signals.log.images import logged_images
+
+Made = TypeVar("Made")
 
 
 class Images(NamedTuple):
@@ -62,13 +64,13 @@ class Records:
         self._rows |= found
         has_parents = any(link is not None for link in builder.model._meta.parents.values())
         has_children = any(self.listeners.wanted(child, only=True) for child in children_of(builder.model))
-        if not (has_parents or has_children):
-            return
-        instances = self._instances(builder, found)
         if has_parents:
-            self._inherited |= builder.inherited({key: self._latest(builder, key) for key in instances})
+            converted = self._made(found, lambda key: builder.values(self._latest(builder, key)))
+            self._inherited |= builder.inherited({key: self._latest(builder, key) for key in converted})
         if has_children:
-            self._load_children(builder.model, {key: self.instance(builder, key, builder.model) for key in instances})
+            readable = [key for key in found if key not in self.unreadable]
+            parents = self._made(readable, lambda key: self.instance(builder, key, builder.model))
+            self._load_children(builder.model, parents)
 
     def instance(self, builder: InstanceBuilder, key: int, model: Model) -> models.Model:
         """Return the instance after the change of that id: of the builder's model, or of a proxy."""
@@ -100,12 +102,12 @@ class Records:
             first, second = ids[:middle], ids[middle:]
             return self._read(builder, old_columns, first) | self._read(builder, old_columns, second)
 
-    def _instances(self, builder: InstanceBuilder, keys: Iterable[int]) -> dict[int, models.Model]:
-        """Return those of the instances, without what is inherited, that the project lets be made."""
+    def _made(self, keys: Iterable[int], make: Callable[[int], Made]) -> dict[int, Made]:
+        """Return what the project's code (converters, a model's ``__init__``) makes of the records, where it does."""
         found = {}
         for key in keys:
             try:
-                found[key] = self.instance(builder, key, builder.model)
+                found[key] = make(key)
             except Exception as error:
                 self.unreadable[key] = error
         return found
