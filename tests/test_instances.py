@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 from django.db import connection, models
+from django.db.models.signals import post_init
 
 from hc_signals import signals
 from hc_signals.db import models as hc_models
 from hc_signals.db.models import fields as hc_fields
+from hc_signals.models import Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, deliver
 from tests.sfdc.models import WIDE_COLUMNS, Animal, Dog, Everything, EverythingProxy, Kennel, User, Wide
 
 KEY = uuid.UUID(int=7)
+OTHER_KEY = uuid.UUID(int=8)
 
 
 def state(instance: models.Model) -> dict[str, Any]:
@@ -169,6 +172,44 @@ def test_a_managed_child_of_a_child_hears_too(captured: HerokuConnect, compared:
     captured.update(Animal, sfid, name="Max")
     deliver()
     assert [(kennel.name, kennel.breed, kennel.number) for kennel in kennels] == [("Max", "Boxer", 3)]
+
+
+def test_a_parent_that_cannot_be_made_harms_no_other(captured: HerokuConnect, connect: Any) -> None:
+    def refuse(instance: Animal, **kwargs: Any) -> None:
+        if instance.name == "Max":
+            raise LookupError("not this one")
+
+    got: list[str] = []
+    connect(post_init, refuse, Animal)
+    connect(signals.record_changed, lambda instance, **kwargs: got.append(instance.breed), Dog)
+    sfids = [captured.insert(Animal, external_id=key, name="new")[0] for key in (KEY, OTHER_KEY)]
+    for key, breed in ((KEY, "Boxer"), (OTHER_KEY, "Poodle")):
+        captured.insert(Dog, animal_id=key, breed=breed)
+    deliver()
+    got.clear()
+    for sfid, name in zip(sfids, ("Max", "Rex"), strict=True):
+        captured.update(Animal, sfid, name=name)
+    deliver()
+    assert got == ["Poodle"]
+
+
+def test_a_value_that_a_childs_field_cannot_convert_harms_no_other(
+    captured: HerokuConnect, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(value: str, *args: Any) -> str:
+        if value == "Boxer":
+            raise ValueError("no such breed")
+        return value
+
+    got: list[tuple[str, str]] = []
+    monkeypatch.setattr(Dog._meta.get_field("breed"), "from_db_value", convert, raising=False)
+    connect(signals.record_created, lambda instance, **kwargs: got.append((instance.name, instance.breed)), Dog)
+    for key, breed in ((KEY, "Boxer"), (OTHER_KEY, "Poodle")):
+        captured.insert(Animal, external_id=key, name="Rex")
+        captured.insert(Dog, animal_id=key, breed=breed)
+    deliver()
+    assert got == [("Rex", "Poodle")] * 2, "its own row, and its parent's"
+    assert "no such breed" in Delivery.objects.first().error  # type: ignore[union-attr]
 
 
 def test_each_change_of_a_parent_has_its_own_state(captured: HerokuConnect, connect: Any) -> None:

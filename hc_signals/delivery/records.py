@@ -115,11 +115,28 @@ class Records:
     def _load_children(self, parent: Model, parents: Mapping[int, models.Model]) -> None:
         for child in children_of(parent):
             if parents and self.listeners.wanted(child, only=True):
-                instances = child_instances(child, parent, parents, self.using)
+                instances = self._child_instances(child, parent, parents)
                 if self.listeners.heard(child, only=True):
                     for key, instance in instances.items():
                         self.children[key].append(instance)
                 self._load_children(child, instances)
+
+    def _child_instances(
+        self, child: Model, parent: Model, parents: Mapping[int, models.Model]
+    ) -> dict[int, models.Model]:
+        """Read all at once; if the project's code fails on one, by halves, so that only it fails."""
+        try:
+            return child_instances(child, parent, parents, self.using)
+        except DatabaseError:
+            raise
+        except Exception as error:
+            keys = list(parents)
+            if len(keys) == 1:
+                self.unreadable[keys[0]] = error
+                return {}
+            halves = keys[: len(keys) // 2], keys[len(keys) // 2 :]
+            first, second = (self._child_instances(child, parent, {k: parents[k] for k in half}) for half in halves)
+            return first | second
 
 
 def by_table(
