@@ -139,6 +139,8 @@ def test_a_first_query_that_the_server_cannot_parse_harms_nobody(
     insert_accounts(4)
     assert deliver() == 4
     assert len(seen_changes()) == 4 - len(names)
+    others = Seen.objects.exclude(event_id__startswith="mine ")
+    assert others.count() == 4, "the example's receiver, which writes right before, keeps what it wrote"
 
     dispatch._in_advance.clear()  # the retries are another process's
     Delivery.objects.filter(state="retry").update(next_attempt_at=Now())
