@@ -12,6 +12,7 @@ from hc_signals.admin.read_only import ReadOnlyAdmin, database
 from hc_signals.admin.times import moment
 from hc_signals.capture import known, orphans, pausing, triggers
 from hc_signals.models import ConnectedTable
+from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models, table_label
 
 REPAIR_SECONDS = 15
@@ -60,7 +61,7 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
             known.note_installed(database(), [table_label(model)])
             status = triggers.install(model, database(), attempts=1)
         except DatabaseError as error:
-            reason = str(error).splitlines()[0]
+            reason = one_line(error)
             self.message_user(request, f"{model._meta.label}: not installed: {reason}. Try again.", messages.ERROR)
         else:
             level = messages.SUCCESS if status.state == "installed" else messages.WARNING

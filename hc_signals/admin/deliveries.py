@@ -19,6 +19,7 @@ from hc_signals.admin.read_only import ReadOnlyAdmin, database
 from hc_signals.admin.times import moment
 from hc_signals.delivery import interventions
 from hc_signals.models import Delivery
+from hc_signals.postgres.errors import one_line
 
 
 @admin.register(Delivery)
@@ -82,7 +83,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
             with transaction.atomic(using=chosen.db):
                 return act(chosen)
         except OperationalError as error:
-            self.message_user(request, f"Nothing was done: {str(error).splitlines()[0]}. Try again.", messages.ERROR)
+            self.message_user(request, f"Nothing was done: {one_line(error)}. Try again.", messages.ERROR)
             return None
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:

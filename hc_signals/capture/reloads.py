@@ -19,6 +19,7 @@ from hc_signals.capture.capture_sql import function_name
 from hc_signals.capture.fresh import FRESH_MARK, read_layout
 from hc_signals.conf import Conf
 from hc_signals.locks import RELOADS
+from hc_signals.postgres.errors import is_lock_timeout
 from hc_signals.tables import connected_models, quoted_table, table_label
 
 logger = logging.getLogger("hc_signals")
@@ -124,7 +125,7 @@ def _tell(kind: str, model: type[Model], using: str, conf: Conf) -> bool:
             with transaction.atomic(using=using):
                 more = _claim(kind, model, using, conf) and _tell_some(kind, table_label(model), model, using)
         except OperationalError as error:
-            if getattr(error.__cause__, "sqlstate", None) != "55P03":
+            if not is_lock_timeout(error):
                 raise
             return False  # locked: somebody is at work there
         if not more:

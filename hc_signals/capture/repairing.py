@@ -15,7 +15,7 @@ from django.db.models import Model
 from hc_signals.capture import known, orphans, triggers
 from hc_signals.capture.watch import Sight, look
 from hc_signals.conf import Conf
-from hc_signals.log.rotation import is_lock_timeout
+from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 
 logger = logging.getLogger("hc_signals")
 
@@ -27,7 +27,6 @@ REMIND_SECONDS = 600.0
 """Between two warnings of the same thing."""
 ORPHANS_EVERY = 3600.0
 
-_INSUFFICIENT_PRIVILEGE = "42501"
 _OF_ANOTHER = (
     "It was right before: a service with another model of the same table, or another release, has changed it. "
     "It is left as it is."
@@ -137,10 +136,10 @@ class Repairs:
                 raise error
             self._tell(sight, "locked", f"The table is locked; tried again every {LOCKED_PAUSE:g} s.")
             return False
-        if getattr(error.__cause__, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
+        if lacks_privilege(error):
             self._tell(sight, "rights", _NO_RIGHTS, once=True)
         else:
-            self._tell(sight, "failed", f"The repair failed: {str(error).splitlines()[0]}.")
+            self._tell(sight, "failed", f"The repair failed: {one_line(error)}.")
         return True
 
     def _tell_quiet_repair(self, sight: Sight) -> None:

@@ -11,6 +11,7 @@ from django.db.models import Model
 from hc_signals.capture import known
 from hc_signals.capture.known import Known
 from hc_signals.capture.snapshots import has_room, log_table
+from hc_signals.postgres.errors import one_line
 from hc_signals.tables import table_label
 
 logger = logging.getLogger("hc_signals")
@@ -100,7 +101,7 @@ class Rereading:
             "role that has them run `manage.py hc_backfill %s --since %s`.",
             due.table,
             due.reread_since,
-            str(error).splitlines()[0],
+            one_line(error),
             self.models[due.table]._meta.label,
             due.reread_since.isoformat() if due.reread_since else "",
         )

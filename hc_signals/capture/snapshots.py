@@ -21,6 +21,7 @@ from django.db import OperationalError, connections, models, transaction
 from hc_signals.capture import triggers
 from hc_signals.capture.capture_sql import image_sql, record_id_sql
 from hc_signals.exceptions import SnapshotError
+from hc_signals.postgres.errors import is_lock_timeout
 from hc_signals.tables import quoted_table, table_label
 
 LOCK_TIMEOUT = "500ms"
@@ -32,7 +33,6 @@ be lost in a full one."""
 NO_ROOM_PAUSE = 0.5
 """Seconds between two looks whether there is room again."""
 
-_LOCK_NOT_AVAILABLE = "55P03"
 
 _LOG_ROWS = """
 WITH page AS MATERIALIZED (
@@ -101,7 +101,7 @@ def log_rows(
         how many rows were logged, and the key of the last; fewer than ``limit``: there are no more.
 
     Raises:
-        OperationalError: a row, or the table, is locked by somebody else (``is_locked`` tells); nothing was logged.
+        OperationalError: another session has a row or the table locked (``is_lock_timeout``); nothing was logged.
     """
     found = triggers.find([model], using)[0]
     columns = list(found.layout(model).columns)
@@ -143,7 +143,7 @@ def log_table(
         try:
             count, after = log_rows(model, using, operation, after=after, limit=limit, wait=limit == 1, **options)
         except OperationalError as error:
-            if not is_locked(error):
+            if not is_lock_timeout(error):
                 raise
             if limit == 1:
                 yield 0, after
@@ -165,11 +165,6 @@ def has_room(using: str) -> bool:
         cursor.execute(_HAS_ROOM, [ROOM])
         row = cursor.fetchone()
         return row is None or bool(row[0])
-
-
-def is_locked(error: OperationalError) -> bool:
-    """Tell whether the error says that somebody else holds what was asked for."""
-    return getattr(error.__cause__, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
 def count_rows(

@@ -30,6 +30,7 @@ from hc_signals.log.images import stored_images
 from hc_signals.log.restoring import is_restored
 from hc_signals.log.rotation import BUCKET_HOURS, BUCKETS
 from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
+from hc_signals.postgres.errors import is_deadlock
 from hc_signals.progress import COUNT_LIMIT
 from hc_signals.tables import connected_models, table_label
 
@@ -168,8 +169,7 @@ class Replay:
                 deliveries, done, is_last = until_isolated(lambda: self._send_page(stopping))
                 break
             except OperationalError as error:
-                is_deadlock = getattr(error.__cause__, "sqlstate", None) == "40P01"
-                if not is_deadlock or attempt + 1 == self.ATTEMPTS:
+                if not is_deadlock(error) or attempt + 1 == self.ATTEMPTS:
                     raise
         self._after, self.finished = done[-1].id if done else self._after, is_last
         if deliveries.has_claimed:

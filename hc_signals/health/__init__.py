@@ -9,6 +9,7 @@ from hc_signals.health import capture, delivery, heroku, log
 from hc_signals.health.findings import Finding, problem
 from hc_signals.health.server import server
 from hc_signals.log.consumers import Consumer, consumers
+from hc_signals.postgres.errors import one_line, sqlstate
 
 STATEMENT_TIMEOUT = "5s"
 """No question to the server may take longer: a look must not be felt."""
@@ -63,6 +64,6 @@ def _look(using: str, name: str, check: Callable[[], Iterator[Finding]]) -> list
                 cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
             return list(check())
     except DatabaseError as error:
-        if getattr(error.__cause__, "sqlstate", None) not in _MAY_NOT_LOOK:
+        if sqlstate(error) not in _MAY_NOT_LOOK:
             raise
-        return [problem("not-looked-at", name, str(error).splitlines()[0])]
+        return [problem("not-looked-at", name, one_line(error))]

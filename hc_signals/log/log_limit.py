@@ -22,11 +22,11 @@ from hc_signals.log.rotation import (
     SIZE,
     empty_bucket,
     filled,
-    is_lock_timeout,
     rotate_bucket,
     size_mb,
     unread,
 )
+from hc_signals.postgres.errors import is_lock_timeout
 
 logger = logging.getLogger("hc_signals")
 

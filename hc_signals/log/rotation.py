@@ -4,6 +4,8 @@ import time
 
 from django.db import OperationalError, connections, transaction
 
+from hc_signals.postgres.errors import is_lock_timeout
+
 BUCKETS = 8
 BUCKET_HOURS = 12
 """As in migrations_sql/0001_change_log.sql: a bucket comes round again after BUCKETS x BUCKET_HOURS."""
@@ -119,11 +121,6 @@ def is_done(using: str, bucket: int) -> bool:
     """Tell whether there are consumers and all are done with the bucket."""
     found = unread(using, bucket)
     return bool(found) and not any(found.values())
-
-
-def is_lock_timeout(error: OperationalError) -> bool:
-    """Tell whether a lock could not be had in time."""
-    return getattr(error.__cause__, "sqlstate", None) == "55P03"
 
 
 def held_up_by(using: str, retention_hours: float) -> set[str]:

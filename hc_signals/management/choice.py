@@ -10,6 +10,7 @@ from django.db import DatabaseError, connections, models
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.exceptions import HCSignalsError
+from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models
 
 
@@ -53,7 +54,7 @@ def told_in_one_sentence(using: str) -> Iterator[None]:
     except (HCSignalsError, ConnectionDoesNotExist) as error:
         raise CommandError(str(error)) from error
     except DatabaseError as error:
-        raise CommandError(f"The database {using!r} answered: {str(error).splitlines()[0]}") from error
+        raise CommandError(f"The database {using!r} answered: {one_line(error)}") from error
 
 
 def require_log(using: str) -> None:

@@ -17,6 +17,7 @@ from hc_signals.delivery.listeners import OF_CHANGE_TYPE, Extras, Listeners
 from hc_signals.management.arguments import at_least, moment
 from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
 from hc_signals.management.interruption import Interruption, interruptible
+from hc_signals.postgres.errors import one_line
 from hc_signals.progress import COUNT_LIMIT, Progress
 from hc_signals.tables import connected_models
 
@@ -77,7 +78,7 @@ class _Backfill:
                 while self.models and not interruption:
                     self._log_first_model(interruption)
             except DatabaseError as error:
-                answer = str(error).splitlines()[0]
+                answer = one_line(error)
                 raise CommandError(f"The database answered: {answer}; go on with: {self._command()}") from error
         self.progress.close()
         if self.models:

@@ -15,6 +15,7 @@ from hc_signals.log import consumers, starting
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.restoring import is_restored
 from hc_signals.management.arguments import start_at
+from hc_signals.postgres.errors import one_line
 
 
 class Command(BaseCommand):
@@ -40,7 +41,7 @@ class Command(BaseCommand):
         except (HCSignalsError, ConnectionDoesNotExist) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
-            raise CommandError(f"The database answered: {str(error).splitlines()[0]}") from error
+            raise CommandError(f"The database answered: {one_line(error)}") from error
 
     def _check(self, using: str, name: str | None) -> None:
         if name == "":

@@ -11,6 +11,7 @@ from django.utils.connection import ConnectionDoesNotExist
 from hc_signals.delivery import interventions
 from hc_signals.management.arguments import at_least
 from hc_signals.models import Delivery
+from hc_signals.postgres.errors import one_line
 
 
 class Command(BaseCommand):
@@ -36,7 +37,7 @@ class Command(BaseCommand):
         except ConnectionDoesNotExist as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
-            raise CommandError(f"The database answered: {str(error).splitlines()[0]}") from error
+            raise CommandError(f"The database answered: {one_line(error)}") from error
 
     def _list(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
         shown = list(chosen.defer("old", "new")[: options["limit"]])

@@ -10,6 +10,7 @@ from django.db import DatabaseError
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.heroku.inspection import Table, differences, live_tables, mapped_tables, models_code
+from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models, get_schema
 
 
@@ -32,7 +33,7 @@ class Command(BaseCommand):
         except ConnectionDoesNotExist as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
-            raise CommandError(f"The database answered: {str(error).splitlines()[0]}") from error
+            raise CommandError(f"The database answered: {one_line(error)}") from error
 
     def _check(self, using: str) -> None:
         lines = [line for model in connected_models() for line in differences(model, using)]

@@ -23,6 +23,7 @@ from hc_signals.log_format import formatter, print_log
 from hc_signals.management.arguments import at_least, start_at, tcp_port
 from hc_signals.monitoring.metrics_server import serve_metrics
 from hc_signals.observing import observe
+from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models
 
 
@@ -76,7 +77,7 @@ class Command(BaseCommand):
         except (ConfigurationError, ConnectionDoesNotExist) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
-            raise CommandError(f"The database {using!r} answered: {str(error).splitlines()[0]}") from error
+            raise CommandError(f"The database {using!r} answered: {one_line(error)}") from error
         self._say(f"hc_listen: {worker.delivered} changes delivered; stopped.")
 
     def _say(self, text: str) -> None:

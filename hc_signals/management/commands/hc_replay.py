@@ -14,6 +14,7 @@ from hc_signals.delivery.replay import Replay
 from hc_signals.management.arguments import moment, moment_or_replay_id, replay_id
 from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
 from hc_signals.management.interruption import Interruption, interruptible
+from hc_signals.postgres.errors import one_line
 from hc_signals.progress import COUNT_LIMIT, Progress
 from hc_signals.tables import connected_models
 
@@ -66,7 +67,7 @@ class Command(BaseCommand):
                     progress.advance(replay.page(lambda: bool(interruption)))
             except DatabaseError as error:
                 progress.close()
-                answer, rest = str(error).splitlines()[0], _command(replay, options)
+                answer, rest = one_line(error), _command(replay, options)
                 raise CommandError(f"The database answered: {answer}; go on with: {rest}") from error
             progress.close()
         if not replay.finished:

@@ -11,6 +11,7 @@ from django.db import DatabaseError
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.management.arguments import at_least
+from hc_signals.postgres.errors import one_line
 from hc_signals.testing.heroku_connect import POLL_SIZE, HerokuConnect, RealHerokuConnectError
 
 PROGRESS_EVERY = 2.0
@@ -61,7 +62,7 @@ class Command(BaseCommand):
         except (RealHerokuConnectError, ConnectionDoesNotExist) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
-            raise CommandError(f"The database answered: {str(error).splitlines()[0]}") from error
+            raise CommandError(f"The database answered: {one_line(error)}") from error
 
     def _play(self, simulator: HerokuConnect, actions: list[str], options: dict[str, Any]) -> None:
         self._stopping = False

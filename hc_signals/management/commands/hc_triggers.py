@@ -12,6 +12,7 @@ from django.utils.connection import ConnectionDoesNotExist
 from hc_signals.capture import known, orphans, pausing, triggers
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.management.choice import connected_model
+from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models, table_label
 
 
@@ -40,7 +41,7 @@ class Command(BaseCommand):
         except (ConnectionDoesNotExist, ConfigurationError) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
-            raise CommandError(f"The database answered: {str(error).splitlines()[0]}") from error
+            raise CommandError(f"The database answered: {one_line(error)}") from error
 
     def _install(self, chosen: list[type[models.Model]]) -> None:
         with connections[self.using].cursor() as cursor:
@@ -60,7 +61,7 @@ class Command(BaseCommand):
                 self._print(act(model))
             except DatabaseError as error:
                 failed.append(model._meta.label)
-                self.stderr.write(f"{model._meta.label}: not {done}: {str(error).splitlines()[0]}")
+                self.stderr.write(f"{model._meta.label}: not {done}: {one_line(error)}")
         if failed:
             raise CommandError(f"Not {done}: {', '.join(failed)}. Nothing was half-done; run the command again.")
 

@@ -1,0 +1,1 @@
+"""What any layer may ask of PostgreSQL; knows no table of ours."""
