@@ -13,6 +13,10 @@ class RedeliveryError(HCSignalsError):
     """A kept delivery cannot be tried again as things are; the message says what is gone."""
 
 
+class ProcessEndedError(HCSignalsError):
+    """A receiver was not called, because the worker's process has ended during that very call several times."""
+
+
 class ReplayError(HCSignalsError):
     """The changes asked for cannot be replayed: of another database, or no longer in the log."""
 

@@ -16,3 +16,5 @@ RELOADS = 1212372823
 """Class, by table: shared by writers while it is reloaded; held when the end of the reload is told."""
 PRESENCE = 1212372824
 """Class, by consumer: shared by the connections of its workers as long as they live."""
+RUNS = 1212372825
+"""Class, by run: shared by the connections of one worker process as long as they live."""

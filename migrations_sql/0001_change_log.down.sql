@@ -32,6 +32,8 @@ DROP TABLE IF EXISTS public.hc_signals_table;
 DROP TABLE IF EXISTS public.hc_signals_refill;
 DROP TABLE IF EXISTS public.hc_signals_reload;
 DROP TABLE IF EXISTS public.hc_signals_cleared;
+DROP TABLE IF EXISTS public.hc_signals_call;
+DROP TABLE IF EXISTS public.hc_signals_run;
 DROP TABLE IF EXISTS public.hc_signals_delivery;
 DROP VIEW IF EXISTS public.hc_signals_newest_position;
 DROP TABLE IF EXISTS public.hc_signals_position;

@@ -150,6 +150,27 @@ CREATE INDEX hc_signals_delivery_due_idx ON public.hc_signals_delivery (consumer
     WHERE state = 'retry';
 CREATE INDEX hc_signals_delivery_state_idx ON public.hc_signals_delivery (consumer, state);
 
+-- The runs of workers that have not ended in good order: a process removes its row when it stops. One that was killed
+-- leaves it, and the next process marks the calls that it makes until it is past what the killed one was at.
+CREATE TABLE public.hc_signals_run (
+    run text PRIMARY KEY,
+    consumer text NOT NULL,
+    is_locked boolean NOT NULL,         -- its sessions share an advisory lock while it lives; behind a pooler they cannot
+    began_at timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (vacuum_truncate = false);
+
+-- The marks: the call that a worker is about to make, one per shard.
+CREATE TABLE public.hc_signals_call (
+    consumer text NOT NULL,
+    shard smallint NOT NULL,
+    receiver text NOT NULL,
+    change_id bigint NOT NULL,
+    attempt integer NOT NULL,
+    begun integer NOT NULL,             -- how many processes have begun it and not ended it
+    begun_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (consumer, shard)
+) WITH (vacuum_truncate = false);
+
 -- Reloads: a table that is cleared and filled again. The old images of what a clearing took away wait here for their
 -- records to come back. No vacuum_truncate: it locks out writers for a moment.
 CREATE TABLE public.hc_signals_cleared (

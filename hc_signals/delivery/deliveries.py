@@ -16,7 +16,7 @@ from django.db import connections, transaction
 
 from hc_signals.conf import Conf
 from hc_signals.events import Change
-from hc_signals.exceptions import RedeliveryError
+from hc_signals.exceptions import ProcessEndedError, RedeliveryError
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
 from hc_signals.receiver_errors import show
 
@@ -129,12 +129,12 @@ class Deliveries:
         rows = self._execute(_BLOCKED, params)
         return set(rows)
 
-    def keep(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> None:
-        """Keep a delivery that failed for the first time.
+    def keep(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> bool:
+        """Keep a delivery that failed for the first time; return whether it is retried, so that others wait behind it.
 
         The log line names the receiver and the error's class only: a message may hold a customer's data.
         """
-        attempts_left = self.conf.MAX_ATTEMPTS > 1
+        attempts_left = self.conf.MAX_ATTEMPTS > 1 and not isinstance(error, ProcessEndedError)
         state = "retry" if attempts_left else "dead"
         delay = self._delay(1) if attempts_left else None
         values = {"receiver": receiver, "signal": signal, "sender": sender, "error": describe(error)}
@@ -152,6 +152,7 @@ class Deliveries:
             "retried" if attempts_left else "dead: see `manage.py hc_deliveries list`",
             extra={"receiver": receiver, **about},
         )
+        return attempts_left
 
     def park(self, change: Change, receiver: str, signal: str, sender: str) -> None:
         """Keep a delivery behind an earlier one of its record."""
@@ -185,7 +186,7 @@ class Deliveries:
     def failed(self, delivery: Delivery, error: BaseException) -> None:
         """Put a delivery off; after the last attempt it is dead and the record goes on without it."""
         attempt = delivery.attempt + 1
-        dead = attempt >= self.conf.MAX_ATTEMPTS
+        dead = attempt >= self.conf.MAX_ATTEMPTS or isinstance(error, ProcessEndedError)
         state, delay = ("dead", None) if dead else ("retry", self._delay(attempt))
         with self._together():
             self._execute(

@@ -11,6 +11,7 @@ from asgiref.sync import async_to_sync
 from django.db.transaction import TransactionManagementError
 from django.dispatch import Signal
 
+from hc_signals.delivery.fatal_calls import Call, Marks
 from hc_signals.delivery.isolation import ConnectionLost, Isolation, IsolationLost
 from hc_signals.observing import here
 
@@ -70,6 +71,7 @@ def send(
     change: int,
     attempt: int = 1,
     isolation: Isolation | None = None,
+    marks: Marks | None = None,
     **named: Any,
 ) -> list[Failure]:
     """Call the receivers one by one; return those that failed, with all that they wrote taken back.
@@ -78,6 +80,7 @@ def send(
         change: id of the change that is told, of the first one of several.
         attempt: to tell it to this receiver.
         isolation: of the transaction, where it sends more than this.
+        marks: has each call marked before it is made: a process has died, perhaps in one of them.
 
     Raises:
         IsolationLost: all that the transaction has done is lost; it must begin anew. The receiver then gets its
@@ -87,6 +90,9 @@ def send(
     for receiver, is_async in receivers:
         if _breaks and _breaks[receiver_path(receiver), change, attempt] >= BREAKS:
             failures.append(_given_up(receiver))
+            continue
+        if marks and (refusal := marks.begin(Call(receiver_path(receiver), change, attempt))):
+            failures.append(Failure(receiver_path(receiver), refusal))
             continue
         failed: BaseException | None = None
         isolated.in_advance = bool(_in_advance) and receiver_path(receiver) in _in_advance

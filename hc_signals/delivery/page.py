@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from django.db import models
 
 from hc_signals.delivery.deliveries import Deliveries
-from hc_signals.delivery.dispatch import Receivers, receiver_path, send
+from hc_signals.delivery.dispatch import Failure, Receivers, receiver_path, send
+from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.instances import InstanceBuilder, proxies_of
 from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import SIGNALS, Listeners, Model, arguments
@@ -23,6 +24,7 @@ from hc_signals.delivery.telling import (
     told_of,
 )
 from hc_signals.events import Change, ChangeEvent
+from hc_signals.exceptions import ProcessEndedError, RedeliveryError
 from hc_signals.log.changelog import ChangeLog
 
 
@@ -37,6 +39,7 @@ class Page:
         listeners: who is called.
         any_kept: whether the consumer has any delivery that waits.
         images: what was read already of some of the tables, by their names.
+        marks: see :func:`~hc_signals.delivery.dispatch.send`.
     """
 
     def __init__(
@@ -49,7 +52,9 @@ class Page:
         *,
         any_kept: bool,
         images: Mapping[str, Images] | None = None,
+        marks: Marks | None = None,
     ) -> None:
+        self._marks = marks
         self.log, self.using, self.builders = log, log.using, builders
         self.deliveries, self.listeners = deliveries, listeners
         self._isolation = Isolation(log.using)
@@ -132,9 +137,12 @@ class Page:
             for receiver, _ in receivers:
                 self._keep(change, receiver_path(receiver), signal, sender, error)
             return
-        sent = SIGNALS[signal], receivers, self.using
-        for failure in send(*sent, change=change.id, isolation=self._isolation, sender=sender, **named):
+        for failure in self._call(signal, receivers, change, sender=sender, **named):
             self._keep(change, failure.receiver, signal, sender, failure.error)
+
+    def _call(self, signal: str, receivers: Receivers, change: Change, **named: Any) -> list[Failure]:
+        sent = SIGNALS[signal], receivers, self.using
+        return send(*sent, change=change.id, isolation=self._isolation, marks=self._marks, **named)
 
     def _free(self, signal: str, sender: Model, change: Change, only: bool) -> Receivers:
         """Return the receivers for whom no earlier change of the record waits; park it for the others."""
@@ -157,8 +165,7 @@ class Page:
         return [pair for pair in receivers if receiver_path(pair[0]) in named] if named else receivers
 
     def _keep(self, change: Change, receiver: str, signal: str, sender: Model, error: BaseException) -> None:
-        self.deliveries.keep(change, receiver, signal, sender._meta.label, error)
-        if self.deliveries.conf.MAX_ATTEMPTS > 1:
+        if self.deliveries.keep(change, receiver, signal, sender._meta.label, error):
             self._blocked.add((receiver, change.table_name, change.record))
 
     def deliver_bulk(self) -> None:
@@ -171,13 +178,11 @@ class Page:
                 if not free:
                     continue
                 events = [event for _, event in free]
-                sent = SIGNALS["records_changed"], [(receiver, is_async)], self.using
-                first = free[0][0].id
-                failures = send(*sent, change=first, isolation=self._isolation, sender=model, events=events)
-                for failure in failures:
+                of_one = [(receiver, is_async)]
+                for failure in self._call("records_changed", of_one, free[0][0], sender=model, events=events):
                     for change, _ in free:
                         if self._is_free(change, path, model):
-                            self._keep(change, path, "records_changed", model, failure.error)
+                            self._keep(change, path, "records_changed", model, _of_one(failure.error, free))
         self._bulk.clear()
 
     def _is_free(self, change: Change, path: str, model: Model) -> bool:
@@ -187,6 +192,11 @@ class Page:
             return True
         self.deliveries.park(change, path, "records_changed", model._meta.label)
         return False
+
+
+def _of_one(error: BaseException, told: Sequence[Any]) -> BaseException:
+    """Return the error of one of the changes told together: which of them ends the process, their retries find out."""
+    return RedeliveryError(str(error)) if isinstance(error, ProcessEndedError) and len(told) > 1 else error
 
 
 class _Source(NamedTuple):

@@ -9,6 +9,7 @@ from django.db import InterfaceError, OperationalError, models, transaction
 
 from hc_signals.delivery.deliveries import Delivery
 from hc_signals.delivery.dispatch import Receivers, receiver_path, send
+from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.instances import InstanceBuilder, child_instances
 from hc_signals.delivery.listeners import SIGNALS, Listeners, arguments
 from hc_signals.delivery.telling import CHANGE_TYPES, RecordEvent, counting, is_link, table_event
@@ -19,7 +20,11 @@ from hc_signals.log.images import kept_image
 
 
 def redeliver(
-    delivery: Delivery, log: ChangeLog, builders: Mapping[str, InstanceBuilder], listeners: Listeners
+    delivery: Delivery,
+    log: ChangeLog,
+    builders: Mapping[str, InstanceBuilder],
+    listeners: Listeners,
+    marks: Marks | None = None,
 ) -> BaseException | None:
     """Call the receiver of a kept delivery once more; return what it failed on, None if it is done."""
     try:
@@ -41,7 +46,7 @@ def redeliver(
     change, attempt = delivery.change.id, delivery.attempt + 1
     named = arguments(delivery.signal, replace(event, attempt=attempt))
     sent = SIGNALS[delivery.signal], receivers[:1], log.using
-    failures = send(*sent, change=change, attempt=attempt, sender=sender, **named)
+    failures = send(*sent, change=change, attempt=attempt, marks=marks, sender=sender, **named)
     return failures[0].error if failures else None
 
 

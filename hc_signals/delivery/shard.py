@@ -11,6 +11,7 @@ from typing import Any
 from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead, Batch
 from hc_signals.delivery.deliveries import Deliveries, Delivery
+from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.gaps import gap_changes
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation import isolate_hooks, until_isolated
@@ -67,6 +68,8 @@ class Shard:
         self._limit = conf.BATCH_SIZE
         self._is_quick = True
         """The last page was done before its time was up; else the next one would be read in vain."""
+        self.marks: Marks | None = None
+        """Until the shard is past what a process that has died was at; else None."""
         self._is_told_of_takeover = self._has_begun = False
 
     def deliver_page(self) -> Outcome:
@@ -74,7 +77,18 @@ class Shard:
         outcome = until_isolated(self._deliver_page)
         if self.ahead and outcome in (Outcome.ELSEWHERE, Outcome.REMOVED):
             self.ahead.forget()
+        if self.marks and (outcome is Outcome.DONE or self.delivered - self.marks.since >= self.conf.BATCH_SIZE):
+            self.marks.end()
+            self.marks = None
         return outcome
+
+    def mark_calls(self, dead: int) -> None:
+        """Mark each call before it is made, as far as the processes may have come that have died.
+
+        Args:
+            dead: how many.
+        """
+        self.marks = Marks(self.using, self.log.consumer, self.log.shard, dead, self.delivered)
 
     def _deliver_page(self) -> Outcome:
         page = here().page(self.log.consumer, self.log.shard)
@@ -156,6 +170,7 @@ class Shard:
             listeners,
             any_kept=any_kept,
             images=batch.images,
+            marks=self.marks,
         )
         done, tally = 0, here().tally
         for change in changes:
@@ -197,7 +212,7 @@ class Shard:
                 self._redeliver(delivery, listeners)
 
     def _redeliver(self, delivery: Delivery, listeners: Listeners) -> None:
-        error = redeliver(delivery, self.log, self.audience.builders, listeners)
+        error = redeliver(delivery, self.log, self.audience.builders, listeners, self.marks)
         if error is None:
             self.deliveries.succeeded(delivery)
         else:
@@ -222,6 +237,6 @@ class Shard:
         builders, listeners = self.audience.builders, Listeners(self.audience.extras)
         changes = gap_changes(self.log.using, builders, gap)
         # None waits behind an earlier one: that would be for the table's own shard to decide.
-        page = Page(self.log, self.deliveries, changes, builders, listeners, any_kept=False)
+        page = Page(self.log, self.deliveries, changes, builders, listeners, any_kept=False, marks=self.marks)
         for change in changes:
             page.deliver(change)

@@ -6,6 +6,7 @@ import threading
 from django.db import connections
 
 from hc_signals.conf import Conf
+from hc_signals.delivery.fatal_calls import end_run
 from hc_signals.listening.chores import Chores
 from hc_signals.listening.doorbell import Doorbell
 from hc_signals.listening.watchdog import Watchdog
@@ -50,6 +51,7 @@ class Crew:
             self._run_at(bell)
         finally:
             self.watchdog.end()
+            end_run(self.using)
         if self._errors:
             raise self._errors[0]
 
@@ -78,7 +80,7 @@ class Crew:
         try:
             # As far apart as there is room: who begins right behind another finds his shards claimed, one by one.
             first = number * self.conf.SHARDS // self.size
-            worker = Worker(self.using, self.conf, stopping=self.stopping, first=first)
+            worker = Worker(self.using, self.conf, stopping=self.stopping, first=first, is_process=True)
             with as_worker(number) as work:
                 own = connections[self.using]
                 self.watchdog.watch(

@@ -11,6 +11,7 @@ from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Model
 
 from hc_signals.conf import Conf, chosen
+from hc_signals.delivery import fatal_calls
 from hc_signals.delivery.adapters import clamp_dates
 from hc_signals.delivery.ahead import Ahead
 from hc_signals.delivery.instances import InstanceBuilder
@@ -42,6 +43,7 @@ class Worker:
         models: connected models whose changes are delivered; default: all.
         stopping: set when the loop is to end after the current event.
         first: the shard with which it begins its rounds.
+        is_process: it is at work for a process of its own, whose death the next one has to learn of.
     """
 
     MAX_BACKOFF = 10.0
@@ -56,6 +58,7 @@ class Worker:
         *,
         stopping: threading.Event | None = None,
         first: int = 0,
+        is_process: bool = False,
     ) -> None:
         models = connected_models() if models is None else list(models)
         fail_fast(using)
@@ -75,6 +78,7 @@ class Worker:
         self._until_retry: float | None = None
         self._prepared: Any = None
         self._took_layout = False
+        self._is_process, self._is_standby = is_process, False
 
     @property
     def delivered(self) -> int:
@@ -133,7 +137,8 @@ class Worker:
             self._took_layout = False
             return
         self._elsewhere = {number for number, outcome in outcomes.items() if outcome is Outcome.ELSEWHERE}
-        if len(self._elsewhere) == len(self.shards):
+        self._is_standby = len(self._elsewhere) == len(self.shards)
+        if self._is_standby:
             # A standby does not listen: with the bell in its hands, writers would ring although a worker is awake.
             bell.doze(self.STANDBY_PAUSE)
         elif Outcome.MORE not in outcomes.values():
@@ -147,6 +152,8 @@ class Worker:
         for shard in self.shards[self.first :] + self.shards[: self.first]:
             if shard.log.shard in waiting and not self.stopping.is_set():
                 self._prepare_connection()
+                if self._is_standby:
+                    self._mark_calls_of_the_dead()
                 outcomes[shard.log.shard] = shard.deliver_page()
         return outcomes
 
@@ -178,7 +185,16 @@ class Worker:
                     start(logs, self.conf.START_AT)
                     if until_isolated(lambda: reshard(logs, self._deliver_old)):
                         break
+        if self._is_process:
+            fatal_calls.begin_run(self.using, self.conf.CONSUMER, is_locked=True)
+            self._mark_calls_of_the_dead()
         self._took_layout = True
+
+    def _mark_calls_of_the_dead(self) -> None:
+        """Mark the calls ahead of us if a process has died in one of them, perhaps."""
+        if self._is_process and (dead := fatal_calls.take_dead_runs(self.using, self.conf.CONSUMER)):
+            for shard in self.shards:
+                shard.mark_calls(dead)
 
     def _deliver_old(self, log: ChangeLog) -> None:
         shard = Shard(log, replace(self.conf, SHARDS=log.shards), self._audience, self.stopping)
@@ -193,6 +209,8 @@ class Worker:
             clamp_dates(connection.connection)
             self._prepared = connection.connection
             announce(self.using, self.conf.CONSUMER)
+            if self._is_process:
+                fatal_calls.hold_run(self.using)
             self._rebase_if_restored()
 
     def _prepare_side(self, connection: Any) -> None:

@@ -128,7 +128,8 @@ def remove(using: str, name: str, force: bool = False, with_deliveries: bool = F
         )
     kept.delete()
     with connections[using].cursor() as cursor:
-        cursor.execute("DELETE FROM public.hc_signals_position WHERE consumer = %s", [name])
+        for table in ("position", "run", "call"):
+            cursor.execute(f"DELETE FROM public.hc_signals_{table} WHERE consumer = %s", [name])
         cursor.execute(
             "SELECT public.hc_signals_ring()"
         )  # a worker that lives starts anew now, not with the next change

@@ -16,6 +16,7 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.capture import known, triggers
 from hc_signals.conf import Conf, get_conf
+from hc_signals.delivery.fatal_calls import end_run
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.listening.crew import Crew
 from hc_signals.listening.worker import Worker
@@ -86,8 +87,11 @@ class Command(BaseCommand):
         self.stderr.write(self._formatter.format(record))
 
     def _once(self, using: str, conf: Conf) -> Worker:
-        worker = Worker(using, conf)
-        worker.deliver_once()
+        worker = Worker(using, conf, is_process=True)
+        try:
+            worker.deliver_once()
+        finally:
+            end_run(using)
         return worker
 
     def _listen(self, using: str, conf: Conf, options: dict[str, Any]) -> Crew:
