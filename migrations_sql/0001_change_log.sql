@@ -41,27 +41,37 @@ CREATE TABLE public.hc_signals_change (
 ALTER SEQUENCE public.hc_signals_change_id_seq OWNED BY public.hc_signals_change.id;
 
 -- No vacuum_truncate: it locks out writers for a moment, and a writer does not wait for us.
+-- Replica identity FULL: PostgreSQL refuses a DELETE from a table that a publication covers and that has none; FOR ALL
+-- TABLES covers these. hc_signals_settle() deletes. An INSERT costs no more by it.
 CREATE TABLE public.hc_signals_change_0 PARTITION OF public.hc_signals_change FOR VALUES IN (0)
     WITH (vacuum_truncate = false);
+ALTER TABLE public.hc_signals_change_0 REPLICA IDENTITY FULL;
 CREATE TABLE public.hc_signals_change_1 PARTITION OF public.hc_signals_change FOR VALUES IN (1)
     WITH (vacuum_truncate = false);
+ALTER TABLE public.hc_signals_change_1 REPLICA IDENTITY FULL;
 CREATE TABLE public.hc_signals_change_2 PARTITION OF public.hc_signals_change FOR VALUES IN (2)
     WITH (vacuum_truncate = false);
+ALTER TABLE public.hc_signals_change_2 REPLICA IDENTITY FULL;
 CREATE TABLE public.hc_signals_change_3 PARTITION OF public.hc_signals_change FOR VALUES IN (3)
     WITH (vacuum_truncate = false);
+ALTER TABLE public.hc_signals_change_3 REPLICA IDENTITY FULL;
 CREATE TABLE public.hc_signals_change_4 PARTITION OF public.hc_signals_change FOR VALUES IN (4)
     WITH (vacuum_truncate = false);
+ALTER TABLE public.hc_signals_change_4 REPLICA IDENTITY FULL;
 CREATE TABLE public.hc_signals_change_5 PARTITION OF public.hc_signals_change FOR VALUES IN (5)
     WITH (vacuum_truncate = false);
+ALTER TABLE public.hc_signals_change_5 REPLICA IDENTITY FULL;
 CREATE TABLE public.hc_signals_change_6 PARTITION OF public.hc_signals_change FOR VALUES IN (6)
     WITH (vacuum_truncate = false);
+ALTER TABLE public.hc_signals_change_6 REPLICA IDENTITY FULL;
 CREATE TABLE public.hc_signals_change_7 PARTITION OF public.hc_signals_change FOR VALUES IN (7)
     WITH (vacuum_truncate = false);
+ALTER TABLE public.hc_signals_change_7 REPLICA IDENTITY FULL;
 
 CREATE INDEX hc_signals_change_id_idx ON public.hc_signals_change (id);
 CREATE INDEX hc_signals_change_xid_idx ON public.hc_signals_change (xid, id);
 -- Empty as a rule: see hc_signals_settle().
-CREATE INDEX hc_signals_change_nested_idx ON public.hc_signals_change (xid, record_key, id) WHERE depth > 1;
+CREATE INDEX hc_signals_change_nested_idx ON public.hc_signals_change (xid, depth, id) WHERE depth > 1;
 
 -- One row. The epoch is part of every replay id: it changes when the database is restored or copied, so that an id of
 -- before is recognised. Restored it is where server or database are others than those written here: transaction ids
@@ -226,6 +236,7 @@ CREATE TABLE public.hc_signals_table (
 CREATE FUNCTION public.hc_signals_admit() RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET lock_timeout = '10ms'
 AS $$
 DECLARE
@@ -263,6 +274,7 @@ $$;
 CREATE FUNCTION public.hc_signals_lose() RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET lock_timeout = '10ms'
 AS $$
 BEGIN
@@ -287,6 +299,7 @@ $$;
 CREATE FUNCTION public.hc_signals_ring() RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 BEGIN
     IF NOT pg_try_advisory_xact_lock_shared(1212372819, 1) AND pg_notification_queue_usage() < 0.5 THEN
@@ -300,6 +313,7 @@ $$;
 CREATE FUNCTION public.hc_signals_join_reload(captured_table text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 SET lock_timeout = '1s'
 AS $$
 BEGIN
@@ -313,6 +327,7 @@ $$;
 CREATE FUNCTION public.hc_signals_is_empty(captured regclass) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
     pages bigint := pg_relation_size(captured) / current_setting('block_size')::bigint;
@@ -333,27 +348,44 @@ $$;
 -- Puts changes of a nested statement behind the statement that caused them. A customer's row trigger that changes the
 -- same row again is a statement inside Heroku Connect's: its capture runs first and draws the lower ids. So the outer
 -- capture, if there was a nested one in its transaction, logs the nested rows of its records once more, after its own.
--- This is the one place where rows leave the log singly; it is as rare as such triggers are.
+-- This is the one place where rows leave the log singly; it is as rare as such triggers are. Every plan goes by the
+-- indexes, and joins by hashing: each row of the transaction is read once, whatever the planner expects.
 CREATE FUNCTION public.hc_signals_settle(captured_table text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET plan_cache_mode = force_generic_plan
+SET enable_indexscan = on
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_hashjoin = on
+SET enable_nestloop = off
+SET enable_mergejoin = off
 AS $$
 DECLARE
     own_depth integer := pg_trigger_depth();
+    from_id bigint;
 BEGIN
+    SELECT min(n.id) INTO from_id FROM public.hc_signals_change n
+    WHERE n.xid = pg_current_xact_id() AND n.table_name = captured_table AND n.depth > 1 AND n.depth > own_depth;
+    IF from_id IS NULL THEN
+        RETURN;
+    END IF;
     WITH early AS (
         -- The nested row continues the outer one where its old image is the outer's new one; what follows it follows.
         SELECT n.record_key, min(n.id) AS first_id, max(o.id) AS outer_id
         FROM public.hc_signals_change n
         JOIN public.hc_signals_change o
-          ON o.xid = n.xid AND o.table_name = n.table_name AND o.record_key = n.record_key AND o.depth = own_depth
-         AND o.id > n.id AND o.new::jsonb = coalesce(n.new::jsonb, '{}') || n.old::jsonb
-        WHERE n.xid = pg_current_xact_id() AND n.table_name = captured_table AND n.depth > greatest(own_depth, 1)
+          ON o.record_key = n.record_key AND o.id > n.id
+         AND o.new::jsonb = coalesce(n.new::jsonb, '{}') || n.old::jsonb
+        WHERE n.xid = pg_current_xact_id() AND n.table_name = captured_table AND n.depth > 1 AND n.depth > own_depth
+          AND o.xid = pg_current_xact_id() AND o.table_name = captured_table AND o.depth = own_depth AND o.id > from_id
         GROUP BY n.record_key
     ), moved AS (
         DELETE FROM public.hc_signals_change c USING early e
-        WHERE c.xid = pg_current_xact_id() AND c.table_name = captured_table AND c.record_key = e.record_key
-          AND c.depth > own_depth AND c.depth > 1 AND c.id BETWEEN e.first_id AND e.outer_id
+        WHERE c.xid = pg_current_xact_id() AND c.id >= from_id AND c.table_name = captured_table
+          AND c.record_key = e.record_key AND c.depth > own_depth AND c.depth > 1
+          AND c.id BETWEEN e.first_id AND e.outer_id
         RETURNING c.*
     )
     INSERT INTO public.hc_signals_change
@@ -401,7 +433,10 @@ CREATE FUNCTION public.hc_signals_page(
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
+SET enable_indexscan = on
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET enable_sort = off
@@ -425,7 +460,10 @@ $$;
 CREATE FUNCTION public.hc_signals_images(ids bigint[]) RETURNS TABLE (id bigint, latest json, old json)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
+SET enable_indexscan = on
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET enable_sort = off
@@ -443,6 +481,7 @@ $$;
 CREATE FUNCTION public.hc_signals_lost(told bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
     counted bigint;
@@ -473,7 +512,10 @@ AS $$ SELECT coalesce(floor_xid = '1'::xid8 OR newest_id - floor_id > 1 AND sinc
 CREATE FUNCTION public.hc_signals_standing(of_consumer text, of_shard integer) RETURNS json
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
+SET enable_indexscan = on
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $$
@@ -507,6 +549,7 @@ $$;
 CREATE FUNCTION public.hc_signals_target() RETURNS TABLE (target pg_snapshot, next_xid xid8, ceiling_id bigint)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 BEGIN
     RETURN QUERY
@@ -528,6 +571,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
     standing json;
@@ -557,7 +601,10 @@ $$;
 CREATE FUNCTION public.hc_signals_waiting(of_consumer text, of_shards integer) RETURNS SETOF integer
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
+SET enable_indexscan = on
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET enable_sort = off

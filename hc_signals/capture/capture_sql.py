@@ -30,16 +30,29 @@ _INSERT_INTO_LOG = (
     "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)"
 )
 
-# A function's own SET restores the writer's values when it returns; every name below is qualified all the same.
+FUNCTION_CONFIG = [
+    "search_path=pg_catalog, pg_temp",
+    "lock_timeout=1s",
+    # Compiling takes a second, and each session compiles for itself.
+    "jit=off",
+    # The session keeps a plan for as many rows as its first statement had. A nested loop, the best way to pair one row
+    # with one, takes minutes for some ten thousand.
+    "enable_nestloop=off",
+    "enable_hashjoin=on",
+    "enable_indexscan=on",
+    "plan_cache_mode=force_generic_plan",
+    # With 0 or less, PostgreSQL rounds the floating point numbers of the images.
+    "extra_float_digits=1",
+]
+"""Settings of a capture function, as the catalog has them. The writer's own values return when the function returns."""
+
+# Every name below is qualified, whatever the search_path.
 _FUNCTION = """CREATE OR REPLACE FUNCTION public.{name}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '1s'
+{settings}
 AS {tag}
 {body}
 {tag}"""
-FUNCTION_CONFIG = ["search_path=pg_catalog, pg_temp", "lock_timeout=1s"]
-"""As the catalog shows it."""
 
 _BODY = """#variable_conflict use_variable
 {layout}
@@ -50,6 +63,7 @@ DECLARE
     created bigint;
     kept bigint;
     resynced bigint;
+    nested text;
 BEGIN
     -- Many statements hit no row: they touch nothing of ours.
     IF TG_OP = 'DELETE' THEN
@@ -91,19 +105,24 @@ BEGIN
         FROM hc_old o LEFT JOIN hc_new n ON n."id" = o."id"
         WHERE n."id" IS NULL OR {differs};
         GET DIAGNOSTICS logged = ROW_COUNT;
-        {log} SELECT hc_label, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n
-        WHERE NOT EXISTS (SELECT FROM hc_old o WHERE o."id" = n."id");
-        GET DIAGNOSTICS created = ROW_COUNT;
-        logged := logged + created;
+        -- Asking first is cheaper than an INSERT of nothing.
+        IF EXISTS (SELECT FROM hc_new n WHERE NOT EXISTS (SELECT FROM hc_old o WHERE o."id" = n."id")) THEN
+            {log} SELECT hc_label, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n
+            WHERE NOT EXISTS (SELECT FROM hc_old o WHERE o."id" = n."id");
+            GET DIAGNOSTICS created = ROW_COUNT;
+            logged := logged + created;
+        END IF;
         {reload.resync}
     END IF;
     IF logged > 0 THEN
-        -- A customer's trigger ran a statement inside this one: its changes were logged first.
-        IF pg_catalog.current_setting('hc_signals.nested', true) = '1' THEN
-            PERFORM public.hc_signals_settle(hc_label);
-        END IF;
-        IF pg_catalog.pg_trigger_depth() > 1 THEN
-            PERFORM pg_catalog.set_config('hc_signals.nested', '1', true);
+        -- How deep the deepest statement was that a customer's trigger ran inside another one and that is logged.
+        nested := pg_catalog.current_setting('hc_signals.nested', true);
+        IF nested = 'lost' THEN
+            RAISE EXCEPTION 'hc_signals: a change inside this one was lost' USING ERRCODE = '53400';
+        ELSIF nested <> '' AND nested::integer > pg_catalog.pg_trigger_depth() THEN
+            PERFORM public.hc_signals_settle(hc_label);  -- what ran inside this statement was logged first
+        ELSIF pg_catalog.pg_trigger_depth() > 1 THEN
+            PERFORM pg_catalog.set_config('hc_signals.nested', pg_catalog.pg_trigger_depth()::text, true);
         END IF;
         PERFORM public.hc_signals_ring();
     END IF;
@@ -115,6 +134,8 @@ EXCEPTION WHEN OTHERS THEN
             RETURN NULL;  -- the old images could not be kept: after the TRUNCATE it is a gap
         ELSIF SQLSTATE IN ('55P03', '53400') THEN
             RAISE;  -- the log is locked or full: a second try would only wait again
+        ELSIF pg_catalog.pg_trigger_depth() > 1 OR pg_catalog.current_setting('hc_signals.nested', true) <> '' THEN
+            RAISE;  -- whole rows cannot be put into the order of nested statements
         ELSIF TG_OP = 'INSERT' THEN
             {log} SELECT hc_label, 'INSERT', {origin}, n.image->>'id', n.image->>'sfid', NULL, NULL, {new_mapped}
             FROM (SELECT to_json(x.*) AS image FROM hc_new x) n;
@@ -141,6 +162,10 @@ EXCEPTION WHEN OTHERS THEN
         END IF;
         PERFORM public.hc_signals_ring();
     EXCEPTION WHEN OTHERS THEN
+        IF pg_catalog.pg_trigger_depth() > 1 THEN
+            -- What ran inside this statement is logged and now has no place behind it: what caused it is a gap as well.
+            PERFORM pg_catalog.set_config('hc_signals.nested', 'lost', true);
+        END IF;
         BEGIN
             PERFORM public.hc_signals_lose();
         EXCEPTION WHEN OTHERS THEN
@@ -257,5 +282,10 @@ def function_sql(model: type[models.Model], layout: Layout | None = None) -> lis
     body, tag = function_body(model, layout), "$hc_signals$"
     while tag in body:  # a column may be called anything
         tag = tag[:-1] + "_$"
-    function = _FUNCTION.format(name=function_name(model), body=body, tag=tag)
+    settings = "\n".join(_set(*setting.split("=")) for setting in FUNCTION_CONFIG)
+    function = _FUNCTION.format(name=function_name(model), settings=settings, body=body, tag=tag)
     return [function, f"REVOKE ALL ON FUNCTION public.{function_name(model)}() FROM PUBLIC"]
+
+
+def _set(name: str, value: str) -> str:
+    return f"SET {name} = {', '.join(map(literal, value.split(', ')))}"
