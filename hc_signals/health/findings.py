@@ -22,8 +22,13 @@ _WARN, _ERROR = Verdict.WARN, Verdict.ERROR
 PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "server-too-old": (_ERROR, "Upgrade the server to PostgreSQL 14 or newer."),
     "server-follower": (_WARN, "Use the leader's URL: workers and their locks are seen only there."),
+    "server-temp-files": (
+        _WARN,
+        "Raise it for Heroku Connect's role; if statements of that role fail: `manage.py hc_triggers pause --remove`.",
+    ),
     "log-missing": (_ERROR, "Run `manage.py migrate hc_signals`."),
     "restored": (_ERROR, "Start `manage.py hc_listen`: it makes log and positions fit this server and tells a gap."),
+    "log-published": (_WARN, "Publish the tables that subscribers need, by name, instead of FOR ALL TABLES."),
     "capture-no-models": (_WARN, "Connect a model (`manage.py hc_inspect` writes them), or check INSTALLED_APPS."),
     "capture-missing": (_ERROR, "Run `manage.py hc_triggers install`; what changed meanwhile was not captured."),
     "capture-disabled": (_ERROR, "Run `manage.py hc_triggers install`; what changed meanwhile was not captured."),
