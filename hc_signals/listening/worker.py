@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,10 @@ from hc_signals.delivery.isolation import until_isolated
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.shard import Audience, Outcome, Shard
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.listening.connecting import fail_fast, fail_fast_at_the_server
+from hc_signals.listening.connecting import application_name, fail_fast, fail_fast_at_the_server
 from hc_signals.listening.doorbell import Doorbell
 from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.held import HeldLock
 from hc_signals.log.presence import announce
 from hc_signals.log.resharding import reshard
 from hc_signals.log.restoring import is_restored, rebase
@@ -71,14 +72,16 @@ class Worker:
                 on_delete=chosen("APPLY_ON_DELETE", conf.APPLY_ON_DELETE, models),
             ),
         )
-        logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS) for shard in range(conf.SHARDS)]
+        self.claims = HeldLock(using, application_name(conf.CONSUMER, "claim"))
+        """Used where ``ATOMIC`` is False."""
+        logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS, self.claims) for shard in range(conf.SHARDS)]
         self.side = SideConnection(using, self._prepare_side)
         self.shards = [Shard(log, conf, self._audience, self.stopping) for log in logs]
         self._elsewhere: set[int] = set()
         self._until_retry: float | None = None
         self._prepared: Any = None
         self._took_layout = False
-        self._is_process, self._is_standby = is_process, False
+        self._is_process, self._is_standby, self._is_ours = is_process, False, False
 
     @property
     def delivered(self) -> int:
@@ -88,7 +91,7 @@ class Worker:
     def run(self, bell: Doorbell) -> None:
         """Deliver until stopped; survives the loss of the database connection."""
         failures = 0
-        with self.reading_ahead():
+        with self.reading_ahead(), closing(self.claims):
             while not self.stopping.is_set():
                 here().turn()
                 try:
@@ -101,6 +104,7 @@ class Worker:
                     logger.warning("Database connection lost (%s); trying again.", type(error).__name__)
                     connections[self.using].close()
                     self.side.close()
+                    self.claims.close()
                     self.stopping.wait(min(self.MAX_BACKOFF, 0.1 * 2**failures))
 
     def deliver_once(self, *, ahead: bool = True) -> None:
@@ -110,7 +114,7 @@ class Worker:
             ahead: read the next page, over a second connection, while receivers are at the present one.
         """
         self.prepare()
-        with self.reading_ahead() if ahead else nullcontext():
+        with self.reading_ahead() if ahead else nullcontext(), closing(self.claims):
             for shard in self.shards:
                 finished = shard.log.finished
                 while not self.stopping.is_set() and shard.log.finished == finished:
@@ -186,7 +190,7 @@ class Worker:
                     if until_isolated(lambda: reshard(logs, self._deliver_old)):
                         break
         if self._is_process:
-            fatal_calls.begin_run(self.using, self.conf.CONSUMER, is_locked=True)
+            fatal_calls.begin_run(self.using, self.conf.CONSUMER, is_locked=self._is_ours)
             self._mark_calls_of_the_dead()
         self._took_layout = True
 
@@ -205,12 +209,13 @@ class Worker:
         connection = connections[self.using]
         connection.ensure_connection()
         if connection.connection is not self._prepared:  # the first one, or a new one after a loss
-            fail_fast_at_the_server(connection, self.conf.CONSUMER)
+            self._is_ours = fail_fast_at_the_server(connection, self.conf.CONSUMER)
             clamp_dates(connection.connection)
             self._prepared = connection.connection
-            announce(self.using, self.conf.CONSUMER)
-            if self._is_process:
-                fatal_calls.hold_run(self.using)
+            if self._is_ours:  # elsewhere the doorbell shows that a worker is running: see line.py
+                announce(self.using, self.conf.CONSUMER)
+                if self._is_process:
+                    fatal_calls.hold_run(self.using)
             self._rebase_if_restored()
 
     def _prepare_side(self, connection: Any) -> None:

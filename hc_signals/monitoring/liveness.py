@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hc_signals.delivery.dispatch import receiver_path
-from hc_signals.listening.doorbell import BellState, Doorbell
+from hc_signals.listening.doorbell import Doorbell
+from hc_signals.listening.line import BellState
 from hc_signals.observing import Work, workers
 
 STUCK_SECONDS = 10.0

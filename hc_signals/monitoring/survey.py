@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import DatabaseError, InterfaceError, connections, transaction
 from django.utils import timezone
 
 from hc_signals.capture import triggers
@@ -107,6 +107,8 @@ class Surveyor:
         connections[self.using].close()
 
     def _look(self) -> Survey:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute("SELECT set_config('statement_timeout', %s, false)", [STATEMENT_TIMEOUT])
-        return survey(self.using, self.conf.CONSUMER)
+        # In one transaction: a setting of the session could stay in that of a pooler.
+        with transaction.atomic(using=self.using):
+            with connections[self.using].cursor() as cursor:
+                cursor.execute("SELECT set_config('statement_timeout', %s, true)", [STATEMENT_TIMEOUT])
+            return survey(self.using, self.conf.CONSUMER)
