@@ -14,7 +14,7 @@ from django.db import connection
 from example.crm.models import Seen
 
 from hc_signals.listening.session_kind import SessionKind, session_kind
-from hc_signals.locks import BELL, CLAIMS, PRESENCE
+from hc_signals.locks import BELL, CLAIMS, PRESENCE, RUNS
 from hc_signals.log.presence import workers
 from tests.pgbouncer import PgBouncer, needs_pgbouncer
 from tests.test_worker_process import asleep, insert, start, wait_until
@@ -84,7 +84,7 @@ def left_behind(pooler: PgBouncer) -> set[Any]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT classid, objid, mode FROM pg_locks WHERE locktype = 'advisory' AND classid = ANY(%s)",
-            [[BELL[0], CLAIMS, PRESENCE]],
+            [[BELL[0], CLAIMS, PRESENCE, RUNS]],
         )
         return found | set(cursor.fetchall())
 

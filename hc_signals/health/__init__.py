@@ -6,6 +6,7 @@ from django.db import DatabaseError, connections, transaction
 
 from hc_signals.conf import Conf
 from hc_signals.health import capture, delivery, heroku, log
+from hc_signals.health.capacity import free_connections
 from hc_signals.health.findings import Finding, problem
 from hc_signals.health.server import server
 from hc_signals.log.consumers import Consumer, consumers
@@ -46,6 +47,7 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
         ("reload", lambda: capture.reloads(using)),
         ("consumer", look_at_consumers),
         ("bell", lambda: delivery.bell(using, known)),
+        ("connections", lambda: free_connections(using)),
         ("deliveries", lambda: delivery.deliveries(using, known)),
         ("gaps", lambda: log.gaps(using)),
         ("log", lambda: log.retention(using, known, conf)),

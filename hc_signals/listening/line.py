@@ -45,6 +45,11 @@ class BellState:
     polls: str = ""
     """Why the worker looks at the log by itself although nothing is broken; empty where it need not."""
 
+    @property
+    def listens(self) -> bool:
+        """Whether a ring would be heard."""
+        return not self.trouble and not self.polls
+
 
 POOLED = "a pooler shares sessions: no LISTEN, the log is looked at every 0.05 to 2 s"
 """What /healthz says of a worker behind a pooler."""

@@ -145,7 +145,7 @@ class Metrics(Observer, Collector):
             reconnects.add_metric(["listener"], found.bell.reconnects)
             reconnects.add_metric(["worker"], sum(work["reconnects"] for work in workers))
             healthy.add_metric([], found.is_alive)
-            listening.add_metric([], not found.bell.trouble)
+            listening.add_metric([], found.bell.listens)
             if found.bell.heard_at is not None:
                 ping.add_metric([], found.bell.heard_at)
         yield from (info, running, reconnects, healthy, listening, ping)
