@@ -68,11 +68,11 @@ def listen() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def left_behind(pooler: PgBouncer) -> set[Any]:
-    """Return the session state in all server sessions of the pool, and our locks in the database."""
+def left_behind(pooler: PgBouncer, busy: int = 0) -> set[Any]:
+    """Return the session state in all server sessions of the pool but the busy ones, and our locks in the database."""
     found: set[Any] = set()
     with ExitStack() as stack:
-        for _ in range(POOL_SIZE):  # in a transaction each, so that each has a server session of its own
+        for _ in range(POOL_SIZE - busy):  # in a transaction each, so that each has a server session of its own
             client = stack.enter_context(psycopg.connect(pooler.url))
             found |= {row[0] for row in client.execute("SELECT pg_listening_channels()")}
             (value,) = client.execute("SHOW synchronous_commit").fetchone() or ("",)
@@ -87,6 +87,20 @@ def left_behind(pooler: PgBouncer) -> set[Any]:
             [[BELL[0], CLAIMS, PRESENCE, RUNS]],
         )
         return found | set(cursor.fetchall())
+
+
+def application_names(name: str) -> bool:
+    """Tell whether the server shows a session of this name."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [name])
+        return bool(cursor.fetchone()[0])
+
+
+def command(pooler: PgBouncer, *arguments: str) -> tuple[str, int]:
+    """Run a management command through PgBouncer; return what it says and its exit code."""
+    process = start(*arguments, DATABASE_URL=pooler.url)
+    output, _ = process.communicate(timeout=30)
+    return output, process.returncode
 
 
 def is_at_work() -> bool:
@@ -203,3 +217,78 @@ def test_two_workers_share_the_shards_behind_a_pooler(bouncer: Any, listen: Any,
     insert(150)
     wait_until(lambda: Seen.objects.count() >= 300)
     assert Seen.objects.values("event_id").distinct().count() == Seen.objects.count() == 300
+
+
+@pytest.mark.usefixtures("captured")
+@pytest.mark.fault(
+    "PgBouncer goes from session to transaction mode while `hc_listen` runs",
+    outcome="the worker polls; nothing of it stays in the pool",
+)
+def test_changed_pool_mode_is_noticed(bouncer: Any, listen: Any) -> None:
+    pooler = bouncer("session")
+    process = listen(pooler)
+    wait_until(asleep)
+    pooler.change("pool_mode", "transaction")
+    for count in (3, 6):
+        insert(3)
+        wait_until(lambda n=count: Seen.objects.count() == n)  # type: ignore[misc]
+    wait_until(lambda: application_names("hc_listen default pooled"))
+    assert not asleep()
+    process.terminate()
+    process.communicate(timeout=20)
+    wait_until(lambda: not left_behind(pooler))
+
+
+@pytest.mark.usefixtures("captured")
+def test_commands_behind_a_pooler_see_the_worker(bouncer: Any, listen: Any) -> None:
+    pooler = bouncer("transaction")
+    listen(pooler)
+    wait_until(is_at_work)
+    output, code = command(pooler, "hc_status")
+    assert "[bell-pooled]" in output
+    assert "ok    consumer    default: 1 worker(s), nothing to deliver" in output
+    assert code == 0
+    output, code = command(pooler, "hc_consumers", "remove", "default")
+    assert "has a worker that lives" in output
+    assert code == 1
+    assert command(pooler, "hc_triggers", "install")[1] == 0
+    assert [found[0] for found in left_behind(pooler, busy=2)] == [PRESENCE], "the running worker's own"
+
+
+@pytest.mark.usefixtures("captured")
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_writer_behind_a_pooler_wakes_a_direct_worker(bouncer: Any, mode: str) -> None:
+    pooler = bouncer(mode)
+    process = start("hc_listen", "--poll-interval", "600")
+    try:
+        for count in (2, 4):
+            wait_until(asleep)
+            with psycopg.connect(pooler.url) as writer:
+                writer.execute("SET LOCAL xmlbinary = 'hex'")
+                writer.execute("INSERT INTO salesforce.account (name) VALUES ('a'), ('b')")
+            wait_until(lambda n=count: Seen.objects.count() == n)  # type: ignore[misc]
+        wait_until(asleep)
+        assert len(left_behind(pooler)) == 3, "the direct worker's own: bell, presence, run"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.usefixtures("captured")
+def test_djangos_own_pool_lends_enough(listen: Any, bouncer: Any) -> None:
+    """Threads that keep their connection for good would soon empty it."""
+    pytest.importorskip("psycopg_pool", reason="psycopg_pool is not installed (pip install 'psycopg[pool]')")
+    conf = json.dumps({"SHARDS": 2, "ATOMIC": False})
+    process = start("hc_listen", "--concurrency", "2", POOL='{"min_size": 1, "max_size": 3}', HC_SIGNALS_JSON=conf)
+    try:
+        for count in (150, 300):
+            wait_until(asleep)
+            insert(150)
+            wait_until(lambda n=count: Seen.objects.count() == n)  # type: ignore[misc]
+        wait_until(lambda: application_names("hc_listen default chores"))
+        process.terminate()
+        output, _ = process.communicate(timeout=20)
+        assert process.returncode == 0, output
+    finally:
+        process.kill()
+        process.communicate()
