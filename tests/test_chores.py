@@ -161,4 +161,7 @@ def test_what_fails_on_a_new_connection_is_told_and_put_off(chores: Chores, capl
         after(RELOADS_EVERY, chores)
     finally:
         as_the_app("ALTER TABLE public.hc_signals_gone RENAME TO hc_signals_table")
-    assert "The watch over capture failed (ProgrammingError); it is tried again." in caplog.text
+    said = (
+        'The watch over capture is refused by the database: relation "public.hc_signals_table" does not exist [42P01]'
+    )
+    assert said in caplog.text

@@ -10,6 +10,7 @@ from hc_signals.health.findings import Finding, problem
 from hc_signals.health.server import server
 from hc_signals.log.consumers import Consumer, consumers
 from hc_signals.postgres.errors import one_line, sqlstate
+from hc_signals.postgres.limits import own_limits
 
 STATEMENT_TIMEOUT = "5s"
 """No question to the server may take longer: a look must not be felt."""
@@ -45,6 +46,7 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
         ("capture", lambda: capture.incomplete(using)),
         ("reload", lambda: capture.reloads(using)),
         ("consumer", look_at_consumers),
+        ("worker", lambda: delivery.troubles(using)),
         ("bell", lambda: delivery.bell(using, known)),
         ("deliveries", lambda: delivery.deliveries(using, known)),
         ("gaps", lambda: log.gaps(using)),
@@ -61,7 +63,7 @@ def _look(using: str, name: str, check: Callable[[], Iterator[Finding]]) -> list
     try:
         with transaction.atomic(using=using):
             with connections[using].cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
+                cursor.execute(*own_limits(is_local=True, statement_timeout=STATEMENT_TIMEOUT))
             return list(check())
     except DatabaseError as error:
         if sqlstate(error) not in _MAY_NOT_LOOK:

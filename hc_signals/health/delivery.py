@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from hc_signals.conf import Conf
 from hc_signals.health.findings import Finding, age, fine, problem
-from hc_signals.listening.connecting import application_name
+from hc_signals.listening.connecting import TROUBLED, application_name
 from hc_signals.locks import BELL
 from hc_signals.log.backlog import Backlog
 from hc_signals.log.consumers import Consumer
@@ -17,6 +17,10 @@ from hc_signals.log.consumers import Consumer
 LATE_SECONDS = 60
 STUCK_SECONDS = 600
 
+_TROUBLED = """
+SELECT pid, (regexp_match(application_name, %s))[1:2] FROM pg_stat_activity
+WHERE datname = current_database() AND application_name ~ %s ORDER BY backend_start
+"""
 _LISTENERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = ANY(%s)"
 _SLEEPER = """
 SELECT a.pid, a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)
@@ -60,6 +64,13 @@ def _consumer(consumer: Consumer) -> Finding:
     if seconds > LATE_SECONDS:
         return problem("consumer-stuck" if seconds > STUCK_SECONDS else "consumer-late", name, text, **facts)
     return fine(name, text, **facts)
+
+
+def troubles(using: str) -> Iterator[Finding]:
+    """Look which workers cannot deliver: each says so by the name of its session, all that it can still write."""
+    for pid, (code, consumer) in _rows(using, _TROUBLED, [TROUBLED, TROUBLED]):
+        text = f"{consumer}: a worker cannot deliver, the server answers SQLSTATE {code}"
+        yield problem("worker-trouble", "worker", text, consumer=consumer, sqlstate=code, pid=pid)
 
 
 def _backlog(backlog: Backlog) -> str:

@@ -9,7 +9,8 @@ from hc_signals.log.restoring import is_restored
 
 _SERVER = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(), current_user,
-       current_database(), to_regclass('public.hc_signals_change') IS NOT NULL
+       current_database(), to_regclass('public.hc_signals_change') IS NOT NULL,
+       current_setting('transaction_read_only')::bool
 """
 # A publication with a list of columns or a condition on rows (PostgreSQL 15) makes the server refuse some statements.
 _PUBLICATIONS = r"""
@@ -39,13 +40,15 @@ def server(using: str) -> Iterator[Finding]:
     """Look at the server; ``log-missing`` means that nothing else can be looked at."""
     with connections[using].cursor() as cursor:
         cursor.execute(_SERVER)
-        version, number, in_recovery, role, database, has_log = cursor.fetchone()
+        version, number, in_recovery, role, database, has_log, is_read_only = cursor.fetchone()
     text = f"PostgreSQL {version}, {'follower' if in_recovery else 'leader'}; database {database!r} as {role!r}"
     facts = {"version": version, "in_recovery": in_recovery, "role": role, "database": database}
     if number < OLDEST:
         yield problem("server-too-old", "server", text, **facts)
     elif in_recovery:
         yield problem("server-follower", "server", text, **facts)
+    elif is_read_only:
+        yield problem("server-read-only", "server", f"{text}; read-only", **facts)
     else:
         yield fine("server", text, **facts)
     yield from _temp_file_limits(using)

@@ -7,7 +7,6 @@ Only one session can hold the lock. A process that finds another one holding it 
 who listens. Whoever gives the lock up without having been rung rings for the others, because writers then will not.
 """
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,8 @@ from psycopg.generators import fetch_many
 from hc_signals.listening.connecting import FAIL_FAST, application_name
 from hc_signals.locks import BELL
 from hc_signals.observing import here
+from hc_signals.postgres.limits import own_limits
+from hc_signals.trouble import Trouble
 
 CHANNEL = "hc_signals"
 
@@ -43,6 +44,8 @@ class BellState:
     heard_at: float | None
     """When the other end last answered, as a Unix time."""
     reconnects: int
+    errors: Trouble | None = None
+    """Why it cannot be heard, where the server says so, and what has failed so far."""
 
 
 class Doorbell:
@@ -70,7 +73,6 @@ class Doorbell:
     """Longest pause between two looks at the log while no ring can be heard."""
 
     def __init__(self, using: str, stopping: Callable[[], bool], name: str = "") -> None:
-        self._wrap_errors = connections[using].wrap_database_errors
         self._params = {
             key: value
             for key, value in connections[using].get_connection_params().items()
@@ -79,7 +81,7 @@ class Doorbell:
         self._params["application_name"] = application_name(name, "bell")
         self._stopping = stopping
         self._connection: psycopg.Connection | None = None
-        self._failures = 0
+        self._trouble = Trouble("The doorbell", longest=self.DEAF_PAUSE)
         self._busy_pause = self.BUSY_PAUSES[0]
         self._ping_at = self._ring_at = 0.0
         self._pinging_since: float | None = None
@@ -94,8 +96,12 @@ class Doorbell:
         """False when no ping came back: LISTEN is swallowed, the worker polls."""
 
     def __enter__(self) -> "Doorbell":
-        with self._wrap_errors:  # at start a server that is away is told as Django tells it
+        # One that is refused now must not keep anything from being delivered: it is tried again, and polled meanwhile.
+        try:
             self._connect()
+        except psycopg.Error as error:
+            self._close()
+            self._trouble.happens(error)
         return self
 
     def __exit__(
@@ -108,16 +114,21 @@ class Doorbell:
         """The connection of now, for whoever looks after it; None where nobody waits at it for an answer."""
         return None if self._is_unlocking else self._connection
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection; whether a ring comes through it is another question."""
+        return self._connection is not None and not self._connection.closed
+
     def state(self) -> BellState:
         """Tell whether a ring would be heard; any thread may ask, and it never waits."""
         heard, pinging, trouble = self.heard, self._pinging_since, ""
-        if self._connection is None or self._connection.closed:
+        if not self.is_connected:
             trouble = "the LISTEN connection is broken"
         elif pinging is not None and (silent := time.monotonic() - pinging) > self.PING_TIMEOUT:
             trouble = f"the LISTEN connection is deaf: no answer for {silent:.0f} s"
         elif pinging is None and not (heard or self.heard):  # read before and after: a ping may just have ended
             trouble = "LISTEN is swallowed: a transaction pooler is in the way"
-        return BellState(trouble, self._heard_at, max(0, self._connects - 1))
+        return BellState(trouble, self._heard_at, max(0, self._connects - 1), self._trouble)
 
     def sleep(self, is_waiting: Callable[[], bool], pause: Callable[[], float]) -> None:
         """Sleep until rung, stopped, or something waits although nobody rang.
@@ -160,22 +171,23 @@ class Doorbell:
     def _fall_asleep(self) -> float:
         """Take the lock, or see that another process has it, and return 0; else the seconds to wait without a bell."""
         try:
-            if self._connection is None or self._connection.closed:
+            if not self.is_connected:
                 self._connect()
                 return self.BUSY_PAUSES[0]  # read the log first: rings sent meanwhile never come again
             self._settle()
             if not self.heard:
                 self._ping_now_and_then()
+                self._trouble.ends()
                 return self.DEAF_PAUSE
-            self._failures = 0
-            if self._try_lock():
+            is_locked = self._try_lock()
+            self._trouble.ends()
+            if is_locked:
                 self._busy_pause = self.BUSY_PAUSES[0]
                 self._asleep = True
                 return 0.0
-        except psycopg.OperationalError:
+        except psycopg.Error as error:
             self._close()
-            self._failures += 1
-            return float(min(self.DEAF_PAUSE, 0.1 * 2**self._failures) * random.uniform(0.5, 1))  # noqa: S311
+            return self._trouble.happens(error)
         pause, self._busy_pause = self._busy_pause, min(2 * self._busy_pause, self.BUSY_PAUSES[1])
         return pause
 
@@ -205,9 +217,10 @@ class Doorbell:
                 rung |= not self._try_lock() or self._has_lock
             if rung:
                 self._wake_all()
-        except psycopg.OperationalError:
+        except psycopg.Error as error:
             with self._guard:
                 self._close()
+                self._trouble.happens(error)
                 self._wake_all()
 
     def _receive(self, seconds: float) -> bool:
@@ -244,7 +257,7 @@ class Doorbell:
         try:
             self._connection.pgconn.send_query(f"SELECT pg_advisory_unlock({BELL[0]}, {BELL[1]}){ring}".encode())
             self._connection.pgconn.flush()
-        except psycopg.OperationalError:
+        except psycopg.Error:
             self._close()
 
     def _settle(self) -> None:
@@ -265,6 +278,8 @@ class Doorbell:
     def _connect(self) -> None:
         self._connection = psycopg.connect(**{**FAIL_FAST, **self._params}, autocommit=True)
         self._connects += 1
+        sql, limits = own_limits(is_local=False)
+        self._connection.execute(sql, limits)
         # Our own rings change nothing that must survive a crash: they need not wait for the disk.
         self._connection.execute("SET synchronous_commit = off")
         self._connection.execute(f"LISTEN {CHANNEL}")

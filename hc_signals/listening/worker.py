@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import Error, connections
 from django.db.models import Model
 
 from hc_signals.conf import Conf, chosen
@@ -19,7 +19,7 @@ from hc_signals.delivery.isolation import until_isolated
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.shard import Audience, Outcome, Shard
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.listening.connecting import fail_fast, fail_fast_at_the_server
+from hc_signals.listening.connecting import fail_fast_at_the_server, lift_limits, show_trouble
 from hc_signals.listening.doorbell import Doorbell
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.presence import announce
@@ -29,6 +29,7 @@ from hc_signals.log.side_connection import SideConnection
 from hc_signals.log.starting import start
 from hc_signals.log.turns import turn_at_layout
 from hc_signals.observing import here
+from hc_signals.postgres.errors import Kind, kind_of, sqlstate
 from hc_signals.tables import connected_models, table_label
 
 logger = logging.getLogger("hc_signals")
@@ -46,7 +47,6 @@ class Worker:
         is_process: it is at work for a process of its own, whose death the next one has to learn of.
     """
 
-    MAX_BACKOFF = 10.0
     STANDBY_PAUSE = 0.25
     """Seconds between two looks whether a shard that another worker has is free."""
 
@@ -61,7 +61,6 @@ class Worker:
         is_process: bool = False,
     ) -> None:
         models = connected_models() if models is None else list(models)
-        fail_fast(using)
         self.using, self.conf, self.first = using, conf, first
         self.stopping = threading.Event() if stopping is None else stopping
         self._audience = Audience(
@@ -86,22 +85,33 @@ class Worker:
         return sum(shard.delivered for shard in self.shards)
 
     def run(self, bell: Doorbell) -> None:
-        """Deliver until stopped; survives the loss of the database connection."""
-        failures = 0
+        """Deliver until stopped; no error of the database ends it."""
         with self.reading_ahead():
             while not self.stopping.is_set():
                 here().turn()
                 try:
                     self.prepare()
                     self._deliver_and_sleep(bell)
-                    failures = 0
-                except (OperationalError, InterfaceError) as error:
-                    failures += 1
-                    here().fails(error)
-                    logger.warning("Database connection lost (%s); trying again.", type(error).__name__)
-                    connections[self.using].close()
-                    self.side.close()
-                    self.stopping.wait(min(self.MAX_BACKOFF, 0.1 * 2**failures))
+                    here().trouble.ends()
+                except Error as error:
+                    self._get_over(error, bell)
+
+    def _get_over(self, error: Error, bell: Doorbell) -> None:
+        """Wait before the next try, which has a new connection, whatever the error was.
+
+        What the old one's session has is in doubt: its settings, its role, and which server it is on. After a failover
+        it may be the one that is read-only now.
+        """
+        pause = here().trouble.happens(error)
+        connection, is_lost = connections[self.using], kind_of(error) is Kind.LOST
+        self.side.close()
+        if is_lost:
+            here().reconnects += 1
+            connection.close()
+        else:
+            show_trouble(connection, self.conf.CONSUMER, sqlstate(error) or "")
+        bell.doze(pause)
+        connection.close()
 
     def deliver_once(self, *, ahead: bool = True) -> None:
         """Deliver what is committed now; a shard that another worker has is left to it.
@@ -132,7 +142,7 @@ class Worker:
     def _deliver_and_sleep(self, bell: Doorbell) -> None:
         """Take one round; then sleep, unless there is more."""
         outcomes = self._deliver_round()
-        here().recovers()
+        here().ends_round()
         if Outcome.REMOVED in outcomes.values():  # by `hc_consumers remove --force`: start anew, where START_AT says
             self._took_layout = False
             return
@@ -159,7 +169,9 @@ class Worker:
 
     def _is_waiting(self) -> bool:
         """Look whether there is anything to do; what another worker is at counts only at the second look."""
-        return bool(self._waiting() - self._elsewhere)
+        is_waiting = bool(self._waiting() - self._elsewhere)
+        here().trouble.ends()  # the round before was delivered: now it is known that all of this turn works
+        return is_waiting
 
     def _until_next_look(self) -> float:
         if self._elsewhere:
@@ -216,6 +228,7 @@ class Worker:
     def _prepare_side(self, connection: Any) -> None:
         # Without clamp_dates(), which costs a call for each date: images with one beyond Python's are read once more.
         fail_fast_at_the_server(connection, self.conf.CONSUMER, "ahead")
+        lift_limits(connection)
 
     def _rebase_if_restored(self) -> None:
         if not is_restored(self.using):

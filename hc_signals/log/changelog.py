@@ -13,12 +13,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+from django.db import DatabaseError, InterfaceError, connections, transaction
 
 from hc_signals.events import Change
 from hc_signals.locks import CLAIMS
 from hc_signals.log.position import Position, Standing
 from hc_signals.log.rows import cut_page
+from hc_signals.postgres.errors import OvertakenError
 
 CONFIRM_SECONDS = 0.2
 """After so long a worker makes sure that its session, and with it its claim, has not ended: see ``confirm``."""
@@ -155,7 +156,7 @@ class ChangeLog:
         if self._holder is not None and connections[self.using].connection is not self._holder:
             stood = self._stood
             if not self._claim_session() or self.standing().position != stood:
-                raise OperationalError("another worker has delivered since a receiver closed the connection")
+                raise OvertakenError("another worker has delivered since a receiver closed the connection")
         if time.monotonic() > self._confirmed_at + CONFIRM_SECONDS:
             self._row("SELECT 1")
             self._confirmed_at = time.monotonic()

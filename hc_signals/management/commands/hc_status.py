@@ -20,6 +20,7 @@ from hc_signals.health import examine
 from hc_signals.health.findings import Finding, Verdict, worst
 from hc_signals.management.arguments import at_least
 from hc_signals.management.interruption import Interruption, interruptible
+from hc_signals.postgres.errors import one_line
 
 
 class Command(BaseCommand):
@@ -129,4 +130,4 @@ def _json(using: str, found: Sequence[Finding], indent: int | None) -> str:
 
 
 def _sentence(using: str, error: Exception) -> str:
-    return f"The database {using!r} answered: {(str(error).splitlines() or [type(error).__name__])[0]}"
+    return f"The database {using!r} answered: {one_line(error)}"
