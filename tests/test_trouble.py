@@ -17,16 +17,18 @@ import pytest
 from django.db import DatabaseError, OperationalError, connection, connections
 from example.crm.models import Account, Seen
 
-from hc_signals import observing, signals, trouble
+from hc_signals import health, observing, signals, trouble
 from hc_signals.conf import Conf
-from hc_signals.health import examine
+from hc_signals.health.findings import Finding
 from hc_signals.listening.chores import Chores
 from hc_signals.listening.crew import Crew
+from hc_signals.listening.doorbell import Doorbell
 from hc_signals.listening.helping import keep_turning
 from hc_signals.listening.watchdog import Watchdog
 from hc_signals.monitoring.liveness import liveness
 from hc_signals.monitoring.survey import Surveyor
 from hc_signals.postgres.errors import OvertakenError
+from hc_signals.postgres.limits import OWN_LIMITS
 from hc_signals.testing import HerokuConnect
 from hc_signals.trouble import Trouble
 from tests.chaos.proxy import Proxy
@@ -113,7 +115,7 @@ END_SESSIONS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHE
 
 def status(problem: str) -> list[dict[str, Any]]:
     """Return the facts of the findings with this problem."""
-    return [dict(f.facts) for f in examine("default", Conf(), ask_heroku=False) if f.problem == problem]
+    return [dict(f.facts) for f in health.examine("default", Conf(), ask_heroku=False) if f.problem == problem]
 
 
 def as_heroku_connect_writable(count: int) -> None:
@@ -355,6 +357,16 @@ def test_watchdog_and_survey_go_on_after_any_exception(
     assert "survey" not in [helper.name for helper in observing.helpers()], "one that has ended is not missed"
 
 
+def test_survey_leaves_the_first_connection_to_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    surveyor = Surveyor("default", Conf(), Watchdog("default"))
+    monkeypatch.setattr(Surveyor, "_look", lambda self: "looked")
+    surveyor._turn(observing.Helper("survey", 60))
+    assert surveyor.newest is None
+    with observing.as_worker(0):
+        surveyor._turn(observing.Helper("survey", 60))
+    assert surveyor.newest == "looked"
+
+
 def test_a_helper_that_died_or_stands_still_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observing, "_helpers", {})
 
@@ -394,26 +406,25 @@ def test_options_of_the_project_stay_as_they_are(captured: HerokuConnect, connec
         assert json.dumps(connections.settings["default"], default=str) == before
     assert seen[0]["keepalives_idle"] == 5, "the worker's own"
     assert "keepalives_idle" not in seen[1], "a thread of the receiver's"
-    Crew("default", Conf(), 1).stopping.set()
+    crew = Crew("default", Conf(), 1)
+    crew.stopping.set()
+    crew.run()  # in this thread
     assert ours.settings_dict is connections.settings["default"]
     assert json.dumps(connections.settings["default"], default=str) == before
 
 
-LIMITS = {
-    "statement_timeout": "150ms",
-    "lock_timeout": "50ms",
-    "idle_session_timeout": "300ms",
-    "idle_in_transaction_session_timeout": "50ms",
-}
+LIMIT, LONGER = "1s", 1.3
+"""Of all sessions, and seconds that are longer."""
 
 
 @pytest.fixture
 def limited(captured: HerokuConnect) -> Iterator[None]:
     """Every new session of the test's database has small limits; those of the test itself are as before."""
     connection.ensure_connection()
-    with administrator(*(f"ALTER DATABASE {{}} RESET {name}" for name in LIMITS)) as run:
-        for name, value in LIMITS.items():
-            run(f"ALTER DATABASE {{}} SET {name} = '{value}'")
+    names = [name for name in OWN_LIMITS if name != "transaction_timeout" or connection.pg_version >= 170000]
+    with administrator(*(f"ALTER DATABASE {{}} RESET {name}" for name in names)) as run:
+        for name in names:
+            run(f"ALTER DATABASE {{}} SET {name} = '{LIMIT}'")
         yield
 
 
@@ -431,7 +442,7 @@ def sessions(part: str) -> list[int]:
 def test_own_sessions_outlast_the_limits_of_the_database(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    slow = "SELECT pg_sleep(0.3)"
+    slow = f"SELECT pg_sleep({LONGER})"
     chores = Chores("default", Conf(), threading.Event())
     found: list[list[int]] = []
     answers: list[Any] = []
@@ -440,17 +451,29 @@ def test_own_sessions_outlast_the_limits_of_the_database(
         with connections["default"].cursor() as cursor:
             cursor.execute(slow)
         found.append(sessions("chores"))
-        return 0.5 if len(found) < 2 else 600.0
+        return LONGER if len(found) < 2 else 600.0
 
     chores.chores[:] = chores.chores[:1]
     chores.chores[0].do = sleep
     dog = Watchdog("default")
     surveyor = Surveyor("default", Conf(), dog)
 
-    def ask() -> None:
-        answers.append(dog._ask(slow, {}))
-        answers.append(surveyor._look())
-        connections["default"].close()
+    def look() -> Iterator[Finding]:
+        time.sleep(LONGER)  # with the transaction open
+        answers.append(slow_survey())
+        yield from ()
+
+    def closing(ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        finally:
+            connections["default"].close()
+
+    asking = (
+        lambda: answers.append(dog._ask(slow, {})),
+        lambda: answers.append(surveyor._look()),
+        lambda: health._look("default", "slow", look),
+    )
 
     def slow_survey(*args: Any) -> Any:
         with connections["default"].cursor() as cursor:
@@ -458,26 +481,31 @@ def test_own_sessions_outlast_the_limits_of_the_database(
             return cursor.fetchone()
 
     monkeypatch.setattr("hc_signals.monitoring.survey.survey", slow_survey)
-    thread = threading.Thread(target=ask)
-    chores.start()
-    thread.start()
+    threads = [threading.Thread(target=closing, args=(ask,)) for ask in asking]
+    for thread in (chores, *threads):
+        thread.start()
     try:
         wait_until(lambda: len(found) == 2)
-        thread.join(timeout=10)
+        for thread in threads:
+            thread.join(timeout=10)
     finally:
         chores.stopping.set()
         chores.join(timeout=10)
     assert found[0] == found[1] != [], "the chores kept their session"
-    assert answers == [("",), ("",)]
+    assert answers == 3 * [("",)]
     assert not [message for message in caplog.messages if "watch" in message]
 
 
 @pytest.mark.usefixtures("limited")
-def test_the_doorbell_outlasts_the_limits_of_the_database(captured: HerokuConnect) -> None:
-    with running_crew(POLL_INTERVAL=600.0):
+def test_the_doorbell_outlasts_the_limits_of_the_database() -> None:
+    stopping = threading.Event()
+    with Doorbell("default", stopping.is_set, "default") as bell:
+        thread = threading.Thread(target=lambda: bell.sleep(lambda: False, lambda: 600.0))
+        thread.start()
         wait_until(asleep)
         first = sessions("bell")
-        time.sleep(0.8)  # longer than idle_session_timeout: a session that nobody uses would have ended
+        time.sleep(LONGER)
         assert sessions("bell") == first != []
-        insert(1)
-        wait_until(lambda: Seen.objects.count() == 1)
+        stopping.set()
+        thread.join(timeout=10)
+    assert bell.state().reconnects == 0
