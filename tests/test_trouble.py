@@ -201,7 +201,10 @@ def test_start_waits_for_a_read_only_database(launch: Any) -> None:
         output, _ = process.communicate(timeout=30)
         assert "CommandError: The database 'default' is read-only" in output
         assert process.returncode == 1
+        connection.close()
+        assert status("server-read-only")
         run(reset)
+        connection.close()
         wait_until(lambda: Seen.objects.count() == 1)
 
 
@@ -509,3 +512,15 @@ def test_the_doorbell_outlasts_the_limits_of_the_database() -> None:
         stopping.set()
         thread.join(timeout=10)
     assert bell.state().reconnects == 0
+
+
+@pytest.mark.usefixtures("captured")
+def test_worker_outlasts_an_idle_session_timeout() -> None:
+    with administrator("ALTER DATABASE {} RESET idle_session_timeout") as run:
+        connection.ensure_connection()
+        run(f"ALTER DATABASE {{}} SET idle_session_timeout = '{LIMIT}'")
+        with running_crew(POLL_INTERVAL=600.0):
+            wait_until(asleep)
+            first = sessions("")
+            time.sleep(LONGER)
+            assert sessions("") == first != []

@@ -21,12 +21,12 @@ FAIL_FAST: dict[str, Any] = {
 """Options of libpq: a dead server is noticed within 14 seconds. Over a Unix socket they mean nothing."""
 
 # The same at the server's end, so that the claim of a worker that was cut off is free soon; and a query for a client
-# that is gone is given up.
+# that is gone is given up. A worker that sleeps must not lose its session; receivers only see it in a transaction.
 _SERVER_SIDE = """
 SELECT set_config('application_name', %s, false),
        set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '3', false),
        set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '14000', false),
-       set_config('client_connection_check_interval', '5000', false)
+       set_config('client_connection_check_interval', '5000', false), set_config('idle_session_timeout', '0', false)
 """
 
 

@@ -137,9 +137,7 @@ class Metrics(Observer, Collector):
         reconnects = CounterMetricFamily("hc_signals_reconnects", "Lost connections.", labels=["connection"])
         healthy = GaugeMetricFamily("hc_signals_healthy", "1 where /healthz is green.")
         listening = GaugeMetricFamily("hc_signals_listening", "1 where a ring would be heard.")
-        errors = CounterMetricFamily(
-            "hc_signals_database_errors", "Failed tries of the threads.", labels=["task", "sqlstate"]
-        )
+        errors = CounterMetricFamily("hc_signals_errors", "Failed tries of the threads.", labels=["task", "code"])
         trouble = GaugeMetricFamily("hc_signals_trouble", "1 where a task fails now.", labels=["task"])
         turned = GaugeMetricFamily(
             "hc_signals_helper_turn_seconds", "Time since the last turn of each helper thread.", labels=["helper"]
