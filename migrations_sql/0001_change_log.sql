@@ -82,6 +82,7 @@ CREATE TABLE public.hc_signals_control (
     system_identifier bigint NOT NULL,
     database_oid oid NOT NULL,
     paused_at timestamptz,      -- since then capture is switched off: `hc_triggers pause`
+    is_removed boolean NOT NULL DEFAULT false,  -- and taken off every table: `hc_triggers pause --remove`
     gap_since timestamptz,      -- since when it was, if its gap is still to be written
     max_bucket_bytes bigint,    -- the newest bucket gets no larger, whether or not a worker lives; NULL: unbounded
     emptied_id bigint NOT NULL DEFAULT 0,   -- the newest change that was emptied from the log, and when it was
@@ -230,6 +231,14 @@ CREATE TABLE public.hc_signals_table (
     reread_after bigint         -- those with a larger id
 ) WITH (vacuum_truncate = false);
 
+-- Changes that a consumer had no model for, and since when: if it gets the model, they are a gap for it.
+CREATE TABLE public.hc_signals_passed (
+    consumer text NOT NULL,
+    table_name text NOT NULL,
+    since timestamptz NOT NULL,
+    PRIMARY KEY (consumer, table_name)
+) WITH (vacuum_truncate = false);
+
 -- What a capture function asks before it writes: whether capture is on, and the log is free and not full. The writer
 -- waits 10 ms for our tables and no longer. False while paused; raises lock_not_available (55P03) or
 -- configuration_limit_exceeded (53400) where the change is lost.
@@ -291,6 +300,20 @@ BEGIN
     END;
 END
 $$;
+
+-- Notes that a captured table was written to under another name: its changes are in the log under that name, so they
+-- are a gap once it has its own name back. `of_table` is that name; the table of the same name that has taken its place
+-- is not concerned. No writer waits for another here: one note is enough.
+CREATE FUNCTION public.hc_signals_renamed(captured oid, of_table text) RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE public.hc_signals_table SET cause = 'table_renamed' WHERE table_name = (
+        SELECT t.table_name FROM public.hc_signals_table t
+        WHERE t.table_name = of_table AND t.relation = captured AND t.cause IS NULL FOR UPDATE SKIP LOCKED
+    )
+$$;
+REVOKE ALL ON FUNCTION public.hc_signals_renamed(oid, text) FROM PUBLIC;
 
 -- The doorbell. The reader holds this advisory lock exclusively only while it sleeps: if the share cannot be had, it
 -- sleeps, and the ring goes out with the commit. If it can, the reader cannot fall asleep before this transaction has

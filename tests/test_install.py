@@ -57,7 +57,7 @@ def test_uninstall_all_leaves_not_one_object(heroku: HerokuConnect) -> None:
 def test_uninstalling_model_by_model_leaves_not_one_object(heroku: HerokuConnect) -> None:
     before = everything()
     call_command("hc_triggers", "install", stdout=StringIO())
-    call_command("hc_triggers", "uninstall", stdout=StringIO())
+    call_command("hc_triggers", "uninstall", *(m._meta.label for m in connected_models()), stdout=StringIO())
     assert everything() == before
 
 

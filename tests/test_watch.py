@@ -322,10 +322,10 @@ def test_what_was_uninstalled_on_purpose_stays_so(watched: HerokuConnect) -> Non
     assert {triggers.status(model, "default").state for model in connected_models()} == {"missing"}
     call_command("hc_triggers", "install", stdout=StringIO())
     look()
-    assert (state(), gaps()) == ("installed", [])
+    assert (state(), [gap["cause"] for gap in gaps()]) == ("installed", ["uninstalled"])
     as_the_app("DROP TRIGGER hc_signals_delete ON salesforce.account")
     look()
-    assert (state(), len(gaps())) == ("installed", 1)
+    assert (state(), len(gaps())) == ("installed", 2)
 
 
 def test_an_idle_look_writes_nothing_for_minutes(watched: HerokuConnect) -> None:

@@ -14,7 +14,7 @@ from django.db import OperationalError, connections, models, transaction
 from hc_signals.capture.capture_sql import FUNCTION_CONFIG, function_body, function_name, function_sql, mapped_columns
 from hc_signals.capture.fresh import Layout, read_layout
 from hc_signals.locks import INSTALLER
-from hc_signals.tables import as_stored, quote, quoted_table, table_label, table_parts
+from hc_signals.tables import as_stored, literal, quote, quoted_table, table_label, table_parts
 
 LOCK_TIMEOUT = "2s"
 """A waiting CREATE TRIGGER makes new writers queue behind it: never wait longer than this."""
@@ -82,7 +82,21 @@ def install_sql(model: type[models.Model], layout: Layout | None = None) -> list
 
 
 def _capture_sql(model: type[models.Model], layout: Layout | None) -> list[str]:
-    return function_sql(model, layout) + [trigger.create_sql(model) for trigger in TRIGGERS]
+    return function_sql(model, layout) + [trigger.create_sql(model) for trigger in TRIGGERS] + [_always_sql(model)]
+
+
+def _always_sql(model: type[models.Model]) -> str:
+    """Return the statement that lets the triggers fire under ``session_replication_role = replica`` as well.
+
+    Only the owner of a table may say so: for others it does nothing.
+    """
+    table = quoted_table(model)
+    enable = ", ".join(f"ENABLE ALWAYS TRIGGER {quote(trigger.get_pgid(model))}" for trigger in TRIGGERS)
+    body = (
+        f"BEGIN IF pg_catalog.pg_has_role((SELECT relowner FROM pg_catalog.pg_class "
+        f"WHERE oid = {literal(table)}::pg_catalog.regclass), 'USAGE') THEN ALTER TABLE {table} {enable}; END IF; END"
+    )
+    return f"DO {literal(body)}"
 
 
 def drop_function_sql(name: str) -> str:
@@ -137,7 +151,7 @@ SELECT w.number, c.oid, c.relfilenode,
 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY w (schema, name, function, number)
 LEFT JOIN pg_namespace n ON n.nspname = w.schema
 LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
-LEFT JOIN pg_proc f ON f.proname = w.function AND f.pronamespace = 'public'::regnamespace
+LEFT JOIN pg_proc f ON f.proname = w.function AND f.pronamespace = 'public'::regnamespace AND f.pronargs = 0
 """
 """One row per table, the first column its number; takes what :func:`names_of` returns."""
 
@@ -243,18 +257,33 @@ def next_layout(model: type[models.Model], using: str, settled: bool = False) ->
         return layout.after(read_layout(found.source), cursor.fetchone()[0])
 
 
-def uninstall(model: type[models.Model], using: str, attempts: int = 5) -> None:
+def uninstall(model: type[models.Model], using: str, note: Callable[[], None] | None = None) -> None:
     """Remove capture from the model's table, and what is kept of a reload of it.
 
+    Args:
+        note: notes it, in the same transaction.
+
     Raises:
-        OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
+        OperationalError: the table stayed locked for five times LOCK_TIMEOUT.
     """
-    run_patiently(using, lambda: [drop_function_sql(function_name(model))], attempts)
+
+    def needed() -> list[str]:
+        if note is not None:
+            note()
+        return [drop_function_sql(function_name(model)), *_forget_reload_sql(model, using)]
+
+    run_patiently(using, needed)
+
+
+def _forget_reload_sql(model: type[models.Model], using: str) -> list[str]:
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT to_regclass('public.hc_signals_reload') IS NOT NULL")
-        if cursor.fetchone()[0]:
-            for name in ("cleared", "reload", "refill"):
-                cursor.execute(f"DELETE FROM public.hc_signals_{name} WHERE table_name = %s", [table_label(model)])
+        if not cursor.fetchone()[0]:
+            return []
+    table = literal(table_label(model))
+    return [
+        f"DELETE FROM public.hc_signals_{name} WHERE table_name = {table}" for name in ("cleared", "reload", "refill")
+    ]
 
 
 def run_patiently(using: str, needed: Callable[[], list[str]], attempts: int = 5) -> None:

@@ -5,8 +5,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from hc_signals.capture import known, orphans, triggers
-from hc_signals.capture.pausing import paused_since
+from hc_signals.capture import known, orphans, pausing, triggers
 from hc_signals.capture.reloads import under_way
 from hc_signals.health.findings import Finding, age, fine, problem
 from hc_signals.tables import connected_models
@@ -20,10 +19,17 @@ def capture(using: str) -> Iterator[Finding]:
     if not models:
         yield problem("capture-no-models", "capture", "there is no connected model")
     found = [triggers.compare(model, each) for model, each in zip(models, triggers.find(models, using), strict=True)]
+    of_tables, is_removed = known.read(using), pausing.find(using).is_removed
     for status in (*found, *orphans.find(models, using)):
         text = f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else "")
         facts = {"table": status.table, "state": status.state}
-        if status.state != "installed":
+        before = of_tables.get(status.table)
+        if status.state == "missing" and is_removed:
+            yield problem("capture-paused", "capture", f"{status.table}: taken off until `resume`", **facts)
+        elif status.state == "missing" and before is not None and before.uninstalled_at is not None:
+            text = f"{status.table}: uninstalled {age(before.uninstalled_at)} ago"
+            yield problem("capture-uninstalled", "capture", text, **facts)
+        elif status.state != "installed":
             yield problem(f"capture-{status.state}", "capture", text, **facts)
         elif status.detail:
             yield problem("capture-columns", "capture", text, **facts)
@@ -33,11 +39,14 @@ def capture(using: str) -> Iterator[Finding]:
 
 def pause(using: str) -> Iterator[Finding]:
     """Look whether capture is switched off; no finding if it is not."""
-    off, owed = paused_since(using)
-    if off:
-        yield problem("capture-paused", "capture", f"switched off {age(off)} ago", since=off)
-    if owed:
-        yield problem("capture-gap-owed", "capture", f"the gap of {age(owed)} ago is not written", since=owed)
+    found = pausing.find(using)
+    if found.since:
+        how = "switched off and taken off the tables" if found.is_removed else "switched off"
+        yield problem("capture-paused", "capture", f"{how} {age(found.since)} ago", since=found.since)
+    if found.owed:
+        yield problem(
+            "capture-gap-owed", "capture", f"the gap of {age(found.owed)} ago is not written", since=found.owed
+        )
 
 
 def incomplete(using: str) -> Iterator[Finding]:

@@ -31,6 +31,7 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "log-published": (_WARN, "Publish the tables that subscribers need, by name, instead of FOR ALL TABLES."),
     "capture-no-models": (_WARN, "Connect a model (`manage.py hc_inspect` writes them), or check INSTALLED_APPS."),
     "capture-missing": (_ERROR, "Run `manage.py hc_triggers install`; what changed meanwhile was not captured."),
+    "capture-uninstalled": (_ERROR, "Run `manage.py hc_triggers install`, or remove the model."),
     "capture-disabled": (_ERROR, "Run `manage.py hc_triggers install`; what changed meanwhile was not captured."),
     "capture-outdated": (_WARN, "Run `manage.py hc_triggers install`."),
     "capture-absent": (_WARN, "Map the object in Heroku Connect, then run `manage.py hc_triggers install`."),
