@@ -15,10 +15,13 @@ from example.crm.models import Account
 from hc_signals import signals
 from hc_signals.capture import orphans, triggers
 from hc_signals.capture.capture_sql import function_name
+from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
+from hc_signals.delivery.shard import Shard
 from hc_signals.listening.worker import Worker
+from hc_signals.models import Change
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
@@ -214,3 +217,65 @@ def test_a_change_while_capture_is_off_is_told(
     # Captured later than it was created: since then it has changed, as far as anybody knows.
     assert again == ({"GAP_UPDATE" if cause == "model_missing" else "GAP_CREATE"} if is_reread else set())
     assert is_reread or (sfid, "CREATE") in heard, "never missed"
+
+
+def test_a_missing_model_is_a_gap_for_its_consumer_alone(captured: HerokuConnect, connect: Any) -> None:
+    """Another service on the same database has the model all the time: it heard of each change."""
+    heard: list[tuple[str, str]] = []
+    worker = Worker("default", Conf(CONSUMER="other"))
+    worker.deliver_once()
+    without_account(captured)
+    captured.create(Account, 1)
+    without_account(captured)
+    Repairs("default", Conf(CONSUMER="other"), connected_models()).look()
+    assert Change.objects.filter(operation="GAP").count() == 0, "that one misses nothing"
+    look()
+    look()
+    connect(signals.gap_detected, lambda event, **kwargs: heard.append(("gap", event.cause)), Account)
+    deliver()
+    assert heard == [("gap", "model_missing")]
+    worker.deliver_once()
+    assert heard == [("gap", "model_missing")]
+
+
+def test_a_page_that_is_taken_back_forgets_no_missing_model(captured: HerokuConnect) -> None:
+    """The note of what was passed over is part of the page: the second attempt makes it again."""
+    captured.create(Account, 1)
+    worker = Worker("default", Conf(), WITHOUT_ACCOUNT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shard, "_advance", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            worker.deliver_once()
+    worker.deliver_once()
+    look()
+    assert [change.note["cause"] for change in Change.objects.filter(operation="GAP")] == ["model_missing"]
+
+
+def test_reload_aware_may_change_in_a_reload(captured: HerokuConnect, settings: Any, connect: Any) -> None:
+    """What came back before the change is silent, what comes after it is told, and so is what does not come back."""
+    heard: list[tuple[str, str]] = []
+    sfids = captured.create(Account, 20)
+    look()
+    deliver()
+    connect(signals.record_changed, lambda event, **kwargs: heard.append((event.change_type, event.record_id)), Account)
+    connect(signals.gap_detected, lambda event, **kwargs: heard.append(("GAP", event.cause)), Account)
+    as_heroku_connect("CREATE TABLE public.kept AS SELECT * FROM salesforce.account")
+    as_heroku_connect("DELETE FROM kept WHERE sfid = %s", [sfids[19]])
+    try:
+        as_heroku_connect("TRUNCATE salesforce.account")
+        as_heroku_connect("INSERT INTO salesforce.account SELECT * FROM kept WHERE sfid < %s", [sfids[5]])
+        settings.HC_SIGNALS = {"RELOAD_AWARE": False}
+        look()
+        as_heroku_connect("INSERT INTO salesforce.account SELECT * FROM kept WHERE sfid = %s", [sfids[5]])
+        settings.HC_SIGNALS = {}
+        look()
+        as_heroku_connect(
+            "INSERT INTO salesforce.account SELECT * FROM public.kept WHERE sfid BETWEEN %s AND %s", sfids[6:19:12]
+        )
+    finally:
+        as_heroku_connect("DROP TABLE public.kept")
+    as_the_app("UPDATE public.hc_signals_reload SET cleared_at = cleared_at - interval '1 day'")
+    as_the_app("UPDATE public.hc_signals_refill SET at = at - interval '1 day'")
+    finish_reloads("default", Conf())
+    deliver()
+    assert heard == [("CREATE", sfids[5]), ("DELETE", sfids[19])]

@@ -159,7 +159,7 @@ def owe(using: str, table: str, cause: str | None, since: datetime | None, unins
         uninstalled: the table is to be left alone until :func:`note_installed`.
     """
     with connections[using].cursor() as cursor:
-        cursor.execute(_OWE, {"table": table, "cause": cause, "since": since, "uninstalled": uninstalled})
+        cursor.execute(_OWE, {"table": table, "since": since, "uninstalled": uninstalled, "cause": cause})
 
 
 def off_since(using: str, table: str) -> datetime:
