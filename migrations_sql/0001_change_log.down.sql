@@ -30,6 +30,7 @@ DROP FUNCTION IF EXISTS public.hc_signals_renamed(oid, text);
 DROP FUNCTION IF EXISTS public.hc_signals_lose();
 DROP FUNCTION IF EXISTS public.hc_signals_admit();
 DROP TABLE IF EXISTS public.hc_signals_passed;
+DROP TABLE IF EXISTS public.hc_signals_unlogged;
 DROP TABLE IF EXISTS public.hc_signals_table;
 DROP TABLE IF EXISTS public.hc_signals_refill;
 DROP TABLE IF EXISTS public.hc_signals_reload;

@@ -231,6 +231,12 @@ CREATE TABLE public.hc_signals_table (
     reread_after bigint         -- those with a larger id
 ) WITH (vacuum_truncate = false);
 
+-- One row. PostgreSQL empties unlogged tables when the server crashes, and when a standby is promoted: if this one is
+-- empty, so are all captured tables of that kind, and nothing else says so.
+CREATE UNLOGGED TABLE public.hc_signals_unlogged (id boolean PRIMARY KEY DEFAULT true CHECK (id))
+    WITH (vacuum_truncate = false);
+INSERT INTO public.hc_signals_unlogged DEFAULT VALUES;
+
 -- Changes that a consumer had no model for, and since when: if it gets the model, they are a gap for it.
 CREATE TABLE public.hc_signals_passed (
     consumer text NOT NULL,
@@ -307,6 +313,7 @@ $$;
 CREATE FUNCTION public.hc_signals_renamed(captured oid, of_table text) RETURNS void
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
     UPDATE public.hc_signals_table SET cause = 'table_renamed' WHERE table_name = (
         SELECT t.table_name FROM public.hc_signals_table t
@@ -356,6 +363,9 @@ DECLARE
     pages bigint := pg_relation_size(captured) / current_setting('block_size')::bigint;
     found boolean := false;
 BEGIN
+    IF row_security_active(captured) THEN
+        RETURN false;  -- the rows that are left may be hidden from us
+    END IF;
     IF pages > 64 THEN
         EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE ctid >= $1) '
                        'OR EXISTS (SELECT FROM ONLY %1$s WHERE ctid < $2)', captured)
@@ -445,6 +455,8 @@ $$;
 -- not there. BETWEEN for an equality: with one, ORDER BY id alone would do, and a walk of the ids would look cheap where
 -- many changes are of one transaction.
 
+-- Without row_security a policy that would hide rows of ours is an error, and not an empty log.
+
 -- A page: what is visible in `target` and not in `seen`, of these ids and this shard, in order; what a worker must know
 -- of each change, without its images but with their size.
 CREATE FUNCTION public.hc_signals_page(
@@ -456,6 +468,7 @@ CREATE FUNCTION public.hc_signals_page(
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
@@ -483,6 +496,7 @@ $$;
 CREATE FUNCTION public.hc_signals_images(ids bigint[]) RETURNS TABLE (id bigint, latest json, old json)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
@@ -535,6 +549,7 @@ AS $$ SELECT coalesce(floor_xid = '1'::xid8 OR newest_id - floor_id > 1 AND sinc
 CREATE FUNCTION public.hc_signals_standing(of_consumer text, of_shard integer) RETURNS json
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
@@ -624,6 +639,7 @@ $$;
 CREATE FUNCTION public.hc_signals_waiting(of_consumer text, of_shards integer) RETURNS SETOF integer
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan

@@ -51,7 +51,7 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
             return
         end = monotonic() + REPAIR_SECONDS
         for model in chosen:
-            if triggers.status(model, database()).state in ("installed", "absent"):
+            if triggers.status(model, database()).state in ("installed", "absent", "unsupported"):
                 continue
             if monotonic() > end:
                 self.message_user(request, "Not all tables were tried: the time is up. Try again.", messages.WARNING)

@@ -81,6 +81,17 @@ SELECT least(clock_timestamp(), c.paused_at, c.gap_since, (
 """
 
 
+# hc_signals_unlogged is one of them: it has a row until a crash empties them all.
+_NOTE_CRASH = """
+WITH crash AS (
+    INSERT INTO public.hc_signals_unlogged DEFAULT VALUES ON CONFLICT DO NOTHING RETURNING true
+)
+UPDATE public.hc_signals_table t SET cause = 'unlogged_emptied' FROM pg_class c
+WHERE EXISTS (SELECT FROM crash) AND c.oid = t.relation AND c.relpersistence = 'u' AND t.cause IS NULL
+RETURNING true
+"""
+
+
 def is_there(using: str) -> bool:
     """Tell whether this database has a change log, and with it what is known of tables."""
     return bool(_fetch(using, "SELECT to_regclass('public.hc_signals_table') IS NOT NULL", [])[0][0])
@@ -103,6 +114,11 @@ def note_good(using: str, rows: Sequence[tuple[str, int | None, int | None, str,
 def suspect(using: str, table: str, known: Known | None, cause: str) -> bool:
     """Note what is wrong, before anything is done about it; False if what was known is no longer so."""
     return bool(_fetch(using, _SUSPECT, [table, cause, None if known is None else known.good_at]))
+
+
+def note_crash(using: str) -> bool:
+    """Note, once, that a crash has emptied the unlogged tables that were captured; tell whether there were any."""
+    return bool(_fetch(using, _NOTE_CRASH, []))
 
 
 def lock(using: str, table: str) -> Known | None:

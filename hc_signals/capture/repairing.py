@@ -61,6 +61,8 @@ class Repairs:
     def look(self) -> float:
         """Look at all tables once and do what is to be done; return the seconds until the next look."""
         sights = look(self.models, self.using)
+        if any(sight.found.is_unlogged for sight in sights) and known.note_crash(self.using):
+            sights = look(self.models, self.using)
         self.is_refilling = any(sight.is_refilling for sight in sights)
         self.is_reread_due = any(sight.known is not None and sight.known.reread_since for sight in sights)
         if any(sight.is_off for sight in sights):

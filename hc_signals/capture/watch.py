@@ -37,7 +37,7 @@ LEFT JOIN public.hc_signals_control c ON true
 LEFT JOIN public.hc_signals_table k ON k.table_name = f.label
 ORDER BY f.number
 """
-_OF_FIND = 9
+_OF_FIND = 12
 """Columns of ``triggers.FIND``; behind them comes the label."""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
+from django.db import connections
 from django.utils import timezone
 
 from hc_signals.capture import known, orphans, pausing, triggers
@@ -31,10 +32,38 @@ def capture(using: str) -> Iterator[Finding]:
             yield problem("capture-uninstalled", "capture", text, **facts)
         elif status.state != "installed":
             yield problem(f"capture-{status.state}", "capture", text, **facts)
-        elif status.detail:
-            yield problem("capture-columns", "capture", text, **facts)
+        elif status.aside:
+            yield problem(f"capture-{status.aside}", "capture", text, **facts)
         else:
             yield fine("capture", text, **facts)
+
+
+# Of our own tables, whether rows are hidden from whoever asks; of captured ones, from the function's owner as well.
+_HIDDEN = """
+SELECT c.oid::regclass::text, coalesce(bool_or(row_security_active(c.oid)), false), string_agg(DISTINCT o.rolname, ', ')
+FROM pg_class c
+LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname LIKE 'hc\\_signals\\_%%'
+LEFT JOIN pg_proc p ON p.oid = t.tgfoid
+LEFT JOIN pg_roles o ON o.oid = p.proowner AND NOT o.rolsuper AND NOT o.rolbypassrls
+    AND (c.relforcerowsecurity OR NOT pg_has_role(o.oid, c.relowner, 'USAGE'))
+WHERE c.relrowsecurity AND (
+    c.oid = ANY (%s::oid[]) OR c.relnamespace = 'public'::regnamespace AND c.relname LIKE 'hc\\_signals\\_%%')
+GROUP BY c.oid ORDER BY 1
+"""
+
+
+def row_security(using: str) -> Iterator[Finding]:
+    """Look whether row-level security hides rows from us; no finding if it does not."""
+    oids = [found.oid for found in triggers.find(connected_models(), using) if found.oid is not None]
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT current_user")
+        user = cursor.fetchone()[0]
+        cursor.execute(_HIDDEN, [oids])
+        for table, is_hidden, owners in cursor.fetchall():
+            roles = sorted({*([user] if is_hidden else []), *(owners.split(", ") if owners else [])})
+            if roles:
+                text = f"{table}: row-level security hides rows from {', '.join(roles)}"
+                yield problem("capture-row-security", "capture", text, table=table, roles=roles)
 
 
 def pause(using: str) -> Iterator[Finding]:

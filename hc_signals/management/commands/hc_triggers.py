@@ -118,6 +118,9 @@ class Command(BaseCommand):
             self.stdout.write(f"The gap since {_moment(pause.owed)} is not written; `hc_triggers resume` again.")
         if self.options["check"] and (pause.since or pause.owed):
             raise CommandError("Capture is paused; run `manage.py hc_triggers resume`.")
+        unsupported = [status.table for status in found if status.state == "unsupported"]
+        if self.options["check"] and unsupported:
+            raise CommandError(f"Not to be captured, because they are no tables: {', '.join(unsupported)}.")
         if self.options["check"] and any(status.state not in ("installed", "absent") for status in found):
             raise CommandError("Triggers have drifted; run `manage.py hc_triggers install`.")
 
