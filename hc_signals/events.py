@@ -107,7 +107,7 @@ class Change(NamedTuple):
         return f"{self.id}-{(self.captured - _EPOCH) // _MICROSECOND}"
 
     def is_for(self, consumer: str) -> bool:
-        """Tell whether the change concerns a consumer: a snapshot is for the one that it was made for."""
+        """Tell whether the change concerns a consumer: a snapshot, or a gap, may be for one alone."""
         return bool((self.note or {}).get("consumer", consumer) == consumer)
 
     @property

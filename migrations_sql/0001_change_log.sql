@@ -82,6 +82,7 @@ CREATE TABLE public.hc_signals_control (
     system_identifier bigint NOT NULL,
     database_oid oid NOT NULL,
     paused_at timestamptz,      -- since then capture is switched off: `hc_triggers pause`
+    is_removed boolean NOT NULL DEFAULT false,  -- and taken off every table: `hc_triggers pause --remove`
     gap_since timestamptz,      -- since when it was, if its gap is still to be written
     max_bucket_bytes bigint,    -- the newest bucket gets no larger, whether or not a worker lives; NULL: unbounded
     emptied_id bigint NOT NULL DEFAULT 0,   -- the newest change that was emptied from the log, and when it was
@@ -230,6 +231,20 @@ CREATE TABLE public.hc_signals_table (
     reread_after bigint         -- those with a larger id
 ) WITH (vacuum_truncate = false);
 
+-- One row. PostgreSQL empties unlogged tables when the server crashes, and when a standby is promoted: if this one is
+-- empty, so are all captured tables of that kind, and nothing else says so.
+CREATE UNLOGGED TABLE public.hc_signals_unlogged (id boolean PRIMARY KEY DEFAULT true CHECK (id))
+    WITH (vacuum_truncate = false);
+INSERT INTO public.hc_signals_unlogged DEFAULT VALUES;
+
+-- Changes that a consumer had no model for, and since when: if it gets the model, they are a gap for it.
+CREATE TABLE public.hc_signals_passed (
+    consumer text NOT NULL,
+    table_name text NOT NULL,
+    since timestamptz NOT NULL,
+    PRIMARY KEY (consumer, table_name)
+) WITH (vacuum_truncate = false);
+
 -- What a capture function asks before it writes: whether capture is on, and the log is free and not full. The writer
 -- waits 10 ms for our tables and no longer. False while paused; raises lock_not_available (55P03) or
 -- configuration_limit_exceeded (53400) where the change is lost.
@@ -292,6 +307,21 @@ BEGIN
 END
 $$;
 
+-- Notes that a captured table was written to under another name: its changes are in the log under that name, so they
+-- are a gap once it has its own name back. `of_table` is that name; the table of the same name that has taken its place
+-- is not concerned. No writer waits for another here: one note is enough.
+CREATE FUNCTION public.hc_signals_renamed(captured oid, of_table text) RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+    UPDATE public.hc_signals_table SET cause = 'table_renamed' WHERE table_name = (
+        SELECT t.table_name FROM public.hc_signals_table t
+        WHERE t.table_name = of_table AND t.relation = captured AND t.cause IS NULL FOR UPDATE SKIP LOCKED
+    )
+$$;
+REVOKE ALL ON FUNCTION public.hc_signals_renamed(oid, text) FROM PUBLIC;
+
 -- The doorbell. The reader holds this advisory lock exclusively only while it sleeps: if the share cannot be had, it
 -- sleeps, and the ring goes out with the commit. If it can, the reader cannot fall asleep before this transaction has
 -- ended. NOTIFY costs a cluster-wide lock at commit, so a reader that is awake is never rung. A full queue would fail
@@ -333,6 +363,9 @@ DECLARE
     pages bigint := pg_relation_size(captured) / current_setting('block_size')::bigint;
     found boolean := false;
 BEGIN
+    IF row_security_active(captured) THEN
+        RETURN false;  -- the rows that are left may be hidden from us
+    END IF;
     IF pages > 64 THEN
         EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE ctid >= $1) '
                        'OR EXISTS (SELECT FROM ONLY %1$s WHERE ctid < $2)', captured)
@@ -422,6 +455,8 @@ $$;
 -- not there. BETWEEN for an equality: with one, ORDER BY id alone would do, and a walk of the ids would look cheap where
 -- many changes are of one transaction.
 
+-- Without row_security a policy that would hide rows of ours is an error, and not an empty log.
+
 -- A page: what is visible in `target` and not in `seen`, of these ids and this shard, in order; what a worker must know
 -- of each change, without its images but with their size.
 CREATE FUNCTION public.hc_signals_page(
@@ -433,6 +468,7 @@ CREATE FUNCTION public.hc_signals_page(
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
@@ -460,6 +496,7 @@ $$;
 CREATE FUNCTION public.hc_signals_images(ids bigint[]) RETURNS TABLE (id bigint, latest json, old json)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
@@ -512,6 +549,7 @@ AS $$ SELECT coalesce(floor_xid = '1'::xid8 OR newest_id - floor_id > 1 AND sinc
 CREATE FUNCTION public.hc_signals_standing(of_consumer text, of_shard integer) RETURNS json
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
@@ -601,6 +639,7 @@ $$;
 CREATE FUNCTION public.hc_signals_waiting(of_consumer text, of_shards integer) RETURNS SETOF integer
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan

@@ -104,6 +104,19 @@ def test_a_reload_that_begins_between_two_looks_is_ended_all_the_same(chores: Ch
     assert Change.objects.filter(operation="DELETE").count() == 10
 
 
+def test_the_end_of_a_reload_is_logged_once(chores: Chores, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "hc_signals")
+    fill(1, 20)
+    as_heroku_connect("TRUNCATE salesforce.account")
+    fill(1, 20)
+    hours_pass()
+    after(2 * RELOADS_EVERY, chores)
+    after(2 * RELOADS_EVERY, chores)
+    assert [record.message for record in caplog.records if "is over" in record.message] == [
+        "The reload of salesforce.account is over."
+    ]
+
+
 def test_a_reload_is_looked_for_where_the_watch_looks_seldom(captured: HerokuConnect) -> None:
     chores = Chores("default", Conf(WATCH_SECONDS=3600), threading.Event())
     chores.do_what_is_due()

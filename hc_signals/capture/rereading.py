@@ -97,8 +97,9 @@ class Rereading:
             return
         self._refused.add(due.table)
         logger.error(
-            "%s: what changed since %s cannot be read again (%s). It needs SELECT and UPDATE on the table; or let a "
-            "role that has them run `manage.py hc_backfill %s --since %s`.",
+            "%s: what changed since %s cannot be read again (%s). It needs SELECT and UPDATE on the table, and "
+            "BYPASSRLS where row-level security hides rows; or let a role that has them run `manage.py hc_backfill %s "
+            "--since %s`.",
             due.table,
             due.reread_since,
             one_line(error),

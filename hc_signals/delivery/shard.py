@@ -20,6 +20,7 @@ from hc_signals.delivery.page import Page
 from hc_signals.delivery.redelivery import redeliver
 from hc_signals.events import Change
 from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.passed import note_passed
 from hc_signals.log.position import Position, Standing
 from hc_signals.observing import here
 
@@ -192,8 +193,10 @@ class Shard:
         return done
 
     def _tell_unknown(self, changes: list[Change]) -> None:
-        tables = {change.table_name for change in changes}
-        for table in tables - self.audience.builders.keys() - self.audience.unknown:
+        tables = {change.table_name for change in changes} - self.audience.builders.keys()
+        if tables:
+            note_passed(self.using, self.conf.CONSUMER, [c for c in changes if c.table_name in tables])
+        for table in tables - self.audience.unknown:
             self.audience.unknown.add(table)
             logger.warning("No connected model for table %s: its changes are passed over.", table)
 

@@ -42,6 +42,7 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
 
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("capture", lambda: capture.capture(using)),
+        ("capture", lambda: capture.row_security(using)),
         ("capture", lambda: capture.pause(using)),
         ("capture", lambda: capture.incomplete(using)),
         ("reload", lambda: capture.reloads(using)),

@@ -126,8 +126,7 @@ class Chores(threading.Thread):
         return ROTATE_EVERY if keep_below(self.using, self.conf.MAX_LOG_MB) else ROTATE_AGAIN
 
     def _finish_reloads(self) -> float:
-        for table in finish_reloads(self.using, self.conf):
-            logger.info("The reload of %s is over.", table)
+        finish_reloads(self.using, self.conf)
         return RELOADS_EVERY
 
     def _watch(self) -> float:

@@ -128,7 +128,7 @@ def remove(using: str, name: str, force: bool = False, with_deliveries: bool = F
         )
     kept.delete()
     with connections[using].cursor() as cursor:
-        for table in ("position", "run", "call"):
+        for table in ("position", "run", "call", "passed"):
             cursor.execute(f"DELETE FROM public.hc_signals_{table} WHERE consumer = %s", [name])
         cursor.execute(
             "SELECT public.hc_signals_ring()"
