@@ -11,7 +11,7 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.capture import known, orphans, pausing, returning, triggers
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.management.choice import connected_model
+from hc_signals.management.choice import connected_model, require_log
 from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models, table_label
 
@@ -63,8 +63,7 @@ class Command(BaseCommand):
                 raise CommandError(f"--{option} goes with `hc_triggers {of}` only.", returncode=2)
 
     def _install(self, chosen: list[type[models.Model]]) -> None:
-        if not known.is_there(self.using):
-            raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
+        require_log(self.using)
         if pausing.find(self.using).is_removed:
             # No error: a deployment's release phase goes on.
             self.stdout.write(f"{pausing.IS_REMOVED} `hc_triggers resume` puts it back.")
