@@ -146,8 +146,7 @@ class Worker:
         if Outcome.REMOVED in outcomes.values():  # by `hc_consumers remove --force`: start anew, where START_AT says
             self._took_layout = False
             return
-        if Outcome.MOVED in outcomes.values():  # under an open session: promoted, or changed by a pooler
-            self._prepared = None
+        if Outcome.MOVED in outcomes.values():
             return
         self._elsewhere = {number for number, outcome in outcomes.items() if outcome is Outcome.ELSEWHERE}
         self._is_standby = len(self._elsewhere) == len(self.shards)
@@ -167,7 +166,9 @@ class Worker:
                 self._prepare_connection()
                 if self._is_standby:
                     self._mark_calls_of_the_dead()
-                outcomes[shard.log.shard] = shard.deliver_page()
+                outcomes[shard.log.shard] = outcome = shard.deliver_page()
+                if outcome is Outcome.MOVED:  # under an open session: promoted, or changed by a pooler
+                    self._prepared = None
         return outcomes
 
     def _is_waiting(self) -> bool:
@@ -246,6 +247,6 @@ class Worker:
             )
         else:
             logger.warning(
-                "This server was promoted or recovered to a point in time: the last changes of the server before it may "
-                "be missing, also some that were delivered. gap_detected is sent for every model."
+                "This server was promoted or recovered to a point in time: the last changes of the server before it "
+                "may be missing, also some that were delivered. gap_detected is sent for every model."
             )
