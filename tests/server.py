@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +95,20 @@ class Server:
     Args:
         options: settings, such as ``max_prepared_transactions=10``.
         environment: variables of the server's processes on top of ours, such as LD_PRELOAD.
+        start_with: command that is to run the one that starts the server, in the server's directory.
     """
 
-    def __init__(self, programs: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        programs: Path,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+        start_with: Sequence[str] = (),
+    ) -> None:
         self.programs = programs
         self.directory = Path(tempfile.mkdtemp(prefix="hc_signals_"))
         self.url = f"postgresql://postgres@/postgres?host={self.directory}"
-        self._environment = dict(environment or {})
+        self._environment, self._start_with = dict(environment or {}), list(start_with)
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
@@ -117,11 +124,14 @@ class Server:
 
     def start(self) -> None:
         """Start a server that was stopped."""
-        self.run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", self._settings, "start", **self._environment)
+        arguments = ["-D", "data", "-w", "-l", "log", "-o", self._settings, "start"]
+        self._call([*self._start_with, str(self.programs / "pg_ctl"), *arguments], self._environment)
 
     def run(self, program: str, *arguments: str, **environment: str) -> None:
         """Run one of the installation's programs in the server's directory, as who runs the server."""
-        command = [str(self.programs / program), *arguments]
+        self._call([str(self.programs / program), *arguments], environment)
+
+    def _call(self, command: list[str], environment: Mapping[str, str]) -> None:
         environment = {**os.environ, **environment}
         subprocess.run(command, cwd=self.directory, env=environment, check=True, stdout=subprocess.DEVNULL, **self._as)
 

@@ -93,7 +93,8 @@ FROM pg_temp.hc_signals_moved
 """
 # Workers stored these times on the old server. Everything committed before them is here as well.
 _COMPLETE_UNTIL = """
-greatest((SELECT max(created_at) FROM pg_temp.hc_signals_moved), (SELECT max(good_at) FROM public.hc_signals_table))
+least(clock_timestamp(), greatest(
+    (SELECT max(created_at) FROM pg_temp.hc_signals_moved), (SELECT max(good_at) FROM public.hc_signals_table)))
 """
 _FAILED_OVER_POSITIONS = f"""
 INSERT INTO public.hc_signals_position (
