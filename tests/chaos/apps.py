@@ -31,6 +31,7 @@ class ChaosConfig(AppConfig):
             records_changed.connect(keep_page, sender=Account)
         else:
             record_changed.connect(keep_change, sender=Account)
+        gap_detected.connect(keep_gap, sender=Account)
         if "CHAOS_OUTSIDE" in os.environ:
             record_changed.connect(tell_outside, sender=Account)
             gap_detected.connect(tell_outside, sender=Account)
@@ -54,6 +55,14 @@ def keep_page(events: Any, using: str, **kwargs: Any) -> None:
     _write(events, using)
     if events[0].attempt == 1 and _chance(events[0]) % 20 == 0:
         raise RuntimeError("chaos: this receiver fails now")
+
+
+def keep_gap(event: Any, using: str, **kwargs: Any) -> None:
+    """Append a gap."""
+    from django.db import connections
+
+    with connections[using].cursor() as cursor:
+        cursor.execute("INSERT INTO chaos_gap VALUES (%s, %s)", [os.environ["CHAOS_CONSUMER"], event.cause])
 
 
 def tell_outside(event: Any, **kwargs: Any) -> None:
