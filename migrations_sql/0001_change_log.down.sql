@@ -40,6 +40,8 @@ DROP TABLE IF EXISTS public.hc_signals_run;
 DROP TABLE IF EXISTS public.hc_signals_delivery;
 DROP VIEW IF EXISTS public.hc_signals_newest_position;
 DROP TABLE IF EXISTS public.hc_signals_position;
+DROP FUNCTION IF EXISTS public.hc_signals_next_epoch(text);
+DROP FUNCTION IF EXISTS public.hc_signals_timeline();
 DROP TABLE IF EXISTS public.hc_signals_control;
 DROP TABLE IF EXISTS public.hc_signals_change;
 DROP SEQUENCE IF EXISTS public.hc_signals_lost_seq;

@@ -30,13 +30,15 @@ class Known:
 COLUMNS = "table_name, relation, filenode, versions, good_at, cause, uninstalled_at, reread_since, reread_after"
 """Those of a :class:`Known`, in order."""
 
-# Not where another worker has found something wrong meanwhile, or knows better.
+# Not where another worker has found something wrong meanwhile, or knows better. A time in the future was stored before
+# the server's clock went back.
 _NOTE_GOOD = """
 INSERT INTO public.hc_signals_table AS t (table_name, relation, filenode, versions, seen, good_at)
 SELECT * FROM unnest(%s::text[], %s::oid[], %s::oid[], %s::text[], %s::pg_snapshot[], %s::timestamptz[])
 ON CONFLICT (table_name) DO UPDATE SET relation = excluded.relation, filenode = excluded.filenode,
     versions = excluded.versions, seen = excluded.seen, good_at = excluded.good_at
-WHERE t.cause IS NULL AND t.uninstalled_at IS NULL AND (t.good_at IS NULL OR t.good_at < excluded.good_at)
+WHERE t.cause IS NULL AND t.uninstalled_at IS NULL 
+  AND (t.good_at IS NULL OR t.good_at < excluded.good_at OR t.good_at > clock_timestamp())
 RETURNING table_name, xmax = 0
 """
 _SUSPECT = """
@@ -48,13 +50,13 @@ RETURNING true
 _TELL_GAP = """
 INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
 SELECT table_name, 'GAP', 'heroku_connect',
-    json_build_object('cause', cause, 'since', good_at, 'until', clock_timestamp())
+    json_build_object('cause', cause, 'since', least(good_at, clock_timestamp()), 'until', clock_timestamp())
 FROM public.hc_signals_table WHERE table_name = %s
 """
 _SETTLE = """
 UPDATE public.hc_signals_table SET relation = %s, filenode = %s, versions = %s, seen = %s::pg_snapshot,
     good_at = %s, cause = NULL, uninstalled_at = NULL,
-    reread_since = CASE WHEN %s THEN least(reread_since, good_at) ELSE reread_since END,
+    reread_since = CASE WHEN %s THEN least(reread_since, good_at, clock_timestamp()) ELSE reread_since END,
     reread_after = CASE WHEN %s THEN NULL ELSE reread_after END
 WHERE table_name = %s
 """

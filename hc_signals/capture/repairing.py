@@ -218,4 +218,4 @@ def _is_stale(sight: Sight) -> bool:
     before = sight.known
     if before is None or before.good_at is None or before.filenode != sight.found.filenode:
         return True
-    return sight.at - before.good_at > GOOD_EVERY
+    return abs(sight.at - before.good_at) > GOOD_EVERY  # the server's clock may go back

@@ -11,15 +11,15 @@ from hc_signals.capture import known, triggers
 from hc_signals.capture.capture_sql import FUNCTION_PREFIX, is_genuine
 from hc_signals.capture.fresh import read_layout
 from hc_signals.capture.known import Known
-from hc_signals.log.restoring import IS_RESTORED
+from hc_signals.log.restoring import MOVED
 from hc_signals.tables import table_label
 
 # A table whose file is another one was truncated or rewritten. If capture has seen it, the log says so; what was
-# visible at the last look does not count. While capture is paused, or the database is restored and not yet rebased,
-# nothing is to be concluded.
+# visible at the last look does not count. While capture is paused, or no worker has taken over a log that was made
+# elsewhere, nothing is to be concluded.
 _LOOK = f"""
 SELECT f.*, statement_timestamp(), pg_current_snapshot()::text,
-    c.paused_at IS NOT NULL OR c.gap_since IS NOT NULL OR {IS_RESTORED},
+    c.paused_at IS NOT NULL OR c.gap_since IS NOT NULL OR {MOVED} IS NOT NULL,
     CASE WHEN k.filenode IS DISTINCT FROM f.relfilenode AND k.relation = f.oid THEN EXISTS (
         SELECT FROM public.hc_signals_change l
         WHERE l.xid >= pg_snapshot_xmin(k.seen) AND NOT pg_visible_in_snapshot(l.xid, k.seen)
@@ -52,7 +52,7 @@ class Sight:
     at: datetime
     snapshot: str
     is_off: bool
-    """Capture is switched off, or the database was restored and is not rebased yet."""
+    """Capture is switched off, or the log was made elsewhere and not taken over yet."""
     is_explained: bool
     """The log says why the file of the table is another one."""
     is_reloading: bool

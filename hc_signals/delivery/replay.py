@@ -27,7 +27,7 @@ from hc_signals.events import Change
 from hc_signals.exceptions import ReplayError
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import stored_images
-from hc_signals.log.restoring import is_restored
+from hc_signals.log.restoring import WORDS, moved
 from hc_signals.log.rotation import BUCKET_HOURS, BUCKETS
 from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
 from hc_signals.postgres.errors import is_deadlock
@@ -68,7 +68,7 @@ class _Log:
     def id_of(self, replay_id: str) -> int:
         epoch, _, number = replay_id.partition("-")
         if epoch != self.epoch:
-            raise ReplayError(f"{replay_id} is of another database, or from before a restore of this one.")
+            raise ReplayError(f"{replay_id} is of another database, or from before a restore or failover of this one.")
         if int(number) > self.last_id:
             raise ReplayError(f"{replay_id} is ahead of the log, which ends at {self.replay_id(self.last_id)}.")
         return int(number)
@@ -123,8 +123,8 @@ class Replay:
         Raises:
             ReplayError: a bound is of another database or outside of the log; nothing was done.
         """
-        if is_restored(self.using):
-            raise ReplayError("This database was restored from another server; let `hc_listen --once` take it over.")
+        if cause := moved(self.using):
+            raise ReplayError(f"{WORDS[cause]}; let `hc_listen --once` take it over.")
         with connections[self.using].cursor() as cursor:
             cursor.execute(_START)
             log = self._at_start = _Log(*cursor.fetchone())

@@ -36,6 +36,7 @@ class Outcome(Enum):
     DONE = "all that was committed when the window was opened is delivered"
     ELSEWHERE = "another worker has the shard"
     REMOVED = "the consumer has no position any more"
+    MOVED = "the server was replaced by another one"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Shard:
     def deliver_page(self) -> Outcome:
         """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
         outcome = until_isolated(self._deliver_page)
-        if self.ahead and outcome in (Outcome.ELSEWHERE, Outcome.REMOVED):
+        if self.ahead and outcome in (Outcome.ELSEWHERE, Outcome.REMOVED, Outcome.MOVED):
             self.ahead.forget()
         if self.marks and (outcome is Outcome.DONE or self.delivered - self.marks.since >= self.conf.BATCH_SIZE):
             self.marks.end()
@@ -99,6 +100,8 @@ class Shard:
     def deliver_claimed(self) -> Outcome:
         """Deliver one page of the shard, which the caller has claimed."""
         standing = self.log.standing()
+        if standing.has_moved:
+            return Outcome.MOVED
         if standing.layout is None and self._has_begun:
             return Outcome.REMOVED
         if not self._fits(standing.layout):

@@ -28,7 +28,10 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     ),
     "server-read-only": (_ERROR, "Nothing can be delivered: see default_transaction_read_only of database and role."),
     "log-missing": (_ERROR, "Run `manage.py migrate hc_signals`."),
-    "restored": (_ERROR, "Start `manage.py hc_listen`: it makes log and positions fit this server and tells a gap."),
+    "restored": (
+        _ERROR,
+        "Start `manage.py hc_listen`: it makes log and positions fit this server and sends gap_detected.",
+    ),
     "log-published": (_WARN, "Publish the tables that subscribers need, by name, instead of FOR ALL TABLES."),
     "capture-no-models": (_WARN, "Connect a model (`manage.py hc_inspect` writes them), or check INSTALLED_APPS."),
     "capture-missing": (_ERROR, "Run `manage.py hc_triggers install`; what changed meanwhile was not captured."),

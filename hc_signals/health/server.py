@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from django.db import connections
 
 from hc_signals.health.findings import Finding, fine, problem
-from hc_signals.log.restoring import is_restored
+from hc_signals.log.restoring import WORDS, moved
 
 _SERVER = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(), current_user,
@@ -54,8 +54,8 @@ def server(using: str) -> Iterator[Finding]:
     yield from _temp_file_limits(using)
     if not has_log:
         yield problem("log-missing", "log", "the change log does not exist")
-    elif not in_recovery and is_restored(using):
-        yield problem("restored", "log", "this database was restored from another server; no worker has run since")
+    elif not in_recovery and (cause := moved(using)):
+        yield problem("restored", "log", f"{WORDS[cause][0].lower()}{WORDS[cause][1:]}; no worker has run since")
     if has_log:
         yield from _publications(using)
 

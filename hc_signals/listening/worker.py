@@ -24,7 +24,7 @@ from hc_signals.listening.doorbell import Doorbell
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.presence import announce
 from hc_signals.log.resharding import reshard
-from hc_signals.log.restoring import is_restored, rebase
+from hc_signals.log.restoring import RESTORED, moved, take_over
 from hc_signals.log.side_connection import SideConnection
 from hc_signals.log.starting import start
 from hc_signals.log.turns import turn_at_layout
@@ -124,7 +124,7 @@ class Worker:
             for shard in self.shards:
                 finished = shard.log.finished
                 while not self.stopping.is_set() and shard.log.finished == finished:
-                    if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED):
+                    if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED, Outcome.MOVED):
                         break
 
     @contextmanager
@@ -146,6 +146,8 @@ class Worker:
         if Outcome.REMOVED in outcomes.values():  # by `hc_consumers remove --force`: start anew, where START_AT says
             self._took_layout = False
             return
+        if Outcome.MOVED in outcomes.values():
+            return
         self._elsewhere = {number for number, outcome in outcomes.items() if outcome is Outcome.ELSEWHERE}
         self._is_standby = len(self._elsewhere) == len(self.shards)
         if self._is_standby:
@@ -164,7 +166,9 @@ class Worker:
                 self._prepare_connection()
                 if self._is_standby:
                     self._mark_calls_of_the_dead()
-                outcomes[shard.log.shard] = shard.deliver_page()
+                outcomes[shard.log.shard] = outcome = shard.deliver_page()
+                if outcome is Outcome.MOVED:  # under an open session: promoted, or changed by a pooler
+                    self._prepared = None
         return outcomes
 
     def _is_waiting(self) -> bool:
@@ -219,24 +223,30 @@ class Worker:
         if connection.connection is not self._prepared:  # the first one, or a new one after a loss
             fail_fast_at_the_server(connection, self.conf.CONSUMER)
             clamp_dates(connection.connection)
-            self._prepared = connection.connection
             announce(self.using, self.conf.CONSUMER)
             if self._is_process:
                 fatal_calls.hold_run(self.using)
-            self._rebase_if_restored()
+            self._take_over_if_moved()
+            self._prepared = connection.connection
 
     def _prepare_side(self, connection: Any) -> None:
         # Without clamp_dates(), which costs a call for each date: images with one beyond Python's are read once more.
         fail_fast_at_the_server(connection, self.conf.CONSUMER, "ahead")
         lift_limits(connection)
 
-    def _rebase_if_restored(self) -> None:
-        if not is_restored(self.using):
+    def _take_over_if_moved(self) -> None:
+        if moved(self.using) is None or (done := take_over(self.using)) is None:
             return
-        undelivered, consumers = rebase(self.using)
-        logger.warning(
-            "This database was restored from another server: log and positions now fit this one. %s change(s) were "
-            "undelivered and come now%s; gap_detected is sent for every model.",
-            undelivered,
-            ", to each of the consumers, perhaps once more" if consumers > 1 else "",
-        )
+        self._took_layout = False  # a change of SHARDS may not have come along
+        if done.cause == RESTORED:
+            logger.warning(
+                "This database was restored from another server: log and positions now fit this one. %s change(s) were "
+                "undelivered and come now%s; gap_detected is sent for every model.",
+                done.undelivered,
+                ", to each of the consumers, perhaps once more" if done.consumers > 1 else "",
+            )
+        else:
+            logger.warning(
+                "This server was promoted or recovered to a point in time: the last changes of the server before it "
+                "may be missing, also some that were delivered. gap_detected is sent for every model."
+            )

@@ -49,6 +49,8 @@ _NOT_MIGRATED = {"3F000", "42703", "42704", "42883", "42P01"}  # undefined schem
 LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK_DETECTED = "40P01"
 INSUFFICIENT_PRIVILEGE = "42501"
+NO_REPLICA_IDENTITY = "55000"
+IDENTITY_NOT_PUBLISHED = "42P10"
 
 
 class ReadOnlyError(DatabaseError):
@@ -113,6 +115,12 @@ def is_lock_timeout(error: BaseException) -> bool:
 def is_deadlock(error: BaseException) -> bool:
     """Tell whether PostgreSQL ended the statement because of a deadlock."""
     return sqlstate(error) == DEADLOCK_DETECTED
+
+
+def refuses_row_changes(error: BaseException) -> bool:
+    """Tell whether an UPDATE or DELETE is refused because of a publication: it covers the table but not what tells
+    rows apart (no replica identity, or columns of it that are not published)."""
+    return sqlstate(error) in (NO_REPLICA_IDENTITY, IDENTITY_NOT_PUBLISHED)
 
 
 def lacks_privilege(error: BaseException) -> bool:

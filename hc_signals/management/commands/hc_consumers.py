@@ -13,7 +13,7 @@ from hc_signals.conf import get_conf
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.log import consumers, starting
 from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.restoring import is_restored
+from hc_signals.log.restoring import WORDS, moved
 from hc_signals.management.arguments import start_at
 from hc_signals.postgres.errors import one_line
 
@@ -50,10 +50,10 @@ class Command(BaseCommand):
             cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
             if cursor.fetchone()[0]:
                 raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
-        if is_restored(using):
+        if cause := moved(using):
             raise CommandError(
-                "This database was restored from another server and no worker has run since, so positions mean nothing "
-                "yet; run `manage.py hc_listen --once` first."
+                f"{WORDS[cause]} and no worker has run since, so positions are not right yet; run `manage.py hc_listen "
+                "--once` first."
             )
 
     def _list(self, options: dict[str, Any]) -> None:
