@@ -6,10 +6,11 @@ from django.db import connections
 
 from hc_signals.conf import heroku_app_name, heroku_setting
 from hc_signals.exceptions import APIError, ConfigurationError
-from hc_signals.health.findings import Finding, age, fine, problem
+from hc_signals.health.findings import Finding, fine, problem
 from hc_signals.heroku.api import HerokuConnectAPI, check_health
 from hc_signals.heroku.triggerlog_models import TriggerLogAbstract
 from hc_signals.models import TriggerLog, TriggerLogArchive
+from hc_signals.moments import age, aware
 from hc_signals.tables import quoted_table
 
 NEWEST = 10_000
@@ -37,9 +38,10 @@ def _failed(model: type[TriggerLogAbstract], using: str, verbose: bool) -> Findi
         return fine("writes", f"{table}: none failed", table=table, failed=0)
     last = failed.order_by("-id").values("table_name", "created_at", "sf_message")[0]
     text = f"{table}: {count} failed, the last one on {last['table_name']}"
-    text += f" {age(last['created_at'])} ago" if last["created_at"] else ""
+    at = aware(last["created_at"])
+    text += f" {age(at)} ago" if at else ""
     text += f": {last['sf_message']}" if verbose else ""
-    return problem("writes-failed", "writes", text, table=table, failed=count, last=last["created_at"])
+    return problem("writes-failed", "writes", text, table=table, failed=count, last=at)
 
 
 def heroku() -> Iterator[Finding]:

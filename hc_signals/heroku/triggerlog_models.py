@@ -7,6 +7,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, router, transaction
 
 from hc_signals.heroku.triggerlog import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
+from hc_signals.moments import aware
 from hc_signals.tables import connected_models, get_schema, quote, table_parts
 
 _EVERYWHERE = frozenset({"id", "sfid", "systemmodstamp", "isdeleted"})
@@ -60,7 +61,8 @@ class TriggerLogAbstract(models.Model):
 
     def __str__(self) -> str:
         """Return what was done to which record, and when."""
-        when = f"{self.created_at:%Y-%m-%d %H:%M:%S%z}" if self.created_at else "no date"
+        created_at = aware(self.created_at)
+        when = f"{created_at:%Y-%m-%d %H:%M:%S%z}" if created_at else "no date"
         return f"#{self.pk} {self.action} {self.table_name} {self.record_id} [{self.state}] [{when}]"
 
     @property
