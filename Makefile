@@ -12,7 +12,7 @@ export PG_BINS ?= $(wildcard $(CURDIR)/build/servers/node_modules/pg*/native/bin
 
 # What also runs on the distribution's own PostgreSQL, which has JIT: the plans, a short chaos run, the faults of the field.
 FIELD ?= $(addprefix tests/test_,$(addsuffix .py,plans chaos doorbell install isolation nested_triggers pause receivers \
-	restore server_settings))
+	restore search_path server_settings time_zones))
 
 # What reads or shows a time: also run in a project without time zones.
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill consumers deliveries_command fields \

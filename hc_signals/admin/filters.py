@@ -13,7 +13,7 @@ from hc_signals import moments
 from hc_signals.admin.bounded import COUNTED_ROWS
 from hc_signals.admin.read_only import database
 from hc_signals.delivery.telling import CHANGE_TYPES, TABLE_SIGNALS
-from hc_signals.tables import connected_models, table_label
+from hc_signals.tables import connected_models, quoted_table, table_label
 
 OPERATIONS = (*CHANGE_TYPES, *TABLE_SIGNALS, "TRUNCATE", "GAP")
 """What the log can say of a record or of a table."""
@@ -126,10 +126,10 @@ class FoundFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the values."""
-        column, table = str(self.parameter_name), model_admin.opts.db_table
+        column, table = str(self.parameter_name), quoted_table(model_admin.model)
         with connections[database()].cursor() as cursor:
             cursor.execute(
-                f"SELECT DISTINCT {column} FROM (SELECT {column} FROM public.{table} ORDER BY id DESC LIMIT %s) newest",
+                f"SELECT DISTINCT {column} FROM (SELECT {column} FROM {table} ORDER BY id DESC LIMIT %s) newest",
                 [COUNTED_ROWS],
             )
             newest = {row[0] for row in cursor.fetchall()}

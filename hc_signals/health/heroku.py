@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-from django.db import connections
-
 from hc_signals.conf import heroku_app_name, heroku_setting
 from hc_signals.exceptions import APIError, ConfigurationError
 from hc_signals.health.findings import Finding, fine, problem
@@ -11,7 +9,6 @@ from hc_signals.heroku.api import HerokuConnectAPI, check_health
 from hc_signals.heroku.triggerlog_models import TriggerLogAbstract
 from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.moments import age, aware
-from hc_signals.tables import quoted_table
 
 NEWEST = 10_000
 """Failed writes are looked for among so many of the newest: Heroku Connect has no index that knows them."""
@@ -24,10 +21,8 @@ def writes(using: str, verbose: bool) -> Iterator[Finding]:
         verbose: say the last message of Salesforce, which may hold contents of a record.
     """
     for model in (TriggerLog, TriggerLogArchive):
-        with connections[using].cursor() as cursor:
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [quoted_table(model)])
-            if cursor.fetchone()[0]:
-                yield _failed(model, using, verbose)
+        if model.objects.using(using).has_table():
+            yield _failed(model, using, verbose)
 
 
 def _failed(model: type[TriggerLogAbstract], using: str, verbose: bool) -> Finding:
