@@ -13,9 +13,13 @@ export PG_BINS ?= $(wildcard $(CURDIR)/build/servers/node_modules/pg*/native/bin
 
 # What also runs on the distribution's own PostgreSQL, which has JIT: the plans, a short chaos run, the faults of the field.
 FIELD ?= $(addprefix tests/test_,$(addsuffix .py,plans chaos doorbell install isolation nested_triggers pause receivers \
-	restore server_settings))
+	restore search_path server_settings time_zones))
 
-.PHONY: demo test servers test-servers test-stock drift faults interop chaos failover bench bench-check docs lint fmt clean
+# What reads or shows a time: also run in a project without time zones.
+TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill consumers deliveries_command fields \
+	instances log_limit mappings moments pause reloads replay status time_zones triggerlog watch))
+
+.PHONY: demo test servers test-servers test-stock test-naive drift faults interop chaos failover bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +46,9 @@ test-stock: $(VENV)/.installed  ## the tests named in FIELD on the newest Postgr
 	if [ -z "$$programs" ]; then \
 		echo "test-stock: not run: no PostgreSQL server of the distribution is installed (Debian: apt-get install postgresql)"; \
 	else echo "test-stock: $$programs"; env -u DATABASE_URL PG_BIN=$$programs $(BIN)/python -m pytest $(FIELD); fi
+
+test-naive: $(VENV)/.installed  ## the tests of everything that reads or shows a time, with USE_TZ = False
+	$(BIN)/python -m pytest --ds=tests.naive_settings $(TIMES)
 
 drift: $(VENV)/.installed  ## how long hc_listen takes to find and repair each drift of capture (some minutes)
 	PYTHONPATH=.:example $(BIN)/python -m tests.drift_times

@@ -9,7 +9,6 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
-from django.utils import timezone
 from example.crm.models import Account
 
 from hc_signals import signals
@@ -22,6 +21,7 @@ from hc_signals.conf import Conf
 from hc_signals.delivery.shard import Shard
 from hc_signals.listening.worker import Worker
 from hc_signals.models import Change
+from hc_signals.moments import now
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
@@ -94,7 +94,7 @@ def create(heroku: HerokuConnect) -> str:
 
 
 def create_in_renamed(heroku: HerokuConnect) -> str:
-    at = timezone.now()
+    at = now()
     columns = "sfid, createddate, systemmodstamp"
     as_heroku_connect(f"INSERT INTO salesforce.account_away ({columns}) VALUES ('away', %s, %s)", [at, at])
     return "away"
@@ -201,9 +201,9 @@ def test_a_change_while_capture_is_off_is_told(
     connect(signals.gap_detected, lambda event, **kwargs: gaps.append(event), Account)
     connect(signals.record_changed, lambda event, **kwargs: heard.append((event.record_id, event.change_type)), Account)
     WAYS[way].off(captured)
-    before = timezone.now()
+    before = now()
     sfid = WAYS[way].change(captured)
-    after = timezone.now()
+    after = now()
     WAYS[way].back(captured)
     look()
     look()

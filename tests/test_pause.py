@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
-from django.utils import timezone
 from example.crm.models import Account
 
 from hc_signals import signals
@@ -17,9 +16,10 @@ from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import REREAD_MARGIN, Rereading
 from hc_signals.conf import Conf
 from hc_signals.models import Change
+from hc_signals.moments import now
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
-from tests.conftest import another, as_heroku_connect, as_the_app, deliver, lost
+from tests.conftest import another, as_heroku_connect, as_the_app, deliver, in_utc, lost
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_what_changed_while_paused_is_read_again(captured: HerokuConnect, connec
     if is_looked_at:
         repairs.look()
     edited, late, _ = captured.create(Account, 3)
-    long_ago = timezone.now() - timedelta(days=1)
+    long_ago = in_utc(now() - timedelta(days=1))
     as_the_app("UPDATE salesforce.account SET systemmodstamp = %s, createddate = %s", [long_ago, long_ago])
     deliver()
     heard: list[Any] = []
@@ -77,7 +77,7 @@ def test_what_changed_while_paused_is_read_again(captured: HerokuConnect, connec
     call_command("hc_triggers", "pause")
     captured.update(Account, edited, name="unseen")
     (new,) = captured.create(Account, 1)
-    just_before = timezone.now() - REREAD_MARGIN / 2
+    just_before = in_utc(now() - REREAD_MARGIN / 2)
     as_the_app("UPDATE salesforce.account SET systemmodstamp = %s WHERE sfid = %s", [just_before, late])
     out = StringIO()
     call_command("hc_triggers", "resume", stdout=out)

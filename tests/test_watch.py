@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db import connection
-from django.utils import timezone
 from example.crm.models import Account, Contact, Seen
 
 from hc_signals import signals
@@ -23,9 +22,10 @@ from hc_signals.capture.rereading import REREAD_MARGIN, Rereading
 from hc_signals.conf import Conf
 from hc_signals.health.capture import capture
 from hc_signals.models import Change
+from hc_signals.moments import now
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
-from tests.conftest import another, as_heroku_connect, as_the_app, deliver
+from tests.conftest import another, as_heroku_connect, as_the_app, deliver, in_utc
 from tests.test_worker_process import start, wait_until
 
 TABLE = "salesforce.account"
@@ -53,7 +53,7 @@ def state() -> str:
 def good_since(ago: timedelta) -> None:
     """Let the last look at all tables be so long ago."""
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE public.hc_signals_table SET good_at = %s", [timezone.now() - ago])
+        cursor.execute("UPDATE public.hc_signals_table SET good_at = %s", [now() - ago])
 
 
 @pytest.fixture
@@ -338,7 +338,7 @@ def test_an_idle_look_writes_nothing_for_minutes(watched: HerokuConnect) -> None
     assert known.read("default") == before
     good_since(timedelta(minutes=6))
     look()
-    assert timezone.now() - known.read("default")[TABLE].good_at < timedelta(minutes=1)  # type: ignore[operator]
+    assert now() - known.read("default")[TABLE].good_at < timedelta(minutes=1)  # type: ignore[operator]
 
 
 def test_an_idle_look_is_one_statement(watched: HerokuConnect, django_assert_num_queries: Any) -> None:
@@ -496,13 +496,13 @@ def test_what_changed_meanwhile_is_read_again(watched: HerokuConnect, connect: A
     connect(signals.record_changed, lambda event, **kwargs: heard.append((event.change_type, event.record_id)), Account)
     connect(signals.gap_detected, lambda event, **kwargs: heard.append((event.cause, None)), Account)
     old, edited, *_ = watched.sfids(Account)
-    long_ago = timezone.now() - timedelta(days=1)
+    long_ago = in_utc(now() - timedelta(days=1))
     as_the_app("UPDATE salesforce.account SET systemmodstamp = %s, createddate = %s", [long_ago, long_ago])
     good_since(timedelta(minutes=10))
     as_the_app("ALTER TABLE salesforce.account DISABLE TRIGGER ALL")
     watched.update(Account, edited, name="unseen")
     (new,) = watched.create(Account, 1)
-    late = timezone.now() - timedelta(minutes=10) - REREAD_MARGIN / 2
+    late = in_utc(now() - timedelta(minutes=10) - REREAD_MARGIN / 2)
     as_the_app("UPDATE salesforce.account SET systemmodstamp = %s WHERE sfid = %s", [late, old])
     assert look().is_reread_due
     assert reread()

@@ -11,6 +11,8 @@ from typing import Any
 
 from django.db import connections
 
+from hc_signals.moments import aware_row
+
 
 @dataclass(frozen=True)
 class Known:
@@ -196,4 +198,4 @@ def note_installed(using: str, table: str) -> None:
 def _fetch(using: str, sql: str, params: Sequence[Any]) -> list[Any]:
     with connections[using].cursor() as cursor:
         cursor.execute(sql, params)
-        return list(cursor.fetchall())
+        return [aware_row(row) for row in cursor.fetchall()]

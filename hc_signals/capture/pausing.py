@@ -16,6 +16,7 @@ from hc_signals.capture import known, orphans, returning, triggers
 from hc_signals.capture.capture_sql import function_name
 from hc_signals.capture.watch import look
 from hc_signals.locks import UNTOLD
+from hc_signals.moments import aware, aware_row
 from hc_signals.tables import connected_models, table_label
 
 _PAUSE = """
@@ -67,7 +68,8 @@ def pause(using: str, is_removed: bool = False) -> datetime:
     """
     with connections[using].cursor() as cursor:
         cursor.execute(_PAUSE, [is_removed])
-        return cursor.fetchone()[0]  # type: ignore[no-any-return]
+        since: datetime = cursor.fetchone()[0]
+        return aware(since)
 
 
 def take_off(model: type[Model], using: str, since: datetime) -> None:
@@ -94,7 +96,7 @@ def find(using: str) -> Pause:
         if not cursor.fetchone()[0]:
             return Pause()
         cursor.execute("SELECT paused_at, gap_since, is_removed FROM public.hc_signals_control")
-        return Pause(*(cursor.fetchone() or ()))
+        return Pause(*aware_row(cursor.fetchone() or ()))
 
 
 def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
@@ -116,7 +118,7 @@ def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
         cursor.execute(_WAIT)
         cursor.execute("SELECT gap_since FROM public.hc_signals_control FOR UPDATE")
-        since: datetime | None = (cursor.fetchone() or (None,))[0]
+        since = aware((cursor.fetchone() or (None,))[0])
         if since is None:
             return None
         _owe(using, models, since)

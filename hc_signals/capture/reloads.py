@@ -19,6 +19,7 @@ from hc_signals.capture.capture_sql import function_name
 from hc_signals.capture.fresh import FRESH_MARK, read_layout
 from hc_signals.conf import Conf
 from hc_signals.locks import RELOADS
+from hc_signals.moments import aware_row
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 from hc_signals.tables import connected_models, quoted_table, table_label
 
@@ -231,4 +232,4 @@ class Reload:
 def under_way(using: str) -> list[Reload]:
     """Return the reloads that are not over yet."""
     sql = "SELECT table_name, min(cleared_at), sum(records)::bigint FROM public.hc_signals_reload GROUP BY 1 ORDER BY 1"
-    return [Reload(*row) for row in _rows(using, sql, None)]
+    return [Reload(*aware_row(row)) for row in _rows(using, sql, None)]

@@ -16,6 +16,7 @@ from hc_signals.capture import known, orphans, returning
 from hc_signals.capture.watch import Sight, look
 from hc_signals.conf import Conf
 from hc_signals.log.passed import tell_passed
+from hc_signals.moments import shown
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 
 logger = logging.getLogger("hc_signals")
@@ -167,7 +168,7 @@ class Repairs:
             "Capture on %s is right (it was not: %s). gap_detected is sent: changes may have been missed since %s. %s",
             returned.table,
             returned.cause,
-            returned.since or "a time that is not known",
+            shown(returned.since) if returned.since else "a time that is not known",
             "What Salesforce changed since is read again."
             if returned.is_reread
             else f"Nothing is read again; `manage.py hc_backfill {sight.model._meta.label}` does.",

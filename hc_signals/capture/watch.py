@@ -12,6 +12,7 @@ from hc_signals.capture.capture_sql import FUNCTION_PREFIX, is_genuine
 from hc_signals.capture.fresh import read_layout
 from hc_signals.capture.known import Known
 from hc_signals.log.restoring import MOVED
+from hc_signals.moments import aware_row
 from hc_signals.tables import table_label
 
 # A table whose file is another one was truncated or rewritten. If capture has seen it, the log says so; what was
@@ -131,7 +132,7 @@ def look(models: Sequence[type[Model]], using: str) -> list[Sight]:
     sights = []
     for model, row in zip(models, rows, strict=True):
         found = triggers.found_of(row[:_OF_FIND])
-        _, at, snapshot, is_off, is_explained, is_reloading, is_passed, *before = row[_OF_FIND:]
+        _, at, snapshot, is_off, is_explained, is_reloading, is_passed, *before = aware_row(row[_OF_FIND:])
         status = triggers.compare(model, found)
         before_look = Known(*before) if before[0] is not None else None
         flags = bool(is_off), bool(is_explained), is_reloading, is_passed

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from django.db import connections
-from django.utils import timezone
 
 from hc_signals.capture import known, orphans, pausing, triggers
 from hc_signals.capture.reloads import under_way
-from hc_signals.health.findings import Finding, age, fine, problem
+from hc_signals.health.findings import Finding, fine, problem
+from hc_signals.moments import age, now
 from hc_signals.tables import connected_models
 
 LONG_RELOAD = timedelta(hours=6)
@@ -95,7 +95,7 @@ def reloads(using: str) -> Iterator[Finding]:
     for reload in under_way(using):
         text = f"{reload.table}: reloading for {age(reload.since)}, {reload.records} record(s) were cleared"
         facts = {"table": reload.table, "since": reload.since, "records": reload.records}
-        if timezone.now() - reload.since > LONG_RELOAD:
+        if now() - reload.since > LONG_RELOAD:
             yield problem("reload-long", "reload", text, **facts)
         else:
             yield fine("reload", text, **facts)

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.db import connections
-from django.utils import timezone
 
 from hc_signals.conf import Conf
-from hc_signals.health.findings import Finding, age, fine, problem
+from hc_signals.health.findings import Finding, fine, problem
 from hc_signals.listening.connecting import TROUBLED, application_name
 from hc_signals.locks import BELL
 from hc_signals.log.backlog import Backlog
 from hc_signals.log.consumers import Consumer
+from hc_signals.moments import age, now
 
 LATE_SECONDS = 60
 STUCK_SECONDS = 600
@@ -80,7 +80,7 @@ def _backlog(backlog: Backlog) -> str:
 
 
 def _seconds(backlog: Backlog) -> float:
-    return max(0.0, (timezone.now() - backlog.since).total_seconds()) if backlog.since else 0.0
+    return max(0.0, (now() - backlog.since).total_seconds()) if backlog.since else 0.0
 
 
 def bell(using: str, found: Sequence[Consumer]) -> Iterator[Finding]:

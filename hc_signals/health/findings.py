@@ -2,11 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
-
-from django.utils import timezone
 
 
 class Verdict(StrEnum):
@@ -109,12 +106,3 @@ def problem(key: str, name: str, text: str, **facts: Any) -> Finding:
 def worst(findings: Iterable[Finding]) -> Verdict:
     """Return the worst of the verdicts."""
     return max((finding.verdict for finding in findings), key=list(Verdict).index, default=Verdict.OK)
-
-
-def age(then: datetime, now: datetime | None = None) -> str:
-    """Return in words how long ago it was."""
-    seconds = max(0, int(((now or timezone.now()) - then).total_seconds()))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.db import connections, transaction
-from django.utils import timezone
 
 from hc_signals import observing
 from hc_signals.capture import triggers
@@ -21,6 +20,7 @@ from hc_signals.log.backlog import Backlog, backlog
 from hc_signals.log.consumers import delivery_counts, shards_of
 from hc_signals.log.presence import workers
 from hc_signals.log.rotation import size_mb
+from hc_signals.moments import now
 from hc_signals.observing import Helper
 from hc_signals.postgres.limits import own_limits
 from hc_signals.tables import connected_models
@@ -52,9 +52,9 @@ class Survey:
 
 def survey(using: str, consumer: str) -> Survey:
     """Look once."""
-    logs, now = shards_of(using, consumer), timezone.now()
+    logs, present = shards_of(using, consumer), now()
     backlogs = {log.shard: backlog([log], COUNT_LIMIT // len(logs)) for log in logs}
-    ages = {n: (now - found.since).total_seconds() if found.since else 0.0 for n, found in backlogs.items()}
+    ages = {n: (present - found.since).total_seconds() if found.since else 0.0 for n, found in backlogs.items()}
     models = connected_models()
     states = [triggers.compare(model, found) for model, found in zip(models, triggers.find(models, using), strict=True)]
     return Survey(

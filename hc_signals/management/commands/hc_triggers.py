@@ -2,7 +2,6 @@
 
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -12,12 +11,9 @@ from django.utils.connection import ConnectionDoesNotExist
 from hc_signals.capture import known, orphans, pausing, returning, triggers
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.management.choice import connected_model, require_log
+from hc_signals.moments import shown
 from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models, table_label
-
-
-def _moment(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S %Z}"
 
 
 class Command(BaseCommand):
@@ -78,7 +74,7 @@ class Command(BaseCommand):
         self._each(chosen, act, "installed")
 
     def _print_returned(self, returned: returning.Returned) -> None:
-        since = _moment(returned.since) if returned.since else "a time that is not known"
+        since = shown(returned.since) if returned.since else "a time that is not known"
         more = "hc_listen reads again what Salesforce changed since" if returned.is_reread else "nothing is read again"
         self.stdout.write(f"{returned.table}: a gap since {since} is in the log ({returned.cause}); {more}.")
 
@@ -112,9 +108,9 @@ class Command(BaseCommand):
         pause = pausing.find(self.using)
         if pause.since:
             how = "Paused, and taken off every table," if pause.is_removed else "Paused"
-            self.stdout.write(f"{how} since {_moment(pause.since)}: nothing is captured; `hc_triggers resume`.")
+            self.stdout.write(f"{how} since {shown(pause.since)}: nothing is captured; `hc_triggers resume`.")
         if pause.owed:
-            self.stdout.write(f"The gap since {_moment(pause.owed)} is not written; `hc_triggers resume` again.")
+            self.stdout.write(f"The gap since {shown(pause.owed)} is not written; `hc_triggers resume` again.")
         if self.options["check"] and (pause.since or pause.owed):
             raise CommandError("Capture is paused; run `manage.py hc_triggers resume`.")
         unsupported = [status.table for status in found if status.state == "unsupported"]
@@ -126,7 +122,7 @@ class Command(BaseCommand):
     def _pause(self, chosen: list[type[models.Model]]) -> None:
         is_removed = self.options["remove"]
         since = pausing.pause(self.using, is_removed)
-        self.stdout.write(f"Paused since {_moment(since)}. What changes now will be told as a gap.")
+        self.stdout.write(f"Paused since {shown(since)}. What changes now will be told as a gap.")
         if not is_removed:
             return
 
@@ -146,7 +142,7 @@ class Command(BaseCommand):
         if done is None:
             self.stdout.write("Capture is not paused.")
             return
-        self.stdout.write(f"Capture is on; a gap since {_moment(done.since)} is in the log.")
+        self.stdout.write(f"Capture is on; a gap since {shown(done.since)} is in the log.")
         if done.reread:
             self.stdout.write(f"hc_listen reads again what Salesforce changed since, in {len(done.reread)} table(s).")
         if done.unread:
@@ -170,14 +166,14 @@ class Command(BaseCommand):
 
     def _print_known(self, table: known.Known) -> None:
         if table.uninstalled_at:
-            self.stdout.write(f"  removed by `hc_triggers uninstall` on {_moment(table.uninstalled_at)}")
+            self.stdout.write(f"  removed by `hc_triggers uninstall` on {shown(table.uninstalled_at)}")
         if table.good_at:
-            self.stdout.write(f"  captured without a gap until {_moment(table.good_at)} at least")
+            self.stdout.write(f"  captured without a gap until {shown(table.good_at)} at least")
         if table.cause:
             self.stdout.write(f"  {table.cause}: told as a gap when hc_listen sees that capture is right again")
         if table.reread_since:
             after = f", now at id {table.reread_after}" if table.reread_after is not None else ""
-            self.stdout.write(f"  what changed since {_moment(table.reread_since)} is being read again{after}")
+            self.stdout.write(f"  what changed since {shown(table.reread_since)} is being read again{after}")
 
     def _print(self, status: triggers.TableStatus) -> None:
         self.stdout.write(f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else ""))
