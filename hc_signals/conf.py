@@ -76,6 +76,10 @@ class Conf:
             raise ConfigurationError(f"HC_SIGNALS['START_AT']: {error}.") from error
 
 
+MODEL_KEYS = tuple(field.name for field in fields(Conf) if field.type == bool | Sequence[str])
+"""The keys that choose models: True for all, or their labels, which :func:`chosen` checks."""
+
+
 def _check_flag(key: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise ConfigurationError(f"HC_SIGNALS[{key!r}] is {value!r}; expected True or False.")

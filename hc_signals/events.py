@@ -43,7 +43,8 @@ class ChangeEvent(Generic[M_co]):
     captured_at: datetime
     """When the trigger saw the change."""
     replay_id: str
-    """Position of the change in the log: opaque, ordered as text; refused in another database or a restored one."""
+    """Position of the change in the log: opaque, rises as text, also over a restore or a failover, and is refused after
+    one."""
     event_id: str
     """Key for idempotent effects outside the database; the same for every attempt, also after a restore."""
     attempt: int = 1
@@ -107,7 +108,7 @@ class Change(NamedTuple):
         return f"{self.id}-{(self.captured - _EPOCH) // _MICROSECOND}"
 
     def is_for(self, consumer: str) -> bool:
-        """Tell whether the change concerns a consumer: a snapshot is for the one that it was made for."""
+        """Tell whether the change concerns a consumer: a snapshot, or a gap, may be for one alone."""
         return bool((self.note or {}).get("consumer", consumer) == consumer)
 
     @property

@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-FIELDS = ("consumer", "shard", "receiver", "signal", "model", "change_id", "delivery_id", "attempt")
+FIELDS = ("consumer", "shard", "receiver", "signal", "model", "change_id", "delivery_id", "attempt", "sqlstate")
 """Attributes of a log record that tell what it is about; each is a key of the JSON where the record has it."""
 
 LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)

@@ -1,4 +1,7 @@
-"""The tables of migrations_sql/ as models, to look at (only the worker writes them), and the trigger log."""
+"""The tables of migrations_sql/ as models, to look at (only the worker writes them), and the trigger log.
+
+Their names carry the schema: the search_path of role or database may lack ``public``.
+"""
 
 from typing import Any
 
@@ -58,7 +61,7 @@ class Change(models.Model):
 
     class Meta:
         managed = False
-        db_table = "hc_signals_change"
+        db_table = 'public"."hc_signals_change'
         default_permissions = ("view",)
         ordering = ("id",)
 
@@ -78,7 +81,7 @@ class Position(models.Model):
 
     class Meta:
         managed = False
-        db_table = "hc_signals_position"
+        db_table = 'public"."hc_signals_position'
         ordering = ("id",)
         default_permissions = ("view",)
         verbose_name_plural = "consumers and shards"
@@ -116,7 +119,7 @@ class Delivery(models.Model):
 
     class Meta:
         managed = False
-        db_table = "hc_signals_delivery"
+        db_table = 'public"."hc_signals_delivery'
         default_permissions = ("change", "delete", "view")
         ordering = ("id",)
         verbose_name_plural = "deliveries"

@@ -1,12 +1,66 @@
-"""Moments as people write them: an age (``90m``, ``2h``, ``3d``) or an ISO time, always in the past."""
+"""Moments: always aware inside, shown in the project's time zone, with USE_TZ on or off.
+
+With ``USE_TZ = False`` Django gives naive datetimes, in the project's zone: from the clock and from the database. They
+go through :func:`aware` where they are read; the clock is :func:`now`.
+"""
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any, overload
 
 from django.utils import timezone
 
 _AGE = re.compile(r"(\d+)([smhd])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def now() -> datetime:
+    """Return the present as an aware datetime."""
+    return datetime.now(UTC)
+
+
+@overload
+def aware(when: datetime) -> datetime: ...
+@overload
+def aware(when: datetime | None) -> datetime | None: ...
+def aware(when: datetime | None) -> datetime | None:
+    """Return a time that was read from the database as an aware datetime, in UTC.
+
+    Django makes the project's ``TIME_ZONE`` the session's, and a naive value keeps which of two equal hours it is in
+    (``fold``): the moment is exact. In UTC, because Python finds no time of such an hour equal to one of another zone.
+    """
+    if when is None:
+        return None
+    when = when.replace(tzinfo=timezone.get_default_timezone()) if timezone.is_naive(when) else when
+    return when.astimezone(UTC)
+
+
+def aware_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a row that was read from the database, with its times as aware datetimes."""
+    return tuple(aware(value) if isinstance(value, datetime) else value for value in row)
+
+
+def written(when: datetime) -> datetime:
+    """Return a time that a person wrote as an aware datetime; without an offset it is as :func:`shown` shows it."""
+    return timezone.make_aware(when) if timezone.is_naive(when) else when
+
+
+def shown(when: datetime, zone: bool = True) -> str:
+    """Return a time as people read it: in the project's time zone, or the one that a request has activated.
+
+    Args:
+        zone: name the time zone after the time.
+    """
+    return timezone.localtime(aware(when)).strftime("%Y-%m-%d %H:%M:%S %Z" if zone else "%Y-%m-%d %H:%M:%S")
+
+
+def age(since: datetime) -> str:
+    """Return how long ago that was, in the largest unit of which there are two."""
+    seconds = max(0, int((now() - aware(since)).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def parse_moment(text: str) -> datetime:
@@ -19,17 +73,16 @@ def parse_moment(text: str) -> datetime:
     Raises:
         ValueError: it is neither, or it lies in the future.
     """
-    now = timezone.now()
+    present = now()
     try:
         if age := _AGE.fullmatch(text):
-            return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
-        found = datetime.fromisoformat(text)
-        found = timezone.make_aware(found) if timezone.is_naive(found) else found
+            return present - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        found = written(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r} is not a time; expected an age like 90m, 2h or 3d, or a time like 2026-01-31T08:00"
         ) from None
-    if found > now:
+    if found > present:
         raise ValueError(f"{text} lies in the future")
     return found
 

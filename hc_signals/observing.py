@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hc_signals.events import Change
+from hc_signals.trouble import Trouble
 
 Receiver = Callable[..., Any]
 
@@ -52,6 +53,8 @@ class Work:
     def __init__(self) -> None:
         self.number: int | None = None
         """Of the worker in its process."""
+        self.trouble = Trouble("A worker")
+        """Why it cannot deliver now, and what has failed so far."""
         self.turned_at = time.monotonic()
         """When its loop last turned, also in its sleep; or a receiver returned."""
         self.receiver: Receiver | None = None
@@ -60,9 +63,8 @@ class Work:
         self.chore: str | None = None
         """What it does now that may take long and is no delivery, since ``chore_at``."""
         self.chore_at = 0.0
-        self.trouble = ""
-        """Why it cannot deliver now: the class of the database's error."""
         self.reconnects = 0
+        """How often it has lost its connection, or could not get one."""
         self.rounds = 0
         """How often it has delivered a page of every shard in which something waited."""
         self.tally: Tally | None = None
@@ -71,14 +73,8 @@ class Work:
         """The loop turns: it is not stuck."""
         self.turned_at = time.monotonic()
 
-    def fails(self, error: Exception) -> None:
-        """The connection to the database is lost, or cannot be had."""
-        self.reconnects += 1
-        self.trouble = type(error).__name__
-
-    def recovers(self) -> None:
+    def ends_round(self) -> None:
         """The database has answered: a round is delivered."""
-        self.trouble = ""
         self.rounds += 1
         self.turn()
 
@@ -130,8 +126,39 @@ class Work:
                 observer.page_ends(tally, error)
 
 
+class Helper:
+    """What a thread beside the workers is at: chores, watchdog, survey. Written by that thread only.
+
+    Args:
+        name: as /healthz and the metrics show it.
+        limit: seconds that one of its turns may take; later it is stuck.
+    """
+
+    def __init__(self, name: str, limit: float) -> None:
+        self.name, self.limit = name, limit
+        self.thread = threading.current_thread()
+        self.troubles: list[Trouble] = []
+        """What it does, each with why it fails now, if it does, and what has failed so far."""
+        self.turned_at = time.monotonic()
+        """When its last turn began or ended."""
+        self.due_at = self.turned_at
+        """When its next turn begins; not later than now while one is under way."""
+
+    def turn(self, pause: float = 0.0) -> None:
+        """A turn begins; or, with the seconds until the next one, has ended."""
+        self.turned_at = time.monotonic()
+        self.due_at = self.turned_at + pause
+
+    def trouble(self, name: str, longest: float = 10.0) -> Trouble:
+        """Return a new :class:`Trouble` that is shown as this helper's."""
+        trouble = Trouble(name, longest)
+        self.troubles.append(trouble)
+        return trouble
+
+
 _observers: tuple[Observer, ...] = ()
 _workers: dict[int, Work] = {}
+_helpers: dict[str, Helper] = {}
 
 
 class _Local(threading.local):
@@ -152,6 +179,7 @@ def as_worker(number: int) -> Iterator[Work]:
     """The calling thread is this worker for the length of the block: :func:`workers` shows it."""
     work = _local.work = Work()
     work.number = number
+    work.trouble.name = f"Worker {number}"
     _workers[number] = work
     try:
         yield work
@@ -162,6 +190,22 @@ def as_worker(number: int) -> Iterator[Work]:
 def workers() -> list[Work]:
     """Return the work of all worker threads of this process."""
     return sorted(_workers.copy().values(), key=lambda work: work.number or 0)
+
+
+@contextmanager
+def as_helper(name: str, limit: float) -> Iterator[Helper]:
+    """The calling thread is this helper for the length of the block: :func:`helpers` shows it.
+
+    It shows one that an exception has ended as well: /healthz must tell of it.
+    """
+    helper = _helpers[name] = Helper(name, limit)
+    yield helper
+    del _helpers[name]
+
+
+def helpers() -> list[Helper]:
+    """Return the helper threads of this process, also those that have died; not those that have come to their end."""
+    return sorted(_helpers.copy().values(), key=lambda helper: helper.name)
 
 
 def observe(observer: Observer) -> None:

@@ -12,7 +12,7 @@ from django.db import connections, models, router
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import Signal
 
-from hc_signals.conf import Conf, chosen, get_conf
+from hc_signals.conf import MODEL_KEYS, Conf, chosen, get_conf
 from hc_signals.db.exceptions import WriteNotSupportedError
 from hc_signals.db.models.base import READ_ONLY
 from hc_signals.delivery.dispatch import receiver_path
@@ -47,7 +47,7 @@ def check_setting(**kwargs: Any) -> Messages:
 
 def _checked_conf() -> Conf:
     conf = get_conf()
-    for key in ("DJANGO_SIGNALS", "APPLY_ON_DELETE"):
+    for key in MODEL_KEYS:
         chosen(key, getattr(conf, key), connected_models())
     return conf
 

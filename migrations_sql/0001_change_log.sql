@@ -73,22 +73,44 @@ CREATE INDEX hc_signals_change_xid_idx ON public.hc_signals_change (xid, id);
 -- Empty as a rule: see hc_signals_settle().
 CREATE INDEX hc_signals_change_nested_idx ON public.hc_signals_change (xid, depth, id) WHERE depth > 1;
 
--- One row. The epoch is part of every replay id: it changes when the database is restored or copied, so that an id of
--- before is recognised. Restored it is where server or database are others than those written here: transaction ids
--- mean nothing there.
+-- On which timeline of its history the server is: another one after each promotion of a standby, fork, or recovery to a
+-- point in time, though the system_identifier stays. The name of a WAL file shows it at once, pg_control_checkpoint()
+-- only after a checkpoint. NULL on a server in recovery.
+CREATE FUNCTION public.hc_signals_timeline() RETURNS integer
+LANGUAGE sql VOLATILE
+AS $$ SELECT CASE WHEN NOT pg_is_in_recovery()
+                  THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer END $$;
+
+-- One row. The epoch is part of every replay id. It changes when the log goes on somewhere else, where ids are drawn a
+-- second time, and it rises: who keeps the highest replay id passes over no change that comes after. The log goes on
+-- somewhere else where anything of server, database, this table or timeline is not as written here. If it is not the
+-- timeline alone, transaction ids mean nothing there.
 CREATE TABLE public.hc_signals_control (
     id boolean PRIMARY KEY DEFAULT true CHECK (id),
     epoch text NOT NULL,
     system_identifier bigint NOT NULL,
     database_oid oid NOT NULL,
+    control_oid oid NOT NULL,           -- of this table: another one where a dump was restored into its own database
+    timeline integer NOT NULL,
     paused_at timestamptz,      -- since then capture is switched off: `hc_triggers pause`
+    is_removed boolean NOT NULL DEFAULT false,  -- and taken off every table: `hc_triggers pause --remove`
     gap_since timestamptz,      -- since when it was, if its gap is still to be written
     max_bucket_bytes bigint,    -- the newest bucket gets no larger, whether or not a worker lives; NULL: unbounded
     emptied_id bigint NOT NULL DEFAULT 0,   -- the newest change that was emptied from the log, and when it was
     emptied_at timestamptz                  -- captured: a replay of older ones would be incomplete
 ) WITH (vacuum_truncate = false);
-INSERT INTO public.hc_signals_control (epoch, system_identifier, database_oid)
-SELECT left(md5(gen_random_uuid()::text), 8), (pg_control_system()).system_identifier, oid
+
+-- The next epoch: seconds since 1970, or one more than the last one's where the clock went back, in eight hexadecimal
+-- digits; then four by chance, because two copies of one database may go on at the same second.
+CREATE FUNCTION public.hc_signals_next_epoch(epoch text) RETURNS text
+LANGUAGE sql VOLATILE
+AS $$ SELECT lpad(to_hex(greatest(extract(epoch FROM clock_timestamp())::bigint,
+                                  ('x' || left(epoch, 8))::bit(32)::bigint + 1)), 8, '0')
+             || left(md5(gen_random_uuid()::text), 4) $$;
+
+INSERT INTO public.hc_signals_control (epoch, system_identifier, database_oid, control_oid, timeline)
+SELECT public.hc_signals_next_epoch('00000000'), (pg_control_system()).system_identifier, oid,
+       'public.hc_signals_control'::regclass, public.hc_signals_timeline()
 FROM pg_database WHERE datname = current_database();
 
 -- Where each consumer has come to, per shard. Appended once per batch and read by the index, newest first: a single
@@ -230,6 +252,20 @@ CREATE TABLE public.hc_signals_table (
     reread_after bigint         -- those with a larger id
 ) WITH (vacuum_truncate = false);
 
+-- One row. PostgreSQL empties unlogged tables when the server crashes, and when a standby is promoted: if this one is
+-- empty, so are all captured tables of that kind, and nothing else says so.
+CREATE UNLOGGED TABLE public.hc_signals_unlogged (id boolean PRIMARY KEY DEFAULT true CHECK (id))
+    WITH (vacuum_truncate = false);
+INSERT INTO public.hc_signals_unlogged DEFAULT VALUES;
+
+-- Changes that a consumer had no model for, and since when: if it gets the model, they are a gap for it.
+CREATE TABLE public.hc_signals_passed (
+    consumer text NOT NULL,
+    table_name text NOT NULL,
+    since timestamptz NOT NULL,
+    PRIMARY KEY (consumer, table_name)
+) WITH (vacuum_truncate = false);
+
 -- What a capture function asks before it writes: whether capture is on, and the log is free and not full. The writer
 -- waits 10 ms for our tables and no longer. False while paused; raises lock_not_available (55P03) or
 -- configuration_limit_exceeded (53400) where the change is lost.
@@ -292,6 +328,21 @@ BEGIN
 END
 $$;
 
+-- Notes that a captured table was written to under another name: its changes are in the log under that name, so they
+-- are a gap once it has its own name back. `of_table` is that name; the table of the same name that has taken its place
+-- is not concerned. No writer waits for another here: one note is enough.
+CREATE FUNCTION public.hc_signals_renamed(captured oid, of_table text) RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+    UPDATE public.hc_signals_table SET cause = 'table_renamed' WHERE table_name = (
+        SELECT t.table_name FROM public.hc_signals_table t
+        WHERE t.table_name = of_table AND t.relation = captured AND t.cause IS NULL FOR UPDATE SKIP LOCKED
+    )
+$$;
+REVOKE ALL ON FUNCTION public.hc_signals_renamed(oid, text) FROM PUBLIC;
+
 -- The doorbell. The reader holds this advisory lock exclusively only while it sleeps: if the share cannot be had, it
 -- sleeps, and the ring goes out with the commit. If it can, the reader cannot fall asleep before this transaction has
 -- ended. NOTIFY costs a cluster-wide lock at commit, so a reader that is awake is never rung. A full queue would fail
@@ -333,6 +384,9 @@ DECLARE
     pages bigint := pg_relation_size(captured) / current_setting('block_size')::bigint;
     found boolean := false;
 BEGIN
+    IF row_security_active(captured) THEN
+        RETURN false;  -- the rows that are left may be hidden from us
+    END IF;
     IF pages > 64 THEN
         EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %1$s WHERE ctid >= $1) '
                        'OR EXISTS (SELECT FROM ONLY %1$s WHERE ctid < $2)', captured)
@@ -422,6 +476,8 @@ $$;
 -- not there. BETWEEN for an equality: with one, ORDER BY id alone would do, and a walk of the ids would look cheap where
 -- many changes are of one transaction.
 
+-- Without row_security a policy that would hide rows of ours is an error, and not an empty log.
+
 -- A page: what is visible in `target` and not in `seen`, of these ids and this shard, in order; what a worker must know
 -- of each change, without its images but with their size.
 CREATE FUNCTION public.hc_signals_page(
@@ -433,6 +489,7 @@ CREATE FUNCTION public.hc_signals_page(
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
@@ -460,6 +517,7 @@ $$;
 CREATE FUNCTION public.hc_signals_images(ids bigint[]) RETURNS TABLE (id bigint, latest json, old json)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
@@ -508,10 +566,12 @@ AS $$ SELECT coalesce(floor_xid = '1'::xid8 OR newest_id - floor_id > 1 AND sinc
         - make_interval(secs => CASE WHEN newest_id - floor_id > 1000 THEN 1 ELSE 600 END), false) $$;
 
 -- How a consumer stands in a shard: its newest position, null before the first; over how many shards its records are
--- split; the highest id drawn so far; whether any of its deliveries wait, and whether the time of one has come.
+-- split; the highest id drawn so far; whether any of its deliveries wait, and whether the time of one has come. And
+-- whether the server has been replaced by another one under our session, as it may be behind a pooler.
 CREATE FUNCTION public.hc_signals_standing(of_consumer text, of_shard integer) RETURNS json
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan
@@ -529,6 +589,7 @@ BEGIN
         'newest_id', s.last_value,
         'lost', public.hc_signals_lost(coalesce(p.lost, 0)),
         'is_idle', public.hc_signals_is_idle(p.floor_id, p.floor_xid, p.created_at, s.last_value),
+        'has_moved', (SELECT c.timeline <> public.hc_signals_timeline() FROM public.hc_signals_control c),
         'any_kept', EXISTS (SELECT FROM public.hc_signals_delivery d
                             WHERE d.consumer = of_consumer AND d.state IN ('retry', 'parked')),
         'any_due', EXISTS (SELECT FROM public.hc_signals_delivery d
@@ -601,6 +662,7 @@ $$;
 CREATE FUNCTION public.hc_signals_waiting(of_consumer text, of_shards integer) RETURNS SETOF integer
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
 SET plan_cache_mode = force_generic_plan

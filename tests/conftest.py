@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,11 @@ def as_the_app(sql: str, params: list[Any] | None = None) -> None:
     """Run one statement as the app does, past the ORM: raw SQL, bulk, another language."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(sql, params)
+
+
+def in_utc(when: datetime) -> datetime:
+    """Return a time as Heroku Connect stores it: in UTC, without a time zone."""
+    return when.astimezone(UTC).replace(tzinfo=None)
 
 
 def deliver(**conf: Any) -> int:

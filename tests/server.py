@@ -7,8 +7,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 DISTRIBUTIONS = (
     "usr/lib/postgresql/*/bin",  # Debian, Ubuntu
@@ -90,41 +94,106 @@ class Server:
 
     Args:
         options: settings, such as ``max_prepared_transactions=10``.
+        environment: variables of the server's processes on top of ours, such as LD_PRELOAD.
+        start_with: command that is to run the one that starts the server, in the server's directory.
     """
 
-    def __init__(self, programs: Path, *options: str) -> None:
+    def __init__(
+        self,
+        programs: Path,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+        start_with: Sequence[str] = (),
+    ) -> None:
         self.programs = programs
         self.directory = Path(tempfile.mkdtemp(prefix="hc_signals_"))
+        self.url = f"postgresql://postgres@/postgres?host={self.directory}"
+        self._environment, self._start_with = dict(environment or {}), list(start_with)
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        self._run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        self._make_data()
         settings = ["listen_addresses=", f"unix_socket_directories={self.directory}", "fsync=off", *options]
         self._settings = " ".join(f"-c {setting!r}" for setting in settings)
-        self._start()
-        self.url = f"postgresql://postgres@/postgres?host={self.directory}"
+        self.start()
 
-    def _start(self) -> None:
-        self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", self._settings, "start")
+    def _make_data(self) -> None:
+        self.run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self.programs / program), *arguments]
-        subprocess.run(command, cwd=self.directory, check=True, stdout=subprocess.DEVNULL, **self._as)
+    def start(self) -> None:
+        """Start a server that was stopped."""
+        arguments = ["-D", "data", "-w", "-l", "log", "-o", self._settings, "start"]
+        self._call([*self._start_with, str(self.programs / "pg_ctl"), *arguments], self._environment)
 
-    def _stop(self) -> None:
-        self._run("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
+    def run(self, program: str, *arguments: str, **environment: str) -> None:
+        """Run one of the installation's programs in the server's directory, as who runs the server."""
+        self._call([str(self.programs / program), *arguments], environment)
+
+    def _call(self, command: list[str], environment: Mapping[str, str]) -> None:
+        environment = {**os.environ, **environment}
+        subprocess.run(command, cwd=self.directory, env=environment, check=True, stdout=subprocess.DEVNULL, **self._as)
+
+    def execute(self, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        """Run one statement as superuser, outside a transaction; return its rows."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(sql, params)
+            return cursor.fetchall() if cursor.description else []
+
+    def halt(self, mode: str = "immediate") -> None:
+        """Stop the server and keep its files; ``immediate`` is as if its processes were killed."""
+        if (self.directory / "data" / "postmaster.pid").exists():
+            self.run("pg_ctl", "-D", "data", "-w", "-m", mode, "stop")
 
     def crash(self) -> None:
         """Stop as if its processes were killed, and start again."""
-        self._stop()
-        self._start()
+        self.halt()
+        self.start()
 
     def stop(self) -> None:
         """Stop the server and remove its files."""
-        self._stop()
+        self.halt()
         shutil.rmtree(self.directory)
+
+
+class Standby(Server):
+    """A server that follows another one, by streaming replication, until it is promoted.
+
+    Args:
+        primary: the server that it follows; its programs are used.
+        options: as of :class:`Server`.
+    """
+
+    def __init__(self, primary: Server, *options: str) -> None:
+        self._primary = primary
+        super().__init__(primary.programs, *options)
+
+    def _make_data(self) -> None:
+        of_primary = ["-h", str(self._primary.directory), "-U", "postgres"]
+        self.run("pg_basebackup", "-D", "data", "-R", "-X", "stream", "-c", "fast", "--no-sync", *of_primary)
+
+    def catch_up(self, seconds: float = 30) -> None:
+        """Wait until everything that the primary has written by now is replayed here."""
+        ((position,),) = self._primary.execute("SELECT pg_current_wal_lsn()")
+        self._wait_for("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [position], seconds)
+
+    def cut_off(self, seconds: float = 30) -> None:
+        """Follow no longer: what the primary writes from now on does not come here."""
+        self.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        self.execute("SELECT pg_reload_conf()")
+        self._wait_for("SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)", None, seconds)
+
+    def promote(self) -> None:
+        """Make a primary of it; returns when it accepts writes."""
+        self.run("pg_ctl", "-D", "data", "-w", "promote")
+
+    def _wait_for(self, sql: str, params: Any, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self.execute(sql, params)[0][0]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {seconds} s: {sql}")
+            time.sleep(0.02)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import resolve, reverse
-from django.utils import timezone
+from django.utils.timezone import get_current_timezone
 from example.crm.models import Account, Contact
 
 from hc_signals import signals
@@ -23,6 +23,7 @@ from hc_signals.admin import capture, log_window, positions
 from hc_signals.capture import pausing, triggers
 from hc_signals.locks import CLAIMS
 from hc_signals.models import Change, Delivery
+from hc_signals.moments import now
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
 from tests.sfdc.models import User
@@ -148,10 +149,10 @@ def test_filters(site: Client) -> None:
     assert len(shown(site, table_name="salesforce.user")) == 100
     assert shown(site, table_name="salesforce.account") == []
     assert shown(site, operation="INSERT") == []
-    assert (
-        shown(site, since="15m", until=f"{timezone.localtime() - timedelta(minutes=14):%Y-%m-%dT%H:%M:%S}")[-1] > 7090
-    )
-    until = timezone.localtime() - timedelta(seconds=4000)
+    here = get_current_timezone()
+    until = now().astimezone(here) - timedelta(minutes=14)
+    assert shown(site, since="15m", until=f"{until:%Y-%m-%dT%H:%M:%S}")[-1] > 7090
+    until = now().astimezone(here) - timedelta(seconds=4000)
     first = shown(site, until=f"{until:%Y-%m-%dT%H:%M:%S}")[0]
     assert abs(first - 4000) < 60, "the time zone is that of the admin"
     assert shown(site, until="2000-01-01T00:00") == []

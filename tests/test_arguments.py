@@ -4,9 +4,9 @@ from argparse import ArgumentTypeError
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.utils import timezone
 
 from hc_signals.management.arguments import moment, moment_or_replay_id, replay_id
+from hc_signals.moments import now
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from hc_signals.management.arguments import moment, moment_or_replay_id, replay_
     [("90s", timedelta(seconds=90)), ("90m", timedelta(minutes=90)), ("2h", timedelta(hours=2)), ("3d", timedelta(3))],
 )
 def test_an_age(text: str, age: timedelta) -> None:
-    assert abs(timezone.now() - age - moment(text)) < timedelta(seconds=5)
+    assert abs(now() - age - moment(text)) < timedelta(seconds=5)
 
 
 def test_a_time_without_offset_is_of_the_projects_zone() -> None:

@@ -104,6 +104,19 @@ def test_a_reload_that_begins_between_two_looks_is_ended_all_the_same(chores: Ch
     assert Change.objects.filter(operation="DELETE").count() == 10
 
 
+def test_the_end_of_a_reload_is_logged_once(chores: Chores, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "hc_signals")
+    fill(1, 20)
+    as_heroku_connect("TRUNCATE salesforce.account")
+    fill(1, 20)
+    hours_pass()
+    after(2 * RELOADS_EVERY, chores)
+    after(2 * RELOADS_EVERY, chores)
+    assert [record.message for record in caplog.records if "is over" in record.message] == [
+        "The reload of salesforce.account is over."
+    ]
+
+
 def test_a_reload_is_looked_for_where_the_watch_looks_seldom(captured: HerokuConnect) -> None:
     chores = Chores("default", Conf(WATCH_SECONDS=3600), threading.Event())
     chores.do_what_is_due()
@@ -161,4 +174,7 @@ def test_what_fails_on_a_new_connection_is_told_and_put_off(chores: Chores, capl
         after(RELOADS_EVERY, chores)
     finally:
         as_the_app("ALTER TABLE public.hc_signals_gone RENAME TO hc_signals_table")
-    assert "The watch over capture failed (ProgrammingError); it is tried again." in caplog.text
+    said = (
+        'The watch over capture is refused by the database: relation "public.hc_signals_table" does not exist [42P01]'
+    )
+    assert said in caplog.text

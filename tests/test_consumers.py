@@ -28,6 +28,7 @@ from hc_signals.log.rotation import rotate
 from hc_signals.log.starting import start
 from hc_signals.models import Change, Delivery
 from hc_signals.models import Position as PositionRow
+from hc_signals.moments import aware
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver, running_crew
 from tests.test_rotation import age
@@ -125,7 +126,7 @@ def test_a_time_before_what_the_log_holds_is_told_as_a_gap(
     assert deliver(CONSUMER="late", START_AT="4d", SHARDS=shards) == 2
     (gap,) = gaps
     assert gap.cause == "emptied"
-    assert gap.since < newest == gap.until
+    assert gap.since < aware(newest) == gap.until
     assert caplog.text.count("the log was emptied of changes up to") == 1
     assert deliver(CONSUMER="later", START_AT="3d", SHARDS=shards) == 2
     assert deliver(CONSUMER="all", START_AT="earliest", SHARDS=shards) == 2

@@ -85,7 +85,9 @@ def test_every_cause_of_a_gap_is_in_its_table() -> None:
     sources = [*(ROOT / "hc_signals").rglob("*.py"), *(ROOT / "migrations_sql").glob("*.sql")]
     given = re.compile(r"""["']?cause["']?(?:: |, |=)["'](\w+)["'](?!, good_at)""")
     found = {cause for path in sources for cause in given.findall(path.read_text(encoding="utf-8"))}
-    assert set(table_of("signals.md", "`event.cause`")) == found | {"truncate"}
+    of_capture = set(re.findall(r" \| `(\w+)` \| \w+ \|$", TEXT["drift.md"], re.MULTILINE))
+    assert "uninstalled" in of_capture
+    assert set(table_of("signals.md", "`event.cause`")) == found | of_capture | {"truncate"}
 
 
 @pytest.mark.parametrize("page", [page for page in TEXT if page not in ("parity.md", "metrics.md")])

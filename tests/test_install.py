@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+from datetime import datetime
 from io import StringIO
 from typing import Any
 
@@ -11,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, models, transaction
 from example.crm.models import Account, Contact
 
-from hc_signals.capture import orphans, triggers
+from hc_signals.capture import known, orphans, pausing, triggers
 from hc_signals.capture.capture_sql import function_name, function_sql
 from hc_signals.db import models as hc_models
 from hc_signals.models import Change
@@ -57,8 +58,62 @@ def test_uninstall_all_leaves_not_one_object(heroku: HerokuConnect) -> None:
 def test_uninstalling_model_by_model_leaves_not_one_object(heroku: HerokuConnect) -> None:
     before = everything()
     call_command("hc_triggers", "install", stdout=StringIO())
-    call_command("hc_triggers", "uninstall", stdout=StringIO())
+    call_command("hc_triggers", "uninstall", *(m._meta.label for m in connected_models()), stdout=StringIO())
     assert everything() == before
+
+
+def test_uninstall_without_models_removes_nothing(captured: HerokuConnect) -> None:
+    before = everything()
+    with pytest.raises(CommandError, match=r"Nothing was removed\. Name the models .* or say --all") as error:
+        call_command("hc_triggers", "uninstall", stdout=StringIO())
+    assert error.value.returncode == 2
+    assert everything() == before
+    assert known.read("default") == {}
+
+
+@pytest.mark.parametrize(
+    ("option", "action"),
+    [("--remove", "uninstall"), ("--all", "pause"), ("--orphans", "install"), ("--check", "pause")],
+)
+def test_options_of_another_action_are_refused(captured: HerokuConnect, option: str, action: str) -> None:
+    with pytest.raises(CommandError, match=f"{option} goes with") as error:
+        call_command("hc_triggers", action, "--all" if option == "--remove" else option, option, stdout=StringIO())
+    assert error.value.returncode == 2
+    assert pausing.find("default") == pausing.Pause()
+
+
+def test_uninstall_and_its_note_are_one_transaction(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the table stays locked it is still captured, and no worker takes it for one to be left alone."""
+    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "20ms")
+    refused = pytest.raises(CommandError, match=r"Not uninstalled: crm\.Account")
+    with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"), refused:
+        call_command("hc_triggers", "uninstall", "crm.Account", stdout=StringIO(), stderr=StringIO())
+    assert known.read("default") == {}
+    assert triggers.status(Account, "default").state == "installed"
+
+
+def test_install_of_what_was_never_captured_tells_no_gap(heroku: HerokuConnect) -> None:
+    """Also after it was uninstalled, to be left alone from the start."""
+    heroku.create(Account, 1)
+    call_command("hc_triggers", "uninstall", "crm.Account", "crm.Account", stdout=StringIO())
+    call_command("hc_triggers", "install", stdout=StringIO())
+    call_command("hc_triggers", "install", stdout=StringIO())
+    assert Change.objects.count() == 0
+    assert known.read("default")["salesforce.account"].uninstalled_at is None
+    assert known.read("default")["salesforce.account"].good_at is not None, "the next drift is told from here on"
+
+
+def test_a_removed_reload_is_part_of_the_gap(captured: HerokuConnect) -> None:
+    """What an uninstalled table's reload had cleared is forgotten, so the gap begins with the clearing."""
+    captured.create(Account, 20)
+    as_heroku_connect("TRUNCATE salesforce.account")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT cleared_at FROM public.hc_signals_reload")
+        cleared_at = cursor.fetchone()[0]
+    call_command("hc_triggers", "uninstall", "crm.Account", stdout=StringIO())
+    call_command("hc_triggers", "install", stdout=StringIO())
+    (gap,) = Change.objects.filter(operation="GAP")
+    assert datetime.fromisoformat(gap.note["since"]) == cleared_at
 
 
 def test_migrating_to_zero_takes_the_triggers_along(captured: HerokuConnect) -> None:
@@ -68,6 +123,9 @@ def test_migrating_to_zero_takes_the_triggers_along(captured: HerokuConnect) -> 
         as_heroku_connect("INSERT INTO salesforce.account (sfid) VALUES ('A1')")
     finally:
         call_command("migrate", "hc_signals", verbosity=0)
+    call_command("hc_triggers", "install", stdout=StringIO())
+    as_heroku_connect("INSERT INTO salesforce.account (sfid) VALUES ('A2')")
+    assert [change.record_id for change in Change.objects.all()] == ["A2"], "as if installed for the first time"
 
 
 def test_orphans_of_a_model_that_is_gone_are_shown_and_removed(captured: HerokuConnect) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.db import connection, connections
-from django.utils import timezone
 from example.crm.models import Account
 
 from hc_signals import signals
@@ -21,6 +20,7 @@ from hc_signals.log.log_limit import keep_below
 from hc_signals.log.rotation import filled, size_mb
 from hc_signals.log.starting import start
 from hc_signals.models import Change
+from hc_signals.moments import now
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver
 from tests.test_consumers import open_transaction, scalar, wait_until
@@ -85,7 +85,7 @@ def test_the_backlog_of_a_dead_consumer_becomes_one_gap_per_table(
     begin("dead", shards)
     fill(36)
     begin("alive")
-    before = timezone.now()
+    before = now()
     assert keep_below("default", 1)
     assert Change.objects.count() == 0
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -98,7 +98,7 @@ def test_the_backlog_of_a_dead_consumer_becomes_one_gap_per_table(
     assert gap.change_type == "GAP_OVERFLOW"
     assert gap.cause == "backlog_dropped"
     assert timedelta(hours=35, minutes=59) < before - gap.since < timedelta(hours=36, minutes=1)
-    assert before <= gap.until <= timezone.now()
+    assert before <= gap.until <= now()
     assert deliver(CONSUMER="dead", SHARDS=shards) == 0
     assert len(gaps) == 1, "told once"
 
@@ -125,7 +125,7 @@ def test_a_gap_that_was_not_told_yet_is_part_of_the_next_one(captured: HerokuCon
     assert keep_below("default", 1)
     deliver(CONSUMER="dead")
     (gap,) = gaps
-    assert timezone.now() - gap.since > timedelta(hours=59)
+    assert now() - gap.since > timedelta(hours=59)
 
 
 def test_nothing_is_dropped_while_the_space_would_not_come_back(
@@ -209,7 +209,7 @@ def test_a_worker_sees_to_it(captured: HerokuConnect, gaps: list[Any]) -> None:
     Chores("default", conf, threading.Event())._rotate()
     assert Change.objects.count() == 0
     assert isinstance(ChangeLog("default", "dead").standing().position.gap, dict)
-    assert datetime.fromisoformat(ChangeLog("default", "dead").standing().position.gap["since"]) < timezone.now()  # type: ignore[index]
+    assert datetime.fromisoformat(ChangeLog("default", "dead").standing().position.gap["since"]) < now()  # type: ignore[index]
 
 
 def test_the_size_counts_indexes(captured: HerokuConnect) -> None:

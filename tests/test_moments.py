@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from django.test import override_settings
-from django.utils import timezone
 
 from hc_signals.conf import Conf
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.management.arguments import moment, start_at
+from hc_signals.moments import now
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ from hc_signals.management.arguments import moment, start_at
     ],
 )
 def test_ages(text: str, age: timedelta) -> None:
-    before = timezone.now()
-    assert before <= moment(text) + age <= timezone.now()
+    before = now()
+    assert before <= moment(text) + age <= now()
 
 
 @override_settings(TIME_ZONE="Europe/Berlin")
@@ -65,7 +65,7 @@ def test_nonsense(text: str) -> None:
 
 
 def test_the_future() -> None:
-    tomorrow = (timezone.now() + timedelta(days=1)).isoformat()
+    tomorrow = (now() + timedelta(days=1)).isoformat()
     for check in (moment, start_at):
         with pytest.raises(ArgumentTypeError, match="lies in the future"):
             check(tomorrow)

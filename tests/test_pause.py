@@ -1,25 +1,25 @@
 """``hc_triggers pause`` and ``resume``: off at the next statement, no lock on their tables, and a gap in between."""
 
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
-from django.utils import timezone
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.capture import known, pausing
+from hc_signals.capture import known, pausing, returning, triggers
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import REREAD_MARGIN, Rereading
 from hc_signals.conf import Conf
 from hc_signals.models import Change
+from hc_signals.moments import now
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
-from tests.conftest import another, as_heroku_connect, as_the_app, deliver, lost
+from tests.conftest import another, as_heroku_connect, as_the_app, deliver, in_utc, lost
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_what_changed_while_paused_is_read_again(captured: HerokuConnect, connec
     if is_looked_at:
         repairs.look()
     edited, late, _ = captured.create(Account, 3)
-    long_ago = timezone.now() - timedelta(days=1)
+    long_ago = in_utc(now() - timedelta(days=1))
     as_the_app("UPDATE salesforce.account SET systemmodstamp = %s, createddate = %s", [long_ago, long_ago])
     deliver()
     heard: list[Any] = []
@@ -77,7 +77,7 @@ def test_what_changed_while_paused_is_read_again(captured: HerokuConnect, connec
     call_command("hc_triggers", "pause")
     captured.update(Account, edited, name="unseen")
     (new,) = captured.create(Account, 1)
-    just_before = timezone.now() - REREAD_MARGIN / 2
+    just_before = in_utc(now() - REREAD_MARGIN / 2)
     as_the_app("UPDATE salesforce.account SET systemmodstamp = %s WHERE sfid = %s", [just_before, late])
     out = StringIO()
     call_command("hc_triggers", "resume", stdout=out)
@@ -111,7 +111,7 @@ def test_what_is_not_read_again_after_a_pause_is_said(captured: HerokuConnect) -
     assert "in 7 table(s)" in out.getvalue()
     assert "Not in salesforce.account, without systemmodstamp: `manage.py hc_backfill` does." in out.getvalue()
     owed = known.read("default")
-    assert "salesforce.account" not in owed
+    assert owed["salesforce.account"].reread_since is None
     assert owed["salesforce.contact"].reread_since is None, "it was uninstalled on purpose"
 
 
@@ -153,12 +153,12 @@ def test_the_gap_is_written_when_what_was_skipped_can_be_read(heard: list[Any]) 
 
         resuming = threading.Thread(target=resume)
         resuming.start()
-        while pausing.paused_since("default")[0]:
+        while pausing.find("default").since:
             pass
         insert("captured at once")
         deliver()
         assert heard == ["captured at once"]
-        assert pausing.paused_since("default")[1], "the gap is owed"
+        assert pausing.find("default").owed, "the gap is owed"
         cursor.connection.commit()
     resuming.join(timeout=10)
     deliver()
@@ -170,7 +170,7 @@ def test_an_interrupted_resume_can_be_repeated(heard: list[Any]) -> None:
     since = pausing.pause("default")
     with connection.cursor() as cursor:
         cursor.execute("UPDATE public.hc_signals_control SET gap_since = paused_at, paused_at = NULL")
-    assert pausing.paused_since("default") == (None, since)
+    assert pausing.find("default") == pausing.Pause(None, since)
     resumed = pausing.resume("default", [Account])
     assert resumed is not None
     assert resumed.since == since
@@ -192,3 +192,140 @@ def test_models_cannot_be_paused_singly(captured: HerokuConnect) -> None:
     with pytest.raises(CommandError, match="all tables") as error:
         call_command("hc_triggers", "pause", "crm.Account")
     assert error.value.returncode == 2
+
+
+# -- taken off the tables ----------------------------------------------------------------------------------------------
+
+
+def ours_on_tables() -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT tgname FROM pg_trigger WHERE tgname LIKE 'hc\\_signals\\_%'")
+        names = [row[0] for row in cursor.fetchall()]
+        cursor.execute("SELECT proname FROM pg_proc WHERE proname LIKE 'hc\\_signals\\_capture\\_%'")
+        return names + [row[0] for row in cursor.fetchall()]
+
+
+def triggers_command(*arguments: str) -> str:
+    out = StringIO()
+    call_command("hc_triggers", *arguments, stdout=out, stderr=out)
+    return out.getvalue()
+
+
+@pytest.mark.fault(
+    "`hc_triggers pause --remove`: temporary disk full, `temp_file_limit`",
+    outcome="nothing of ours is on any table; `resume` puts it back, makes it a gap, and what changed is read again",
+)
+def test_remove_leaves_nothing_on_the_tables(heard: list[Any]) -> None:
+    """Not for the worker nor for a deployment to put back; models that are gone are no exception."""
+    as_the_app("ALTER TABLE salesforce.contact RENAME TO people")
+    repairs = Repairs("default", Conf(), connected_models())
+    repairs.look()
+    assert "taken off" not in triggers_command("pause", "--remove")
+    assert ours_on_tables() == []
+    repairs.look()
+    assert "taken off every table" in triggers_command("install")
+    triggers_command("pause")  # does not weaken it
+    assert ours_on_tables() == []
+    assert "Paused, and taken off every table, since" in triggers_command("status")
+    insert("unseen")
+    assert heard == []
+    out = triggers_command("resume")
+    assert "in 8 table(s)" in out, "contact is away"
+    as_the_app("ALTER TABLE salesforce.people RENAME TO contact")
+    repairs.look()
+    deliver()
+    assert [gap.cause for gap in heard] == ["paused"]
+    assert {note["cause"] for note in Change.objects.filter(operation="GAP").values_list("note", flat=True)} == {
+        "paused"
+    }
+    assert Change.objects.filter(operation="GAP").count() == 9
+    call_command("hc_triggers", "status", "--check", stdout=StringIO())
+
+
+def test_remove_goes_on_where_a_locked_table_stopped_it(captured: HerokuConnect, monkeypatch: Any) -> None:
+    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "20ms")
+    with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"):
+        with pytest.raises(CommandError, match=r"Not taken off: crm.Account.*run the command again"):
+            triggers_command("pause", "--remove")
+        assert len(ours_on_tables()) == 6, "of one table"
+        insert("unseen")
+        assert Change.objects.count() == 0, "it is paused all the same"
+    first = pausing.find("default").since
+    triggers_command("pause", "--remove")
+    assert ours_on_tables() == []
+    assert pausing.find("default").since == first
+
+
+def test_resume_tells_what_it_could_not_put_back(captured: HerokuConnect, monkeypatch: Any) -> None:
+    """The other tables are captured again; the worker puts back the rest, and tells its gap then."""
+    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "20ms")
+    triggers_command("pause", "--remove")
+    refused = pytest.raises(CommandError, match=r"Not installed: crm.Account.*the gap is told then")
+    with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"), refused:
+        triggers_command("resume")
+    gaps = Change.objects.filter(operation="GAP")
+    assert (gaps.count(), gaps.filter(table_name="salesforce.account").count()) == (8, 0)
+    Repairs("default", Conf(), connected_models()).look()
+    (gap,) = gaps.filter(table_name="salesforce.account")
+    assert gap.note["cause"] == "paused"
+    assert pausing.find("default") == pausing.Pause()
+
+
+@pytest.mark.parametrize("step", ["look", "tell"])
+def test_interrupted_resume_puts_back_the_rest_when_repeated(
+    captured: HerokuConnect, monkeypatch: Any, step: str
+) -> None:
+    """It dies between two tables, or before any gap is written; a worker keeps off until it is repeated."""
+    repairs = Repairs("default", Conf(), connected_models())
+    repairs.look()
+    triggers_command("pause", "--remove")
+    calls = 0
+    original = returning.repair if step == "look" else returning.tell
+
+    def dies(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(returning, "repair" if step == "look" else "tell", dies)
+        with pytest.raises(KeyboardInterrupt):
+            triggers_command("resume")
+    assert len(ours_on_tables()) == (12 if step == "look" else 54)
+    repairs.look()
+    assert Change.objects.count() == 0
+    triggers_command("resume")
+    assert Change.objects.filter(operation="GAP").count() == 9
+    assert len(ours_on_tables()) == 54
+
+
+def test_resume_leaves_alone_what_was_uninstalled(captured: HerokuConnect) -> None:
+    """Uninstalled before or while it is paused: its gap is told when it is installed, and is the whole."""
+    Repairs("default", Conf(), connected_models()).look()
+    triggers_command("uninstall", "crm.Account")
+    since = pausing.pause("default")
+    triggers_command("uninstall", "crm.Contact")
+    triggers_command("pause", "--remove")
+    triggers_command("resume")
+    state = {status.table: status.state for status in triggers.statuses(connected_models(), "default")}
+    assert [table for table, found in state.items() if found == "missing"] == [
+        "salesforce.account",
+        "salesforce.contact",
+    ]
+    triggers_command("install")
+    gaps = {change.table_name: change.note for change in Change.objects.filter(operation="GAP")}
+    assert gaps["salesforce.account"]["cause"] == gaps["salesforce.contact"]["cause"] == "uninstalled"
+    assert datetime.fromisoformat(gaps["salesforce.account"]["since"]) < since
+    assert datetime.fromisoformat(gaps["salesforce.contact"]["since"]) == since
+
+
+def test_a_pause_tells_tables_of_models_that_are_gone(captured: HerokuConnect) -> None:
+    """Another service has the model, or it comes back: its worker finds the gap owed."""
+    others = [model for model in connected_models() if model is not Account]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pausing, "connected_models", lambda: others)
+        pausing.pause("default")
+        pausing.resume("default", others)
+    assert known.read("default")["salesforce.account"].cause == "paused"

@@ -37,7 +37,10 @@ def receive(**kwargs: Any) -> None: ...
     [
         ({"SHARD": 1}, "HC_SIGNALS has the unknown key 'SHARD'; did you mean 'SHARDS'?"),
         ({"BATCH_SIZE": "x"}, "HC_SIGNALS['BATCH_SIZE'] is 'x'; expected int, for example 1000."),
-        ({"DJANGO_SIGNALS": ["crm.Nobody"]}, "HC_SIGNALS['DJANGO_SIGNALS'] names 'crm.Nobody', which is no connected"),
+        *(
+            ({key: ["crm.Nobody"]}, f"HC_SIGNALS[{key!r}] names 'crm.Nobody', which is no connected model")
+            for key in ("DJANGO_SIGNALS", "APPLY_ON_DELETE", "RELOAD_AWARE")
+        ),
     ],
 )
 def test_e001_the_setting(setting: dict[str, Any], message: str) -> None:

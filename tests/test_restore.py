@@ -14,9 +14,11 @@ from example.crm.models import Account, Seen
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.listening.worker import Worker
+from hc_signals.log.restoring import moved
+from hc_signals.log.rotation import BUCKETS
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, deliver
-from tests.server import Server, clients, installation
+from tests.server import Server, clients, installation, major_version
 
 
 @pytest.fixture
@@ -80,6 +82,74 @@ def test_a_restored_database_goes_on(
     assert Seen.objects.count() == Seen.objects.values("event_id").distinct().count() == 42
     assert deliver(SHARDS=shards) == 0
     assert causes == ["restored"], "told once"
+
+
+PUBLICATIONS = {
+    # The log of an older dump has no replica identity.
+    "all tables": ("DEFAULT", "CREATE PUBLICATION everything FOR ALL TABLES"),
+    # The columns do not cover the replica identity.
+    "columns": ("FULL", "CREATE PUBLICATION certain FOR TABLE {partitions}"),
+}
+
+
+@pytest.mark.usefixtures("back")
+@pytest.mark.fault("restored under a publication that refuses to update the log", outcome="delivered; gap")
+@pytest.mark.parametrize("kind", list(PUBLICATIONS))
+def test_restoring_works_under_every_publication(
+    captured: HerokuConnect, other_server: Server, tmp_path: Path, connect: Any, kind: str
+) -> None:
+    if kind == "columns" and major_version(other_server.programs) < 15:
+        pytest.skip("before PostgreSQL 15 a publication cannot name columns")
+    causes: list[str] = []
+    connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)
+    captured.create(Account, 3)
+    assert deliver() == 3
+    captured.create(Account, 2)
+    move_to(other_server, tmp_path)
+    identity, publication = PUBLICATIONS[kind]
+    with connection.cursor() as cursor:
+        for bucket in range(BUCKETS):
+            cursor.execute(f"ALTER TABLE public.hc_signals_change_{bucket} REPLICA IDENTITY {identity}")
+        partitions = ", ".join(f"public.hc_signals_change_{bucket} (id)" for bucket in range(BUCKETS))
+        cursor.execute(publication.format(partitions=partitions))
+    captured.create(Account, 1)
+    assert deliver() == 3
+    assert causes == ["restored"]
+    captured.create(Account, 1)
+    assert deliver() == 1
+    assert Seen.objects.count() == Seen.objects.values("event_id").distinct().count() == 7
+
+
+@pytest.mark.usefixtures("back")
+@pytest.mark.fault(
+    "an older dump restored into its own database", outcome="gap; what is in it is delivered; replay ids go on rising"
+)
+def test_older_dump_in_the_same_database_is_noticed(
+    captured: HerokuConnect, other_server: Server, tmp_path: Path, connect: Any
+) -> None:
+    told: list[Any] = []
+    for signal in (signals.gap_detected, signals.record_created):
+        connect(signal, lambda event, **kwargs: told.append(event), Account)
+    move_to(other_server, tmp_path)
+    deliver()
+    captured.create(Account, 2)
+    assert deliver() == 2
+    captured.create(Account, 1)
+    dump = tmp_path / "of the same database"
+    here = ["-h", str(other_server.directory), "-U", "postgres"]
+    subprocess.run([clients() / "pg_dump", "-Fc", "-f", dump, *here, "restored"], check=True)
+    assert deliver() == 1
+    captured.create(Account, 2)  # after the dump: delivered, then gone
+    assert deliver() == 2
+    before = [event.replay_id for event in told]
+    connection.close()
+    subprocess.run([clients() / "pg_restore", "--clean", *here, "-d", "restored", dump], check=True)
+    assert moved("default") == "restored"
+    captured.create(Account, 3)
+    assert deliver() == 4
+    after = told[len(before) :]
+    assert [event.cause or event.change_type for event in after] == ["restored", *["CREATE"] * 4]
+    assert max(before) < min(event.replay_id for event in after)
 
 
 def test_a_restart_of_the_same_server_is_no_restore(captured: HerokuConnect, caplog: Any) -> None:

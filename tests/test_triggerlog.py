@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.exceptions import FieldDoesNotExist
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
@@ -17,6 +18,7 @@ from example.crm.models import Contact
 from hc_signals import models
 from hc_signals.heroku.triggerlog import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
 from hc_signals.models import TriggerLog, TriggerLogArchive
+from hc_signals.moments import aware
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app
 from tests.sfdc.models import Animal, Dog, User
@@ -86,10 +88,11 @@ def test_a_row_as_heroku_connect_wrote_it(heroku: HerokuConnect) -> None:
     assert log.sf_message == "REQUIRED_FIELD_MISSING"
     assert log.sf_id == heroku.sfids(Contact)[0]
     assert log.record_id == Contact.objects.get().pk
-    assert log.txid and log.created_at and log.created_at >= before
+    assert log.txid and log.created_at and aware(log.created_at) >= before
     assert log.values_as_dict == {"lastname": "Grace"}
     assert log.old_as_dict["lastname"] == "Ada"
-    assert str(log) == (f"#{log.pk} UPDATE contact {log.record_id} [FAILED] [{log.created_at:%Y-%m-%d %H:%M:%S}+0000]")
+    when = f"{log.created_at:%Y-%m-%d %H:%M:%S}" + ("+0000" if settings.USE_TZ else f"{aware(log.created_at):%z}")
+    assert str(log) == f"#{log.pk} UPDATE contact {log.record_id} [FAILED] [{when}]"
 
 
 def test_a_row_without_values_or_date(heroku: HerokuConnect) -> None:

@@ -3,12 +3,14 @@
 import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission
 from django.contrib.auth.models import User as Login
+from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -17,6 +19,7 @@ from django.urls import reverse
 from hc_signals.admin import bounded, trigger_log
 from hc_signals.heroku.triggerlog import WriteAlgorithm
 from hc_signals.models import TriggerLog, TriggerLogArchive
+from hc_signals.tables import quoted_table, table_label
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app
 from tests.test_triggerlog import BOTH, archive, failed_log
@@ -306,3 +309,25 @@ def test_an_action_on_all_takes_no_more_rows_than_the_page_says(site: Client, mo
     answer = site.post(changelist(TriggerLogArchive), data, follow=True)
     assert [str(message) for message in answer.context["messages"]] == ["150 failed changes ignored."]
     assert TriggerLogArchive.objects.filter(state="IGNORED").count() == 150
+
+
+@BOTH
+def test_admin_says_when_the_log_is_absent(log_model: Any, heroku: HerokuConnect, admin_client: Client) -> None:
+    as_the_app(f"DROP TABLE {quoted_table(log_model)} CASCADE")
+    response = admin_client.get(changelist(log_model), {"state__exact": "FAILED"})
+    assert response.status_code == 200
+    assert f"There is no table <code>{table_label(log_model)}</code>" in response.text
+    assert admin_client.get(change_page(log_model(pk=1)), follow=True).status_code == 200
+    assert login().get(changelist(log_model)).status_code == 403
+
+
+@pytest.mark.parametrize("options", [[], ["--all"]])
+def test_dumpdata_passes_over_an_absent_log(heroku: HerokuConnect, options: list[str], tmp_path: Path) -> None:
+    row(TriggerLog, 1)
+    file = tmp_path / "dump.json"
+    call_command("dumpdata", *options, exclude=["sfdc"], output=str(file), verbosity=0)
+    assert '"hc_signals.triggerlog"' in file.read_text()
+    for log_model in (TriggerLog, TriggerLogArchive):
+        as_the_app(f"DROP TABLE {quoted_table(log_model)} CASCADE")
+    call_command("dumpdata", *options, exclude=["sfdc"], output=str(file), verbosity=0)
+    assert '"hc_signals.triggerlog' not in file.read_text()

@@ -1,6 +1,7 @@
 """Drift of capture: found without a lock, repaired, told as a gap with its times, and what was missed is read again."""
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -10,19 +11,21 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db import connection
-from django.utils import timezone
 from example.crm.models import Account, Contact, Seen
 
 from hc_signals import signals
 from hc_signals.capture import known, pausing, repairing, snapshots, triggers, watch
 from hc_signals.capture.capture_sql import function_name
+from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import REREAD_MARGIN, Rereading
 from hc_signals.conf import Conf
+from hc_signals.health.capture import capture
 from hc_signals.models import Change
+from hc_signals.moments import now
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
-from tests.conftest import another, as_heroku_connect, as_the_app, deliver
+from tests.conftest import another, as_heroku_connect, as_the_app, deliver, in_utc
 from tests.test_worker_process import start, wait_until
 
 TABLE = "salesforce.account"
@@ -50,7 +53,7 @@ def state() -> str:
 def good_since(ago: timedelta) -> None:
     """Let the last look at all tables be so long ago."""
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE public.hc_signals_table SET good_at = %s", [timezone.now() - ago])
+        cursor.execute("UPDATE public.hc_signals_table SET good_at = %s", [now() - ago])
 
 
 @pytest.fixture
@@ -66,7 +69,8 @@ def watched(captured: HerokuConnect) -> HerokuConnect:
 def replace_function(body: str) -> str:
     return (
         f"CREATE OR REPLACE FUNCTION public.{function_name(Account)}() RETURNS trigger LANGUAGE plpgsql "
-        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$ {body} $$"
+        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' "
+        f"AS $hc_edited$ {body} $hc_edited$"
     )
 
 
@@ -322,10 +326,10 @@ def test_what_was_uninstalled_on_purpose_stays_so(watched: HerokuConnect) -> Non
     assert {triggers.status(model, "default").state for model in connected_models()} == {"missing"}
     call_command("hc_triggers", "install", stdout=StringIO())
     look()
-    assert (state(), gaps()) == ("installed", [])
+    assert (state(), [gap["cause"] for gap in gaps()]) == ("installed", ["uninstalled"])
     as_the_app("DROP TRIGGER hc_signals_delete ON salesforce.account")
     look()
-    assert (state(), len(gaps())) == ("installed", 1)
+    assert (state(), len(gaps())) == ("installed", 2)
 
 
 def test_an_idle_look_writes_nothing_for_minutes(watched: HerokuConnect) -> None:
@@ -334,7 +338,7 @@ def test_an_idle_look_writes_nothing_for_minutes(watched: HerokuConnect) -> None
     assert known.read("default") == before
     good_since(timedelta(minutes=6))
     look()
-    assert timezone.now() - known.read("default")[TABLE].good_at < timedelta(minutes=1)  # type: ignore[operator]
+    assert now() - known.read("default")[TABLE].good_at < timedelta(minutes=1)  # type: ignore[operator]
 
 
 def test_an_idle_look_is_one_statement(watched: HerokuConnect, django_assert_num_queries: Any) -> None:
@@ -393,6 +397,53 @@ def test_services_with_different_models_of_a_table_do_not_take_turns_for_ever(
     assert state() == "installed"
 
 
+HEADERS: dict[str, Callable[[str], str]] = {
+    "broken JSON": lambda source: source.replace("-- Columns: [", "-- Columns: [[,"),
+    "endless JSON": lambda source: re.sub(r"-- Columns: .*", lambda found: "-- Columns: " + "[" * 5000, source),
+    "no list": lambda source: re.sub(r"-- Columns: .*", '-- Columns: {"id": 1}', source),
+    "no names": lambda source: re.sub(r"-- Columns: .*", "-- Columns: [1, null]", source),
+    "a null": lambda source: re.sub(r"-- Columns: .*", "-- Columns: null", source),
+    "missing": lambda source: re.sub(r"-- Columns: .*\n", "", source),
+    "twice": lambda source: re.sub(r"(-- Columns: .*\n)", r"\1\1", source),
+    "nothing fresh": lambda source: fresh(source, "-- Fresh since 2026-01-01T00:00:00+00:00: "),
+    "fresh since no time": lambda source: fresh(source, '-- Fresh since yesterday: ["industry"]'),
+    "fresh since no day": lambda source: fresh(source, '-- Fresh since 2026-02-31T00:00:00+00:00: ["industry"]'),
+    "fresh since a week": lambda source: fresh(source, '-- Fresh since 2026-W01: ["industry"]'),
+    "fresh twice": lambda source: fresh(source, *['-- Fresh since 2026-01-01T00:00:00+00:00: ["industry"]'] * 2),
+    "fresh numbers": lambda source: fresh(source, "-- Fresh since 2026-01-01T00:00:00+00:00: 7"),
+    "another digest": lambda source: source.replace("-- Unaltered: ", "-- Unaltered: 0"),
+    "empty": lambda source: "BEGIN RETURN NULL; END",
+}
+
+
+def fresh(source: str, *lines: str) -> str:
+    return re.sub(r"(-- Columns: .*\n)", lambda found: "\n".join([found[0].strip(), *lines, ""]), source)
+
+
+@pytest.mark.fault(
+    "header lines of a capture function edited: broken, missing, twice",
+    outcome="`outdated`; repaired; gap, and what changed is read again",
+)
+@pytest.mark.parametrize("damage", HEADERS)
+def test_a_damaged_header_is_outdated_and_mended(watched: HerokuConnect, damage: str, monkeypatch: Any) -> None:
+    """By install or by a worker; nothing that looks at the function ends in an error."""
+    monkeypatch.setattr("hc_signals.health.heroku.heroku", lambda: [])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT prosrc FROM pg_proc WHERE proname = %s", [function_name(Account)])
+        damaged = HEADERS[damage](cursor.fetchone()[0])
+    for mend in (lambda: call_command("hc_triggers", "install", stdout=StringIO()), look):
+        as_the_app(replace_function(damaged))
+        assert state() == "outdated"
+        call_command("hc_triggers", "status", stdout=StringIO())
+        found = {finding.text: finding.problem for finding in capture(using="default")}
+        assert "capture-outdated" in found.values()
+        finish_reloads("default", Conf())
+        assert watch.look([Account], "default")[0].wrong == "function_altered"
+        mend()
+        assert state() == "installed"
+    assert [gap["cause"] for gap in gaps()] == ["function_altered"] * 2
+
+
 # -- reporting ---------------------------------------------------------------------------------------------------------
 
 
@@ -445,13 +496,13 @@ def test_what_changed_meanwhile_is_read_again(watched: HerokuConnect, connect: A
     connect(signals.record_changed, lambda event, **kwargs: heard.append((event.change_type, event.record_id)), Account)
     connect(signals.gap_detected, lambda event, **kwargs: heard.append((event.cause, None)), Account)
     old, edited, *_ = watched.sfids(Account)
-    long_ago = timezone.now() - timedelta(days=1)
+    long_ago = in_utc(now() - timedelta(days=1))
     as_the_app("UPDATE salesforce.account SET systemmodstamp = %s, createddate = %s", [long_ago, long_ago])
     good_since(timedelta(minutes=10))
     as_the_app("ALTER TABLE salesforce.account DISABLE TRIGGER ALL")
     watched.update(Account, edited, name="unseen")
     (new,) = watched.create(Account, 1)
-    late = timezone.now() - timedelta(minutes=10) - REREAD_MARGIN / 2
+    late = in_utc(now() - timedelta(minutes=10) - REREAD_MARGIN / 2)
     as_the_app("UPDATE salesforce.account SET systemmodstamp = %s WHERE sfid = %s", [late, old])
     assert look().is_reread_due
     assert reread()

@@ -147,7 +147,9 @@ def test_mistakes_are_told_in_one_sentence(arguments: list[str], code: int, word
     assert process.returncode == code
 
 
-@pytest.mark.parametrize("command", [["hc_listen"], ["hc_triggers", "status"], ["hc_simulate", "--create-only"]])
+@pytest.mark.parametrize(
+    "command", [["hc_listen", "--no-wait"], ["hc_triggers", "status"], ["hc_simulate", "--create-only"]]
+)
 def test_an_unreachable_server_is_told_in_one_sentence(command: list[str]) -> None:
     with socket.socket() as nobody_listens:
         nobody_listens.bind(("127.0.0.1", 0))

@@ -10,10 +10,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from hc_signals.admin.read_only import ReadOnlyAdmin, database
 from hc_signals.admin.times import moment
-from hc_signals.capture import known, orphans, pausing, triggers
+from hc_signals.capture import orphans, pausing, returning, triggers
 from hc_signals.models import ConnectedTable
 from hc_signals.postgres.errors import one_line
-from hc_signals.tables import connected_models, table_label
+from hc_signals.tables import connected_models
 
 REPAIR_SECONDS = 15
 """No table is begun after this time: Heroku's router gives up a request after 30 seconds."""
@@ -46,9 +46,12 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
         chosen = [model for model in connected_models() if label in ("", model._meta.label)]
         if not chosen:
             self.message_user(request, f"There is no connected model {label!r}.", messages.ERROR)
+        if pausing.find(database()).is_removed:
+            self.message_user(request, f"{pausing.IS_REMOVED} Run `manage.py hc_triggers resume`.", messages.ERROR)
+            return
         end = monotonic() + REPAIR_SECONDS
         for model in chosen:
-            if triggers.status(model, database()).state in ("installed", "absent"):
+            if triggers.status(model, database()).state in ("installed", "absent", "unsupported"):
                 continue
             if monotonic() > end:
                 self.message_user(request, "Not all tables were tried: the time is up. Try again.", messages.WARNING)
@@ -58,8 +61,8 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
     def _install_one(self, request: HttpRequest, model: Any) -> None:
         """Try once: what waits for a lock makes writers queue behind it, and so do people at their browsers."""
         try:
-            known.note_installed(database(), [table_label(model)])
-            status = triggers.install(model, database(), attempts=1)
+            returning.bring_back(model, database(), attempts=1)
+            status = triggers.status(model, database())
         except DatabaseError as error:
             reason = one_line(error)
             self.message_user(request, f"{model._meta.label}: not installed: {reason}. Try again.", messages.ERROR)
@@ -73,11 +76,11 @@ def _found() -> dict[str, Any]:
     models = connected_models()
     looked_up = zip(models, triggers.find(models, database()), strict=True)
     rows = [(model._meta.label, triggers.compare(model, found)) for model, found in looked_up]
-    paused, owed = pausing.paused_since(database())
+    pause = pausing.find(database())
     return {
         "rows": rows,
         "drifted": [status for _, status in rows if status.state not in ("installed", "absent")],
         "orphans": orphans.find(models, database()),
-        "paused": paused and moment(paused),
-        "owed": owed and moment(owed),
+        "paused": pause.since and moment(pause.since),
+        "owed": pause.owed and moment(pause.owed),
     }

@@ -61,6 +61,12 @@ class ChangeLogList(ChangeList):
         return ["-id"]
 
     @property
+    def captured(self) -> str:
+        """Between which times the changes that were looked through were captured; empty where there is none."""
+        oldest, newest = self.window.times
+        return f"{moment(oldest)} to {moment(newest)}" if oldest else ""
+
+    @property
     def older_url(self) -> str | None:
         """The link to the changes before these."""
         return None if self.window.older is None else self.get_query_string({"p": self.window.older + 1})

@@ -7,13 +7,13 @@ from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db import connections
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from hc_signals import moments
 from hc_signals.admin.bounded import COUNTED_ROWS
 from hc_signals.admin.read_only import database
 from hc_signals.delivery.telling import CHANGE_TYPES, TABLE_SIGNALS
-from hc_signals.tables import connected_models, table_label
+from hc_signals.tables import connected_models, quoted_table, table_label
 
 OPERATIONS = (*CHANGE_TYPES, *TABLE_SIGNALS, "TRUNCATE", "GAP")
 """What the log can say of a record or of a table."""
@@ -77,7 +77,7 @@ class SinceFilter(admin.SimpleListFilter):
         """Return where the chosen period begins."""
         if self.value() not in PERIODS:
             return None
-        return timezone.now() - PERIODS[str(self.value())][1]
+        return moments.now() - PERIODS[str(self.value())][1]
 
 
 class UntilFilter(admin.SimpleListFilter):
@@ -118,7 +118,7 @@ class UntilFilter(admin.SimpleListFilter):
             found = None
         if found is None:
             raise IncorrectLookupParameters(f"{self.value()!r} is no date and time; expected 2026-01-31T14:00.")
-        return timezone.make_aware(found) if timezone.is_naive(found) else found
+        return moments.written(found)
 
 
 class FoundFilter(admin.SimpleListFilter):
@@ -126,10 +126,10 @@ class FoundFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the values."""
-        column, table = str(self.parameter_name), model_admin.opts.db_table
+        column, table = str(self.parameter_name), quoted_table(model_admin.model)
         with connections[database()].cursor() as cursor:
             cursor.execute(
-                f"SELECT DISTINCT {column} FROM (SELECT {column} FROM public.{table} ORDER BY id DESC LIMIT %s) newest",
+                f"SELECT DISTINCT {column} FROM (SELECT {column} FROM {table} ORDER BY id DESC LIMIT %s) newest",
                 [COUNTED_ROWS],
             )
             newest = {row[0] for row in cursor.fetchall()}

@@ -11,6 +11,8 @@ from typing import Any
 
 from django.db import connections
 
+from hc_signals.moments import aware_row
+
 SEARCHED = 200_000
 """Ids that one page looks through; those of a condition that few rows meet are all read."""
 
@@ -84,4 +86,4 @@ def _timed(using: str, window: LogWindow) -> LogWindow:
         return window
     with connections[using].cursor() as cursor:
         cursor.execute(_TIMES, {"lowest": window.lowest, "highest": window.highest})
-        return replace(window, times=cursor.fetchone())
+        return replace(window, times=aware_row(cursor.fetchone()))

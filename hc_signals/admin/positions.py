@@ -12,7 +12,7 @@ from hc_signals.admin.times import age, moment
 from hc_signals.conf import get_conf
 from hc_signals.log.backlog import backlog
 from hc_signals.log.consumers import Consumer, consumers, shards_of
-from hc_signals.log.restoring import is_restored
+from hc_signals.log.restoring import WORDS, moved
 from hc_signals.models import Delivery, Position
 
 COUNT_LIMIT = 10_000
@@ -26,8 +26,8 @@ class PositionAdmin(ReadOnlyAdmin):
     def list_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show every consumer with its shards."""
         using = database()
-        if is_restored(using):
-            return self.page(request, "consumers", restored=True)
+        if cause := moved(using):
+            return self.page(request, "consumers", moved=WORDS[cause])
         found = [self._described(using, each) for each in consumers(using, get_conf().RETENTION_HOURS, COUNT_LIMIT)]
         return self.page(request, "consumers", consumers=found)
 

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from hc_signals.models import Change
-from hc_signals.tables import connected_models, table_label
+from hc_signals.tables import connected_models, quoted_table, table_label
 
 
 def database() -> str:
@@ -86,5 +86,5 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def _is_migrated(self) -> bool:
         with connections[database()].cursor() as cursor:
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [f"public.{self.opts.db_table}"])
+            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [quoted_table(self.model)])
             return bool(cursor.fetchone()[0])

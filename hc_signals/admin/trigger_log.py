@@ -6,7 +6,8 @@ from typing import Any
 from django.contrib import admin, messages
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import DatabaseError, router, transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.http import urlencode
@@ -14,7 +15,7 @@ from django.utils.http import urlencode
 from hc_signals.admin.bounded import BoundedPaginator, first_rows
 from hc_signals.heroku.triggerlog import TriggerLogState, WriteAlgorithm
 from hc_signals.models import TriggerLog, TriggerLogArchive
-from hc_signals.tables import connected_models, table_parts
+from hc_signals.tables import connected_models, table_label, table_parts
 
 
 class TableFilter(admin.SimpleListFilter):
@@ -49,6 +50,16 @@ class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
     search_fields = ("=record_id", "sf_id__startswith", "sf_message")
     show_full_result_count = False
 
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the list, or say that Heroku Connect has made no log yet."""
+        rows: Any = self.get_queryset(request)
+        if not self.has_view_or_change_permission(request) or rows.has_table():
+            return super().changelist_view(request, extra_context)
+        frame = {"title": str(self.opts.verbose_name_plural).capitalize(), "opts": self.opts, "media": self.media}
+        context = {**self.admin_site.each_context(request), **frame, "table": table_label(self.model), "alias": rows.db}
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "admin/hc_signals/no_trigger_log.html", context)
+
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Return all fields and the link to the other rows of the record."""
         return [*(field.name for field in self.model._meta.fields), "record_link"]
@@ -66,8 +77,12 @@ class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """Return the row; when it is about to be saved, locked: Heroku Connect must not move it away meanwhile."""
-        found = super().get_object(request, object_id, from_field)
+        """Return the row, None without a table.
+
+        When it is about to be saved it is locked: Heroku Connect must not move it away meanwhile.
+        """
+        rows: Any = self.get_queryset(request)
+        found = super().get_object(request, object_id, from_field) if rows.has_table() else None
         if found is None or request.method != "POST":
             return found
         alias = router.db_for_write(self.model)

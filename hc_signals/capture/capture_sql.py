@@ -115,6 +115,9 @@ BEGIN
         {reload.resync}
     END IF;
     IF logged > 0 THEN
+        IF hc_label <> {own_label} THEN
+            PERFORM public.hc_signals_renamed(TG_RELID, {own_label});
+        END IF;
         -- How deep the deepest statement was that a customer's trigger ran inside another one and that is logged.
         nested := pg_catalog.current_setting('hc_signals.nested', true);
         IF nested = 'lost' THEN
@@ -270,6 +273,7 @@ def _body(model: type[models.Model], layout: Layout) -> str:
         old_mapped=_MAPPED_IMAGE.format(image="o.image", columns=every),
         watched=compared,
         same_key=_SAME_KEY,
+        own_label=literal(table_label(model)),
     )
 
 

@@ -6,11 +6,11 @@ no change of the record.
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 _COLUMNS = "-- Columns: "
-_FRESH = re.compile(r"^-- Fresh since (\S+): (.*)$", re.MULTILINE)
+_FRESH = re.compile(r"^-- Fresh since (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*): (.*)$", re.MULTILINE)
 FRESH_MARK = "-- Fresh since "
 """In the source of a function that has fresh columns."""
 
@@ -51,14 +51,31 @@ class Layout:
 
 
 def read_layout(source: str) -> Layout | None:
-    """Return the layout of an installed function; None if it tells none."""
-    columns: Sequence[str] | None = None
-    for line in source.splitlines():
-        if line.startswith(_COLUMNS):
-            columns = json.loads(line[len(_COLUMNS) :])
-            break
-    if columns is None:
+    """Return the layout of an installed function; None if it tells none, or none that can be read.
+
+    Somebody may have edited it.
+    """
+    columns = [line.removeprefix(_COLUMNS) for line in source.splitlines() if line.startswith(_COLUMNS)]
+    marked = source.count(f"\n{FRESH_MARK}")
+    fresh = _FRESH.findall(source)
+    if len(columns) != 1 or marked != len(fresh) or len(fresh) > 1:
         return None
-    found = _FRESH.search(source)
-    fresh = tuple(json.loads(found.group(2))) if found else ()
-    return Layout(tuple(columns), fresh, found.group(1) if found else "")
+    try:
+        since, names = fresh[0] if fresh else ("", "[]")
+        if since:
+            datetime.fromisoformat(since)
+        return Layout(_names(columns[0]), _names(names), since)
+    except (ValueError, RecursionError):  # no JSON, no names, no time; or JSON too deep to be read
+        return None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return a list of names in JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(text)
+    return tuple(names)

@@ -11,6 +11,8 @@ from typing import Any
 
 from django.db import connections
 
+from hc_signals.moments import aware_row
+
 
 @dataclass(frozen=True)
 class Known:
@@ -30,13 +32,15 @@ class Known:
 COLUMNS = "table_name, relation, filenode, versions, good_at, cause, uninstalled_at, reread_since, reread_after"
 """Those of a :class:`Known`, in order."""
 
-# Not where another worker has found something wrong meanwhile, or knows better.
+# Not where another worker has found something wrong meanwhile, or knows better. A time in the future was stored before
+# the server's clock went back.
 _NOTE_GOOD = """
 INSERT INTO public.hc_signals_table AS t (table_name, relation, filenode, versions, seen, good_at)
 SELECT * FROM unnest(%s::text[], %s::oid[], %s::oid[], %s::text[], %s::pg_snapshot[], %s::timestamptz[])
 ON CONFLICT (table_name) DO UPDATE SET relation = excluded.relation, filenode = excluded.filenode,
     versions = excluded.versions, seen = excluded.seen, good_at = excluded.good_at
-WHERE t.cause IS NULL AND t.uninstalled_at IS NULL AND (t.good_at IS NULL OR t.good_at < excluded.good_at)
+WHERE t.cause IS NULL AND t.uninstalled_at IS NULL 
+  AND (t.good_at IS NULL OR t.good_at < excluded.good_at OR t.good_at > clock_timestamp())
 RETURNING table_name, xmax = 0
 """
 _SUSPECT = """
@@ -48,13 +52,13 @@ RETURNING true
 _TELL_GAP = """
 INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
 SELECT table_name, 'GAP', 'heroku_connect',
-    json_build_object('cause', cause, 'since', good_at, 'until', clock_timestamp())
+    json_build_object('cause', cause, 'since', least(good_at, clock_timestamp()), 'until', clock_timestamp())
 FROM public.hc_signals_table WHERE table_name = %s
 """
 _SETTLE = """
 UPDATE public.hc_signals_table SET relation = %s, filenode = %s, versions = %s, seen = %s::pg_snapshot,
-    good_at = %s, cause = NULL,
-    reread_since = CASE WHEN %s THEN least(reread_since, good_at) ELSE reread_since END,
+    good_at = %s, cause = NULL, uninstalled_at = NULL,
+    reread_since = CASE WHEN %s THEN least(reread_since, good_at, clock_timestamp()) ELSE reread_since END,
     reread_after = CASE WHEN %s THEN NULL ELSE reread_after END
 WHERE table_name = %s
 """
@@ -65,12 +69,36 @@ SELECT table_name, %s FROM unnest(%s::text[]) table_name
 ON CONFLICT (table_name) DO UPDATE SET reread_since = least(t.reread_since, excluded.reread_since), reread_after = NULL
 WHERE t.uninstalled_at IS NULL
 """
-_UNINSTALLED = """
-INSERT INTO public.hc_signals_table (table_name, uninstalled_at)
-SELECT table_name, clock_timestamp() FROM unnest(%s::text[]) table_name
-ON CONFLICT (table_name) DO UPDATE SET uninstalled_at = excluded.uninstalled_at, relation = NULL, filenode = NULL,
-    versions = NULL, seen = NULL, good_at = NULL, cause = NULL, reread_since = NULL, reread_after = NULL
+# What is owed already is older.
+_OWE = """
+INSERT INTO public.hc_signals_table AS t (table_name, cause, good_at, uninstalled_at)
+VALUES (%(table)s, %(cause)s, %(since)s, CASE WHEN %(uninstalled)s THEN clock_timestamp() END)
+ON CONFLICT (table_name) DO UPDATE SET cause = coalesce(t.cause, excluded.cause),
+    good_at = CASE WHEN t.cause IS NULL THEN excluded.good_at ELSE t.good_at END,
+    uninstalled_at = coalesce(t.uninstalled_at, excluded.uninstalled_at)
 """
+# Since when a table that is uninstalled now is incomplete: a pause, or a reload of which nothing is kept, came first.
+_OFF_SINCE = """
+SELECT least(clock_timestamp(), c.paused_at, c.gap_since, (
+    SELECT min(cleared_at) FROM public.hc_signals_reload WHERE table_name = %s
+)) FROM public.hc_signals_control c
+"""
+
+
+# hc_signals_unlogged is one of them: it has a row until a crash empties them all.
+_NOTE_CRASH = """
+WITH crash AS (
+    INSERT INTO public.hc_signals_unlogged DEFAULT VALUES ON CONFLICT DO NOTHING RETURNING true
+)
+UPDATE public.hc_signals_table t SET cause = 'unlogged_emptied' FROM pg_class c
+WHERE EXISTS (SELECT FROM crash) AND c.oid = t.relation AND c.relpersistence = 'u' AND t.cause IS NULL
+RETURNING true
+"""
+
+
+def is_there(using: str) -> bool:
+    """Tell whether this database has a change log, and with it what is known of tables."""
+    return bool(_fetch(using, "SELECT to_regclass('public.hc_signals_table') IS NOT NULL", [])[0][0])
 
 
 def read(using: str) -> dict[str, Known]:
@@ -90,6 +118,11 @@ def note_good(using: str, rows: Sequence[tuple[str, int | None, int | None, str,
 def suspect(using: str, table: str, known: Known | None, cause: str) -> bool:
     """Note what is wrong, before anything is done about it; False if what was known is no longer so."""
     return bool(_fetch(using, _SUSPECT, [table, cause, None if known is None else known.good_at]))
+
+
+def note_crash(using: str) -> bool:
+    """Note, once, that a crash has emptied the unlogged tables that were captured; tell whether there were any."""
+    return bool(_fetch(using, _NOTE_CRASH, []))
 
 
 def lock(using: str, table: str) -> Known | None:
@@ -120,8 +153,8 @@ def owe_reread(using: str, tables: Sequence[str], since: datetime) -> None:
 def claim_reread(using: str, tables: Iterable[str]) -> Known | None:
     """Claim one of the tables that are due to be read again, until the transaction ends."""
     sql = (
-        f"SELECT {COLUMNS} FROM public.hc_signals_table WHERE reread_since IS NOT NULL AND table_name = ANY (%s) "
-        "ORDER BY table_name LIMIT 1 FOR UPDATE SKIP LOCKED"
+        f"SELECT {COLUMNS} FROM public.hc_signals_table WHERE reread_since IS NOT NULL AND uninstalled_at IS NULL "
+        "AND table_name = ANY (%s) ORDER BY table_name LIMIT 1 FOR UPDATE SKIP LOCKED"
     )
     found = _fetch(using, sql, [list(tables)])
     return Known(*found[0]) if found else None
@@ -137,24 +170,32 @@ def note_reread(using: str, table: str, after: int | None, is_done: bool = False
         )
 
 
-def note_uninstalled(using: str, tables: Iterable[str]) -> None:
-    """Note that capture was removed on purpose; where there is no log, there is nobody to know it."""
+def owe(using: str, table: str, cause: str | None, since: datetime | None, uninstalled: bool = False) -> None:
+    """Note that a table is, or was, not captured: it is told as a gap once capture is right on it.
+
+    Args:
+        cause: of the gap; None: nothing was captured before either, so there is none to tell.
+        since: when it began; None where nobody knows.
+        uninstalled: the table is to be left alone until :func:`note_installed`.
+    """
     with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass('public.hc_signals_table') IS NOT NULL")
-        if cursor.fetchone()[0]:
-            cursor.execute(_UNINSTALLED, [list(tables)])
+        cursor.execute(_OWE, {"table": table, "since": since, "uninstalled": uninstalled, "cause": cause})
 
 
-def note_installed(using: str, tables: Iterable[str]) -> None:
-    """Take :func:`note_uninstalled` back."""
+def off_since(using: str, table: str) -> datetime:
+    """Return since when a table is incomplete whose capture is removed now, with all that is kept of its reload."""
+    return _fetch(using, _OFF_SINCE, [table])[0][0]  # type: ignore[no-any-return]
+
+
+def note_installed(using: str, table: str) -> None:
+    """Let a table that was left alone be captured again; a gap that it owes is told when capture is right."""
     with connections[using].cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM public.hc_signals_table WHERE uninstalled_at IS NOT NULL AND table_name = ANY (%s)",
-            [list(tables)],
-        )
+        left_alone = "table_name = %s AND uninstalled_at IS NOT NULL"
+        cursor.execute(f"DELETE FROM public.hc_signals_table WHERE {left_alone} AND cause IS NULL", [table])
+        cursor.execute(f"UPDATE public.hc_signals_table SET uninstalled_at = NULL WHERE {left_alone}", [table])
 
 
 def _fetch(using: str, sql: str, params: Sequence[Any]) -> list[Any]:
     with connections[using].cursor() as cursor:
         cursor.execute(sql, params)
-        return list(cursor.fetchall())
+        return [aware_row(row) for row in cursor.fetchall()]

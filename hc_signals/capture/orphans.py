@@ -1,10 +1,10 @@
 """Capture that no connected model accounts for: of a model that is gone, or on a table that was renamed."""
 
 from collections.abc import Iterable
-from functools import partial
 
 from django.db import connections, models
 
+from hc_signals.capture import known
 from hc_signals.capture.capture_sql import FUNCTION_PREFIX, function_name
 from hc_signals.capture.triggers import (
     TRIGGERS,
@@ -14,6 +14,7 @@ from hc_signals.capture.triggers import (
 )
 from hc_signals.tables import quote, table_label
 
+NO_MODEL = "no connected model has this table"
 _FOUND = """
 SELECT p.proname, n.nspname, c.relname FROM pg_proc p
 LEFT JOIN pg_trigger t ON t.tgfoid = p.oid
@@ -24,26 +25,42 @@ GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 
 
-def find(known: Iterable[type[models.Model]], using: str) -> list[TableStatus]:
+def find(known_models: Iterable[type[models.Model]], using: str) -> list[TableStatus]:
     """Return the orphans, found in the catalog by our own names; takes no lock."""
-    return [status for status, _ in _found(known, using)]
+    return [status for status, _ in _found(known_models, using)]
 
 
-def remove(known: Iterable[type[models.Model]], using: str) -> list[TableStatus]:
+def remove(
+    known_models: Iterable[type[models.Model]], using: str, cause: str = "uninstalled", uninstalled: bool = False
+) -> list[TableStatus]:
     """Remove the orphans and return what they were; with no model known, every capture function there is.
+
+    What was removed is told as a gap if a model gets the table again.
+
+    Args:
+        cause: of that gap.
+        uninstalled: such a table is to be left alone until somebody installs capture on it.
 
     Raises:
         OperationalError: a table stayed locked.
     """
     removed = []
-    for status, statements in _found(known, using):
-        run_patiently(using, partial(list, statements))
+    for status, statements in _found(known_models, using):
+
+        def needed(status: TableStatus = status, statements: list[str] = statements) -> list[str]:
+            if status.detail == NO_MODEL and known.is_there(using):
+                before = known.read(using).get(status.table)
+                since = (before and before.good_at) or known.off_since(using, status.table)
+                known.owe(using, status.table, cause, since, uninstalled)
+            return statements
+
+        run_patiently(using, needed)
         removed.append(status)
     return removed
 
 
-def _found(known: Iterable[type[models.Model]], using: str) -> list[tuple[TableStatus, list[str]]]:
-    tables = {function_name(model): table_label(model) for model in known}
+def _found(known_models: Iterable[type[models.Model]], using: str) -> list[tuple[TableStatus, list[str]]]:
+    tables = {function_name(model): table_label(model) for model in known_models}
     with connections[using].cursor() as cursor:
         cursor.execute(_FOUND, [FUNCTION_PREFIX])
         rows = cursor.fetchall()
@@ -51,7 +68,7 @@ def _found(known: Iterable[type[models.Model]], using: str) -> list[tuple[TableS
     for function, schema, table in rows:
         label = f"{schema}.{table}" if table else f"public.{function}()"
         if function not in tables:
-            detail = "no connected model has this table" if table else "a capture function that nothing calls"
+            detail = NO_MODEL if table else "a capture function that nothing calls"
             found.append((TableStatus(label, "orphan", detail), [drop_function_sql(function)]))
         elif table and label != tables[function]:
             on = f"{quote(schema)}.{quote(table)}"

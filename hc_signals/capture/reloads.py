@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import OperationalError, connections, transaction
+from django.db import OperationalError, ProgrammingError, connections, transaction
 from django.db.models import Model
 
 from hc_signals.capture import triggers
@@ -19,7 +19,8 @@ from hc_signals.capture.capture_sql import function_name
 from hc_signals.capture.fresh import FRESH_MARK, read_layout
 from hc_signals.conf import Conf
 from hc_signals.locks import RELOADS
-from hc_signals.postgres.errors import is_lock_timeout
+from hc_signals.moments import aware_row
+from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 from hc_signals.tables import connected_models, quoted_table, table_label
 
 logger = logging.getLogger("hc_signals")
@@ -128,8 +129,27 @@ def _tell(kind: str, model: type[Model], using: str, conf: Conf) -> bool:
             if not is_lock_timeout(error):
                 raise
             return False  # locked: somebody is at work there
+        except ProgrammingError as error:
+            if not lacks_privilege(error):
+                raise
+            _warn_once(model, error)
+            return False
         if not more:
             return more is None
+
+
+_warned: set[type[Model]] = set()
+
+
+def _warn_once(model: type[Model], error: ProgrammingError) -> None:
+    if model not in _warned:
+        _warned.add(model)
+        logger.error(
+            "%s: the end of its reload cannot be told (%s). It needs SELECT on the table, and BYPASSRLS where "
+            "row-level security hides rows.",
+            table_label(model),
+            one_line(error),
+        )
 
 
 def _claim(kind: str, model: type[Model], using: str, conf: Conf) -> bool:
@@ -143,6 +163,7 @@ def _claim(kind: str, model: type[Model], using: str, conf: Conf) -> bool:
         if cursor.fetchone()[0]:
             return False  # dropped, perhaps to be made again
         cursor.execute(f"LOCK TABLE {quoted_table(model)} IN ACCESS SHARE MODE NOWAIT")
+        cursor.execute("SET LOCAL row_security = off")  # a row that a policy hides would be told as deleted
     if _rows(using, _BUSY, [quoted_table(model), RELOADS, label])[0][0]:
         return False
     return (label, kind) in _rows(using, _QUIET, {"quiet": conf.RELOAD_QUIET_SECONDS})
@@ -211,4 +232,4 @@ class Reload:
 def under_way(using: str) -> list[Reload]:
     """Return the reloads that are not over yet."""
     sql = "SELECT table_name, min(cleared_at), sum(records)::bigint FROM public.hc_signals_reload GROUP BY 1 ORDER BY 1"
-    return [Reload(*row) for row in _rows(using, sql, None)]
+    return [Reload(*aware_row(row)) for row in _rows(using, sql, None)]

@@ -12,9 +12,11 @@ from datetime import timedelta
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.db.models import Model
 
-from hc_signals.capture import known, orphans, triggers
+from hc_signals.capture import known, orphans, returning
 from hc_signals.capture.watch import Sight, look
 from hc_signals.conf import Conf
+from hc_signals.log.passed import tell_passed
+from hc_signals.moments import shown
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 
 logger = logging.getLogger("hc_signals")
@@ -60,6 +62,8 @@ class Repairs:
     def look(self) -> float:
         """Look at all tables once and do what is to be done; return the seconds until the next look."""
         sights = look(self.models, self.using)
+        if any(sight.found.is_unlogged for sight in sights) and known.note_crash(self.using):
+            sights = look(self.models, self.using)
         self.is_refilling = any(sight.is_refilling for sight in sights)
         self.is_reread_due = any(sight.known is not None and sight.known.reread_since for sight in sights)
         if any(sight.is_off for sight in sights):
@@ -67,6 +71,7 @@ class Repairs:
         self._report_orphans()
         minded = [sight for sight in sights if sight.is_minded]
         self._note_good([s for s in minded if s.cause is None and s.status.state in ("installed", "outdated")])
+        self._tell_passed([sight for sight in minded if sight.is_passed])
         done = [self._mind(sight) for sight in minded if sight.cause or sight.status.state != "installed"]
         return self.conf.WATCH_SECONDS if all(done) else min(LOCKED_PAUSE, self.conf.WATCH_SECONDS)
 
@@ -118,9 +123,7 @@ class Repairs:
             self._tell(sight, "report", "REPAIR_TRIGGERS is off; run `manage.py hc_triggers install`.")
             return True
         try:
-            # Where something was missed, nobody may have it uncommitted still when the gap is told.
-            thorough = sight.wrong not in (None, "columns_missing")
-            triggers.install(sight.model, self.using, attempts=1, thorough=thorough)
+            returning.repair(sight, self.using, attempts=1)
         except InterfaceError:
             raise
         except DatabaseError as error:
@@ -147,8 +150,7 @@ class Repairs:
         if not sight.is_first:
             logger.info("The capture function of %s was renewed (%s).", sight.status.table, sight.status.detail)
             return
-        fresh = look([sight.model], self.using)[0]
-        if fresh.wrong is None and known.note_good(self.using, [(fresh.status.table, *fresh.good)]):
+        if returning.note_good(sight.model, self.using):
             logger.info(
                 "%s is captured from now on. Rows that are in it already are no changes; "
                 "`manage.py hc_backfill %s --receiver ...` delivers them.",
@@ -157,27 +159,38 @@ class Repairs:
             )
 
     def _settle(self, sight: Sight) -> None:
-        """Tell the gap, if no other worker has, and if capture is right in the very transaction that tells it."""
-        table = sight.status.table
-        with transaction.atomic(using=self.using):
-            before = known.lock(self.using, table)
-            if before is None or before.cause is None:
-                return
-            fresh = look([sight.model], self.using)[0]
-            if fresh.found.oid is None or fresh.wrong is not None:
-                return
-            can_reread = "systemmodstamp" in fresh.found.columns and before.good_at is not None
-            known.settle(self.using, table, fresh.good, can_reread)
-        self.is_reread_due |= can_reread
+        """Tell the gap, if capture is right now and no other worker has told it."""
+        returned = returning.tell(sight.model, self.using)
+        if returned is None:
+            return
+        self.is_reread_due |= returned.is_reread
         logger.warning(
             "Capture on %s is right (it was not: %s). gap_detected is sent: changes may have been missed since %s. %s",
-            table,
-            before.cause,
-            before.good_at or "a time that is not known",
+            returned.table,
+            returned.cause,
+            shown(returned.since) if returned.since else "a time that is not known",
             "What Salesforce changed since is read again."
-            if can_reread
+            if returned.is_reread
             else f"Nothing is read again; `manage.py hc_backfill {sight.model._meta.label}` does.",
         )
+
+    def _tell_passed(self, sights: list[Sight]) -> None:
+        """Tell of changes for which this consumer had no model when they came; what is read again comes to all."""
+        if not sights:
+            return
+        columns = {sight.status.table: sight.found.columns for sight in sights}
+        with transaction.atomic(using=self.using):
+            told = tell_passed(self.using, self.conf.CONSUMER, columns)
+            for table, since in told.items():
+                if "systemmodstamp" in columns[table]:
+                    known.owe_reread(self.using, [table], since)
+                    self.is_reread_due = True
+        for table, since in told.items():
+            logger.warning(
+                "There was no connected model for %s: its changes since %s were passed over. gap_detected is sent.",
+                table,
+                since,
+            )
 
     def _tell(self, sight: Sight, what: str, text: str, once: bool = False) -> None:
         key, now = (sight.status.table, what), time.monotonic()
@@ -206,4 +219,4 @@ def _is_stale(sight: Sight) -> bool:
     before = sight.known
     if before is None or before.good_at is None or before.filenode != sight.found.filenode:
         return True
-    return sight.at - before.good_at > GOOD_EVERY
+    return abs(sight.at - before.good_at) > GOOD_EVERY  # the server's clock may go back

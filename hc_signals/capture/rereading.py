@@ -11,6 +11,7 @@ from django.db.models import Model
 from hc_signals.capture import known
 from hc_signals.capture.known import Known
 from hc_signals.capture.snapshots import has_room, log_table
+from hc_signals.moments import shown
 from hc_signals.postgres.errors import one_line
 from hc_signals.tables import table_label
 
@@ -89,7 +90,7 @@ class Rereading:
             known.note_reread(self.using, due.table, page[1])
             return page[0] > 0
         known.note_reread(self.using, due.table, None, is_done=True)
-        logger.info("%s: the rows that changed since %s have been read again.", due.table, since - REREAD_MARGIN)
+        logger.info("%s: the rows that changed since %s have been read again.", due.table, shown(since - REREAD_MARGIN))
         return True
 
     def _tell(self, due: Known, error: DatabaseError) -> None:
@@ -97,10 +98,11 @@ class Rereading:
             return
         self._refused.add(due.table)
         logger.error(
-            "%s: what changed since %s cannot be read again (%s). It needs SELECT and UPDATE on the table; or let a "
-            "role that has them run `manage.py hc_backfill %s --since %s`.",
+            "%s: what changed since %s cannot be read again (%s). It needs SELECT and UPDATE on the table, and "
+            "BYPASSRLS where row-level security hides rows; or let a role that has them run `manage.py hc_backfill %s "
+            "--since %s`.",
             due.table,
-            due.reread_since,
+            shown(due.reread_since) if due.reread_since else "",
             one_line(error),
             self.models[due.table]._meta.label,
             due.reread_since.isoformat() if due.reread_since else "",

@@ -65,6 +65,8 @@ def check_captured(model: type[models.Model], using: str) -> None:
     found = triggers.status(model, using)
     if found.state == "absent":
         raise SnapshotError(f"{model._meta.label} has no table: {found.table} does not exist (yet).")
+    if found.state == "unsupported":
+        raise SnapshotError(f"{found.table} cannot be captured: {found.detail}.")
     if found.state not in ("installed", "outdated"):
         raise SnapshotError(
             f"{found.table} is not captured ({found.detail}); run `manage.py hc_triggers install` first."
@@ -102,6 +104,7 @@ def log_rows(
 
     Raises:
         OperationalError: another session has a row or the table locked (``is_lock_timeout``); nothing was logged.
+        ProgrammingError: a right is lacking, or row-level security would hide rows from this role.
     """
     found = triggers.find([model], using)[0]
     columns = list(found.layout(model).columns)
@@ -117,7 +120,8 @@ def log_rows(
     values |= {"limit": limit, "since": since, "created_since": created_since}
     values |= {"note": None if note is None else json.dumps(note)}
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
-        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        # Without row_security a policy that would hide rows is an error.
+        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL row_security = off")
         cursor.execute(sql, values)
         count, last = cursor.fetchone()
         if count:

@@ -14,7 +14,7 @@ from django.db import OperationalError, connections, models, transaction
 from hc_signals.capture.capture_sql import FUNCTION_CONFIG, function_body, function_name, function_sql, mapped_columns
 from hc_signals.capture.fresh import Layout, read_layout
 from hc_signals.locks import INSTALLER
-from hc_signals.tables import as_stored, quote, quoted_table, table_label, table_parts
+from hc_signals.tables import as_stored, literal, quote, quoted_table, table_label, table_parts
 
 LOCK_TIMEOUT = "2s"
 """A waiting CREATE TRIGGER makes new writers queue behind it: never wait longer than this."""
@@ -82,7 +82,21 @@ def install_sql(model: type[models.Model], layout: Layout | None = None) -> list
 
 
 def _capture_sql(model: type[models.Model], layout: Layout | None) -> list[str]:
-    return function_sql(model, layout) + [trigger.create_sql(model) for trigger in TRIGGERS]
+    return function_sql(model, layout) + [trigger.create_sql(model) for trigger in TRIGGERS] + [_always_sql(model)]
+
+
+def _always_sql(model: type[models.Model]) -> str:
+    """Return the statement that lets the triggers fire under ``session_replication_role = replica`` as well.
+
+    Only the owner of a table may say so: for others it does nothing.
+    """
+    table = quoted_table(model)
+    enable = ", ".join(f"ENABLE ALWAYS TRIGGER {quote(trigger.get_pgid(model))}" for trigger in TRIGGERS)
+    body = (
+        f"BEGIN IF pg_catalog.pg_has_role((SELECT relowner FROM pg_catalog.pg_class "
+        f"WHERE oid = {literal(table)}::pg_catalog.regclass), 'USAGE') THEN ALTER TABLE {table} {enable}; END IF; END"
+    )
+    return f"DO {literal(body)}"
 
 
 def drop_function_sql(name: str) -> str:
@@ -95,11 +109,16 @@ def drop_function_sql(name: str) -> str:
 
 @dataclass(frozen=True)
 class TableStatus:
-    """What was found on one table: ``installed``, ``missing``, ``outdated``, ``disabled``, ``absent`` or ``orphan``."""
+    """What was found on one table.
+
+    ``installed``, ``missing``, ``outdated``, ``disabled``, ``absent``, ``unsupported`` (no table) or ``orphan``.
+    """
 
     table: str
     state: str
     detail: str = ""
+    aside: str = ""
+    """What is not well although it is installed: ``columns`` or ``partitions``."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +126,15 @@ class Found:
     """What the catalog says of one table and its capture function."""
 
     oid: int | None
-    """None: there is no such table."""
+    """None: there is no such table, or something that is none."""
     filenode: int | None
     """Another one after TRUNCATE and after every rewrite of the table."""
+    kind: str | None
+    """``relkind`` of what has the table's name."""
+    is_unlogged: bool
+    """A crash of the server empties it."""
+    is_related: bool
+    """It is partitioned, or a partition, or there is inheritance."""
     columns: tuple[str, ...]
     triggers: Mapping[str, tuple[str, str]]
     """Of ours, by name: whether it is enabled (``tgenabled``), and the function that it calls."""
@@ -126,7 +151,8 @@ class Found:
 
 # By names in the catalog, not by to_regclass(), which needs a right on the schema and waits for a lock on the table.
 FIND = """
-SELECT w.number, c.oid, c.relfilenode,
+SELECT w.number, CASE WHEN c.relkind IN ('r', 'p') THEN c.oid END AS oid, c.relfilenode, c.relkind::text,
+    c.relpersistence = 'u', EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhparent, i.inhrelid)),
     ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
     (SELECT json_object_agg(t.tgname, json_build_array(t.tgenabled, p.proname)) FROM pg_trigger t
      LEFT JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'public'::regnamespace
@@ -136,8 +162,8 @@ SELECT w.number, c.oid, c.relfilenode,
     coalesce(f.prosrc, ''), coalesce(f.prosecdef, false), f.proconfig
 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY w (schema, name, function, number)
 LEFT JOIN pg_namespace n ON n.nspname = w.schema
-LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
-LEFT JOIN pg_proc f ON f.proname = w.function AND f.pronamespace = 'public'::regnamespace
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+LEFT JOIN pg_proc f ON f.proname = w.function AND f.pronamespace = 'public'::regnamespace AND f.pronargs = 0
 """
 """One row per table, the first column its number; takes what :func:`names_of` returns."""
 
@@ -150,9 +176,10 @@ def names_of(models_of_tables: Sequence[type[models.Model]]) -> tuple[list[str],
 
 def found_of(row: Sequence[Any]) -> Found:
     """Return what a row of FIND says."""
-    _, oid, filenode, columns, found, versions, source, secure, config = row
+    _, oid, filenode, kind, is_unlogged, is_related, columns, found, versions, source, secure, config = row
     found = {name: tuple(of) for name, of in (found or {}).items()}
-    return Found(oid, filenode, tuple(columns), found, versions or "", source, secure, config)
+    traits = kind, bool(is_unlogged), is_related
+    return Found(oid, filenode, *traits, tuple(columns), found, versions or "", source, secure, config)
 
 
 def find(models_of_tables: Sequence[type[models.Model]], using: str) -> list[Found]:
@@ -176,7 +203,7 @@ def compare(model: type[models.Model], found: Found) -> TableStatus:
     """Return the status of a table that was looked up."""
     label, function = table_label(model), function_name(model)
     if found.oid is None:
-        return TableStatus(label, "absent", "the table does not exist yet")
+        return TableStatus(label, *_instead_of_a_table(found.kind))
     names = [trigger.get_pgid(model) for trigger in TRIGGERS]
     missing = [str(trigger.name) for trigger in TRIGGERS if trigger.get_pgid(model) not in found.triggers]
     if missing:
@@ -190,9 +217,28 @@ def compare(model: type[models.Model], found: Found) -> TableStatus:
     if (found.source.strip(), found.secure, found.config) != (body, True, FUNCTION_CONFIG):
         return TableStatus(label, "outdated", "the function is of another version of the model or the table")
     absent = [column for column in mapped_columns(model) if column not in wanted.columns]
-    return TableStatus(label, "installed", f"missing in the table: {', '.join(absent)}" if absent else "")
+    said = [f"missing in the table: {', '.join(absent)}"] if absent else []
+    aside = "columns" if absent else ""
+    if found.is_related:
+        aside = "partitions"
+        said.append(_RELATED)
+    return TableStatus(label, "installed", "; ".join(said), aside)
 
 
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+
+
+def _instead_of_a_table(kind: str | None) -> tuple[str, str]:
+    """Return state and detail where there is no table of the name."""
+    if kind is None:
+        return "absent", "the table does not exist yet"
+    return (
+        "unsupported",
+        f"it is {_KINDS.get(kind, 'no table')}: PostgreSQL has no triggers there that could capture it",
+    )
+
+
+_RELATED = "partitioned or inherited: statements that name its partition, parent or child are not captured"
 _OTHER_FUNCTION = "a trigger calls another function: the table had another name"
 
 
@@ -213,7 +259,7 @@ def install(
         OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
     """
     before = status(model, using)
-    if before.state == "absent" or (before.state == "installed" and not settled):
+    if before.state in ("absent", "unsupported") or (before.state == "installed" and not settled):
         return before
     run_patiently(using, lambda: _needed_sql(model, using, settled, thorough), attempts)
     return status(model, using)
@@ -222,7 +268,7 @@ def install(
 def _needed_sql(model: type[models.Model], using: str, settled: bool, thorough: bool) -> list[str]:
     """Look again, at our turn: triggers that another installer has made, made anew, would be taken for drift."""
     before = status(model, using)
-    if before.state == "absent" or (before.state == "installed" and not settled):
+    if before.state in ("absent", "unsupported") or (before.state == "installed" and not settled):
         return []
     only_function = before.state == "installed" or (before.state == "outdated" and before.detail != _OTHER_FUNCTION)
     layout = next_layout(model, using, settled)
@@ -243,18 +289,33 @@ def next_layout(model: type[models.Model], using: str, settled: bool = False) ->
         return layout.after(read_layout(found.source), cursor.fetchone()[0])
 
 
-def uninstall(model: type[models.Model], using: str, attempts: int = 5) -> None:
+def uninstall(model: type[models.Model], using: str, note: Callable[[], None] | None = None) -> None:
     """Remove capture from the model's table, and what is kept of a reload of it.
 
+    Args:
+        note: notes it, in the same transaction.
+
     Raises:
-        OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
+        OperationalError: the table stayed locked for five times LOCK_TIMEOUT.
     """
-    run_patiently(using, lambda: [drop_function_sql(function_name(model))], attempts)
+
+    def needed() -> list[str]:
+        if note is not None:
+            note()
+        return [drop_function_sql(function_name(model)), *_forget_reload_sql(model, using)]
+
+    run_patiently(using, needed)
+
+
+def _forget_reload_sql(model: type[models.Model], using: str) -> list[str]:
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT to_regclass('public.hc_signals_reload') IS NOT NULL")
-        if cursor.fetchone()[0]:
-            for name in ("cleared", "reload", "refill"):
-                cursor.execute(f"DELETE FROM public.hc_signals_{name} WHERE table_name = %s", [table_label(model)])
+        if not cursor.fetchone()[0]:
+            return []
+    table = literal(table_label(model))
+    return [
+        f"DELETE FROM public.hc_signals_{name} WHERE table_name = {table}" for name in ("cleared", "reload", "refill")
+    ]
 
 
 def run_patiently(using: str, needed: Callable[[], list[str]], attempts: int = 5) -> None:

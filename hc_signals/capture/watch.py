@@ -11,15 +11,16 @@ from hc_signals.capture import known, triggers
 from hc_signals.capture.capture_sql import FUNCTION_PREFIX, is_genuine
 from hc_signals.capture.fresh import read_layout
 from hc_signals.capture.known import Known
-from hc_signals.log.restoring import IS_RESTORED
+from hc_signals.log.restoring import MOVED
+from hc_signals.moments import aware_row
 from hc_signals.tables import table_label
 
 # A table whose file is another one was truncated or rewritten. If capture has seen it, the log says so; what was
-# visible at the last look does not count. While capture is paused, or the database is restored and not yet rebased,
-# nothing is to be concluded.
+# visible at the last look does not count. While capture is paused, or no worker has taken over a log that was made
+# elsewhere, nothing is to be concluded.
 _LOOK = f"""
 SELECT f.*, statement_timestamp(), pg_current_snapshot()::text,
-    c.paused_at IS NOT NULL OR c.gap_since IS NOT NULL OR {IS_RESTORED},
+    c.paused_at IS NOT NULL OR c.gap_since IS NOT NULL OR {MOVED} IS NOT NULL,
     CASE WHEN k.filenode IS DISTINCT FROM f.relfilenode AND k.relation = f.oid THEN EXISTS (
         SELECT FROM public.hc_signals_change l
         WHERE l.xid >= pg_snapshot_xmin(k.seen) AND NOT pg_visible_in_snapshot(l.xid, k.seen)
@@ -30,14 +31,15 @@ SELECT f.*, statement_timestamp(), pg_current_snapshot()::text,
         WHERE r.table_name = k.table_name AND NOT pg_visible_in_snapshot(r.xid, k.seen)
     ) END,
     EXISTS (SELECT FROM public.hc_signals_reload) OR EXISTS (SELECT FROM public.hc_signals_refill),
+    EXISTS (SELECT FROM public.hc_signals_passed p WHERE p.table_name = f.label),
     {", ".join("k." + column for column in known.COLUMNS.split(", "))}
-FROM ({triggers.FIND}) f
+FROM (SELECT found.*, (%s::text[])[found.number] AS label FROM ({triggers.FIND}) found) f
 LEFT JOIN public.hc_signals_control c ON true
-LEFT JOIN public.hc_signals_table k ON k.table_name = (%s::text[])[f.number]
+LEFT JOIN public.hc_signals_table k ON k.table_name = f.label
 ORDER BY f.number
 """
-_OF_FIND = 9
-"""Columns of ``triggers.FIND``."""
+_OF_FIND = 12
+"""Columns of ``triggers.FIND``; behind them comes the label."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,24 @@ class Sight:
     at: datetime
     snapshot: str
     is_off: bool
-    """Capture is switched off, or the database was restored and is not rebased yet."""
+    """Capture is switched off, or the log was made elsewhere and not taken over yet."""
     is_explained: bool
     """The log says why the file of the table is another one."""
     is_reloading: bool
     """Some table, not necessarily this one, is being reloaded or gets a new column filled."""
+    is_passed: bool
+    """Some consumer, not necessarily ours, had no model for changes of this table."""
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether capture was removed on purpose, and nobody has put it back, not by hand either."""
+        before = self.known
+        return before is not None and before.uninstalled_at is not None and self.status.state != "installed"
 
     @property
     def is_minded(self) -> bool:
-        """Whether there is such a table, and capture was not removed from it on purpose."""
-        return self.found.oid is not None and (self.known is None or self.known.uninstalled_at is None)
+        """Whether there is such a table, and it is not to be left alone."""
+        return self.found.oid is not None and not self.is_left_alone
 
     @property
     def good(self) -> tuple[int | None, int | None, str, str, datetime]:
@@ -110,22 +120,22 @@ class Sight:
             is_same = _object_ids(self.found.versions) == _object_ids(before.versions)
             return "trigger_disabled" if is_same else "trigger_missing"
         is_same = self.found.filenode == before.filenode
-        return None if is_same or self.is_explained else "table_rewritten"
+        return None if is_same or self.is_explained or self.is_off else "table_rewritten"
 
 
 def look(models: Sequence[type[Model]], using: str) -> list[Sight]:
     """Look at the tables of the models; takes no lock on them."""
     labels = [table_label(model) for model in models]
     with connections[using].cursor() as cursor:
-        cursor.execute(_LOOK, [*triggers.names_of(models), labels])
+        cursor.execute(_LOOK, [labels, *triggers.names_of(models)])
         rows = cursor.fetchall()
     sights = []
     for model, row in zip(models, rows, strict=True):
         found = triggers.found_of(row[:_OF_FIND])
-        at, snapshot, is_off, is_explained, is_reloading, *before = row[_OF_FIND:]
+        _, at, snapshot, is_off, is_explained, is_reloading, is_passed, *before = aware_row(row[_OF_FIND:])
         status = triggers.compare(model, found)
         before_look = Known(*before) if before[0] is not None else None
-        flags = bool(is_off), bool(is_explained), is_reloading
+        flags = bool(is_off), bool(is_explained), is_reloading, is_passed
         sights.append(Sight(model, status, found, before_look, at, snapshot, *flags))
     return sights
 

@@ -73,7 +73,7 @@ class Page:
     def deliver(self, change: Change) -> None:
         """Send one change to everyone who listens."""
         builder = self.builders.get(change.table_name)
-        if builder is None:
+        if builder is None or (change.note and not change.is_for(self.deliveries.conf.CONSUMER)):
             return
         if change.operation not in CHANGE_TYPES:
             event = table_event(change, builder.model)

@@ -27,9 +27,10 @@ from hc_signals.events import Change
 from hc_signals.exceptions import ReplayError
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import stored_images
-from hc_signals.log.restoring import is_restored
+from hc_signals.log.restoring import WORDS, moved
 from hc_signals.log.rotation import BUCKET_HOURS, BUCKETS
 from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
+from hc_signals.moments import aware_row, shown
 from hc_signals.postgres.errors import is_deadlock
 from hc_signals.progress import COUNT_LIMIT
 from hc_signals.tables import connected_models, table_label
@@ -68,7 +69,7 @@ class _Log:
     def id_of(self, replay_id: str) -> int:
         epoch, _, number = replay_id.partition("-")
         if epoch != self.epoch:
-            raise ReplayError(f"{replay_id} is of another database, or from before a restore of this one.")
+            raise ReplayError(f"{replay_id} is of another database, or from before a restore or failover of this one.")
         if int(number) > self.last_id:
             raise ReplayError(f"{replay_id} is ahead of the log, which ends at {self.replay_id(self.last_id)}.")
         return int(number)
@@ -79,7 +80,8 @@ class _Log:
     def refuse_emptied(self) -> None:
         reach = "it is empty"
         if self.oldest is not None:
-            reach = f"it reaches back to {self.replay_id(self.oldest[0])}, captured {self.oldest[1]}"
+            number, captured_at = self.oldest[0], datetime.fromisoformat(self.oldest[1])
+            reach = f"it reaches back to {self.replay_id(number)}, captured {shown(captured_at)}"
         raise ReplayError(f"The log no longer holds all of these changes: {reach}.")
 
 
@@ -123,11 +125,11 @@ class Replay:
         Raises:
             ReplayError: a bound is of another database or outside of the log; nothing was done.
         """
-        if is_restored(self.using):
-            raise ReplayError("This database was restored from another server; let `hc_listen --once` take it over.")
+        if cause := moved(self.using):
+            raise ReplayError(f"{WORDS[cause]}; let `hc_listen --once` take it over.")
         with connections[self.using].cursor() as cursor:
             cursor.execute(_START)
-            log = self._at_start = _Log(*cursor.fetchone())
+            log = self._at_start = _Log(*aware_row(cursor.fetchone()))
         clamp_dates(connections[self.using].connection)
         since = first if isinstance(first, datetime) else None
         until = last if isinstance(last, datetime) else None

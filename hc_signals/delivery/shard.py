@@ -20,6 +20,7 @@ from hc_signals.delivery.page import Page
 from hc_signals.delivery.redelivery import redeliver
 from hc_signals.events import Change
 from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.passed import note_passed
 from hc_signals.log.position import Position, Standing
 from hc_signals.observing import here
 
@@ -35,6 +36,7 @@ class Outcome(Enum):
     DONE = "all that was committed when the window was opened is delivered"
     ELSEWHERE = "another worker has the shard"
     REMOVED = "the consumer has no position any more"
+    MOVED = "the server was replaced by another one"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Shard:
     def deliver_page(self) -> Outcome:
         """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
         outcome = until_isolated(self._deliver_page)
-        if self.ahead and outcome in (Outcome.ELSEWHERE, Outcome.REMOVED):
+        if self.ahead and outcome in (Outcome.ELSEWHERE, Outcome.REMOVED, Outcome.MOVED):
             self.ahead.forget()
         if self.marks and (outcome is Outcome.DONE or self.delivered - self.marks.since >= self.conf.BATCH_SIZE):
             self.marks.end()
@@ -98,6 +100,8 @@ class Shard:
     def deliver_claimed(self) -> Outcome:
         """Deliver one page of the shard, which the caller has claimed."""
         standing = self.log.standing()
+        if standing.has_moved:
+            return Outcome.MOVED
         if standing.layout is None and self._has_begun:
             return Outcome.REMOVED
         if not self._fits(standing.layout):
@@ -192,8 +196,10 @@ class Shard:
         return done
 
     def _tell_unknown(self, changes: list[Change]) -> None:
-        tables = {change.table_name for change in changes}
-        for table in tables - self.audience.builders.keys() - self.audience.unknown:
+        tables = {change.table_name for change in changes} - self.audience.builders.keys()
+        if tables:
+            note_passed(self.using, self.conf.CONSUMER, [c for c in changes if c.table_name in tables])
+        for table in tables - self.audience.unknown:
             self.audience.unknown.add(table)
             logger.warning("No connected model for table %s: its changes are passed over.", table)
 

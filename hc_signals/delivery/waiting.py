@@ -5,6 +5,12 @@ from django.db import connections
 from hc_signals.conf import Conf
 from hc_signals.delivery.deliveries import DUE_SHARDS
 
+_BRING_FORWARD = """
+UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()
+WHERE consumer = %(consumer)s AND state = 'retry'
+  AND next_attempt_at > clock_timestamp() + make_interval(secs => %(longest)s)
+"""
+
 
 def waiting_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
     """Return the shards in which something waits, and in how many seconds the next retry is due, None without any.
@@ -19,4 +25,7 @@ def waiting_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
             {"consumer": conf.CONSUMER, "shards": conf.SHARDS},
         )
         waiting, seconds, due = cursor.fetchone()
+        if seconds is not None and seconds > conf.RETRY_MAX_SECONDS:  # the server's clock went back
+            cursor.execute(_BRING_FORWARD, {"consumer": conf.CONSUMER, "longest": conf.RETRY_MAX_SECONDS})
+            seconds = 0
     return {*map(int, waiting), *map(int, due)}, None if seconds is None else max(0.0, float(seconds))

@@ -11,6 +11,7 @@ from hc_signals.health.findings import Finding, problem
 from hc_signals.health.server import server
 from hc_signals.log.consumers import Consumer, consumers
 from hc_signals.postgres.errors import one_line, sqlstate
+from hc_signals.postgres.limits import own_limits
 
 STATEMENT_TIMEOUT = "5s"
 """No question to the server may take longer: a look must not be felt."""
@@ -42,10 +43,12 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
 
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("capture", lambda: capture.capture(using)),
+        ("capture", lambda: capture.row_security(using)),
         ("capture", lambda: capture.pause(using)),
         ("capture", lambda: capture.incomplete(using)),
         ("reload", lambda: capture.reloads(using)),
         ("consumer", look_at_consumers),
+        ("worker", lambda: delivery.troubles(using)),
         ("bell", lambda: delivery.bell(using, known)),
         ("connections", lambda: free_connections(using)),
         ("deliveries", lambda: delivery.deliveries(using, known)),
@@ -63,7 +66,7 @@ def _look(using: str, name: str, check: Callable[[], Iterator[Finding]]) -> list
     try:
         with transaction.atomic(using=using):
             with connections[using].cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
+                cursor.execute(*own_limits(is_local=True, statement_timeout=STATEMENT_TIMEOUT))
             return list(check())
     except DatabaseError as error:
         if sqlstate(error) not in _MAY_NOT_LOOK:

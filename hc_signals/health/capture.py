@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
-from django.utils import timezone
+from django.db import connections
 
-from hc_signals.capture import known, orphans, triggers
-from hc_signals.capture.pausing import paused_since
+from hc_signals.capture import known, orphans, pausing, triggers
 from hc_signals.capture.reloads import under_way
-from hc_signals.health.findings import Finding, age, fine, problem
+from hc_signals.health.findings import Finding, fine, problem
+from hc_signals.moments import age, now
 from hc_signals.tables import connected_models
 
 LONG_RELOAD = timedelta(hours=6)
@@ -20,24 +20,62 @@ def capture(using: str) -> Iterator[Finding]:
     if not models:
         yield problem("capture-no-models", "capture", "there is no connected model")
     found = [triggers.compare(model, each) for model, each in zip(models, triggers.find(models, using), strict=True)]
+    of_tables, is_removed = known.read(using), pausing.find(using).is_removed
     for status in (*found, *orphans.find(models, using)):
         text = f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else "")
         facts = {"table": status.table, "state": status.state}
-        if status.state != "installed":
+        before = of_tables.get(status.table)
+        if status.state == "missing" and is_removed:
+            yield problem("capture-paused", "capture", f"{status.table}: taken off until `resume`", **facts)
+        elif status.state == "missing" and before is not None and before.uninstalled_at is not None:
+            text = f"{status.table}: uninstalled {age(before.uninstalled_at)} ago"
+            yield problem("capture-uninstalled", "capture", text, **facts)
+        elif status.state != "installed":
             yield problem(f"capture-{status.state}", "capture", text, **facts)
-        elif status.detail:
-            yield problem("capture-columns", "capture", text, **facts)
+        elif status.aside:
+            yield problem(f"capture-{status.aside}", "capture", text, **facts)
         else:
             yield fine("capture", text, **facts)
 
 
+# Of our own tables, whether rows are hidden from whoever asks; of captured ones, from the function's owner as well.
+_HIDDEN = """
+SELECT c.oid::regclass::text, coalesce(bool_or(row_security_active(c.oid)), false), string_agg(DISTINCT o.rolname, ', ')
+FROM pg_class c
+LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname LIKE 'hc\\_signals\\_%%'
+LEFT JOIN pg_proc p ON p.oid = t.tgfoid
+LEFT JOIN pg_roles o ON o.oid = p.proowner AND NOT o.rolsuper AND NOT o.rolbypassrls
+    AND (c.relforcerowsecurity OR NOT pg_has_role(o.oid, c.relowner, 'USAGE'))
+WHERE c.relrowsecurity AND (
+    c.oid = ANY (%s::oid[]) OR c.relnamespace = 'public'::regnamespace AND c.relname LIKE 'hc\\_signals\\_%%')
+GROUP BY c.oid ORDER BY 1
+"""
+
+
+def row_security(using: str) -> Iterator[Finding]:
+    """Look whether row-level security hides rows from us; no finding if it does not."""
+    oids = [found.oid for found in triggers.find(connected_models(), using) if found.oid is not None]
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT current_user")
+        user = cursor.fetchone()[0]
+        cursor.execute(_HIDDEN, [oids])
+        for table, is_hidden, owners in cursor.fetchall():
+            roles = sorted({*([user] if is_hidden else []), *(owners.split(", ") if owners else [])})
+            if roles:
+                text = f"{table}: row-level security hides rows from {', '.join(roles)}"
+                yield problem("capture-row-security", "capture", text, table=table, roles=roles)
+
+
 def pause(using: str) -> Iterator[Finding]:
     """Look whether capture is switched off; no finding if it is not."""
-    off, owed = paused_since(using)
-    if off:
-        yield problem("capture-paused", "capture", f"switched off {age(off)} ago", since=off)
-    if owed:
-        yield problem("capture-gap-owed", "capture", f"the gap of {age(owed)} ago is not written", since=owed)
+    found = pausing.find(using)
+    if found.since:
+        how = "switched off and taken off the tables" if found.is_removed else "switched off"
+        yield problem("capture-paused", "capture", f"{how} {age(found.since)} ago", since=found.since)
+    if found.owed:
+        yield problem(
+            "capture-gap-owed", "capture", f"the gap of {age(found.owed)} ago is not written", since=found.owed
+        )
 
 
 def incomplete(using: str) -> Iterator[Finding]:
@@ -57,7 +95,7 @@ def reloads(using: str) -> Iterator[Finding]:
     for reload in under_way(using):
         text = f"{reload.table}: reloading for {age(reload.since)}, {reload.records} record(s) were cleared"
         facts = {"table": reload.table, "since": reload.since, "records": reload.records}
-        if timezone.now() - reload.since > LONG_RELOAD:
+        if now() - reload.since > LONG_RELOAD:
             yield problem("reload-long", "reload", text, **facts)
         else:
             yield fine("reload", text, **facts)

@@ -5,18 +5,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.db import connections
-from django.utils import timezone
 
 from hc_signals.conf import Conf
-from hc_signals.health.findings import Finding, age, fine, problem
-from hc_signals.listening.connecting import application_name
+from hc_signals.health.findings import Finding, fine, problem
+from hc_signals.listening.connecting import TROUBLED, application_name
 from hc_signals.locks import BELL
 from hc_signals.log.backlog import Backlog
 from hc_signals.log.consumers import Consumer
+from hc_signals.moments import age, now
 
 LATE_SECONDS = 60
 STUCK_SECONDS = 600
 
+_TROUBLED = """
+SELECT pid, (regexp_match(application_name, %s))[1:2] FROM pg_stat_activity
+WHERE datname = current_database() AND application_name ~ %s ORDER BY backend_start
+"""
 _NAMED = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = ANY(%s)"
 _SLEEPER = """
 SELECT a.pid, a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)
@@ -62,6 +66,13 @@ def _consumer(consumer: Consumer) -> Finding:
     return fine(name, text, **facts)
 
 
+def troubles(using: str) -> Iterator[Finding]:
+    """Look which workers cannot deliver: each says so by the name of its session, all that it can still write."""
+    for pid, (code, consumer) in _rows(using, _TROUBLED, [TROUBLED, TROUBLED]):
+        text = f"{consumer}: a worker cannot deliver, the server answers SQLSTATE {code}"
+        yield problem("worker-trouble", "worker", text, consumer=consumer, sqlstate=code, pid=pid)
+
+
 def _backlog(backlog: Backlog) -> str:
     if backlog.since is None:
         return "nothing to deliver"
@@ -69,7 +80,7 @@ def _backlog(backlog: Backlog) -> str:
 
 
 def _seconds(backlog: Backlog) -> float:
-    return max(0.0, (timezone.now() - backlog.since).total_seconds()) if backlog.since else 0.0
+    return max(0.0, (now() - backlog.since).total_seconds()) if backlog.since else 0.0
 
 
 def bell(using: str, found: Sequence[Consumer]) -> Iterator[Finding]:

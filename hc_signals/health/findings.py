@@ -2,11 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
-
-from django.utils import timezone
 
 
 class Verdict(StrEnum):
@@ -26,14 +23,22 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
         _WARN,
         "Raise it for Heroku Connect's role; if statements of that role fail: `manage.py hc_triggers pause --remove`.",
     ),
+    "server-read-only": (_ERROR, "Nothing can be delivered: see default_transaction_read_only of database and role."),
     "log-missing": (_ERROR, "Run `manage.py migrate hc_signals`."),
-    "restored": (_ERROR, "Start `manage.py hc_listen`: it makes log and positions fit this server and tells a gap."),
+    "restored": (
+        _ERROR,
+        "Start `manage.py hc_listen`: it makes log and positions fit this server and sends gap_detected.",
+    ),
     "log-published": (_WARN, "Publish the tables that subscribers need, by name, instead of FOR ALL TABLES."),
     "capture-no-models": (_WARN, "Connect a model (`manage.py hc_inspect` writes them), or check INSTALLED_APPS."),
     "capture-missing": (_ERROR, "Run `manage.py hc_triggers install`; what changed meanwhile was not captured."),
+    "capture-uninstalled": (_ERROR, "Run `manage.py hc_triggers install`, or remove the model."),
     "capture-disabled": (_ERROR, "Run `manage.py hc_triggers install`; what changed meanwhile was not captured."),
     "capture-outdated": (_WARN, "Run `manage.py hc_triggers install`."),
     "capture-absent": (_WARN, "Map the object in Heroku Connect, then run `manage.py hc_triggers install`."),
+    "capture-unsupported": (_ERROR, "Let the model be of a table that Heroku Connect writes to, or remove it."),
+    "capture-partitions": (_WARN, "Write to the table that the model names, or let other models name the others."),
+    "capture-row-security": (_ERROR, "Give these roles BYPASSRLS, or `ALTER TABLE ... DISABLE ROW LEVEL SECURITY`."),
     "capture-columns": (_WARN, "Add the fields to the mapping, or take them from the model."),
     "capture-orphan": (_WARN, "Run `manage.py hc_triggers uninstall --orphans`."),
     "capture-paused": (_ERROR, "Run `manage.py hc_triggers resume`; what changes meanwhile will be told as a gap."),
@@ -49,6 +54,7 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "consumer-no-position": (_WARN, "See `manage.py hc_deliveries list`; `manage.py hc_consumers remove NAME`."),
     "consumer-late": (_WARN, "Wait if it shrinks; else look for slow receivers, or raise SHARDS and --concurrency."),
     "consumer-stuck": (_ERROR, "See what the worker is at: its log, /healthz, hc_signals_receiver_running_seconds."),
+    "worker-trouble": (_ERROR, "See the worker's log for the server's words: it goes on by itself once it is mended."),
     "bell-nobody-listens": (_ERROR, "Restart `manage.py hc_listen`: its LISTEN connection is not there."),
     "bell-nobody-asleep": (_WARN, "See the log of hc_listen: LISTEN does not work there, so it polls."),
     "bell-pooled": (_WARN, "Give hc_listen a direct database URL: behind this pooler it cannot be woken, so it polls."),
@@ -102,12 +108,3 @@ def problem(key: str, name: str, text: str, **facts: Any) -> Finding:
 def worst(findings: Iterable[Finding]) -> Verdict:
     """Return the worst of the verdicts."""
     return max((finding.verdict for finding in findings), key=list(Verdict).index, default=Verdict.OK)
-
-
-def age(then: datetime, now: datetime | None = None) -> str:
-    """Return in words how long ago it was."""
-    seconds = max(0, int(((now or timezone.now()) - then).total_seconds()))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 
-from django.db import connections
-
 from hc_signals.conf import heroku_app_name, heroku_setting
 from hc_signals.exceptions import APIError, ConfigurationError
-from hc_signals.health.findings import Finding, age, fine, problem
+from hc_signals.health.findings import Finding, fine, problem
 from hc_signals.heroku.api import HerokuConnectAPI, check_health
 from hc_signals.heroku.triggerlog_models import TriggerLogAbstract
 from hc_signals.models import TriggerLog, TriggerLogArchive
-from hc_signals.tables import quoted_table
+from hc_signals.moments import age, aware
 
 NEWEST = 10_000
 """Failed writes are looked for among so many of the newest: Heroku Connect has no index that knows them."""
@@ -23,10 +21,8 @@ def writes(using: str, verbose: bool) -> Iterator[Finding]:
         verbose: say the last message of Salesforce, which may hold contents of a record.
     """
     for model in (TriggerLog, TriggerLogArchive):
-        with connections[using].cursor() as cursor:
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [quoted_table(model)])
-            if cursor.fetchone()[0]:
-                yield _failed(model, using, verbose)
+        if model.objects.using(using).has_table():
+            yield _failed(model, using, verbose)
 
 
 def _failed(model: type[TriggerLogAbstract], using: str, verbose: bool) -> Finding:
@@ -37,9 +33,10 @@ def _failed(model: type[TriggerLogAbstract], using: str, verbose: bool) -> Findi
         return fine("writes", f"{table}: none failed", table=table, failed=0)
     last = failed.order_by("-id").values("table_name", "created_at", "sf_message")[0]
     text = f"{table}: {count} failed, the last one on {last['table_name']}"
-    text += f" {age(last['created_at'])} ago" if last["created_at"] else ""
+    at = aware(last["created_at"])
+    text += f" {age(at)} ago" if at else ""
     text += f": {last['sf_message']}" if verbose else ""
-    return problem("writes-failed", "writes", text, table=table, failed=count, last=last["created_at"])
+    return problem("writes-failed", "writes", text, table=table, failed=count, last=at)
 
 
 def heroku() -> Iterator[Finding]:

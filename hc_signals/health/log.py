@@ -5,12 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import connections
-from django.utils import timezone
 
 from hc_signals.conf import Conf
-from hc_signals.health.findings import Finding, age, fine, problem
+from hc_signals.health.findings import Finding, fine, problem
 from hc_signals.log.consumers import Consumer
 from hc_signals.log.rotation import BUCKETS, filled, size_mb
+from hc_signals.moments import age, aware_row, now
 
 RECENT_CHANGES = 10_000
 """Gaps are looked for among so many of the newest changes: there is no index that knows them."""
@@ -43,12 +43,12 @@ def gaps(using: str) -> Iterator[Finding]:
     ((lost,),) = _rows(using, _LOST, [])
     if lost > 0:
         yield problem("gaps-lost", "gaps", f"{lost} statement(s) were not captured, and it is not told yet", lost=lost)
-    found = _rows(using, _GAPS, [RECENT_CHANGES, timezone.now() - RECENT])
+    found = _rows(using, _GAPS, [RECENT_CHANGES, now() - RECENT])
     for table, cause, count, last in found:
         text = f"{table}: {count} ({cause}), the last {age(last)} ago"
         yield problem("gaps-recent", "gaps", text, table=table, cause=cause, count=count, last=last)
     if not found and lost <= 0:
-        yield fine("gaps", f"none in {age(timezone.now() - RECENT)}, among the newest {RECENT_CHANGES} changes")
+        yield fine("gaps", f"none in {age(now() - RECENT)}, among the newest {RECENT_CHANGES} changes")
 
 
 def retention(using: str, found: Sequence[Consumer], conf: Conf) -> Iterator[Finding]:
@@ -81,4 +81,4 @@ def _bucket(using: str) -> Iterator[Finding]:
 def _rows(using: str, sql: str, params: Any) -> list[Any]:
     with connections[using].cursor() as cursor:
         cursor.execute(sql, params)
-        return list(cursor.fetchall())
+        return [aware_row(row) for row in cursor.fetchall()]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from django.db import models
-from django.utils import timezone
 
 from hc_signals.conf import heroku_app_name, heroku_setting
 from hc_signals.exceptions import MappingError
+from hc_signals.moments import aware, now
 from hc_signals.tables import connected_models
 
 VERSION = 1
@@ -54,7 +54,7 @@ def get_mapping(
         "connection": {
             "organization_id": heroku_setting("HEROKU_CONNECT_ORGANIZATION_ID"),
             "app_name": heroku_app_name() if app_name is None else app_name,
-            "exported_at": (exported_at or timezone.now()).isoformat(),
+            "exported_at": (aware(exported_at or now())).isoformat(),
         },
         "mappings": [_mapping(model) for model in connected_models()],
     }

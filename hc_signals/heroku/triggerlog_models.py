@@ -7,7 +7,8 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, router, transaction
 
 from hc_signals.heroku.triggerlog import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
-from hc_signals.tables import connected_models, get_schema, quote, table_parts
+from hc_signals.moments import aware
+from hc_signals.tables import connected_models, get_schema, quote, quoted_table, table_parts
 
 _EVERYWHERE = frozenset({"id", "sfid", "systemmodstamp", "isdeleted"})
 """Columns that every mapped table has, also where the model inherits the field from another mapped table."""
@@ -24,6 +25,16 @@ class TriggerLogQuerySet(models.QuerySet["TriggerLogAbstract"]):
     def failed(self) -> Self:
         """Keep what Salesforce refused."""
         return self.filter(state=TriggerLogState.FAILED)
+
+    def has_table(self) -> bool:
+        """Tell whether the table exists: Heroku Connect makes it with the first mapping that writes."""
+        with connections[self.db].cursor() as cursor:
+            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [quoted_table(self.model)])
+            return bool(cursor.fetchone()[0])
+
+    def iterator(self, chunk_size: int | None = None) -> Any:
+        """Yield the rows, none where there is no table: ``dumpdata`` reads every model through this."""
+        return super().iterator(chunk_size) if self.has_table() else iter(())
 
     def related_to(self, log: "TriggerLogAbstract") -> Self:
         """Keep the changes of the record that ``log`` is about, itself included."""
@@ -57,10 +68,12 @@ class TriggerLogAbstract(models.Model):
         managed = False
         ordering = ("id",)
         get_latest_by = "created_at"
+        base_manager_name = "objects"  # for `dumpdata --all`
 
     def __str__(self) -> str:
         """Return what was done to which record, and when."""
-        when = f"{self.created_at:%Y-%m-%d %H:%M:%S%z}" if self.created_at else "no date"
+        created_at = aware(self.created_at)
+        when = f"{created_at:%Y-%m-%d %H:%M:%S%z}" if created_at else "no date"
         return f"#{self.pk} {self.action} {self.table_name} {self.record_id} [{self.state}] [{when}]"
 
     @property

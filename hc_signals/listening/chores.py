@@ -4,19 +4,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import connections
 
 from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
-from hc_signals.listening.connecting import answers, fail_fast, fail_fast_at_the_server
+from hc_signals.listening.connecting import answers, fail_fast_at_the_server, lift_limits, own_options
+from hc_signals.listening.helping import keep_turning
 from hc_signals.listening.watchdog import Watchdog
 from hc_signals.log.log_limit import is_due, keep_below, tell_limit
 from hc_signals.log.rotation import rotate
+from hc_signals.observing import Helper
 from hc_signals.tables import connected_models
+from hc_signals.trouble import Trouble
 
 logger = logging.getLogger("hc_signals")
 
@@ -36,10 +39,14 @@ class Chore:
     do: Callable[[], float]
     """Does it and returns the seconds until the next time."""
     due: float = 0.0
+    trouble: Trouble = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trouble = Trouble(f"The {self.name}")
 
 
 class Chores(threading.Thread):
-    """Does each chore when its time has come. What fails is logged and tried again.
+    """Does each chore when its time has come. One that fails is tried again, and keeps no other from its turn.
 
     Every process does them; those that must be done once take turns by locks of their own.
 
@@ -51,11 +58,11 @@ class Chores(threading.Thread):
     """
 
     AFTER_FAILURE = 10.0
+    """Least seconds until a chore that failed is tried again."""
     ANSWER_SECONDS = 5.0
 
     def __init__(self, using: str, conf: Conf, stopping: threading.Event, watchdog: Watchdog | None = None) -> None:
         super().__init__(name="hc_listen-chores", daemon=True)
-        fail_fast(using)
         self.using, self.conf, self.stopping, self.watchdog = using, conf, stopping, watchdog
         self.done = 0
         models = connected_models()
@@ -73,11 +80,15 @@ class Chores(threading.Thread):
         own = connections[self.using]
         if self.watchdog is not None:
             self.watchdog.watch("the chores", lambda: own.connection, progress=lambda: self.done)
-        while not self.stopping.is_set():
-            self.do_what_is_due()
-            next_due = min(chore.due for chore in self.chores)
-            self.stopping.wait(max(0.0, next_due - time.monotonic()))
-        connections[self.using].close()
+        with own_options(self.using):
+            keep_turning("chores", self._turn, self.stopping)
+            own.close()
+
+    def _turn(self, helper: Helper) -> float:
+        if len(helper.troubles) == 1:  # its loop's own
+            helper.troubles += [chore.trouble for chore in self.chores]
+        self.do_what_is_due()
+        return max(0.0, min(chore.due for chore in self.chores) - time.monotonic())
 
     def do_what_is_due(self) -> None:
         """Do each chore whose time has come."""
@@ -86,14 +97,15 @@ class Chores(threading.Thread):
                 self._do(chore)
 
     def _do(self, chore: Chore) -> None:
-        pause = self.AFTER_FAILURE
         try:
             self._connect()
             pause = chore.do()
-            self.done += 1
-        except (DatabaseError, InterfaceError) as error:
-            logger.warning("The %s failed (%s); it is tried again.", chore.name, type(error).__name__)
+        except Exception as error:  # whatever it is, the other chores have their turn
+            pause = max(self.AFTER_FAILURE, chore.trouble.happens(error))
             connections[self.using].close()
+        else:
+            self.done += 1
+            chore.trouble.ends()
         chore.due = time.monotonic() + pause
 
     def _connect(self) -> None:
@@ -101,8 +113,8 @@ class Chores(threading.Thread):
         connection = connections[self.using]
         if connection.connection is not None and not answers(self.using, self.ANSWER_SECONDS):
             connection.close()
-        if connection.connection is None:
-            fail_fast_at_the_server(connections[self.using], self.conf.CONSUMER, "chores")
+        if connection.connection is None and fail_fast_at_the_server(connection, self.conf.CONSUMER, "chores"):
+            lift_limits(connection)
 
     def _rotate(self) -> float:
         if not is_due(self.using, self.conf.RETENTION_HOURS, self.conf.MAX_LOG_MB):
@@ -113,8 +125,7 @@ class Chores(threading.Thread):
         return ROTATE_EVERY if keep_below(self.using, self.conf.MAX_LOG_MB) else ROTATE_AGAIN
 
     def _finish_reloads(self) -> float:
-        for table in finish_reloads(self.using, self.conf):
-            logger.info("The reload of %s is over.", table)
+        finish_reloads(self.using, self.conf)
         return RELOADS_EVERY
 
     def _watch(self) -> float:

@@ -3,10 +3,13 @@
 import os
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, NotSupportedError, connections
+from django.db import DatabaseError, Error, InterfaceError, NotSupportedError, connections
 
+from hc_signals.postgres.limits import own_limits
 from hc_signals.postgres.sessions import is_ours
 
 FAIL_FAST: dict[str, Any] = {
@@ -19,13 +22,22 @@ FAIL_FAST: dict[str, Any] = {
 """Options of libpq: a dead server is noticed within 14 seconds. Over a Unix socket they mean nothing."""
 
 # The same at the server's end, so that the claim of a worker that was cut off is free soon; and a query for a client
-# that is gone is given up.
+# that is gone is given up. A worker that sleeps must not lose its session; receivers only see it in a transaction.
 _SERVER_SIDE = """
 SELECT set_config('application_name', %s, false),
        set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '3', false),
        set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '14000', false),
-       set_config('client_connection_check_interval', '5000', false)
+       set_config('client_connection_check_interval', '5000', false), set_config('idle_session_timeout', '0', false)
 """
+
+
+TROUBLED = r"^hc_listen !([0-9A-Z]{5}) (.*)$"
+"""Regular expression for the name of a session whose worker cannot deliver: SQLSTATE and consumer."""
+
+
+def troubled_name(consumer: str, code: str) -> str:
+    """Return the name under which pg_stat_activity shows the connection of a worker that cannot deliver."""
+    return f"hc_listen !{code} {consumer}"
 
 
 def application_name(consumer: str, part: str = "") -> str:
@@ -33,11 +45,20 @@ def application_name(consumer: str, part: str = "") -> str:
     return f"hc_listen {consumer} {part}".strip()
 
 
-def fail_fast(using: str) -> None:
-    """Give the database alias the options of FAIL_FAST in this process; what its settings say already stays."""
-    options = connections.settings[using].setdefault("OPTIONS", {})
-    for name, value in FAIL_FAST.items():
-        options.setdefault(name, value)
+@contextmanager
+def own_options(using: str) -> Iterator[None]:
+    """Give this thread's connection the options of FAIL_FAST for the length of the block.
+
+    The settings of the project stay as they are, and so do the connections of other threads. What the settings say
+    already goes before. A connection that is open keeps the options with which it was opened.
+    """
+    connection: Any = connections[using]
+    settings = connection.settings_dict
+    connection.settings_dict = {**settings, "OPTIONS": {**FAIL_FAST, **settings.get("OPTIONS", {})}}
+    try:
+        yield
+    finally:
+        connection.settings_dict = settings
 
 
 def fail_fast_at_the_server(connection: Any, consumer: str, part: str = "") -> bool:
@@ -54,6 +75,37 @@ def fail_fast_at_the_server(connection: Any, consumer: str, part: str = "") -> b
     with connection.cursor() as cursor:
         cursor.execute(_SERVER_SIDE, [own or application_name(consumer, part)])
     return True
+
+
+def lift_limits(connection: Any, **limits: str) -> None:
+    """Let no limit of the role or the database end what one of our own sessions does: for the whole session.
+
+    Only for a session that is ours alone. Never for one in which receivers are called: they keep what the project
+    wants.
+
+    Args:
+        connection: an open connection of Django's.
+        limits: other values than those of OWN_LIMITS.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(*own_limits(is_local=False, **limits))
+
+
+def show_trouble(connection: Any, consumer: str, code: str) -> None:
+    """Show hc_status, by the name of a session in pg_stat_activity, why its worker cannot deliver.
+
+    Nothing can be written to a table of a database that refuses to be written to. A name of the project's own settings
+    stays; then hc_status cannot tell.
+
+    Args:
+        connection: a connection of Django's; nothing is done if it is closed.
+        code: SQLSTATE.
+    """
+    raw = connection.connection
+    if raw is None or raw.closed or connection.settings_dict.get("OPTIONS", {}).get("application_name"):
+        return
+    with suppress(Error), connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('application_name', %s, false)", [troubled_name(consumer, code)])
 
 
 def answers(using: str, seconds: float) -> bool:

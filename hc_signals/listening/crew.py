@@ -7,6 +7,7 @@ from django.db import connections
 from hc_signals.conf import Conf
 from hc_signals.delivery.fatal_calls import end_run
 from hc_signals.listening.chores import Chores
+from hc_signals.listening.connecting import own_options
 from hc_signals.listening.doorbell import Doorbell
 from hc_signals.listening.watchdog import Watchdog
 from hc_signals.listening.worker import Worker
@@ -20,14 +21,15 @@ class Crew:
         using: database alias.
         conf: the checked setting.
         size: threads; more than there are shards would have nothing to do.
+        stopping: ends all threads when it is set; default: a new one.
     """
 
     CHORES_TIMEOUT = 3.0
     """Seconds for which a chore may go on after the last event; then its transaction ends with the process."""
 
-    def __init__(self, using: str, conf: Conf, size: int) -> None:
+    def __init__(self, using: str, conf: Conf, size: int, stopping: threading.Event | None = None) -> None:
         self.using, self.conf, self.size = using, conf, size
-        self.stopping = threading.Event()
+        self.stopping = threading.Event() if stopping is None else stopping
         self.delivered = 0
         self.bell: Doorbell | None = None
         """What all sleep at; None before the start."""
@@ -72,7 +74,7 @@ class Crew:
             # As far apart as there is room: who begins right behind another finds his shards claimed, one by one.
             first = number * self.conf.SHARDS // self.size
             worker = Worker(self.using, self.conf, stopping=self.stopping, first=first, is_process=True)
-            with as_worker(number) as work:
+            with as_worker(number) as work, own_options(self.using):
                 own = connections[self.using]
                 self.watchdog.watch(
                     f"worker {number}",

@@ -10,7 +10,6 @@ Only one session can hold the lock. A process that finds another one holding it 
 who listens. Whoever gives the lock up without having been rung rings for the others, because writers then will not.
 """
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -52,7 +51,6 @@ class Doorbell(Line):
     def __init__(self, using: str, stopping: Callable[[], bool], name: str = "") -> None:
         super().__init__(using, name)
         self._stopping = stopping
-        self._failures = 0
         self._busy_pause = self.BUSY_PAUSES[0]
         # Shared by the threads; what follows is changed under the guard only.
         self._guard = threading.Condition()
@@ -62,8 +60,11 @@ class Doorbell(Line):
 
     def __enter__(self) -> "Doorbell":
         # One that is refused now must not keep anything from being delivered: it is tried again, and polled meanwhile.
-        with self._guard:
-            self._try_to_connect()
+        try:
+            self._connect()
+        except (psycopg.Error, DatabaseError, InterfaceError) as error:
+            self._close()
+            self._trouble.happens(error)
         return self
 
     def __exit__(
@@ -128,8 +129,9 @@ class Doorbell(Line):
                 try:
                     if not self._must_poll():
                         return
-                except psycopg.OperationalError:
+                except psycopg.Error as error:
                     self._close()
+                    self._trouble.happens(error)
                     return
             if self._stopping() or is_waiting():
                 return
@@ -142,27 +144,22 @@ class Doorbell(Line):
         try:
             self._settle()
             if self._must_poll():
+                self._trouble.ends()
                 return None
             if not self.is_connected:
                 self._connect()
                 return self.BUSY_PAUSES[0]  # read the log first: rings sent meanwhile never come again
-            self._failures = 0
-            if self._try_lock():
+            is_locked = self._try_lock()
+            self._trouble.ends()
+            if is_locked:
                 self._busy_pause = self.BUSY_PAUSES[0]
                 self._asleep = True
                 return 0.0
-        except psycopg.OperationalError:
+        except psycopg.Error as error:
             self._close()
-            self._failures += 1
-            return float(min(self.POLL_PAUSES[1], 0.1 * 2**self._failures) * random.uniform(0.5, 1))  # noqa: S311
+            return self._trouble.happens(error)
         pause, self._busy_pause = self._busy_pause, min(2 * self._busy_pause, self.BUSY_PAUSES[1])
         return pause
-
-    def _try_to_connect(self) -> None:
-        try:
-            self._connect()
-        except (psycopg.OperationalError, DatabaseError, InterfaceError):
-            self._close()
 
     def _try_lock(self) -> bool:
         """Tell whether the lock is held now, by us or by another sleeper."""
@@ -194,9 +191,10 @@ class Doorbell(Line):
                 rung |= not self._try_lock() or self._has_lock
             if rung:
                 self._wake_all()
-        except psycopg.OperationalError:
+        except psycopg.Error as error:
             with self._guard:
                 self._close()
+                self._trouble.happens(error)
                 self._wake_all()
 
     def _wake_all(self) -> None:
@@ -225,7 +223,7 @@ class Doorbell(Line):
         try:
             self._connection.pgconn.send_query(f"SELECT pg_advisory_unlock({BELL[0]}, {BELL[1]}){ring}".encode())
             self._connection.pgconn.flush()
-        except psycopg.OperationalError:
+        except psycopg.Error:
             self._close()
 
     def _settle(self) -> None:

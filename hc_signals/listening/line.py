@@ -19,8 +19,9 @@ from hc_signals.listening.session_kind import PROOF_SECONDS, SessionKind, answer
 from hc_signals.locks import PRESENCE
 from hc_signals.log.held import HeldLock
 from hc_signals.log.presence import ANNOUNCE, announce_on
-from hc_signals.postgres.errors import one_line
+from hc_signals.postgres.limits import own_limits
 from hc_signals.postgres.sessions import backend_pid
+from hc_signals.trouble import Trouble
 
 logger = logging.getLogger("hc_signals")
 
@@ -42,6 +43,8 @@ class BellState:
     heard_at: float | None
     """When the other end last answered, as a Unix time."""
     reconnects: int
+    errors: Trouble | None = None
+    """Why it cannot be heard, where the server says so, and what has failed so far."""
     polls: str = ""
     """Why the worker looks at the log by itself although nothing is broken; empty where it need not."""
 
@@ -95,6 +98,7 @@ class Line:
         self._heard_at: float | None = None
         self._connects = 0
         self._presence = HeldLock(using, application_name(name, "pooled"))
+        self._trouble = Trouble("The doorbell", longest=self.POLL_PAUSES[1])
         self._logged = ""
         self.heard = False
         """False when no ping came back, or there is no LISTEN at all: the worker polls."""
@@ -120,7 +124,7 @@ class Line:
             trouble = f"the LISTEN connection is deaf: no answer for {silent:.0f} s"
         elif pinging is None and not (heard or self.heard):  # read before and after: a ping may just have ended
             trouble = "LISTEN is swallowed: a transaction pooler is in the way"
-        return BellState(trouble, self._heard_at, max(0, self._connects - 1), polls)
+        return BellState(trouble, self._heard_at, max(0, self._connects - 1), self._trouble, polls)
 
     def _open(self) -> psycopg.Connection:
         return psycopg.connect(**{**FAIL_FAST, **self._params}, autocommit=True)
@@ -140,6 +144,8 @@ class Line:
 
     def _listen(self, connection: psycopg.Connection) -> None:
         self._pid = backend_pid(connection)
+        sql, limits = own_limits(is_local=False)
+        connection.execute(sql, limits)
         connection.execute(f"LISTEN {CHANNEL}")
         connection.execute(f"LISTEN {self._own_channel}")
         if self._kind is SessionKind.LENT:  # to workers their sessions are not known to be theirs
@@ -171,7 +177,7 @@ class Line:
                 announce_on(self._presence, self._consumer)
             self._heard_at = time.time()
         except (DatabaseError, InterfaceError) as error:
-            logger.debug("The connection that shows this worker is lost (%s).", one_line(error))
+            self._trouble.happens(error)
             self._kind = SessionKind.DIRECT  # as long as nothing is known
 
     def _log_change(self) -> None:

@@ -12,9 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import DatabaseError, InterfaceError, connections, transaction
 
-from hc_signals.listening.connecting import fail_fast, shut_down
+from hc_signals.listening.connecting import own_options, shut_down
+from hc_signals.listening.helping import keep_turning
+from hc_signals.observing import Helper
+from hc_signals.postgres.errors import one_line
+from hc_signals.postgres.limits import own_limits
 
 logger = logging.getLogger("hc_signals")
 
@@ -85,12 +89,13 @@ class Watchdog(threading.Thread):
     """So many looks in a row must find a thread waiting before the server is asked: with IDLE_SECONDS, a deaf
     connection is given up before the process is called stuck (10 s, see liveness.py). Looks and no seconds: a process
     that was stopped for a while has not waited."""
+    STUCK_SECONDS = 60.0
+    """Longest time for one connection: it may ask twice."""
     ASK_SECONDS = 15.0
     """The watchdog's own question, for which it has to connect, may meet a deaf connection as well."""
 
     def __init__(self, using: str) -> None:
         super().__init__(name="hc_listen-watchdog", daemon=True)
-        fail_fast(using)
         self.using = using
         self._watched: list[Watched] = []
         self._ended = threading.Event()
@@ -118,12 +123,17 @@ class Watchdog(threading.Thread):
 
     def run(self) -> None:
         """Look, ask, give up."""
-        while not self._ended.wait(self.EVERY):
-            for watched in tuple(self._watched):
-                watched.look()
-                if watched.is_due(self.LOOKS):
-                    watched.looks = 0
-                    self._ask_about(watched)
+        with own_options(self.using):
+            keep_turning("watchdog", self._look, self._ended, limit=self.STUCK_SECONDS)
+
+    def _look(self, helper: Helper) -> float:
+        for watched in tuple(self._watched):
+            watched.look()
+            if watched.is_due(self.LOOKS):
+                watched.looks = 0
+                self._ask_about(watched)
+                helper.turn()
+        return self.EVERY
 
     def _ask_about(self, watched: Watched) -> None:
         raw = watched.raw
@@ -161,11 +171,12 @@ class Watchdog(threading.Thread):
         limit.start()
         try:
             connection.ensure_connection()
-            with connection.cursor() as cursor:
+            with transaction.atomic(using=self.using), connection.cursor() as cursor:
+                cursor.execute(*own_limits(is_local=True))
                 cursor.execute(sql, {**params, "asker": connection.connection.info.backend_pid})
                 return cursor.fetchone()
         except (DatabaseError, InterfaceError) as error:
-            logger.debug("The server cannot be asked about a connection (%s).", type(error).__name__)
+            logger.debug("The server cannot be asked about a connection (%s).", one_line(error))
             return None
         finally:
             limit.cancel()

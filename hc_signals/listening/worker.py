@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import Error, connections
 from django.db.models import Model
 
 from hc_signals.conf import Conf, chosen
@@ -19,17 +19,18 @@ from hc_signals.delivery.isolation import until_isolated
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.shard import Audience, Outcome, Shard
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.listening.connecting import application_name, fail_fast, fail_fast_at_the_server
+from hc_signals.listening.connecting import application_name, fail_fast_at_the_server, lift_limits, show_trouble
 from hc_signals.listening.doorbell import Doorbell
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.held import HeldLock
 from hc_signals.log.presence import announce
 from hc_signals.log.resharding import reshard
-from hc_signals.log.restoring import is_restored, rebase
+from hc_signals.log.restoring import RESTORED, moved, take_over
 from hc_signals.log.side_connection import SideConnection
 from hc_signals.log.starting import start
 from hc_signals.log.turns import turn_at_layout
 from hc_signals.observing import here
+from hc_signals.postgres.errors import Kind, kind_of, sqlstate
 from hc_signals.tables import connected_models, table_label
 
 logger = logging.getLogger("hc_signals")
@@ -47,7 +48,6 @@ class Worker:
         is_process: it is at work for a process of its own, whose death the next one has to learn of.
     """
 
-    MAX_BACKOFF = 10.0
     STANDBY_PAUSE = 0.25
     """Seconds between two looks whether a shard that another worker has is free."""
 
@@ -62,7 +62,6 @@ class Worker:
         is_process: bool = False,
     ) -> None:
         models = connected_models() if models is None else list(models)
-        fail_fast(using)
         self.using, self.conf, self.first = using, conf, first
         self.stopping = threading.Event() if stopping is None else stopping
         self._audience = Audience(
@@ -89,23 +88,34 @@ class Worker:
         return sum(shard.delivered for shard in self.shards)
 
     def run(self, bell: Doorbell) -> None:
-        """Deliver until stopped; survives the loss of the database connection."""
-        failures = 0
+        """Deliver until stopped; no error of the database ends it."""
         with self.reading_ahead(), closing(self.claims):
             while not self.stopping.is_set():
                 here().turn()
                 try:
                     self.prepare()
                     self._deliver_and_sleep(bell)
-                    failures = 0
-                except (OperationalError, InterfaceError) as error:
-                    failures += 1
-                    here().fails(error)
-                    logger.warning("Database connection lost (%s); trying again.", type(error).__name__)
-                    connections[self.using].close()
-                    self.side.close()
-                    self.claims.close()
-                    self.stopping.wait(min(self.MAX_BACKOFF, 0.1 * 2**failures))
+                    here().trouble.ends()
+                except Error as error:
+                    self._get_over(error, bell)
+
+    def _get_over(self, error: Error, bell: Doorbell) -> None:
+        """Wait before the next try, which has a new connection, whatever the error was.
+
+        What the old one's session has is in doubt: its settings, its role, and which server it is on. After a failover
+        it may be the one that is read-only now.
+        """
+        pause = here().trouble.happens(error)
+        connection, is_lost = connections[self.using], kind_of(error) is Kind.LOST
+        self.side.close()
+        self.claims.close()
+        if is_lost:
+            here().reconnects += 1
+            connection.close()
+        elif self._is_ours:
+            show_trouble(connection, self.conf.CONSUMER, sqlstate(error) or "")
+        bell.doze(pause)
+        connection.close()
 
     def deliver_once(self, *, ahead: bool = True) -> None:
         """Deliver what is committed now; a shard that another worker has is left to it.
@@ -118,7 +128,7 @@ class Worker:
             for shard in self.shards:
                 finished = shard.log.finished
                 while not self.stopping.is_set() and shard.log.finished == finished:
-                    if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED):
+                    if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED, Outcome.MOVED):
                         break
 
     @contextmanager
@@ -136,9 +146,11 @@ class Worker:
     def _deliver_and_sleep(self, bell: Doorbell) -> None:
         """Take one round; then sleep, unless there is more."""
         outcomes = self._deliver_round()
-        here().recovers()
+        here().ends_round()
         if Outcome.REMOVED in outcomes.values():  # by `hc_consumers remove --force`: start anew, where START_AT says
             self._took_layout = False
+            return
+        if Outcome.MOVED in outcomes.values():
             return
         self._elsewhere = {number for number, outcome in outcomes.items() if outcome is Outcome.ELSEWHERE}
         self._is_standby = len(self._elsewhere) == len(self.shards)
@@ -158,12 +170,16 @@ class Worker:
                 self._prepare_connection()
                 if self._is_standby:
                     self._mark_calls_of_the_dead()
-                outcomes[shard.log.shard] = shard.deliver_page()
+                outcomes[shard.log.shard] = outcome = shard.deliver_page()
+                if outcome is Outcome.MOVED:  # under an open session: promoted, or changed by a pooler
+                    self._prepared = None
         return outcomes
 
     def _is_waiting(self) -> bool:
         """Look whether there is anything to do; what another worker is at counts only at the second look."""
-        return bool(self._waiting() - self._elsewhere)
+        is_waiting = bool(self._waiting() - self._elsewhere)
+        here().trouble.ends()  # the round before was delivered: now it is known that all of this turn works
+        return is_waiting
 
     def _until_next_look(self) -> float:
         if self._elsewhere:
@@ -211,24 +227,31 @@ class Worker:
         if connection.connection is not self._prepared:  # the first one, or a new one after a loss
             self._is_ours = fail_fast_at_the_server(connection, self.conf.CONSUMER)
             clamp_dates(connection.connection)
-            self._prepared = connection.connection
             if self._is_ours:  # elsewhere the doorbell shows that a worker is running: see line.py
                 announce(self.using, self.conf.CONSUMER)
                 if self._is_process:
                     fatal_calls.hold_run(self.using)
-            self._rebase_if_restored()
+            self._take_over_if_moved()
+            self._prepared = connection.connection
 
     def _prepare_side(self, connection: Any) -> None:
         # Without clamp_dates(), which costs a call for each date: images with one beyond Python's are read once more.
-        fail_fast_at_the_server(connection, self.conf.CONSUMER, "ahead")
+        if fail_fast_at_the_server(connection, self.conf.CONSUMER, "ahead"):
+            lift_limits(connection)
 
-    def _rebase_if_restored(self) -> None:
-        if not is_restored(self.using):
+    def _take_over_if_moved(self) -> None:
+        if moved(self.using) is None or (done := take_over(self.using)) is None:
             return
-        undelivered, consumers = rebase(self.using)
-        logger.warning(
-            "This database was restored from another server: log and positions now fit this one. %s change(s) were "
-            "undelivered and come now%s; gap_detected is sent for every model.",
-            undelivered,
-            ", to each of the consumers, perhaps once more" if consumers > 1 else "",
-        )
+        self._took_layout = False  # a change of SHARDS may not have come along
+        if done.cause == RESTORED:
+            logger.warning(
+                "This database was restored from another server: log and positions now fit this one. %s change(s) were "
+                "undelivered and come now%s; gap_detected is sent for every model.",
+                done.undelivered,
+                ", to each of the consumers, perhaps once more" if done.consumers > 1 else "",
+            )
+        else:
+            logger.warning(
+                "This server was promoted or recovered to a point in time: the last changes of the server before it "
+                "may be missing, also some that were delivered. gap_detected is sent for every model."
+            )

@@ -9,6 +9,7 @@ from django.db import connections
 
 from hc_signals.log.changelog import OPEN_AT_SEEN, ChangeLog
 from hc_signals.log.rows import SHARD_NUMBER
+from hc_signals.moments import aware
 
 COUNT_LIMIT = 100_000
 """No more changes than this are counted: a look at a backlog of millions should not be felt."""
@@ -98,4 +99,4 @@ def _count(log: ChangeLog, source: str, which: str, params: dict[str, Any]) -> t
             {**params, "shard": log.shard, "shards": log.shards},
         )
         count, oldest = cursor.fetchone()
-        return count, oldest
+        return count, aware(oldest)

@@ -278,5 +278,6 @@ def _standing(found: Mapping[str, Any], now: tuple[Any, ...] | None = None) -> S
         is_idle=found["is_idle"],
         any_kept=found["any_kept"],
         any_due=found["any_due"],
+        has_moved=bool(found["has_moved"]),
         now=now,
     )

@@ -12,6 +12,7 @@ from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.presence import is_absent, workers
 from hc_signals.log.rotation import held_up_by
 from hc_signals.models import Delivery
+from hc_signals.moments import aware
 
 _DELIVERIES = """
 SELECT s.state, (
@@ -70,7 +71,7 @@ def consumers(using: str, retention_hours: float, limit: int | None = None) -> l
                 workers=workers(using, name),
                 backlog=total(by_shard),
                 by_shard=by_shard,
-                moved_at=moved_at.get(name),
+                moved_at=aware(moved_at.get(name)),
                 deliveries=delivery_counts(using, name),
                 holds_up_rotation=name in late,
             )
@@ -128,7 +129,7 @@ def remove(using: str, name: str, force: bool = False, with_deliveries: bool = F
         )
     kept.delete()
     with connections[using].cursor() as cursor:
-        for table in ("position", "run", "call"):
+        for table in ("position", "run", "call", "passed"):
             cursor.execute(f"DELETE FROM public.hc_signals_{table} WHERE consumer = %s", [name])
         cursor.execute(
             "SELECT public.hc_signals_ring()"

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import OperationalError, connections, transaction
-from django.utils import timezone
 
 from hc_signals.log.backlog import Backlog, backlog
 from hc_signals.log.changelog import ChangeLog
@@ -26,6 +25,7 @@ from hc_signals.log.rotation import (
     size_mb,
     unread,
 )
+from hc_signals.moments import now, shown
 from hc_signals.postgres.errors import is_lock_timeout
 
 logger = logging.getLogger("hc_signals")
@@ -138,8 +138,8 @@ def _drop_backlogs(using: str, bucket: int, megabytes: int) -> bool:
             megabytes,
             each.consumer,
             each.backlog,
-            each.since,
-            each.until,
+            shown(each.since),
+            shown(each.until),
         )
     return True
 
@@ -165,9 +165,9 @@ def _drop(using: str, bucket: int) -> list[_Dropped]:
 
 
 def _move(name: str, logs: list[ChangeLog], present: Position) -> _Dropped:
-    found, now = backlog(logs), timezone.now()
-    dropped = _Dropped(name, found, found.since or now, now)
-    if found.count and now - dropped.since < IN_HAND:
+    found, moment = backlog(logs), now()
+    dropped = _Dropped(name, found, found.since or moment, moment)
+    if found.count and moment - dropped.since < IN_HAND:
         raise _NotNow
     for log in logs:
         before = log.standing().position

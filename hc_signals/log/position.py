@@ -43,5 +43,7 @@ class Standing:
     """The consumer has deliveries that wait, of whichever shard."""
     any_due: bool
     """The time of one of them has come."""
+    has_moved: bool = False
+    """The server is another one than the log was written on: see :mod:`hc_signals.log.restoring`."""
     now: tuple[Any, ...] | None = None
     """The snapshot of right after, if it was taken in the same round trip: see ``open_window``."""

@@ -87,7 +87,7 @@ def empty_bucket(using: str, bucket: int, patience: float = 0.0) -> bool:
     Raises:
         OperationalError: somebody uses the bucket (:func:`is_lock_timeout` tells).
     """
-    _lock(using, bucket, patience)
+    lock_free_table(using, f"public.hc_signals_change_{bucket}", patience)
     if not is_done(using, bucket):
         return False
     with connections[using].cursor() as cursor:
@@ -96,13 +96,22 @@ def empty_bucket(using: str, bucket: int, patience: float = 0.0) -> bool:
     return True
 
 
-def _lock(using: str, bucket: int, patience: float) -> None:
-    """Try again and again and never wait: whoever comes after a waiting TRUNCATE would wait too."""
+def lock_free_table(using: str, table: str, patience: float) -> None:
+    """Lock a table for this transaction alone, at a moment in which nobody uses it.
+
+    It is tried again and again and never waited for: whoever comes after a waiting TRUNCATE would wait too.
+
+    Args:
+        patience: seconds for which such a moment is sought.
+
+    Raises:
+        OperationalError: there was none (:func:`is_lock_timeout` tells).
+    """
     deadline = time.monotonic() + patience
     while True:
         try:
             with transaction.atomic(using=using), connections[using].cursor() as cursor:
-                cursor.execute(f"LOCK TABLE public.hc_signals_change_{bucket} IN ACCESS EXCLUSIVE MODE NOWAIT")
+                cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
                 return
         except OperationalError as error:
             if not is_lock_timeout(error) or time.monotonic() >= deadline:

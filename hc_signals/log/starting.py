@@ -9,7 +9,7 @@ from django.db import connections, transaction
 
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.position import Position, Standing
-from hc_signals.moments import parse_moment
+from hc_signals.moments import aware, parse_moment, shown
 
 logger = logging.getLogger("hc_signals")
 
@@ -65,15 +65,15 @@ def _gap_of_emptied(log: ChangeLog, since: datetime) -> dict[str, Any] | None:
     """Return the gap to tell if the log has been emptied of changes that were captured since then."""
     with connections[log.using].cursor() as cursor:
         cursor.execute("SELECT emptied_at FROM public.hc_signals_control")
-        (emptied_at,) = cursor.fetchone()
+        emptied_at = aware(cursor.fetchone()[0])
     if emptied_at is None or emptied_at < since:
         return None
     logger.warning(
         "Consumer %r is to start at %s, but the log was emptied of changes up to %s: gap_detected is sent for every "
         "model.",
         log.consumer,
-        since,
-        emptied_at,
+        shown(since),
+        shown(emptied_at),
     )
     return {"cause": "emptied", "since": since.isoformat(), "until": emptied_at.isoformat()}
 

@@ -10,7 +10,7 @@ from hc_signals.moments import check_start, parse_moment
 
 N = TypeVar("N", int, float)
 
-_REPLAY_ID = re.compile(r"[0-9a-f]{8}-\d{15,18}")
+_REPLAY_ID = re.compile(r"[0-9a-f]{12}-\d{15,18}")
 
 
 def at_least(least: N) -> Callable[[str], N]:
@@ -56,7 +56,7 @@ def start_at(text: str) -> str:
 def replay_id(text: str) -> str:
     """Check that the text has the form of a replay id."""
     if not _REPLAY_ID.fullmatch(text):
-        raise ArgumentTypeError(f"{text!r} is not a replay id; expected one like 1f2e3d4c-000000000000123")
+        raise ArgumentTypeError(f"{text!r} is not a replay id; expected one like 692ad1f03e4c-000000000000123")
     return text
 
 

@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
                 ("bucket", models.SmallIntegerField()),
             ],
             options={
-                "db_table": "hc_signals_change",
+                "db_table": 'public"."hc_signals_change',
                 "default_permissions": ("view",),
                 "ordering": ("id",),
                 "managed": False,
@@ -72,7 +72,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name_plural": "deliveries",
-                "db_table": "hc_signals_delivery",
+                "db_table": 'public"."hc_signals_delivery',
                 "default_permissions": ("change", "delete", "view"),
                 "ordering": ("id",),
                 "managed": False,
@@ -89,7 +89,7 @@ class Migration(migrations.Migration):
                 ("created_at", models.DateTimeField()),
             ],
             options={
-                "db_table": "hc_signals_position",
+                "db_table": 'public"."hc_signals_position',
                 "default_permissions": ("view",),
                 "verbose_name_plural": "consumers and shards",
                 "ordering": ("id",),

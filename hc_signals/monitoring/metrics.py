@@ -137,6 +137,11 @@ class Metrics(Observer, Collector):
         reconnects = CounterMetricFamily("hc_signals_reconnects", "Lost connections.", labels=["connection"])
         healthy = GaugeMetricFamily("hc_signals_healthy", "1 where /healthz is green.")
         listening = GaugeMetricFamily("hc_signals_listening", "1 where a ring would be heard.")
+        errors = CounterMetricFamily("hc_signals_errors", "Failed tries of the threads.", labels=["task", "code"])
+        trouble = GaugeMetricFamily("hc_signals_trouble", "1 where a task fails now.", labels=["task"])
+        turned = GaugeMetricFamily(
+            "hc_signals_helper_turn_seconds", "Time since the last turn of each helper thread.", labels=["helper"]
+        )
         ping = GaugeMetricFamily("hc_signals_last_ping_timestamp_seconds", "When a ring to ourselves last came back.")
         if found is not None:
             workers: list[dict[str, Any]] = list(found.workers)
@@ -144,11 +149,18 @@ class Metrics(Observer, Collector):
                 running.add_metric([str(work["worker"])], work["receiver_seconds"])
             reconnects.add_metric(["listener"], found.bell.reconnects)
             reconnects.add_metric(["worker"], sum(work["reconnects"] for work in workers))
+            for each in found.troubles:
+                trouble.add_metric([each.name], bool(each.text))
+                for code, count in each.errors.copy().items():
+                    errors.add_metric([each.name, code], count)
+            helpers: list[dict[str, Any]] = list(found.helpers)
+            for helper in helpers:
+                turned.add_metric([helper["helper"]], helper["turned_seconds_ago"])
             healthy.add_metric([], found.is_alive)
             listening.add_metric([], found.bell.listens)
             if found.bell.heard_at is not None:
                 ping.add_metric([], found.bell.heard_at)
-        yield from (info, running, reconnects, healthy, listening, ping)
+        yield from (info, running, reconnects, errors, trouble, turned, healthy, listening, ping)
 
     def _surveyed(self, found: Survey | None) -> Iterator[Metric]:
         backlog = GaugeMetricFamily("hc_signals_backlog", "Undelivered changes, counted to 10000.", labels=["shard"])

@@ -11,14 +11,16 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET, AF_INET6
 from socketserver import TCPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.listening.crew import Crew
+from hc_signals.listening.helping import keep_turning
 from hc_signals.monitoring.liveness import Liveness, liveness
 from hc_signals.monitoring.survey import Surveyor
-from hc_signals.observing import observe, unobserve
+from hc_signals.observing import Helper, observe, unobserve
+from hc_signals.trouble import places
 
 logger = logging.getLogger("hc_signals")
 
@@ -81,7 +83,8 @@ class MetricsServer:
                 "it."
             ) from error
         self.port = self._server.server_port
-        self._thread = Thread(target=self._server.serve_forever, name="hc_listen-http", daemon=True)
+        self._stopping = Event()
+        self._thread = Thread(target=self._serve, name="hc_listen-http", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -89,8 +92,16 @@ class MetricsServer:
 
     def stop(self) -> None:
         """Answer no more."""
-        self._server.shutdown()
+        self._stopping.set()
+        self._thread.join(timeout=2 * _Server.timeout)
         self._server.server_close()
+
+    def _serve(self) -> None:
+        keep_turning("metrics server", self._turn, self._stopping, longest=1.0)
+
+    def _turn(self, helper: Helper) -> float:
+        self._server.handle_request()  # waits for _Server.timeout; the answer has a thread of its own
+        return 0.0
 
 
 def health(found: Liveness) -> tuple[HTTPStatus, str, bytes]:
@@ -101,7 +112,9 @@ def health(found: Liveness) -> tuple[HTTPStatus, str, bytes]:
         "listening": found.bell.listens,
         "polling": found.bell.polls or None,
         "last_ping": found.bell.heard_at,
+        "doorbell": found.bell.errors.text if found.bell.errors else "",
         "workers": found.workers,
+        "helpers": found.helpers,
     }
     status = HTTPStatus.OK if found.is_alive else HTTPStatus.SERVICE_UNAVAILABLE
     return status, "application/json", json.dumps(body).encode() + b"\n"
@@ -117,6 +130,9 @@ def render_metrics(accept: str) -> tuple[str, bytes]:
 
 
 class _Server(ThreadingHTTPServer):
+    timeout = 0.5
+    """Seconds for which a turn waits for a request."""
+
     def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = AF_INET6 if ":" in host else AF_INET
         super().__init__((host, port), handler)
@@ -144,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             status, content_type, body = page(self.headers.get("Accept", ""))
         except Exception as error:  # of a collector of the project's own, say
-            logger.warning("%s could not be answered (%s).", self.path, type(error).__name__)
+            logger.warning("%s could not be answered (%s at %s).", self.path, type(error).__name__, places(error))
             self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
             return
         self.send_response(status)

@@ -3,25 +3,27 @@
 A thread with a connection of its own: a scrape, and above all a look at the health, never waits for the database.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from django.db import DatabaseError, InterfaceError, connections, transaction
-from django.utils import timezone
+from django.db import connections, transaction
 
+from hc_signals import observing
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
+from hc_signals.listening.connecting import own_options
+from hc_signals.listening.helping import keep_turning
 from hc_signals.listening.watchdog import Watchdog
 from hc_signals.log.backlog import Backlog, backlog
 from hc_signals.log.consumers import delivery_counts, shards_of
 from hc_signals.log.presence import workers
 from hc_signals.log.rotation import size_mb
+from hc_signals.moments import now
+from hc_signals.observing import Helper
+from hc_signals.postgres.limits import own_limits
 from hc_signals.tables import connected_models
-
-logger = logging.getLogger("hc_signals")
 
 COUNT_LIMIT = 10_000
 """So many undelivered changes are counted: it is done again and again, also where the database has enough to do."""
@@ -50,9 +52,9 @@ class Survey:
 
 def survey(using: str, consumer: str) -> Survey:
     """Look once."""
-    logs, now = shards_of(using, consumer), timezone.now()
+    logs, present = shards_of(using, consumer), now()
     backlogs = {log.shard: backlog([log], COUNT_LIMIT // len(logs)) for log in logs}
-    ages = {n: (now - found.since).total_seconds() if found.since else 0.0 for n, found in backlogs.items()}
+    ages = {n: (present - found.since).total_seconds() if found.since else 0.0 for n, found in backlogs.items()}
     models = connected_models()
     states = [triggers.compare(model, found) for model, found in zip(models, triggers.find(models, using), strict=True)]
     return Survey(
@@ -76,6 +78,8 @@ class Surveyor:
     """
 
     SECONDS = 15.0
+    BEFORE_START = 0.5
+    """Seconds between two looks whether a worker has begun."""
 
     def __init__(self, using: str, conf: Conf, watchdog: Watchdog) -> None:
         self.using, self.conf, self.watchdog = using, conf, watchdog
@@ -96,19 +100,24 @@ class Surveyor:
     def _run(self) -> None:
         own = connections[self.using]
         self.watchdog.watch("the survey", lambda: own.connection, progress=lambda: self.newest)
-        while not self._stopping.is_set():
-            try:
-                self.newest = self._look()
-            except (DatabaseError, InterfaceError) as error:
-                self.newest = None
-                logger.debug("No survey for the metrics this time (%s).", type(error).__name__)
-                connections[self.using].close()
-            self._stopping.wait(self.SECONDS)
-        connections[self.using].close()
+        with own_options(self.using):
+            keep_turning("survey", self._turn, self._stopping)
+            own.close()
+
+    def _turn(self, helper: Helper) -> float:
+        if not observing.workers():  # where connections are few, the first one is for delivering
+            return self.BEFORE_START
+        try:
+            self.newest = self._look()
+        except BaseException:
+            self.newest = None
+            connections[self.using].close()
+            raise
+        return self.SECONDS
 
     def _look(self) -> Survey:
-        # In one transaction: a setting of the session could stay in that of a pooler.
+        # In one transaction: limits that are set for longer could stay in the session of a pooler.
         with transaction.atomic(using=self.using):
             with connections[self.using].cursor() as cursor:
-                cursor.execute("SELECT set_config('statement_timeout', %s, true)", [STATEMENT_TIMEOUT])
+                cursor.execute(*own_limits(is_local=True, statement_timeout=STATEMENT_TIMEOUT))
             return survey(self.using, self.conf.CONSUMER)

@@ -7,6 +7,8 @@ Only SQLSTATEs decide: the server words its messages in the language of ``lc_mes
 from enum import Enum
 from typing import Any
 
+from django.db import DatabaseError, Error, OperationalError
+
 
 class Kind(Enum):
     """What an error of the database means for a session that wants to go on."""
@@ -42,9 +44,30 @@ _WAIT_CLASSES = ("53", "58")  # insufficient resources (connections, disk, memor
 # Their messages quote values of rows: "invalid input syntax for type integer: ...".
 _QUOTING_CLASSES = ("21", "22", "23", "44", "P0")
 
+_NOT_MIGRATED = {"3F000", "42703", "42704", "42883", "42P01"}  # undefined schema, column, object, function, table
+
 LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK_DETECTED = "40P01"
 INSUFFICIENT_PRIVILEGE = "42501"
+NO_REPLICA_IDENTITY = "55000"
+IDENTITY_NOT_PUBLISHED = "42P10"
+
+
+class ReadOnlyError(DatabaseError):
+    """The server takes no writes now: it is in recovery, or the database is read-only. Raised before any is tried."""
+
+    sqlstate = "25006"
+
+
+class OvertakenError(OperationalError):
+    """Another worker has delivered what this one was at."""
+
+    sqlstate = "55006"
+
+
+def is_database_error(error: BaseException) -> bool:
+    """Tell whether it is an error of Django's database layer, or of psycopg."""
+    return isinstance(error, Error) or hasattr(error, "sqlstate")
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -72,6 +95,18 @@ def kind_of(error: BaseException) -> Kind:
     return Kind.FAULT
 
 
+def remedy(error: BaseException) -> str:
+    """Return a sentence that says what a person has to do about an error of the kind FAULT."""
+    code = sqlstate(error) or ""
+    if code == INSUFFICIENT_PRIVILEGE:
+        return "Grant the database role its rights: see docs/security.md."
+    if code in _NOT_MIGRATED:
+        return "Run `manage.py migrate hc_signals`: something of the change log is missing."
+    if code[:2] in ("28", "3D"):
+        return "Check user, password and name of the database in DATABASES."
+    return "Look the SQLSTATE up; if nothing was changed in the database, report this as a bug of hc_signals."
+
+
 def is_lock_timeout(error: BaseException) -> bool:
     """Tell whether a lock could not be had in time."""
     return sqlstate(error) == LOCK_NOT_AVAILABLE
@@ -80,6 +115,12 @@ def is_lock_timeout(error: BaseException) -> bool:
 def is_deadlock(error: BaseException) -> bool:
     """Tell whether PostgreSQL ended the statement because of a deadlock."""
     return sqlstate(error) == DEADLOCK_DETECTED
+
+
+def refuses_row_changes(error: BaseException) -> bool:
+    """Tell whether an UPDATE or DELETE is refused because of a publication: it covers the table but not what tells
+    rows apart (no replica identity, or columns of it that are not published)."""
+    return sqlstate(error) in (NO_REPLICA_IDENTITY, IDENTITY_NOT_PUBLISHED)
 
 
 def lacks_privilege(error: BaseException) -> bool:
@@ -97,7 +138,8 @@ def one_line(error: BaseException) -> str:
     name = type(raised).__name__
     if code is None:
         return (str(error).strip().splitlines() or [name])[0]
-    said = getattr(getattr(raised, "diag", None), "message_primary", None)
+    diagnostics = getattr(raised, "diag", None)
+    said = str(raised) if diagnostics is None else diagnostics.message_primary  # without them it is one of ours
     if not said or code[:2] in _QUOTING_CLASSES:
         return f"{name} [{code}]"
     return f"{said.splitlines()[0]} [{code}]"

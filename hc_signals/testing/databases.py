@@ -16,7 +16,7 @@ from hc_signals.testing.heroku_connect import HerokuConnect
 _OUR_TABLES = r"""
 SELECT oid::regclass::text FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname LIKE 'hc\_signals\_%'
-  AND relname <> 'hc_signals_control'
+  AND relname <> 'hc_signals_control' AND relpersistence = 'p'
 """
 
 

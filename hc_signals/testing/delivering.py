@@ -13,7 +13,7 @@ from hc_signals.events import Change
 from hc_signals.listening.worker import Worker
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.position import Position, Standing
-from hc_signals.log.restoring import is_restored, rebase
+from hc_signals.log.restoring import moved, take_over
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD
 
 
@@ -35,8 +35,8 @@ def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf
     """
     with override_settings(HC_SIGNALS={**getattr(settings, "HC_SIGNALS", {}), **conf}):
         checked = get_conf()
-    if is_restored(using):  # a copy of the test database, made for a parallel run
-        rebase(using)
+    if moved(using):  # a copy of the test database, made for a parallel run
+        take_over(using)
     worker = Worker(using, checked)
     for shard in worker.shards:
         if connections[using].in_atomic_block:

@@ -1,6 +1,7 @@
 """The worker's side: receivers that write the ledger and fail now and then; wrong readers to test the test with."""
 
 import hashlib
+import json
 import os
 import threading
 from typing import Any
@@ -23,13 +24,17 @@ class ChaosConfig(AppConfig):
         from example.crm import receivers
         from example.crm.models import Account
 
-        from hc_signals.signals import record_changed, records_changed
+        from hc_signals.signals import gap_detected, record_changed, records_changed
 
         record_changed.disconnect(receivers.keep_ledger)
         if os.environ["CHAOS_CONSUMER"] == "pages":
             records_changed.connect(keep_page, sender=Account)
         else:
             record_changed.connect(keep_change, sender=Account)
+        gap_detected.connect(keep_gap, sender=Account)
+        if "CHAOS_OUTSIDE" in os.environ:
+            record_changed.connect(tell_outside, sender=Account)
+            gap_detected.connect(tell_outside, sender=Account)
         mutation = os.environ.get("CHAOS_MUTATION")
         if mutation:
             from tests.chaos import mutations
@@ -50,6 +55,22 @@ def keep_page(events: Any, using: str, **kwargs: Any) -> None:
     _write(events, using)
     if events[0].attempt == 1 and _chance(events[0]) % 20 == 0:
         raise RuntimeError("chaos: this receiver fails now")
+
+
+def keep_gap(event: Any, using: str, **kwargs: Any) -> None:
+    """Append a gap."""
+    from django.db import connections
+
+    with connections[using].cursor() as cursor:
+        cursor.execute("INSERT INTO chaos_gap VALUES (%s, %s)", [os.environ["CHAOS_CONSUMER"], event.cause])
+
+
+def tell_outside(event: Any, **kwargs: Any) -> None:
+    """Append a change or a gap to a file: it stays whatever becomes of worker and server."""
+    line = {"gap": event.cause, "since": str(event.since)} if event.cause else {"record": event.record_id}
+    line |= {"replay_id": event.replay_id, "event_id": event.event_id}
+    with open(os.environ["CHAOS_OUTSIDE"], "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def _write(events: Any, using: str) -> None:

@@ -23,6 +23,8 @@ _SESSIONS = """
 SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND classid = %s AND mode = 'ShareLock' AND granted AND application_name = %s
 """
+STANDBYS = ("synchronous", "lossy")
+"""All that was confirmed; or not the last that was."""
 TAKE_OVER_TIMEOUT = 20.0
 KINDS = (
     "kill_worker",
@@ -33,6 +35,7 @@ KINDS = (
     "crash_server",
     "change_shards",
     "deafen_worker",
+    "promote_standby",
 )
 
 
@@ -44,17 +47,22 @@ class Faults:
         chance: every choice comes from it.
         silence: seconds of the longest silence of a network.
         deaf: seconds within which a worker must give up connections that say nothing; 0 leaves that fault out.
+        standby: what a standby has that is promoted: STANDBYS names them; empty: none is.
     """
 
-    def __init__(self, server: Server, workers: Workers, chance: random.Random, silence: float, deaf: float) -> None:
+    def __init__(
+        self, server: Server, workers: Workers, chance: random.Random, silence: float, deaf: float, standby: str = ""
+    ) -> None:
         self.server, self.workers, self.chance = server, workers, chance
-        self.silence, self.deaf = silence, deaf
+        self.silence, self.deaf, self.standby = silence, deaf, standby
         self.done: Counter[str] = Counter()
         self.takeovers: dict[str, list[float]] = {"killed": [], "frozen": [], "deaf": []}
         """Seconds, by what had happened; figures.py says from what to what."""
         self.missed = 0
         """Takeovers that nobody made in time."""
-        self.kinds = [kind for kind in KINDS if deaf or kind != "deafen_worker"]
+        left_out = {"deafen_worker"} if not deaf else set()
+        left_out |= {"promote_standby"} if not standby else set()
+        self.kinds = [kind for kind in KINDS if kind not in left_out]
         self._turns: list[str] = []
         self._layouts = 0
 
@@ -147,6 +155,19 @@ class Faults:
     def crash_server(self) -> None:
         """Stop the server in immediate mode, and start it again."""
         self.server.crash()
+
+    def promote_standby(self) -> None:
+        """Let a standby follow, stop the primary in immediate mode, and give its address to the promoted standby.
+
+        ``lossy``: the standby was cut off some time before, so all that was done since is gone, on both sides.
+        """
+        standby = self.server.follow(synchronous=self.standby == "synchronous")
+        time.sleep(self.chance.uniform(0.3, self.silence))
+        if self.standby == "lossy":
+            standby.cut_off()
+            time.sleep(self.chance.uniform(0.1, self.silence))
+        self._layouts += 1  # what was claimed then need not be claimed again
+        self.server.fail_over().stop()
 
     def change_shards(self) -> None:
         """Roll out another number of shards to the first consumer: one worker after the other gets it."""

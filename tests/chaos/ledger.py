@@ -13,6 +13,7 @@ CREATE TABLE chaos_ledger (
     id bigserial, consumer text, record text, operation text, version integer, event_id text
 );
 CREATE INDEX ON chaos_ledger USING brin (id);
+CREATE TABLE chaos_gap (consumer text, cause text);
 """
 
 _COMPARE = """
@@ -89,6 +90,14 @@ def compare(query: Any, consumer: str) -> Verdict:
     ((changes, lost, twice, inverted),) = query(_COMPARE, values)
     ((stale,),) = query(_STALE, values)
     return Verdict(changes, lost, twice, inverted, stale, kept)
+
+
+def gaps(query: Any) -> dict[str, dict[str, int]]:
+    """Return how many gaps each consumer was told, by their cause."""
+    found: dict[str, dict[str, int]] = {}
+    for consumer, cause, count in query("SELECT consumer, cause, count(*) FROM chaos_gap GROUP BY 1, 2"):
+        found.setdefault(consumer, {})[cause] = count
+    return found
 
 
 def explain(query: Any, consumer: str) -> list[str]:

@@ -12,16 +12,17 @@ class Proxy:
 
     Args:
         url: the server; a Unix socket's directory as host is fine.
+        port: to listen on; default: a free one.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, port: int = 0) -> None:
         parts = conninfo_to_dict(url)
-        host, port = str(parts.get("host") or "127.0.0.1"), int(parts.get("port") or 5432)
-        self._server = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
+        host, of_server = str(parts.get("host") or "127.0.0.1"), int(parts.get("port") or 5432)
+        self._server = f"{host}/.s.PGSQL.{of_server}" if host.startswith("/") else (host, of_server)
         self._pairs: set[_Pair] = set()
         self._lock = threading.Lock()
         self._silent = False
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -1,23 +1,38 @@
-"""The server of one run: its own, crashed now and then, and asked again and again until it answers."""
+"""The server of one run: its own, crashed or replaced now and then, and asked again and again until it answers."""
 
 import os
+import tempfile
 import time
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from tests.chaos import ledger, writers
 from tests.server import Server as TemporaryServer
-from tests.server import installation
+from tests.server import Standby, installation
+
+SETTINGS = ("max_prepared_transactions=20", "fsync=on")
 
 
 class Server:
-    """A PostgreSQL of PG_BIN, else the embedded one, with the example's tables, capture, and the ledgers."""
+    """A PostgreSQL of PG_BIN, else the embedded one, with the example's tables, capture, and the ledgers.
+
+    ``url`` is an address: it stays when a standby takes over, as the name of a server does.
+    """
 
     def __init__(self) -> None:
-        self._server = TemporaryServer(installation(), "max_prepared_transactions=20", "fsync=on")
-        self.url = self._server.url
+        self.primary = TemporaryServer(installation(), *SETTINGS)
+        self.standby: Standby | None = None
+        self._address = Path(tempfile.mkdtemp(prefix="hc_signals_address_"))
+        self.url = f"postgresql://postgres@/postgres?host={self._address}"
+        self._point_to(self.primary)
+
+    def _point_to(self, server: TemporaryServer) -> None:
+        socket, new = self._address / ".s.PGSQL.5432", self._address / "new"
+        new.symlink_to(server.directory / socket.name)
+        new.replace(socket)
 
     def set_up(self, records: int) -> None:
         """Make everything, for so many records."""
@@ -45,8 +60,40 @@ class Server:
 
     def crash(self) -> None:
         """Stop the server in immediate mode, and start it again."""
-        self._server.crash()
+        self.primary.crash()
+
+    def follow(self, *, synchronous: bool) -> Standby:
+        """Start a standby, and wait until it has all that is written by now.
+
+        Args:
+            synchronous: no commit is confirmed that it does not have.
+        """
+        self.standby = Standby(self.primary, *SETTINGS)
+        if synchronous:
+            self.primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            self.primary.execute("SELECT pg_reload_conf()")
+        self.standby.catch_up()
+        return self.standby
+
+    def fail_over(self, *, keep_old: bool = False) -> TemporaryServer:
+        """Promote the standby and give it the address; return the old primary.
+
+        Args:
+            keep_old: the old primary is left running; else it is stopped in immediate mode before.
+        """
+        assert self.standby is not None
+        old, standby = self.primary, self.standby
+        if not keep_old:
+            old.halt()
+        standby.promote()
+        self.primary, self.standby = standby, None
+        self._point_to(standby)
+        return old
 
     def stop(self) -> None:
-        """Stop it for good."""
-        self._server.stop()
+        """Stop all for good."""
+        for server in (self.standby, self.primary):
+            if server is not None:
+                server.stop()
+        (self._address / ".s.PGSQL.5432").unlink()
+        self._address.rmdir()

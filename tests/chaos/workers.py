@@ -89,8 +89,13 @@ class Workers:
         self.exits = 0
         """How many ended by themselves, and were started again."""
 
-    def add(self, url: str, consumer: str, shards: int, mutation: str = "") -> None:
-        """Start one more."""
+    def add(self, url: str, consumer: str, shards: int, mutation: str = "", pooler: str | None = None) -> None:
+        """Start one more.
+
+        Args:
+            url: the server.
+            pooler: URL by which the worker reaches the server; default: that of the server.
+        """
         name = f"chaos worker {len(self.all)}"
         environment = {
             **self.environment,
@@ -99,7 +104,7 @@ class Workers:
             "CHAOS_MUTATION": mutation,
             "CHAOS_SERVICE": url,
         }
-        self.all.append(Worker(name, url, environment, self.directory / f"{name}.log"))
+        self.all.append(Worker(name, pooler or url, environment, self.directory / f"{name}.log"))
         self.all[-1].start()
 
     def look_after(self) -> None:

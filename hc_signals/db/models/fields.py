@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.expressions import Col
@@ -170,7 +171,11 @@ class Date(HerokuConnectFieldMixin, models.DateField):  # type: ignore[type-arg]
 
 
 class DateTime(HerokuConnectFieldMixin, models.DateTimeField):  # type: ignore[type-arg]
-    """Salesforce ``Date/Time``: naive UTC in the table, aware UTC in Python, whatever the session's time zone."""
+    """Salesforce ``Date/Time``: naive UTC in the table, aware UTC in Python, whatever the session's time zone.
+
+    With ``USE_TZ = False`` it is aware in the project's ``TIME_ZONE``: Django's forms, lists and templates do not
+    convert then, they show and take the hour as it is.
+    """
 
     def db_type(self, connection: Any) -> str:
         """Return Heroku Connect's column type."""
@@ -191,12 +196,18 @@ class DateTime(HerokuConnectFieldMixin, models.DateTimeField):  # type: ignore[t
         return connection.ops.adapt_datetimefield_value(value.astimezone(datetime.UTC).replace(tzinfo=None))
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Return aware UTC; what is no datetime (infinity, with a lenient adapter) passes as it is."""
+        """Return an aware time; what is no datetime (infinity, with a lenient adapter) passes as it is."""
         if not isinstance(value, datetime.datetime):
             return value
-        if timezone.is_naive(value):
-            return value.replace(tzinfo=datetime.UTC)
-        return value.astimezone(datetime.UTC)
+        value = value.replace(tzinfo=datetime.UTC) if timezone.is_naive(value) else value.astimezone(datetime.UTC)
+        return value if settings.USE_TZ else _in_project_zone(value)
+
+
+def _in_project_zone(value: datetime.datetime) -> datetime.datetime:
+    try:
+        return value.astimezone(timezone.get_default_timezone())
+    except OverflowError:  # the ends of the calendar
+        return value
 
 
 class Time(HerokuConnectFieldMixin, models.TimeField):  # type: ignore[type-arg]

@@ -1,20 +1,19 @@
 """``manage.py hc_consumers``: who reads the log, and how far each has come; starts and removes consumers."""
 
 from argparse import ArgumentParser
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections, transaction
-from django.utils import timezone
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.conf import get_conf
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.log import consumers, starting
 from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.restoring import is_restored
+from hc_signals.log.restoring import WORDS, moved
 from hc_signals.management.arguments import start_at
+from hc_signals.moments import age
 from hc_signals.postgres.errors import one_line
 
 
@@ -50,16 +49,16 @@ class Command(BaseCommand):
             cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
             if cursor.fetchone()[0]:
                 raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
-        if is_restored(using):
+        if cause := moved(using):
             raise CommandError(
-                "This database was restored from another server and no worker has run since, so positions mean nothing "
-                "yet; run `manage.py hc_listen --once` first."
+                f"{WORDS[cause]} and no worker has run since, so positions are not right yet; run `manage.py hc_listen "
+                "--once` first."
             )
 
     def _list(self, options: dict[str, Any]) -> None:
         found = consumers.consumers(options["database"], get_conf().RETENTION_HOURS)
         for consumer in found:
-            self.stdout.write(_line(consumer, timezone.now()))
+            self.stdout.write(_line(consumer))
         if not found:
             self.stdout.write("No consumer yet: `manage.py hc_listen` or `manage.py hc_consumers start` makes one.")
 
@@ -77,24 +76,16 @@ class Command(BaseCommand):
         self.stdout.write(f"Consumer {name!r} was removed" + (f", with {count} deliveries." if count else "."))
 
 
-def _line(consumer: consumers.Consumer, now: datetime) -> str:
+def _line(consumer: consumers.Consumer) -> str:
     parts = [f"{consumer.shards} shard(s), {consumer.workers} worker(s)" if consumer.shards else "no position"]
     parts.append(f"{consumer.backlog} change(s) to deliver")
     if consumer.backlog.since is not None:
-        parts[-1] += f", the oldest {_age(now, consumer.backlog.since)} old"
+        parts[-1] += f", the oldest {age(consumer.backlog.since)} old"
     if consumer.moved_at is not None:
-        parts.append(f"moved {_age(now, consumer.moved_at)} ago")
+        parts.append(f"moved {age(consumer.moved_at)} ago")
     if consumer.deliveries:
         states = ", ".join(f"{count} {state}" for state, count in sorted(consumer.deliveries.items()))
         parts.append(f"failed deliveries: {states}")
     if consumer.holds_up_rotation:
         parts.append("HOLDS UP THE ROTATION OF THE LOG")
     return f"{consumer.name}: {'; '.join(parts)}"
-
-
-def _age(now: datetime, then: datetime) -> str:
-    seconds = max(0, int((now - then).total_seconds()))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"

@@ -1,6 +1,7 @@
 """``manage.py hc_deliveries``: the deliveries that failed; retried or discarded by hand."""
 
 from argparse import ArgumentParser
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -11,6 +12,7 @@ from django.utils.connection import ConnectionDoesNotExist
 from hc_signals.delivery import interventions
 from hc_signals.management.arguments import at_least
 from hc_signals.models import Delivery
+from hc_signals.moments import shown
 from hc_signals.postgres.errors import one_line
 
 
@@ -55,7 +57,8 @@ class Command(BaseCommand):
             raise CommandError("Which? Give the number of a delivery; `hc_deliveries list` shows them.", returncode=2)
         for delivery in chosen:
             for field in Delivery._meta.fields:
-                self.stdout.write(f"{field.name:>16}: {getattr(delivery, field.attname)}")
+                value = getattr(delivery, field.attname)
+                self.stdout.write(f"{field.name:>16}: {shown(value) if isinstance(value, datetime) else value}")
 
     def _retry(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
         self.stdout.write(f"{interventions.retry(chosen)} deliveries are due now; parked ones follow theirs.")

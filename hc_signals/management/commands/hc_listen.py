@@ -11,20 +11,22 @@ from dataclasses import replace
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connections
+from django.db import Error, connections
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.capture import known, triggers
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.fatal_calls import end_run
 from hc_signals.exceptions import ConfigurationError
+from hc_signals.listening.connecting import own_options
 from hc_signals.listening.crew import Crew
+from hc_signals.listening.helping import STUCK_SECONDS
 from hc_signals.listening.worker import Worker
 from hc_signals.log_format import formatter, print_log
 from hc_signals.management.arguments import at_least, start_at, tcp_port
 from hc_signals.monitoring.metrics_server import serve_metrics
-from hc_signals.observing import observe
-from hc_signals.postgres.errors import one_line
+from hc_signals.observing import as_helper, observe
+from hc_signals.postgres.errors import Kind, ReadOnlyError, kind_of, one_line
 from hc_signals.tables import connected_models
 
 
@@ -33,6 +35,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--once", action="store_true", help="deliver all that is committed now, then exit 0")
+        parser.add_argument(
+            "--no-wait",
+            action="store_true",
+            help="exit 1 if the database cannot be reached or written to at the start (default: wait for it; --once "
+            "never waits)",
+        )
         parser.add_argument("--database", default="default", help="database alias (default: default)")
         parser.add_argument(
             "--concurrency",
@@ -72,12 +80,14 @@ class Command(BaseCommand):
             conf = _conf(options)
             self._formatter = formatter(options["log_format"], conf.CONSUMER)
             print_log(self.stderr, options["verbosity"], self._formatter)
-            _check_database(using)
             _trace()
-            worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options)
+            with own_options(using):
+                worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options)
         except (ConfigurationError, ConnectionDoesNotExist) as error:
             raise CommandError(str(error)) from error
-        except DatabaseError as error:
+        except ReadOnlyError as error:
+            raise CommandError(str(error)) from error
+        except Error as error:
             raise CommandError(f"The database {using!r} answered: {one_line(error)}") from error
         self._say(f"hc_listen: {worker.delivered} changes delivered; stopped.")
 
@@ -87,6 +97,7 @@ class Command(BaseCommand):
         self.stderr.write(self._formatter.format(record))
 
     def _once(self, using: str, conf: Conf) -> Worker:
+        _check_database(using)
         worker = Worker(using, conf, is_process=True)
         try:
             worker.deliver_once()
@@ -108,8 +119,13 @@ class Command(BaseCommand):
                 host = options["metrics_host"]
                 server = stack.enter_context(serve_metrics(host, options["metrics_port"], crew))
                 self._say(f"hc_listen: /metrics and /healthz on http://{host}:{server.port}/")
-            self._say(f"hc_listen: listening on {using!r} as consumer {conf.CONSUMER!r}.")
-            crew.run()
+            if options["no_wait"]:
+                _check_database(using)
+            else:
+                _wait_for_database(using, crew.stopping)
+            if not crew.stopping.is_set():
+                self._say(f"hc_listen: listening on {using!r} as consumer {conf.CONSUMER!r}.")
+                crew.run()
         return crew
 
 
@@ -122,12 +138,47 @@ def _conf(options: dict[str, Any]) -> Conf:
     return replace(get_conf(), **{key: value for key, value in given.items() if value is not None})
 
 
+def _wait_for_database(using: str, stopping: threading.Event) -> None:
+    """Wait until the database can be reached and written to, or ``stopping`` is set.
+
+    Also where the password is wrong or the database does not exist: a server that refuses a connection gives its reason
+    in words only, and credentials that are just being changed are right a moment later.
+
+    Raises:
+        CommandError: only a person can mend what is wrong.
+        Error: the same, in the server's words.
+    """
+    with as_helper("start", STUCK_SECONDS) as helper:
+        trouble = helper.trouble("The start")
+        while not stopping.is_set():
+            helper.turn()
+            try:
+                _check_database(using)
+            except Error as error:
+                if kind_of(error) is Kind.FAULT:
+                    raise
+                connections[using].close()
+                pause = trouble.happens(error)
+                helper.turn(pause)
+                stopping.wait(pause)
+            else:
+                trouble.ends()
+                return
+
+
 def _check_database(using: str) -> None:
     with connections[using].cursor() as cursor:
-        cursor.execute("SELECT pg_is_in_recovery(), to_regclass('public.hc_signals_change') IS NOT NULL")
-        in_recovery, has_log = cursor.fetchone()
+        cursor.execute(
+            "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool, "
+            "to_regclass('public.hc_signals_change') IS NOT NULL"
+        )
+        in_recovery, is_read_only, has_log = cursor.fetchone()
     if in_recovery:
-        raise CommandError(f"The database {using!r} is a follower: LISTEN does not work there; use the leader's URL.")
+        raise ReadOnlyError(f"The database {using!r} is a follower: LISTEN does not work there; use the leader's URL.")
+    if is_read_only:
+        raise ReadOnlyError(
+            f"The database {using!r} is read-only: see default_transaction_read_only of database and role."
+        )
     if not has_log:
         raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
     found = triggers.statuses(connected_models(), using)

@@ -11,7 +11,6 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError, InterfaceError, connections
-from django.utils import timezone
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.conf import Conf, get_conf
@@ -20,6 +19,8 @@ from hc_signals.health import examine
 from hc_signals.health.findings import Finding, Verdict, worst
 from hc_signals.management.arguments import at_least
 from hc_signals.management.interruption import Interruption, interruptible
+from hc_signals.moments import now, shown
+from hc_signals.postgres.errors import one_line
 
 
 class Command(BaseCommand):
@@ -89,8 +90,7 @@ class Command(BaseCommand):
         if self.options["json"]:
             self.stdout.write(_json(self.using, found, None if self.options["watch"] else 2))
             return
-        now = timezone.localtime()
-        self.stdout.write(f"hc_status of {self.using!r}, {now:%Y-%m-%d %H:%M:%S %Z}")
+        self.stdout.write(f"hc_status of {self.using!r}, {shown(now())}")
         for finding, following in pairwise([*found, None]):
             assert finding is not None  # noqa: S101  (only the last is)
             self.stdout.write(f"{self._painted(finding.verdict)} {finding.name:<11} {finding.text}")
@@ -122,11 +122,11 @@ def _json(using: str, found: Sequence[Finding], indent: int | None) -> str:
     report = {
         "verdict": worst(found),
         "database": using,
-        "checked_at": timezone.now(),
+        "checked_at": now(),
         "findings": [asdict(finding) for finding in found],
     }
     return json.dumps(report, cls=DjangoJSONEncoder, indent=indent)
 
 
 def _sentence(using: str, error: Exception) -> str:
-    return f"The database {using!r} answered: {(str(error).splitlines() or [type(error).__name__])[0]}"
+    return f"The database {using!r} answered: {one_line(error)}"

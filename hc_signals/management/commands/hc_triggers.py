@@ -1,23 +1,19 @@
 """``manage.py hc_triggers``: installs, inspects and removes the capture triggers."""
 
 from argparse import ArgumentParser
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connections, models
+from django.db import DatabaseError, models
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals.capture import known, orphans, pausing, triggers
+from hc_signals.capture import known, orphans, pausing, returning, triggers
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.management.choice import connected_model
+from hc_signals.management.choice import connected_model, require_log
+from hc_signals.moments import shown
 from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models, table_label
-
-
-def _moment(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S %Z}"
 
 
 class Command(BaseCommand):
@@ -25,17 +21,23 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("action", choices=["install", "status", "pause", "resume", "uninstall", "sql"])
-        parser.add_argument("models", nargs="*", metavar="app.Model", help="default: all connected models")
+        parser.add_argument(
+            "models", nargs="*", metavar="app.Model", help="default: all connected models; uninstall has no default"
+        )
         parser.add_argument("--database", default="default", help="database alias (default: default)")
         parser.add_argument("--check", action="store_true", help="with status: exit 1 on drift or pause")
+        parser.add_argument(
+            "--remove",
+            action="store_true",
+            help="with pause: take everything off the tables as well, table by table; `resume` puts it back",
+        )
         parser.add_argument("--all", action="store_true", help="with uninstall: whatever is ours, orphans as well")
         parser.add_argument("--orphans", action="store_true", help="with uninstall: what no model accounts for, only")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["models"] and (options["all"] or options["orphans"] or options["action"] in ("pause", "resume")):
-            raise CommandError("Name no models here: this concerns all tables.", returncode=2)
-        chosen = [connected_model(label) for label in options["models"]] or connected_models()
         self.using, self.options = options["database"], options
+        self._check_usage(options["action"], options["models"])
+        chosen = [connected_model(label) for label in options["models"]] or connected_models()
         try:
             getattr(self, f"_{options['action']}")(chosen)
         except (ConnectionDoesNotExist, ConfigurationError) as error:
@@ -43,27 +45,56 @@ class Command(BaseCommand):
         except DatabaseError as error:
             raise CommandError(f"The database answered: {one_line(error)}") from error
 
+    def _check_usage(self, action: str, labels: list[str]) -> None:
+        takes_all = self.options["all"] or self.options["orphans"]
+        if labels and (takes_all or action in ("pause", "resume")):
+            raise CommandError("Name no models here: this concerns all tables.", returncode=2)
+        if action == "uninstall" and not labels and not takes_all:
+            raise CommandError(
+                "Nothing was removed. Name the models whose capture is to be removed (crm.Account), or say --all.",
+                returncode=2,
+            )
+        for option, of in (("check", "status"), ("remove", "pause"), ("all", "uninstall"), ("orphans", "uninstall")):
+            if self.options[option] and action != of:
+                raise CommandError(f"--{option} goes with `hc_triggers {of}` only.", returncode=2)
+
     def _install(self, chosen: list[type[models.Model]]) -> None:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
-            if cursor.fetchone()[0]:
-                raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
-        known.note_installed(self.using, map(table_label, chosen))
-        self._each(chosen, lambda model: triggers.install(model, self.using), "installed")
+        require_log(self.using)
+        if pausing.find(self.using).is_removed:
+            # No error: a deployment's release phase goes on.
+            self.stdout.write(f"{pausing.IS_REMOVED} `hc_triggers resume` puts it back.")
+            return
+
+        def act(model: type[models.Model]) -> triggers.TableStatus:
+            returned = returning.bring_back(model, self.using)
+            if returned is not None:
+                self._print_returned(returned)
+            return triggers.status(model, self.using)
+
+        self._each(chosen, act, "installed")
+
+    def _print_returned(self, returned: returning.Returned) -> None:
+        since = shown(returned.since) if returned.since else "a time that is not known"
+        more = "hc_listen reads again what Salesforce changed since" if returned.is_reread else "nothing is read again"
+        self.stdout.write(f"{returned.table}: a gap since {since} is in the log ({returned.cause}); {more}.")
 
     def _each(
         self, chosen: list[type[models.Model]], act: Callable[[type[models.Model]], triggers.TableStatus], done: str
     ) -> None:
         """Do it table by table; one that is locked for long does not keep it from the others."""
-        failed = []
+        failed: dict[str, DatabaseError] = {}
         for model in chosen:
             try:
                 self._print(act(model))
             except DatabaseError as error:
-                failed.append(model._meta.label)
-                self.stderr.write(f"{model._meta.label}: not {done}: {one_line(error)}")
+                failed[model._meta.label] = error
+        self._report(failed, done, "run the command again.")
+
+    def _report(self, failed: Mapping[str, DatabaseError], done: str, advice: str) -> None:
+        for label, error in failed.items():
+            self.stderr.write(f"{label}: not {done}: {one_line(error)}")
         if failed:
-            raise CommandError(f"Not {done}: {', '.join(failed)}. Nothing was half-done; run the command again.")
+            raise CommandError(f"Not {done}: {', '.join(failed)}. Nothing was half-done; {advice}")
 
     def _status(self, chosen: list[type[models.Model]]) -> None:
         found = triggers.statuses(chosen, self.using)
@@ -74,46 +105,59 @@ class Command(BaseCommand):
             self._print(status)
             if status.table in of_tables:
                 self._print_known(of_tables[status.table])
-        off, owed = pausing.paused_since(self.using)
-        if off:
-            self.stdout.write(f"Paused since {off:%Y-%m-%d %H:%M:%S %Z}: nothing is captured; `hc_triggers resume`.")
-        if owed:
-            self.stdout.write(f"The gap since {owed:%Y-%m-%d %H:%M:%S %Z} is not written; `hc_triggers resume` again.")
+        pause = pausing.find(self.using)
+        if pause.since:
+            how = "Paused, and taken off every table," if pause.is_removed else "Paused"
+            self.stdout.write(f"{how} since {shown(pause.since)}: nothing is captured; `hc_triggers resume`.")
+        if pause.owed:
+            self.stdout.write(f"The gap since {shown(pause.owed)} is not written; `hc_triggers resume` again.")
+        if self.options["check"] and (pause.since or pause.owed):
+            raise CommandError("Capture is paused; run `manage.py hc_triggers resume`.")
+        unsupported = [status.table for status in found if status.state == "unsupported"]
+        if self.options["check"] and unsupported:
+            raise CommandError(f"Not to be captured, because they are no tables: {', '.join(unsupported)}.")
         if self.options["check"] and any(status.state not in ("installed", "absent") for status in found):
             raise CommandError("Triggers have drifted; run `manage.py hc_triggers install`.")
-        if self.options["check"] and (off or owed):
-            raise CommandError("Capture is paused; run `manage.py hc_triggers resume`.")
 
     def _pause(self, chosen: list[type[models.Model]]) -> None:
-        since = pausing.pause(self.using)
-        self.stdout.write(f"Paused since {since:%Y-%m-%d %H:%M:%S %Z}. What changes now will be told as a gap.")
+        is_removed = self.options["remove"]
+        since = pausing.pause(self.using, is_removed)
+        self.stdout.write(f"Paused since {shown(since)}. What changes now will be told as a gap.")
+        if not is_removed:
+            return
+
+        def act(model: type[models.Model]) -> triggers.TableStatus:
+            pausing.take_off(model, self.using, since)
+            return triggers.status(model, self.using)
+
+        self._each(chosen, act, "taken off")
+        self._remove_orphans(chosen, "paused")
+
+    def _remove_orphans(self, known_models: list[type[models.Model]], cause: str, uninstalled: bool = False) -> None:
+        for status in orphans.remove(known_models, self.using, cause, uninstalled):
+            self.stdout.write(f"{status.table}: removed")
 
     def _resume(self, chosen: list[type[models.Model]]) -> None:
-        if not any(pausing.paused_since(self.using)):
-            self.stdout.write("Capture is not paused.")
-            return
         done = pausing.resume(self.using, chosen)
         if done is None:
+            self.stdout.write("Capture is not paused.")
             return
-        self.stdout.write(f"Capture is on; a gap since {_moment(done.since)} is in the log.")
+        self.stdout.write(f"Capture is on; a gap since {shown(done.since)} is in the log.")
         if done.reread:
             self.stdout.write(f"hc_listen reads again what Salesforce changed since, in {len(done.reread)} table(s).")
         if done.unread:
             self.stdout.write(f"Not in {', '.join(done.unread)}, without systemmodstamp: `manage.py hc_backfill` does.")
+        self._report(done.failed, "installed", "run `manage.py hc_triggers install`; the gap is told then.")
 
     def _uninstall(self, chosen: list[type[models.Model]]) -> None:
-        if not self.options["orphans"]:  # before anything is gone: hc_listen would put it back
-            known.note_uninstalled(self.using, map(table_label, chosen))
-        if self.options["all"] or self.options["orphans"]:
-            for status in orphans.remove([] if self.options["all"] else chosen, self.using):
-                self.stdout.write(f"{status.table}: removed")
-            return
-
         def act(model: type[models.Model]) -> triggers.TableStatus:
-            triggers.uninstall(model, self.using)
+            returning.uninstall(model, self.using)
             return triggers.status(model, self.using)
 
-        self._each(chosen, act, "uninstalled")
+        if not self.options["orphans"]:
+            self._each(chosen, act, "uninstalled")
+        if self.options["all"] or self.options["orphans"]:
+            self._remove_orphans(chosen, "uninstalled", uninstalled=self.options["all"])
 
     def _sql(self, chosen: list[type[models.Model]]) -> None:
         for model in chosen:
@@ -122,14 +166,14 @@ class Command(BaseCommand):
 
     def _print_known(self, table: known.Known) -> None:
         if table.uninstalled_at:
-            self.stdout.write(f"  removed by `hc_triggers uninstall` on {_moment(table.uninstalled_at)}")
+            self.stdout.write(f"  removed by `hc_triggers uninstall` on {shown(table.uninstalled_at)}")
         if table.good_at:
-            self.stdout.write(f"  captured without a gap until {_moment(table.good_at)} at least")
+            self.stdout.write(f"  captured without a gap until {shown(table.good_at)} at least")
         if table.cause:
             self.stdout.write(f"  {table.cause}: told as a gap when hc_listen sees that capture is right again")
         if table.reread_since:
             after = f", now at id {table.reread_after}" if table.reread_after is not None else ""
-            self.stdout.write(f"  what changed since {_moment(table.reread_since)} is being read again{after}")
+            self.stdout.write(f"  what changed since {shown(table.reread_since)} is being read again{after}")
 
     def _print(self, status: triggers.TableStatus) -> None:
         self.stdout.write(f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else ""))

@@ -1,0 +1,110 @@
+"""What keeps a thread from its work: logged once and then at growing intervals, retried at growing pauses, and counted.
+
+All threads of hc_listen use it, so that the same error has the same words everywhere.
+"""
+
+import logging
+import random
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+from hc_signals.postgres.errors import Kind, is_database_error, kind_of, one_line, remedy, sqlstate
+
+logger = logging.getLogger("hc_signals")
+
+NO_SQLSTATE = "none"
+"""Counts errors of connecting, and lost connections: libpq hands on no SQLSTATE for them."""
+
+
+class Trouble:
+    """The failed tries of one thread at one thing, from the first one until :meth:`ends`. Belongs to that thread.
+
+    Other threads may read the attributes at any time.
+
+    Args:
+        name: of the thread or its task, as the log shows it.
+        longest: most seconds between two tries.
+    """
+
+    FIRST_PAUSE = 0.2
+    """Seconds before the second try; doubled from try to try, and jittered down to the half."""
+    LOG_AGAIN = (60.0, 3600.0)
+    """First and longest interval in seconds between two log lines about the same error; doubled each time."""
+
+    def __init__(self, name: str, longest: float = 10.0) -> None:
+        self.name, self.longest = name, longest
+        self.text = ""
+        """The last error, in words; empty while there is no trouble."""
+        self.errors: Counter[str] = Counter()
+        """Failed tries so far by SQLSTATE, or by the class of an error that is not the database's."""
+        self._tries = 0
+        self._since = 0.0
+        self._log_again: dict[str, tuple[float, float]] = {}
+        """By SQLSTATE or class: when it is logged again, and the interval after that."""
+
+    def happens(self, error: BaseException) -> float:
+        """Count and log a failed try.
+
+        Returns:
+            seconds until the next one.
+        """
+        now = time.monotonic()
+        if not self._tries:
+            self._since = now
+        self._tries += 1
+        is_databases = is_database_error(error)
+        key = (sqlstate(error) or NO_SQLSTATE) if is_databases else type(error).__name__
+        self.errors[key] += 1
+        self.text = one_line(error) if is_databases else f"{type(error).__name__} at {places(error)}"
+        at, interval = self._log_again.get(key, (0.0, self.LOG_AGAIN[0]))
+        if now >= at:
+            self._log_again[key] = now + interval, min(2 * interval, self.LOG_AGAIN[1])
+            self._log(error, kind_of(error) if is_databases else None, now - self._since)
+        return self._pause()
+
+    def _log(self, error: BaseException, kind: Kind | None, seconds: float) -> None:
+        said = self.name, self.text, self._tries, seconds
+        extra = {"sqlstate": sqlstate(error)}
+        if kind is Kind.LOST:
+            logger.warning(
+                "%s has no connection to the database: %s; reconnecting. Try %s in %.0f s.", *said, extra=extra
+            )
+        elif kind is Kind.WAIT:
+            logger.warning("%s waits for the server: %s; trying again. Try %s in %.0f s.", *said, extra=extra)
+        elif kind is Kind.FAULT:
+            logger.error(
+                "%s is refused by the database: %s; trying again. Try %s in %.0f s. %s",
+                *said,
+                remedy(error),
+                extra=extra,
+            )
+        else:
+            logger.error("%s failed: %s; trying again. Try %s in %.0f s. Please report this.", *said)
+
+    def _pause(self) -> float:
+        # The exponent is limited: an outage of hours would make a number that is no float.
+        longest = min(self.longest, self.FIRST_PAUSE * 2.0 ** min(self._tries - 1, 30))
+        return longest * random.uniform(0.5, 1)  # noqa: S311  (not for secrets)
+
+    def ends(self) -> None:
+        """Note that a try has succeeded; log it if any has failed before."""
+        if not self._tries:
+            return
+        logger.warning(
+            "%s works again after %.0f s and %s failed tries.", self.name, time.monotonic() - self._since, self._tries
+        )
+        self.text, self._tries = "", 0
+        self._log_again.clear()
+
+
+def places(error: BaseException) -> str:
+    """Return where an error was raised, the innermost place first: a traceback in one line, without any values."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " < ".join(f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+
+
+def _short(filename: str) -> str:
+    parts = Path(filename).parts
+    return "/".join(parts[-2:])

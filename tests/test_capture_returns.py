@@ -1,0 +1,281 @@
+"""Every way in which capture goes off and comes back: docs/drift.md says what is told and what is read again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection
+from example.crm.models import Account
+
+from hc_signals import signals
+from hc_signals.capture import orphans, triggers
+from hc_signals.capture.capture_sql import function_name
+from hc_signals.capture.reloads import finish_reloads
+from hc_signals.capture.repairing import Repairs
+from hc_signals.capture.rereading import Rereading
+from hc_signals.conf import Conf
+from hc_signals.delivery.shard import Shard
+from hc_signals.listening.worker import Worker
+from hc_signals.models import Change
+from hc_signals.moments import now
+from hc_signals.tables import connected_models
+from hc_signals.testing import HerokuConnect
+from tests.conftest import as_heroku_connect, as_the_app, deliver
+from tests.pages import ROOT
+
+TABLE = "salesforce.account"
+CAPTURE = function_name(Account)
+WITHOUT_ACCOUNT = [model for model in connected_models() if model is not Account]
+Step = Callable[[HerokuConnect], Any]
+
+
+def command(*arguments: str) -> str:
+    out = StringIO()
+    call_command("hc_triggers", *arguments, stdout=out, stderr=out)
+    return out.getvalue()
+
+
+def look(**conf: Any) -> None:
+    """Look as a worker that has just started, and read again what is due."""
+    Repairs("default", Conf(**conf), connected_models()).look()
+    Rereading("default", connected_models()).read_for(30)
+
+
+def source() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT prosrc FROM pg_proc WHERE proname = %s", [CAPTURE])
+        return str(cursor.fetchone()[0])
+
+
+def replace_function(body: str) -> None:
+    as_the_app(
+        f"CREATE OR REPLACE FUNCTION public.{CAPTURE}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
+        f"SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $hc_edited$ {body} $hc_edited$"
+    )
+
+
+def without_account(heroku: HerokuConnect) -> None:
+    Worker("default", Conf(), WITHOUT_ACCOUNT).deliver_once()
+
+
+def older_function(heroku: HerokuConnect) -> None:
+    columns = tuple(c for c in triggers.find([Account], "default")[0].layout(Account).columns if c != "name")
+    for statement in triggers.function_sql(Account, triggers.Layout(columns)):
+        as_the_app(statement)
+
+
+def recreate_schema(heroku: HerokuConnect) -> None:
+    heroku.drop_schemas()
+    heroku.create_tables()
+
+
+def set_reload_aware(value: bool) -> Step:
+    def step(heroku: HerokuConnect) -> None:
+        settings.HC_SIGNALS = {"RELOAD_AWARE": value}
+        look()
+
+    return step
+
+
+def write_as_replica(heroku: HerokuConnect) -> None:
+    as_heroku_connect("SET LOCAL session_replication_role = replica; UPDATE salesforce.account SET name = 'replica'")
+
+
+def nothing(heroku: HerokuConnect) -> None:
+    """Nobody does anything: the worker is enough."""
+
+
+def create(heroku: HerokuConnect) -> str:
+    return heroku.create(Account, 1)[0]
+
+
+def create_in_renamed(heroku: HerokuConnect) -> str:
+    at = now()
+    columns = "sfid, createddate, systemmodstamp"
+    as_heroku_connect(f"INSERT INTO salesforce.account_away ({columns}) VALUES ('away', %s, %s)", [at, at])
+    return "away"
+
+
+@dataclass(frozen=True)
+class Way:
+    """Capture goes off, a record is changed, capture comes back; then a worker looks."""
+
+    off: Step
+    back: Step = nothing
+    change: Callable[[HerokuConnect], str] = create
+    """Returns the sfid."""
+
+
+def sql(statement: str) -> Step:
+    return lambda heroku: as_the_app(statement)
+
+
+def triggers_command(*arguments: str) -> Step:
+    return lambda heroku: command(*arguments)
+
+
+WAYS = {
+    "`hc_triggers pause`, then `resume`": Way(triggers_command("pause"), triggers_command("resume")),
+    "`hc_triggers pause --remove`, then `resume`": Way(
+        triggers_command("pause", "--remove"), triggers_command("resume")
+    ),
+    "`hc_triggers uninstall crm.Account`, then `install`": Way(
+        triggers_command("uninstall", "crm.Account"), triggers_command("install")
+    ),
+    "`hc_triggers uninstall --all`, then `install`": Way(
+        triggers_command("uninstall", "--all"), triggers_command("install")
+    ),
+    "`hc_triggers uninstall`, then what `hc_triggers sql` prints, by hand": Way(
+        triggers_command("uninstall", "crm.Account"),
+        lambda heroku: triggers.run_patiently("default", lambda: triggers.install_sql(Account)),
+    ),
+    "a model is removed from the code, its capture by `hc_triggers uninstall --orphans`; the model comes back": Way(
+        lambda heroku: orphans.remove(WITHOUT_ACCOUNT, "default")
+    ),
+    "a model is removed from the code and comes back, its capture is left": Way(nothing, without_account),
+    "a trigger is missing; or it was, and somebody made it again": Way(
+        sql(f"DROP FUNCTION public.{CAPTURE} CASCADE"), lambda heroku: triggers.install(Account, "default")
+    ),
+    "a trigger is disabled; or it was (a silent reload), or somebody replaced it by hand": Way(
+        sql("ALTER TABLE salesforce.account DISABLE TRIGGER ALL"),
+        sql("ALTER TABLE salesforce.account ENABLE TRIGGER ALL"),
+    ),
+    "the function's body is not as it was generated, or a trigger calls a foreign function": Way(
+        lambda heroku: replace_function("BEGIN RETURN NULL; END"), triggers_command("install")
+    ),
+    "the function lacks a column that model and table have": Way(older_function),
+    "the table is renamed, written to, and renamed back": Way(
+        sql("ALTER TABLE salesforce.account RENAME TO account_away"),
+        sql("ALTER TABLE salesforce.account_away RENAME TO account"),
+        create_in_renamed,
+    ),
+    "another table under the same name": Way(lambda heroku: heroku.recreate_table(Account)),
+    "the schema is dropped and made again": Way(recreate_schema),
+    "the table's file is another one, and no `TRUNCATE` is in the log: a silent reload, but also `VACUUM FULL`, "
+    "`CLUSTER` or an `ALTER TABLE` that rewrites": Way(sql("TRUNCATE salesforce.account")),
+    "`RELOAD_AWARE` is changed": Way(set_reload_aware(False), set_reload_aware(True)),
+    "the function of another release, or of a model with other fields, that misses nothing": Way(
+        sql(f"ALTER FUNCTION public.{CAPTURE}() SET lock_timeout = '9s'")
+    ),
+    "a session with `session_replication_role = replica`": Way(write_as_replica),
+}
+LEFT_OUT = {
+    "`migrate hc_signals zero`, then `migrate` and `hc_triggers install`": "tests/test_install.py",
+    "the database is restored from a dump, or copied": "tests/test_restore.py",
+    "an unlogged table, emptied by a crash of the server or a failover": "tests/test_kinds_of_tables.py",
+}
+
+
+def documented() -> dict[str, tuple[str | None, bool]]:
+    """Return the table of docs/drift.md: by way the cause, None for no gap, and whether rows are read again."""
+    page = (ROOT / "docs" / "drift.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- ways -->")[2].partition("<!-- end of ways -->")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.strip().splitlines()[2:]]
+    return {way: (None if cause == "no gap" else cause.strip("`"), again == "yes") for way, cause, again in rows}
+
+
+def test_the_page_lists_every_way() -> None:
+    assert set(documented()) == {*WAYS, *LEFT_OUT}
+
+
+@pytest.mark.fault(
+    "capture goes off and comes back, in any of the ways of `docs/drift.md`",
+    outcome="gap, and what changed is read again; or nothing was missed",
+)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_change_while_capture_is_off_is_told(
+    captured: HerokuConnect, connect: Any, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As documented: by a gap that spans it and by reading again, or as the change that it is."""
+    monkeypatch.setattr(settings, "HC_SIGNALS", {}, raising=False)  # put back at the end
+    cause, is_reread = documented()[way]
+    captured.create(Account, 1)
+    look()
+    deliver()
+    gaps: list[Any] = []
+    heard: list[tuple[str, str]] = []
+    connect(signals.gap_detected, lambda event, **kwargs: gaps.append(event), Account)
+    connect(signals.record_changed, lambda event, **kwargs: heard.append((event.record_id, event.change_type)), Account)
+    WAYS[way].off(captured)
+    before = now()
+    sfid = WAYS[way].change(captured)
+    after = now()
+    WAYS[way].back(captured)
+    look()
+    look()
+    deliver()
+    assert [gap.cause for gap in gaps] == ([cause] if cause else [])
+    assert triggers.status(Account, "default").state == "installed"
+    # Of a model that was missing it is exact: when the first change was captured.
+    assert all(gap.since <= (after if cause == "model_missing" else before) for gap in gaps)
+    assert all(gap.until >= after for gap in gaps)
+    again = {change_type for record, change_type in heard if record == sfid and change_type.startswith("GAP_")}
+    # Captured later than it was created: since then it has changed, as far as anybody knows.
+    assert again == ({"GAP_UPDATE" if cause == "model_missing" else "GAP_CREATE"} if is_reread else set())
+    assert is_reread or (sfid, "CREATE") in heard, "never missed"
+
+
+def test_a_missing_model_is_a_gap_for_its_consumer_alone(captured: HerokuConnect, connect: Any) -> None:
+    """Another service on the same database has the model all the time: it heard of each change."""
+    heard: list[tuple[str, str]] = []
+    worker = Worker("default", Conf(CONSUMER="other"))
+    worker.deliver_once()
+    without_account(captured)
+    captured.create(Account, 1)
+    without_account(captured)
+    Repairs("default", Conf(CONSUMER="other"), connected_models()).look()
+    assert Change.objects.filter(operation="GAP").count() == 0, "that one misses nothing"
+    look()
+    look()
+    connect(signals.gap_detected, lambda event, **kwargs: heard.append(("gap", event.cause)), Account)
+    deliver()
+    assert heard == [("gap", "model_missing")]
+    worker.deliver_once()
+    assert heard == [("gap", "model_missing")]
+
+
+def test_a_page_that_is_taken_back_forgets_no_missing_model(captured: HerokuConnect) -> None:
+    """The note of what was passed over is part of the page: the second attempt makes it again."""
+    captured.create(Account, 1)
+    worker = Worker("default", Conf(), WITHOUT_ACCOUNT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shard, "_advance", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            worker.deliver_once()
+    worker.deliver_once()
+    look()
+    assert [change.note["cause"] for change in Change.objects.filter(operation="GAP")] == ["model_missing"]
+
+
+def test_reload_aware_may_change_in_a_reload(captured: HerokuConnect, settings: Any, connect: Any) -> None:
+    """What came back before the change is silent, what comes after it is told, and so is what does not come back."""
+    heard: list[tuple[str, str]] = []
+    sfids = captured.create(Account, 20)
+    look()
+    deliver()
+    connect(signals.record_changed, lambda event, **kwargs: heard.append((event.change_type, event.record_id)), Account)
+    connect(signals.gap_detected, lambda event, **kwargs: heard.append(("GAP", event.cause)), Account)
+    as_heroku_connect("CREATE TABLE public.kept AS SELECT * FROM salesforce.account")
+    as_heroku_connect("DELETE FROM kept WHERE sfid = %s", [sfids[19]])
+    try:
+        as_heroku_connect("TRUNCATE salesforce.account")
+        as_heroku_connect("INSERT INTO salesforce.account SELECT * FROM kept WHERE sfid < %s", [sfids[5]])
+        settings.HC_SIGNALS = {"RELOAD_AWARE": False}
+        look()
+        as_heroku_connect("INSERT INTO salesforce.account SELECT * FROM kept WHERE sfid = %s", [sfids[5]])
+        settings.HC_SIGNALS = {}
+        look()
+        as_heroku_connect(
+            "INSERT INTO salesforce.account SELECT * FROM public.kept WHERE sfid BETWEEN %s AND %s", sfids[6:19:12]
+        )
+    finally:
+        as_heroku_connect("DROP TABLE public.kept")
+    as_the_app("UPDATE public.hc_signals_reload SET cleared_at = cleared_at - interval '1 day'")
+    as_the_app("UPDATE public.hc_signals_refill SET at = at - interval '1 day'")
+    finish_reloads("default", Conf())
+    deliver()
+    assert heard == [("CREATE", sfids[5]), ("DELETE", sfids[19])]

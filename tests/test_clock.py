@@ -1,0 +1,197 @@
+"""The server's clock goes back and forward, and its transaction ids pass 2**32: nothing is lost, nothing stops."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from example.crm.models import Account
+
+from hc_signals import signals
+from hc_signals.capture import known
+from hc_signals.capture.repairing import Repairs
+from hc_signals.conf import Conf
+from hc_signals.log.rotation import rotate
+from hc_signals.models import Change, Delivery
+from hc_signals.tables import connected_models
+from hc_signals.testing import HerokuConnect
+from tests.conftest import deliver, running_crew
+from tests.server import Server, installation
+from tests.test_worker_process import wait_until
+
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+BUCKET_SECONDS = 43_200
+
+
+@pytest.fixture
+def told(connect: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """All events that are delivered, in order; the example's receivers, which have tables of their own, get none."""
+    monkeypatch.setattr(signals.record_changed, "receivers", [])
+    events: list[Any] = []
+    connect(signals.record_changed, lambda event, **kwargs: events.append(event), Account)
+    connect(signals.gap_detected, lambda event, **kwargs: events.append(event), Account)
+    return events
+
+
+def own_database(server: Server) -> Iterator[Server]:
+    """Make a new database of the server, with capture, the default one for the length of the test."""
+    before = dict(connection.settings_dict)
+    connection.close()
+    server.execute("CREATE DATABASE own")
+    connection.settings_dict |= {"HOST": str(server.directory), "PORT": "", "NAME": "own", "USER": "postgres"}
+    try:
+        HerokuConnect().create_tables()
+        call_command("migrate", "hc_signals", verbosity=0)
+        call_command("hc_triggers", "install", stdout=StringIO())
+        yield server
+    finally:
+        connection.close()
+        connection.settings_dict |= before
+        server.execute("DROP DATABASE own")
+
+
+@pytest.fixture(scope="module")
+def faketime_server() -> Iterator[tuple[Server, Callable[[float], None]]]:
+    """A server, and how to set its clock: to how many seconds after the right time."""
+    if FAKETIME is None:
+        pytest.skip("libfaketime is not installed")
+    with tempfile.NamedTemporaryFile("w+", prefix="hc_signals_clock_") as offset:
+        Path(offset.name).chmod(0o644)  # the server may run as somebody else
+
+        def set_to(seconds: float) -> None:
+            Path(offset.name).write_text(f"{seconds:+.3f}")
+
+        environment = {
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME_TIMESTAMP_FILE": offset.name,
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        set_to(0)
+        server = Server(installation(), environment=environment)
+        yield server, set_to
+        server.stop()
+
+
+@pytest.fixture
+def set_clock(
+    transactional_db: None, faketime_server: tuple[Server, Callable[[float], None]]
+) -> Iterator[Callable[[float], None]]:
+    """A default database whose clock can be set."""
+    server, set_to = faketime_server
+    set_to(0)
+    for _ in own_database(server):
+        yield set_to
+
+
+def buckets() -> set[int]:
+    return set(Change.objects.values_list("bucket", flat=True))
+
+
+@pytest.mark.fault("the server's clock goes back 12 hours, forward 5 days, and back", outcome="delivered, in order")
+def test_no_jump_of_the_clock_loses_a_change(set_clock: Callable[[float], None], told: list[Any]) -> None:
+    heroku, account = HerokuConnect(), 0
+    for offset in (0, -12 * 3600, 5 * 86400, 0):
+        heroku.create(Account, 2)
+        set_clock(offset)
+        rotate("default", 72)  # what is not delivered stays, however old it seems
+        heroku.create(Account, 1)
+        assert deliver() == 3
+        account += 3
+        assert len(told) == account
+    set_clock(9 * 86400)
+    rotate("default", 72)
+    assert not buckets(), "all is delivered, and older"
+    assert [event.replay_id for event in told] == sorted({event.replay_id for event in told})
+    assert {event.change_type for event in told} == {"CREATE"}
+
+
+def test_border_of_buckets_is_passed_while_all_write(set_clock: Callable[[float], None], told: list[Any]) -> None:
+    heroku, count = HerokuConnect(), 0
+    set_clock(BUCKET_SECONDS - time.time() % BUCKET_SECONDS - 0.5)
+    while len(buckets()) < 2:
+        heroku.create(Account, 1)
+        count += 1
+    assert deliver() == count == len(told)
+
+
+def test_retry_is_not_put_off_by_a_clock_that_goes_back(
+    set_clock: Callable[[float], None], told: list[Any], connect: Any
+) -> None:
+    def fails_once(event: Any, **kwargs: Any) -> None:
+        if event.attempt == 1:
+            raise RuntimeError
+
+    connect(signals.record_created, fails_once, Account)
+    HerokuConnect().create(Account, 1)
+    deliver(RETRY_SECONDS=60)
+    set_clock(-12 * 3600)
+    with running_crew(RETRY_SECONDS=60, RETRY_MAX_SECONDS=60):
+        wait_until(lambda: not Delivery.objects.exists())
+
+
+def test_watch_believes_no_time_that_is_still_to_come(set_clock: Callable[[float], None]) -> None:
+    """Else what changes until then would not be read again."""
+    repairs = Repairs("default", Conf(), connected_models())
+    repairs.look()
+    before = known.read("default")["salesforce.account"].good_at
+    set_clock(-12 * 3600)
+    repairs.look()
+    after = known.read("default")["salesforce.account"].good_at
+    assert before and after and (before - after).total_seconds() > 11 * 3600
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    own = Server(installation())
+    yield own
+    own.stop()
+
+
+@pytest.mark.fault("transaction ids pass 2**32, or jump far beyond", outcome="delivered, in order")
+@pytest.mark.usefixtures("transactional_db")
+def test_transaction_ids_beyond_32_bits_are_no_matter(server: Server, told: list[Any]) -> None:
+    for _ in own_database(server):
+        heroku = HerokuConnect()
+        heroku.create(Account, 2)
+        assert deliver() == 2
+        heroku.create(Account, 1)
+        _set_xid(server, 2**32 - 10)
+        for count in (1 + 20, 20):
+            for _ in range(20):
+                heroku.create(Account, 1)
+            assert deliver() == count
+        _reset(server, "-e", "3")
+        for count in (20, 20):
+            for _ in range(20):
+                heroku.create(Account, 1)
+            assert deliver() == count
+        xids = [int(event.transaction_key) for event in told]
+        assert xids[2] < 2**32 - 10 <= xids[3] < 2**32 < xids[22] < 3 * 2**32 < xids[-1]
+        assert len(told) == 83
+        assert [event.replay_id for event in told] == sorted({event.replay_id for event in told})
+        rotate("default", 0)
+        assert not buckets()
+
+
+def _set_xid(server: Server, xid: int) -> None:
+    """Set the id of the next transaction, as if all before had been used up."""
+    connection.close()
+    server.run("vacuumdb", "--all", "--freeze", "--quiet", "-U", "postgres", "-h", str(server.directory))
+    statuses = server.directory / "data" / "pg_xact" / "0FFF"
+    owner = (server.directory / "data").stat()
+    _reset(server, "-x", str(xid), lambda: (statuses.write_bytes(bytes(262_144)), os.chown(statuses, owner.st_uid, -1)))
+
+
+def _reset(server: Server, option: str, value: str, before_start: Callable[[], object] = lambda: None) -> None:
+    connection.close()
+    server.halt("fast")
+    server.run("pg_resetwal", option, value, "-D", "data")
+    before_start()
+    server.start()

@@ -1,0 +1,164 @@
+"""No statement of ours is compiled by the server's JIT compiler: that takes a second, and each session does it anew."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from django.db import connection, transaction
+from example.crm.models import Account
+
+from hc_signals import signals
+from hc_signals.conf import Conf
+from hc_signals.delivery.waiting import waiting_shards
+from hc_signals.log.consumers import consumers
+from hc_signals.signals import record_changed
+from hc_signals.testing import HerokuConnect
+from tests.conftest import as_heroku_connect, as_the_app, deliver, running_crew
+from tests.test_nested_triggers import UPPER, customers_trigger
+from tests.test_worker_process import asleep, wait_until
+
+
+@pytest.fixture(autouse=True)
+def jit(transactional_db: None) -> None:
+    """Skip on a server that cannot compile: the embedded one has no LLVM, the distributions' have."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET jit = on")
+        cursor.execute("SELECT pg_jit_available()")
+        (has_jit,) = cursor.fetchone()
+        cursor.execute("RESET jit")
+    if not has_jit:
+        pytest.skip("the server has no JIT compiler (built without LLVM)")
+
+
+class Plan(NamedTuple):
+    """One statement as the server has run it."""
+
+    text: str
+    place: str
+    """Which function ran it, and where; empty for a statement of the client."""
+    is_compiled: bool
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[list[Plan]]:
+    """Give all statements of this session, also those inside of functions, under a server that would compile any."""
+    plans: list[Plan] = []
+
+    def note(diagnostic: Any) -> None:
+        message = diagnostic.message_primary or ""
+        if "plan:\n" in message:
+            plans.append(Plan(message, diagnostic.context or "", "\nJIT:" in message))
+
+    settings = {
+        "auto_explain.log_min_duration": "0",
+        "auto_explain.log_analyze": "on",
+        "auto_explain.log_nested_statements": "on",
+        "client_min_messages": "log",
+        "jit_above_cost": "0",
+    }
+    connection.ensure_connection()
+    with connection.cursor() as cursor:
+        cursor.execute("LOAD 'auto_explain'")
+        for name, value in settings.items():
+            cursor.execute(f"SET {name} = '{value}'")
+    connection.connection.add_notice_handler(note)
+    try:
+        yield plans
+    finally:
+        connection.close()  # and with it the settings
+
+
+def ours(plans: list[Plan]) -> list[Plan]:
+    """Return what functions of ours have run, be it on the writer's way or on the reader's."""
+    return [plan for plan in plans if "function hc_signals_" in plan.place.replace("public.", "")]
+
+
+def compiled(run: Callable[[], Any]) -> list[str]:
+    """Run something; return the statements inside our functions that were compiled."""
+    with explained() as plans:
+        run()
+    assert ours(plans), "nothing of ours was run: the test proves nothing"
+    return [plan.text for plan in ours(plans) if plan.is_compiled]
+
+
+def test_explained_statements_show_what_is_compiled(captured: HerokuConnect) -> None:
+    with explained() as plans:
+        as_the_app("SELECT count(*) FROM salesforce.account")
+    assert [plan.is_compiled for plan in plans] == [True]
+
+
+def test_nothing_that_capture_runs_is_compiled(captured: HerokuConnect) -> None:
+    """Also moving nested changes, recognising a reload, falling back to whole rows and counting a loss."""
+    customers_trigger(UPPER)
+
+    def write() -> None:
+        (sfid, *_) = captured.insert(Account, *[{"name": f"n{number}"} for number in range(12)])
+        captured.update(Account, sfid, name="new")
+        as_heroku_connect("UPDATE salesforce.account SET id = id + 1000")
+        as_heroku_connect("DELETE FROM salesforce.account WHERE sfid <> %s", [sfid])
+        as_heroku_connect("TRUNCATE salesforce.account")
+        captured.insert(Account, name="back")
+        for broken in ("DROP FUNCTION public.hc_signals_admit()", "DROP TABLE public.hc_signals_change CASCADE"):
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute("SET LOCAL xmlbinary = 'hex'")
+                cursor.execute(broken)
+                cursor.execute("DELETE FROM salesforce.account")
+                transaction.set_rollback(True)
+
+    assert compiled(write) == []
+
+
+def test_no_look_is_compiled(captured: HerokuConnect, connect: Any) -> None:
+    def fails(**kwargs: Any) -> None:
+        raise ValueError
+
+    connect(record_changed, lambda **kwargs: None, Account)
+    connect(signals.record_created, fails, Account)
+    deliver()
+    (sfid,) = captured.insert(Account, name="one")
+    captured.update(Account, sfid, name="two")
+    assert compiled(lambda: deliver(RETRY_SECONDS=600)) == []
+    assert compiled(lambda: waiting_shards("default", Conf())) == []
+    assert compiled(lambda: list(consumers("default", 72))) == []
+
+
+LATENCIES = 12
+"""Changes of one turn, each one after the worker has fallen asleep."""
+TURNS = 8
+"""Most turns of each kind: more than three are taken only where the machine is busy with something else."""
+
+
+def milliseconds(monkeypatch: pytest.MonkeyPatch, received: list[float], jit: str) -> float:
+    """Return the median time from commit to receiver, of a worker whose sessions have JIT on or off."""
+    monkeypatch.setenv("PGOPTIONS", f"-c jit={jit}")
+    connection.close()
+    found = []
+    with running_crew():
+        for number in range(LATENCIES + 1):
+            wait_until(asleep)
+            received.clear()
+            began = time.perf_counter()
+            as_heroku_connect("UPDATE salesforce.account SET name = %s", [f"{jit} {began}"])
+            wait_until(lambda: bool(received))
+            if number:  # the first one loads the library of the compiler, and makes the plans of the session
+                found.append((received[0] - began) * 1000)
+    connection.close()
+    return statistics.median(found)
+
+
+def test_latency_is_that_of_a_server_without_jit(
+    captured: HerokuConnect, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With JIT at its defaults a change must not take longer; the turns alternate, so that other load hits both."""
+    received: list[float] = []
+    connect(record_changed, lambda **kwargs: received.append(time.perf_counter()), Account)
+    captured.insert(Account, name="one")
+    deliver()
+    on, off = [], []
+    while len(on) < 3 or (min(on) > 1.2 * min(off) and len(on) < TURNS):
+        on.append(milliseconds(monkeypatch, received, "on"))
+        off.append(milliseconds(monkeypatch, received, "off"))
+    assert min(on) <= 1.2 * min(off), (on, off)
