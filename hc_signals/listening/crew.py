@@ -87,6 +87,11 @@ class Crew:
                     lambda: worker.side.awaited,
                     progress=lambda: work.rounds,
                 )
+                self.watchdog.watch(
+                    f"worker {number}, by which it holds its claim,",
+                    lambda: worker.claims.awaited,
+                    progress=lambda: work.rounds,
+                )
                 worker.run(bell)
             with self._guard:
                 self.delivered += worker.delivered

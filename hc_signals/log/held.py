@@ -7,8 +7,8 @@ stay with a pooler's session, and with whoever gets that next.
 The open transaction has no id and no snapshot, so neither VACUUM nor CREATE INDEX CONCURRENTLY waits for it.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError
@@ -39,7 +39,13 @@ class HeldLock:
     def __init__(self, using: str, application_name: str) -> None:
         self._using, self._name = using, application_name
         self._connection: Any = None
-        self._is_held = False
+        self._is_held = self._is_awaited = False
+
+    @property
+    def awaited(self) -> Any:
+        """The psycopg connection while a thread is blocked on it (read by the watchdog); otherwise None."""
+        connection = self._connection
+        return connection.connection if self._is_awaited and connection is not None else None
 
     @property
     def is_held(self) -> bool:
@@ -55,7 +61,7 @@ class HeldLock:
         Raises:
             DatabaseError, InterfaceError: the connection cannot be had, or was lost.
         """
-        try:
+        with self._waiting():
             if self._connection is None:
                 self._open()
             with self._connection.cursor() as cursor:
@@ -63,9 +69,6 @@ class HeldLock:
                 self._is_held = bool(cursor.fetchone()[-1])
             if not self._is_held:
                 self._connection.rollback()
-        except (DatabaseError, InterfaceError):
-            self.close()
-            raise
         return self._is_held
 
     def confirm(self) -> None:
@@ -76,22 +79,28 @@ class HeldLock:
         """
         if not self._is_held:
             raise InterfaceError("no lock is held")
-        try:
-            with self._connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
-        except (DatabaseError, InterfaceError):
-            self.close()
-            raise
+        with self._waiting(), self._connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
 
     def release(self) -> None:
         """Give the lock back. Where the connection was lost, it has ended already."""
         if not self._is_held:
             return
         self._is_held = False
-        try:
+        with suppress(DatabaseError, InterfaceError), self._waiting():
             self._connection.rollback()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """The thread may wait for the server; an error lets the connection go."""
+        self._is_awaited = True
+        try:
+            yield
         except (DatabaseError, InterfaceError):
             self.close()
+            raise
+        finally:
+            self._is_awaited = False
 
     def close(self) -> None:
         """Let the connection go, and the lock with it."""
