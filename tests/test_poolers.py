@@ -231,8 +231,8 @@ def test_changed_pool_mode_is_noticed(bouncer: Any, listen: Any) -> None:
     pooler.change("pool_mode", "transaction")
     for count in (3, 6):
         insert(3)
-        wait_until(lambda n=count: Seen.objects.count() == n)  # type: ignore[misc]
-    wait_until(lambda: application_names("hc_listen default pooled"))
+        wait_until(lambda n=count: Seen.objects.count() == n, 40)  # type: ignore[misc]
+    wait_until(lambda: application_names("hc_listen default pooled"), 40)
     assert not asleep()
     process.terminate()
     process.communicate(timeout=20)

@@ -72,7 +72,7 @@ class Line:
     13."""
     RING_EVERY = 300.0
     """Seconds between two proofs that a ring arrives, which cost a query each. Where one did once, the same session of
-    the server keeps sending them; only a pooler that changes sessions under our connection could undo it."""
+    the server keeps sending them. Behind a pooler every ping is a ring."""
     DEAF_PING_EVERY = 60.0
     """The same while none arrives: each try keeps the worker waiting for PING_TIMEOUT."""
     POLL_PAUSES = (0.05, 2.0)
@@ -232,7 +232,9 @@ class Line:
         now = time.monotonic()
         if now < self._ping_at:
             return False
-        if not self.heard or now >= self._ring_at or not psycopg.Pipeline.is_supported():
+        # A pooler may lend the session after all, from one moment to the next: only a ring tells.
+        is_sure = self.heard and now < self._ring_at and self._kind is SessionKind.DIRECT
+        if not is_sure or not psycopg.Pipeline.is_supported():
             return self._ping()
         self._touch()
         return False  # a ring that came in is kept by psycopg for the next look
