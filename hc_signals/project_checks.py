@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
-from weakref import ReferenceType
 
 from django.apps import apps
 from django.core import checks
@@ -15,7 +14,8 @@ from django.dispatch import Signal
 from hc_signals.conf import MODEL_KEYS, Conf, chosen, get_conf
 from hc_signals.db.exceptions import WriteNotSupportedError
 from hc_signals.db.models.base import READ_ONLY
-from hc_signals.delivery.dispatch import receiver_path
+from hc_signals.delivery.connections import connections_of
+from hc_signals.delivery.identity import receiver_path
 from hc_signals.delivery.listeners import SIGNALS
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.tables import connected_models, connected_tables_of, is_connected
@@ -96,11 +96,9 @@ def _misses_changes(name: str, receiver: Any, sender: type[models.Model]) -> che
 def _connected(signal: Signal) -> Iterator[tuple[Callable[..., Any], type[models.Model]]]:
     """Yield receivers that are connected to one model, with it; Django keeps of a sender its id() only."""
     by_id = {id(model): model for model in _with_subclasses(models.Model)}
-    for entry in signal.receivers:
-        sender = by_id.get(entry[0][1])
-        receiver = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
-        if sender is not None and receiver is not None:
-            yield receiver, sender
+    for connection in connections_of(signal):
+        if (sender := by_id.get(connection.sender_id)) is not None:
+            yield connection.receiver, sender
 
 
 def _with_subclasses(model: type[models.Model]) -> Iterator[type[models.Model]]:

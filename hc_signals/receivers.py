@@ -12,7 +12,7 @@ from django.dispatch import Signal
 from django.utils.inspect import func_accepts_kwargs
 
 from hc_signals import signals
-from hc_signals.delivery.dispatch import receiver_path
+from hc_signals.delivery.identity import receiver_path
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.tables import NOISE_COLUMNS, connected_tables_of

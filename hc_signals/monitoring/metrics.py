@@ -16,11 +16,10 @@ from prometheus_client.registry import Collector
 
 from hc_signals import __version__
 from hc_signals.conf import Conf
-from hc_signals.delivery.dispatch import receiver_path
 from hc_signals.delivery.telling import cause_of, change_type_of
 from hc_signals.monitoring.liveness import Liveness
 from hc_signals.monitoring.survey import Survey
-from hc_signals.observing import Observer, Receiver, Tally
+from hc_signals.observing import Observer, Tally
 from hc_signals.tables import connected_models, table_label
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -75,16 +74,13 @@ class Metrics(Observer, Collector):
             if error is None:
                 self._count_changes(tally)
 
-    def _count_calls(self, calls: list[tuple[Receiver, float, bool]]) -> None:
-        by_receiver: dict[int, tuple[Receiver, list[float], int]] = {}
+    def _count_calls(self, calls: list[tuple[str, float, bool]]) -> None:
+        times: dict[str, list[float]] = defaultdict(list)
         for receiver, seconds, failed in calls:
-            _, times, failures = by_receiver.get(id(receiver), (receiver, [], 0))
-            times.append(seconds)
-            by_receiver[id(receiver)] = receiver, times, failures + failed
-        for receiver, times, failures in by_receiver.values():
-            path = receiver_path(receiver)
-            self._receivers[path].add(times)
-            self._failures[path] += failures
+            times[receiver].append(seconds)
+            self._failures[receiver] += failed
+        for receiver, seconds_of in times.items():
+            self._receivers[receiver].add(seconds_of)
 
     def _count_changes(self, tally: Tally) -> None:
         self._latency.add(max(0.0, at - change.captured_at.timestamp()) for change, at in tally.delivered)
@@ -121,9 +117,9 @@ class Metrics(Observer, Collector):
         latency.add_metric([], self._latency.buckets(), self._latency.sum)
         calls = HistogramMetricFamily("hc_signals_receiver_seconds", "Duration of receiver calls.", labels=["receiver"])
         failures = CounterMetricFamily("hc_signals_receiver_failures", "Calls that raised.", labels=["receiver"])
-        for path, histogram in self._receivers.items():
-            calls.add_metric([path], histogram.buckets(), histogram.sum)
-            failures.add_metric([path], self._failures[path])
+        for receiver, histogram in self._receivers.items():
+            calls.add_metric([receiver], histogram.buckets(), histogram.sum)
+            failures.add_metric([receiver], self._failures[receiver])
         return [delivered, gaps, latency, calls, failures]
 
     def _process(self, found: Liveness | None) -> Iterator[Metric]:
