@@ -25,6 +25,8 @@ class Tally:
     """Each change, and by this machine's clock when its delivery began."""
     calls: list[tuple[str, float, bool]] = field(default_factory=list)
     """Of each receiver call: the receiver's name, how many seconds it took, whether it raised."""
+    unheard: set[str] = field(default_factory=set)
+    """Tables whose changes have no receiver."""
     gaps: list[str] = field(default_factory=list)
     """Causes of the gaps of every table that were told."""
 

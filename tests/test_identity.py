@@ -1,36 +1,23 @@
 """Receivers are told apart by their connection and by a name that no other receiver has."""
 
 import functools
-import subprocess
-import sys
-import threading
 import uuid
-import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sentry_sdk
-from asgiref.sync import iscoroutinefunction
-from django.core.management import CommandError, call_command
 from django.db import connection
-from django.db.models.signals import ModelSignal, post_save
 from django.dispatch import Signal
-from example.crm.models import Account, CompoundModel, Contact, SFObjectModel
+from example.crm.models import Account, CompoundModel, SFObjectModel
 from sentry_sdk.integrations.django import DjangoIntegration
 from sentry_sdk.integrations.django.signals_handlers import patch_signals
 
 from hc_signals import signals
-from hc_signals.delivery import connections
-from hc_signals.delivery.fingerprints import fingerprint
-from hc_signals.delivery.identity import Receiver, Receivers, resolve
 from hc_signals.delivery.listeners import Extras, Listeners
-from hc_signals.exceptions import ConfigurationError, RedeliveryError
 from hc_signals.models import Delivery
-from hc_signals.receivers import on_change
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect, deliver
+from tests.conftest import deliver
 from tests.sfdc.models import Everything, EverythingProxy
 
 pytestmark = pytest.mark.usefixtures("disconnected")

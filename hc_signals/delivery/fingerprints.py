@@ -19,8 +19,9 @@ _first_seen: dict[int, tuple[weakref.ref[Any], str]] = {}
 def fingerprint(receiver: Callable[..., Any]) -> str:
     """Return a short text that is the same in every process for a receiver that carries the same.
 
-    Texts, whole numbers, classes and functions count, also inside lists, dicts and dataclasses. Of any other object
-    only its class does. Empty if the receiver carries nothing.
+    Texts, whole numbers, classes and functions count, also inside lists, dicts and dataclasses, and the attributes of
+    the object that a method belongs to. Of any other object only its class counts. Empty if the receiver carries
+    nothing.
     """
     carrier = receiver.__self__ if isinstance(receiver, MethodType) else receiver
     known = _first_seen.get(id(carrier))
@@ -47,9 +48,11 @@ def _carried(carrier: Any) -> Any:
     """Return what a receiver, or the object of a method, carries; nothing for a plain function."""
     if isinstance(carrier, FunctionType):
         return _of_function(carrier, DEPTH)
-    if isinstance(carrier, type | partial):
-        return _plain(carrier, DEPTH)
-    return _plain(dict(getattr(carrier, "__dict__", {})), DEPTH)
+    return _plain(carrier, DEPTH) if isinstance(carrier, partial) else _of_object(carrier, DEPTH)
+
+
+def _of_object(owner: Any, depth: int) -> Any:
+    return _path(owner) if isinstance(owner, type) else _plain(dict(getattr(owner, "__dict__", {})), depth)
 
 
 def _of_function(function: Any, depth: int) -> list[Any]:
@@ -81,7 +84,8 @@ def _path(value: Any) -> str:
 
 _SHAPES: Mapping[Any, Callable[[Any, int], Any]] = {
     (type(None), str, bytes, int): lambda value, depth: repr(value),
-    (type, MethodType): lambda value, depth: _path(value),
+    type: lambda value, depth: _path(value),
+    MethodType: lambda value, depth: [_path(value), _of_object(value.__self__, depth)],
     FunctionType: lambda value, depth: [_path(value), *_of_function(value, depth)],
     partial: lambda value, depth: _all([value.func, list(value.args), value.keywords], depth),
     (list, tuple): _all,

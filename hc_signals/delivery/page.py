@@ -66,9 +66,13 @@ class Page:
         """What a change tells, by all that this depends on: changes of a page are much alike."""
         self._any_note = any(change.note for change in changes)
         self._blocked = deliveries.blocked(changes) if changes and any_kept else set()
+        self.unheard: set[str] = set()
+        """Tables with changes of records that have no receiver."""
         for label, of_table in by_table(changes, builders, deliveries.conf.CONSUMER).items():
             model = builders[label].model
             self._proxies[label] = [proxy for proxy in proxies_of(model) if listeners.heard(proxy, only=True)]
+            if not listeners.wanted(model):
+                self.unheard.add(label)
             self.records.load(builders[label], of_table, (images or {}).get(label))
 
     def deliver(self, change: Change) -> None:

@@ -81,6 +81,11 @@ class Worker:
         """How many changes were delivered so far."""
         return sum(shard.delivered for shard in self.shards)
 
+    @property
+    def unheard(self) -> int:
+        """How many of them had no receiver."""
+        return sum(shard.unheard for shard in self.shards)
+
     def run(self, bell: Doorbell) -> None:
         """Deliver until stopped; no error of the database ends it."""
         with self.reading_ahead():
@@ -213,6 +218,7 @@ class Worker:
         shard = Shard(log, replace(self.conf, SHARDS=log.shards), self._audience, self.stopping)
         shard.deliver_claimed()
         self.shards[0].delivered += shard.delivered
+        self.shards[0].unheard += shard.unheard
 
     def _prepare_connection(self) -> None:
         connection = connections[self.using]

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from hc_signals import __version__
 from hc_signals.conf import Conf
-from hc_signals.delivery.telling import cause_of, change_type_of
+from hc_signals.delivery.telling import CHANGE_TYPES, cause_of, change_type_of
 from hc_signals.monitoring.liveness import Liveness
 from hc_signals.monitoring.survey import Survey
 from hc_signals.observing import Observer, Tally
@@ -62,6 +62,7 @@ class Metrics(Observer, Collector):
         self._labels = {table_label(model): model._meta.label for model in connected_models()}
         self._guard = threading.Lock()
         self._delivered: Counter[tuple[str, str]] = Counter()
+        self._unheard: Counter[str] = Counter()
         self._gaps: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._latency = Histogram()
@@ -88,6 +89,8 @@ class Metrics(Observer, Collector):
         for (table, operation), count in kinds.items():
             if table in self._labels:
                 self._delivered[self._labels[table], change_type_of(operation)] += count
+                if table in tally.unheard and operation in CHANGE_TYPES:
+                    self._unheard[self._labels[table]] += count
         self._gaps.update(tally.gaps)
         of_tables = {operation for _, operation in kinds if change_type_of(operation) == "GAP_OVERFLOW"}
         if of_tables:
@@ -110,6 +113,11 @@ class Metrics(Observer, Collector):
         )
         for labels, count in self._delivered.items():
             delivered.add_metric(labels, count)
+        unheard = CounterMetricFamily(
+            "hc_signals_changes_unheard", "Of them, changes of models without any receiver.", labels=["model"]
+        )
+        for model, count in self._unheard.items():
+            unheard.add_metric([model], count)
         gaps = CounterMetricFamily("hc_signals_gaps", "Gaps told by gap_detected.", labels=["cause"])
         for cause, count in self._gaps.items():
             gaps.add_metric([cause], count)
@@ -120,7 +128,7 @@ class Metrics(Observer, Collector):
         for receiver, histogram in self._receivers.items():
             calls.add_metric([receiver], histogram.buckets(), histogram.sum)
             failures.add_metric([receiver], self._failures[receiver])
-        return [delivered, gaps, latency, calls, failures]
+        return [delivered, unheard, gaps, latency, calls, failures]
 
     def _process(self, found: Liveness | None) -> Iterator[Metric]:
         info = GaugeMetricFamily(
