@@ -140,8 +140,8 @@ def check_names(**kwargs: Any) -> Messages:
         return []  # E001 tells
     found: dict[tuple[str, int], list[str]] = defaultdict(list)
     for model in connected_models():
-        for name, receivers in listeners.names_of(model).by_order.items():
-            found[name, len(receivers)].append(model._meta.label)
+        for name, count in listeners.names_of(model).by_order.items():
+            found[name, count].append(model._meta.label)
     return [
         checks.Warning(
             f"{count} receivers of {', '.join(labels)} share the name {name}: only the order in which they are "

@@ -1,7 +1,8 @@
 """What Django's dispatcher knows of connected receivers: the one module that reads private parts of ``Signal``."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from operator import attrgetter
 from typing import Any, NamedTuple
 from weakref import ReferenceType
 
@@ -25,13 +26,25 @@ class Connection(NamedTuple):
     is_async: bool
 
 
-def connections_of(signal: Signal) -> Iterator[Connection]:
-    """Yield the connections whose receiver and sender still exist, in order of connection."""
+def connections_of(signal: Signal, senders: Container[int] | None = None) -> Iterator[Connection]:
+    """Yield the connections whose receiver and sender still exist, in order of connection.
+
+    Args:
+        senders: only those with such a ``sender_id``. Default: all.
+    """
+    for entry in list(signal.receivers):
+        # A project may have hundreds of receivers, and few for one sender.
+        if (senders is None or entry[0][1] in senders) and (connection := _connection(entry)):
+            yield connection
+
+
+def _connection(entry: Any) -> Connection | None:
     # Since Django 6.0 a weak reference to the sender, or None, lies between the receiver and is_async.
-    for (uid, sender_id), reference, *senders, is_async in list(signal.receivers):
-        receiver = reference() if isinstance(reference, ReferenceType) else reference
-        if receiver is not None and all(each is None or each() is not None for each in senders):
-            yield Connection(receiver, uid, sender_id, is_async)
+    (uid, sender_id), reference, *senders, is_async = entry
+    receiver = reference() if isinstance(reference, ReferenceType) else reference
+    if receiver is None or any(each is not None and each() is None for each in senders):
+        return None
+    return Connection(receiver, uid, sender_id, is_async)
 
 
 ATTEMPTS = 100
@@ -48,26 +61,24 @@ def connected(signal: Signal, sender: type) -> list[tuple[Connection, Callable[.
         ConfigurationError: something has replaced ``Signal._live_receivers`` and returns other receivers than those
             that are connected.
     """
-    for _ in range(ATTEMPTS):
-        before = _called_for(signal, sender)
+    senders = (EVERY_SENDER, id(sender))
+    for attempt in range(ATTEMPTS):
+        if attempt > 1:  # the first look may have removed the entries of dead receivers
+            time.sleep(PAUSE)
+        entries = list(signal.receivers)
+        found = [each for entry in entries if entry[0][1] in senders and (each := _connection(entry))]
+        if not found:
+            return []
         # Django has no public call that names receivers; Signal.send_robust() would keep a failed receiver's writes.
         sync, asynchronous = signal._live_receivers(sender)
         callables = [*sync, *asynchronous]
-        after = _called_for(signal, sender)
-        if len(before) == len(callables) and list(map(_key, before)) == list(map(_key, after)):
-            return list(zip(before, callables, strict=True))
-        time.sleep(PAUSE)
+        if signal.receivers == entries and len(found) == len(callables):
+            return list(zip(sorted(found, key=_is_async), callables, strict=True))
     raise ConfigurationError(
         f"Signal._live_receivers returns {len(callables)} receivers for {sender.__qualname__}, expected the "
-        f"{len(after)} that are connected. Something in this process replaces it, or Django has changed it: compare "
+        f"{len(found)} that are connected. Something in this process replaces it, or Django has changed it: compare "
         "hc_signals.delivery.connections with Django's release."
     )
 
 
-def _called_for(signal: Signal, sender: type) -> list[Connection]:
-    found = [each for each in connections_of(signal) if each.sender_id in (EVERY_SENDER, id(sender))]
-    return sorted(found, key=lambda each: each.is_async)
-
-
-def _key(connection: Connection) -> tuple[Any, int]:
-    return connection.uid, connection.sender_id
+_is_async = attrgetter("is_async")

@@ -78,8 +78,8 @@ class Names:
             for base, namesakes in _called_together(list(connections)):
                 groups[base].append(namesakes)
         self._labels: dict[tuple[str, Any], tuple[str, ...]] = {}
-        self.by_order: dict[str, list[Connection]] = {}
-        """By what they share: receivers that only the order of their connection tells apart."""
+        self.by_order: dict[str, int] = {}
+        """By what they share: how many receivers only the order of their connection tells apart."""
         for base, of_base in groups.items():
             self._name(base, of_base)
 
@@ -99,7 +99,7 @@ class Names:
                 path = receiver_path(connection.receiver)
                 self._labels[base, key] = tuple(dict.fromkeys((name, full, base, path)))
             if total > 1:
-                self.by_order[full] = list(namesakes.values())
+                self.by_order[full] = len(namesakes)
 
     def receivers(self, called: Iterable[tuple[Connection, Callable[..., Any]]]) -> Receivers:
         """Return the receivers of one signal and sender.

@@ -1,6 +1,6 @@
 """Who listens to what: receivers of our signals and, where chosen, of Django's; and what each signal is sent with."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,12 @@ from django.dispatch import Signal
 
 from hc_signals import signals
 from hc_signals.conf import Conf, chosen
-from hc_signals.delivery.connections import EVERY_SENDER, Connection, connected, connections_of
+from hc_signals.delivery.connections import ATTEMPTS, EVERY_SENDER, connected, connections_of
 from hc_signals.delivery.identity import Names, Receiver, Receivers, receiver_path
 from hc_signals.delivery.instances import children_of, proxies_of
 from hc_signals.delivery.on_delete import apply_on_delete
 from hc_signals.events import ChangeEvent
+from hc_signals.exceptions import ConfigurationError
 from hc_signals.tables import connected_tables_of
 
 Model = type[models.Model]
@@ -75,6 +76,10 @@ APPLY_ON_DELETE = receiver_path(apply_on_delete)
 _APPLY_ON_DELETE = Receiver(apply_on_delete, False, APPLY_ON_DELETE, (APPLY_ON_DELETE,), (APPLY_ON_DELETE,))
 
 
+_last_names: dict[Any, tuple[list[list[Any]], Names]] = {}
+"""The names made last, by model and DJANGO_SIGNALS, with the connections they were made of: names take time to make."""
+
+
 class Listeners:
     """The receivers as they are connected now, looked up once: for the length of one page.
 
@@ -102,10 +107,7 @@ class Listeners:
     def _find(self, signal: str, model: Model, only: bool) -> Receivers:
         if not self._is_sent(signal, model):
             return []
-        found = connected(SIGNALS[signal], model)
-        if only:
-            found = [pair for pair in found if pair[0].sender_id != EVERY_SENDER]
-        receivers = self._named(model, found)
+        receivers = self._connected(SIGNALS[signal], model, only)
         if signal == "record_deleted" and model in self.extras.on_delete:
             receivers.insert(0, _APPLY_ON_DELETE)
         return receivers if self.chosen is None else [each for each in receivers if each.name in self.chosen]
@@ -115,26 +117,37 @@ class Listeners:
             return True
         return any(issubclass(model, chosen) for chosen in self.extras.django_signals)
 
-    def _named(self, model: Model, found: list[tuple[Connection, Callable[..., Any]]]) -> Receivers:
-        if not found:
-            return []
-        try:
-            return self.names_of(model).receivers(found)
-        except KeyError:  # connected since the names were made
-            self._names.clear()
-            return self.names_of(model).receivers(found)
+    def _connected(self, signal: Signal, model: Model, only: bool) -> Receivers:
+        for _ in range(ATTEMPTS):
+            found = connected(signal, model)
+            if only:
+                found = [pair for pair in found if pair[0].sender_id != EVERY_SENDER]
+            try:
+                return self.names_of(model).receivers(found) if found else []
+            except KeyError:  # connected, or disconnected, since the names were made
+                self._names.pop(model)
+        raise ConfigurationError("Receivers are connected and disconnected all the time: they cannot be named.")
 
     def names_of(self, model: Model) -> Names:
         """Return the names of those who may hear of the same records as receivers of the model."""
         if model not in self._names:
-            family = _family(model)
-            senders = {EVERY_SENDER, *map(id, family)}
-            self._names[model] = Names(
-                [each for each in connections_of(signal) if each.sender_id in senders]
-                for name, signal in SIGNALS.items()
-                if any(self._is_sent(name, each) for each in family)
-            )
+            key = model, self.extras.django_signals
+            connected_now = [signal.receivers for signal in SIGNALS.values()]
+            entries, names = _last_names.get(key, (None, None))
+            if names is None or entries != connected_now:
+                entries, names = list(map(list, connected_now)), self._make_names(model)
+                _last_names[key] = entries, names
+            self._names[model] = names
         return self._names[model]
+
+    def _make_names(self, model: Model) -> Names:
+        family = _family(model)
+        senders = {EVERY_SENDER, *map(id, family)}
+        return Names(
+            connections_of(signal, senders)
+            for name, signal in SIGNALS.items()
+            if any(self._is_sent(name, each) for each in family)
+        )
 
     def names(self, model: Model, signals: Iterable[str] = tuple(SIGNALS), only: bool = False) -> set[str]:
         """Return the names of those who listen to the model, a proxy or a child of it."""
