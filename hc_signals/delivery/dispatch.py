@@ -3,7 +3,6 @@
 import logging
 from asyncio import CancelledError
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from django.db.transaction import TransactionManagementError
 from django.dispatch import Signal
 
 from hc_signals.delivery.fatal_calls import Call, Marks
+from hc_signals.delivery.identity import Receivers
 from hc_signals.delivery.isolation import ConnectionLost, Isolation, IsolationLost
 from hc_signals.observing import here
 
@@ -33,34 +33,6 @@ class Failure:
 
     receiver: str
     error: BaseException
-
-
-def receiver_path(receiver: Callable[..., Any]) -> str:
-    """Return the dotted path by which a receiver is known in the log and on the command line."""
-    name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
-    return f"{getattr(receiver, '__module__', '?')}.{name}"
-
-
-Receivers = list[tuple[Callable[..., Any], bool]]
-"""Each with whether it is async."""
-
-
-def receivers_of(signal: Signal, sender: type) -> Receivers:
-    """Return who listens to ``sender``, in order of connection."""
-    # Signal.send_robust would catch an exception but keep the receiver's half-done writes, so the receivers are called
-    # one by one from here; Django has no public call that names them.
-    sync, asynchronous = signal._live_receivers(sender)
-    return [(receiver, False) for receiver in sync] + [(receiver, True) for receiver in asynchronous]
-
-
-def receivers_of_only(signal: Signal, sender: type) -> Receivers:
-    """Like :func:`receivers_of`, without those connected to every sender."""
-    general = {id(receiver) for receiver, _ in receivers_of(signal, _Nobody)}
-    return [pair for pair in receivers_of(signal, sender) if id(pair[0]) not in general]
-
-
-class _Nobody:
-    """A sender that no one connects to: its receivers are those connected to all senders."""
 
 
 def send(
@@ -87,19 +59,20 @@ def send(
             savepoint in advance; if that does not help, after BREAKS times the call fails without being made.
     """
     failures, work, isolated = [], here(), isolation or Isolation(using)
-    for receiver, is_async in receivers:
-        if _breaks and _breaks[receiver_path(receiver), change, attempt] >= BREAKS:
+    for each in receivers:
+        receiver = each.name
+        if _breaks and _breaks[receiver, change, attempt] >= BREAKS:
             failures.append(_given_up(receiver))
             continue
-        if marks and (refusal := marks.begin(Call(receiver_path(receiver), change, attempt))):
-            failures.append(Failure(receiver_path(receiver), refusal))
+        if marks and (refusal := marks.begin(Call(receiver, change, attempt))):
+            failures.append(Failure(receiver, refusal))
             continue
         failed: BaseException | None = None
-        isolated.in_advance = bool(_in_advance) and receiver_path(receiver) in _in_advance
+        isolated.in_advance = bool(_in_advance) and receiver in _in_advance
         work.begin_call(receiver, signal, named)
         try:
             with isolated:
-                call = async_to_sync(receiver) if is_async else receiver
+                call = async_to_sync(each.call) if each.is_async else each.call
                 call(signal=signal, using=using, **named)
         except IsolationLost as error:
             failed = error
@@ -108,23 +81,22 @@ def send(
         # User code may raise anything, and nobody else may suffer from it; not even from what is to end a program.
         except (Exception, SystemExit, GeneratorExit, CancelledError) as error:
             failed = error
-            failures.append(Failure(receiver_path(receiver), error))
+            failures.append(Failure(receiver, error))
         finally:
             work.end_call(receiver, failed)
     return failures
 
 
-def _note_break(receiver: Callable[..., Any], change: int, attempt: int, lost: IsolationLost) -> None:
-    path = receiver_path(receiver)
-    if path in _in_advance or isinstance(lost, ConnectionLost):
-        _breaks[path, change, attempt] += 1
+def _note_break(receiver: str, change: int, attempt: int, lost: IsolationLost) -> None:
+    if receiver in _in_advance or isinstance(lost, ConnectionLost):
+        _breaks[receiver, change, attempt] += 1
     else:
-        _in_advance.add(path)
+        _in_advance.add(receiver)
     logger.warning(
-        "%s has broken the transaction of its page, at change %s: the page is delivered again.", path, change
+        "%s has broken the transaction of its page, at change %s: the page is delivered again.", receiver, change
     )
 
 
-def _given_up(receiver: Callable[..., Any]) -> Failure:
+def _given_up(receiver: str) -> Failure:
     error = f"The receiver has ended its transaction, or lost the connection, {BREAKS} times: it was not called again."
-    return Failure(receiver_path(receiver), TransactionManagementError(error))
+    return Failure(receiver, TransactionManagementError(error))

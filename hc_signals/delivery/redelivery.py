@@ -8,8 +8,9 @@ from django.apps import apps
 from django.db import InterfaceError, OperationalError, models, transaction
 
 from hc_signals.delivery.deliveries import Delivery
-from hc_signals.delivery.dispatch import Receivers, receiver_path, send
+from hc_signals.delivery.dispatch import send
 from hc_signals.delivery.fatal_calls import Marks
+from hc_signals.delivery.identity import Receivers, resolve
 from hc_signals.delivery.instances import InstanceBuilder, child_instances
 from hc_signals.delivery.listeners import SIGNALS, Listeners, arguments
 from hc_signals.delivery.telling import CHANGE_TYPES, RecordEvent, counting, is_link, table_event
@@ -32,7 +33,10 @@ def redeliver(
         builder = builders[delivery.change.table_name]
     except (LookupError, ValueError):
         return RedeliveryError(f"there is no connected model {delivery.sender} any more: renamed or removed?")
-    receivers = _receivers(delivery, sender, listeners, only=sender is not builder.model)
+    try:
+        receivers = _receivers(delivery, sender, listeners, only=sender is not builder.model)
+    except RedeliveryError as error:
+        return error
     if not receivers:
         what = f"{delivery.signal} of {delivery.sender}"
         return RedeliveryError(f"{delivery.receiver} is not connected to {what} any more: renamed or removed?")
@@ -52,7 +56,7 @@ def redeliver(
 
 def _receivers(delivery: Delivery, sender: type[models.Model], listeners: Listeners, only: bool) -> Receivers:
     known = listeners.receivers(delivery.signal, sender, only) if delivery.signal in SIGNALS else []
-    return [pair for pair in known if receiver_path(pair[0]) == delivery.receiver]
+    return resolve(delivery.receiver, known)
 
 
 def _event(delivery: Delivery, sender: type[models.Model], log: ChangeLog, builder: InstanceBuilder) -> ChangeEvent:

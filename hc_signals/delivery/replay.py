@@ -14,14 +14,12 @@ from typing import Any
 
 from django.db import OperationalError, connections, models, transaction
 
-from hc_signals.conf import Conf, chosen
+from hc_signals.conf import Conf
 from hc_signals.delivery.adapters import clamp_dates
 from hc_signals.delivery.deliveries import Deliveries
-from hc_signals.delivery.dispatch import receiver_path
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation import isolate_hooks, until_isolated
-from hc_signals.delivery.listeners import Extras, Listeners
-from hc_signals.delivery.on_delete import apply_on_delete
+from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.events import Change
 from hc_signals.exceptions import ReplayError
@@ -92,7 +90,7 @@ class Replay:
         using: database alias.
         conf: the checked setting.
         models: whose changes are replayed.
-        receivers: who gets them, by dotted path; default: all. The rules of APPLY_ON_DELETE are a receiver too, which
+        receivers: who gets them, by name; default: all. The rules of APPLY_ON_DELETE are a receiver too, which
             is called only if it is named: a record deleted then may be back.
     """
 
@@ -104,20 +102,16 @@ class Replay:
     ) -> None:
         self.using, self.conf, self.models = using, conf, list(models)
         self.finished = False
-        every = connected_models()
-        self._extras = Extras(
-            django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, every),
-            on_delete=chosen("APPLY_ON_DELETE", conf.APPLY_ON_DELETE, every),
-        )
+        self._extras = Extras.of(conf, connected_models())
         known = self.known_receivers()
-        self.receivers = frozenset(receivers or known - {receiver_path(apply_on_delete)})
+        self.receivers = frozenset(receivers or known - {APPLY_ON_DELETE})
         self._builders = {table_label(model): InstanceBuilder(model, using) for model in self.models}
         self._log = ChangeLog(using, conf.CONSUMER)
 
     def known_receivers(self) -> set[str]:
-        """Return by dotted path who listens to the chosen models."""
+        """Return the names of those who listen to the chosen models."""
         listeners = Listeners(self._extras)
-        return {path for model in self.models for path in listeners.paths(model)}
+        return {name for model in self.models for name in listeners.names(model)}
 
     def start(self, first: Bound, last: Bound = None) -> int:
         """Fix what is replayed and return how much that is, counted up to COUNT_LIMIT + 1.

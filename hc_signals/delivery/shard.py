@@ -18,6 +18,7 @@ from hc_signals.delivery.isolation import isolate_hooks, until_isolated
 from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.redelivery import redeliver
+from hc_signals.delivery.telling import CHANGE_TYPES
 from hc_signals.events import Change
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.passed import note_passed
@@ -64,6 +65,8 @@ class Shard:
         self.log, self.conf, self.audience, self.stopping = log, conf, audience, stopping
         self.using = log.using
         self.delivered = 0
+        self.unheard = 0
+        """Of the delivered changes, those to which no receiver is connected."""
         self.deliveries = Deliveries(log.using, conf, log.shard)
         self.ahead: Ahead | None = None
         """Reads the next page while receivers are at work; None: nobody does."""
@@ -190,10 +193,17 @@ class Shard:
         self.log.confirm()
         page.deliver_bulk()
         self.log.confirm()
+        self._count_unheard(changes[:done], page.unheard | self.audience.unknown)
         self._is_quick = done == len(changes)
         if not self._is_quick:  # the next page need not be much longer than what there is time for
             self._limit = 2 * done
         return done
+
+    def _count_unheard(self, done: list[Change], tables: set[str]) -> None:
+        if tables:
+            self.unheard += sum(change.table_name in tables and change.operation in CHANGE_TYPES for change in done)
+            if (tally := here().tally) is not None:
+                tally.unheard = tables
 
     def _tell_unknown(self, changes: list[Change]) -> None:
         tables = {change.table_name for change in changes} - self.audience.builders.keys()

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import Error, connections
 from django.db.models import Model
 
-from hc_signals.conf import Conf, chosen
+from hc_signals.conf import Conf
 from hc_signals.delivery import fatal_calls
 from hc_signals.delivery.adapters import clamp_dates
 from hc_signals.delivery.ahead import Ahead
@@ -65,10 +65,7 @@ class Worker:
         self.stopping = threading.Event() if stopping is None else stopping
         self._audience = Audience(
             builders={table_label(model): InstanceBuilder(model, using) for model in models},
-            extras=Extras(
-                django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, models),
-                on_delete=chosen("APPLY_ON_DELETE", conf.APPLY_ON_DELETE, models),
-            ),
+            extras=Extras.of(conf, models),
         )
         logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS) for shard in range(conf.SHARDS)]
         self.side = SideConnection(using, self._prepare_side)
@@ -83,6 +80,11 @@ class Worker:
     def delivered(self) -> int:
         """How many changes were delivered so far."""
         return sum(shard.delivered for shard in self.shards)
+
+    @property
+    def unheard(self) -> int:
+        """How many of them had no receiver."""
+        return sum(shard.unheard for shard in self.shards)
 
     def run(self, bell: Doorbell) -> None:
         """Deliver until stopped; no error of the database ends it."""
@@ -216,6 +218,7 @@ class Worker:
         shard = Shard(log, replace(self.conf, SHARDS=log.shards), self._audience, self.stopping)
         shard.deliver_claimed()
         self.shards[0].delivered += shard.delivered
+        self.shards[0].unheard += shard.unheard
 
     def _prepare_connection(self) -> None:
         connection = connections[self.using]

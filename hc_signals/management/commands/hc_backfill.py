@@ -12,7 +12,7 @@ from django.db import DatabaseError, connections
 from django.db.models import Model
 
 from hc_signals.capture.snapshots import check_captured, count_rows, has_room, log_table
-from hc_signals.conf import Conf, chosen, get_conf
+from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.listeners import OF_CHANGE_TYPE, Extras, Listeners
 from hc_signals.management.arguments import at_least, moment
 from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
@@ -142,12 +142,12 @@ class _Backfill:
 
 def _check_listeners(chosen_models: Iterable[type[Model]], conf: Conf, receivers: list[str]) -> None:
     """Refuse a backfill that nobody would hear; only of this service's own receivers it is known."""
-    listeners = Listeners(Extras(django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, connected_models())))
+    listeners = Listeners(Extras.of(conf, connected_models()))
     signals = OF_CHANGE_TYPE["CREATE" if receivers else "SNAPSHOT"]
-    known = {model: listeners.paths(model, signals) for model in chosen_models}
+    known = {model: listeners.names(model, signals) for model in chosen_models}
     check_receivers(receivers, set().union(*known.values()))
-    for model, paths in known.items():
-        if not paths.intersection(receivers or paths):
+    for model, names in known.items():
+        if not names.intersection(receivers or names):
             told = "none of these receivers" if receivers else "nobody"
             raise CommandError(
                 f"{model._meta.label}: {told} listens to its {' or '.join(signals)}; name those who are to hear of "

@@ -17,6 +17,7 @@ from django.utils.connection import ConnectionDoesNotExist
 from hc_signals.capture import known, triggers
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.fatal_calls import end_run
+from hc_signals.delivery.unheard import warn_of_unheard
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.listening.connecting import own_options
 from hc_signals.listening.crew import Crew
@@ -80,6 +81,7 @@ class Command(BaseCommand):
             conf = _conf(options)
             self._formatter = formatter(options["log_format"], conf.CONSUMER)
             print_log(self.stderr, options["verbosity"], self._formatter)
+            warn_of_unheard(conf)
             _trace()
             with own_options(using):
                 worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options)
@@ -89,7 +91,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except Error as error:
             raise CommandError(f"The database {using!r} answered: {one_line(error)}") from error
-        self._say(f"hc_listen: {worker.delivered} changes delivered; stopped.")
+        unheard = f", {worker.unheard} of them to no receiver" if worker.unheard else ""
+        self._say(f"hc_listen: {worker.delivered} changes delivered{unheard}; stopped.")
 
     def _say(self, text: str) -> None:
         """Write a line of the command itself, in the form of the log."""
