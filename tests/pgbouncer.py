@@ -122,6 +122,10 @@ class PgBouncer:
             self._process.wait()
             self._process = None
 
+    def change(self, setting: str, value: str) -> None:
+        """Change a setting while clients are connected."""
+        self.ask(f"SET {setting} = '{value}'")
+
     def restart(self) -> None:
         """Kill it and start it again."""
         self.end()

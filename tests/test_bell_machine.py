@@ -95,6 +95,7 @@ class SteppedBell(Doorbell):
         except Ended:
             pass
         finally:
+            connection.close()
             self.at = "ended"
             self._arrived.release()
 

@@ -71,7 +71,9 @@ def test_a_receiver_that_closes_the_connection_does_not_free_the_shard(calls: li
     assert deliver() == 0
 
 
-def test_who_was_overtaken_after_closing_the_connection_leaves_it_to_the_other(calls: list[str], connect: Any) -> None:
+def test_closed_connection_leaves_the_claim(calls: list[str], connect: Any) -> None:
+    """The claim has a connection of its own, so nobody can deliver in between."""
+
     def on_account(instance: Account, **kwargs: Any) -> None:
         calls.append(instance.name)
         if len(calls) == 1:
@@ -79,7 +81,45 @@ def test_who_was_overtaken_after_closing_the_connection_leaves_it_to_the_other(c
             elsewhere()
 
     connect(signals.record_created, on_account, Account)
-    with pytest.raises(DatabaseError, match="another worker has delivered"):
+    assert deliver(ATOMIC=False) == 3
+    assert calls == NAMES
+    assert deliver(ATOMIC=False) == 0
+
+
+def test_lost_claim_ends_the_page(calls: list[str], connect: Any) -> None:
+    """Another worker may deliver by now, although the connection of the receivers is alive."""
+
+    def slow(instance: Account, **kwargs: Any) -> None:
+        calls.append(instance.name)
+        if len(calls) == 1:
+            with another() as cursor:
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND application_name = 'hc_listen default claim'"
+                )
+                assert cursor.fetchall() == [(True,)]
+            elsewhere()
+            time.sleep(0.3)
+
+    connect(signals.record_created, slow, Account)
+    with pytest.raises((DatabaseError, InterfaceError)):
         deliver(ATOMIC=False)
     assert calls == ["a", *NAMES]
     assert deliver(ATOMIC=False) == 0
+
+
+def test_claim_holds_no_snapshot_and_no_id(calls: list[str], connect: Any) -> None:
+    """It may be held for as long as a receiver takes: VACUUM must not wait for it."""
+    found: list[Any] = []
+
+    def on_account(**kwargs: Any) -> None:
+        with another() as cursor:
+            cursor.execute(
+                "SELECT state, backend_xid, backend_xmin FROM pg_stat_activity "
+                "WHERE application_name = 'hc_listen default claim'"
+            )
+            found.extend(cursor.fetchall())
+
+    connect(signals.record_created, on_account, Account)
+    assert deliver(ATOMIC=False) == 3
+    assert found == [("idle in transaction", None, None)] * 3

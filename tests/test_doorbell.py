@@ -33,6 +33,7 @@ class Sleeper(threading.Thread):
         while not self.stopping.is_set():
             self.bell.sleep(self.look, lambda: 600.0)
             self.nights += 1
+        connection.close()
 
     def look(self) -> bool:
         self.looks += 1
@@ -201,13 +202,14 @@ def test_a_swallowed_listen_is_noticed_and_the_worker_looks_by_itself(
     bell: Any, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Doorbell, "PING_TIMEOUT", 0.05)
-    monkeypatch.setattr(Doorbell, "DEAF_PAUSE", 0.05)
+    monkeypatch.setattr(Doorbell, "DEAF_PING_EVERY", 0.1)
+    monkeypatch.setattr(Doorbell, "POLL_PAUSES", (0.01, 0.05))
     deaf = Doorbell("default", stopping.is_set)
     monkeypatch.setattr(deaf, "_receive", lambda seconds: False)
     with deaf:
         assert not deaf.heard
         sleeper = Sleeper(deaf, stopping)
-        wait_until(lambda: sleeper.nights > 2)
+        wait_until(lambda: sleeper.looks > 2)
         assert not lock_holders(), "a session lock may end up on anybody's connection behind a pooler"
         stopping.set()
         sleeper.join()

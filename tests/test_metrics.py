@@ -22,7 +22,8 @@ from hc_signals import observing, signals
 from hc_signals.conf import Conf
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.listening.crew import Crew
-from hc_signals.listening.doorbell import BellState, Doorbell
+from hc_signals.listening.doorbell import Doorbell
+from hc_signals.listening.line import BellState
 from hc_signals.monitoring.liveness import STUCK_SECONDS, Liveness, liveness
 from hc_signals.monitoring.metrics import Metrics
 from hc_signals.monitoring.metrics_server import MetricsServer, health, serve_metrics
@@ -178,6 +179,7 @@ def far_bell(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
         with observing.as_worker(0):
             while not stopping.is_set():
                 bell.sleep(lambda: False, lambda: 600.0)
+        connection.close()
 
     with bell:
         thread = threading.Thread(target=sleep)

@@ -69,7 +69,7 @@ def test_a_healthy_system(status: Callable[..., str]) -> None:
         "server",
         *["capture"] * len(connected_models()),
         *["receivers"] * len(connected_models()),
-        *["consumer", "bell", "deliveries", "gaps", "log", "writes", "writes"],
+        *["consumer", "bell", "connections", "deliveries", "gaps", "log", "writes", "writes"],
     ]
     assert "ok    consumer    default: 1 worker(s), nothing to deliver" in found
     assert any("1 listening connection(s), 'hc_listen default bell' is asleep" in line for line in found)
@@ -87,6 +87,7 @@ def test_the_keys_of_the_json_are_stable(status: Callable[..., str]) -> None:
     assert facts["capture"] == ["table", "state"]
     assert facts["consumer"] == ["consumer", "workers", "backlog", "oldest_seconds", "moved_at", "shards"]
     assert facts["bell"] == ["listeners", "asleep"]
+    assert facts["connections"] == ["taken", "limit", "limit_of", "hc_listen"]
     assert facts["log"] == ["mb", "max_mb", "oldest", "buckets"]
 
 

@@ -1,5 +1,6 @@
 """Settings of a worker process under test: the suite's, on the test database."""
 
+import json
 import os
 
 from tests.settings import *  # noqa: F403
@@ -12,3 +13,7 @@ if "WATCH_SECONDS" in os.environ:
     HC_SIGNALS = {"WATCH_SECONDS": float(os.environ["WATCH_SECONDS"])}
 if "ENGINE" in os.environ:
     DATABASES["default"]["ENGINE"] = os.environ["ENGINE"]
+if "HC_SIGNALS_JSON" in os.environ:
+    HC_SIGNALS = json.loads(os.environ["HC_SIGNALS_JSON"])
+if "POOL" in os.environ:
+    DATABASES["default"]["OPTIONS"] = {"pool": json.loads(os.environ["POOL"])}

@@ -13,6 +13,7 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from hc_signals.exceptions import ProcessEndedError
 from hc_signals.locks import RUNS
+from hc_signals.postgres.sessions import another_connection
 
 LIMIT = 3
 """How many times a call may end the process before it is not made any more."""
@@ -109,7 +110,7 @@ class Marks:
     def __init__(self, using: str, consumer: str, shard: int, dead: int, since: int) -> None:
         self._key = (consumer, shard)
         # Its own connection: a mark commits at once, whatever becomes of the page.
-        self._connection: Any = connections[using].copy()
+        self._connection: Any = another_connection(using)
         self._dead = min(dead, LIMIT - 1)  # an innocent call before the fatal one is made at least once
         self._found: tuple[Call, int, str] | None = None
         self._is_read = False

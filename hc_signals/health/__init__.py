@@ -6,6 +6,7 @@ from django.db import DatabaseError, connections, transaction
 
 from hc_signals.conf import Conf
 from hc_signals.health import capture, delivery, heroku, log
+from hc_signals.health.capacity import free_connections
 from hc_signals.health.findings import Finding, problem
 from hc_signals.health.receivers import receivers
 from hc_signals.health.server import server
@@ -51,6 +52,7 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
         ("consumer", look_at_consumers),
         ("worker", lambda: delivery.troubles(using)),
         ("bell", lambda: delivery.bell(using, known)),
+        ("connections", lambda: free_connections(using)),
         ("deliveries", lambda: delivery.deliveries(using, known)),
         ("gaps", lambda: log.gaps(using)),
         ("log", lambda: log.retention(using, known, conf)),

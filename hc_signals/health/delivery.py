@@ -21,7 +21,7 @@ _TROUBLED = """
 SELECT pid, (regexp_match(application_name, %s))[1:2] FROM pg_stat_activity
 WHERE datname = current_database() AND application_name ~ %s ORDER BY backend_start
 """
-_LISTENERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = ANY(%s)"
+_NAMED = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = ANY(%s)"
 _SLEEPER = """
 SELECT a.pid, a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid = %s AND l.objsubid = 2 AND l.mode = 'ExclusiveLock'
@@ -86,21 +86,32 @@ def _seconds(backlog: Backlog) -> float:
 def bell(using: str, found: Sequence[Consumer]) -> Iterator[Finding]:
     """Look who listens, and whether somebody sleeps with the lock, so that writers ring."""
     workers = sum(consumer.workers for consumer in found)
-    names = [application_name(consumer.name, "bell")[:63] for consumer in found]
-    listeners = [pid for (pid,) in _rows(using, _LISTENERS, [names])]
+    listeners, pooled = _connections(using, found, "bell"), _connections(using, found, "pooled")
+    if pooled:
+        text = f"{len(pooled)} process(es) of hc_listen behind a pooler look at the log at intervals of up to 2 s"
+        yield problem("bell-pooled", "bell", text, pooled=pooled)
+    if listeners or not pooled:
+        yield _bell(using, found, workers, listeners)
+    ((usage,),) = _rows(using, "SELECT pg_notification_queue_usage()", [])
+    if usage >= 0.5:
+        yield problem("bell-queue", "bell", f"the queue of NOTIFY is {usage:.0%} full", usage=usage)
+
+
+def _connections(using: str, found: Sequence[Consumer], part: str) -> list[int]:
+    names = [application_name(consumer.name, part)[:63] for consumer in found]
+    return [pid for (pid,) in _rows(using, _NAMED, [names])]
+
+
+def _bell(using: str, found: Sequence[Consumer], workers: int, listeners: list[int]) -> Finding:
     sleeper = _sleeper(using, wait=bool(listeners) and not any(consumer.backlog.count for consumer in found))
     facts: dict[str, Any] = {"listeners": listeners, "asleep": sleeper[0] if sleeper else None}
     text = f"{len(listeners)} listening connection(s), "
     text += f"{sleeper[1]!r} is asleep" if sleeper else "nobody asleep"
     if workers and not listeners:
-        yield problem("bell-nobody-listens", "bell", text, **facts)
-    elif listeners and not sleeper and not any(consumer.backlog.count for consumer in found):
-        yield problem("bell-nobody-asleep", "bell", text, **facts)
-    else:
-        yield fine("bell", text if workers else "no worker, nobody to ring", **facts)
-    ((usage,),) = _rows(using, "SELECT pg_notification_queue_usage()", [])
-    if usage >= 0.5:
-        yield problem("bell-queue", "bell", f"the queue of NOTIFY is {usage:.0%} full", usage=usage)
+        return problem("bell-nobody-listens", "bell", text, **facts)
+    if listeners and not sleeper and not any(consumer.backlog.count for consumer in found):
+        return problem("bell-nobody-asleep", "bell", text, **facts)
+    return fine("bell", text if workers else "no worker, nobody to ring", **facts)
 
 
 def _sleeper(using: str, wait: bool) -> Any:

@@ -60,8 +60,10 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "consumer-stuck": (_ERROR, "See what the worker is at: its log, /healthz, hc_signals_receiver_running_seconds."),
     "worker-trouble": (_ERROR, "See the worker's log for the server's words: it goes on by itself once it is mended."),
     "bell-nobody-listens": (_ERROR, "Restart `manage.py hc_listen`: its LISTEN connection is not there."),
-    "bell-nobody-asleep": (_WARN, "Give hc_listen a direct database URL: a pooler swallows LISTEN, so it polls."),
+    "bell-nobody-asleep": (_WARN, "See the log of hc_listen: LISTEN does not work there, so it polls."),
+    "bell-pooled": (_WARN, "Give hc_listen a direct database URL: behind this pooler it cannot be woken, so it polls."),
     "bell-queue": (_ERROR, "Find the session that holds up NOTIFY: a transaction left open after LISTEN."),
+    "connections-few": (_WARN, "Close what is not needed, use a pooler for the site, or raise the limit."),
     "deliveries-failing": (_WARN, "See `manage.py hc_deliveries show ID`; they are retried by themselves."),
     "deliveries-dead": (
         _ERROR,

@@ -113,8 +113,7 @@ class Chores(threading.Thread):
         connection = connections[self.using]
         if connection.connection is not None and not answers(self.using, self.ANSWER_SECONDS):
             connection.close()
-        if connection.connection is None:
-            fail_fast_at_the_server(connection, self.conf.CONSUMER, "chores")
+        if connection.connection is None and fail_fast_at_the_server(connection, self.conf.CONSUMER, "chores"):
             lift_limits(connection)
 
     def _rotate(self) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from django.db import DatabaseError, Error, InterfaceError, NotSupportedError, connections
 
 from hc_signals.postgres.limits import own_limits
+from hc_signals.postgres.sessions import is_ours
 
 FAIL_FAST: dict[str, Any] = {
     "connect_timeout": 10,
@@ -60,14 +61,20 @@ def own_options(using: str) -> Iterator[None]:
         connection.settings_dict = settings
 
 
-def fail_fast_at_the_server(connection: Any, consumer: str, part: str = "") -> None:
-    """Ask the server to look after an open connection of Django's, and to show whose it is.
+def fail_fast_at_the_server(connection: Any, consumer: str, part: str = "") -> bool:
+    """Ask the server to look after an open connection of Django's, and to show whose it is; return whether it does.
 
-    A name of the project's own settings stays.
+    It does where the session is ours; behind a pooler the settings would stay with whoever gets the session next. A
+    name of the project's own settings stays.
     """
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        if not is_ours(connection.connection):
+            return False
     own = connection.settings_dict.get("OPTIONS", {}).get("application_name")
     with connection.cursor() as cursor:
         cursor.execute(_SERVER_SIDE, [own or application_name(consumer, part)])
+    return True
 
 
 def lift_limits(connection: Any, **limits: str) -> None:

@@ -1,6 +1,5 @@
 """The workers of one process: one thread each, with a connection of its own; one doorbell, one thread for chores."""
 
-import logging
 import threading
 
 from django.db import connections
@@ -13,8 +12,6 @@ from hc_signals.listening.doorbell import Doorbell
 from hc_signals.listening.watchdog import Watchdog
 from hc_signals.listening.worker import Worker
 from hc_signals.observing import as_worker
-
-logger = logging.getLogger("hc_signals")
 
 
 class Crew:
@@ -62,12 +59,6 @@ class Crew:
     def _run_at(self, bell: Doorbell) -> None:
         with bell:
             self.bell = bell
-            if bell.is_connected and not bell.heard:
-                logger.warning(
-                    "LISTEN is swallowed: nothing came back from a ring to ourselves, so a transaction pooler is in "
-                    "the way. Looking at the log every %s s; use a direct connection for hc_listen.",
-                    bell.DEAF_PAUSE,
-                )
             others = [
                 threading.Thread(target=self._work, args=(bell, number), name=f"hc_listen-{number}")
                 for number in range(1, self.size)

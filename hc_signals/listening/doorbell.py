@@ -1,7 +1,10 @@
-"""The doorbell: sleep until a writer rings. LISTEN has a connection of its own that nobody else touches.
+"""The doorbell: sleep until a writer rings. LISTEN has a connection of its own that no receiver touches: see line.py.
 
 A worker holds an advisory lock only while it sleeps; writers ring only when they cannot share it (the proof is in
 migrations_sql/0001_change_log.sql). No flag in a table could do this without losing a ring now and then.
+
+Behind a pooler that may lend the session to others there is neither LISTEN nor lock, because both would stay in it.
+Then the sleepers look at the log at growing intervals, and the connection only shows that a worker is running.
 
 Only one session can hold the lock. A process that finds another one holding it sleeps as well: a ring goes to everyone
 who listens. Whoever gives the lock up without having been rung rings for the others, because writers then will not.
@@ -10,24 +13,20 @@ who listens. Whoever gives the lock up without having been rung rings for the ot
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 
 import psycopg
-from django.db import connections
+from django.db import DatabaseError, InterfaceError
 from psycopg.generators import fetch_many
 
-from hc_signals.listening.connecting import FAIL_FAST, application_name
+from hc_signals.listening.line import CHANNEL, Line
 from hc_signals.locks import BELL
 from hc_signals.observing import here
-from hc_signals.postgres.limits import own_limits
-from hc_signals.trouble import Trouble
 
-CHANNEL = "hc_signals"
-
-# Refused by the shares of writers, or by another sleeper? Only the latter's rings may be waited for.
+# NULL in another session than the one that LISTENs: then a pooler lends sessions after all. Refused by the shares of
+# writers, or by another sleeper? Only the latter's rings may be waited for.
 _TRY_LOCK = """
-SELECT pg_try_advisory_lock(%s, %s), EXISTS (
+SELECT CASE WHEN pg_backend_pid() = %s THEN pg_try_advisory_lock(%s, %s) END, EXISTS (
     SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND mode = 'ExclusiveLock' AND granted
@@ -35,20 +34,7 @@ SELECT pg_try_advisory_lock(%s, %s), EXISTS (
 """
 
 
-@dataclass(frozen=True)
-class BellState:
-    """Whether a ring would be heard now."""
-
-    trouble: str
-    """Why not; empty where it would be."""
-    heard_at: float | None
-    """When the other end last answered, as a Unix time."""
-    reconnects: int
-    errors: Trouble | None = None
-    """Why it cannot be heard, where the server says so, and what has failed so far."""
-
-
-class Doorbell:
+class Doorbell(Line):
     """LISTEN, sleep, wake, reconnect. Several threads may sleep at it: one of them listens for all.
 
     Args:
@@ -59,47 +45,24 @@ class Doorbell:
 
     SLICE = 0.5
     """Seconds of one wait: a signal handler's flag, and a lock whose holder died, are seen only between two."""
-    PING_TIMEOUT = 5.0
-    PING_EVERY = 8.0
-    """Seconds between two proofs that the other end lives: with PING_TIMEOUT, a deaf connection is known in 13."""
-    RING_EVERY = 300.0
-    """Seconds between two proofs that a ring arrives, which cost a query each. Where one did once, the same session of
-    the server keeps sending them; only a pooler that changes sessions under our connection could undo it."""
-    DEAF_PING_EVERY = 60.0
-    """The same while none arrives: each try keeps the worker waiting for PING_TIMEOUT."""
     BUSY_PAUSES = (0.003, 0.05)
     """First and longest pause while a writer that did not ring is open."""
-    DEAF_PAUSE = 2.0
-    """Longest pause between two looks at the log while no ring can be heard."""
 
     def __init__(self, using: str, stopping: Callable[[], bool], name: str = "") -> None:
-        self._params = {
-            key: value
-            for key, value in connections[using].get_connection_params().items()
-            if key not in ("cursor_factory", "context", "prepare_threshold", "pool")
-        }
-        self._params["application_name"] = application_name(name, "bell")
+        super().__init__(using, name)
         self._stopping = stopping
-        self._connection: psycopg.Connection | None = None
-        self._trouble = Trouble("The doorbell", longest=self.DEAF_PAUSE)
         self._busy_pause = self.BUSY_PAUSES[0]
-        self._ping_at = self._ring_at = 0.0
-        self._pinging_since: float | None = None
-        self._heard_at: float | None = None
-        self._connects = 0
         # Shared by the threads; what follows is changed under the guard only.
         self._guard = threading.Condition()
         self._sleepers = 0
         self._asleep = self._has_lock = self._has_listener = self._is_unlocking = False
         self._rings = 0
-        self.heard = False
-        """False when no ping came back: LISTEN is swallowed, the worker polls."""
 
     def __enter__(self) -> "Doorbell":
         # One that is refused now must not keep anything from being delivered: it is tried again, and polled meanwhile.
         try:
             self._connect()
-        except psycopg.Error as error:
+        except (psycopg.Error, DatabaseError, InterfaceError) as error:
             self._close()
             self._trouble.happens(error)
         return self
@@ -114,22 +77,6 @@ class Doorbell:
         """The connection of now, for whoever looks after it; None where nobody waits at it for an answer."""
         return None if self._is_unlocking else self._connection
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection; whether a ring comes through it is another question."""
-        return self._connection is not None and not self._connection.closed
-
-    def state(self) -> BellState:
-        """Tell whether a ring would be heard; any thread may ask, and it never waits."""
-        heard, pinging, trouble = self.heard, self._pinging_since, ""
-        if not self.is_connected:
-            trouble = "the LISTEN connection is broken"
-        elif pinging is not None and (silent := time.monotonic() - pinging) > self.PING_TIMEOUT:
-            trouble = f"the LISTEN connection is deaf: no answer for {silent:.0f} s"
-        elif pinging is None and not (heard or self.heard):  # read before and after: a ping may just have ended
-            trouble = "LISTEN is swallowed: a transaction pooler is in the way"
-        return BellState(trouble, self._heard_at, max(0, self._connects - 1), self._trouble)
-
     def sleep(self, is_waiting: Callable[[], bool], pause: Callable[[], float]) -> None:
         """Sleep until rung, stopped, or something waits although nobody rang.
 
@@ -141,9 +88,12 @@ class Doorbell:
         with self._guard:
             # Where another thread sleeps, the lock is held already: by us, or by a process that rings for us.
             seconds = 0.0 if self._asleep else self._fall_asleep()
-            if not seconds:
+            if seconds == 0.0:
                 self._sleepers += 1
                 rings = self._rings
+        if seconds is None:
+            self._poll(is_waiting, pause)
+            return
         if seconds:
             self.doze(seconds)
             return
@@ -168,17 +118,37 @@ class Doorbell:
             here().turn()
             time.sleep(min(left, 0.1))
 
-    def _fall_asleep(self) -> float:
-        """Take the lock, or see that another process has it, and return 0; else the seconds to wait without a bell."""
+    def _poll(self, is_waiting: Callable[[], bool], pause: Callable[[], float]) -> None:
+        """Sleep without a bell, until something waits; return as well when a ring may be heard again."""
+        longest = self.POLL_PAUSES[0]
+        while not self._stopping():
+            here().turn()
+            self.doze(min(longest, pause()))
+            longest = min(2 * longest, self.POLL_PAUSES[1])
+            with self._guard:
+                try:
+                    if not self._must_poll():
+                        return
+                except psycopg.Error as error:
+                    self._close()
+                    self._trouble.happens(error)
+                    return
+            if self._stopping() or is_waiting():
+                return
+
+    def _fall_asleep(self) -> float | None:
+        """Take the lock, or see that another process has it, and return 0; else the seconds to wait without a bell.
+
+        None: no ring can be heard.
+        """
         try:
+            self._settle()
+            if self._must_poll():
+                self._trouble.ends()
+                return None
             if not self.is_connected:
                 self._connect()
                 return self.BUSY_PAUSES[0]  # read the log first: rings sent meanwhile never come again
-            self._settle()
-            if not self.heard:
-                self._ping_now_and_then()
-                self._trouble.ends()
-                return self.DEAF_PAUSE
             is_locked = self._try_lock()
             self._trouble.ends()
             if is_locked:
@@ -194,8 +164,12 @@ class Doorbell:
     def _try_lock(self) -> bool:
         """Tell whether the lock is held now, by us or by another sleeper."""
         assert self._connection is not None  # noqa: S101
-        self._has_lock, is_held = self._connection.execute(_TRY_LOCK, BELL * 2).fetchone() or (False, False)
-        return self._has_lock or is_held
+        row = self._connection.execute(_TRY_LOCK, [self._pid, *BELL * 2]).fetchone()
+        took, is_held = row or (None, False)
+        if took is None:
+            raise psycopg.OperationalError("a pooler has changed the server session")
+        self._has_lock = bool(took)
+        return bool(took or is_held)
 
     def _take_over_listening(self) -> bool:
         with self._guard:
@@ -223,15 +197,6 @@ class Doorbell:
                 self._trouble.happens(error)
                 self._wake_all()
 
-    def _receive(self, seconds: float) -> bool:
-        """Wait for a ring. What we sent ourselves, for the others, is none."""
-        assert self._connection is not None  # noqa: S101
-        own = self._connection.info.backend_pid
-        # stop_after=1 ends after the whole packet; leaving the loop by break would drop the rest of it
-        packet = list(self._connection.notifies(timeout=seconds, stop_after=1))
-        self.heard |= any(notify.channel != CHANNEL for notify in packet)
-        return any(notify.channel == CHANNEL and notify.pid != own for notify in packet)
-
     def _wake_all(self) -> None:
         with self._guard:
             self._rings += 1
@@ -251,7 +216,8 @@ class Doorbell:
         held, self._asleep, self._has_lock = self._has_lock, False, False
         if not held or self._connection is None:
             return
-        ring = f", pg_notify('{CHANNEL}', '')" if and_ring else ""
+        # Our own rings change nothing that must survive a crash: they need not wait for the disk.
+        ring = f", set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', '')" if and_ring else ""
         # Sent, and not waited for: the change that woke us is waiting too.
         self._is_unlocking = True
         try:
@@ -272,64 +238,4 @@ class Doorbell:
 
     def _close(self) -> None:
         self._asleep = self._has_lock = self._is_unlocking = False
-        if self._connection is not None:
-            self._connection.close()
-
-    def _connect(self) -> None:
-        self._connection = psycopg.connect(**{**FAIL_FAST, **self._params}, autocommit=True)
-        self._connects += 1
-        sql, limits = own_limits(is_local=False)
-        self._connection.execute(sql, limits)
-        # Our own rings change nothing that must survive a crash: they need not wait for the disk.
-        self._connection.execute("SET synchronous_commit = off")
-        self._connection.execute(f"LISTEN {CHANNEL}")
-        self._connection.execute(f"LISTEN {CHANNEL}_{self._connection.info.backend_pid}")
-        self._ping()
-
-    def _ping_now_and_then(self) -> bool:
-        """Ping if it is time to; return whether a ring came in meanwhile."""
-        now = time.monotonic()
-        if now < self._ping_at:
-            return False
-        if not self.heard or now >= self._ring_at or not psycopg.Pipeline.is_supported():
-            return self._ping()
-        self._touch()
-        return False  # a ring that came in is kept by psycopg for the next look
-
-    def _touch(self) -> None:
-        """Have the server's session answer: a bare Sync of the protocol, no query and no transaction.
-
-        It goes all the way, through whatever proxies there are, as keepalives of TCP do not.
-        """
-        assert self._connection is not None  # noqa: S101
-        self._pinging_since = time.monotonic()
-        try:
-            with self._connection.pipeline():
-                pass  # its end sends the Sync and waits for the answer
-        finally:
-            self._pinging_since = None
-        self._ping_at, self._heard_at = time.monotonic() + self.PING_EVERY, time.time()
-
-    def _ping(self) -> bool:
-        """Ring ourselves: only this proves that a ring arrives. A transaction pooler swallows LISTEN silently.
-
-        Raises:
-            psycopg.OperationalError: a ring no longer arrives that did before.
-        """
-        assert self._connection is not None  # noqa: S101
-        self._pinging_since = time.monotonic()
-        deadline = self._pinging_since + self.PING_TIMEOUT
-        was_heard, self.heard, rung = self.heard, False, False
-        try:
-            self._connection.execute("SELECT pg_notify(%s, '')", [f"{CHANNEL}_{self._connection.info.backend_pid}"])
-            while not self.heard and (left := deadline - time.monotonic()) > 0:
-                rung |= self._receive(left)
-        finally:
-            self._pinging_since = None
-        self._ping_at = time.monotonic() + (self.PING_EVERY if self.heard else self.DEAF_PING_EVERY)
-        self._ring_at = time.monotonic() + self.RING_EVERY
-        if self.heard:
-            self._heard_at = time.time()
-        if was_heard and not self.heard:
-            raise psycopg.OperationalError("a ring to ourselves did not come back")
-        return rung
+        self._hang_up()

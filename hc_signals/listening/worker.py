@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,10 @@ from hc_signals.delivery.isolation import until_isolated
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.shard import Audience, Outcome, Shard
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.listening.connecting import fail_fast_at_the_server, lift_limits, show_trouble
+from hc_signals.listening.connecting import application_name, fail_fast_at_the_server, lift_limits, show_trouble
 from hc_signals.listening.doorbell import Doorbell
 from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.held import HeldLock
 from hc_signals.log.presence import announce
 from hc_signals.log.resharding import reshard
 from hc_signals.log.restoring import RESTORED, moved, take_over
@@ -67,14 +68,16 @@ class Worker:
             builders={table_label(model): InstanceBuilder(model, using) for model in models},
             extras=Extras.of(conf, models),
         )
-        logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS) for shard in range(conf.SHARDS)]
+        self.claims = HeldLock(using, application_name(conf.CONSUMER, "claim"))
+        """Used where ``ATOMIC`` is False."""
+        logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS, self.claims) for shard in range(conf.SHARDS)]
         self.side = SideConnection(using, self._prepare_side)
         self.shards = [Shard(log, conf, self._audience, self.stopping) for log in logs]
         self._elsewhere: set[int] = set()
         self._until_retry: float | None = None
         self._prepared: Any = None
         self._took_layout = False
-        self._is_process, self._is_standby = is_process, False
+        self._is_process, self._is_standby, self._is_ours = is_process, False, False
 
     @property
     def delivered(self) -> int:
@@ -88,7 +91,7 @@ class Worker:
 
     def run(self, bell: Doorbell) -> None:
         """Deliver until stopped; no error of the database ends it."""
-        with self.reading_ahead():
+        with self.reading_ahead(), closing(self.claims):
             while not self.stopping.is_set():
                 here().turn()
                 try:
@@ -107,10 +110,11 @@ class Worker:
         pause = here().trouble.happens(error)
         connection, is_lost = connections[self.using], kind_of(error) is Kind.LOST
         self.side.close()
+        self.claims.close()
         if is_lost:
             here().reconnects += 1
             connection.close()
-        else:
+        elif self._is_ours:
             show_trouble(connection, self.conf.CONSUMER, sqlstate(error) or "")
         bell.doze(pause)
         connection.close()
@@ -122,7 +126,7 @@ class Worker:
             ahead: read the next page, over a second connection, while receivers are at the present one.
         """
         self.prepare()
-        with self.reading_ahead() if ahead else nullcontext():
+        with self.reading_ahead() if ahead else nullcontext(), closing(self.claims):
             for shard in self.shards:
                 finished = shard.log.finished
                 while not self.stopping.is_set() and shard.log.finished == finished:
@@ -204,7 +208,7 @@ class Worker:
                     if until_isolated(lambda: reshard(logs, self._deliver_old)):
                         break
         if self._is_process:
-            fatal_calls.begin_run(self.using, self.conf.CONSUMER, is_locked=True)
+            fatal_calls.begin_run(self.using, self.conf.CONSUMER, is_locked=self._is_ours)
             self._mark_calls_of_the_dead()
         self._took_layout = True
 
@@ -224,18 +228,19 @@ class Worker:
         connection = connections[self.using]
         connection.ensure_connection()
         if connection.connection is not self._prepared:  # the first one, or a new one after a loss
-            fail_fast_at_the_server(connection, self.conf.CONSUMER)
+            self._is_ours = fail_fast_at_the_server(connection, self.conf.CONSUMER)
             clamp_dates(connection.connection)
-            announce(self.using, self.conf.CONSUMER)
-            if self._is_process:
-                fatal_calls.hold_run(self.using)
+            if self._is_ours:  # elsewhere the doorbell shows that a worker is running: see line.py
+                announce(self.using, self.conf.CONSUMER)
+                if self._is_process:
+                    fatal_calls.hold_run(self.using)
             self._take_over_if_moved()
             self._prepared = connection.connection
 
     def _prepare_side(self, connection: Any) -> None:
         # Without clamp_dates(), which costs a call for each date: images with one beyond Python's are read once more.
-        fail_fast_at_the_server(connection, self.conf.CONSUMER, "ahead")
-        lift_limits(connection)
+        if fail_fast_at_the_server(connection, self.conf.CONSUMER, "ahead"):
+            lift_limits(connection)
 
     def _take_over_if_moved(self) -> None:
         if moved(self.using) is None or (done := take_over(self.using)) is None:

@@ -9,17 +9,17 @@ import json
 import random
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import connections, transaction
 
 from hc_signals.events import Change
 from hc_signals.locks import CLAIMS
+from hc_signals.log.held import HeldLock
 from hc_signals.log.position import Position, Standing
 from hc_signals.log.rows import cut_page
-from hc_signals.postgres.errors import OvertakenError
 
 CONFIRM_SECONDS = 0.2
 """After so long a worker makes sure that its session, and with it its claim, has not ended: see ``confirm``."""
@@ -65,10 +65,21 @@ class _Look(NamedTuple):
 
 
 class ChangeLog:
-    """The log of one database, as one consumer sees one shard of it. All calls belong inside one transaction."""
+    """The log of one database, as one consumer sees one shard of it. All calls belong inside one transaction.
 
-    def __init__(self, using: str, consumer: str, shard: int = 0, shards: int = 1) -> None:
+    Args:
+        using: database alias.
+        consumer: its name.
+        shard: number of the shard.
+        shards: how many there are.
+        claims: holds the claim where no transaction spans a page; None: pages are delivered in transactions only.
+    """
+
+    def __init__(
+        self, using: str, consumer: str, shard: int = 0, shards: int = 1, claims: HeldLock | None = None
+    ) -> None:
         self.using, self.consumer, self.shard, self.shards = using, consumer, shard, shards
+        self._claims = claims
         self.opened: str | None = None
         """Target of the last window that was opened through this object."""
         self.finished = 0
@@ -76,8 +87,6 @@ class ChangeLog:
         self._look: _Look | None = None
         """Of this page, until it is asked for."""
         self._first_page: _Look | None = None
-        self._stood: Position | None = None
-        self._holder: Any = None
         self._confirmed_at = 0.0
 
     @property
@@ -124,41 +133,32 @@ class ChangeLog:
 
         Args:
             limit: of changes that the page may have: the first one of a window is read at once.
-            atomic: in a transaction that spans the page; else until the end of the block, or of the connection.
+            atomic: in a transaction that spans the page. Else the claim is held on a connection of its own, where
+                receivers cannot lose it and a pooler cannot leave it behind.
         """
         if atomic:
             with transaction.atomic(using=self.using):
                 yield self._claim_and_look(limit)
             return
-        is_free = self._claim_session()
+        assert self._claims is not None  # noqa: S101
+        is_free = self._claims.take("pg_try_advisory_xact_lock(%s, hashtext(%s))", [CLAIMS, self._name])
         try:
             yield is_free
         finally:
-            self._holder = None
-            if is_free:
-                with suppress(DatabaseError, InterfaceError):  # then the claim has ended with the connection
-                    self._row("SELECT pg_advisory_unlock(%s, hashtext(%s))", [CLAIMS, self._name])
-
-    def _claim_session(self) -> bool:
-        is_free = bool(self._row("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [CLAIMS, self._name])[0])
-        self._holder = connections[self.using].connection
-        return is_free
+            self._claims.release()
 
     def confirm(self) -> None:
         """Make sure that the claim is still ours: before more is told to receivers whose effects nobody takes back.
 
-        A process that stood still, or was cut off, goes on where another has taken over. Outside a transaction a
-        receiver may have closed the connection: the shard is claimed again, if nobody has moved the position meanwhile.
+        A process that stood still, or was cut off, goes on where another has taken over.
 
         Raises:
-            DatabaseError, InterfaceError: the claim is lost.
+            DatabaseError, InterfaceError: the claim, or the connection by which the position is stored, is lost.
         """
-        if self._holder is not None and connections[self.using].connection is not self._holder:
-            stood = self._stood
-            if not self._claim_session() or self.standing().position != stood:
-                raise OvertakenError("another worker has delivered since a receiver closed the connection")
         if time.monotonic() > self._confirmed_at + CONFIRM_SECONDS:
             self._row("SELECT 1")
+            if self._claims is not None and self._claims.is_held:
+                self._claims.confirm()
             self._confirmed_at = time.monotonic()
 
     def standing(self) -> Standing:
@@ -168,7 +168,6 @@ class ChangeLog:
             standing = self._first_page.standing
         else:
             standing = _standing(self._row("SELECT public.hc_signals_standing(%s, %s)", [self.consumer, self.shard])[0])
-        self._stood = standing.position
         self._confirmed_at = time.monotonic()
         return standing
 

@@ -1,17 +1,27 @@
-"""Tells which consumers have a worker that lives: each of its connections holds a share of the consumer's lock.
+"""Tells which consumers have a running worker: each of its connections holds a share of the consumer's lock.
 
-An advisory lock of the session and no row with a time in it: it ends with the connection, however the worker dies.
+A lock and no row with a time in it: it ends with the connection, however the worker dies. Behind a pooler a worker
+process has one connection for it, with an open transaction; elsewhere each connection that delivers holds a share.
 """
 
 from django.db import connections
 
 from hc_signals.locks import PRESENCE
+from hc_signals.log.held import HeldLock
+
+ANNOUNCE = "SELECT pg_advisory_lock_shared(%s, hashtext(%s))"
+"""Only in a session that is ours: see postgres/sessions.py."""
 
 
 def announce(using: str, consumer: str) -> None:
-    """Show on this connection, until it is closed, that a worker of the consumer lives."""
+    """Show on this connection, until it is closed, that a worker of the consumer is running."""
     with connections[using].cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock_shared(%s, hashtext(%s))", [PRESENCE, consumer])
+        cursor.execute(ANNOUNCE, [PRESENCE, consumer])
+
+
+def announce_on(held: HeldLock, consumer: str) -> bool:
+    """The same until the held lock is released, behind any pooler; False while the consumer is just being removed."""
+    return held.take("pg_try_advisory_xact_lock_shared(%s, hashtext(%s))", [PRESENCE, consumer])
 
 
 def is_absent(using: str, consumer: str) -> bool:

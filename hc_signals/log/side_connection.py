@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import DatabaseError, InterfaceError
+
+from hc_signals.postgres.sessions import another_connection
 
 Statement = tuple[str, Any]
 """SQL and its parameters."""
@@ -74,7 +76,7 @@ class SideConnection:
             self._is_awaited = False
 
     def _open(self) -> None:
-        self._connection = connections[self._using].copy()
+        self._connection = another_connection(self._using)
         self._connection.ensure_connection()
         self._prepare(self._connection)
         with self._connection.wrap_database_errors:

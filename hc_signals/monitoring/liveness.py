@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hc_signals.listening.doorbell import BellState, Doorbell
+from hc_signals.listening.doorbell import Doorbell
+from hc_signals.listening.line import BellState
 from hc_signals.observing import Helper, Work, helpers, workers
 from hc_signals.trouble import Trouble
 

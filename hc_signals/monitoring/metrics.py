@@ -161,7 +161,7 @@ class Metrics(Observer, Collector):
             for helper in helpers:
                 turned.add_metric([helper["helper"]], helper["turned_seconds_ago"])
             healthy.add_metric([], found.is_alive)
-            listening.add_metric([], not found.bell.trouble)
+            listening.add_metric([], found.bell.listens)
             if found.bell.heard_at is not None:
                 ping.add_metric([], found.bell.heard_at)
         yield from (info, running, reconnects, errors, trouble, turned, healthy, listening, ping)

@@ -109,7 +109,8 @@ def health(found: Liveness) -> tuple[HTTPStatus, str, bytes]:
     body = {
         "healthy": found.is_alive,
         "reasons": found.reasons,
-        "listening": not found.bell.trouble,
+        "listening": found.bell.listens,
+        "polling": found.bell.polls or None,
         "last_ping": found.bell.heard_at,
         "doorbell": found.bell.errors.text if found.bell.errors else "",
         "workers": found.workers,
