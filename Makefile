@@ -16,7 +16,7 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,plans chaos doorbell install is
 	restore search_path server_settings time_zones))
 
 # What reads or shows a time: also run in a project without time zones.
-TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill consumers deliveries_command fields \
+TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields \
 	instances log_limit mappings moments pause reloads replay status time_zones triggerlog watch))
 
 .PHONY: demo test servers test-servers test-stock test-naive drift faults interop chaos failover bench bench-check docs lint fmt clean
