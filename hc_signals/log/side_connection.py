@@ -1,5 +1,6 @@
 """A second connection that reads while the first one is at work: the server answers meanwhile, nobody waits for it."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -75,6 +76,7 @@ class SideConnection:
 
     def _open(self) -> None:
         self._connection = connections[self._using].copy()
+        self._connection.queries_log = deque(maxlen=0)  # under DEBUG = True nobody would ever clear it
         self._connection.ensure_connection()
         self._prepare(self._connection)
         with self._connection.wrap_database_errors:
