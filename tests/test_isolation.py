@@ -31,6 +31,7 @@ def nobody_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin as a new process, which does not know which receivers cannot be isolated in passing."""
     monkeypatch.setattr(dispatch, "_in_advance", set())
     monkeypatch.setattr(dispatch, "_breaks", Counter())
+    monkeypatch.setattr(dispatch.caution, "changes", 0)
 
 
 pytestmark = pytest.mark.usefixtures("captured")

@@ -11,8 +11,9 @@ from hc_signals.delivery.dispatch import Failure, send
 from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.identity import Receiver, Receivers, resolve
 from hc_signals.delivery.instances import InstanceBuilder, proxies_of
-from hc_signals.delivery.isolation import Isolation
+from hc_signals.delivery.isolation import Isolation, Keep
 from hc_signals.delivery.listeners import SIGNALS, Listeners, Model, arguments
+from hc_signals.delivery.project_code import ends_program
 from hc_signals.delivery.records import Images, Records, by_table
 from hc_signals.delivery.telling import (
     CHANGE_TYPES,
@@ -38,6 +39,7 @@ class Page:
         changes: in order.
         builders: by the name of the table as the log has it; a change of another table is passed over.
         listeners: who is called.
+        isolation: of the transaction.
         any_kept: whether the consumer has any delivery that waits.
         images: what was read already of some of the tables, by their names.
         marks: see :func:`~hc_signals.delivery.dispatch.send`.
@@ -51,6 +53,7 @@ class Page:
         builders: Mapping[str, InstanceBuilder],
         listeners: Listeners,
         *,
+        isolation: Isolation,
         any_kept: bool,
         images: Mapping[str, Images] | None = None,
         marks: Marks | None = None,
@@ -58,7 +61,7 @@ class Page:
         self._marks = marks
         self.log, self.using, self.builders = log, log.using, builders
         self.deliveries, self.listeners = deliveries, listeners
-        self._isolation = Isolation(log.using)
+        self._isolation = isolation
         self.records = Records(log.using, listeners)
         self._proxies: dict[str, list[Model]] = {}
         self._bulk: dict[tuple[Model, bool], list[tuple[Change, ChangeEvent]]] = defaultdict(list)
@@ -138,20 +141,40 @@ class Page:
             return
         try:
             named = arguments(signal, event)
-        except Exception as error:  # of the project: a field's converter, a model's __init__, a receiver of post_init
+        except BaseException as error:  # of the project: a field's converter, a model's __init__, one of post_init
+            if ends_program(error):
+                raise
             for receiver in receivers:
                 self._keep(change, receiver.name, signal, sender, error)
             return
-        for failure in self._call(signal, receivers, change, sender=sender, **named):
-            self._keep(change, failure.receiver, signal, sender, failure.error)
+        record = (change.table_name, change.record)
 
-    def _call(self, signal: str, receivers: Receivers, change: Change, **named: Any) -> list[Failure]:
+        def keep(receiver: str, error: BaseException) -> None:
+            self._keep(change, receiver, signal, sender, error)
+
+        for failure in self._call(signal, receivers, change, keep, record=record, sender=sender, **named):
+            keep(failure.receiver, failure.error)
+
+    def _call(self, signal: str, receivers: Receivers, change: Change, keep: Keep, **named: Any) -> list[Failure]:
         sent = SIGNALS[signal], receivers, self.using
-        return send(*sent, change=change.id, isolation=self._isolation, marks=self._marks, **named)
+        return send(*sent, change=change.id, isolation=self._isolation, keep=keep, marks=self._marks, **named)
+
+    def _settle_for(self, receivers: Receivers, change: Change | None) -> None:
+        """Find out whether the last call has failed, if one of these calls would then have to wait behind it.
+
+        Args:
+            change: that is to be told; None for several.
+        """
+        pending = self._isolation.pending
+        if pending is None or (change and pending.record not in (None, (change.table_name, change.record))):
+            return
+        if any(each.name == pending.receiver for each in receivers):
+            self._isolation.settle()
 
     def _free(self, signal: str, sender: Model, change: Change, only: bool) -> Receivers:
         """Return the receivers for whom no earlier change of the record waits; park it for the others."""
         receivers = self._receivers(signal, sender, change, only)
+        self._settle_for(receivers, change)
         if not self._blocked:
             return receivers
         return [each for each in receivers if not self._park(change, each, signal, sender)]
@@ -195,15 +218,20 @@ class Page:
 
     def _send_bulk(self, receiver: Receiver, model: Model, pairs: list[tuple[Change, ChangeEvent]]) -> None:
         signal = "records_changed"
+        self._settle_for([receiver], None)
         if self._blocked:
             pairs = [pair for pair in pairs if not self._park(pair[0], receiver, signal, model)]
         if not pairs:
             return
         events = [event for _, event in pairs]
-        for failure in self._call(signal, [receiver], pairs[0][0], sender=model, events=events):
+
+        def keep(name: str, error: BaseException) -> None:
             for change, _ in pairs:
                 if not self._park(change, receiver, signal, model):
-                    self._keep(change, receiver.name, signal, model, _of_one(failure.error, pairs))
+                    self._keep(change, name, signal, model, _of_one(error, pairs))
+
+        for failure in self._call(signal, [receiver], pairs[0][0], keep, sender=model, events=events):
+            keep(failure.receiver, failure.error)
 
 
 def _of_one(error: BaseException, told: Sequence[Any]) -> BaseException:

@@ -14,8 +14,8 @@ from hc_signals.conf import Conf
 from hc_signals.delivery import fatal_calls
 from hc_signals.delivery.adapters import clamp_dates
 from hc_signals.delivery.ahead import Ahead
+from hc_signals.delivery.dispatch import until_isolated
 from hc_signals.delivery.instances import InstanceBuilder
-from hc_signals.delivery.isolation import until_isolated
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.shard import Audience, Outcome, Shard
 from hc_signals.delivery.waiting import waiting_shards
@@ -30,6 +30,7 @@ from hc_signals.log.side_connection import SideConnection
 from hc_signals.log.starting import start
 from hc_signals.log.turns import turn_at_layout
 from hc_signals.observing import here
+from hc_signals.postgres import wrappers
 from hc_signals.postgres.errors import Kind, kind_of, sqlstate
 from hc_signals.tables import connected_models, table_label
 
@@ -91,9 +92,10 @@ class Worker:
 
     def run(self, bell: Doorbell) -> None:
         """Deliver until stopped; no error of the database ends it."""
-        with self.reading_ahead(), closing(self.claims):
+        with wrappers.set_aside(self.using), self.reading_ahead(), closing(self.claims):
             while not self.stopping.is_set():
                 here().turn()
+                wrappers.forget_queries()
                 try:
                     self.prepare()
                     self._deliver_and_sleep(bell)
@@ -125,11 +127,14 @@ class Worker:
         Args:
             ahead: read the next page, over a second connection, while receivers are at the present one.
         """
-        self.prepare()
-        with self.reading_ahead() if ahead else nullcontext(), closing(self.claims):
+        reading = self.reading_ahead() if ahead else nullcontext()
+        with wrappers.set_aside(self.using), reading, closing(self.claims):
+            self.prepare()
             for shard in self.shards:
                 finished = shard.log.finished
                 while not self.stopping.is_set() and shard.log.finished == finished:
+                    if ahead:  # else it is a test's, which may want to look at them
+                        wrappers.forget_queries()
                     if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED, Outcome.MOVED):
                         break
 
@@ -205,7 +210,7 @@ class Worker:
             while not self.stopping.is_set():
                 with turn_at_layout(self.using, self.conf.CONSUMER):
                     start(logs, self.conf.START_AT)
-                    if until_isolated(lambda: reshard(logs, self._deliver_old)):
+                    if until_isolated(lambda: reshard(logs, self._deliver_old), self.conf.BATCH_SIZE, lambda: None):
                         break
         if self._is_process:
             fatal_calls.begin_run(self.using, self.conf.CONSUMER, is_locked=self._is_ours)

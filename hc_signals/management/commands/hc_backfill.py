@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterable
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError, connections
 from django.db.models import Model
 
@@ -15,6 +15,7 @@ from hc_signals.capture.snapshots import check_captured, count_rows, has_room, l
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.listeners import OF_CHANGE_TYPE, Extras, Listeners
 from hc_signals.management.arguments import at_least, moment
+from hc_signals.management.base import OwnCommand
 from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
 from hc_signals.management.interruption import Interruption, interruptible
 from hc_signals.postgres.errors import one_line
@@ -22,7 +23,7 @@ from hc_signals.progress import COUNT_LIMIT, Progress
 from hc_signals.tables import connected_models
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = (
         "Log the current rows of tables as SNAPSHOT changes; hc_listen delivers them in the stream. Ctrl-C or SIGTERM "
         "ends it after the current page (exit code 130 or 143) and prints the command that continues."

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import Error, connections
 from django.utils.connection import ConnectionDoesNotExist
 
@@ -25,13 +25,14 @@ from hc_signals.listening.helping import STUCK_SECONDS
 from hc_signals.listening.worker import Worker
 from hc_signals.log_format import formatter, print_log
 from hc_signals.management.arguments import at_least, start_at, tcp_port
+from hc_signals.management.base import OwnCommand
 from hc_signals.monitoring.metrics_server import serve_metrics
 from hc_signals.observing import as_helper, observe
 from hc_signals.postgres.errors import Kind, ReadOnlyError, kind_of, one_line
 from hc_signals.tables import connected_models
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "Deliver the changes that Heroku Connect makes to Django signal receivers, until SIGTERM or Ctrl-C."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
