@@ -12,11 +12,11 @@ PG_VERSIONS ?= 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 1
 export PG_BINS ?= $(wildcard $(CURDIR)/build/servers/node_modules/pg*/native/bin)
 
 # What also runs on the distribution's own PostgreSQL, which has JIT: the plans, a short chaos run, the faults of the field.
-FIELD ?= $(addprefix tests/test_,$(addsuffix .py,plans chaos doorbell install isolation nested_triggers pause receivers \
+FIELD ?= $(addprefix tests/test_,$(addsuffix .py,plans chaos doorbell encodings install isolation nested_triggers pause receivers \
 	restore search_path server_settings time_zones))
 
 # What reads or shows a time: also run in a project without time zones.
-TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill consumers deliveries_command fields \
+TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields \
 	instances log_limit mappings moments pause reloads replay status time_zones triggerlog watch))
 
 .PHONY: demo test servers test-servers test-stock test-naive drift faults interop chaos failover bench bench-check docs lint fmt clean

@@ -23,7 +23,7 @@ def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
     Args:
         model: as for :func:`on_change`.
         task: a task of Django Tasks (``django.tasks``, ``django_tasks``) or of Celery.
-        filters: ``fields``, ``to``, ``from_``, ``types`` as for :func:`on_change`.
+        filters: ``fields``, ``to``, ``from_``, ``types``, ``dispatch_uid`` as for :func:`on_change`.
 
     Raises:
         ConfigurationError: ``task`` is neither, or a filter is wrong.

@@ -17,6 +17,10 @@ class ProcessEndedError(HCSignalsError):
     """A receiver was not called, because the worker's process has ended during that very call several times."""
 
 
+class LeftSettingsError(HCSignalsError):
+    """A receiver has changed settings of its database session and left them changed."""
+
+
 class ReplayError(HCSignalsError):
     """The changes asked for cannot be replayed: of another database, or no longer in the log."""
 

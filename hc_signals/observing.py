@@ -6,15 +6,13 @@ With nobody listening it costs two looks at the clock per receiver call.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from hc_signals.events import Change
 from hc_signals.trouble import Trouble
-
-Receiver = Callable[..., Any]
 
 
 @dataclass
@@ -25,14 +23,19 @@ class Tally:
     shard: int
     delivered: list[tuple[Change, float]] = field(default_factory=list)
     """Each change, and by this machine's clock when its delivery began."""
-    calls: list[tuple[Receiver, float, bool]] = field(default_factory=list)
-    """Of each receiver call: the receiver, how many seconds it took, whether it raised."""
+    calls: list[tuple[str, float, bool]] = field(default_factory=list)
+    """Of each receiver call: the receiver's name, how many seconds it took, whether it raised."""
+    unheard: set[str] = field(default_factory=set)
+    """Tables whose changes have no receiver."""
     gaps: list[str] = field(default_factory=list)
     """Causes of the gaps of every table that were told."""
 
 
 class Observer:
-    """Is told what the workers do, in their threads; each method does nothing by default and must not raise."""
+    """Is told what the workers do, in their threads; each method does nothing by default and must not raise.
+
+    A receiver is given by its name.
+    """
 
     def page_begins(self, tally: Tally) -> None:
         """A look at a shard begins; there may be nothing to deliver."""
@@ -40,10 +43,10 @@ class Observer:
     def page_ends(self, tally: Tally, error: BaseException | None) -> None:
         """The page is committed; or with an error it is not, and all in the tally will come again."""
 
-    def call_begins(self, receiver: Receiver, signal: Any, named: dict[str, Any]) -> None:
+    def call_begins(self, receiver: str, signal: Any, named: dict[str, Any]) -> None:
         """A receiver is about to be called with these arguments."""
 
-    def call_ends(self, receiver: Receiver, error: BaseException | None) -> None:
+    def call_ends(self, receiver: str, error: BaseException | None) -> None:
         """The receiver has returned, or raised."""
 
 
@@ -57,8 +60,8 @@ class Work:
         """Why it cannot deliver now, and what has failed so far."""
         self.turned_at = time.monotonic()
         """When its loop last turned, also in its sleep; or a receiver returned."""
-        self.receiver: Receiver | None = None
-        """The receiver that runs now, since ``receiver_at``."""
+        self.receiver: str | None = None
+        """The name of the receiver that runs now, since ``receiver_at``."""
         self.receiver_at = 0.0
         self.chore: str | None = None
         """What it does now that may take long and is no delivery, since ``chore_at``."""
@@ -88,7 +91,7 @@ class Work:
             self.chore = None
             self.turn()
 
-    def begin_call(self, receiver: Receiver, signal: Any, named: dict[str, Any]) -> None:
+    def begin_call(self, receiver: str, signal: Any, named: dict[str, Any]) -> None:
         """A receiver is about to be called."""
         # `receiver` last: who reads it must find its time there.
         self.receiver_at = time.monotonic()
@@ -96,7 +99,7 @@ class Work:
         for observer in _observers:
             observer.call_begins(receiver, signal, named)
 
-    def end_call(self, receiver: Receiver, error: BaseException | None) -> None:
+    def end_call(self, receiver: str, error: BaseException | None) -> None:
         """The receiver has returned, or raised."""
         self.receiver = None
         self.turned_at = time.monotonic()

@@ -1,10 +1,10 @@
 """System checks of how a project uses hc_signals: its setting, its receivers, router, admin and database URLs."""
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
-from weakref import ReferenceType
 
 from django.apps import apps
 from django.core import checks
@@ -15,8 +15,10 @@ from django.dispatch import Signal
 from hc_signals.conf import MODEL_KEYS, Conf, chosen, get_conf
 from hc_signals.db.exceptions import WriteNotSupportedError
 from hc_signals.db.models.base import READ_ONLY
-from hc_signals.delivery.dispatch import receiver_path
-from hc_signals.delivery.listeners import SIGNALS
+from hc_signals.delivery.connections import connections_of
+from hc_signals.delivery.identity import receiver_path
+from hc_signals.delivery.listeners import SIGNALS, Extras, Listeners
+from hc_signals.delivery.unheard import HOW_TO_CONNECT, unheard_models
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.tables import connected_models, connected_tables_of, is_connected
 
@@ -96,17 +98,60 @@ def _misses_changes(name: str, receiver: Any, sender: type[models.Model]) -> che
 def _connected(signal: Signal) -> Iterator[tuple[Callable[..., Any], type[models.Model]]]:
     """Yield receivers that are connected to one model, with it; Django keeps of a sender its id() only."""
     by_id = {id(model): model for model in _with_subclasses(models.Model)}
-    for entry in signal.receivers:
-        sender = by_id.get(entry[0][1])
-        receiver = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
-        if sender is not None and receiver is not None:
-            yield receiver, sender
+    for connection in connections_of(signal):
+        if (sender := by_id.get(connection.sender_id)) is not None:
+            yield connection.receiver, sender
 
 
 def _with_subclasses(model: type[models.Model]) -> Iterator[type[models.Model]]:
     for each in model.__subclasses__():
         yield each
         yield from _with_subclasses(each)
+
+
+def check_unheard(**kwargs: Any) -> Messages:
+    """W010: nobody has connected a receiver to any model of an app; its module was not imported, as a rule."""
+    try:
+        unheard = unheard_models(_checked_conf())
+    except ConfigurationError:
+        return []  # E001 tells
+    heard_apps = {model._meta.app_label for model in connected_models() if model not in unheard}
+    by_app: dict[str, list[str]] = defaultdict(list)
+    for model in unheard:
+        if model._meta.app_label not in heard_apps:
+            by_app[model._meta.app_label].append(model._meta.label)
+    return [
+        checks.Warning(
+            f"No receiver is connected to any model of the app {app!r} ({', '.join(labels)}): their changes are "
+            "delivered to nobody.",
+            hint=f"To connect receivers, {HOW_TO_CONNECT}. If this project has none on purpose, add "
+            "'hc_signals.W010' to SILENCED_SYSTEM_CHECKS.",
+            id="hc_signals.W010",
+        )
+        for app, labels in by_app.items()
+    ]
+
+
+def check_names(**kwargs: Any) -> Messages:
+    """W011: receivers that only the order of their connection tells apart."""
+    try:
+        listeners = Listeners(Extras.of(_checked_conf(), connected_models()))
+    except ConfigurationError:
+        return []  # E001 tells
+    found: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for model in connected_models():
+        for name, count in listeners.names_of(model).by_order.items():
+            found[name, count].append(model._meta.label)
+    return [
+        checks.Warning(
+            f"{count} receivers of {', '.join(labels)} share the name {name}: only the order in which they are "
+            "connected tells them apart.",
+            hint="Connect each with a dispatch_uid of its own: if the order changes, a delivery that waits is retried "
+            "with the wrong one.",
+            id="hc_signals.W011",
+        )
+        for (name, count), labels in found.items()
+    ]
 
 
 def check_router(**kwargs: Any) -> Messages:
@@ -207,4 +252,4 @@ def _short_pool(options: Any) -> str:
     return f"OPTIONS['pool'] lends {size} connections, fewer than SHARDS = {threads}" if size < threads else ""
 
 
-ALL = (check_setting, check_receivers, check_router, check_admin, check_database_urls)
+ALL = (check_setting, check_receivers, check_unheard, check_names, check_router, check_admin, check_database_urls)

@@ -12,7 +12,7 @@ from django.dispatch import Signal
 from django.utils.inspect import func_accepts_kwargs
 
 from hc_signals import signals
-from hc_signals.delivery.dispatch import receiver_path
+from hc_signals.delivery.identity import receiver_path
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.tables import NOISE_COLUMNS, connected_tables_of
@@ -96,6 +96,7 @@ class on_change(Generic[M]):
         from_: the same for the old values; a created record has none, of a deleted one they are its last.
         types: of CREATE, UPDATE, DELETE, SNAPSHOT. GAP_CREATE and GAP_UPDATE come with the first two; a snapshot that
             is for this receiver counts as CREATE, one for everybody comes only to those who name it.
+        dispatch_uid: part of the receiver's name, for functions that share a dotted path; see docs/receivers.md.
 
     Raises:
         ConfigurationError: at import: the model is not connected, a field or type does not exist, or the function
@@ -107,6 +108,7 @@ class on_change(Generic[M]):
     to: Mapping[str, Any] | None = None
     from_: Mapping[str, Any] | None = None
     types: Collection[str] = ("CREATE", "UPDATE")
+    dispatch_uid: str = ""
 
     def __call__(self, function: Receiver[M]) -> Receiver[M]:
         """Connect the function and return it as it is."""
@@ -115,16 +117,17 @@ class on_change(Generic[M]):
                 f"{receiver_path(function)} must accept **kwargs: arguments may be added to a signal at any time."
             )
         wanted = self._filter(f"@on_change of {receiver_path(function)}")
-        # One receiver per function and model: a kept delivery knows its receiver by the path of the function only.
+        # One receiver per function and model: decorators on top of each other call it once.
         connected: dict[Any, _Connected] = function.__dict__.setdefault("_hc_signals", {})
-        key = self.model, id(getattr(function, "__self__", None))  # methods of two objects share one __dict__
+        # Methods of two objects share one __dict__.
+        key = self.model, id(getattr(function, "__self__", None)), self.dispatch_uid
         if key not in connected:
             filters: list[Filter] = []
             connected[key] = filters, _filtered(function, filters)
         filters, receiver = connected[key]
         filters.append(wanted)
         for kind in wanted.types:
-            OF_TYPE[kind].connect(receiver, sender=self.model, weak=False)
+            OF_TYPE[kind].connect(receiver, sender=self.model, weak=False, dispatch_uid=self.dispatch_uid or None)
         return function
 
     def _filter(self, what: str) -> Filter:
@@ -160,21 +163,23 @@ _Connected = tuple[list[Filter], Callable[..., Any]]
 
 
 def _filtered(function: Any, filters: list[Filter]) -> Callable[..., Any]:
-    """Return the receiver that is connected; ``wraps`` gives it the path of the user's function."""
+    """Return the receiver that is connected, under the path of the user's function."""
+    receive: Callable[..., Any]
     if iscoroutinefunction(function):
 
         @wraps(function)
-        async def receive_async(signal: Signal, event: ChangeEvent[Any], **named: Any) -> None:
+        async def receive(signal: Signal, event: ChangeEvent[Any], **named: Any) -> None:
             if _is_wanted(filters, signal, event):
                 await function(signal=signal, event=event, **named)
+    else:
 
-        return receive_async
+        @wraps(function)
+        def receive(signal: Signal, event: ChangeEvent[Any], **named: Any) -> None:
+            if _is_wanted(filters, signal, event):
+                function(signal=signal, event=event, **named)
 
-    @wraps(function)
-    def receive(signal: Signal, event: ChangeEvent[Any], **named: Any) -> None:
-        if _is_wanted(filters, signal, event):
-            function(signal=signal, event=event, **named)
-
+    # A partial, or an object with a __call__, has none that wraps() could copy.
+    receive.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)
     return receive
 
 

@@ -12,6 +12,12 @@ BEGIN
     END LOOP;
 END
 $$;
+DROP FUNCTION IF EXISTS public.hc_signals_refuse_commit();
+DROP PROCEDURE IF EXISTS public.hc_signals_restore_settings();
+DROP PROCEDURE IF EXISTS public.hc_signals_check_settings(text);
+DROP PROCEDURE IF EXISTS public.hc_signals_note_settings();
+DROP FUNCTION IF EXISTS public.hc_signals_setting_names();
+DROP FUNCTION IF EXISTS public.hc_signals_settings();
 DROP FUNCTION IF EXISTS public.hc_signals_waiting(text, integer);
 DROP FUNCTION IF EXISTS public.hc_signals_look(text, integer, integer, integer);
 DROP FUNCTION IF EXISTS public.hc_signals_target();

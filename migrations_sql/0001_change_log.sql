@@ -693,5 +693,93 @@ BEGIN
 END
 $$;
 
+-- What a receiver may change of its session that would reach the other receivers of the page, or the worker. No function
+-- here has a SET clause or SECURITY DEFINER: it would see its own settings and not the receiver's.
+CREATE FUNCTION public.hc_signals_settings() RETURNS text[]
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT ARRAY[
+        pg_catalog.current_setting('session_authorization'), pg_catalog.current_setting('role'),
+        pg_catalog.current_setting('search_path'), pg_catalog.current_setting('xmlbinary'),
+        pg_catalog.current_setting('session_replication_role'), pg_catalog.current_setting('row_security'),
+        pg_catalog.current_setting('statement_timeout'), pg_catalog.current_setting('lock_timeout'),
+        pg_catalog.current_setting('idle_in_transaction_session_timeout'),
+        pg_catalog.current_setting('transaction_timeout', true),
+        pg_catalog.current_setting('transaction_read_only'), pg_catalog.current_setting('default_transaction_read_only'),
+        pg_catalog.current_setting('default_transaction_isolation'), pg_catalog.current_setting('synchronous_commit'),
+        pg_catalog.current_setting('TimeZone'), pg_catalog.current_setting('DateStyle'),
+        pg_catalog.current_setting('IntervalStyle'), pg_catalog.current_setting('bytea_output'),
+        pg_catalog.current_setting('extra_float_digits'), pg_catalog.current_setting('standard_conforming_strings'),
+        pg_catalog.current_setting('client_encoding')
+    ]
+$$;
+
+CREATE FUNCTION public.hc_signals_setting_names() RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT '{session_authorization, role, search_path, xmlbinary, session_replication_role, row_security,
+        statement_timeout, lock_timeout, idle_in_transaction_session_timeout, transaction_timeout, transaction_read_only,
+        default_transaction_read_only, default_transaction_isolation, synchronous_commit, TimeZone, DateStyle,
+        IntervalStyle, bytea_output, extra_float_digits, standard_conforming_strings, client_encoding}'::text[]
+$$;
+
+-- The receivers of a transaction are to leave its settings as they are now.
+CREATE PROCEDURE public.hc_signals_note_settings()
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM pg_catalog.set_config('hc_signals.settings', public.hc_signals_settings()::text, true);
+END
+$$;
+
+-- Ends the message, and with it the savepoint, of a receiver that has changed any. A procedure, because CALL is quicker
+-- than SELECT: nothing is planned, and no row is sent.
+CREATE PROCEDURE public.hc_signals_check_settings(
+    noted text DEFAULT pg_catalog.current_setting('hc_signals.settings', true)
+)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF public.hc_signals_settings()::text OPERATOR(pg_catalog.=) noted THEN
+        RETURN;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'ZHC01', MESSAGE = coalesce((
+        SELECT pg_catalog.string_agg(n.name, ', ')
+        FROM ROWS FROM (
+            pg_catalog.unnest(public.hc_signals_setting_names()), pg_catalog.unnest(public.hc_signals_settings()),
+            pg_catalog.unnest(nullif(noted, '')::text[])
+        ) n (name, is_now, was) WHERE n.is_now IS DISTINCT FROM n.was), '');
+END
+$$;
+
+-- SET LOCAL lasts to the end of the transaction, even after a savepoint is released. At the end of a receiver's block of
+-- transaction.atomic() it is put back, as at the end of a transaction. By SET: after SET LOCAL, the value of an earlier SET
+-- would come back with the commit.
+CREATE PROCEDURE public.hc_signals_restore_settings()
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    noted text := pg_catalog.current_setting('hc_signals.settings', true);
+BEGIN
+    IF public.hc_signals_settings()::text OPERATOR(pg_catalog.=) noted OR nullif(noted, '') IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM pg_catalog.set_config(n.name, n.was, false)
+    FROM ROWS FROM (
+        pg_catalog.unnest(public.hc_signals_setting_names()), pg_catalog.unnest(public.hc_signals_settings()),
+        pg_catalog.unnest(noted::text[])
+    ) n (name, is_now, was) WHERE n.is_now IS DISTINCT FROM n.was AND n.name <> 'transaction_read_only';
+END
+$$;
+
+-- Fails the COMMIT of a transaction that is not to be committed yet: see hc_signals/delivery/isolation.py.
+CREATE FUNCTION public.hc_signals_refuse_commit() RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    RAISE EXCEPTION 'hc_signals commits the transaction itself: a receiver must not end it' USING ERRCODE = 'ZHC02';
+END
+$$;
+
 -- Whoever installs capture owns these, or is granted them; hc_signals_lose() stays open to everyone: see there.
 REVOKE ALL ON FUNCTION public.hc_signals_admit(), public.hc_signals_ring(), public.hc_signals_settle(text) FROM PUBLIC;

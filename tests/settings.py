@@ -13,7 +13,7 @@ if "DATABASE_URL" not in os.environ:
 from example.settings import *  # noqa: F403
 from example.settings import INSTALLED_APPS
 
-INSTALLED_APPS += ["tests.sfdc", "django_tasks", "django_tasks_db"]
+INSTALLED_APPS += ["tests.sfdc", "django_tasks", "django_tasks_db", "pghistory"]
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 # Neither UTC nor the server's: what is shifted by a time zone shows.
 TIME_ZONE = "America/Chicago"

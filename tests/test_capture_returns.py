@@ -24,7 +24,7 @@ from hc_signals.models import Change
 from hc_signals.moments import now
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect, as_the_app, deliver
+from tests.conftest import as_heroku_connect, as_the_app, deliver, in_utc
 from tests.pages import ROOT
 
 TABLE = "salesforce.account"
@@ -94,7 +94,7 @@ def create(heroku: HerokuConnect) -> str:
 
 
 def create_in_renamed(heroku: HerokuConnect) -> str:
-    at = now()
+    at = in_utc(now())
     columns = "sfid, createddate, systemmodstamp"
     as_heroku_connect(f"INSERT INTO salesforce.account_away ({columns}) VALUES ('away', %s, %s)", [at, at])
     return "away"

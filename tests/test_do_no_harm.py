@@ -386,14 +386,17 @@ def test_strict_isolation(captured: HerokuConnect, heard: list[Any], level: str)
 
 
 @pytest.mark.fault(
-    "`session_replication_role = replica` (superusers, some restores)", outcome="silent: PostgreSQL fires no trigger"
+    "`session_replication_role = replica` (superusers)",
+    outcome="captured, where the role that installs owns the table; else silent: PostgreSQL fires no trigger",
 )
-def test_a_replica_role_is_silent(captured: HerokuConnect) -> None:
-    as_heroku_connect(
-        "SET LOCAL session_replication_role = replica; INSERT INTO salesforce.account (sfid) VALUES ('x')"
-    )
+def test_a_replica_role_is_captured(captured: HerokuConnect) -> None:
+    """What a restore or a logical subscriber writes in that role is not Heroku Connect's own, and not captured."""
+    replica = "SET LOCAL session_replication_role = replica; INSERT INTO salesforce.account (sfid) VALUES (%s)"
+    as_the_app(replica, ["restored"])
     assert deliver() == 0
-    assert Account.objects.count() == 1
+    as_heroku_connect(replica, ["x"])
+    assert deliver() == 1
+    assert Account.objects.count() == 2
 
 
 @pytest.mark.fault(

@@ -18,6 +18,7 @@ from example.crm.models import Account, Seen
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery import dispatch
+from hc_signals.delivery.identity import receiver_path
 from hc_signals.delivery.shard import Outcome
 from hc_signals.listening.worker import Worker
 from hc_signals.models import Change, Delivery
@@ -30,6 +31,7 @@ def nobody_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin as a new process, which does not know which receivers cannot be isolated in passing."""
     monkeypatch.setattr(dispatch, "_in_advance", set())
     monkeypatch.setattr(dispatch, "_breaks", Counter())
+    monkeypatch.setattr(dispatch.caution, "changes", 0)
 
 
 pytestmark = pytest.mark.usefixtures("captured")
@@ -224,7 +226,7 @@ def test_a_replay_isolates_as_well(connect: Any) -> None:
     deliver()
     Seen.objects.all().delete()
     fails.append(True)
-    call_command("hc_replay", "--since", "1h", "--receiver", dispatch.receiver_path(misspells), verbosity=0)
+    call_command("hc_replay", "--since", "1h", "--receiver", receiver_path(misspells), verbosity=0)
     assert len(seen_changes()) == 2
     assert Delivery.objects.count() == 1
 

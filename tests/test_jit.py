@@ -125,14 +125,14 @@ def test_no_look_is_compiled(captured: HerokuConnect, connect: Any) -> None:
     assert compiled(lambda: list(consumers("default", 72))) == []
 
 
-LATENCIES = 12
+LATENCIES = 8
 """Changes of one turn, each one after the worker has fallen asleep."""
-TURNS = 8
+TURNS = 12
 """Most turns of each kind: more than three are taken only where the machine is busy with something else."""
 
 
-def milliseconds(monkeypatch: pytest.MonkeyPatch, received: list[float], jit: str) -> float:
-    """Return the median time from commit to receiver, of a worker whose sessions have JIT on or off."""
+def milliseconds(monkeypatch: pytest.MonkeyPatch, received: list[float], jit: str) -> list[float]:
+    """Return times from commit to receiver, of a worker whose sessions have JIT on or off."""
     monkeypatch.setenv("PGOPTIONS", f"-c jit={jit}")
     connection.close()
     found = []
@@ -143,10 +143,16 @@ def milliseconds(monkeypatch: pytest.MonkeyPatch, received: list[float], jit: st
             began = time.perf_counter()
             as_heroku_connect("UPDATE salesforce.account SET name = %s", [f"{jit} {began}"])
             wait_until(lambda: bool(received))
-            if number:  # the first one loads the library of the compiler, and makes the plans of the session
+            if number:  # the first one makes the plans of the session
                 found.append((received[0] - began) * 1000)
     connection.close()
-    return statistics.median(found)
+    return found
+
+
+def quiet_median(times: list[list[float]]) -> float:
+    """Return the median of the quicker half of all turns: the others met other load of the machine."""
+    quick = sorted(statistics.median(turn) for turn in times)[: (len(times) + 1) // 2]
+    return statistics.median(quick)
 
 
 def test_latency_is_that_of_a_server_without_jit(
@@ -157,8 +163,11 @@ def test_latency_is_that_of_a_server_without_jit(
     connect(record_changed, lambda **kwargs: received.append(time.perf_counter()), Account)
     captured.insert(Account, name="one")
     deliver()
-    on, off = [], []
-    while len(on) < 3 or (min(on) > 1.2 * min(off) and len(on) < TURNS):
-        on.append(milliseconds(monkeypatch, received, "on"))
-        off.append(milliseconds(monkeypatch, received, "off"))
-    assert min(on) <= 1.2 * min(off), (on, off)
+    on: list[list[float]] = []
+    off: list[list[float]] = []
+    ratio = 0.0
+    while len(on) < 3 or (1.2 < ratio < 3 and len(on) < TURNS):
+        for jit, times in (("on", on), ("off", off)) if len(on) % 2 else (("off", off), ("on", on)):
+            times.append(milliseconds(monkeypatch, received, jit))
+        ratio = quiet_median(on) / quiet_median(off)
+    assert ratio <= 1.2, f"{quiet_median(on):.1f} ms with JIT, {quiet_median(off):.1f} ms without"

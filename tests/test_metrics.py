@@ -210,11 +210,11 @@ def test_a_loop_that_stands_still_is_red_and_a_long_receiver_is_not() -> None:
     with observing.as_worker(3) as work:
         work.turned_at -= STUCK_SECONDS + 1
         assert "worker 3: stuck for 11 s" in liveness(None).reasons
-        work.begin_call(print, signals.record_created, {})
+        work.begin_call("builtins.print", signals.record_created, {})
         found = liveness(None)
         assert not any("stuck" in reason for reason in found.reasons)
         assert found.workers[0]["receiver"] == "builtins.print"
-        work.end_call(print, None)
+        work.end_call("builtins.print", None)
         assert not any("stuck" in reason for reason in liveness(None).reasons)
         with work.busy_with("something long"):
             work.turned_at -= STUCK_SECONDS + 1

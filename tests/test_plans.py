@@ -17,6 +17,7 @@ from hc_signals.listening.worker import Worker
 from hc_signals.log import rotation
 from hc_signals.signals import record_changed
 from tests.conftest import as_the_app
+from tests.test_hostile_settings import HOSTILE, database_with, of_this_server
 
 ROWS = 100_000
 BLOCKS = 400
@@ -199,3 +200,16 @@ def _rows(sql: str) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql)
         return cursor.fetchall()
+
+
+def test_settings_of_the_database_change_no_plan_of_a_look(fill: Log) -> None:
+    """Every kind of plan disabled, plans made anew for each call, and parallel workers forced."""
+    fill("stale")
+    settings = of_this_server("no plan is enabled") | of_this_server("parallel workers") | HOSTILE["custom plans"]
+    with database_with(settings):
+        worker = Worker("default", Conf(BATCH_SIZE=50))
+        worker.prepare()
+        assert check_plans(lambda: page(worker)) >= 2
+        assert check_plans(lambda: page(worker)) >= 2
+        skip(worker)
+        assert check_plans(worker._is_waiting) == 1

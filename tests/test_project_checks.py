@@ -146,6 +146,24 @@ def test_w006_nothing_left_to_replay() -> None:
     assert "RETENTION_HOURS'] is 0.5, shorter than POLL_INTERVAL (3600 seconds)" in message
 
 
+class Box:
+    def take(self, **kwargs: Any) -> None: ...
+
+
+def test_w011_receivers_that_only_their_order_tells_apart() -> None:
+    boxes = [Box(), Box(), Box()]
+    record_updated.connect(boxes[0].take, sender=Account)
+    record_updated.connect(boxes[1].take, sender=Contact)
+    assert found() == []
+    record_updated.connect(boxes[2].take, sender=Account)
+    ((check_id, message),) = found()
+    assert check_id == "W011"
+    assert message.startswith("2 receivers of crm.Account share the name tests.test_project_checks.Box.take:")
+    record_updated.disconnect(boxes[2].take, sender=Account)
+    record_updated.connect(boxes[2].take, sender=Account, dispatch_uid="box 2")
+    assert found() == []
+
+
 def test_w007_and_w008_in_the_database(captured: HerokuConnect) -> None:
     assert found(databases=["default"]) == []
     assert found() == []

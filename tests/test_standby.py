@@ -1,43 +1,18 @@
 """A standby that is promoted a moment later: hc_listen waits for it, at its start and when it is running."""
 
-import os
-import pwd
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from io import StringIO
-from pathlib import Path
 
-import psycopg
 import pytest
 from django.core.management import call_command
 from django.db import connection
 from example.crm.models import Seen
 
 from hc_signals.testing import HerokuConnect
-from tests.server import Server, installation
+from tests.server import Server, Standby, installation
 from tests.test_trouble import WorkerProcess
 from tests.test_worker_process import asleep, insert, start, wait_until
-
-
-class Standby(Server):
-    """A server that follows another one until it is promoted."""
-
-    def __init__(self, primary: Server) -> None:
-        self.programs, self._as = primary.programs, primary._as
-        self.directory = Path(tempfile.mkdtemp(prefix="hc_signals_"))
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
-        source = ["-h", str(primary.directory), "-U", "postgres"]
-        self._run("pg_basebackup", "-D", "data", "-R", "-X", "stream", "-c", "fast", "--no-sync", *source)
-        settings = ["listen_addresses=", f"unix_socket_directories={self.directory}", "fsync=off"]
-        self._settings = " ".join(f"-c {setting!r}" for setting in settings)
-        self._start()
-        self.url = f"postgresql://postgres@/postgres?host={self.directory}"
-
-    def promote(self) -> None:
-        self._run("pg_ctl", "-D", "data", "-w", "promote")
 
 
 @pytest.fixture
@@ -63,13 +38,6 @@ def pair(transactional_db: None) -> Iterator[tuple[Server, Standby]]:
                     server.stop()
 
 
-def is_replayed(primary: Server, standby: Standby) -> bool:
-    with psycopg.connect(primary.url) as one, psycopg.connect(standby.url) as other:
-        (written,) = one.execute("SELECT pg_current_wal_lsn()").fetchone() or (None,)
-        (is_there,) = other.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [written]).fetchone() or (False,)
-        return bool(is_there)
-
-
 @pytest.mark.fault("`hc_listen` reaches a standby that is promoted later", outcome="delivered after the promotion")
 def test_worker_waits_until_a_standby_is_promoted(pair: tuple[Server, Standby]) -> None:
     primary, standby = pair
@@ -85,9 +53,9 @@ def test_worker_waits_until_a_standby_is_promoted(pair: tuple[Server, Standby]) 
         output, _ = process.communicate(timeout=30)
         assert (process.returncode, output.count("\n")) == (1, 1)
         assert "The database 'default' is a follower: LISTEN does not work there; use the leader's URL." in output
-        wait_until(lambda: is_replayed(primary, standby))
+        standby.catch_up()
         connection.close()
-        primary._stop()
+        primary.halt()
         wait_until(lambda: first.says("The doorbell waits for the server: cannot execute LISTEN during recovery"))
         assert not first.is_well()
         standby.promote()

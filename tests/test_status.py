@@ -68,6 +68,7 @@ def test_a_healthy_system(status: Callable[..., str]) -> None:
     assert [line.split()[1] for line in found] == [
         "server",
         *["capture"] * len(connected_models()),
+        *["receivers"] * len(connected_models()),
         *["consumer", "bell", "connections", "deliveries", "gaps", "log", "writes", "writes"],
     ]
     assert "ok    consumer    default: 1 worker(s), nothing to deliver" in found

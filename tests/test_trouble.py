@@ -209,6 +209,21 @@ def test_start_waits_for_a_read_only_database(launch: Any) -> None:
 
 
 @pytest.mark.usefixtures("captured")
+def test_start_without_rights_says_what_to_grant(launch: Any) -> None:
+    """A plan's row limit takes rights away: a restart at that time must not become a crash loop."""
+    with administrator("DROP ROLE hc_without") as run:
+        run("CREATE ROLE hc_without LOGIN")
+        insert(1)
+        worker = launch(DATABASE_URL=url(user="hc_without"))
+        wait_until(lambda: worker.says("Worker 0 is refused by the database: permission denied"))
+        assert worker.says("Grant the database role its rights: see docs/security.md.")
+        assert not worker.is_well()
+        run("ALTER ROLE hc_without SUPERUSER")
+        wait_until(lambda: Seen.objects.count() == 1)
+        assert worker.stop() == 0
+
+
+@pytest.mark.usefixtures("captured")
 def test_sigterm_ends_a_start_that_waits(launch: Any) -> None:
     with administrator("ALTER DATABASE {} ALLOW_CONNECTIONS true") as run:
         connection.close()

@@ -52,7 +52,9 @@ RETURNING true
 _TELL_GAP = """
 INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
 SELECT table_name, 'GAP', 'heroku_connect',
-    json_build_object('cause', cause, 'since', least(good_at, clock_timestamp()), 'until', clock_timestamp())
+    json_build_object(
+        'since', CASE WHEN good_at < clock_timestamp() THEN good_at WHEN good_at IS NOT NULL THEN clock_timestamp() END,
+        'until', clock_timestamp(), 'cause', cause)
 FROM public.hc_signals_table WHERE table_name = %s
 """
 _SETTLE = """

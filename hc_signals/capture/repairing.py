@@ -189,7 +189,7 @@ class Repairs:
             logger.warning(
                 "There was no connected model for %s: its changes since %s were passed over. gap_detected is sent.",
                 table,
-                since,
+                shown(since),
             )
 
     def _tell(self, sight: Sight, what: str, text: str, once: bool = False) -> None:

@@ -18,6 +18,7 @@ from hc_signals.conf import Conf
 from hc_signals.events import Change
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
+from hc_signals.postgres.texts import storable
 from hc_signals.receiver_errors import show
 
 logger = logging.getLogger("hc_signals")
@@ -137,7 +138,7 @@ class Deliveries:
         attempts_left = self.conf.MAX_ATTEMPTS > 1 and not isinstance(error, ProcessEndedError)
         state = "retry" if attempts_left else "dead"
         delay = self._delay(1) if attempts_left else None
-        values = {"receiver": receiver, "signal": signal, "sender": sender, "error": describe(error)}
+        values = {"receiver": receiver, "signal": signal, "sender": sender, "error": describe(error, self.using)}
         self._insert(change, **values, state=state, attempt=1, delay=delay)
         about = {"shard": self.shard, "signal": signal, "model": sender, "change_id": change.id, "attempt": 1}
         show(receiver, error, **about)
@@ -192,7 +193,7 @@ class Deliveries:
             self._execute(
                 "UPDATE public.hc_signals_delivery SET state = %s, attempt = %s, error = %s, "
                 "next_attempt_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
-                [state, attempt, describe(error), delay, delivery.id],
+                [state, attempt, describe(error, self.using), delay, delivery.id],
             )
             if dead:
                 release(self.using, self.conf.CONSUMER, *delivery.key)
@@ -234,12 +235,11 @@ def ring(using: str) -> None:
         cursor.execute("SELECT public.hc_signals_ring()")
 
 
-def describe(error: BaseException) -> str:
-    """Return an error as it is stored: what, and below it where. PostgreSQL's texts hold no NUL and no surrogates."""
+def describe(error: BaseException, using: str) -> str:
+    """Return an error as it is stored: what, and below it where."""
     where = "".join(traceback.format_tb(error.__traceback__))
     try:
         what = str(error)
     except Exception as another:  # its class is the receiver's
         what = f"its text cannot be had ({type(another).__name__})"
-    text = f"{type(error).__name__}: {what[:5000]}\n{where[-5000:]}".replace("\x00", "").rstrip()
-    return text.encode(errors="replace").decode()
+    return storable(f"{type(error).__name__}: {what[:5000]}\n{where[-5000:]}".rstrip(), using)

@@ -9,10 +9,14 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import Signal
 
 from hc_signals import signals
-from hc_signals.delivery.dispatch import Receivers, receiver_path, receivers_of, receivers_of_only
+from hc_signals.conf import Conf, chosen
+from hc_signals.delivery.connections import ATTEMPTS, EVERY_SENDER, connected, connections_of
+from hc_signals.delivery.identity import Names, Receiver, Receivers, receiver_path
 from hc_signals.delivery.instances import children_of, proxies_of
 from hc_signals.delivery.on_delete import apply_on_delete
 from hc_signals.events import ChangeEvent
+from hc_signals.exceptions import ConfigurationError
+from hc_signals.tables import connected_tables_of
 
 Model = type[models.Model]
 
@@ -53,6 +57,28 @@ class Extras:
     django_signals: frozenset[Model] = frozenset()
     on_delete: frozenset[Model] = frozenset()
 
+    @classmethod
+    def of(cls, conf: Conf, models: Iterable[Model]) -> "Extras":
+        """Return what the checked setting chooses among the connected models.
+
+        Raises:
+            ConfigurationError: it names a model that is not one of them.
+        """
+        known = list(models)
+        return cls(
+            django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, known),
+            on_delete=chosen("APPLY_ON_DELETE", conf.APPLY_ON_DELETE, known),
+        )
+
+
+APPLY_ON_DELETE = receiver_path(apply_on_delete)
+"""The name of the receiver that ``APPLY_ON_DELETE`` stands for."""
+_APPLY_ON_DELETE = Receiver(apply_on_delete, False, APPLY_ON_DELETE, (APPLY_ON_DELETE,), (APPLY_ON_DELETE,))
+
+
+_last_names: dict[Any, tuple[list[list[Any]], Names]] = {}
+"""The names made last, by model and DJANGO_SIGNALS, with the connections they were made of: names take time to make."""
+
 
 class Listeners:
     """The receivers as they are connected now, looked up once: for the length of one page.
@@ -62,13 +88,14 @@ class Listeners:
 
     Args:
         extras: what is done beside our own signals.
-        chosen: dotted paths; only these receivers are called. Default: all.
+        chosen: names of receivers; only these are called. Default: all.
     """
 
     def __init__(self, extras: Extras, chosen: Collection[str] | None = None) -> None:
         self.extras, self.chosen = extras, chosen
         self._found: dict[tuple[str, Model, bool], Receivers] = {}
         self._heard: dict[tuple[Model, bool], bool] = {}
+        self._names: dict[Model, Names] = {}
 
     def receivers(self, signal: str, model: Model, only: bool) -> Receivers:
         """Return who is called when ``signal`` is sent for ``model``."""
@@ -78,19 +105,55 @@ class Listeners:
         return self._found[key]
 
     def _find(self, signal: str, model: Model, only: bool) -> Receivers:
-        is_djangos = signal in ("post_save", "post_delete")
-        if is_djangos and not any(issubclass(model, chosen) for chosen in self.extras.django_signals):
+        if not self._is_sent(signal, model):
             return []
-        applies = signal == "record_deleted" and model in self.extras.on_delete
-        first: Receivers = [(apply_on_delete, False)] if applies else []
-        found = first + (receivers_of_only if only else receivers_of)(SIGNALS[signal], model)
-        return found if self.chosen is None else [pair for pair in found if receiver_path(pair[0]) in self.chosen]
+        receivers = self._connected(SIGNALS[signal], model, only)
+        if signal == "record_deleted" and model in self.extras.on_delete:
+            receivers.insert(0, _APPLY_ON_DELETE)
+        return receivers if self.chosen is None else [each for each in receivers if each.name in self.chosen]
 
-    def paths(self, model: Model, signals: Iterable[str] = tuple(SIGNALS), only: bool = False) -> set[str]:
-        """Return by dotted path who listens to the model, a proxy or a child of it."""
-        found = {receiver_path(pair[0]) for signal in signals for pair in self.receivers(signal, model, only)}
+    def _is_sent(self, signal: str, model: Model) -> bool:
+        if signal not in ("post_save", "post_delete"):
+            return True
+        return any(issubclass(model, chosen) for chosen in self.extras.django_signals)
+
+    def _connected(self, signal: Signal, model: Model, only: bool) -> Receivers:
+        for _ in range(ATTEMPTS):
+            found = connected(signal, model)
+            if only:
+                found = [pair for pair in found if pair[0].sender_id != EVERY_SENDER]
+            try:
+                return self.names_of(model).receivers(found) if found else []
+            except KeyError:  # connected, or disconnected, since the names were made
+                self._names.pop(model)
+        raise ConfigurationError("Receivers are connected and disconnected all the time: they cannot be named.")
+
+    def names_of(self, model: Model) -> Names:
+        """Return the names of those who may hear of the same records as receivers of the model."""
+        if model not in self._names:
+            key = model, self.extras.django_signals
+            connected_now = [signal.receivers for signal in SIGNALS.values()]
+            entries, names = _last_names.get(key, (None, None))
+            if names is None or entries != connected_now:
+                entries, names = list(map(list, connected_now)), self._make_names(model)
+                _last_names[key] = entries, names
+            self._names[model] = names
+        return self._names[model]
+
+    def _make_names(self, model: Model) -> Names:
+        family = _family(model)
+        senders = {EVERY_SENDER, *map(id, family)}
+        return Names(
+            connections_of(signal, senders)
+            for name, signal in SIGNALS.items()
+            if any(self._is_sent(name, each) for each in family)
+        )
+
+    def names(self, model: Model, signals: Iterable[str] = tuple(SIGNALS), only: bool = False) -> set[str]:
+        """Return the names of those who listen to the model, a proxy or a child of it."""
+        found = {each.name for signal in signals for each in self.receivers(signal, model, only)}
         for other in (*proxies_of(model), *children_of(model)):
-            found |= self.paths(other, signals, only=True)
+            found |= self.names(other, signals, only=True)
         return found
 
     def heard(self, model: Model, only: bool = False) -> bool:
@@ -104,6 +167,18 @@ class Listeners:
         """Tell whether anyone listens to the model, a proxy or a child of it."""
         others = (*proxies_of(model), *children_of(model))
         return self.heard(model, only) or any(self.wanted(other, only=True) for other in others)
+
+
+def _family(model: Model) -> list[Model]:
+    """Return the models whose receivers may hear of the same records."""
+    tables = connected_tables_of(model) or [model]
+    return list(dict.fromkeys(each for table in tables for each in (table, *_descendants(table))))
+
+
+def _descendants(model: Model) -> Iterable[Model]:
+    for child in model.__subclasses__():
+        yield child
+        yield from _descendants(child)
 
 
 def arguments(signal: str, event: ChangeEvent) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 from django.db import models
 
 from hc_signals.delivery.deliveries import Deliveries
-from hc_signals.delivery.dispatch import Failure, Receivers, receiver_path, send
+from hc_signals.delivery.dispatch import Failure, send
 from hc_signals.delivery.fatal_calls import Marks
+from hc_signals.delivery.identity import Receiver, Receivers, resolve
 from hc_signals.delivery.instances import InstanceBuilder, proxies_of
-from hc_signals.delivery.isolation import Isolation
+from hc_signals.delivery.isolation import Isolation, Keep
 from hc_signals.delivery.listeners import SIGNALS, Listeners, Model, arguments
+from hc_signals.delivery.project_code import ends_program
 from hc_signals.delivery.records import Images, Records, by_table
 from hc_signals.delivery.telling import (
     CHANGE_TYPES,
@@ -37,6 +39,7 @@ class Page:
         changes: in order.
         builders: by the name of the table as the log has it; a change of another table is passed over.
         listeners: who is called.
+        isolation: of the transaction.
         any_kept: whether the consumer has any delivery that waits.
         images: what was read already of some of the tables, by their names.
         marks: see :func:`~hc_signals.delivery.dispatch.send`.
@@ -50,6 +53,7 @@ class Page:
         builders: Mapping[str, InstanceBuilder],
         listeners: Listeners,
         *,
+        isolation: Isolation,
         any_kept: bool,
         images: Mapping[str, Images] | None = None,
         marks: Marks | None = None,
@@ -57,7 +61,7 @@ class Page:
         self._marks = marks
         self.log, self.using, self.builders = log, log.using, builders
         self.deliveries, self.listeners = deliveries, listeners
-        self._isolation = Isolation(log.using)
+        self._isolation = isolation
         self.records = Records(log.using, listeners)
         self._proxies: dict[str, list[Model]] = {}
         self._bulk: dict[tuple[Model, bool], list[tuple[Change, ChangeEvent]]] = defaultdict(list)
@@ -65,9 +69,13 @@ class Page:
         """What a change tells, by all that this depends on: changes of a page are much alike."""
         self._any_note = any(change.note for change in changes)
         self._blocked = deliveries.blocked(changes) if changes and any_kept else set()
+        self.unheard: set[str] = set()
+        """Tables with changes of records that have no receiver."""
         for label, of_table in by_table(changes, builders, deliveries.conf.CONSUMER).items():
             model = builders[label].model
             self._proxies[label] = [proxy for proxy in proxies_of(model) if listeners.heard(proxy, only=True)]
+            if not listeners.wanted(model):
+                self.unheard.add(label)
             self.records.load(builders[label], of_table, (images or {}).get(label))
 
     def deliver(self, change: Change) -> None:
@@ -96,8 +104,8 @@ class Page:
         targets = [(model, False), *((proxy, True) for proxy in self._proxies[change.table_name])]
         for sender, only in targets:
             for signal in signals_of(change):
-                for receiver, _ in self._receivers(signal, sender, change, only):
-                    self._keep(change, receiver_path(receiver), signal, sender, error)
+                for receiver in self._receivers(signal, sender, change, only):
+                    self._keep(change, receiver.name, signal, sender, error)
 
     def _send(
         self, change: Change, builder: InstanceBuilder, sender: Model, child: models.Model | None = None, *, only: bool
@@ -133,36 +141,65 @@ class Page:
             return
         try:
             named = arguments(signal, event)
-        except Exception as error:  # of the project: a field's converter, a model's __init__, a receiver of post_init
-            for receiver, _ in receivers:
-                self._keep(change, receiver_path(receiver), signal, sender, error)
+        except BaseException as error:  # of the project: a field's converter, a model's __init__, one of post_init
+            if ends_program(error):
+                raise
+            for receiver in receivers:
+                self._keep(change, receiver.name, signal, sender, error)
             return
-        for failure in self._call(signal, receivers, change, sender=sender, **named):
-            self._keep(change, failure.receiver, signal, sender, failure.error)
+        record = (change.table_name, change.record)
 
-    def _call(self, signal: str, receivers: Receivers, change: Change, **named: Any) -> list[Failure]:
+        def keep(receiver: str, error: BaseException) -> None:
+            self._keep(change, receiver, signal, sender, error)
+
+        for failure in self._call(signal, receivers, change, keep, record=record, sender=sender, **named):
+            keep(failure.receiver, failure.error)
+
+    def _call(self, signal: str, receivers: Receivers, change: Change, keep: Keep, **named: Any) -> list[Failure]:
         sent = SIGNALS[signal], receivers, self.using
-        return send(*sent, change=change.id, isolation=self._isolation, marks=self._marks, **named)
+        return send(*sent, change=change.id, isolation=self._isolation, keep=keep, marks=self._marks, **named)
+
+    def _settle_for(self, receivers: Receivers, change: Change | None) -> None:
+        """Find out whether the last call has failed, if one of these calls would then have to wait behind it.
+
+        Args:
+            change: that is to be told; None for several.
+        """
+        pending = self._isolation.pending
+        if pending is None or (change and pending.record not in (None, (change.table_name, change.record))):
+            return
+        if any(each.name == pending.receiver for each in receivers):
+            self._isolation.settle()
 
     def _free(self, signal: str, sender: Model, change: Change, only: bool) -> Receivers:
         """Return the receivers for whom no earlier change of the record waits; park it for the others."""
         receivers = self._receivers(signal, sender, change, only)
+        self._settle_for(receivers, change)
         if not self._blocked:
             return receivers
-        free: Receivers = []
-        for receiver, is_async in receivers:
-            path = receiver_path(receiver)
-            if (path, change.table_name, change.record) in self._blocked:
-                self.deliveries.park(change, path, signal, sender._meta.label)
-            else:
-                free.append((receiver, is_async))
-        return free
+        return [each for each in receivers if not self._park(change, each, signal, sender)]
+
+    def _park(self, change: Change, receiver: Receiver, signal: str, sender: Model) -> bool:
+        """Park the change for a receiver for whom an earlier one of the record waits; tell whether it does."""
+        for name in receiver.own:
+            if (name, change.table_name, change.record) in self._blocked:
+                self.deliveries.park(change, name, signal, sender._meta.label)
+                return True
+        return False
 
     def _receivers(self, signal: str, sender: Model, change: Change, only: bool) -> Receivers:
         """Return who is to hear of the change: a snapshot may be for some of the receivers."""
         receivers = self.listeners.receivers(signal, sender, only)
         named = change.named_receivers if change.note else ()
-        return [pair for pair in receivers if receiver_path(pair[0]) in named] if named else receivers
+        if not named:
+            return receivers
+        chosen: set[str] = set()
+        for name in sorted(named):
+            try:
+                chosen.update(each.name for each in resolve(name, receivers))
+            except RedeliveryError as error:
+                self._keep(change, name, signal, sender, error)
+        return [each for each in receivers if each.name in chosen]
 
     def _keep(self, change: Change, receiver: str, signal: str, sender: Model, error: BaseException) -> None:
         if self.deliveries.keep(change, receiver, signal, sender._meta.label, error):
@@ -171,27 +208,30 @@ class Page:
     def deliver_bulk(self) -> None:
         """Send ``records_changed`` once per model, for all that was delivered so far."""
         for (model, only), pairs in self._bulk.items():
-            for receiver, is_async in self.listeners.receivers("records_changed", model, only):
-                path = receiver_path(receiver)
-                all_free = not self._blocked and not self._any_note
-                free = pairs if all_free else [pair for pair in pairs if self._is_free(pair[0], path, model)]
-                if not free:
-                    continue
-                events = [event for _, event in free]
-                of_one = [(receiver, is_async)]
-                for failure in self._call("records_changed", of_one, free[0][0], sender=model, events=events):
-                    for change, _ in free:
-                        if self._is_free(change, path, model):
-                            self._keep(change, path, "records_changed", model, _of_one(failure.error, free))
+            wanted: dict[int, set[str]] = {}
+            for change, _ in pairs if self._any_note else ():
+                wanted[change.id] = {each.name for each in self._receivers("records_changed", model, change, only)}
+            for receiver in self.listeners.receivers("records_changed", model, only):
+                mine = [pair for pair in pairs if receiver.name in wanted[pair[0].id]] if wanted else pairs
+                self._send_bulk(receiver, model, mine)
         self._bulk.clear()
 
-    def _is_free(self, change: Change, path: str, model: Model) -> bool:
-        if change.named_receivers and path not in change.named_receivers:
-            return False
-        if (path, change.table_name, change.record) not in self._blocked:
-            return True
-        self.deliveries.park(change, path, "records_changed", model._meta.label)
-        return False
+    def _send_bulk(self, receiver: Receiver, model: Model, pairs: list[tuple[Change, ChangeEvent]]) -> None:
+        signal = "records_changed"
+        self._settle_for([receiver], None)
+        if self._blocked:
+            pairs = [pair for pair in pairs if not self._park(pair[0], receiver, signal, model)]
+        if not pairs:
+            return
+        events = [event for _, event in pairs]
+
+        def keep(name: str, error: BaseException) -> None:
+            for change, _ in pairs:
+                if not self._park(change, receiver, signal, model):
+                    self._keep(change, name, signal, model, _of_one(error, pairs))
+
+        for failure in self._call(signal, [receiver], pairs[0][0], keep, sender=model, events=events):
+            keep(failure.receiver, failure.error)
 
 
 def _of_one(error: BaseException, told: Sequence[Any]) -> BaseException:

@@ -10,6 +10,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, models
 
 from hc_signals.delivery.instances import InstanceBuilder, child_instances, children_of
 from hc_signals.delivery.listeners import Listeners, Model
+from hc_signals.delivery.project_code import ends_program
 from hc_signals.delivery.telling import CHANGE_TYPES
 from hc_signals.events import Change
 from hc_signals.log.images import logged_images
@@ -36,7 +37,7 @@ class Records:
 
     def __init__(self, using: str, listeners: Listeners) -> None:
         self.using, self.listeners = using, listeners
-        self.unreadable: dict[int, Exception] = {}
+        self.unreadable: dict[int, BaseException] = {}
         self.children: dict[int, list[models.Model]] = defaultdict(list)
         """Instances of multi-table children, of models with receivers of their own."""
         self._rows: dict[int, tuple[Any, ...]] = {}
@@ -108,7 +109,9 @@ class Records:
         for key in keys:
             try:
                 found[key] = make(key)
-            except Exception as error:
+            except BaseException as error:
+                if ends_program(error):
+                    raise
                 self.unreadable[key] = error
         return found
 
@@ -129,7 +132,9 @@ class Records:
             return child_instances(child, parent, parents, self.using)
         except DatabaseError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if ends_program(error):
+                raise
             keys = list(parents)
             if len(keys) == 1:
                 self.unreadable[keys[0]] = error

@@ -8,10 +8,13 @@ from django.apps import apps
 from django.db import InterfaceError, OperationalError, models, transaction
 
 from hc_signals.delivery.deliveries import Delivery
-from hc_signals.delivery.dispatch import Receivers, receiver_path, send
+from hc_signals.delivery.dispatch import send
 from hc_signals.delivery.fatal_calls import Marks
+from hc_signals.delivery.identity import Receivers, resolve
 from hc_signals.delivery.instances import InstanceBuilder, child_instances
+from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import SIGNALS, Listeners, arguments
+from hc_signals.delivery.project_code import ends_program
 from hc_signals.delivery.telling import CHANGE_TYPES, RecordEvent, counting, is_link, table_event
 from hc_signals.events import Change, ChangeEvent
 from hc_signals.exceptions import RedeliveryError
@@ -24,6 +27,8 @@ def redeliver(
     log: ChangeLog,
     builders: Mapping[str, InstanceBuilder],
     listeners: Listeners,
+    *,
+    isolation: Isolation,
     marks: Marks | None = None,
 ) -> BaseException | None:
     """Call the receiver of a kept delivery once more; return what it failed on, None if it is done."""
@@ -32,7 +37,10 @@ def redeliver(
         builder = builders[delivery.change.table_name]
     except (LookupError, ValueError):
         return RedeliveryError(f"there is no connected model {delivery.sender} any more: renamed or removed?")
-    receivers = _receivers(delivery, sender, listeners, only=sender is not builder.model)
+    try:
+        receivers = _receivers(delivery, sender, listeners, only=sender is not builder.model)
+    except RedeliveryError as error:
+        return error
     if not receivers:
         what = f"{delivery.signal} of {delivery.sender}"
         return RedeliveryError(f"{delivery.receiver} is not connected to {what} any more: renamed or removed?")
@@ -41,18 +49,27 @@ def redeliver(
             event = _event(delivery, sender, log, builder)
     except (OperationalError, InterfaceError):
         raise
-    except Exception as error:  # what is gone, cannot be read, or is not let be made by the project
+    except BaseException as error:  # what is gone, cannot be read, or is not let be made by the project
+        if ends_program(error):
+            raise
         return error
     change, attempt = delivery.change.id, delivery.attempt + 1
     named = arguments(delivery.signal, replace(event, attempt=attempt))
-    sent = SIGNALS[delivery.signal], receivers[:1], log.using
-    failures = send(*sent, change=change, attempt=attempt, marks=marks, sender=sender, **named)
-    return failures[0].error if failures else None
+    late: list[BaseException] = []
+
+    def keep(receiver: str, error: BaseException) -> None:
+        late.append(error)
+
+    about: dict[str, Any] = {"change": change, "attempt": attempt, "marks": marks, "sender": sender}
+    signal, called = SIGNALS[delivery.signal], receivers[:1]
+    failures = send(signal, called, log.using, isolation=isolation, keep=keep, **about, **named)
+    isolation.settle()
+    return next(iter([*(failure.error for failure in failures), *late]), None)
 
 
 def _receivers(delivery: Delivery, sender: type[models.Model], listeners: Listeners, only: bool) -> Receivers:
     known = listeners.receivers(delivery.signal, sender, only) if delivery.signal in SIGNALS else []
-    return [pair for pair in known if receiver_path(pair[0]) == delivery.receiver]
+    return resolve(delivery.receiver, known)
 
 
 def _event(delivery: Delivery, sender: type[models.Model], log: ChangeLog, builder: InstanceBuilder) -> ChangeEvent:

@@ -14,14 +14,13 @@ from typing import Any
 
 from django.db import OperationalError, connections, models, transaction
 
-from hc_signals.conf import Conf, chosen
+from hc_signals.conf import Conf
 from hc_signals.delivery.adapters import clamp_dates
 from hc_signals.delivery.deliveries import Deliveries
-from hc_signals.delivery.dispatch import receiver_path
+from hc_signals.delivery.dispatch import caution, until_isolated
 from hc_signals.delivery.instances import InstanceBuilder
-from hc_signals.delivery.isolation import isolate_hooks, until_isolated
-from hc_signals.delivery.listeners import Extras, Listeners
-from hc_signals.delivery.on_delete import apply_on_delete
+from hc_signals.delivery.isolation import Isolation
+from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.events import Change
 from hc_signals.exceptions import ReplayError
@@ -92,7 +91,7 @@ class Replay:
         using: database alias.
         conf: the checked setting.
         models: whose changes are replayed.
-        receivers: who gets them, by dotted path; default: all. The rules of APPLY_ON_DELETE are a receiver too, which
+        receivers: who gets them, by name; default: all. The rules of APPLY_ON_DELETE are a receiver too, which
             is called only if it is named: a record deleted then may be back.
     """
 
@@ -104,20 +103,17 @@ class Replay:
     ) -> None:
         self.using, self.conf, self.models = using, conf, list(models)
         self.finished = False
-        every = connected_models()
-        self._extras = Extras(
-            django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, every),
-            on_delete=chosen("APPLY_ON_DELETE", conf.APPLY_ON_DELETE, every),
-        )
+        self._extras = Extras.of(conf, connected_models())
         known = self.known_receivers()
-        self.receivers = frozenset(receivers or known - {receiver_path(apply_on_delete)})
+        self.receivers = frozenset(receivers or known - {APPLY_ON_DELETE})
         self._builders = {table_label(model): InstanceBuilder(model, using) for model in self.models}
         self._log = ChangeLog(using, conf.CONSUMER)
+        self._limit = conf.BATCH_SIZE
 
     def known_receivers(self) -> set[str]:
-        """Return by dotted path who listens to the chosen models."""
+        """Return the names of those who listen to the chosen models."""
         listeners = Listeners(self._extras)
-        return {path for model in self.models for path in listeners.paths(model)}
+        return {name for model in self.models for name in listeners.names(model)}
 
     def start(self, first: Bound, last: Bound = None) -> int:
         """Fix what is replayed and return how much that is, counted up to COUNT_LIMIT + 1.
@@ -168,7 +164,9 @@ class Replay:
         """
         for attempt in range(self.ATTEMPTS):
             try:
-                deliveries, done, is_last = until_isolated(lambda: self._send_page(stopping))
+                deliveries, done, is_last = until_isolated(
+                    lambda: self._send_page(stopping), self.conf.BATCH_SIZE, self._take_small_pages
+                )
                 break
             except OperationalError as error:
                 if not is_deadlock(error) or attempt + 1 == self.ATTEMPTS:
@@ -182,18 +180,35 @@ class Replay:
 
     def _send_page(self, stopping: Callable[[], bool]) -> tuple["_Kept", list[Change], bool]:
         deliveries = _Kept(self.using, self.conf, 0)
-        with transaction.atomic(using=self.using) if self.conf.ATOMIC else nullcontext():
-            done, is_last = self._page(deliveries, stopping)
-            isolate_hooks(self.using)
+        isolation = Isolation(self.using, atomic=self.conf.ATOMIC, is_careful=caution.changes > 0)
+        with isolation.opened(), transaction.atomic(using=self.using) if self.conf.ATOMIC else nullcontext():
+            done, is_last = self._page(deliveries, stopping, isolation)
+            isolation.finish(lambda: None)
+        caution.delivered(len(done))
+        self._limit = min(4 * self._limit, self.conf.BATCH_SIZE)
         return deliveries, done, is_last
 
-    def _page(self, deliveries: "_Kept", stopping: Callable[[], bool]) -> tuple[list[Change], bool]:
+    def _take_small_pages(self) -> None:
+        """After a page was lost: what is sent again of it is committed change by change, then by a few."""
+        self._limit = 1
+
+    def _page(
+        self, deliveries: "_Kept", stopping: Callable[[], bool], isolation: Isolation
+    ) -> tuple[list[Change], bool]:
         """Return the changes that were sent, and whether they were the last."""
-        changes, has_more = cut_page(self._rows(_PAGE, self.conf.BATCH_SIZE), self.conf.BATCH_SIZE)
+        changes, has_more = cut_page(self._rows(_PAGE, self._limit), self._limit)
         changes = [_replayed(change) for change in changes]
         deadline = monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         listeners = Listeners(self._extras, self.receivers)
-        page = Page(self._log, deliveries, changes, self._builders, listeners, any_kept=deliveries.any_kept())
+        page = Page(
+            self._log,
+            deliveries,
+            changes,
+            self._builders,
+            listeners,
+            isolation=isolation,
+            any_kept=deliveries.any_kept(),
+        )
         if not self.conf.ATOMIC:  # no lock keeps them in the log until a delivery that fails is kept
             deliveries.images = stored_images(self.using, [change.id for change in changes])
         self._refuse_loss()  # after the page was read: what was emptied before shows now

@@ -11,13 +11,15 @@ from typing import Any
 from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead, Batch
 from hc_signals.delivery.deliveries import Deliveries, Delivery
+from hc_signals.delivery.dispatch import caution, until_isolated
 from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.gaps import gap_changes
 from hc_signals.delivery.instances import InstanceBuilder
-from hc_signals.delivery.isolation import isolate_hooks, until_isolated
+from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.redelivery import redeliver
+from hc_signals.delivery.telling import CHANGE_TYPES
 from hc_signals.events import Change
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.passed import note_passed
@@ -64,6 +66,8 @@ class Shard:
         self.log, self.conf, self.audience, self.stopping = log, conf, audience, stopping
         self.using = log.using
         self.delivered = 0
+        self.unheard = 0
+        """Of the delivered changes, those to which no receiver is connected."""
         self.deliveries = Deliveries(log.using, conf, log.shard)
         self.ahead: Ahead | None = None
         """Reads the next page while receivers are at work; None: nobody does."""
@@ -76,13 +80,17 @@ class Shard:
 
     def deliver_page(self) -> Outcome:
         """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
-        outcome = until_isolated(self._deliver_page)
+        outcome = until_isolated(self._deliver_page, self.conf.BATCH_SIZE, self._take_small_pages)
         if self.ahead and outcome in (Outcome.ELSEWHERE, Outcome.REMOVED, Outcome.MOVED):
             self.ahead.forget()
         if self.marks and (outcome is Outcome.DONE or self.delivered - self.marks.since >= self.conf.BATCH_SIZE):
             self.marks.end()
             self.marks = None
         return outcome
+
+    def _take_small_pages(self) -> None:
+        """After a page was lost: what is delivered again of it is committed change by change, then by a few."""
+        self._limit = 1
 
     def mark_calls(self, dead: int) -> None:
         """Mark each call before it is made, as far as the processes may have come that have died.
@@ -93,12 +101,22 @@ class Shard:
         self.marks = Marks(self.using, self.log.consumer, self.log.shard, dead, self.delivered)
 
     def _deliver_page(self) -> Outcome:
-        page = here().page(self.log.consumer, self.log.shard)
-        with page, self.log.claimed(self._limit, atomic=self.conf.ATOMIC) as is_claimed:
-            return self.deliver_claimed() if is_claimed else Outcome.ELSEWHERE
+        page, isolation = here().page(self.log.consumer, self.log.shard), self._isolation()
+        before = self.delivered
+        with page, isolation.opened(), self.log.claimed(self._limit, atomic=self.conf.ATOMIC) as is_claimed:
+            outcome = self._deliver_claimed(isolation) if is_claimed else Outcome.ELSEWHERE
+        caution.delivered(self.delivered - before)
+        return outcome
+
+    def _isolation(self) -> Isolation:
+        return Isolation(self.using, atomic=self.conf.ATOMIC, is_careful=caution.changes > 0)
 
     def deliver_claimed(self) -> Outcome:
-        """Deliver one page of the shard, which the caller has claimed."""
+        """Deliver one page of the shard, which the caller has claimed in the open transaction."""
+        with self._isolation().opened() as isolation:
+            return self._deliver_claimed(isolation)
+
+    def _deliver_claimed(self, isolation: Isolation) -> Outcome:
         standing = self.log.standing()
         if standing.has_moved:
             return Outcome.MOVED
@@ -109,16 +127,17 @@ class Shard:
         self._has_begun = True
         was_open = standing.position.target is not None
         position = standing.position if was_open else self._open_window(standing)
-        position, has_told = self._tell_gaps(position, standing.lost)
+        position, has_told = self._tell_gaps(position, standing.lost, isolation)
         if standing.any_due:
-            self._retry()
+            self._retry(isolation)
         batch = self._read(position)
-        done = self._deliver(batch, position, standing.any_kept or has_told)
+        done = self._deliver(batch, position, standing.any_kept or has_told, isolation)
         has_more = batch.has_more or done < len(batch.changes)
         position, outcome = self._advance(position, batch.changes[:done], has_more)
-        if done or has_told or was_open or standing.is_new or standing.is_idle:
-            self.log.append(position)
-        isolate_hooks(self.using)
+        is_news = done or has_told or was_open or standing.is_new or standing.is_idle
+        isolation.finish(lambda: self.log.append(position) if is_news else None)
+        self.delivered += done
+        self.log.finished += outcome is Outcome.DONE and position.seen == self.log.opened
         return outcome
 
     def _open_window(self, standing: Standing) -> Position:
@@ -136,10 +155,8 @@ class Shard:
         return batch
 
     def _advance(self, position: Position, done: list[Change], has_more: bool) -> tuple[Position, Outcome]:
-        self.delivered += len(done)
         if has_more:
             return (replace(position, last_id=done[-1].id) if done else position), Outcome.MORE
-        self.log.finished += position.target == self.log.opened
         return self.log.close_window(position), Outcome.DONE
 
     def _fits(self, layout: int | None) -> bool:
@@ -157,7 +174,7 @@ class Shard:
             )
         return False
 
-    def _deliver(self, batch: Batch, position: Position, any_kept: bool) -> int:
+    def _deliver(self, batch: Batch, position: Position, any_kept: bool, isolation: Isolation) -> int:
         """Hand changes to receivers until the time is up or a stop was asked for; return how many were done."""
         changes = batch.changes
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
@@ -172,6 +189,7 @@ class Shard:
             changes,
             self.audience.builders,
             listeners,
+            isolation=isolation,
             any_kept=any_kept,
             images=batch.images,
             marks=self.marks,
@@ -190,10 +208,17 @@ class Shard:
         self.log.confirm()
         page.deliver_bulk()
         self.log.confirm()
+        self._count_unheard(changes[:done], page.unheard | self.audience.unknown)
         self._is_quick = done == len(changes)
         if not self._is_quick:  # the next page need not be much longer than what there is time for
             self._limit = 2 * done
         return done
+
+    def _count_unheard(self, done: list[Change], tables: set[str]) -> None:
+        if tables:
+            self.unheard += sum(change.table_name in tables and change.operation in CHANGE_TYPES for change in done)
+            if (tally := here().tally) is not None:
+                tally.unheard = tables
 
     def _tell_unknown(self, changes: list[Change]) -> None:
         tables = {change.table_name for change in changes} - self.audience.builders.keys()
@@ -203,7 +228,7 @@ class Shard:
             self.audience.unknown.add(table)
             logger.warning("No connected model for table %s: its changes are passed over.", table)
 
-    def _retry(self) -> None:
+    def _retry(self, isolation: Isolation) -> None:
         """Try the deliveries again whose time has come, until the time of the page is up."""
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         listeners = Listeners(self.audience.extras)
@@ -215,16 +240,16 @@ class Shard:
                 if self.stopping.is_set() or time.monotonic() > deadline:
                     return
                 self.log.confirm()
-                self._redeliver(delivery, listeners)
+                self._redeliver(delivery, listeners, isolation)
 
-    def _redeliver(self, delivery: Delivery, listeners: Listeners) -> None:
-        error = redeliver(delivery, self.log, self.audience.builders, listeners, self.marks)
+    def _redeliver(self, delivery: Delivery, listeners: Listeners, isolation: Isolation) -> None:
+        error = redeliver(delivery, self.log, self.audience.builders, listeners, isolation=isolation, marks=self.marks)
         if error is None:
             self.deliveries.succeeded(delivery)
         else:
             self.deliveries.failed(delivery, error)
 
-    def _tell_gaps(self, position: Position, lost: int) -> tuple[Position, bool]:
+    def _tell_gaps(self, position: Position, lost: int, isolation: Isolation) -> tuple[Position, bool]:
         """Tell what the position says and what was not captured; the first shard does it for all."""
         if self.log.shard != 0:
             return replace(position, lost=lost), False
@@ -233,16 +258,25 @@ class Shard:
             logger.error("A change could not be written to the log; gap_detected is sent for every connected model.")
             gaps.insert(0, {"cause": "capture_failed"})
         for gap in gaps:
-            self._tell_gap(gap)
+            self._tell_gap(gap, isolation)
         return replace(position, lost=lost, gap=None), bool(gaps)
 
-    def _tell_gap(self, gap: Mapping[str, Any]) -> None:
+    def _tell_gap(self, gap: Mapping[str, Any], isolation: Isolation) -> None:
         """Send a gap for every model: which tables are concerned is not known."""
         if (tally := here().tally) is not None:
             tally.gaps.append(gap["cause"])
         builders, listeners = self.audience.builders, Listeners(self.audience.extras)
         changes = gap_changes(self.log.using, builders, gap)
         # None waits behind an earlier one: that would be for the table's own shard to decide.
-        page = Page(self.log, self.deliveries, changes, builders, listeners, any_kept=False, marks=self.marks)
+        page = Page(
+            self.log,
+            self.deliveries,
+            changes,
+            builders,
+            listeners,
+            isolation=isolation,
+            any_kept=False,
+            marks=self.marks,
+        )
         for change in changes:
             page.deliver(change)

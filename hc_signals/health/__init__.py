@@ -8,6 +8,7 @@ from hc_signals.conf import Conf
 from hc_signals.health import capture, delivery, heroku, log
 from hc_signals.health.capacity import free_connections
 from hc_signals.health.findings import Finding, problem
+from hc_signals.health.receivers import receivers
 from hc_signals.health.server import server
 from hc_signals.log.consumers import Consumer, consumers
 from hc_signals.postgres.errors import one_line, sqlstate
@@ -47,6 +48,7 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
         ("capture", lambda: capture.pause(using)),
         ("capture", lambda: capture.incomplete(using)),
         ("reload", lambda: capture.reloads(using)),
+        ("receivers", lambda: receivers(conf)),
         ("consumer", look_at_consumers),
         ("worker", lambda: delivery.troubles(using)),
         ("bell", lambda: delivery.bell(using, known)),

@@ -49,6 +49,10 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     ),
     "capture-reread": (_WARN, "`manage.py hc_listen` does it within a minute; if this stays, its log says why."),
     "reload-long": (_WARN, "Look at the mapping in Heroku Connect, and see whether it has stopped."),
+    "receivers-none": (
+        _WARN,
+        "Import the receivers in ready() of an AppConfig; nothing to do if another service has them.",
+    ),
     "consumer-new": (_WARN, "Start `manage.py hc_listen`."),
     "consumer-no-worker": (_ERROR, "Start `manage.py hc_listen`, or let it go: `manage.py hc_consumers remove NAME`."),
     "consumer-no-position": (_WARN, "See `manage.py hc_deliveries list`; `manage.py hc_consumers remove NAME`."),

@@ -42,7 +42,7 @@ class Chore:
     trouble: Trouble = field(init=False)
 
     def __post_init__(self) -> None:
-        self.trouble = Trouble(f"The {self.name}")
+        self.trouble = Trouble(f"The {self.name}", longest=60.0)
 
 
 class Chores(threading.Thread):

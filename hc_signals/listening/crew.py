@@ -31,6 +31,8 @@ class Crew:
         self.using, self.conf, self.size = using, conf, size
         self.stopping = threading.Event() if stopping is None else stopping
         self.delivered = 0
+        self.unheard = 0
+        """Of the delivered changes, those to which no receiver is connected."""
         self.bell: Doorbell | None = None
         """What all sleep at; None before the start."""
         self.watchdog = Watchdog(using)
@@ -95,6 +97,7 @@ class Crew:
                 worker.run(bell)
             with self._guard:
                 self.delivered += worker.delivered
+                self.unheard += worker.unheard
         except BaseException as error:
             self._errors.append(error)
             self.stopping.set()

@@ -10,12 +10,12 @@ from typing import Any
 from django.db import Error, connections
 from django.db.models import Model
 
-from hc_signals.conf import Conf, chosen
+from hc_signals.conf import Conf
 from hc_signals.delivery import fatal_calls
 from hc_signals.delivery.adapters import clamp_dates
 from hc_signals.delivery.ahead import Ahead
+from hc_signals.delivery.dispatch import until_isolated
 from hc_signals.delivery.instances import InstanceBuilder
-from hc_signals.delivery.isolation import until_isolated
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.shard import Audience, Outcome, Shard
 from hc_signals.delivery.waiting import waiting_shards
@@ -30,6 +30,7 @@ from hc_signals.log.side_connection import SideConnection
 from hc_signals.log.starting import start
 from hc_signals.log.turns import turn_at_layout
 from hc_signals.observing import here
+from hc_signals.postgres import wrappers
 from hc_signals.postgres.errors import Kind, kind_of, sqlstate
 from hc_signals.tables import connected_models, table_label
 
@@ -66,10 +67,7 @@ class Worker:
         self.stopping = threading.Event() if stopping is None else stopping
         self._audience = Audience(
             builders={table_label(model): InstanceBuilder(model, using) for model in models},
-            extras=Extras(
-                django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, models),
-                on_delete=chosen("APPLY_ON_DELETE", conf.APPLY_ON_DELETE, models),
-            ),
+            extras=Extras.of(conf, models),
         )
         self.claims = HeldLock(using, application_name(conf.CONSUMER, "claim"))
         """Used where ``ATOMIC`` is False."""
@@ -87,11 +85,17 @@ class Worker:
         """How many changes were delivered so far."""
         return sum(shard.delivered for shard in self.shards)
 
+    @property
+    def unheard(self) -> int:
+        """How many of them had no receiver."""
+        return sum(shard.unheard for shard in self.shards)
+
     def run(self, bell: Doorbell) -> None:
         """Deliver until stopped; no error of the database ends it."""
-        with self.reading_ahead(), closing(self.claims):
+        with wrappers.set_aside(self.using), self.reading_ahead(), closing(self.claims):
             while not self.stopping.is_set():
                 here().turn()
+                wrappers.forget_queries()
                 try:
                     self.prepare()
                     self._deliver_and_sleep(bell)
@@ -123,11 +127,14 @@ class Worker:
         Args:
             ahead: read the next page, over a second connection, while receivers are at the present one.
         """
-        self.prepare()
-        with self.reading_ahead() if ahead else nullcontext(), closing(self.claims):
+        reading = self.reading_ahead() if ahead else nullcontext()
+        with wrappers.set_aside(self.using), reading, closing(self.claims):
+            self.prepare()
             for shard in self.shards:
                 finished = shard.log.finished
                 while not self.stopping.is_set() and shard.log.finished == finished:
+                    if ahead:  # else it is a test's, which may want to look at them
+                        wrappers.forget_queries()
                     if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED, Outcome.MOVED):
                         break
 
@@ -203,7 +210,7 @@ class Worker:
             while not self.stopping.is_set():
                 with turn_at_layout(self.using, self.conf.CONSUMER):
                     start(logs, self.conf.START_AT)
-                    if until_isolated(lambda: reshard(logs, self._deliver_old)):
+                    if until_isolated(lambda: reshard(logs, self._deliver_old), self.conf.BATCH_SIZE, lambda: None):
                         break
         if self._is_process:
             fatal_calls.begin_run(self.using, self.conf.CONSUMER, is_locked=self._is_ours)
@@ -220,6 +227,7 @@ class Worker:
         shard = Shard(log, replace(self.conf, SHARDS=log.shards), self._audience, self.stopping)
         shard.deliver_claimed()
         self.shards[0].delivered += shard.delivered
+        self.shards[0].unheard += shard.unheard
 
     def _prepare_connection(self) -> None:
         connection = connections[self.using]

@@ -6,6 +6,7 @@ from datetime import datetime
 from django.db import connections
 
 from hc_signals.events import Change
+from hc_signals.moments import aware_row
 
 _NOTE = """
 INSERT INTO public.hc_signals_passed (consumer, table_name, since)
@@ -47,7 +48,7 @@ def tell_passed(using: str, consumer: str, tables: Iterable[str]) -> Mapping[str
     """
     with connections[using].cursor() as cursor:
         cursor.execute(_TELL, {"consumer": consumer, "tables": list(tables)})
-        found = dict(cursor.fetchall())
+        found = dict(map(aware_row, cursor.fetchall()))
         if found:
             cursor.execute("SELECT public.hc_signals_ring()")
     return found

@@ -31,19 +31,20 @@ def connected_model(label: str) -> type[models.Model]:
     return model
 
 
-def check_receivers(paths: Collection[str], known: Collection[str]) -> None:
-    """Refuse dotted paths of receivers that are not connected.
+def check_receivers(names: Collection[str], known: Collection[str]) -> None:
+    """Refuse names of receivers that are not connected.
 
     Raises:
         CommandError: naming the nearest ones, or all where none is near.
     """
-    for path in paths:
-        if path not in known:
-            near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
-            tail = path.rpartition(".")[2]
+    for name in names:
+        if name not in known:
+            near = [other for other in sorted(known) if other.startswith(f"{name}#")]
+            near += difflib.get_close_matches(name, set(known) - set(near), n=3, cutoff=0.5)
+            tail = name.rpartition(".")[2]
             near += sorted(other for other in known if other.rpartition(".")[2] == tail and other not in near)
             hint = f"did you mean {' or '.join(near)}?" if near else f"connected: {', '.join(sorted(known)) or 'none'}."
-            raise CommandError(f"No receiver {path!r} is connected to a signal of the chosen models; {hint}")
+            raise CommandError(f"No receiver {name!r} is connected to a signal of the chosen models; {hint}")
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hc_signals.delivery.dispatch import receiver_path
 from hc_signals.listening.doorbell import Doorbell
 from hc_signals.listening.line import BellState
 from hc_signals.observing import Helper, Work, helpers, workers
@@ -97,7 +96,7 @@ def _facts(work: Work, now: float) -> dict[str, object]:
     return {
         "worker": work.number,
         "turned_seconds_ago": round(now - work.turned_at, 3),
-        "receiver": None if receiver is None else receiver_path(receiver),
+        "receiver": receiver,
         "receiver_seconds": 0.0 if receiver is None else round(now - work.receiver_at, 3),
         "chore": work.chore,
         "reconnects": work.reconnects,

@@ -16,11 +16,10 @@ from prometheus_client.registry import Collector
 
 from hc_signals import __version__
 from hc_signals.conf import Conf
-from hc_signals.delivery.dispatch import receiver_path
-from hc_signals.delivery.telling import cause_of, change_type_of
+from hc_signals.delivery.telling import CHANGE_TYPES, cause_of, change_type_of
 from hc_signals.monitoring.liveness import Liveness
 from hc_signals.monitoring.survey import Survey
-from hc_signals.observing import Observer, Receiver, Tally
+from hc_signals.observing import Observer, Tally
 from hc_signals.tables import connected_models, table_label
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -63,6 +62,7 @@ class Metrics(Observer, Collector):
         self._labels = {table_label(model): model._meta.label for model in connected_models()}
         self._guard = threading.Lock()
         self._delivered: Counter[tuple[str, str]] = Counter()
+        self._unheard: Counter[str] = Counter()
         self._gaps: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._latency = Histogram()
@@ -75,16 +75,13 @@ class Metrics(Observer, Collector):
             if error is None:
                 self._count_changes(tally)
 
-    def _count_calls(self, calls: list[tuple[Receiver, float, bool]]) -> None:
-        by_receiver: dict[int, tuple[Receiver, list[float], int]] = {}
+    def _count_calls(self, calls: list[tuple[str, float, bool]]) -> None:
+        times: dict[str, list[float]] = defaultdict(list)
         for receiver, seconds, failed in calls:
-            _, times, failures = by_receiver.get(id(receiver), (receiver, [], 0))
-            times.append(seconds)
-            by_receiver[id(receiver)] = receiver, times, failures + failed
-        for receiver, times, failures in by_receiver.values():
-            path = receiver_path(receiver)
-            self._receivers[path].add(times)
-            self._failures[path] += failures
+            times[receiver].append(seconds)
+            self._failures[receiver] += failed
+        for receiver, seconds_of in times.items():
+            self._receivers[receiver].add(seconds_of)
 
     def _count_changes(self, tally: Tally) -> None:
         self._latency.add(max(0.0, at - change.captured_at.timestamp()) for change, at in tally.delivered)
@@ -92,6 +89,8 @@ class Metrics(Observer, Collector):
         for (table, operation), count in kinds.items():
             if table in self._labels:
                 self._delivered[self._labels[table], change_type_of(operation)] += count
+                if table in tally.unheard and operation in CHANGE_TYPES:
+                    self._unheard[self._labels[table]] += count
         self._gaps.update(tally.gaps)
         of_tables = {operation for _, operation in kinds if change_type_of(operation) == "GAP_OVERFLOW"}
         if of_tables:
@@ -114,6 +113,11 @@ class Metrics(Observer, Collector):
         )
         for labels, count in self._delivered.items():
             delivered.add_metric(labels, count)
+        unheard = CounterMetricFamily(
+            "hc_signals_changes_unheard", "Of them, changes of models without any receiver.", labels=["model"]
+        )
+        for model, count in self._unheard.items():
+            unheard.add_metric([model], count)
         gaps = CounterMetricFamily("hc_signals_gaps", "Gaps told by gap_detected.", labels=["cause"])
         for cause, count in self._gaps.items():
             gaps.add_metric([cause], count)
@@ -121,10 +125,10 @@ class Metrics(Observer, Collector):
         latency.add_metric([], self._latency.buckets(), self._latency.sum)
         calls = HistogramMetricFamily("hc_signals_receiver_seconds", "Duration of receiver calls.", labels=["receiver"])
         failures = CounterMetricFamily("hc_signals_receiver_failures", "Calls that raised.", labels=["receiver"])
-        for path, histogram in self._receivers.items():
-            calls.add_metric([path], histogram.buckets(), histogram.sum)
-            failures.add_metric([path], self._failures[path])
-        return [delivered, gaps, latency, calls, failures]
+        for receiver, histogram in self._receivers.items():
+            calls.add_metric([receiver], histogram.buckets(), histogram.sum)
+            failures.add_metric([receiver], self._failures[receiver])
+        return [delivered, unheard, gaps, latency, calls, failures]
 
     def _process(self, found: Liveness | None) -> Iterator[Metric]:
         info = GaugeMetricFamily(

@@ -11,9 +11,8 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Span, Status, StatusCode, Tracer
 
 from hc_signals import __version__
-from hc_signals.delivery.dispatch import receiver_path
 from hc_signals.delivery.listeners import SIGNALS
-from hc_signals.observing import Observer, Receiver, Tally
+from hc_signals.observing import Observer, Tally
 
 _NAMES = {id(signal): name for name, signal in SIGNALS.items()}
 
@@ -59,10 +58,10 @@ class Tracing(Observer):
             span.set_status(Status(StatusCode.ERROR, type(error).__name__))
         span.end()
 
-    def call_begins(self, receiver: Receiver, signal: Any, named: dict[str, Any]) -> None:
+    def call_begins(self, receiver: str, signal: Any, named: dict[str, Any]) -> None:
         """Begin a span; what the receiver traces itself lies inside it."""
         attributes = {
-            "hc_signals.receiver": receiver_path(receiver),
+            "hc_signals.receiver": receiver,
             "hc_signals.signal": _NAMES.get(id(signal), "?"),
             "hc_signals.model": named["sender"]._meta.label,
         }
@@ -89,7 +88,7 @@ class Tracing(Observer):
             )
         return trace.set_span_in_context(self._here.page)
 
-    def call_ends(self, receiver: Receiver, error: BaseException | None) -> None:
+    def call_ends(self, receiver: str, error: BaseException | None) -> None:
         """End the span; of an error only the class, because its message may hold a customer's data."""
         span, token = self._here.calls.pop()
         context.detach(token)

@@ -4,6 +4,7 @@ Session state is what outlives a transaction: SET, LISTEN, advisory locks of the
 pooler it stays in a session that the pooler lends to others next.
 """
 
+from collections import deque
 from typing import Any
 
 from django.db import connections
@@ -37,4 +38,5 @@ def another_connection(using: str, **options: Any) -> Any:
     own = {**options, **connection.settings_dict.get("OPTIONS", {})}
     own.pop("pool", None)
     connection.settings_dict["OPTIONS"] = own
+    connection.queries_log = deque(maxlen=0)  # under DEBUG = True nobody would ever clear it
     return connection

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.db import connections
 from django.test import override_settings
 
-from hc_signals.conf import get_conf
+from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.deliveries import Deliveries, Delivery
 from hc_signals.events import Change
 from hc_signals.listening.worker import Worker
@@ -15,6 +15,7 @@ from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.position import Position, Standing
 from hc_signals.log.restoring import moved, take_over
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD
+from hc_signals.postgres import wrappers
 
 
 def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf: Any) -> int:
@@ -35,6 +36,11 @@ def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf
     """
     with override_settings(HC_SIGNALS={**getattr(settings, "HC_SIGNALS", {}), **conf}):
         checked = get_conf()
+    with wrappers.set_aside(using):
+        return _deliver(using, checked, raise_errors=raise_errors)
+
+
+def _deliver(using: str, checked: Conf, *, raise_errors: bool) -> int:
     if moved(using):  # a copy of the test database, made for a parallel run
         take_over(using)
     worker = Worker(using, checked)

@@ -122,14 +122,21 @@ class HerokuConnect:
                 for statement in self._table_sql(model, schema, table):
                     cursor.execute(statement)
 
+    def _encoding(self) -> str:
+        with self._cursor() as cursor:
+            cursor.execute("SHOW server_encoding")
+            return str(cursor.fetchone()[0])
+
     def _table_sql(self, model: Model, schema: str, table: str) -> Iterator[str]:
         connection = connections[self.using]
+        # Heroku Connect's own collation, which only databases in UTF8 have.
+        collation = "ucs_basic" if self._encoding() == "UTF8" else "C"
         columns = {"id": "serial"}
         for field in model._meta.local_concrete_fields:
             if field is not model._meta.auto_field:
                 columns[str(field.column)] = str(field.db_type(connection))
         # Heroku Connect maps these also where the model does not have them (a child of another connected model).
-        columns |= {"sfid": 'varchar(18) COLLATE "ucs_basic"', "systemmodstamp": "timestamp without time zone"}
+        columns |= {"sfid": f'varchar(18) COLLATE "{collation}"', "systemmodstamp": "timestamp without time zone"}
         columns.setdefault("createddate", "timestamp without time zone")
         if self._object_name(model) not in WITHOUT_IS_DELETED:
             columns["isdeleted"] = "boolean"

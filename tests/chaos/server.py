@@ -26,6 +26,7 @@ class Server:
         self.primary = TemporaryServer(installation(), *SETTINGS)
         self.standby: Standby | None = None
         self._address = Path(tempfile.mkdtemp(prefix="hc_signals_address_"))
+        self._address.chmod(0o755)  # a pooler may run as somebody else
         self.url = f"postgresql://postgres@/postgres?host={self._address}"
         self._point_to(self.primary)
 

@@ -15,6 +15,8 @@ class SfdcConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        if "FORGOTTEN_RECEIVERS" in os.environ:
+            record_changed.receivers.clear()
         if "FAILING_RECEIVER" in os.environ:
             record_changed.connect(_fail)
         if "FATAL_CALLS" in os.environ:

@@ -7,14 +7,15 @@ from argparse import ArgumentParser
 from collections.abc import Iterable
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError, connections
 from django.db.models import Model
 
 from hc_signals.capture.snapshots import check_captured, count_rows, has_room, log_table
-from hc_signals.conf import Conf, chosen, get_conf
+from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.listeners import OF_CHANGE_TYPE, Extras, Listeners
 from hc_signals.management.arguments import at_least, moment
+from hc_signals.management.base import OwnCommand
 from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
 from hc_signals.management.interruption import Interruption, interruptible
 from hc_signals.postgres.errors import one_line
@@ -22,7 +23,7 @@ from hc_signals.progress import COUNT_LIMIT, Progress
 from hc_signals.tables import connected_models
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = (
         "Log the current rows of tables as SNAPSHOT changes; hc_listen delivers them in the stream. Ctrl-C or SIGTERM "
         "ends it after the current page (exit code 130 or 143) and prints the command that continues."
@@ -142,12 +143,12 @@ class _Backfill:
 
 def _check_listeners(chosen_models: Iterable[type[Model]], conf: Conf, receivers: list[str]) -> None:
     """Refuse a backfill that nobody would hear; only of this service's own receivers it is known."""
-    listeners = Listeners(Extras(django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, connected_models())))
+    listeners = Listeners(Extras.of(conf, connected_models()))
     signals = OF_CHANGE_TYPE["CREATE" if receivers else "SNAPSHOT"]
-    known = {model: listeners.paths(model, signals) for model in chosen_models}
+    known = {model: listeners.names(model, signals) for model in chosen_models}
     check_receivers(receivers, set().union(*known.values()))
-    for model, paths in known.items():
-        if not paths.intersection(receivers or paths):
+    for model, names in known.items():
+        if not names.intersection(receivers or names):
             told = "none of these receivers" if receivers else "nobody"
             raise CommandError(
                 f"{model._meta.label}: {told} listens to its {' or '.join(signals)}; name those who are to hear of "

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError, connections, transaction
 from django.utils.connection import ConnectionDoesNotExist
 
@@ -13,11 +13,12 @@ from hc_signals.log import consumers, starting
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.management.arguments import start_at
+from hc_signals.management.base import OwnCommand
 from hc_signals.moments import age
 from hc_signals.postgres.errors import one_line
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "List the consumers of the change log, start a new one, or remove one that is gone."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -4,19 +4,20 @@ from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError, transaction
 from django.db.models import QuerySet
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.delivery import interventions
 from hc_signals.management.arguments import at_least
+from hc_signals.management.base import OwnCommand
 from hc_signals.models import Delivery
 from hc_signals.moments import shown
 from hc_signals.postgres.errors import one_line
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "List, show, retry or discard deliveries that receivers failed on."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -5,16 +5,17 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.heroku.inspection import Table, differences, live_tables, mapped_tables, models_code
+from hc_signals.management.base import OwnCommand
 from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models, get_schema
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "Write connected models from the live tables or from an exported mapping; --check holds models against them."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

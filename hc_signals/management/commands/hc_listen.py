@@ -10,13 +10,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import Error, connections
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.capture import known, triggers
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.fatal_calls import end_run
+from hc_signals.delivery.unheard import warn_of_unheard
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.listening.connecting import own_options
 from hc_signals.listening.crew import Crew
@@ -24,13 +25,14 @@ from hc_signals.listening.helping import STUCK_SECONDS
 from hc_signals.listening.worker import Worker
 from hc_signals.log_format import formatter, print_log
 from hc_signals.management.arguments import at_least, start_at, tcp_port
+from hc_signals.management.base import OwnCommand
 from hc_signals.monitoring.metrics_server import serve_metrics
 from hc_signals.observing import as_helper, observe
 from hc_signals.postgres.errors import Kind, ReadOnlyError, kind_of, one_line
 from hc_signals.tables import connected_models
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "Deliver the changes that Heroku Connect makes to Django signal receivers, until SIGTERM or Ctrl-C."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -80,6 +82,7 @@ class Command(BaseCommand):
             conf = _conf(options)
             self._formatter = formatter(options["log_format"], conf.CONSUMER)
             print_log(self.stderr, options["verbosity"], self._formatter)
+            warn_of_unheard(conf)
             _trace()
             with own_options(using):
                 worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options)
@@ -89,7 +92,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except Error as error:
             raise CommandError(f"The database {using!r} answered: {one_line(error)}") from error
-        self._say(f"hc_listen: {worker.delivered} changes delivered; stopped.")
+        unheard = f", {worker.unheard} of them to no receiver" if worker.unheard else ""
+        self._say(f"hc_listen: {worker.delivered} changes delivered{unheard}; stopped.")
 
     def _say(self, text: str) -> None:
         """Write a line of the command itself, in the form of the log."""

@@ -6,17 +6,18 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from hc_signals.conf import heroku_app_name
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.heroku.api import ConnectionState, HerokuConnectAPI
 from hc_signals.heroku.mappings import compare, get_mapping, load
 from hc_signals.management.arguments import at_least
+from hc_signals.management.base import OwnCommand
 from hc_signals.tables import connected_models
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "Export the models as Heroku Connect's configuration, hold an exported one against them, or import one."
 
     MAX_WAIT_SECONDS = 3600.0

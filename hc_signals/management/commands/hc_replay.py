@@ -6,12 +6,13 @@ from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from hc_signals.conf import get_conf
 from hc_signals.delivery.replay import Replay
 from hc_signals.management.arguments import moment, moment_or_replay_id, replay_id
+from hc_signals.management.base import OwnCommand
 from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
 from hc_signals.management.interruption import Interruption, interruptible
 from hc_signals.postgres.errors import one_line
@@ -19,7 +20,7 @@ from hc_signals.progress import COUNT_LIMIT, Progress
 from hc_signals.tables import connected_models
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = (
         "Send past changes of the log again, in order, without moving any position. Ctrl-C or SIGTERM ends it after "
         "the current change (exit code 130 or 143) and prints the command that continues."

@@ -6,11 +6,12 @@ import time
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.management.arguments import at_least
+from hc_signals.management.base import OwnCommand
 from hc_signals.postgres.errors import one_line
 from hc_signals.testing.heroku_connect import POLL_SIZE, HerokuConnect, RealHerokuConnectError
 
@@ -18,7 +19,7 @@ PROGRESS_EVERY = 2.0
 """Seconds between two lines of progress."""
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = (
         "Play Heroku Connect: make the tables of the connected models and write to them as Salesforce's changes "
         "arrive. For development databases only; a schema of a real Heroku Connect is refused."

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError, InterfaceError, connections
 from django.utils.connection import ConnectionDoesNotExist
@@ -18,12 +18,13 @@ from hc_signals.exceptions import ConfigurationError
 from hc_signals.health import examine
 from hc_signals.health.findings import Finding, Verdict, worst
 from hc_signals.management.arguments import at_least
+from hc_signals.management.base import OwnCommand
 from hc_signals.management.interruption import Interruption, interruptible
 from hc_signals.moments import now, shown
 from hc_signals.postgres.errors import one_line
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "Tell on one screen how everything is: server, capture, consumers, doorbell, deliveries, gaps, log, Heroku."
 
     HEROKU_EVERY = 60.0

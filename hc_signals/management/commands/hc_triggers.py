@@ -4,19 +4,20 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError, models
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.capture import known, orphans, pausing, returning, triggers
 from hc_signals.exceptions import ConfigurationError
+from hc_signals.management.base import OwnCommand
 from hc_signals.management.choice import connected_model, require_log
 from hc_signals.moments import shown
 from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models, table_label
 
 
-class Command(BaseCommand):
+class Command(OwnCommand):
     help = "Install, inspect, pause or remove the capture triggers on Heroku Connect's tables."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

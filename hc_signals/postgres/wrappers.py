@@ -1,0 +1,54 @@
+"""Keeps the project's ``connection.execute_wrappers`` away from our statements.
+
+A wrapper may put statements in front of each one, as django-pghistory's ``context()`` does; ours are not the project's
+business, and their results would be counted wrongly. What runs for the project gets them back: see :func:`of_project`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connections
+
+Wrapper = Callable[[Any, Any, Any, bool, Any], Any]
+
+
+class _Ours(list[Wrapper]):
+    """The wrappers of our own statements, in the place of the project's."""
+
+    project: list[Wrapper]
+
+
+def of_project(connection: Any) -> list[Wrapper]:
+    """Return the project's wrappers of a Django connection, whether they are set aside or not."""
+    found: Any = connection.execute_wrappers
+    return list(found.project if isinstance(found, _Ours) else found)
+
+
+@contextmanager
+def set_aside(using: str, *ours: Wrapper) -> Iterator[None]:
+    """For the length of the block, statements of this thread's connection pass the project's wrappers by.
+
+    Args:
+        using: database alias.
+        ours: the wrappers that they pass instead.
+    """
+    connection: Any = connections[using]
+    before = connection.execute_wrappers
+    own = _Ours(ours)
+    own.project = of_project(connection)
+    connection.execute_wrappers = own
+    try:
+        yield
+    finally:
+        connection.execute_wrappers = before
+
+
+def forget_queries() -> None:
+    """Forget the statements that Django notes under ``DEBUG = True``: what never ends would keep thousands of them.
+
+    Not where somebody captures them, as ``assertNumQueries`` does.
+    """
+    for connection in connections.all(initialized_only=True):
+        if not connection.force_debug_cursor:
+            connection.queries_log.clear()

@@ -1,0 +1,437 @@
+"""Receivers that do to their worker what a receiver must not do: each fails alone, and nobody else notices."""
+
+import os
+import sys
+import threading
+import time
+from asyncio import CancelledError
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import gevent.timeout
+import pytest
+from django.db import OperationalError, connection, transaction
+from django.db.models.functions import Now
+from example.crm.models import Account, Seen
+from func_timeout import FunctionTimedOut
+
+from hc_signals import signals
+from hc_signals.delivery import dispatch, project_code
+from hc_signals.management.interruption import interruptible
+from hc_signals.models import Delivery
+from tests.conftest import another, as_heroku_connect, as_the_app, deliver, running_crew
+from tests.test_isolation import insert_accounts, seen, seen_changes
+from tests.test_worker_process import wait_until
+
+pytestmark = pytest.mark.usefixtures("captured")
+
+
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin as a new process, which knows of no receiver that has broken anything."""
+    monkeypatch.setattr(dispatch, "_in_advance", set())
+    monkeypatch.setattr(dispatch, "_breaks", Counter())
+    monkeypatch.setattr(dispatch.caution, "changes", 0)
+
+
+def deliver_through(**conf: Any) -> None:
+    """Deliver all that is committed, as a worker does that connects again when its connection is lost."""
+    for _ in range(4):
+        try:
+            with interruptible():  # as in a command of ours: a KeyboardInterrupt is nobody's Ctrl-C
+                deliver(**conf)
+            return
+        except OperationalError:
+            connection.close()
+    pytest.fail("the connection was lost again and again")
+
+
+class Calls:
+    """A receiver that writes, and misbehaves at the second of three changes; another one that only writes."""
+
+    def __init__(self, connect: Any, misbehave: Callable[[], Any], *, writes: bool = True) -> None:
+        self.names: list[str] = []
+
+        def innocent(instance: Account, event: Any, **kwargs: Any) -> None:
+            self.names.append(str(instance.name))
+            seen(event)
+
+        def misbehaves(instance: Account, event: Any, **kwargs: Any) -> None:
+            if writes:
+                Seen.objects.create(
+                    event_id=f"hers {event.event_id}", sequence_number=0, entity_name="", change_type=""
+                )
+            if instance.name == "n2":
+                misbehave()
+
+        connect(signals.record_created, innocent, Account)
+        connect(signals.record_created, misbehaves, Account)
+
+    def delivered(self) -> None:
+        """Deliver three changes, then another one: hers fails once, and everything else is there exactly once."""
+        insert_accounts(3)
+        deliver_through()
+        assert len(seen_changes()) == 3
+        as_heroku_connect("INSERT INTO salesforce.account (sfid, name) VALUES ('B', 'later')")
+        deliver_through()
+        assert len(seen_changes()) == 4
+        assert Seen.objects.filter(event_id__startswith="hers").count() == 3
+        assert Delivery.objects.get().attempt == 1
+
+
+def _raiser(error: BaseException) -> Callable[[], None]:
+    def raise_it() -> None:
+        raise error
+
+    return raise_it
+
+
+class _Bare(BaseException):
+    pass
+
+
+@pytest.mark.fault(
+    "a receiver raises what no program catches: timeouts of gevent and func_timeout, exception groups, SystemExit, "
+    "KeyboardInterrupt without a Ctrl-C",
+    outcome="it fails alone, and is kept",
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        _Bare("bare"),
+        gevent.timeout.Timeout(1),
+        FunctionTimedOut(),
+        BaseExceptionGroup("several", [_Bare(), ValueError()]),
+        GeneratorExit(),
+        CancelledError(),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        BaseExceptionGroup("several", [KeyboardInterrupt()]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_any_exception_fails_its_receiver_alone(connect: Any, error: BaseException) -> None:
+    Calls(connect, _raiser(error)).delivered()
+
+
+def test_ctrl_c_still_ends_a_process_without_our_handler(connect: Any) -> None:
+    connect(signals.record_created, lambda **kwargs: _raiser(KeyboardInterrupt())(), Account)
+    insert_accounts(1)
+    with pytest.raises(KeyboardInterrupt):
+        deliver()
+    assert not Delivery.objects.exists()
+
+
+def _sql(statement: str) -> Callable[[], None]:
+    def execute() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    return execute
+
+
+_held: list[Any] = []
+"""What a garbage collector would end."""
+
+
+def _begins_a_copy() -> None:
+    _held.append(connection.cursor().copy("COPY crm_seen FROM STDIN"))
+    _held[-1].__enter__()
+
+
+@pytest.fixture(autouse=True)
+def held() -> Iterator[None]:
+    """End what is held, without a word about it."""
+    yield
+    while _held:
+        with suppress(Exception):
+            _held.pop().__exit__(ValueError, ValueError(), None)
+
+
+def _passes_django_by(statement: str) -> Callable[[], None]:
+    return lambda: connection.connection.execute(statement)
+
+
+def _leaves_a_block_open() -> None:
+    transaction.atomic().__enter__()
+
+
+def _leaves_the_rollback_mark() -> None:
+    transaction.atomic().__enter__()
+    transaction.set_rollback(True)
+
+
+def _closes_all_cursors_and_commits() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ROLLBACK")
+        cursor.execute("BEGIN")
+
+
+def _commits_by_the_driver() -> None:
+    connection.connection.commit()
+
+
+def _turns_autocommit_on() -> None:
+    connection.set_autocommit(True)
+
+
+def _leaves_a_cursor_that_fails_at_the_commit() -> None:
+    _sql("DECLARE late CURSOR WITH HOLD FOR SELECT 1 / (3 - g) FROM generate_series(1, 5) g")()
+    raise RuntimeError
+
+
+def _violates_at_the_commit() -> None:
+    _sql(
+        "INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id) "
+        "VALUES (now(), '', 1, '', 4711)"
+    )()
+
+
+@pytest.mark.fault(
+    "a receiver executes COMMIT, ROLLBACK or PREPARE TRANSACTION, by whatever way",
+    outcome="refused or taken back; it fails alone and is kept, and no other receiver's writes are there twice",
+)
+@pytest.mark.parametrize(
+    "misbehave",
+    [
+        _sql("COMMIT"),
+        _sql("COMMIT AND CHAIN"),
+        _sql("ROLLBACK"),
+        _sql("ROLLBACK AND CHAIN"),
+        _sql("PREPARE TRANSACTION 'hers'"),
+        _closes_all_cursors_and_commits,
+        _commits_by_the_driver,
+        _passes_django_by("COMMIT"),
+    ],
+    ids=["commit", "chain", "rollback", "rollback_chain", "prepare", "rollback_begin", "driver", "past_django"],
+)
+def test_ended_transaction_fails_its_receiver_alone(connect: Any, misbehave: Callable[[], Any]) -> None:
+    Calls(connect, misbehave).delivered()
+
+
+def test_ended_transaction_repeats_no_committed_write(connect: Any) -> None:
+    """Writes of all kinds would be there twice if COMMIT had committed a part of the page."""
+    calls = Calls(connect, _sql("COMMIT"))
+    calls.delivered()
+    assert Counter(calls.names)["n1"] <= 2, "what goes beyond the database is told once more, and no more"
+    written = Seen.objects.filter(event_id__startswith="mine ").count()
+    assert written == 4
+
+
+@pytest.mark.fault(
+    "a receiver leaves a COPY, a cursor WITH HOLD, a block of `atomic()` or a violated constraint behind",
+    outcome="it fails alone, and is kept",
+)
+@pytest.mark.parametrize(
+    "misbehave",
+    [
+        _sql("COPY crm_seen TO STDOUT"),
+        _sql("COPY crm_seen FROM STDIN"),
+        _begins_a_copy,
+        _leaves_a_block_open,
+        _leaves_the_rollback_mark,
+        _turns_autocommit_on,
+        _leaves_a_cursor_that_fails_at_the_commit,
+        _violates_at_the_commit,
+        connection.close,
+    ],
+    ids=["copy_to", "copy_from", "copy_open", "block", "mark", "autocommit", "cursor", "constraint", "close"],
+)
+def test_left_state_fails_its_receiver_alone(connect: Any, misbehave: Callable[[], Any]) -> None:
+    Calls(connect, misbehave).delivered()
+
+
+@pytest.mark.parametrize(
+    "misbehave",
+    [
+        _raiser(_Bare()),
+        _sql("COPY crm_seen TO STDOUT"),
+        _begins_a_copy,
+        _sql("BEGIN"),
+        _leaves_a_block_open,
+        _sql("SET SESSION AUTHORIZATION pg_monitor"),
+        _sql("SET search_path = pg_catalog"),
+        _sql("SELECT pg_terminate_backend(pg_backend_pid())"),
+    ],
+    ids=["bare", "copy_to", "copy_open", "begin", "block", "authorization", "search_path", "terminated"],
+)
+def test_receiver_fails_alone_without_a_transaction(connect: Any, misbehave: Callable[[], Any]) -> None:
+    """What it wrote before stays, as ATOMIC = False has it; everything else is as in a transaction."""
+    Calls(connect, misbehave, writes=False)
+    insert_accounts(3)
+    deliver_through(ATOMIC=False)
+    assert len(seen_changes()) == 3
+    assert Delivery.objects.get().attempt == 1
+
+
+def test_crew_outlives_a_copy_left_open(connect: Any) -> None:
+    """A real worker's threads: the connection is given up, and stopping is obeyed."""
+    Calls(connect, _begins_a_copy)
+    insert_accounts(3)
+    with running_crew():
+        wait_until(lambda: Delivery.objects.exists() and len(seen_changes()) == 3)
+
+
+@contextmanager
+def role_setting(name: str, value: str) -> Iterator[None]:
+    """New sessions of the test's role have this setting, for the length of the block."""
+    as_the_app(f"ALTER ROLE CURRENT_USER SET {name} = '{value}'")
+    connection.close()
+    try:
+        yield
+    finally:
+        connection.close()
+        as_the_app(f"ALTER ROLE CURRENT_USER RESET {name}")
+        connection.close()
+
+
+@pytest.mark.fault(
+    "a receiver that has used the database sleeps for longer than `idle_in_transaction_session_timeout`",
+    outcome="the server ends the session; this receiver fails alone and is kept, not the next one",
+)
+@pytest.mark.parametrize("asks_afterwards", [False, True])
+def test_idle_timeout_is_laid_at_the_one_who_slept(connect: Any, asks_afterwards: bool) -> None:
+    def sleep() -> None:
+        time.sleep(0.5)
+        if asks_afterwards:
+            Seen.objects.exists()
+
+    with role_setting("idle_in_transaction_session_timeout", "200ms"):
+        Calls(connect, sleep).delivered()
+    assert "it was not called again" in Delivery.objects.get().error
+
+
+def test_receivers_without_the_database_are_not_timed(connect: Any) -> None:
+    """Together, or alone, they may take longer than the project lets a transaction be idle."""
+    connect(signals.record_created, lambda **kwargs: time.sleep(0.3), Account)
+    insert_accounts(2)
+    with role_setting("idle_in_transaction_session_timeout", "200ms"):
+        assert deliver() == 2
+    assert not Delivery.objects.exists()
+
+
+def test_statement_timeout_is_the_receivers_and_not_ours(connect: Any) -> None:
+    def slow(instance: Account, **kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('statement_timeout'), pg_sleep(%s)", [0.4 * (instance.name == "n2")])
+            assert cursor.fetchone()[0] == "200ms"
+
+    connect(signals.record_created, slow, Account)
+    insert_accounts(3)
+    with role_setting("statement_timeout", "200ms"):
+        assert deliver() == 3
+    assert "statement timeout" in Delivery.objects.get().error
+
+
+@pytest.mark.fault(
+    "`statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout` or `transaction_timeout` are short for "
+    "the role",
+    outcome="they hold in receivers; our own statements in a page have none",
+)
+@pytest.mark.parametrize("has_receiver", [False, True])
+def test_lock_timeout_does_not_end_a_page(connect: Any, has_receiver: bool) -> None:
+    """The position has to wait for somebody's lock for longer than the project lets its own statements wait."""
+    found: list[str] = []
+
+    def looks(**kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW lock_timeout")
+            found.append(cursor.fetchone()[0])
+
+    connect(signals.record_created, looks if has_receiver else lambda **kwargs: None, Account)
+    deliver()  # a new consumer stores where it starts, which is no page
+    insert_accounts(1)
+    with role_setting("lock_timeout", "100ms"), another("LOCK public.hc_signals_position IN SHARE MODE") as other:
+        release = threading.Timer(0.4, lambda: other.execute("ROLLBACK"))
+        release.start()
+        try:
+            assert deliver() == 1
+        finally:
+            release.join()
+    assert found == ["100ms"] * has_receiver
+
+
+def test_transaction_timeout_is_each_receivers_own(connect: Any) -> None:
+    """Together they take longer than it; but only the one that takes longer alone has failed."""
+    if connection.pg_version < 17_00_00:
+        pytest.skip("transaction_timeout came with PostgreSQL 17")
+
+    def sleeps() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(1)")
+
+    connect(signals.record_created, lambda **kwargs: _sql("SELECT pg_sleep(0.2)")(), Account)
+    with role_setting("transaction_timeout", "500ms"):
+        Calls(connect, sleeps).delivered()
+
+
+@pytest.mark.fault(
+    "a receiver forks, and its child comes back into the worker's loop",
+    outcome="the child ends at once; its parent's connections are untouched",
+)
+def test_child_that_returns_ends_at_once(connect: Any) -> None:
+    children: list[int] = []
+
+    def forks(instance: Account, event: Any, **kwargs: Any) -> None:
+        seen(event)
+        if (child := os.fork()) == 0:
+            if instance.name == "n2":
+                sys.exit(7)
+            return
+        children.append(child)
+
+    connect(signals.record_created, forks, Account)
+    insert_accounts(3)
+    assert deliver() == 3
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0, 7, 0]
+    assert len(seen_changes()) == 3
+    assert not Delivery.objects.exists()
+
+
+def test_hook_that_raises_anything_takes_no_other_with_it(connect: Any) -> None:
+    hooks: list[str] = []
+
+    def hooked(instance: Account, event: Any, **kwargs: Any) -> None:
+        transaction.on_commit(lambda: hooks.append(str(instance.name)))
+        if instance.name == "n2":
+            transaction.on_commit(_raiser(_Bare()))
+
+    connect(signals.record_created, hooked, Account)
+    insert_accounts(3)
+    assert deliver() == 3
+    assert hooks == ["n1", "n2", "n3"]
+
+
+def test_threads_of_receivers_have_connections_of_their_own(connect: Any) -> None:
+    def in_a_thread(event: Any, **kwargs: Any) -> None:
+        def work() -> None:
+            seen(event)
+            connection.close()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    connect(signals.record_created, in_a_thread, Account)
+    insert_accounts(2)
+    assert deliver() == 2
+    assert len(seen_changes()) == 2
+
+
+def test_retry_of_the_same_kind_fails_alone_again(connect: Any) -> None:
+    Calls(connect, _sql("COMMIT")).delivered()
+    Delivery.objects.update(next_attempt_at=Now())
+    deliver_through()
+    assert Delivery.objects.get().attempt == 2
+    assert len(seen_changes()) == 4
+
+
+def test_relies_on_fork_hooks_of_python() -> None:
+    """`project_code` counts forks by ``os.register_at_fork``: a child must see another count."""
+    before = project_code._forks
+    if (child := os.fork()) == 0:
+        os._exit(project_code._forks - before)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
