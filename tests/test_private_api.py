@@ -12,6 +12,7 @@ from django.contrib.admin.views.main import ChangeList
 from django.db import OperationalError, connection, connections, models, transaction
 from django.db.models.deletion import Collector, get_candidate_relations_to_delete
 from django.dispatch import Signal
+from django.test.utils import CaptureQueriesContext
 from example.crm.models import Account, Seen
 
 from hc_signals.delivery import connections as ours
@@ -78,7 +79,7 @@ def test_relies_on_savepoint_ids_and_run_on_commit() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_relies_on_needs_rollback() -> None:
-    where = look_at("delivery/isolation.py", "needs_rollback = False")
+    where = look_at("delivery/isolation.py", "needs_rollback")
     with transaction.atomic():
         assert connection.needs_rollback is False, where
         with (
@@ -94,7 +95,7 @@ def test_relies_on_needs_rollback() -> None:
 @pytest.mark.django_db
 def test_relies_on_the_order_of_execute_wrappers() -> None:
     """The last one is the innermost: ours sees the statement as it goes to the server."""
-    where = look_at("delivery/isolation.py", "execute_wrappers.append")
+    where = look_at("postgres/wrappers.py", "connection.execute_wrappers = own")
     seen: list[tuple[str, Any]] = []
 
     def note(name: str) -> Any:
@@ -112,6 +113,57 @@ def test_relies_on_the_order_of_execute_wrappers() -> None:
     from hc_signals.delivery.isolation import Cursor
 
     assert seen[0][1] is Cursor, kind
+
+
+@pytest.mark.django_db
+def test_relies_on_wrappers_being_looked_up_for_each_statement() -> None:
+    """Another list in their place is what the next statement passes, and nobody sees the project's."""
+    where = look_at("postgres/wrappers.py", "connection.execute_wrappers = own")
+    seen: list[str] = []
+
+    def note(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        seen.append(sql)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(note), connection.cursor() as cursor:
+        before, connection.execute_wrappers = connection.execute_wrappers, []
+        cursor.execute("SELECT 1")
+        connection.execute_wrappers = before
+        cursor.execute("SELECT 2")
+    assert seen == ["SELECT 2"], where
+
+
+@pytest.mark.django_db
+def test_relies_on_how_a_block_of_atomic_ends() -> None:
+    """The statement that ends a block goes through the wrappers, when the block's savepoint is no longer listed."""
+    where = look_at("delivery/isolation.py", '"RELEASE SAVEPOINT" in sql')
+    blocks = look_at("delivery/isolation.py", "connection.atomic_blocks")
+    seen: list[tuple[str, list[str]]] = []
+
+    def note(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        seen.append((sql, list(connection.savepoint_ids)))
+        return execute(sql, params, many, context)
+
+    with transaction.atomic():
+        outer, depth = list(connection.savepoint_ids), len(connection.atomic_blocks)
+        with connection.execute_wrapper(note), transaction.atomic():
+            assert len(connection.atomic_blocks) == depth + 1, blocks
+        sql, listed = seen[-1]
+        assert sql.startswith("RELEASE SAVEPOINT") and sql.endswith('"') and listed == outer, where
+
+
+@pytest.mark.django_db
+def test_relies_on_the_log_of_queries() -> None:
+    """DEBUG = True notes every statement for ever; who captures them says so."""
+    where = look_at("postgres/wrappers.py", "connection.queries_log.clear()")
+    capture = look_at("postgres/wrappers.py", "connection.force_debug_cursor")
+    assert connection.force_debug_cursor is False, capture
+    with CaptureQueriesContext(connection):
+        assert connection.force_debug_cursor is True, capture
+        connection.cursor().execute("SELECT 1")
+        assert connection.queries_log, where
+    connection.queries_log.clear()
+    assert not connection.queries, where
 
 
 @pytest.mark.django_db
