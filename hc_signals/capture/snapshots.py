@@ -120,8 +120,11 @@ def log_rows(
     values |= {"limit": limit, "since": since, "created_since": created_since}
     values |= {"note": None if note is None else json.dumps(note)}
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
-        # Without row_security a policy that would hide rows is an error.
-        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL row_security = off")
+        # Without row_security a policy that would hide rows is an error; with fewer digits numbers would be rounded.
+        cursor.execute(
+            f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL row_security = off; "
+            "SET LOCAL extra_float_digits = 1; SET LOCAL jit = off"
+        )
         cursor.execute(sql, values)
         count, last = cursor.fetchone()
         if count:

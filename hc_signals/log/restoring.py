@@ -91,6 +91,15 @@ INSERT INTO public.hc_signals_position (consumer, shard, shards, seen, floor_id,
 SELECT consumer, shard, shards, %(seen)s::pg_snapshot, 0, '1', lost, {_GAP.format(cause="restored", since="created_at")}
 FROM pg_temp.hc_signals_moved
 """
+# Object ids, snapshots and times of the old server mean nothing here. What somebody decided or is owed stays: a table
+# without capture on purpose, rows that are due to be read again.
+_FORGET_OLD_SERVER = """
+WITH forgotten AS (
+    DELETE FROM public.hc_signals_table WHERE uninstalled_at IS NULL AND reread_since IS NULL
+)
+UPDATE public.hc_signals_table SET relation = NULL, filenode = NULL, versions = NULL, seen = NULL
+WHERE uninstalled_at IS NOT NULL OR reread_since IS NOT NULL
+"""
 # Workers stored these times on the old server. Everything committed before them is here as well.
 _COMPLETE_UNTIL = """
 least(clock_timestamp(), greatest(
@@ -153,7 +162,7 @@ def take_over(using: str) -> Takeover | None:
             cursor.execute("SELECT count(*) FROM public.hc_signals_change WHERE xid = pg_current_xact_id()")
             undelivered = cursor.fetchone()[0]
             cursor.execute("DELETE FROM public.hc_signals_position")
-            cursor.execute("DELETE FROM public.hc_signals_table")  # object ids and snapshots of the old server
+            cursor.execute(_FORGET_OLD_SERVER)
         cursor.execute(_RESTORED_POSITIONS if cause == RESTORED else _FAILED_OVER_POSITIONS, {"seen": seen})
         cursor.execute(_TAKE_OVER)
         cursor.execute("SELECT count(DISTINCT consumer) FROM pg_temp.hc_signals_moved")

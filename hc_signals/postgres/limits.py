@@ -12,8 +12,10 @@ OWN_LIMITS = {
     "idle_session_timeout": "0",
     "idle_in_transaction_session_timeout": "60s",
     "transaction_timeout": "0",
+    "jit": "off",
 }
-"""0 means none. A transaction that a suspended process has left open must end, or it holds its locks for ever."""
+"""0 means none. A transaction that a suspended process has left open must end, or it holds its locks for ever. No
+statement of ours is worth compiling."""
 
 # transaction_timeout exists from PostgreSQL 17 on; to set an unknown one is an error.
 _SET = """

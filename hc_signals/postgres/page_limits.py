@@ -4,25 +4,16 @@ A limit of the project's is meant for its own work: ``statement_timeout = '5s'``
 thousand changes. So our statements run without, for the length of the transaction only: nothing stays in the session,
 which may be a pooler's. What runs in the transaction for the project gets the project's limits back: see
 :meth:`Limits.project`.
-
-In a transaction of its own, other code of ours writes::
-
-    with transaction.atomic(using=using):
-        set_own_limits(using)
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from django.db import connections
+from hc_signals.postgres.limits import OWN_LIMITS
 
-_OWN = {
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "transaction_timeout": "0",
-    "jit": "off",
-}
+# A receiver may take its time; idle_session_timeout does not strike in a transaction.
+_OWN = {name: value for name, value in OWN_LIMITS.items() if name != "idle_session_timeout"}
+_OWN["idle_in_transaction_session_timeout"] = "0"
 _SINCE = {"transaction_timeout": 17_00_00}
 """The first version of PostgreSQL that has it; all others are older than what we ask for."""
 
@@ -74,13 +65,6 @@ def own_limits(version: int) -> str:
     found = ", ".join(f"pg_catalog.current_setting('{name}') AS {name}" for name in own)
     ours = ", ".join(f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in own.items())
     return f"SELECT found.*, {ours} FROM (SELECT {found} OFFSET 0) found"
-
-
-def set_own_limits(using: str) -> None:
-    """Set our own limits to the end of the open transaction: one round trip."""
-    connection: Any = connections[using]
-    with connection.cursor() as cursor:
-        cursor.execute(own_limits(connection.pg_version))
 
 
 def _set(values: dict[str, str]) -> str:
