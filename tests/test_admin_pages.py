@@ -339,7 +339,7 @@ def test_a_busy_worker_is_not_waited_for_for_ever(
     monkeypatch.setattr("hc_signals.delivery.interventions.CLAIM_SECONDS", 0.1)
     with other_worker():
         answer = act(site, "retry", *Delivery.objects.all())
-    assert messages(answer) == ["Nothing was done: canceling statement due to lock timeout. Try again."]
+    assert messages(answer) == ["Nothing was done: canceling statement due to lock timeout [55P03]. Try again."]
 
 
 @pytest.fixture
@@ -447,7 +447,7 @@ def test_a_locked_table_is_a_sentence_and_the_others_are_repaired(
         other.execute("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE")
         answer = site.post(address("connectedtable"), follow=True)
     assert messages(answer) == [
-        "crm.Account: not installed: canceling statement due to lock timeout. Try again.",
+        "crm.Account: not installed: canceling statement due to lock timeout [55P03]. Try again.",
         "crm.Contact: installed.",
     ]
 
