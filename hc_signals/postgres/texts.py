@@ -16,6 +16,7 @@ def storable(text: str, using: str) -> str:
     Args:
         using: database alias, connected.
     """
+    connections[using].ensure_connection()  # with ATOMIC = False a receiver may have lost or closed it
     codec = _CODECS.get(connections[using].connection.info.parameter_status("server_encoding"), "ascii")
     text = text.replace("\x00", "").encode(errors="replace").decode()
     return text.encode(codec, errors="backslashreplace").decode(codec)
