@@ -12,8 +12,9 @@ PG_VERSIONS ?= 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 1
 export PG_BINS ?= $(wildcard $(CURDIR)/build/servers/node_modules/pg*/native/bin)
 
 # What also runs on the distribution's own PostgreSQL, which has JIT: the plans, a short chaos run, the faults of the field.
-FIELD ?= $(addprefix tests/test_,$(addsuffix .py,plans chaos doorbell encodings install isolation nested_triggers pause receivers \
-	restore search_path server_settings time_zones))
+FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock disk_full doorbell encodings failover \
+	fatal_calls hostile_settings identity install isolation jit kinds_of_tables nested_triggers pause plans poolers receivers \
+	restore search_path server_health server_settings standby time_zones trouble))
 
 # What reads or shows a time: also run in a project without time zones.
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields \
