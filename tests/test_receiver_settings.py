@@ -37,7 +37,7 @@ def weak_role(captured: Any) -> Iterator[None]:
     as_the_app("DROP ROLE weak")
 
 
-_NAMES = "SELECT public.hc_signals_setting_names(), public.hc_signals_settings()"
+_NAMES = """SELECT public.hc_signals_setting_names(), string_to_array(public.hc_signals_settings(), E'\\x1f')"""
 
 
 def settings() -> dict[str, str]:

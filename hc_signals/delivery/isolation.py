@@ -256,7 +256,7 @@ class Isolation:
         if self._sid and not self._is_made:
             return self._send(self._begin, _Message(execute, sql, params, many, context))
         if not self._sid and self._settings is None:
-            self._settings = self._read("SELECT public.hc_signals_settings()::text")
+            self._settings = self._read("SELECT public.hc_signals_settings()")
         self._has_queried = True
         if self._sid and self._ends_block(sql):
             sql = f"{sql}; {_RESTORE}"

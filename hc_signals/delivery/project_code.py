@@ -3,8 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -34,18 +33,18 @@ def ends_program(error: BaseException) -> bool:
     )
 
 
-@contextmanager
-def nothing_forked() -> Iterator[None]:
+class nothing_forked:
     """End a child process that comes out of the block: it has the sockets of its parent, which must not notice it."""
-    forks, code = _forks, 0
-    try:
-        yield
-    except BaseException as error:
-        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
-        raise
-    finally:
-        if forks != _forks:
-            os._exit(code)
+
+    __slots__ = ("_forks",)
+
+    def __enter__(self) -> None:
+        self._forks = _forks
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if self._forks != _forks:
+            is_code = isinstance(error, SystemExit) and isinstance(error.code, int)
+            os._exit(error.code if is_code else int(error is not None))  # type: ignore[union-attr]
 
 
 def contained(hook: Callable[[], Any], around: Callable[[], Any]) -> Callable[[], None]:
