@@ -698,7 +698,7 @@ $$;
 CREATE FUNCTION public.hc_signals_settings() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-    -- Joined, and not an array: that takes the server twice as long, after each call.
+    -- Joined, and not an array, which takes longer to make.
     SELECT pg_catalog.current_setting('session_authorization') OPERATOR(pg_catalog.||) E'\x1f'
         OPERATOR(pg_catalog.||) pg_catalog.current_setting('role') OPERATOR(pg_catalog.||) E'\x1f'
         OPERATOR(pg_catalog.||) pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.||) E'\x1f'

@@ -37,8 +37,8 @@ def test_a_task_in_the_same_database_commits_with_the_position(captured: HerokuC
     (sfid,) = captured.insert(Account, name="a")
     captured.update(Account, sfid, name="b", industry="Retail")
 
-    class PulledTheplug(BaseException):
-        pass
+    class PulledTheplug(KeyboardInterrupt):
+        """A Ctrl-C, which ends the process: any other exception would be kept as the receiver's failure."""
 
     def dies(**kwargs: Any) -> None:
         raise PulledTheplug

@@ -46,7 +46,7 @@ def _deliver(using: str, checked: Conf, *, raise_errors: bool) -> int:
     worker = Worker(using, checked)
     for shard in worker.shards:
         if connections[using].in_atomic_block:
-            shard.log = OpenTransactionLog(using, checked.CONSUMER, shard.log.shard, checked.SHARDS)
+            shard.log = OpenTransactionLog(using, checked.CONSUMER, shard.log.shard, checked.SHARDS, worker.claims)
         if raise_errors:
             shard.deliveries = RaisingDeliveries(using, checked, shard.log.shard)
         if shard.log.standing().is_new:
