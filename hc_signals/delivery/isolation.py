@@ -435,9 +435,6 @@ class Isolation:
         """Leave the connection as it was before the call; close it if that cannot be."""
         if self._connection.connection is None:
             return
-        if error is not None and self._status() == _UNKNOWN:  # the network may be to blame, not the call
-            self._discard()
-            raise ConnectionLost(self._owed, is_certain=_code(error) in _OWN_LIMIT) from error
         if self._status() != TransactionStatus.IDLE or self._connection.in_atomic_block:
             self._discard()
             if error is None:
