@@ -14,6 +14,8 @@ END
 $$;
 DROP FUNCTION IF EXISTS public.hc_signals_refuse_commit();
 DROP PROCEDURE IF EXISTS public.hc_signals_restore_settings();
+DROP FUNCTION IF EXISTS public.hc_signals_set_back(text);
+DROP FUNCTION IF EXISTS public.hc_signals_settings_left(text);
 DROP PROCEDURE IF EXISTS public.hc_signals_check_settings(text);
 DROP PROCEDURE IF EXISTS public.hc_signals_note_settings();
 DROP FUNCTION IF EXISTS public.hc_signals_setting_names();

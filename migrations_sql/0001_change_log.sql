@@ -694,7 +694,7 @@ END
 $$;
 
 -- What a receiver may change of its session that would reach the other receivers of the page, or the worker. No function
--- here has a SET clause or SECURITY DEFINER: it would see its own settings and not the receiver's.
+-- here sets one of these for itself or has SECURITY DEFINER: it would see its own settings and not the receiver's.
 CREATE FUNCTION public.hc_signals_settings() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
@@ -732,11 +732,30 @@ AS $$
 $$;
 
 -- The receivers of a transaction are to leave its settings as they are now.
+-- A value for PERFORM would be planned, and compiled where the server compiles everything: an assignment is not.
 CREATE PROCEDURE public.hc_signals_note_settings()
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    noted text;
 BEGIN
-    PERFORM pg_catalog.set_config('hc_signals.settings', public.hc_signals_settings(), true);
+    noted := pg_catalog.set_config('hc_signals.settings', public.hc_signals_settings(), true);
+END
+$$;
+
+-- The names of the settings that differ from what was noted.
+CREATE FUNCTION public.hc_signals_settings_left(noted text) RETURNS text
+LANGUAGE plpgsql STABLE
+SET jit = off
+AS $$
+BEGIN
+    RETURN coalesce((
+        SELECT pg_catalog.string_agg(n.name, ', ')
+        FROM ROWS FROM (
+            pg_catalog.unnest(public.hc_signals_setting_names()),
+            pg_catalog.unnest(pg_catalog.string_to_array(public.hc_signals_settings(), E'\x1f')),
+            pg_catalog.unnest(pg_catalog.string_to_array(noted, E'\x1f'))
+        ) n (name, is_now, was) WHERE n.is_now IS DISTINCT FROM n.was), '');
 END
 $$;
 
@@ -751,32 +770,39 @@ BEGIN
     IF public.hc_signals_settings() OPERATOR(pg_catalog.=) noted THEN
         RETURN;
     END IF;
-    RAISE EXCEPTION USING ERRCODE = 'ZHC01', MESSAGE = coalesce((
-        SELECT pg_catalog.string_agg(n.name, ', ')
-        FROM ROWS FROM (
-            pg_catalog.unnest(public.hc_signals_setting_names()), pg_catalog.unnest(pg_catalog.string_to_array(public.hc_signals_settings(), E'\x1f')),
-            pg_catalog.unnest(pg_catalog.string_to_array(noted, E'\x1f'))
-        ) n (name, is_now, was) WHERE n.is_now IS DISTINCT FROM n.was), '');
+    RAISE EXCEPTION USING ERRCODE = 'ZHC01', MESSAGE = public.hc_signals_settings_left(noted);
+END
+$$;
+
+-- Sets back what differs from what was noted. By SET: after SET LOCAL, the value of an earlier SET would come back with
+-- the commit.
+CREATE FUNCTION public.hc_signals_set_back(noted text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET jit = off
+AS $$
+BEGIN
+    PERFORM pg_catalog.set_config(n.name, n.was, false)
+    FROM ROWS FROM (
+        pg_catalog.unnest(public.hc_signals_setting_names()),
+        pg_catalog.unnest(pg_catalog.string_to_array(public.hc_signals_settings(), E'\x1f')),
+        pg_catalog.unnest(pg_catalog.string_to_array(noted, E'\x1f'))
+    ) n (name, is_now, was) WHERE n.is_now IS DISTINCT FROM n.was AND n.name <> 'transaction_read_only';
 END
 $$;
 
 -- SET LOCAL lasts to the end of the transaction, even after a savepoint is released. At the end of a receiver's block of
--- transaction.atomic() it is put back, as at the end of a transaction. By SET: after SET LOCAL, the value of an earlier SET
--- would come back with the commit.
+-- transaction.atomic() it is put back, as at the end of a transaction.
 CREATE PROCEDURE public.hc_signals_restore_settings()
 LANGUAGE plpgsql
 AS $$
 DECLARE
     noted text := pg_catalog.current_setting('hc_signals.settings', true);
+    nothing text;
 BEGIN
     IF public.hc_signals_settings() OPERATOR(pg_catalog.=) noted OR nullif(noted, '') IS NULL THEN
         RETURN;
     END IF;
-    PERFORM pg_catalog.set_config(n.name, n.was, false)
-    FROM ROWS FROM (
-        pg_catalog.unnest(public.hc_signals_setting_names()), pg_catalog.unnest(pg_catalog.string_to_array(public.hc_signals_settings(), E'\x1f')),
-        pg_catalog.unnest(pg_catalog.string_to_array(noted, E'\x1f'))
-    ) n (name, is_now, was) WHERE n.is_now IS DISTINCT FROM n.was AND n.name <> 'transaction_read_only';
+    nothing := public.hc_signals_set_back(noted)::text;
 END
 $$;
 
