@@ -237,6 +237,8 @@ def test_a_real_heroku_connect_is_never_written_to(heroku: HerokuConnect) -> Non
         heroku.create_tables()
     with pytest.raises(CommandError, match="belongs to a real Heroku Connect"):
         call_command("hc_simulate", "--duration", "1")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE salesforce._hcmeta SET org_id = 'simulated'")
 
 
 def test_salesforce_ids_carry_their_checksum() -> None:

@@ -1,5 +1,7 @@
 """Delivery inside a test: what hc_listen does, at once and in the test's own process."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, NoReturn
 
@@ -67,6 +69,15 @@ class OpenTransactionLog(ChangeLog):
 
     Nobody else writes meanwhile, so ids are enough here: everything up to ``floor_id`` is done.
     """
+
+    @contextmanager
+    def claimed(self, limit: int, *, atomic: bool) -> Iterator[bool]:
+        """Claim the shard; without a transaction for each page until the test's own one ends."""
+        if atomic:
+            with super().claimed(limit, atomic=True) as is_claimed:
+                yield is_claimed
+        else:
+            yield self.claim()
 
     def open_window(self, standing: Standing) -> Position:
         """Begin behind what is done; the target says only that a window is open."""

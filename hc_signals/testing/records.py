@@ -7,10 +7,13 @@ import string
 import uuid
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.db import models
 from django.utils.choices import flatten_choices
+
+from hc_signals.db.models import fields as hc_fields
 
 _PREFIXES = {"Account": "001", "Contact": "003", "User": "005", "Opportunity": "006", "RecordType": "012"}
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -26,14 +29,15 @@ _WORDS = [
 
 def salesforce_id(object_name: str, number: int) -> str:
     """Return the 18-character id of the ``number``-th record of an object, with Salesforce's case checksum."""
-    prefix = _PREFIXES.get(object_name)
-    if prefix is None:
-        prefix = f"a{zlib.crc32(object_name.encode()) % 1000:03d}"[:3]
     digits = ""
     while number:
         number, digit = divmod(number, 62)
         digits = _BASE62[digit] + digits
-    return with_checksum(prefix + digits.rjust(12, "0"))
+    return with_checksum(_prefix(object_name) + digits.rjust(12, "0"))
+
+
+def _prefix(object_name: str) -> str:
+    return _PREFIXES.get(object_name) or f"a{zlib.crc32(object_name.encode()) % 1000:03d}"[:3]
 
 
 def with_checksum(short: str) -> str:
@@ -48,47 +52,128 @@ def with_checksum(short: str) -> str:
     return short + suffix
 
 
-def invent(field: Any, chance: random.Random) -> Any:
-    """Return a value for a field of a connected model, as Python has it; sometimes None."""
+def id_range(object_name: str) -> tuple[str, str]:
+    """Return where the ids of an object's records begin and end, as far as :func:`salesforce_id` numbers them."""
+    prefix = _prefix(object_name)
+    return f"{prefix}000000", f"{prefix}000001"
+
+
+def number_of(sfid: str) -> int:
+    """Return the number of the record with this id: the reverse of :func:`salesforce_id`."""
+    number = 0
+    for digit in sfid[3:15]:
+        number = number * 62 + _BASE62.index(digit)
+    return number
+
+
+def invent(field: Any, chance: random.Random, *, is_required: bool = False) -> Any:
+    """Return a value for a field of a connected model, as Python has it.
+
+    Args:
+        field: not a relation.
+        chance: what makes it random.
+        is_required: never None; else sometimes.
+    """
     if isinstance(field, models.UUIDField):
         return uuid.UUID(int=chance.getrandbits(128), version=4)
-    if chance.random() < 0.05:
+    if not is_required and chance.random() < 0.05:
         return None
     return _value(field, chance)
 
 
 def _value(field: Any, chance: random.Random) -> Any:
     if field.choices:
-        return chance.choice([value for value, _ in flatten_choices(field.choices)])
+        known = _choices(field)
+        if isinstance(field, hc_fields.MultiPicklist):
+            return chance.sample(known, chance.randint(1, min(2, len(known)))) if known else None
+        return chance.choice(known) if known else None
     for kind, make in _MAKERS:
         if isinstance(field, kind):
             return make(field, chance)
     return _cut(field, " ".join(chance.choices(_WORDS, k=chance.randint(1, 4))))
 
 
+def _choices(field: Any) -> list[Any]:
+    """Return the choices that the column can hold, without the blank one."""
+    values = [value for value, _ in flatten_choices(field.choices) if value not in (None, "")]
+    longest = field.max_length or 0
+    return [value for value in values if not longest or len(str(value)) <= longest] or values
+
+
+def distinct(field: Any) -> tuple[int, Callable[[int], Any]]:
+    """Return how many different values a unique field is given, and what makes the n-th of them, from 0.
+
+    Args:
+        field: neither a relation nor a UUIDField.
+    """
+    if field.choices:
+        known = _choices(field)
+        return len(known), lambda n: [known[n]] if isinstance(field, hc_fields.MultiPicklist) else known[n]
+    for kind, size, make in _DISTINCT:
+        if isinstance(field, kind):
+            return size(field), partial(make, field)
+    prefix, suffix = next((fix for kind, *fix in _AROUND if isinstance(field, kind)), ("", ""))
+    width = min(12, (field.max_length or 255) - len(prefix + suffix))
+    if width < 1:
+        prefix, suffix, width = "", "", field.max_length
+    return 36**width, lambda n: f"{prefix}{_base36(n).rjust(width, '0')}{suffix}"
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _BASE62[digit] + digits
+    return digits
+
+
+def _whole_digits(field: Any) -> int:
+    """Return how many digits a number may have before the point, of those that a float holds exactly."""
+    return max(0, min((field.max_digits or 12) - (field.decimal_places or 0), 9))
+
+
 def _decimal(field: Any, chance: random.Random) -> decimal.Decimal:
     places = field.decimal_places or 0
-    whole = min((field.max_digits or 12) - places, 9)
-    return decimal.Decimal(chance.randrange(10 ** (whole + places))).scaleb(-places)
+    return decimal.Decimal(chance.randrange(10 ** (_whole_digits(field) + places))).scaleb(-places)
 
 
 def _moment(chance: random.Random) -> datetime.datetime:
-    return datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(seconds=chance.randrange(10**8))
+    return _START + datetime.timedelta(seconds=chance.randrange(10**8))
 
 
 def _cut(field: Any, text: str) -> str:
     return text[: field.max_length] if field.max_length else text
 
 
+_START = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+
 # The first that fits: Django's DateTimeField is a DateField, its EmailField a CharField.
 _MAKERS: list[tuple[type[Any], Callable[[Any, random.Random], Any]]] = [
     (models.BooleanField, lambda field, chance: chance.random() < 0.5),
     (models.DecimalField, _decimal),
     (models.FloatField, lambda field, chance: chance.randrange(10**6) / 100),
+    (models.SmallIntegerField, lambda field, chance: chance.randrange(2**15)),
     (models.IntegerField, lambda field, chance: chance.randrange(10**6)),
     (models.DateTimeField, lambda field, chance: _moment(chance)),
     (models.DateField, lambda field, chance: _moment(chance).date()),
     (models.TimeField, lambda field, chance: _moment(chance).time()),
+    (hc_fields.ID, lambda field, chance: salesforce_id("User", chance.randrange(1, 1000))),
     (models.EmailField, lambda field, chance: _cut(field, f"user{chance.randrange(10**6)}@example.com")),
     (models.URLField, lambda field, chance: _cut(field, f"https://example.com/{chance.randrange(10**6)}")),
+]
+
+_DISTINCT: list[tuple[type[Any], Callable[[Any], int], Callable[[Any, int], Any]]] = [
+    (models.BooleanField, lambda field: 2, lambda field, n: bool(n)),
+    (models.DecimalField, lambda field: 10 ** _whole_digits(field), lambda field, n: decimal.Decimal(n)),
+    (models.FloatField, lambda field: 10**9, lambda field, n: float(n)),
+    (models.SmallIntegerField, lambda field: 2**15, lambda field, n: n),
+    (models.IntegerField, lambda field: 2**31, lambda field, n: n),
+    (models.DateTimeField, lambda field: 10**9, lambda field, n: _START + datetime.timedelta(seconds=n)),
+    (models.DateField, lambda field: 10**6, lambda field, n: datetime.date(1970, 1, 1) + datetime.timedelta(n)),
+    (models.TimeField, lambda field: 86400, lambda field, n: (_START + datetime.timedelta(seconds=n)).time()),
+    (hc_fields.ID, lambda field: 62**6, lambda field, n: salesforce_id("User", n)),
+]
+_AROUND: list[tuple[type[Any], str, str]] = [
+    (models.EmailField, "", "@example.com"),
+    (models.URLField, "https://example.com/", ""),
 ]

@@ -1,0 +1,18 @@
+"""Names of fields that a test gives: what is unknown is refused, with the nearest name."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def unknown_field(label: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for a field that a model does not have.
+
+    Args:
+        label: of the model, as ``crm.Account``.
+        name: as given.
+        known: names that would do.
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{label} has no field {name!r}; its fields: {', '.join(names)}.{hint}"

@@ -1,0 +1,167 @@
+"""Rows of connected tables as Heroku Connect reads and writes them: by column, past the ORM."""
+
+import datetime
+import inspect
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from django.db import connections, models, transaction
+
+from hc_signals.tables import quote, quoted_table
+from hc_signals.testing.names import unknown_field
+from hc_signals.testing.records import id_range, number_of, salesforce_id
+
+Model = type[models.Model]
+
+
+class Rows:
+    """What every part of the simulator stands on: its database, its models, its own numbering of records."""
+
+    using: str
+    models: list[Model]
+    chance: random.Random
+    clock: Callable[[], datetime.datetime]
+    changes: int
+    _numbers: dict[Model, int]
+
+    def sfids(self, model: Model, among: Sequence[str] | None = None) -> list[str]:
+        """Return the sfids in the table, sorted; of those given, if given."""
+        where = "sfid IS NOT NULL" if among is None else "sfid = ANY(%s)"
+        with self._cursor() as cursor:
+            cursor.execute(
+                f"SELECT sfid FROM {quoted_table(model)} WHERE {where} ORDER BY sfid",
+                None if among is None else [list(among)],
+            )
+            return [row[0] for row in cursor.fetchall()]
+
+    def _some(self, model: Model, count: int) -> list[str]:
+        """Return up to ``count`` random sfids; cheap on a large table: neighbours of one random place."""
+        last = self._numbers.get(model) or self._largest_number(model)
+        start = salesforce_id(self._object_name(model), self.chance.randint(0, last or 1))
+        with self._cursor() as cursor:
+            cursor.execute(
+                f"SELECT sfid FROM {quoted_table(model)} WHERE sfid >= %s ORDER BY sfid LIMIT %s", [start, count]
+            )
+            return [row[0] for row in cursor.fetchall()]
+
+    def _next_sfids(self, model: Model, count: int) -> list[str]:
+        """Return new sfids: above those in the table, which another simulator may have written, and our own so far."""
+        first = max(self._numbers.get(model, 0), self._largest_number(model)) + 1
+        self._numbers[model] = first + count - 1
+        return [salesforce_id(self._object_name(model), number) for number in range(first, first + count)]
+
+    def _largest_number(self, model: Model) -> int:
+        """Return the number of the table's last record, of those numbered as :func:`salesforce_id` does; 0: none."""
+        with self._cursor() as cursor:
+            cursor.execute(
+                f"SELECT sfid FROM {quoted_table(model)} WHERE sfid >= %s AND sfid < %s "
+                "AND sfid ~ '^[0-9A-Za-z]{18}$' ORDER BY sfid DESC LIMIT 1",
+                id_range(self._object_name(model)),
+            )
+            row = cursor.fetchone()
+        return number_of(row[0]) if row else 0
+
+    def _object_name(self, model: Model) -> str:
+        return str(getattr(model, "sf_object_name", model.__name__))
+
+    def _now(self) -> datetime.datetime:
+        return self.clock().astimezone(datetime.UTC).replace(tzinfo=None)
+
+    def _stamps(self) -> dict[str, Any]:
+        """Return what Salesforce says of every new record."""
+        return {"systemmodstamp": self._now(), "createddate": self._now(), "isdeleted": False}
+
+    def _columns(self, model: Model, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values by column, as the database wants them.
+
+        Raises:
+            LookupError: the model has no such field; the known ones are named.
+        """
+        by_name = {name: f for f in model._meta.local_concrete_fields for name in (f.name, f.attname, str(f.column))}
+        row = {}
+        for given, whole in record.items():
+            if given in ("sf_id", "sfid"):  # every mapped table has it, also where the model inherits the field
+                row["sfid"] = whole
+                continue
+            parts = {given: whole} if given in by_name else _parts(model, given, whole)
+            for name, value in parts.items():
+                if name not in by_name:
+                    known = {field.name for field in by_name.values()}
+                    raise LookupError(unknown_field(model._meta.label, given, known))
+                field: Any = by_name[name]
+                is_record = field.is_relation and isinstance(value, models.Model)
+                key = getattr(value, field.target_field.attname) if is_record else value
+                row[str(field.column)] = field.get_db_prep_save(key, connections[self.using])
+        return row
+
+    def _mapped(self, model: Model) -> set[str]:
+        return {str(field.column) for field in model._meta.local_concrete_fields}
+
+    def _existing(self, model: Model) -> set[str]:
+        """Return the table's columns as it is now: some mappings lack createddate, systemmodstamp, isdeleted."""
+        with self._cursor() as cursor:
+            cursor.execute(
+                "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+                [quoted_table(model)],
+            )
+            return {row[0] for row in cursor.fetchall()}
+
+    def _insert_rows(self, model: Model, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Insert the rows in one statement; return their ids."""
+        if not rows:
+            return []
+        existing = self._existing(model)
+        names = [name for name in dict.fromkeys(name for row in rows for name in row) if name in existing]
+        if not names:  # a table of nothing but bookkeeping
+            names = ["_hc_err"]
+        marks = f"({', '.join(['%s'] * len(names))})"
+        with self._cursor() as cursor:
+            cursor.execute(
+                f"INSERT INTO {quoted_table(model)} ({', '.join(map(quote, names))}) "
+                f"VALUES {', '.join([marks] * len(rows))} RETURNING id",
+                [row.get(name) for row in rows for name in names],
+            )
+            return [row[0] for row in cursor.fetchall()]
+
+    def _copy_rows(self, model: Model, rows: Sequence[Mapping[str, Any]]) -> None:
+        if not rows:
+            return
+        existing = self._existing(model)
+        names = [name for name in rows[0] if name in existing]
+        with self._cursor() as cursor:
+            statement = f"COPY {quoted_table(model)} ({', '.join(map(quote, names))}) FROM STDIN"
+            with cursor.copy(statement) as copy:
+                for row in rows:
+                    copy.write_row([row[name] for name in names])
+
+    def _all_rows(self, model: Model) -> list[dict[str, Any]]:
+        """Return all rows without their ids: Heroku Connect hands out new ones whenever it fills a table."""
+        with self._cursor() as cursor:
+            cursor.execute(f"SELECT * FROM {quoted_table(model)} ORDER BY id")
+            names = [column.name for column in cursor.description]
+            rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return [{name: value for name, value in row.items() if name != "id"} for row in rows]
+
+    def _cursor(self) -> Any:
+        return connections[self.using].cursor()
+
+    @contextmanager
+    def _as_heroku_connect(self) -> Iterator[Any]:
+        """A transaction under ``xmlbinary = hex``; the app's value is back afterwards, also inside an outer one."""
+        with transaction.atomic(using=self.using), self._cursor() as cursor:
+            cursor.execute("SELECT current_setting('xmlbinary'), set_config('xmlbinary', 'hex', true)")
+            before = cursor.fetchone()[0]
+            yield cursor
+            cursor.execute("SELECT set_config('xmlbinary', %s, true)", [before])
+
+
+def _parts(model: Model, name: str, value: Any) -> dict[str, Any]:
+    """Return the fields that the model's property ``name`` sets to hold a value: the two halves of a Geolocation."""
+    attribute = inspect.getattr_static(model, name, None)
+    instead = SimpleNamespace()
+    if isinstance(attribute, property) and attribute.fset and name != "pk":
+        attribute.fset(instead, value)
+    return vars(instead) or {name: value}

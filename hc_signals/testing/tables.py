@@ -1,0 +1,176 @@
+"""Mapped schemas and tables as Heroku Connect makes them: columns, indexes, functions, triggers."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.db import connections
+
+from hc_signals.db.models.base import HerokuConnectModelBase
+from hc_signals.exceptions import HCSignalsError
+from hc_signals.tables import WITHOUT_IS_DELETED, literal, quote, quoted_table, table_parts
+from hc_signals.testing.rows import Model, Rows
+
+_SQL = Path(__file__).parent / "sql"
+
+_ORG = "simulated"
+"""The organisation in ``_hcmeta`` of a simulated schema."""
+
+
+class RealHerokuConnectError(HCSignalsError):
+    """The schema belongs to a real Heroku Connect."""
+
+    def __init__(self, schema: str) -> None:
+        super().__init__(
+            f"The schema {schema!r} belongs to a real Heroku Connect (its _hcmeta names another organisation); "
+            "invented records must never get in there. Use a database of its own for the simulator."
+        )
+
+
+_SYSTEM_COLUMNS = {
+    "systemmodstamp": "timestamp without time zone",
+    "createddate": "timestamp without time zone",
+    "isdeleted": "boolean",
+}
+
+
+class Tables(Rows):
+    """Makes, alters and drops what a mapping has in the database."""
+
+    def create_tables(self) -> None:
+        """Create schema, functions, trigger log and the tables of all models; what exists stays as it is."""
+        with self._cursor() as cursor:
+            cursor.execute("SELECT to_regtype('public.hstore') IS NULL, to_regtype('hstore') IS NULL")
+            if all(cursor.fetchone()):
+                cursor.execute("SELECT count(*) FROM pg_available_extensions WHERE name = 'hstore'")
+                has_extension = cursor.fetchone()[0]
+                hstore = "CREATE EXTENSION hstore SCHEMA public" if has_extension else _read("hstore.sql")
+                cursor.execute(hstore)
+        for model in self.models:
+            self.create_table(model)
+
+    def create_table(self, model: Model) -> None:
+        """Create the table of one mapping, with Heroku Connect's own indexes, functions and triggers."""
+        schema, table = table_parts(model)
+        with self._cursor() as cursor:
+            cursor.execute("SELECT to_regclass(%s)", [f"{quote(schema)}._hcmeta"])
+            if cursor.fetchone()[0] is None:
+                channel = literal(f"{schema}.hc_trigger_log")
+                cursor.execute(_filled("schema.sql", schema=quote(schema), channel=channel))
+                cursor.execute(
+                    f"INSERT INTO {quote(schema)}._hcmeta (hcver, org_id, details) VALUES (1, %s, '{{}}')", [_ORG]
+                )
+            cursor.execute(f"SELECT org_id FROM {quote(schema)}._hcmeta ORDER BY id LIMIT 1")
+            if cursor.fetchone() != (_ORG,):
+                raise RealHerokuConnectError(schema)
+            cursor.execute("SELECT to_regclass(%s)", [quoted_table(model)])
+            if cursor.fetchone()[0] is None:
+                for statement in self._table_sql(model, schema, table):
+                    cursor.execute(statement)
+
+    def _encoding(self) -> str:
+        with self._cursor() as cursor:
+            cursor.execute("SHOW server_encoding")
+            return str(cursor.fetchone()[0])
+
+    def _table_sql(self, model: Model, schema: str, table: str) -> Iterator[str]:
+        connection = connections[self.using]
+        # Heroku Connect's own collation, which only databases in UTF8 have.
+        collation = "ucs_basic" if self._encoding() == "UTF8" else "C"
+        columns = {"id": "serial"}
+        for field in model._meta.local_concrete_fields:
+            if field is not model._meta.auto_field:
+                columns[str(field.column)] = str(field.db_type(connection))
+        columns["sfid"] = f'varchar(18) COLLATE "{collation}"'
+        columns |= {name: kind for name, kind in _SYSTEM_COLUMNS.items() if _has_system_column(model, name)}
+        bookkeeping = {"_hc_lastop": "varchar(32)", "_hc_err": "text"}
+        lines = [f"{quote(name)} {kind}" for name, kind in ({**columns, **bookkeeping}).items()]
+        yield f"CREATE TABLE {quoted_table(model)} ({', '.join(lines)}, PRIMARY KEY (id))"
+        unique = {str(f.column) for f in model._meta.local_concrete_fields if f.unique and not f.primary_key} | {"sfid"}
+        plain = {str(f.column) for f in model._meta.local_concrete_fields if getattr(f, "db_index", False)} - unique
+        for prefix, kind, names in (("hcu_idx", "UNIQUE INDEX", unique), ("hc_idx", "INDEX", plain)):
+            for name in sorted(names):
+                index = quote(_fitting(f"{prefix}_{table}_{name}"))
+                yield f"CREATE {kind} {index} ON {quoted_table(model)} ({quote(name)})"
+        read_write = getattr(model, "sf_access", "") == "read_write"
+        yield _filled(
+            "table.sql",
+            schema=quote(schema),
+            table=quote(table),
+            log_sequence=literal(f"{quote(schema)}._trigger_log_id_seq"),
+            first_state=literal("NEW" if read_write else "READONLY"),
+            ignored_state=literal("IGNORE" if read_write else "READONLY"),
+            status_function=quote(_fitting(f"hc_{table}_status")),
+            logger_function=quote(_fitting(f"hc_{table}_logger")),
+            status_trigger=quote(_fitting(f"hc_{table}_status_trigger")),
+            log_trigger=quote(_fitting(f"hc_{table}_logtrigger")),
+        )
+
+    def drop_table(self, model: Model) -> None:
+        """Remove a mapping: its table goes, with every trigger on it; functions stay."""
+        with self._cursor() as cursor:
+            cursor.execute(f"DROP TABLE IF EXISTS {quoted_table(model)}")
+
+    def drop_schemas(self) -> None:
+        """Remove the add-on: every mapped schema goes with all that is in it."""
+        with self._cursor() as cursor:
+            for schema in sorted({table_parts(model)[0] for model in self.models}):
+                cursor.execute(f"DROP SCHEMA IF EXISTS {quote(schema)} CASCADE")
+
+    def recreate_table(self, model: Model) -> int:
+        """Drop and re-create a table and load its records again; foreign triggers are gone after it.
+
+        Returns:
+            the number of records loaded; no receiver hears of them until capture is installed again.
+        """
+        with self._as_heroku_connect():
+            rows = self._all_rows(model)
+            self.drop_table(model)
+            self.create_table(model)
+            self._copy_rows(model, rows)
+        return len(rows)
+
+    def add_column(self, model: Model, column: str, kind: str = "varchar(255)", value: Any = None) -> int:
+        """Map one more field: ADD COLUMN, then a resync that writes every row; return the number of rows."""
+        with self._as_heroku_connect() as cursor:
+            cursor.execute(f"ALTER TABLE {quoted_table(model)} ADD COLUMN {quote(column)} {kind}")
+            cursor.execute(f"UPDATE {quoted_table(model)} SET {quote(column)} = %s", [value])
+            resynced = int(cursor.rowcount)
+        if value is not None and column in self._mapped(model):
+            self.changes += resynced
+        return resynced
+
+    def drop_column(self, model: Model, column: str) -> None:
+        """Unmap a field: DROP COLUMN."""
+        with self._as_heroku_connect() as cursor:
+            cursor.execute(f"ALTER TABLE {quoted_table(model)} DROP COLUMN {quote(column)}")
+
+
+def _has_system_column(model: Model, column: str) -> bool:
+    """Tell whether the table has a system column: mapped also where a model inherits the field, or does not name it."""
+    if any(field.column == column for field in model._meta.concrete_fields):
+        return True
+    if column == "createddate":
+        return True
+    if isinstance(model, HerokuConnectModelBase):
+        return False  # our models have the field unless Salesforce's object has none
+    return column != "isdeleted" or getattr(model, "sf_object_name", "") not in WITHOUT_IS_DELETED
+
+
+def _read(name: str) -> str:
+    return (_SQL / name).read_text(encoding="utf-8")
+
+
+def _filled(name: str, **places: str) -> str:
+    text = _read(name)
+    for place, value in places.items():
+        text = text.replace(f"{{{place}}}", value)
+    return text
+
+
+def _fitting(name: str) -> str:
+    """Shorten a name to PostgreSQL's 63 bytes; a hash keeps two long ones apart."""
+    if len(name.encode()) <= 63:
+        return name
+    return name.encode()[:54].decode(errors="ignore") + "_" + hashlib.sha256(name.encode()).hexdigest()[:8]

@@ -1,0 +1,85 @@
+"""What the app writes to mapped tables, Heroku Connect's answer to it, and the echo of the next poll."""
+
+import json
+from typing import Any
+
+from django.db import transaction
+
+from hc_signals.tables import quote, quoted_table, table_parts
+from hc_signals.testing.rows import Model
+from hc_signals.testing.salesforce import Salesforce
+
+
+class AppWrites(Salesforce):
+    """The app's side: from a write to the trigger log, to Salesforce and back."""
+
+    def app_insert(self, model: Model, **values: Any) -> int:
+        """The app makes a record: no sfid yet, PENDING, in the trigger log; return the row's id."""
+        row = self._columns(model, values)
+        with transaction.atomic(using=self.using):
+            return self._insert_rows(model, [row])[0]
+
+    def app_update(self, model: Model, row_id: int, **values: Any) -> None:
+        """The app edits a record."""
+        row = self._columns(model, values)
+        names = ", ".join(f"{quote(name)} = %s" for name in row)
+        with transaction.atomic(using=self.using), self._cursor() as cursor:
+            cursor.execute(f"UPDATE {quoted_table(model)} SET {names} WHERE id = %s", [*row.values(), row_id])
+
+    def send_app_writes(self, refuse: str = "") -> int:
+        """Take what is NEW in the trigger log to Salesforce and write the answer back; return how many entries.
+
+        Accepted inserts get their sfid and INSERTED, updates UPDATED; with ``refuse`` (an error message) FAILED.
+        """
+        done = 0
+        by_table = {table_parts(model): model for model in self.models}
+        for schema in sorted({schema for schema, _ in by_table}):
+            log = f"{quote(schema)}._trigger_log"
+            with self._as_heroku_connect() as cursor:
+                cursor.execute(f"SELECT id, table_name, record_id, action FROM {log} WHERE state = 'NEW' ORDER BY id")
+                for log_id, table, row_id, action in cursor.fetchall():
+                    self._answer(by_table.get((schema, table)), row_id, action, refuse)
+                    cursor.execute(
+                        f"UPDATE {log} SET state = %s, sf_message = %s, updated_at = clock_timestamp(), "
+                        "processed_at = clock_timestamp(), processed_tx = txid_current() WHERE id = %s",
+                        ["FAILED" if refuse else "SUCCESS", refuse or None, log_id],
+                    )
+                    done += 1
+        return done
+
+    def _answer(self, model: Model | None, row_id: int, action: str, refuse: str) -> None:
+        if model is None or action == "DELETE":
+            return
+        if refuse:
+            answer: dict[str, Any] = {"_hc_lastop": "FAILED", "_hc_err": json.dumps({"msg": refuse})}
+        elif action == "INSERT":
+            # An echo that came first has brought the id already: it is the one that Salesforce gave.
+            answer = {"_hc_lastop": "INSERTED", "sfid": self._sfid_of(model, row_id) or self._next_sfids(model, 1)[0]}
+        else:
+            answer = {"_hc_lastop": "UPDATED"}
+        names = ", ".join(f"{quote(name)} = %s" for name in answer)
+        with self._cursor() as cursor:
+            cursor.execute(f"UPDATE {quoted_table(model)} SET {names} WHERE id = %s", [*answer.values(), row_id])
+
+    def _sfid_of(self, model: Model, row_id: int) -> str | None:
+        with self._cursor() as cursor:
+            cursor.execute(f"SELECT sfid FROM {quoted_table(model)} WHERE id = %s", [row_id])
+            row = cursor.fetchone()
+            return row[0] if row else None
+
+    def echo(self, model: Model, **computed: Any) -> int:
+        """The next poll reads what the app wrote: SYNCED, new stamps, and values that Salesforce computed.
+
+        Returns:
+            the number of rows read back.
+        """
+        values = {"isdeleted": False} | self._columns(model, computed)
+        with self._as_heroku_connect() as cursor:
+            cursor.execute(
+                f"SELECT id FROM {quoted_table(model)} WHERE _hc_lastop IN ('INSERTED', 'UPDATED') ORDER BY id"
+            )
+            ids = [row[0] for row in cursor.fetchall()]
+            for row_id in ids:
+                row = {"id": row_id, "createddate": self._now(), "_hc_lastop": "SYNCED", **values}
+                self.changes += self._update_row(model, row, key="id")
+        return len(ids)
