@@ -7,16 +7,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from django.db import connection, transaction
+from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 from example.crm.models import Account, Contact, Seen
 
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.models import Delivery
 from hc_signals.receivers import on_change
-from hc_signals.signals import record_created, record_updated, records_changed
+from hc_signals.signals import gap_detected, record_created, record_updated, records_changed
 from hc_signals.testing import HerokuConnect, assert_signal, capture_signals
 from hc_signals.testing.databases import empty, prepare
 from tests.sfdc.models import Everything, EverythingProxy
@@ -269,3 +271,56 @@ def test_assert_signal_finds_it(heroku_connect: HerokuConnect, deliver_changes: 
 def test_the_blocks_own_error_comes_out(heroku_connect: HerokuConnect) -> None:
     with pytest.raises(ZeroDivisionError), assert_signal(record_created, Account):
         1 / 0  # noqa: B018
+
+
+# -- assertions that could not fail ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("signal", "sender", "wanted", "error", "message"),
+    [
+        (record_updated, Account, {"changed": {"nmae"}}, LookupError, "no field 'nmae'; .*Did you mean 'name'"),
+        (record_updated, Account, {"values": {"indutsry": "x"}}, LookupError, "Did you mean 'industry'"),
+        (record_updated, Account, {"previous": {"anual_revenue": 1}}, LookupError, "Did you mean 'annual_revenue'"),
+        (record_updated, Account, {"changed": {"contacts"}}, LookupError, "no field 'contacts'"),
+        (record_updated, Account, {"changed": {"system_mod_stamp"}}, LookupError, "never among the changed fields"),
+        (record_created, Account, {"changed": {"name"}}, LookupError, "record_created is never sent with .* 'changed'"),
+        (gap_detected, Account, {"values": {"name": "x"}}, LookupError, "gap_detected is never sent with"),
+        (post_save, Account, {}, LookupError, "is not one of hc_signals.signals"),
+        (record_updated, Seen, {}, LookupError, "No signal is sent for crm.Seen; expected .*crm.Account"),
+        (record_updated, "crm.Account", {}, LookupError, "No signal is sent for 'crm.Account'"),
+        (record_updated, Account, {"record_id": None}, TypeError, "record_id is None; expected an sfid"),
+        (record_updated, Account, {"values": {"annual_revenue": "much"}}, ValueError, "cannot be 'much'"),
+        (record_updated, Account, {"times": -1}, ValueError, "expected a number, 0 or more"),
+    ],
+)
+def test_assert_signal_refuses_what_is_never_sent(
+    signal: Any, sender: Any, wanted: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message), assert_signal(signal, sender, **({"times": 0} | wanted)):
+        raise AssertionError("the block must not begin")
+    if sender is Seen:
+        with pytest.raises(error, match=message), capture_signals(sender):
+            raise AssertionError("the block must not begin")
+
+
+def test_assert_signal_fails_where_nothing_was_delivered(heroku_connect: HerokuConnect) -> None:
+    with (
+        pytest.raises(AssertionError, match=r"is deliver_changes\(\) called inside the block"),
+        assert_signal(record_created, Account, times=0),
+    ):
+        heroku_connect.create(Account)
+
+
+def test_assert_signal_compares_as_the_field_does(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+    (owner,) = heroku_connect.create(Account)
+    (sfid,) = heroku_connect.insert(Contact, last_name="a", external_id="0" * 31 + "7", account=owner)
+    deliver_changes()
+    account = Account.objects.get(sf_id=owner)
+    with (
+        assert_signal(record_updated, Contact, changed={"account_id"}, previous={"account": account}, times=1),
+        assert_signal(record_updated, Contact, record_id=sfid[:15], values={"external_id": "0" * 31 + "7"}, times=1),
+        assert_signal(record_updated, Contact, values={"pk": ANY, "account": None, "last_name": ANY}, times=1),
+    ):
+        heroku_connect.update(Contact, sfid, account=None)
+        deliver_changes()

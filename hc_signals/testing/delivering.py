@@ -19,6 +19,9 @@ from hc_signals.log.restoring import moved, take_over
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD
 from hc_signals.postgres import wrappers
 
+calls = 0
+"""How often :func:`deliver_changes` was called: an assertion that nothing was sent means nothing where it was not."""
+
 
 def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf: Any) -> int:
     """Deliver all changes that were captured so far to the connected receivers.
@@ -36,6 +39,8 @@ def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf
     Raises:
         ConfigurationError: an unknown key or a wrong value.
     """
+    global calls  # noqa: PLW0603 - of the process, as receivers are
+    calls += 1
     with override_settings(HC_SIGNALS={**getattr(settings, "HC_SIGNALS", {}), **conf}):
         checked = get_conf()
     with wrappers.set_aside(using):

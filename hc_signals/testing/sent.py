@@ -8,12 +8,10 @@ from typing import Any
 from django.db.models import Model
 from django.dispatch import Signal
 
-from hc_signals.delivery.listeners import SIGNALS
 from hc_signals.events import ChangeEvent
 from hc_signals.tables import connected_models
-
-_NAMES = {signal: name for name, signal in SIGNALS.items()}
-_OURS = {name: signal for name, signal in SIGNALS.items() if name not in ("post_save", "post_delete")}
+from hc_signals.testing import delivering
+from hc_signals.testing.wanted import OUR_SIGNALS, Wanted, check_sender
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,16 @@ def capture_signals(*models: type[Model]) -> Iterator[list[Sent]]:
 
     Args:
         models: default: all connected models. Proxies and multi-table children are heard where they are named.
+
+    Raises:
+        LookupError: a model that hears of no change.
     """
+    for model in models:
+        check_sender(model)
     sent: list[Sent] = []
     connected: list[tuple[Signal, Callable[..., None], type[Model]]] = []
     for sender in models or connected_models():
-        for name, signal in _OURS.items():
+        for name, signal in OUR_SIGNALS.items():
             connected.append((signal, _recorder(name, sent), sender))
     for signal, recorder, sender in connected:
         signal.connect(recorder, sender=sender, weak=False)
@@ -79,49 +82,41 @@ def assert_signal(
     changed: Iterable[str] | None = None,
     values: Mapping[str, Any] | None = None,
     previous: Mapping[str, Any] | None = None,
-    record_id: str | None = None,
+    record_id: str | None = "",
     times: int | None = None,
 ) -> Iterator[list[Sent]]:
     """Assert that a signal is sent inside the block; yield those that fit, once the block has ended.
+
+    What could never be sent is refused before the block begins, so that no assertion holds because of a typing error.
 
     Args:
         signal: one of ``hc_signals.signals``.
         sender: the model.
         changed: exactly these fields changed.
-        values: the instance has these values; relations by their key.
+        values: the instance has these values; relations by key or instance, properties (a Geolocation) as well.
         previous: these are the old values.
-        record_id: sfid of the record.
-        times: that often; default: at least once. 0: never.
+        record_id: sfid of the record, of 15 or 18 characters; default: any record.
+        times: that often; default: at least once. 0: never, although deliver_changes() was called inside the block.
 
     Raises:
         AssertionError: it was not; the message lists what was sent instead.
-        TypeError: ``changed`` is a text.
+        LookupError: the signal, the sender or a field is unknown, or the signal never carries what is asked for.
+        TypeError: ``changed`` is a text, or ``record_id`` None.
+        ValueError: ``times`` is negative, or a field cannot have a value.
     """
-    if isinstance(changed, str):
-        raise TypeError(f"changed is {changed!r}; expected a set of field names, {{{changed!r}}}.")
-    wanted: dict[str, Any] = {"changed": None if changed is None else set(changed), "values": values}
-    wanted |= {"previous": previous, "record_id": record_id}
+    wanted = Wanted.of(signal, sender, changed=changed, values=values, previous=previous, record_id=record_id)
+    if times is not None and (isinstance(times, bool) or times < 0):
+        raise ValueError(f"times is {times!r}; expected a number, 0 or more.")
     fitting: list[Sent] = []
+    delivered = delivering.calls
     with capture_signals(*dict.fromkeys([*connected_models(), sender])) as sent:
         yield fitting
-    name = _NAMES[signal]
-    fitting += [each for each in sent if (each.signal, each.sender) == (name, sender) and _fits(each.event, wanted)]
+    fitting += [each for each in sent if wanted.fits(each)]
+    if not sent and delivering.calls == delivered:
+        raise AssertionError(f"{wanted} could not be sent: is deliver_changes() called inside the block?")
     if len(fitting) == times or (times is None and fitting):
         return
-    what = f"{name} of {sender._meta.label}"
-    conditions = [f"{key}={value!r}" for key, value in wanted.items() if value is not None]
-    what += f" with {', '.join(conditions)}" if conditions else ""
-    raise AssertionError(f"{what} was {_how_often(len(fitting), times)}. {_listed(sent)}")
-
-
-def _fits(event: ChangeEvent[Any], wanted: Mapping[str, Any]) -> bool:
-    values, previous = wanted["values"] or {}, wanted["previous"] or {}
-    return (
-        wanted["changed"] in (None, set(event.changed_fields))
-        and wanted["record_id"] in (None, event.record_id)
-        and all(event.instance is not None and _value(event.instance, name) == value for name, value in values.items())
-        and all(name in event.previous and event.previous[name] == value for name, value in previous.items())
-    )
+    raise AssertionError(f"{wanted} was {_how_often(len(fitting), times)}. {_listed(sent)}")
 
 
 def _how_often(found: int, times: int | None) -> str:
@@ -132,6 +127,6 @@ def _how_often(found: int, times: int | None) -> str:
 
 def _listed(sent: list[Sent]) -> str:
     if not sent:
-        return "Nothing was sent: is deliver_changes() called inside the block?"
+        return "Nothing was sent."
     more = f"\n  … and {len(sent) - 20} more" if len(sent) > 20 else ""
     return "Sent in the block:\n" + "\n".join(f"  {each}" for each in sent[:20]) + more

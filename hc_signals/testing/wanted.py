@@ -1,0 +1,168 @@
+"""What an assertion about signals asks for: checked against the model first, then held against what was sent."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.db.models import Model
+from django.dispatch import Signal
+
+from hc_signals.delivery.listeners import OF_TABLES, SIGNALS
+from hc_signals.tables import NOISE_COLUMNS, connected_models, connected_tables_of
+from hc_signals.testing.names import unknown_field
+from hc_signals.testing.records import with_checksum
+
+if TYPE_CHECKING:
+    from hc_signals.testing.sent import Sent
+
+OUR_SIGNALS = {name: signal for name, signal in SIGNALS.items() if name not in ("post_save", "post_delete")}
+_NAMES = {signal: name for name, signal in OUR_SIGNALS.items()}
+
+_NEVER = {
+    "changed": ("record_created", "record_deleted", *OF_TABLES),
+    "previous": ("record_created", "record_deleted", *OF_TABLES),
+    "values": OF_TABLES,
+    "record_id": OF_TABLES,
+}
+"""By what is asked for: the signals whose event never has it."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One kind of signal, with conditions."""
+
+    signal: str
+    sender: type[Model]
+    changed: frozenset[str] | None
+    values: Mapping[str, Any]
+    """By the name of an attribute of the instance."""
+    previous: Mapping[str, Any]
+    record_id: str | None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """The conditions as they were given, for messages."""
+
+    @classmethod
+    def of(cls, signal: Signal, sender: type[Model], **given: Any) -> Self:
+        """Return what is wanted.
+
+        Raises:
+            LookupError: the signal, the sender or a field is unknown, or the signal never carries what is asked for.
+            TypeError: ``changed`` is a text, or ``record_id`` None.
+            ValueError: a field cannot have a value.
+        """
+        if given.get("record_id", "") is None:
+            raise TypeError("record_id is None; expected an sfid. Leave the argument out for any record.")
+        given = {key: value for key, value in given.items() if value not in (None, "")}
+        changed, record_id = given.get("changed"), given.get("record_id")
+        if isinstance(changed, str):
+            raise TypeError(f"changed is {changed!r}; expected a set of field names, {{{changed!r}}}.")
+        name = _name_of(signal)
+        check_sender(sender)
+        for key in given:
+            if name in _NEVER[key]:
+                raise LookupError(f"{name} is never sent with what {key!r} asks for; leave the argument out.")
+        given |= {} if changed is None else {"changed": set(changed)}
+        return cls(
+            signal=name,
+            sender=sender,
+            changed=None if changed is None else _changing(sender, given["changed"]),
+            values=_attributes(sender, given.get("values", {})),
+            previous={
+                _changing_field(sender, n).name: _value(sender, n, v) for n, v in given.get("previous", {}).items()
+            },
+            record_id=with_checksum(record_id) if record_id and len(record_id) == 15 else record_id,
+            given=given,
+        )
+
+    def fits(self, sent: "Sent") -> bool:
+        """Tell whether a signal that was sent is one of those."""
+        event = sent.event
+        return (
+            (sent.signal, sent.sender) == (self.signal, self.sender)
+            and self.changed in (None, frozenset(event.changed_fields))
+            and self.record_id in (None, event.record_id)
+            and all(event.instance is not None and getattr(event.instance, n) == v for n, v in self.values.items())
+            and all(n in event.previous and event.previous[n] == v for n, v in self.previous.items())
+        )
+
+    def __str__(self) -> str:
+        conditions = ", ".join(f"{key}={value!r}" for key, value in self.given.items())
+        return f"{self.signal} of {self.sender._meta.label}" + (f" with {conditions}" if conditions else "")
+
+
+def _name_of(signal: Signal) -> str:
+    if signal not in _NAMES:
+        raise LookupError(f"{signal!r} is not one of hc_signals.signals; expected one of {', '.join(OUR_SIGNALS)}.")
+    return _NAMES[signal]
+
+
+def check_sender(sender: Any) -> None:
+    """Refuse a model of which no change is told.
+
+    Raises:
+        LookupError: naming those that are connected.
+    """
+    if not (isinstance(sender, type) and issubclass(sender, Model) and connected_tables_of(sender)):
+        known = ", ".join(model._meta.label for model in connected_models())
+        label = sender._meta.label if hasattr(sender, "_meta") else repr(sender)
+        raise LookupError(f"No signal is sent for {label}; expected a connected model ({known}), its proxy or child.")
+
+
+def _changing(sender: type[Model], names: Iterable[str]) -> frozenset[str]:
+    return frozenset(_changing_field(sender, name).name for name in names)
+
+
+def _old_values(sender: type[Model], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {_changing_field(sender, name).name: _value(sender, name, value) for name, value in values.items()}
+
+
+def _changing_field(sender: type[Model], name: str) -> Any:
+    """Return the field, which may be among an event's changed fields."""
+    found = _field(sender, name)
+    if found is None:
+        known = [each.name for each in sender._meta.concrete_fields if _counts(each)]
+        raise LookupError(unknown_field(sender._meta.label, name, known))
+    if not _counts(found):
+        raise LookupError(f"{name!r} is never among the changed fields: it is bookkeeping, and alone no change.")
+    return found
+
+
+def _counts(each: Any) -> bool:
+    return each.column == "sfid" or each.column not in NOISE_COLUMNS
+
+
+def _field(sender: type[Model], name: str) -> Any:
+    """Return the field with that name or attname; None: there is none with a column."""
+    try:
+        found = sender._meta.get_field(name)
+    except FieldDoesNotExist:
+        return None
+    return found if getattr(found, "column", None) else None
+
+
+def _attributes(sender: type[Model], values: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, value in values.items():
+        each = _field(sender, name)
+        is_property = isinstance(inspect.getattr_static(sender, name, None), property | cached_property)
+        if each is None and not is_property:
+            raise LookupError(unknown_field(sender._meta.label, name, (f.name for f in sender._meta.concrete_fields)))
+        found[each.attname if each is not None else name] = _value(sender, name, value) if each is not None else value
+    return found
+
+
+def _value(sender: type[Model], name: str, value: Any) -> Any:
+    """Return a value as an instance has it: a relation's by its key, a text as the field understands it."""
+    each = _field(sender, name)
+    if each.is_relation:
+        each = each.target_field
+        value = getattr(value, each.attname) if isinstance(value, Model) else value
+    if not isinstance(value, str):
+        return value  # may be one that compares in its own way: mock.ANY, pytest.approx
+    try:
+        return each.to_python(value)
+    except ValidationError as error:
+        raise ValueError(f"{sender._meta.label}.{name} cannot be {value!r}: {' '.join(error.messages)}") from error
