@@ -6,27 +6,56 @@ from django.db import connections
 from django.test import TestCase, TransactionTestCase
 from django.test.runner import DiscoverRunner
 
-from hc_signals.testing.databases import connected_databases, empty, prepare
+from hc_signals.testing.databases import (
+    clear,
+    clearing_after_flush,
+    connected_databases,
+    empty,
+    played_databases,
+    prepare,
+)
 from hc_signals.testing.delivering import deliver_changes
 from hc_signals.testing.heroku_connect import HerokuConnect
 
 
 class HerokuConnectMixin:
-    """Beside Django's ``TestCase`` or ``TransactionTestCase``; call ``super().setUp()`` where you have your own."""
+    """Beside Django's ``TestCase`` or ``TransactionTestCase``.
 
+    Call ``super().setUpClass()`` and ``super().setUp()`` where you have your own. Every database in ``databases`` is
+    prepared; tables are empty when ``setUpTestData`` begins, whatever other tests have left in them.
+    """
+
+    databases: Any
     heroku_connect: HerokuConnect
+    """Plays on ``default``; where the test has no such database, on its first one."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make what is missing and empty the tables, before Django opens the transaction of the class."""
+        for using in cls._played():
+            if not connections[using].in_atomic_block:
+                prepare(using)
+                clear(using)
+        super().setUpClass()  # type: ignore[misc]
 
     def setUp(self) -> None:
-        """Make what is missing, play Heroku Connect on the database ``default``."""
+        """Make what is missing, play Heroku Connect."""
         super().setUp()  # type: ignore[misc]
-        prepare()
-        self.heroku_connect = HerokuConnect()
-        if not connections["default"].in_atomic_block:
-            self.addCleanup(empty)  # type: ignore[attr-defined]
+        played = self._played()
+        for using in played:
+            prepare(using)
+            if not connections[using].in_atomic_block:
+                clear(using)
+                self.addCleanup(empty, using)  # type: ignore[attr-defined]
+        self.heroku_connect = HerokuConnect("default" if "default" in played or not played else played[0])
 
-    def deliver_changes(self, **conf: Any) -> int:
-        """See :func:`hc_signals.testing.deliver_changes`."""
-        return deliver_changes(**conf)
+    @classmethod
+    def _played(cls) -> list[str]:
+        return played_databases(connections if cls.databases == "__all__" else cls.databases)
+
+    def deliver_changes(self, using: str | None = None, **conf: Any) -> int:
+        """See :func:`hc_signals.testing.deliver_changes`; ``using`` is by default where Heroku Connect is played."""
+        return deliver_changes(using or self.heroku_connect.using, **conf)
 
 
 class HerokuConnectTestCase(HerokuConnectMixin, TestCase):
@@ -41,9 +70,11 @@ class HerokuConnectRunnerMixin:
     """Beside a test runner of your own."""
 
     def setup_databases(self, **kwargs: Any) -> Any:
-        """Make test databases with Heroku Connect's tables and capture."""
+        """Make test databases with Heroku Connect's tables and capture; every flush empties these too from now on."""
         with connected_databases():
-            return super().setup_databases(**kwargs)  # type: ignore[misc]
+            made = super().setup_databases(**kwargs)  # type: ignore[misc]
+        clearing_after_flush()
+        return made
 
 
 class HerokuConnectRunner(HerokuConnectRunnerMixin, DiscoverRunner):

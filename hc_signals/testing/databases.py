@@ -1,6 +1,6 @@
 """Test databases with the change log, Heroku Connect's tables and capture on them: made once, emptied after a test."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +13,12 @@ from hc_signals.sql import read_sql
 from hc_signals.tables import connected_models, quote, quoted_table, table_parts
 from hc_signals.testing.heroku_connect import HerokuConnect
 
-_OUR_TABLES = r"""
+_PRESENT = """
+SELECT to_regclass(t)::text FROM unnest(%s::text[]) t WHERE to_regclass(t) IS NOT NULL UNION ALL
+"""
+_OUR_TABLES = """
 SELECT oid::regclass::text FROM pg_class
-WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname LIKE 'hc\_signals\_%'
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND starts_with(relname, 'hc_signals_')
   AND relname <> 'hc_signals_control' AND relpersistence = 'p'
 """
 
@@ -50,6 +53,26 @@ def connected_databases() -> Iterator[None]:
         post_migrate.disconnect(after, sender=sender)
 
 
+def clearing_after_flush() -> None:
+    """From now on empty our tables whenever Django flushes a database, as it does after each TransactionTestCase.
+
+    Its flush passes over unmanaged tables, so what such a test wrote to them would be there for all later ones.
+    """
+    if apps.is_installed("hc_signals"):
+        post_migrate.connect(_after_flush, sender=apps.get_app_config("hc_signals"))
+
+
+def _after_flush(using: str, **kwargs: Any) -> None:
+    is_migration = "plan" in kwargs  # a test may migrate with its records in the tables
+    if not is_migration and _is_ours(using):
+        empty(using)
+
+
+def played_databases(aliases: Iterable[str]) -> list[str]:
+    """Return those of the aliases on which Heroku Connect is played: PostgreSQL, with our log by the routers."""
+    return [using for using in sorted(aliases) if _is_ours(using)]
+
+
 def _is_ours(using: str) -> bool:
     return connections[using].vendor == "postgresql" and router.allow_migrate(using, "hc_signals", model_name="change")
 
@@ -72,12 +95,36 @@ def prepare(using: str = "default") -> None:
         triggers.install(model, using)
 
 
+def clear(using: str = "default") -> None:
+    """Empty them if there is any row in them: what other tests have left. One query if there is none."""
+    tables = _all_tables(using)
+    if not tables:
+        return
+    queries = " UNION ALL ".join(f"SELECT EXISTS (SELECT FROM {table})" for table in tables)
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"SELECT bool_or(exists) FROM ({queries}) tables")
+        if cursor.fetchone()[0]:
+            empty(using)
+
+
 def empty(using: str = "default") -> None:
-    """Empty Heroku Connect's tables, its trigger log and the change log; Django's flush knows none of them."""
+    """Empty Heroku Connect's tables, its trigger log and the change log; Django's flush knows none of them.
+
+    Raises:
+        RealHerokuConnectError: the tables are not a test database's.
+    """
+    HerokuConnect(using).refuse_real()
+    truncate(using, _all_tables(using))
+
+
+def _all_tables(using: str) -> list[str]:
+    """Return those that are there."""
     models = connected_models()
     schemas = {table_parts(model)[0] for model in models}
     logs = [f"{quote(schema)}.{quote(log)}" for schema in schemas for log in ("_trigger_log", "_trigger_log_archive")]
-    truncate(using, [*map(quoted_table, models), *logs, *_our_tables(using)])
+    with connections[using].cursor() as cursor:
+        cursor.execute(_PRESENT + _OUR_TABLES, [[*map(quoted_table, models), *logs]])
+        return [row[0] for row in cursor.fetchall()]
 
 
 def empty_log(using: str = "default") -> None:

@@ -3,7 +3,7 @@
 pytest loads it in every project of the environment, before Django is set up: so everything else is imported late.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,30 +11,57 @@ import pytest
 if TYPE_CHECKING:
     from hc_signals.testing import HerokuConnect
 
+_BLOCKER = pytest.StashKey[Any]()
+"""pytest-django's blocker of databases, once they are made."""
+
 
 @pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
     """Make the test databases with Heroku Connect's tables, also where a project has its own django_db_setup."""
     if fixturedef.argname != "django_db_setup":
         return (yield)
-    from hc_signals.testing.databases import connected_databases
+    from hc_signals.testing.databases import clearing_after_flush, connected_databases
 
     with connected_databases():
-        return (yield)
+        made = yield
+    clearing_after_flush()
+    request.config.stash[_BLOCKER] = request.getfixturevalue("django_db_blocker")
+    return made
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Empty the tables for a test with heroku_connect, before any fixture of it opens a transaction or writes."""
+    blocker = item.config.stash.get(_BLOCKER, None)
+    if blocker is None or "heroku_connect" not in getattr(item, "fixturenames", ()):
+        return
+    from django.db import connections
+
+    from hc_signals.testing.databases import clear
+
+    with blocker.unblock():
+        for using in _databases(item):
+            if not connections[using].in_atomic_block:  # a transaction of the class or module: its records stay
+                clear(using)
 
 
 @pytest.fixture
-def heroku_connect(db: None) -> Iterator["HerokuConnect"]:
+def heroku_connect(request: pytest.FixtureRequest, db: None) -> Iterator["HerokuConnect"]:
     """A Heroku Connect on empty tables with capture, with ``db`` and ``transactional_db`` alike."""
-    from django.db import connection
+    from django.db import connections
 
     from hc_signals.testing import HerokuConnect
     from hc_signals.testing.databases import empty, prepare
 
-    prepare()
-    yield HerokuConnect()
-    if not connection.in_atomic_block:
-        empty()
+    played = _databases(request.node)
+    for using in played:
+        prepare(using)
+    yield HerokuConnect("default" if "default" in played or not played else played[0])
+    for using in played:
+        if not connections[using].in_atomic_block:
+            empty(using)
 
 
 @pytest.fixture
@@ -43,3 +70,25 @@ def deliver_changes(db: None) -> Callable[..., int]:
     from hc_signals.testing import deliver_changes
 
     return deliver_changes
+
+
+def _databases(item: pytest.Item) -> list[str]:
+    """Return the databases of the test on which Heroku Connect is played."""
+    from django.db import connections
+
+    from hc_signals.testing.databases import played_databases
+
+    marker = item.get_closest_marker("django_db")
+    named = _named(*marker.args, **marker.kwargs) if marker else None
+    return played_databases(connections if named == "__all__" else named or ["default"])
+
+
+def _named(
+    transaction: bool = False,
+    reset_sequences: bool = False,
+    databases: Iterable[str] | None = None,
+    *args: Any,
+    **more: Any,
+) -> Iterable[str] | None:
+    """Take the arguments of ``pytest.mark.django_db``."""
+    return databases

@@ -61,13 +61,30 @@ class Tables(Rows):
                 cursor.execute(
                     f"INSERT INTO {quote(schema)}._hcmeta (hcver, org_id, details) VALUES (1, %s, '{{}}')", [_ORG]
                 )
-            cursor.execute(f"SELECT org_id FROM {quote(schema)}._hcmeta ORDER BY id LIMIT 1")
-            if cursor.fetchone() != (_ORG,):
-                raise RealHerokuConnectError(schema)
+            self._refuse_real(schema)
             cursor.execute("SELECT to_regclass(%s)", [quoted_table(model)])
             if cursor.fetchone()[0] is None:
                 for statement in self._table_sql(model, schema, table):
                     cursor.execute(statement)
+
+    def refuse_real(self) -> None:
+        """Make sure that no schema of the models belongs to a real Heroku Connect.
+
+        Raises:
+            RealHerokuConnectError: one does.
+        """
+        for schema in sorted({table_parts(model)[0] for model in self.models}):
+            with self._cursor() as cursor:
+                cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [f"{quote(schema)}._hcmeta"])
+                has_meta = cursor.fetchone()[0]
+            if has_meta:
+                self._refuse_real(schema)
+
+    def _refuse_real(self, schema: str) -> None:
+        with self._cursor() as cursor:
+            cursor.execute(f"SELECT org_id FROM {quote(schema)}._hcmeta ORDER BY id LIMIT 1")
+            if cursor.fetchone() != (_ORG,):
+                raise RealHerokuConnectError(schema)
 
     def _encoding(self) -> str:
         with self._cursor() as cursor:
