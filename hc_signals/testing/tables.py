@@ -9,7 +9,7 @@ from django.db import connections
 
 from hc_signals.db.models.base import HerokuConnectModelBase
 from hc_signals.exceptions import HCSignalsError
-from hc_signals.tables import WITHOUT_IS_DELETED, literal, quote, quoted_table, table_parts
+from hc_signals.tables import literal, quote, quoted_table, table_parts
 from hc_signals.testing.rows import Model, Rows
 
 _SQL = Path(__file__).parent / "sql"
@@ -39,7 +39,10 @@ class Tables(Rows):
     """Makes, alters and drops what a mapping has in the database."""
 
     def create_tables(self) -> None:
-        """Create schema, functions, trigger log and the tables of all models; what exists stays as it is."""
+        """Create schema, functions, trigger log and the tables of all models.
+
+        Tables that exist stay. They get the columns that their model has gained.
+        """
         with self._cursor() as cursor:
             cursor.execute("SELECT to_regtype('public.hstore') IS NULL, to_regtype('hstore') IS NULL")
             if all(cursor.fetchone()):
@@ -51,7 +54,10 @@ class Tables(Rows):
             self.create_table(model)
 
     def create_table(self, model: Model) -> None:
-        """Create the table of one mapping, with Heroku Connect's own indexes, functions and triggers."""
+        """Create the table of one mapping, with Heroku Connect's own indexes, functions and triggers.
+
+        A table that exists gets the columns that the model has gained, as after a change of the mapping.
+        """
         schema, table = table_parts(model)
         with self._cursor() as cursor:
             cursor.execute("SELECT to_regclass(%s)", [f"{quote(schema)}._hcmeta"])
@@ -63,9 +69,9 @@ class Tables(Rows):
                 )
             self._refuse_real(schema)
             cursor.execute("SELECT to_regclass(%s)", [quoted_table(model)])
-            if cursor.fetchone()[0] is None:
-                for statement in self._table_sql(model, schema, table):
-                    cursor.execute(statement)
+            is_new = cursor.fetchone()[0] is None
+            for statement in self._table_sql(model, schema, table) if is_new else self._gained_sql(model, table):
+                cursor.execute(statement)
 
     def refuse_real(self) -> None:
         """Make sure that no schema of the models belongs to a real Heroku Connect.
@@ -91,7 +97,7 @@ class Tables(Rows):
             cursor.execute("SHOW server_encoding")
             return str(cursor.fetchone()[0])
 
-    def _table_sql(self, model: Model, schema: str, table: str) -> Iterator[str]:
+    def _column_types(self, model: Model) -> dict[str, str]:
         connection = connections[self.using]
         # Heroku Connect's own collation, which only databases in UTF8 have.
         collation = "ucs_basic" if self._encoding() == "UTF8" else "C"
@@ -101,15 +107,28 @@ class Tables(Rows):
                 columns[str(field.column)] = str(field.db_type(connection))
         columns["sfid"] = f'varchar(18) COLLATE "{collation}"'
         columns |= {name: kind for name, kind in _SYSTEM_COLUMNS.items() if _has_system_column(model, name)}
-        bookkeeping = {"_hc_lastop": "varchar(32)", "_hc_err": "text"}
-        lines = [f"{quote(name)} {kind}" for name, kind in ({**columns, **bookkeeping}).items()]
-        yield f"CREATE TABLE {quoted_table(model)} ({', '.join(lines)}, PRIMARY KEY (id))"
+        return columns | {"_hc_lastop": "varchar(32)", "_hc_err": "text"}
+
+    def _gained_sql(self, model: Model, table: str) -> Iterator[str]:
+        lacking = self._mapped(model) - self._existing(model)
+        gained = {name: kind for name, kind in self._column_types(model).items() if name in lacking}
+        if gained:
+            lines = [f"ADD COLUMN {quote(name)} {kind}" for name, kind in gained.items()]
+            yield f"ALTER TABLE {quoted_table(model)} {', '.join(lines)}"
+            yield from self._index_sql(model, table)
+
+    def _index_sql(self, model: Model, table: str) -> Iterator[str]:
         unique = {str(f.column) for f in model._meta.local_concrete_fields if f.unique and not f.primary_key} | {"sfid"}
         plain = {str(f.column) for f in model._meta.local_concrete_fields if getattr(f, "db_index", False)} - unique
         for prefix, kind, names in (("hcu_idx", "UNIQUE INDEX", unique), ("hc_idx", "INDEX", plain)):
             for name in sorted(names):
                 index = quote(_fitting(f"{prefix}_{table}_{name}"))
-                yield f"CREATE {kind} {index} ON {quoted_table(model)} ({quote(name)})"
+                yield f"CREATE {kind} IF NOT EXISTS {index} ON {quoted_table(model)} ({quote(name)})"
+
+    def _table_sql(self, model: Model, schema: str, table: str) -> Iterator[str]:
+        lines = [f"{quote(name)} {kind}" for name, kind in self._column_types(model).items()]
+        yield f"CREATE TABLE {quoted_table(model)} ({', '.join(lines)}, PRIMARY KEY (id))"
+        yield from self._index_sql(model, table)
         read_write = getattr(model, "sf_access", "") == "read_write"
         yield _filled(
             "table.sql",
@@ -165,14 +184,11 @@ class Tables(Rows):
 
 
 def _has_system_column(model: Model, column: str) -> bool:
-    """Tell whether the table has a system column: mapped also where a model inherits the field, or does not name it."""
+    """Tell whether the table has a system column: also where the model inherits the field from another table's."""
     if any(field.column == column for field in model._meta.concrete_fields):
         return True
-    if column == "createddate":
-        return True
-    if isinstance(model, HerokuConnectModelBase):
-        return False  # our models have the field unless Salesforce's object has none
-    return column != "isdeleted" or getattr(model, "sf_object_name", "") not in WITHOUT_IS_DELETED
+    # Our models have these fields, unless Salesforce's object has none; of a plain model nobody knows.
+    return column == "createddate" or (column == "systemmodstamp" and not isinstance(model, HerokuConnectModelBase))
 
 
 def _read(name: str) -> str:

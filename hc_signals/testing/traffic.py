@@ -14,7 +14,7 @@ POLL_SIZE = 300
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of :meth:`HerokuConnect.play` did."""
+    """What one step of :meth:`.HerokuConnect.play` did."""
 
     action: str
     model: Model
