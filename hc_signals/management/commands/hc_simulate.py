@@ -14,6 +14,7 @@ from hc_signals.management.arguments import at_least
 from hc_signals.management.base import OwnCommand
 from hc_signals.postgres.errors import one_line
 from hc_signals.testing.heroku_connect import POLL_SIZE, HerokuConnect, RealHerokuConnectError
+from hc_signals.testing.inventing import NoValueLeftError
 
 PROGRESS_EVERY = 2.0
 """Seconds between two lines of progress."""
@@ -60,7 +61,7 @@ class Command(OwnCommand):
                 self.stderr.write(f"hc_simulate: table of {model._meta.label} is there")
             if not options["create_only"]:
                 self._play(simulator, actions, options)
-        except (RealHerokuConnectError, ConnectionDoesNotExist) as error:
+        except (RealHerokuConnectError, NoValueLeftError, ConnectionDoesNotExist) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
             raise CommandError(f"The database answered: {one_line(error)}") from error

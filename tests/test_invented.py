@@ -1,0 +1,137 @@
+"""Invented records: they fit their model, whatever its fields, and what is related to them exists."""
+
+from typing import Any
+
+import pytest
+from django.db import connection, models, transaction
+from django.test.utils import isolate_apps
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hc_signals.db import models as hc_models
+from hc_signals.testing import HerokuConnect
+from hc_signals.testing.inventing import NoValueLeftError
+from tests import any_mapping
+from tests.sfdc.models import Animal, Dog, Everything
+
+LENGTHS = st.integers(1, 40)
+CHOICES = st.lists(st.text("abcé ", min_size=1, max_size=9), min_size=1, max_size=4, unique=True)
+
+
+@st.composite
+def fields(draw: st.DrawFn) -> Any:
+    """A field of any class, with arguments."""
+    kind = draw(
+        st.sampled_from(
+            [
+                *(hc_models.Text, hc_models.EncryptedString, hc_models.AnyType, hc_models.Email, hc_models.URL),
+                *(hc_models.Phone, hc_models.TextArea, hc_models.TextAreaLong, hc_models.FormulaText, hc_models.ID),
+                *(hc_models.Number, hc_models.Currency, hc_models.Percent, hc_models.Integer, hc_models.Checkbox),
+                *(hc_models.Date, hc_models.DateTime, hc_models.Time, hc_models.ExternalID, hc_models.Picklist),
+                hc_models.MultiPicklist,
+            ]
+        )
+    )
+    arguments: dict[str, Any] = {"unique": draw(st.booleans())}
+    if kind in (hc_models.Text, hc_models.EncryptedString):
+        arguments["max_length"] = draw(LENGTHS)
+    if issubclass(kind, hc_models.Number):
+        arguments["decimal_places"] = draw(st.integers(1, 4))
+        arguments["max_digits"] = arguments["decimal_places"] + draw(st.integers(1, 12))
+    if kind is hc_models.Picklist or (kind is hc_models.MultiPicklist and draw(st.booleans())):
+        arguments["choices"] = [(value, value) for value in draw(CHOICES)]
+    if draw(st.booleans()) and kind is not hc_models.Checkbox:
+        arguments["null"] = False
+    return kind, arguments
+
+
+@pytest.mark.django_db
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(fields(), max_size=6), st.integers(0, 6))
+def test_invented_records_validate_whatever_the_fields(made: list[Any], upsert: int) -> None:
+    """Unique, not NULL, of the right length, one of the choices: Django's own validation says so of every record."""
+    attrs: dict[str, Any] = {
+        "__module__": "tests.sfdc.models",
+        "sf_object_name": "Invented__c",
+        "sf_access": "read_write",
+    }
+    for number, (kind, arguments) in enumerate(made):
+        more = {"upsert": True} if number == upsert else {}
+        attrs[f"field_{number}"] = kind(sf_field_name=f"F{number}__c", **arguments, **more)
+    with isolate_apps("tests.sfdc"):
+        model: Any = type("Invented", (hc_models.HerokuConnectModel,), attrs)
+    heroku = HerokuConnect(models=[model])
+    with transaction.atomic():
+        heroku.create_tables()
+        try:
+            heroku.create(model)
+            heroku.bulk_load(model, 25)
+        except NoValueLeftError:
+            few = [field for field in model._meta.fields if field.unique and (not field.null or field.upsert)]
+            assert any(len(field.choices or ()) in range(1, 26) or _is_small(field) for field in few)
+        for record in model.objects.all():
+            record.full_clean()
+        transaction.set_rollback(True)
+
+
+def _is_small(field: Any) -> bool:
+    """Tell whether a unique field cannot have 26 values."""
+    digits = (getattr(field, "max_digits", None) or 9) - (getattr(field, "decimal_places", None) or 0)
+    return isinstance(field, models.BooleanField) or digits < 2
+
+
+@pytest.mark.django_db
+def test_related_records_exist(heroku_connect: HerokuConnect) -> None:
+    """Also where the key is an external id; one that must not be NULL gets its record made first."""
+    heroku_connect.create(Dog, 3)
+    assert Animal.objects.count() == 3
+    assert Dog.objects.count() == 3, "each has its own"
+    heroku_connect.create(Animal, 2)
+    heroku_connect.create(Dog, 2)
+    assert (Animal.objects.count(), Dog.objects.count()) == (5, 5)
+    heroku_connect.create(Everything, 30)
+    assert {each.lookup for each in Everything.objects.all()} == {None}, "there is nobody to look up"
+
+
+@pytest.mark.django_db
+def test_a_second_simulator_does_not_collide(heroku_connect: HerokuConnect) -> None:
+    first, second = HerokuConnect(), HerokuConnect()
+    for simulator in (first, second, first):
+        simulator.create(Animal, 2)
+        simulator.app_insert(Animal, name="by the app")
+        simulator.send_app_writes()
+    assert len(set(Animal.objects.values_list("sf_id", flat=True))) == Animal.objects.count() == 9
+
+
+@pytest.mark.django_db
+def test_values_of_another_hand_are_not_taken_again(heroku_connect: HerokuConnect) -> None:
+    with isolate_apps("tests.sfdc"):
+
+        class Tiny(hc_models.HerokuConnectModel):
+            __module__ = "tests.sfdc.models"
+            sf_object_name = "Tiny__c"
+            code = hc_models.Text(sf_field_name="Code__c", max_length=1, upsert=True)
+
+    heroku = HerokuConnect(models=[Tiny])
+    heroku.create_tables()
+    heroku.insert(Tiny, *({"code": letter} for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    heroku.create(Tiny, 10)
+    assert set(Tiny.objects.values_list("code", flat=True)) == set("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+    with pytest.raises(NoValueLeftError, match=r"sfdc.Tiny.code is unique .* of its 36 possible values too few"):
+        heroku.create(Tiny)
+    steps = [step.action for step, _ in zip(heroku.play(poll_size=20), range(30), strict=False)]
+    assert "delete" in steps, "it makes room"
+
+
+def test_any_mapping_is_delivered_as_the_orm_reads_it() -> None:
+    """`make any-mapping` tries more of them, for longer."""
+    for seed in (2, 3):
+        printed = any_mapping.try_seed(seed, 60, _url())
+        assert " 0 differ" in printed
+
+
+def _url() -> str:
+    server = connection.settings_dict
+    parts = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
+    given = {name: server[key] for name, key in parts.items() if server.get(key)}
+    return " ".join(f"{name}={value}" for name, value in given.items()) + " dbname=postgres"
