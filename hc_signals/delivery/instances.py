@@ -80,6 +80,31 @@ class InstanceBuilder:
         return found
 
 
+def as_saved(instance: models.Model, previous: Mapping[str, Any], *, is_new: bool) -> models.Model:
+    """Return the record as ``save()`` leaves it for receivers of ``post_save``: read with old values, then changed.
+
+    What keeps an instance's values when it is made, such as django-model-utils' FieldTracker, knows the old ones then.
+
+    Args:
+        instance: the record after the change.
+        previous: old values of changed fields, by field name.
+        is_new: the record was created: it is made without a primary key, which is then assigned.
+    """
+    after = _state(instance)
+    by_attname = {
+        field.attname: previous[field.name] for field in instance._meta.concrete_fields if field.name in previous
+    }
+    old = {instance._meta.pk.attname: None} if is_new else by_attname
+    changed = [name for name in after if name in old]
+    if not changed:
+        return instance
+    before = after | {name: old[name] for name in changed}
+    saved = type(instance).from_db(instance._state.db, list(before), list(before.values()))
+    for name in changed:
+        setattr(saved, name, after[name])
+    return saved
+
+
 def proxies_of(model: type[models.Model]) -> list[type[models.Model]]:
     """Return the proxies of a model, and theirs."""
     found = []

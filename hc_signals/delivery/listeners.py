@@ -12,7 +12,7 @@ from hc_signals import signals
 from hc_signals.conf import Conf, chosen
 from hc_signals.delivery.connections import ATTEMPTS, EVERY_SENDER, connected, connections_of
 from hc_signals.delivery.identity import Names, Receiver, Receivers, receiver_path
-from hc_signals.delivery.instances import children_of, proxies_of
+from hc_signals.delivery.instances import as_saved, children_of, proxies_of
 from hc_signals.delivery.on_delete import apply_on_delete
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ConfigurationError
@@ -188,7 +188,8 @@ def arguments(signal: str, event: ChangeEvent) -> dict[str, Any]:
     if signal == "post_save":
         created = event.change_type in ("CREATE", "GAP_CREATE")
         update_fields = frozenset(event.changed_fields) or None  # None: any field may have changed
-        return {"instance": event.instance, "created": created, "raw": False, "update_fields": update_fields}
+        instance = as_saved(event.instance, event.previous, is_new=created)
+        return {"instance": instance, "created": created, "raw": False, "update_fields": update_fields}
     if signal == "post_delete":
         return {"instance": event.instance, "origin": event.instance}
     if signal == "sync_failed":
