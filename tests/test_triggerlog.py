@@ -1,6 +1,7 @@
 """The trigger log as models: what the app wrote, how to capture it again, what redo leaves behind."""
 
 import datetime
+import json
 import os
 import re
 import subprocess
@@ -19,8 +20,9 @@ from hc_signals import models
 from hc_signals.heroku.triggerlog import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
 from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.moments import aware
+from hc_signals.signals import record_changed, sync_failed
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect, as_the_app
+from tests.conftest import as_heroku_connect, as_the_app, deliver
 from tests.sfdc.models import Animal, Dog, User
 
 ROOT = Path(__file__).parent.parent
@@ -318,6 +320,45 @@ def test_redo_that_renews_the_row(heroku: HerokuConnect, action: str, write_algo
     assert again.pk != archived.pk
     archived.refresh_from_db()
     assert (archived.state, archived.sf_message) == ("REQUEUED", "REQUIRED_FIELD_MISSING")
+
+
+@pytest.mark.parametrize("write_algorithm", list(WriteAlgorithm))
+@pytest.mark.parametrize("archived", [False, True])
+def test_sync_failed_is_sent_for_a_second_refusal(
+    captured: HerokuConnect, connect: Any, write_algorithm: WriteAlgorithm, archived: bool
+) -> None:
+    """Heroku Connect's status trigger makes SYNCED of FAILED written twice: redo() leaves PENDING in between."""
+    heard: list[str] = []
+    connect(sync_failed, lambda message, **kwargs: heard.append(json.loads(message)["msg"]), Contact)
+    changed: list[Any] = []
+    connect(record_changed, lambda event, **kwargs: changed.append(event), Contact)
+    log: Any = failed_log(captured)
+    deliver()
+    log = archive(log) if archived else log
+    log.redo(write_algorithm)
+    assert deliver() == 0, "it is bookkeeping, and no change of the record"
+    assert TriggerLog.objects.filter(state="NEW").count() == 1, "and no write of the app"
+    captured.send_app_writes(refuse="STILL MISSING")
+    deliver()
+    assert (heard, changed) == (["REQUIRED_FIELD_MISSING", "STILL MISSING"], [])
+    assert list(Contact.objects.values_list("_hc_lastop", flat=True)) == ["FAILED"]
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW xmlbinary")
+        assert cursor.fetchone()[0] == "base64"
+
+
+def test_redo_touches_only_a_record_that_failed(heroku: HerokuConnect) -> None:
+    log = failed_log(heroku)
+    as_heroku_connect("UPDATE salesforce.contact SET _hc_lastop = 'UPDATED'")
+    log.redo()
+    assert list(Contact.objects.values_list("_hc_lastop", flat=True)) == ["UPDATED"]
+
+
+def test_redo_with_merged_writes_needs_no_table(heroku: HerokuConnect) -> None:
+    log = failed_log(heroku)
+    TriggerLog.objects.update(table_name="gone__c")
+    log.refresh_from_db()
+    assert log.redo(WriteAlgorithm.MERGE_WRITES).state == "NEW"
 
 
 def test_redo_of_an_update_of_nothing_is_not_one_of_everything(heroku: HerokuConnect) -> None:

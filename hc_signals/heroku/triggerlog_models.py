@@ -18,6 +18,8 @@ _EVERYWHERE = frozenset({"id", "sfid", "systemmodstamp", "isdeleted"})
 # `t.*` rather than `t`: a column named t would win over the alias.
 _CAPTURE = "SELECT {function}(hstore(t.*), %s::varchar, %s::text[]) FROM {table} t WHERE t.id = %s"
 
+_PENDING = "UPDATE {table} SET _hc_lastop = 'PENDING', _hc_err = NULL WHERE id = %s AND _hc_lastop = 'FAILED'"
+
 
 class TriggerLogQuerySet(models.QuerySet["TriggerLogAbstract"]):
     """Rows of either table."""
@@ -175,7 +177,8 @@ class TriggerLogAbstract(models.Model):
 
         With ordered writes an insert or update is captured anew at the end of the queue, with the record's values of
         now, and this row becomes REQUEUED. With merged writes, and for deletions, the row itself is NEW again; an
-        archived one is copied to the live log.
+        archived one is copied to the live log. The record itself, if FAILED, is PENDING again: so ``sync_failed`` is
+        sent once more if Salesforce refuses once more.
 
         Args:
             write_algorithm: how the connection sends what the app wrote.
@@ -190,6 +193,7 @@ class TriggerLogAbstract(models.Model):
         with transaction.atomic(using=self._state.db):
             # Heroku Connect moves rows away: without the lock, saving one that is gone could bring it back.
             type(self).objects.using(self._state.db).select_for_update().get(pk=self.pk)
+            self._expect_answer()
             again = self._recapture() if write_algorithm == WriteAlgorithm.ORDERED_WRITES else None
             if again is None:
                 return self._renew()
@@ -204,6 +208,21 @@ class TriggerLogAbstract(models.Model):
         if self.action == TriggerLogAction.UPDATE and columns:
             return self.capture_update(update_columns=columns)[0]
         return None
+
+    def _expect_answer(self) -> None:
+        """Make a FAILED record PENDING, as a write of the app does, by a statement that is none.
+
+        Heroku Connect's status trigger makes SYNCED of FAILED that is written over FAILED: a second refusal would not
+        be seen in the record, and so not be told by ``sync_failed``.
+        """
+        table = f"{quote(table_parts(type(self))[0])}.{quote(self.table_name)}"
+        with connections[self._state.db or router.db_for_write(type(self))].cursor() as cursor:
+            cursor.execute("SELECT to_regclass(%s) IS NOT NULL, current_setting('xmlbinary')", [table])
+            is_there, xmlbinary = cursor.fetchone()
+            if is_there:
+                cursor.execute("SELECT set_config('xmlbinary', 'hex', true)")
+                cursor.execute(_PENDING.format(table=table), [self.record_id])
+                cursor.execute("SELECT set_config('xmlbinary', %s, true)", [xmlbinary])
 
     def _renew(self) -> "TriggerLogAbstract":
         raise NotImplementedError
