@@ -46,7 +46,7 @@ def fields(draw: st.DrawFn) -> Any:
 
 
 @pytest.mark.django_db
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(fields(), max_size=6), st.integers(0, 6))
 def test_invented_records_validate_whatever_the_fields(made: list[Any], upsert: int) -> None:
     """Unique, not NULL, of the right length, one of the choices: Django's own validation says so of every record."""
