@@ -6,7 +6,7 @@ from django.db import connections
 
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.tables import is_connected, quote, quoted_table
-from hc_signals.testing.records import distinct, invent
+from hc_signals.testing.records import NEVER_ALIKE, distinct, invent
 from hc_signals.testing.rows import Model, Rows
 
 _OWN = frozenset({"sfid", "systemmodstamp", "createddate", "isdeleted", "_hc_lastop", "_hc_err"})
@@ -80,7 +80,7 @@ class Inventing(Rows):
     def _values(self, field: Any, count: int, *, is_unique: bool, is_required: bool) -> list[Any]:
         if field.is_relation:
             found = self._related(field, count, is_unique=is_unique, is_required=is_required)
-        elif is_unique:
+        elif is_unique and not isinstance(field, NEVER_ALIKE):
             found = self._unused(field, count, is_required=is_required)
         else:
             return [invent(field, self.chance, is_required=is_required) for _ in range(count)]

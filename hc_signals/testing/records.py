@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import ipaddress
 import random
 import string
 import uuid
@@ -100,11 +101,15 @@ def _choices(field: Any) -> list[Any]:
     return [value for value in values if not longest or len(str(value)) <= longest] or values
 
 
+NEVER_ALIKE = (models.JSONField, models.BinaryField, models.GenericIPAddressField)
+"""Fields whose values, drawn from very many, are not held against the table."""
+
+
 def distinct(field: Any) -> tuple[int, Callable[[int], Any]]:
     """Return how many different values a unique field is given, and what makes the n-th of them, from 0.
 
     Args:
-        field: not a relation.
+        field: neither a relation nor one of NEVER_ALIKE.
     """
     if field.choices:
         known = _choices(field)
@@ -127,14 +132,18 @@ def _base36(number: int) -> str:
     return digits
 
 
-def _whole_digits(field: Any) -> int:
-    """Return how many digits a number may have before the point, of those that a float holds exactly."""
-    return max(0, min((field.max_digits or 12) - (field.decimal_places or 0), 9))
+def _digits(field: Any) -> int:
+    """Return how many digits a number is given; not more than a float holds, where there are few decimal places."""
+    places = field.decimal_places or 0
+    return min((field.max_digits or 12) - places, 9) + places
+
+
+def _scaled(field: Any, number: int) -> decimal.Decimal:
+    return decimal.Decimal(number).scaleb(-(field.decimal_places or 0))
 
 
 def _decimal(field: Any, chance: random.Random) -> decimal.Decimal:
-    places = field.decimal_places or 0
-    return decimal.Decimal(chance.randrange(10 ** (_whole_digits(field) + places))).scaleb(-places)
+    return _scaled(field, chance.randrange(10 ** _digits(field)))
 
 
 def _moment(chance: random.Random) -> datetime.datetime:
@@ -157,6 +166,10 @@ _MAKERS: list[tuple[type[Any], Callable[[Any, random.Random], Any]]] = [
     (models.DateTimeField, lambda field, chance: _moment(chance)),
     (models.DateField, lambda field, chance: _moment(chance).date()),
     (models.TimeField, lambda field, chance: _moment(chance).time()),
+    (models.DurationField, lambda field, chance: datetime.timedelta(seconds=chance.randrange(10**6))),
+    (models.JSONField, lambda field, chance: {"words": chance.choices(_WORDS, k=2), "number": chance.getrandbits(32)}),
+    (models.BinaryField, lambda field, chance: chance.randbytes(8)),
+    (models.GenericIPAddressField, lambda field, chance: str(ipaddress.IPv4Address(chance.getrandbits(32)))),
     (hc_fields.ID, lambda field, chance: salesforce_id("User", chance.randrange(1, 1000))),
     (models.EmailField, lambda field, chance: _cut(field, f"user{chance.randrange(10**6)}@example.com")),
     (models.URLField, lambda field, chance: _cut(field, f"https://example.com/{chance.randrange(10**6)}")),
@@ -164,12 +177,13 @@ _MAKERS: list[tuple[type[Any], Callable[[Any, random.Random], Any]]] = [
 
 _DISTINCT: list[tuple[type[Any], Callable[[Any], int], Callable[[Any, int], Any]]] = [
     (models.BooleanField, lambda field: 2, lambda field, n: bool(n)),
-    (models.DecimalField, lambda field: 10 ** _whole_digits(field), lambda field, n: decimal.Decimal(n)),
+    (models.DecimalField, lambda field: 10 ** min(15, _digits(field)), _scaled),
     (models.FloatField, lambda field: 10**9, lambda field, n: float(n)),
     (models.SmallIntegerField, lambda field: 2**15, lambda field, n: n),
     (models.IntegerField, lambda field: 2**31, lambda field, n: n),
     (models.DateTimeField, lambda field: 10**9, lambda field, n: _START + datetime.timedelta(seconds=n)),
     (models.DateField, lambda field: 10**6, lambda field, n: datetime.date(1970, 1, 1) + datetime.timedelta(n)),
+    (models.DurationField, lambda field: 10**9, lambda field, n: datetime.timedelta(seconds=n)),
     (models.TimeField, lambda field: 86400, lambda field, n: (_START + datetime.timedelta(seconds=n)).time()),
     (models.UUIDField, lambda field: 2**128, lambda field, n: uuid.UUID(int=n, version=4)),
     (hc_fields.ID, lambda field: 62**6, lambda field, n: salesforce_id("User", n)),
