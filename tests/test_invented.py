@@ -37,7 +37,7 @@ def fields(draw: st.DrawFn) -> Any:
         arguments["max_length"] = draw(LENGTHS)
     if issubclass(kind, hc_models.Number):
         arguments["decimal_places"] = draw(st.integers(1, 4))
-        arguments["max_digits"] = arguments["decimal_places"] + draw(st.integers(1, 12))
+        arguments["max_digits"] = arguments["decimal_places"] + draw(st.integers(2, 12))
     if kind is hc_models.Picklist or (kind is hc_models.MultiPicklist and draw(st.booleans())):
         arguments["choices"] = [(value, value) for value in draw(CHOICES)]
     if draw(st.booleans()) and kind is not hc_models.Checkbox:
