@@ -15,8 +15,8 @@ from hc_signals.capture.reload_sql import CLEARING_ROWS, is_aware
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.tables import (
     NOISE_COLUMNS,
-    WITHOUT_IS_DELETED,
     connected_models,
+    has_no_is_deleted,
     literal,
     quote,
     quoted_table,
@@ -138,7 +138,7 @@ class HerokuConnect:
         # Heroku Connect maps these also where the model does not have them (a child of another connected model).
         columns |= {"sfid": f'varchar(18) COLLATE "{collation}"', "systemmodstamp": "timestamp without time zone"}
         columns.setdefault("createddate", "timestamp without time zone")
-        if self._object_name(model) not in WITHOUT_IS_DELETED:
+        if not has_no_is_deleted(self._object_name(model)):
             columns["isdeleted"] = "boolean"
         bookkeeping = {"_hc_lastop": "varchar(32)", "_hc_err": "text"}
         lines = [f"{quote(name)} {kind}" for name, kind in ({**columns, **bookkeeping}).items()]
