@@ -48,6 +48,7 @@ class Project:
         """Run Python in the project, after Django's setup; return what it printed on either stream."""
         done = subprocess.run(
             [sys.executable, "-c", BEGIN + dedent(script)],
+            cwd=self.folder,
             env={
                 **os.environ,
                 "DJANGO_SETTINGS_MODULE": "project_settings",
