@@ -24,7 +24,7 @@ def class_names(object_names: Iterable[str]) -> dict[str, str]:
     """Return a class name for each object, by its name in lower case.
 
     No two are alike, whatever their case: Django knows models by their names in lower case. Where two objects claim
-    one name, a standard object keeps it, and a custom one gets its suffix as well: ``Order`` and ``OrderC``.
+    one name, a standard object keeps it, and the other gets its suffix as well: ``Order`` and ``OrderC``.
     """
     claims: dict[str, list[str]] = defaultdict(list)
     for name in sorted(object_names, key=lambda name: (bool(_OBJECT_SUFFIX.search(name)), "__" in name, name.lower())):

@@ -7,7 +7,7 @@ from typing import Any
 from django.db import DatabaseError, connections, transaction
 
 from hc_signals.heroku.mappings import by_lower_name
-from hc_signals.tables import as_stored, quote
+from hc_signals.tables import SYSTEM_COLUMNS, as_stored, quote
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,9 @@ def _mapped_table(object_name: str, config: dict[str, Any]) -> Table:
         column = Column(name, as_stored(name.lower()), unique=name.lower() in unique)
         columns.setdefault(column.column, column)
     upsert = as_stored(str(config.get("upsert_field") or "").lower())
-    read_write = config.get("access") == "read_write"
-    return Table(object_name, tuple(columns.values()), read_write, upsert if upsert in columns else "", True)
+    # No system field can be one, the record's id included: such a mapping is treated as one without.
+    upsert = upsert if upsert in columns.keys() - {"id", *SYSTEM_COLUMNS} else ""
+    return Table(object_name, tuple(columns.values()), config.get("access") == "read_write", upsert, case_known=True)
 
 
 def _names(fields: Any) -> Iterator[str]:
