@@ -111,12 +111,13 @@ def _why_no_model(name: str, relkind: str, columns: Iterable[Column]) -> str:
 
 
 def _holds_uuids(using: str, schema: str, table: str, column: Column) -> bool:
-    """Read up to a thousand rows; False where the user may not read them."""
+    """Read up to a thousand rows; False where the user may not read them, or Heroku Connect has the table locked."""
     if column.type != UUID_TYPE or not column.unique:
         return False
     name = quote(column.column)
     try:
         with transaction.atomic(using=using), connections[using].cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '2s'")
             cursor.execute(
                 f"SELECT count(*) = 0 FROM (SELECT {name} FROM {quote(schema)}.{quote(table)} WHERE {name} IS NOT NULL "
                 f"LIMIT 1000) s WHERE {name} !~ '^[0-9a-f]{{32}}$'"

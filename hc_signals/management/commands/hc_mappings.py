@@ -14,7 +14,7 @@ from hc_signals.heroku.api import ConnectionState, HerokuConnectAPI
 from hc_signals.heroku.mappings import compare, get_mapping, load
 from hc_signals.management.arguments import at_least
 from hc_signals.management.base import OwnCommand
-from hc_signals.tables import models_of_schema
+from hc_signals.tables import connected_models, models_of_schema, table_parts
 
 
 class Command(OwnCommand):
@@ -83,14 +83,14 @@ class Command(OwnCommand):
         schema = options["schema"]
         mapping = load(options["file"]) if options["file"] else get_mapping(app_name=app, schema=schema)
         api = HerokuConnectAPI(app)
-        connection_id = options["connection"] or self._find_connection(api, schema)
+        connection_id = options["connection"] or self._find_connection(api, schema or _only_schema())
         api.import_mapping(connection_id, mapping)
         self.stdout.write(f"Sent {len(mapping['mappings'])} mappings to the connection {connection_id}.")
         if options["wait"]:
             self._wait(api, connection_id, options["wait_interval"])
 
     def _find_connection(self, api: HerokuConnectAPI, schema: str) -> str:
-        """Return the id of the app's connection, of several of the one that writes to the schema."""
+        """Return the id of the only connection of the app that may write to the schema."""
         found = api.connections()
         if not found:
             self.stdout.write(f"{api.app_name!r} shows no connection; linking this Heroku account to it.")
@@ -98,16 +98,16 @@ class Command(OwnCommand):
             found = api.connections()
         if not found:
             raise CommandError(f"{api.app_name!r} has no connection; is the Heroku Connect add-on set up?")
-        of_schema = [each for each in found if schema and each.get("schema_name") == schema]
-        if len(of_schema) == 1:
-            return str(of_schema[0]["id"])
-        if len(found) > 1:
-            names = ", ".join(f"{each['id']} ({each.get('name')})" for each in found)
-            which = f", {len(of_schema)} of them of the schema {schema!r}" if schema else ""
-            raise CommandError(
-                f"{api.app_name!r} has {len(found)} connections{which}; choose one by --connection: {names}."
-            )
-        return str(found[0]["id"])
+        # The API names the schema of a connection once it is configured.
+        fitting = [each for each in found if not schema or each.get("schema_name") in (None, "", schema)]
+        if len(fitting) == 1:
+            return str(fitting[0]["id"])
+        names = ", ".join(f"{each['id']} ({each.get('name')})" for each in found)
+        which = f"{len(fitting)} of them may write" if fitting else "none of them writes"
+        writes = f"; {which} to the schema {schema!r}" if schema else ""
+        raise CommandError(
+            f"{api.app_name!r} has {len(found)} connections{writes}; choose one by --connection: {names}."
+        )
 
     def _wait(self, api: HerokuConnectAPI, connection_id: str, interval: float) -> None:
         deadline = time.monotonic() + self.MAX_WAIT_SECONDS
@@ -119,3 +119,9 @@ class Command(OwnCommand):
         if state not in ConnectionState.OK_STATES:
             raise CommandError(f"The connection {connection_id} is now in the state {state}.")
         self.stdout.write(f"Imported; the connection is now in the state {state}.")
+
+
+def _only_schema() -> str:
+    """Return the schema of all models; empty where they belong to several connections."""
+    schemas = {table_parts(model)[0] for model in connected_models()}
+    return schemas.pop() if len(schemas) == 1 else ""
