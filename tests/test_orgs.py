@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -12,9 +13,12 @@ from django.db import connection
 from example.crm.models import Account
 
 from hc_signals.capture import orphans
+from hc_signals.models import Delivery
+from hc_signals.signals import record_created
 from hc_signals.tables import connected_models, quote
 from hc_signals.testing import HerokuConnect
 from tests import shapes
+from tests.conftest import deliver
 from tests.pages import BLOCKS
 from tests.project import Project
 from tests.test_inspect import inspect
@@ -212,7 +216,14 @@ def test_models_are_written_for_another_schema(heroku: HerokuConnect, schemas: l
     assert "hc_schema" not in inspect(schema="salesforce")
 
 
-def test_column_that_a_table_lacks_is_an_error_everywhere(captured: HerokuConnect) -> None:
+@pytest.mark.fault(
+    "a table lacks a column of its model (unmapped, or never there)",
+    outcome="no change of it can be delivered: each is kept, and comes once model and table agree; "
+    "`check --database`, `hc_triggers status --check` and `hc_status` fail and name it",
+)
+def test_column_that_a_table_lacks_is_an_error_everywhere(captured: HerokuConnect, connect: Any) -> None:
+    names: list[str] = []
+    connect(record_created, lambda instance, **kwargs: names.append(instance.name), Account)
     captured.drop_column(Account, "industry")
     captured.drop_column(Account, "isdeleted")
     with pytest.raises(SystemCheckError, match=r"hc_signals.E002.*'isdeleted', 'industry'") as error:
@@ -229,3 +240,13 @@ def test_column_that_a_table_lacks_is_an_error_everywhere(captured: HerokuConnec
     line = "error capture     salesforce.account: the table has no isdeleted, industry, so no change of it"
     assert line in out.getvalue()
     assert "[capture-columns]" in out.getvalue()
+    captured.insert(Account, name="Acme")
+    deliver()
+    assert names == []
+    assert Delivery.objects.count() > 0
+    assert all("isdeleted" in each.error for each in Delivery.objects.all())
+    captured.add_column(Account, "industry")
+    captured.add_column(Account, "isdeleted", "boolean")
+    call_command("hc_deliveries", "retry", all=True)
+    deliver()
+    assert names == ["Acme"]
