@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from django.test.utils import isolate_apps
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hc_signals.heroku.inspection import Column, Source, Table, class_names, mapped_source, models_code
 from hc_signals.tables import has_no_is_deleted
+from tests.machine import machine_settings
 from tests.test_inspect import classes
 
 PARTS = (
@@ -150,19 +151,19 @@ def try_out(source: Source) -> None:
             assert not table.upsert or upserts == [table.upsert]
 
 
-@settings(max_examples=40, deadline=None)
+@machine_settings(40, steps=1)
 @given(MAPPINGS)
 def test_any_mapping_becomes_models_that_start(mapping: dict[str, Any]) -> None:
     try_out(mapped_source(json.loads(json.dumps(mapping))))
 
 
-@settings(max_examples=40, deadline=None)
+@machine_settings(40, steps=1)
 @given(LIVE)
 def test_any_tables_become_models_that_start(source: Source) -> None:
     try_out(source)
 
 
-@settings(max_examples=100, deadline=None)
+@machine_settings(100, steps=1)
 @given(st.lists(names(OBJECT_SUFFIXES), max_size=12))
 def test_class_names_are_unique_without_case(objects: list[str]) -> None:
     found = class_names(objects)
