@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core import checks
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, connections, models
 
 from hc_signals.capture import triggers
+from hc_signals.heroku.inspection import how_to_do_without
 from hc_signals.tables import connected_models
 
 
 def check_capture(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """W007: there is no change log. W008: a table is not captured as it should be. W009: nobody can tell."""
+    """E002: a table lacks a column. W007: no change log. W008: a table is not captured. W009: the server cannot say."""
     found: list[checks.CheckMessage] = []
     for using in databases or ():
         if connections[using].vendor == "postgresql":
@@ -23,16 +24,17 @@ def check_capture(*, databases: Sequence[str] | None = None, **kwargs: Any) -> l
 
 
 def _check_database(using: str) -> list[checks.CheckMessage]:
-    models = connected_models()
-    found = zip(models, triggers.find(models, using), strict=True)
+    connected = connected_models()
+    found = zip(connected, triggers.find(connected, using), strict=True)
     states = [(model, triggers.compare(model, each)) for model, each in found]
     if all(status.state == "absent" for _, status in states):
         return []  # Heroku Connect has its tables elsewhere, or makes them later
+    lacking = [_lacks_columns(model, status, using) for model, status in states if status.absent_columns]
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
         if cursor.fetchone()[0]:
-            return [_no_log(using)]
-    return [
+            return [*lacking, _no_log(using)]
+    return lacking + [
         checks.Warning(
             f"Changes of {status.table} on {using!r} are not captured as they should be: {status.state} "
             f"({status.detail}).",
@@ -43,6 +45,18 @@ def _check_database(using: str) -> list[checks.CheckMessage]:
         for model, status in states
         if status.state not in ("installed", "absent")
     ]
+
+
+def _lacks_columns(model: type[models.Model], status: triggers.TableStatus, using: str) -> checks.CheckMessage:
+    columns = status.absent_columns
+    advice = {how_to_do_without(column) for column in columns}
+    return checks.Error(
+        f"The table {status.table} on {using!r} has no {', '.join(map(repr, columns))}: "
+        "no change of it can be delivered, and queries of the model fail.",
+        hint=f"For each: {'; '.join(sorted(advice))}. `manage.py hc_inspect --check` lists them.",
+        obj=model,
+        id="hc_signals.E002",
+    )
 
 
 def _no_log(using: str) -> checks.CheckMessage:

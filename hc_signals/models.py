@@ -9,7 +9,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 from hc_signals.heroku.triggerlog import TriggerLogAction, TriggerLogState
-from hc_signals.heroku.triggerlog_models import TriggerLog, TriggerLogArchive, TriggerLogQuerySet
+from hc_signals.heroku.triggerlog_models import TriggerLog, TriggerLogArchive, TriggerLogQuerySet, trigger_log_of
 
 __all__ = (
     "TRIGGER_LOG_ACTION",
@@ -24,6 +24,7 @@ __all__ = (
     "TriggerLog",
     "TriggerLogArchive",
     "TriggerLogQuerySet",
+    "trigger_log_of",
 )
 
 TRIGGER_LOG_ACTION = TriggerLogAction

@@ -154,6 +154,21 @@ def check_names(**kwargs: Any) -> Messages:
     ]
 
 
+def check_managed(**kwargs: Any) -> Messages:
+    """W012: models of Salesforce objects that are not connected, because Django manages their tables."""
+    return [
+        checks.Warning(
+            f"{model._meta.label} has an sf_object_name, but Django manages its table: it is not a connected model, "
+            "and no command of hc_signals knows it.",
+            hint="Set `managed = False` in its Meta, or remove sf_object_name.",
+            obj=model,
+            id="hc_signals.W012",
+        )
+        for model in apps.get_models()
+        if getattr(model, "sf_object_name", "") and model._meta.managed and not connected_tables_of(model)
+    ]
+
+
 def check_router(**kwargs: Any) -> Messages:
     """W004: nothing refuses writes to read-only models."""
     unguarded = [model._meta.label for model in connected_models() if _is_read_only(model) and _is_writable(model)]
@@ -252,4 +267,13 @@ def _short_pool(options: Any) -> str:
     return f"OPTIONS['pool'] lends {size} connections, fewer than SHARDS = {threads}" if size < threads else ""
 
 
-ALL = (check_setting, check_receivers, check_unheard, check_names, check_router, check_admin, check_database_urls)
+ALL = (
+    check_setting,
+    check_receivers,
+    check_unheard,
+    check_names,
+    check_managed,
+    check_router,
+    check_admin,
+    check_database_urls,
+)

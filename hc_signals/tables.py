@@ -6,8 +6,18 @@ from django.apps import apps
 from django.conf import settings
 from django.db import models
 
-WITHOUT_IS_DELETED = frozenset({"User", "RecordType", "EmailTemplate"})
-"""Salesforce objects that have no IsDeleted field."""
+from hc_signals.exceptions import ConfigurationError
+
+_WITHOUT_IS_DELETED = frozenset({"user", "recordtype", "group", "profile", "emailtemplate"})
+
+SYSTEM_COLUMNS = {
+    "sfid": "sf_id",
+    "systemmodstamp": "system_mod_stamp",
+    "isdeleted": "is_deleted",
+    "_hc_lastop": "_hc_lastop",
+    "_hc_err": "_hc_err",
+}
+"""Columns that every connected model reads, with the names of the fields, unless its class sets the name to None."""
 
 NOISE_COLUMNS = ("_hc_lastop", "_hc_err", "systemmodstamp", "lastmodifieddate", "lastmodifiedbyid", "sfid")
 """Heroku Connect's bookkeeping: alone they are no change (sfid: only when it goes from NULL to its value)."""
@@ -18,9 +28,36 @@ def get_schema() -> str:
     return str(getattr(settings, "HEROKU_CONNECT_SCHEMA", os.environ.get("HEROKU_CONNECT_SCHEMA", "salesforce")))
 
 
+def has_no_is_deleted(object_name: str) -> bool:
+    """Tell whether Salesforce's object has no IsDeleted field; its name in any case."""
+    return object_name.lower() in _WITHOUT_IS_DELETED
+
+
 def connected_models() -> list[type[models.Model]]:
     """Return the connected models of the project."""
     return [model for model in apps.get_models() if is_connected(model)]
+
+
+def models_of_schema(schema: str = "") -> list[type[models.Model]]:
+    """Return the connected models of one connection of Heroku Connect: those whose tables are in its schema.
+
+    Args:
+        schema: default: the only one that has models.
+
+    Raises:
+        ConfigurationError: no model has a table there; or several schemas have models, and none was named.
+    """
+    by_schema: dict[str, list[type[models.Model]]] = {}
+    for model in connected_models():
+        by_schema.setdefault(table_parts(model)[0], []).append(model)
+    names = ", ".join(map(repr, sorted(by_schema))) or "none"
+    if schema and schema not in by_schema:
+        raise ConfigurationError(f"No connected model has its table in the schema {schema!r}; schemas: {names}.")
+    if not schema and len(by_schema) > 1:
+        raise ConfigurationError(
+            f"The models belong to {len(by_schema)} connections; choose one by its schema: {names}."
+        )
+    return by_schema[schema] if schema else connected_models()
 
 
 def is_connected(model: type[models.Model]) -> bool:

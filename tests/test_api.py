@@ -331,6 +331,24 @@ def test_import_that_never_ends(heroku_api: FakeHeroku, monkeypatch: pytest.Monk
         call_command("hc_mappings", "import", "--app", "my-app", "--wait", "--wait-interval", "0")
 
 
+def test_import_finds_the_connection_of_the_schema(heroku_api: FakeHeroku) -> None:
+    heroku_api.connections = [
+        {"id": "c1", "name": "one", "schema_name": "salesforce2"},
+        {"id": "c2", "name": "two", "schema_name": "salesforce"},
+    ]
+    call_command("hc_mappings", "import", app="my-app", schema="salesforce")
+    assert heroku_api.requests[-1] == "POST /connections/c2/actions/import"
+    call_command("hc_mappings", "import", app="my-app")
+    assert heroku_api.requests[-1] == "POST /connections/c2/actions/import"
+    del heroku_api.connections[1]
+    with pytest.raises(
+        CommandError, match=r"has 1 connections; none of them writes to the schema 'salesforce'; .*: c1"
+    ):
+        call_command("hc_mappings", "import", app="my-app")
+    with pytest.raises(CommandError, match=r"No connected model has its table in the schema 'salesforce2'"):
+        call_command("hc_mappings", "import", app="my-app", schema="salesforce2")
+
+
 def test_import_does_not_guess_among_connections(heroku_api: FakeHeroku) -> None:
     heroku_api.connections.append({"id": "c2", "name": "two"})
     with pytest.raises(CommandError, match=r"has 2 connections; .*: c1 \(one\), c2 \(two\)\.$"):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, get_commands, load_command_class
 from django.db import connection
+from django.test.utils import isolate_apps
 
 from hc_signals.capture.reloads import finish_reloads
 from hc_signals.conf import Conf, chosen
@@ -28,6 +29,7 @@ TRIED_BY = {
     "start.md": "tests/test_ten_minutes.py",
     "testing.md": "tests/test_kit.py",
     "trigger-log.md": "tests/test_triggerlog.py",
+    "two-orgs.md": "tests/test_orgs.py",
 }
 """Pages whose blocks of Python or SQL have a test of their own, where what they say is looked at."""
 
@@ -107,11 +109,12 @@ def test_the_python_of_a_page_runs(
     page: str, captured: HerokuConnect, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """In its order, in one namespace; then Salesforce's part is played for the receivers in it."""
-    names: dict[str, Any] = {"__name__": "page"}
+    names: dict[str, Any] = {"__name__": "example.crm.page"}
     caplog.set_level("INFO")
     for block in BLOCKS:
         if block.page == page and block.language == "python":
-            exec(compile(block.code, page, "exec"), names)
+            with isolate_apps("example.crm"):  # models of a page are not those of later tests
+                exec(compile(block.code, page, "exec"), names)
             check_settings(names)
     play(captured)
     output = capsys.readouterr().out + caplog.text

@@ -17,8 +17,9 @@ from hc_signals.exceptions import HCSignalsError, MappingError
 from hc_signals.heroku.mappings import Difference, compare, get_mapping, load
 from hc_signals.tables import connected_models
 from tests.sfdc.models import User
+from tests.shapes import SHARED_MAPPINGS
 
-EXPORTS = Path(__file__).parent.parent.parent / "shared" / "data" / "mappings"
+EXPORTS = SHARED_MAPPINGS
 NOON = datetime.datetime(2024, 5, 6, 12, tzinfo=datetime.UTC)
 
 

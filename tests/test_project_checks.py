@@ -164,6 +164,14 @@ def test_w011_receivers_that_only_their_order_tells_apart() -> None:
     assert found() == []
 
 
+def test_w012_object_whose_table_django_manages(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found() == []
+    monkeypatch.setattr(Seen, "sf_object_name", "Seen__c", raising=False)
+    ((check_id, message),) = found()
+    assert check_id == "W012"
+    assert message.startswith("crm.Seen has an sf_object_name, but Django manages its table")
+
+
 def test_w007_and_w008_in_the_database(captured: HerokuConnect) -> None:
     assert found(databases=["default"]) == []
     assert found() == []

@@ -5,7 +5,7 @@ command of its own. The trigger definition names no column: Heroku Connect must 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pgtrigger
@@ -118,7 +118,9 @@ class TableStatus:
     state: str
     detail: str = ""
     aside: str = ""
-    """What is not well although it is installed: ``columns`` or ``partitions``."""
+    """What is not well although it is installed: ``partitions``."""
+    absent_columns: tuple[str, ...] = ()
+    """Columns of the model that the table lacks: neither an event nor the ORM can read a record of it."""
 
 
 @dataclass(frozen=True)
@@ -201,9 +203,15 @@ def statuses(models_of_tables: Sequence[type[models.Model]], using: str) -> list
 
 def compare(model: type[models.Model], found: Found) -> TableStatus:
     """Return the status of a table that was looked up."""
-    label, function = table_label(model), function_name(model)
     if found.oid is None:
-        return TableStatus(label, *_instead_of_a_table(found.kind))
+        return TableStatus(table_label(model), *_instead_of_a_table(found.kind))
+    known = found.layout(model).columns
+    absent = tuple(column for column in mapped_columns(model) if column not in known)
+    return replace(_compare_triggers(model, found, absent), absent_columns=absent)
+
+
+def _compare_triggers(model: type[models.Model], found: Found, absent: tuple[str, ...]) -> TableStatus:
+    label, function = table_label(model), function_name(model)
     names = [trigger.get_pgid(model) for trigger in TRIGGERS]
     missing = [str(trigger.name) for trigger in TRIGGERS if trigger.get_pgid(model) not in found.triggers]
     if missing:
@@ -216,9 +224,8 @@ def compare(model: type[models.Model], found: Found) -> TableStatus:
     body = function_body(model, wanted).strip()
     if (found.source.strip(), found.secure, found.config) != (body, True, FUNCTION_CONFIG):
         return TableStatus(label, "outdated", "the function is of another version of the model or the table")
-    absent = [column for column in mapped_columns(model) if column not in wanted.columns]
     said = [f"missing in the table: {', '.join(absent)}"] if absent else []
-    aside = "columns" if absent else ""
+    aside = ""
     if found.is_related:
         aside = "partitions"
         said.append(_RELATED)

@@ -34,8 +34,12 @@ def capture(using: str) -> Iterator[Finding]:
             yield problem(f"capture-{status.state}", "capture", text, **facts)
         elif status.aside:
             yield problem(f"capture-{status.aside}", "capture", text, **facts)
-        else:
+        elif not status.absent_columns:
             yield fine("capture", text, **facts)
+        if status.absent_columns:
+            names = ", ".join(status.absent_columns)
+            text = f"{status.table}: the table has no {names}, so no change of it can be delivered"
+            yield problem("capture-columns", "capture", text, **facts, columns=list(status.absent_columns))
 
 
 # Of our own tables, whether rows are hidden from whoever asks; of captured ones, from the function's owner as well.

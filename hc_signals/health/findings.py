@@ -39,7 +39,10 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "capture-unsupported": (_ERROR, "Let the model be of a table that Heroku Connect writes to, or remove it."),
     "capture-partitions": (_WARN, "Write to the table that the model names, or let other models name the others."),
     "capture-row-security": (_ERROR, "Give these roles BYPASSRLS, or `ALTER TABLE ... DISABLE ROW LEVEL SECURITY`."),
-    "capture-columns": (_WARN, "Add the fields to the mapping, or take them from the model."),
+    "capture-columns": (
+        _ERROR,
+        "Add the fields to the mapping, or take them from the model: `manage.py hc_inspect --check` says how.",
+    ),
     "capture-orphan": (_WARN, "Run `manage.py hc_triggers uninstall --orphans`."),
     "capture-paused": (_ERROR, "Run `manage.py hc_triggers resume`; what changes meanwhile will be told as a gap."),
     "capture-gap-owed": (_ERROR, "Run `manage.py hc_triggers resume` again: it was interrupted."),

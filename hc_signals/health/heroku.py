@@ -7,22 +7,25 @@ from hc_signals.exceptions import APIError, ConfigurationError
 from hc_signals.health.findings import Finding, fine, problem
 from hc_signals.heroku.api import HerokuConnectAPI, check_health
 from hc_signals.heroku.triggerlog_models import TriggerLogAbstract
-from hc_signals.models import TriggerLog, TriggerLogArchive
+from hc_signals.models import TriggerLog, trigger_log_of
 from hc_signals.moments import age, aware
+from hc_signals.tables import connected_models, table_parts
 
 NEWEST = 10_000
 """Failed writes are looked for among so many of the newest: Heroku Connect has no index that knows them."""
 
 
 def writes(using: str, verbose: bool) -> Iterator[Finding]:
-    """Look what Salesforce refused; no finding where there is no trigger log.
+    """Look what Salesforce refused, in every connection's schema; no finding where there is no trigger log.
 
     Args:
         verbose: say the last message of Salesforce, which may hold contents of a record.
     """
-    for model in (TriggerLog, TriggerLogArchive):
-        if model.objects.using(using).has_table():
-            yield _failed(model, using, verbose)
+    schemas = {table_parts(TriggerLog)[0], *(table_parts(model)[0] for model in connected_models())}
+    for schema in sorted(schemas):
+        for model in trigger_log_of(schema):
+            if model.objects.using(using).has_table():
+                yield _failed(model, using, verbose)
 
 
 def _failed(model: type[TriggerLogAbstract], using: str, verbose: bool) -> Finding:

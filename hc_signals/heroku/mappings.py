@@ -10,9 +10,10 @@ from typing import Any
 from django.db import models
 
 from hc_signals.conf import heroku_app_name, heroku_setting
+from hc_signals.db.models import READ_ONLY
 from hc_signals.exceptions import MappingError
 from hc_signals.moments import aware, now
-from hc_signals.tables import connected_models
+from hc_signals.tables import get_schema, models_of_schema
 
 VERSION = 1
 """The only version of the format that Heroku Connect has ever exported."""
@@ -40,23 +41,32 @@ class Difference:
 
 
 def get_mapping(
-    version: int = VERSION, exported_at: datetime.datetime | None = None, app_name: str | None = None
+    version: int = VERSION,
+    exported_at: datetime.datetime | None = None,
+    app_name: str | None = None,
+    schema: str = "",
 ) -> dict[str, Any]:
-    """Return the configuration that Heroku Connect needs for all connected models.
+    """Return the configuration that one connection of Heroku Connect needs for its models.
 
     Args:
         version: version of the format.
         exported_at: time of the export; now by default.
         app_name: name of the Heroku app; ``HEROKU_CONNECT_APP_NAME`` by default.
+        schema: of the connection's tables; default: the only one that has models.
+
+    Raises:
+        ConfigurationError: no model has a table in the schema; or several schemas have models, and none was named.
     """
+    models = models_of_schema(schema)
+    is_of_settings = schema in ("", get_schema())  # there is one setting for one organisation
     return {
         "version": version,
         "connection": {
-            "organization_id": heroku_setting("HEROKU_CONNECT_ORGANIZATION_ID"),
+            "organization_id": heroku_setting("HEROKU_CONNECT_ORGANIZATION_ID") if is_of_settings else "",
             "app_name": heroku_app_name() if app_name is None else app_name,
             "exported_at": (aware(exported_at or now())).isoformat(),
         },
-        "mappings": [_mapping(model) for model in connected_models()],
+        "mappings": [mapping_of(model) for model in models],
     }
 
 
@@ -95,7 +105,7 @@ def compare(config: dict[str, Any], models: Iterable[type[models.Model]]) -> lis
     """
     _check(config)
     mapped = {entry["object_name"].lower(): entry for entry in config["mappings"]}
-    wanted = [(model._meta.label, _mapping(model)) for model in models]
+    wanted = [(model._meta.label, mapping_of(model)) for model in models]
     found = [difference for label, own in wanted for difference in _compare_model(label, own, mapped)]
     known = {own["object_name"].lower() for _, own in wanted}
     return found + [
@@ -107,9 +117,25 @@ def compare(config: dict[str, Any], models: Iterable[type[models.Model]]) -> lis
     ]
 
 
-def _mapping(model: Any) -> dict[str, Any]:
-    mapping: dict[str, Any] = model.get_heroku_connect_mapping()
-    return mapping
+def mapping_of(model: Any) -> dict[str, Any]:
+    """Return the mapping of a connected model.
+
+    Of a plain Django model with an ``sf_object_name`` every column but Heroku Connect's own counts as a field of
+    Salesforce, by its name in the table: names there compare whatever their case.
+    """
+    own = getattr(model, "get_heroku_connect_mapping", None)
+    if own is not None:
+        mapping: dict[str, Any] = own()
+        return mapping
+    fields = {
+        getattr(field, "sf_field_name", "Id" if field.column == "sfid" else str(field.column)): field
+        for field in model._meta.local_concrete_fields
+        if field.column != "id" and not str(field.column).startswith("_hc_")
+    }
+    indexes = {name: {"unique": field.unique} for name, field in fields.items() if field.unique or field.db_index}
+    access = getattr(model, "sf_access", READ_ONLY)
+    config: dict[str, Any] = {"access": access, "fields": {name: {} for name in fields}, "indexes": indexes}
+    return {"object_name": model.sf_object_name, "config": config}
 
 
 def _check(config: Any) -> None:
@@ -139,7 +165,7 @@ def _compare_model(label: str, own: dict[str, Any], mapped: dict[str, Any]) -> I
         yield Difference(
             object_name=name, model=label, found=f"access {config.get('access')!r}", expected=repr(wanted["access"])
         )
-    fields = set(_by_name(config.get("fields")))
+    fields = set(by_lower_name(config.get("fields")))
     for field in wanted["fields"]:
         if field.lower() not in fields:
             yield Difference(
@@ -152,7 +178,7 @@ def _compare_model(label: str, own: dict[str, Any], mapped: dict[str, Any]) -> I
 
 def _indexes_missing(wanted: dict[str, Any], config: dict[str, Any], fields: set[str]) -> Iterator[tuple[str, str]]:
     """Yield ``(field, what was found)``; a field that is not mapped at all is a difference of its own."""
-    indexes = _by_name(config.get("indexes"))
+    indexes = by_lower_name(config.get("indexes"))
     for field, options in wanted.items():
         name = field.lower()
         if not options["unique"] or name not in fields:
@@ -180,7 +206,7 @@ def _compare_upsert(label: str, name: str, wanted: dict[str, Any], config: dict[
     )
 
 
-def _by_name(items: Any) -> dict[str, Any]:
+def by_lower_name(items: Any) -> dict[str, Any]:
     """Return what stands under each name, in lower case; a list holds names, or objects with a ``name``."""
     if isinstance(items, dict):
         return {str(name).lower(): options for name, options in items.items()}

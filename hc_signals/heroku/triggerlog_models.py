@@ -1,8 +1,10 @@
 """Heroku Connect's trigger log and its archive as models: what the app wrote, and what became of it."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, ClassVar, Self
 
+from django.apps.registry import Apps
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, router, transaction
 
@@ -265,9 +267,11 @@ class TriggerLogAbstract(models.Model):
     def _capture(
         cls, function: str, table_name: str, record_id: int, columns: list[str], using: str | None
     ) -> list["TriggerLog"]:
-        model, schema = cls._known_model_of(table_name), quote(table_parts(cls)[0])
-        alias = using or router.db_for_write(TriggerLog)
-        sql = _CAPTURE.format(function=f"{schema}.{function}", table=f"{schema}.{quote(table_name)}")
+        model, schema = cls._known_model_of(table_name), table_parts(cls)[0]
+        live = trigger_log_of(schema)[0]
+        alias = using or router.db_for_write(live)
+        place = quote(schema)
+        sql = _CAPTURE.format(function=f"{place}.{function}", table=f"{place}.{quote(table_name)}")
         with transaction.atomic(using=alias):
             with connections[alias].cursor() as cursor:
                 cursor.execute(sql, [table_name, columns, record_id])
@@ -275,11 +279,37 @@ class TriggerLogAbstract(models.Model):
             if not ids:
                 missing: type[Exception] = model.DoesNotExist  # type: ignore[attr-defined]
                 raise missing(f"{model._meta.label} has no record with id {record_id} in {table_name}.")
-            captured: Any = TriggerLog.objects.using(alias).filter(pk__in=ids)
+            captured: Any = live.objects.using(alias).filter(pk__in=ids)
             return list(captured)
 
 
-class TriggerLog(TriggerLogAbstract):
+class _Live(TriggerLogAbstract):
+    class Meta(TriggerLogAbstract.Meta):
+        abstract = True
+
+    def _renew(self) -> TriggerLogAbstract:
+        self.set_state(TriggerLogState.NEW)
+        return self
+
+
+class _Archive(TriggerLogAbstract):
+    is_archived = True
+
+    id = models.IntegerField(primary_key=True, editable=False)
+
+    class Meta(TriggerLogAbstract.Meta):
+        abstract = True
+
+    def _renew(self) -> TriggerLogAbstract:
+        kept = ("txid", "created_at", "table_name", "record_id", "sf_id", "action", "values", "old")
+        live = trigger_log_of(table_parts(type(self))[0])[0]
+        copy = live(state=TriggerLogState.NEW, **{name: getattr(self, name) for name in kept})
+        copy.save(using=self._state.db, force_insert=True)
+        self.set_state(TriggerLogState.REQUEUED)
+        return copy
+
+
+class TriggerLog(_Live):
     """Changes that wait to be sent to Salesforce, and those sent a moment ago."""
 
     class Meta(TriggerLogAbstract.Meta):
@@ -288,17 +318,9 @@ class TriggerLog(TriggerLogAbstract):
         verbose_name = "trigger log entry"
         verbose_name_plural = "trigger log"
 
-    def _renew(self) -> TriggerLogAbstract:
-        self.set_state(TriggerLogState.NEW)
-        return self
 
-
-class TriggerLogArchive(TriggerLogAbstract):
+class TriggerLogArchive(_Archive):
     """Changes that Heroku Connect is done with, kept for some days or weeks."""
-
-    is_archived = True
-
-    id = models.IntegerField(primary_key=True, editable=False)
 
     class Meta(TriggerLogAbstract.Meta):
         app_label = "hc_signals"
@@ -306,9 +328,27 @@ class TriggerLogArchive(TriggerLogAbstract):
         verbose_name = "archived trigger log entry"
         verbose_name_plural = "trigger log archive"
 
-    def _renew(self) -> TriggerLogAbstract:
-        kept = ("txid", "created_at", "table_name", "record_id", "sf_id", "action", "values", "old")
-        copy = TriggerLog(state=TriggerLogState.NEW, **{name: getattr(self, name) for name in kept})
-        copy.save(using=self._state.db, force_insert=True)
-        self.set_state(TriggerLogState.REQUEUED)
-        return copy
+
+TriggerLogs = tuple[type[TriggerLog], type[TriggerLogArchive]]
+
+
+@cache
+def trigger_log_of(schema: str) -> TriggerLogs:
+    """Return the models of the trigger log and the archive of one connection of Heroku Connect.
+
+    Args:
+        schema: of the connection's tables. That of ``HEROKU_CONNECT_SCHEMA`` has :class:`TriggerLog` and
+            :class:`TriggerLogArchive`. Those of another one are in no app: neither admin nor migrations know them.
+    """
+    if schema == table_parts(TriggerLog)[0]:
+        return TriggerLog, TriggerLogArchive
+    registry = Apps()
+    made: list[Any] = []
+    for own, base, table in (
+        (TriggerLog, _Live, "_trigger_log"),
+        (TriggerLogArchive, _Archive, "_trigger_log_archive"),
+    ):
+        options = {"app_label": "hc_signals", "apps": registry, "db_table": f'{schema}"."{table}'}
+        meta = type("Meta", (own.Meta,), options)
+        made.append(type(own.__name__, (base,), {"__module__": __name__, "__doc__": own.__doc__, "Meta": meta}))
+    return made[0], made[1]

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models.base import ModelBase
 
 from hc_signals.db.models.fields import ID, Checkbox, DateTime, HerokuConnectFieldMixin
-from hc_signals.tables import WITHOUT_IS_DELETED, get_schema
+from hc_signals.tables import get_schema, has_no_is_deleted
 
 __all__ = ("READ_ONLY", "READ_WRITE", "HerokuConnectModel")
 
@@ -39,7 +39,7 @@ class HerokuConnectModelBase(ModelBase):
                 value.meta.managed = False
             elif value.meta is not None:
                 value.meta = cls._get_adjusted_meta(value.meta)
-            if getattr(cls, "sf_object_name", "") in WITHOUT_IS_DELETED:
+            if has_no_is_deleted(getattr(cls, "sf_object_name", "")):
                 # In the class's own namespace, so Django does not copy the field of the abstract base.
                 cls.is_deleted = _Gone()
             has_table = bool(getattr(value.meta, "db_table", ""))
@@ -49,8 +49,8 @@ class HerokuConnectModelBase(ModelBase):
             value.db_table = cls._get_default_table() or value.db_table
 
     def _get_default_table(cls) -> str:
-        object_name = getattr(cls, "sf_object_name", "")
-        return f'{get_schema()}"."{object_name.lower()}' if object_name else ""
+        object_name, schema = getattr(cls, "sf_object_name", ""), getattr(cls, "hc_schema", "") or get_schema()
+        return f'{schema}"."{object_name.lower()}' if object_name else ""
 
     def _get_adjusted_meta(cls, meta: Any) -> type:
         """Return a copy, because the original is shared with other models or belongs to the user."""
@@ -86,10 +86,16 @@ def get_heroku_connect_table_name(model_cls: Any) -> str:
 
 
 class HerokuConnectModel(models.Model, metaclass=HerokuConnectModelBase):
-    """Base of all models whose table Heroku Connect owns; the name of the table follows from ``sf_object_name``."""
+    """Base of all models whose table Heroku Connect owns; the name of the table follows from ``sf_object_name``.
+
+    A class whose table lacks one of the system columns removes its field as any inherited field is removed in Django:
+    ``system_mod_stamp = None``, ``is_deleted = None``.
+    """
 
     sf_object_name: str = ""
     """API name of the Salesforce object."""
+    hc_schema: str = ""
+    """Schema of the connection that maps the object, if it is not ``HEROKU_CONNECT_SCHEMA``: for a second org."""
     sf_access: str = READ_ONLY
     """``READ_ONLY``: from Salesforce to PostgreSQL only; ``READ_WRITE``: both ways."""
     sf_notify_enabled: bool = False

@@ -215,10 +215,10 @@ class Time(HerokuConnectFieldMixin, models.TimeField):  # type: ignore[type-arg]
 
 
 class Email(HerokuConnectFieldMixin, models.EmailField):  # type: ignore[type-arg]
-    """Salesforce ``Email``: always 80 characters."""
+    """Salesforce ``Email``: 80 characters, or a larger ``max_length``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["max_length"] = 80
+        kwargs["max_length"] = max(kwargs.get("max_length") or 0, 80)
         super().__init__(*args, **kwargs)
 
 
@@ -227,10 +227,10 @@ class EncryptedString(HerokuConnectFieldMixin, models.CharField):  # type: ignor
 
 
 class Phone(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
-    """Salesforce ``Phone``: always 40 characters."""
+    """Salesforce ``Phone``: 40 characters, or a larger ``max_length``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["max_length"] = 40
+        kwargs["max_length"] = max(kwargs.get("max_length") or 0, 40)
         super().__init__(*args, **kwargs)
 
 

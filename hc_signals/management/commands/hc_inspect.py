@@ -9,65 +9,81 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals.heroku.inspection import Table, differences, live_tables, mapped_tables, models_code
+from hc_signals.exceptions import HCSignalsError
+from hc_signals.heroku.inspection import differences, live_source, mapped_source, models_code
 from hc_signals.management.base import OwnCommand
 from hc_signals.postgres.errors import one_line
-from hc_signals.tables import connected_models, get_schema
+from hc_signals.tables import connected_models, get_schema, models_of_schema
 
 
 class Command(OwnCommand):
-    help = "Write connected models from the live tables or from an exported mapping; --check holds models against them."
+    help = "Write connected models from the live tables or from an exported mapping; --check compares models with them."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("objects", nargs="*", metavar="OBJECT", help="tables or object names (default: all)")
         parser.add_argument("--database", default="default", help="database alias (default: default)")
-        parser.add_argument("--schema", help="schema of the tables (default: HEROKU_CONNECT_SCHEMA)")
+        parser.add_argument(
+            "--schema",
+            help="schema of the connection's tables (default: HEROKU_CONNECT_SCHEMA; with --check: of every model)",
+        )
         parser.add_argument("--mapping", metavar="FILE", help="read an exported mapping instead of the database")
-        parser.add_argument("--check", action="store_true", help="hold the models against the live tables; exit 1")
+        parser.add_argument(
+            "--check",
+            action="store_true",
+            help="compare the models with the live tables; exit 1 if a model cannot be read as it is",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             if options["check"]:
-                self._check(options["database"])
+                self._check(options)
             else:
-                self.stdout.write(models_code(_chosen(options)), ending="")
-        except ConnectionDoesNotExist as error:
+                self.stdout.write(_code(options), ending="")
+        except (ConnectionDoesNotExist, HCSignalsError) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
             raise CommandError(f"The database answered: {one_line(error)}") from error
 
-    def _check(self, using: str) -> None:
-        lines = [line for model in connected_models() for line in differences(model, using)]
-        for line in lines:
-            self.stdout.write(line)
-        if lines:
-            raise CommandError(f"{len(lines)} difference(s) between models and tables.")
-        self.stdout.write("Models and tables agree.")
+    def _check(self, options: dict[str, Any]) -> None:
+        models = models_of_schema(options["schema"]) if options["schema"] else connected_models()
+        found = [each for model in models for each in differences(model, options["database"])]
+        for difference in found:
+            self.stdout.write(str(difference))
+        failures = sum(difference.is_failure for difference in found)
+        if failures:
+            raise CommandError(f"{failures} difference(s) between models and tables.")
+        self.stdout.write("Every model can be read." if found else "Models and tables agree.")
 
 
-def _chosen(options: dict[str, Any]) -> list[Table]:
+def _code(options: dict[str, Any]) -> str:
+    schema = options["schema"] or get_schema()
     if options["mapping"]:
-        tables, source = mapped_tables(_load(options["mapping"])), options["mapping"]
+        source, place = mapped_source(_load(options["mapping"])), options["mapping"]
     else:
-        schema = options["schema"] or get_schema()
-        tables, source = live_tables(options["database"], schema), f"the schema {schema!r}"
-    by_name = {table.object_name.lower(): table for table in tables}
-    wanted = [name.lower() for name in options["objects"]] or list(by_name)
-    if not by_name:
-        raise CommandError(f"There are no mapped tables in {source}.")
-    for name in wanted:
-        if name not in by_name:
-            raise CommandError(f"There is no {name!r} in {source}; there are: {', '.join(by_name)}.")
-    return [by_name[name] for name in wanted]
+        source, place = live_source(options["database"], schema), f"the schema {schema!r}"
+    known = [table.object_name.lower() for table in source.tables]
+    if not known:
+        left_out = "".join(f" Left out: {name!r}: {reason}" for name, reason in source.left_out.items())
+        raise CommandError(f"There are no mapped tables in {place}.{left_out}")
+    for name in (each.lower() for each in options["objects"]):
+        if name in source.left_out:
+            raise CommandError(f"{name!r} in {place} can be no model: {source.left_out[name]}")
+        if name not in known:
+            raise CommandError(f"There is no {name!r} in {place}; there are: {', '.join(known)}.")
+    return models_code(source, schema, options["objects"])
 
 
 def _load(path: str) -> dict[str, Any]:
     try:
-        mapping = json.loads(Path(path).read_text(encoding="utf-8"))
-        if isinstance(mapping, dict) and all("fields" in entry["config"] for entry in mapping["mappings"]):
+        mapping = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        if isinstance(mapping, dict) and all(_is_entry(entry) for entry in mapping["mappings"]):
             return mapping
     except OSError as error:
         raise CommandError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise CommandError(f"{path} is no exported mapping; expected JSON as `heroku connect:export` gives it.")
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry["object_name"], str) and bool(entry["object_name"]) and "fields" in entry["config"]

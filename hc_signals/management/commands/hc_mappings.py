@@ -14,7 +14,7 @@ from hc_signals.heroku.api import ConnectionState, HerokuConnectAPI
 from hc_signals.heroku.mappings import compare, get_mapping, load
 from hc_signals.management.arguments import at_least
 from hc_signals.management.base import OwnCommand
-from hc_signals.tables import connected_models
+from hc_signals.tables import connected_models, models_of_schema, table_parts
 
 
 class Command(OwnCommand):
@@ -36,6 +36,10 @@ class Command(OwnCommand):
         imports.add_argument("--app", help="name of the Heroku app (default: HEROKU_CONNECT_APP_NAME)")
         imports.add_argument("--connection", metavar="ID", help="default: the only connection of the app")
         imports.add_argument("--wait", action="store_true", help="wait until Heroku Connect has applied it")
+        for parser_of_action in (export, check, imports):
+            parser_of_action.add_argument(
+                "--schema", default="", help="of the connection's tables (default: the only one that has models)"
+            )
         imports.add_argument(
             "--wait-interval",
             metavar="SECONDS",
@@ -51,7 +55,7 @@ class Command(OwnCommand):
             raise CommandError(str(error)) from error
 
     def _export(self, options: dict[str, Any]) -> None:
-        text = json.dumps(get_mapping(), indent=2)
+        text = json.dumps(get_mapping(schema=options["schema"]), indent=2)
         path = options["output"]
         if path is None:
             self.stdout.write(text)
@@ -62,7 +66,7 @@ class Command(OwnCommand):
             raise CommandError(f"{path!r} cannot be written: {error.strerror}.") from error
 
     def _check(self, options: dict[str, Any]) -> None:
-        found = compare(load(options["file"]), connected_models())
+        found = compare(load(options["file"]), models_of_schema(options["schema"]))
         for difference in found:
             self.stdout.write(str(difference))
         failures = sum(difference.is_failure for difference in found)
@@ -76,15 +80,17 @@ class Command(OwnCommand):
         app = options["app"] or heroku_app_name()
         if not app and not options["connection"]:
             raise CommandError("Name the app: --app, HEROKU_CONNECT_APP_NAME, or its connection by --connection.")
-        mapping = load(options["file"]) if options["file"] else get_mapping(app_name=app)
+        schema = options["schema"]
+        mapping = load(options["file"]) if options["file"] else get_mapping(app_name=app, schema=schema)
         api = HerokuConnectAPI(app)
-        connection_id = options["connection"] or self._only_connection(api)
+        connection_id = options["connection"] or self._find_connection(api, schema or _only_schema())
         api.import_mapping(connection_id, mapping)
         self.stdout.write(f"Sent {len(mapping['mappings'])} mappings to the connection {connection_id}.")
         if options["wait"]:
             self._wait(api, connection_id, options["wait_interval"])
 
-    def _only_connection(self, api: HerokuConnectAPI) -> str:
+    def _find_connection(self, api: HerokuConnectAPI, schema: str) -> str:
+        """Return the id of the only connection of the app that may write to the schema."""
         found = api.connections()
         if not found:
             self.stdout.write(f"{api.app_name!r} shows no connection; linking this Heroku account to it.")
@@ -92,10 +98,16 @@ class Command(OwnCommand):
             found = api.connections()
         if not found:
             raise CommandError(f"{api.app_name!r} has no connection; is the Heroku Connect add-on set up?")
-        if len(found) > 1:
-            names = ", ".join(f"{each['id']} ({each.get('name')})" for each in found)
-            raise CommandError(f"{api.app_name!r} has {len(found)} connections; choose one by --connection: {names}.")
-        return str(found[0]["id"])
+        # The API names the schema of a connection once it is configured.
+        fitting = [each for each in found if not schema or each.get("schema_name") in (None, "", schema)]
+        if len(fitting) == 1:
+            return str(fitting[0]["id"])
+        names = ", ".join(f"{each['id']} ({each.get('name')})" for each in found)
+        which = f"{len(fitting)} of them may write" if fitting else "none of them writes"
+        writes = f"; {which} to the schema {schema!r}" if schema else ""
+        raise CommandError(
+            f"{api.app_name!r} has {len(found)} connections{writes}; choose one by --connection: {names}."
+        )
 
     def _wait(self, api: HerokuConnectAPI, connection_id: str, interval: float) -> None:
         deadline = time.monotonic() + self.MAX_WAIT_SECONDS
@@ -107,3 +119,9 @@ class Command(OwnCommand):
         if state not in ConnectionState.OK_STATES:
             raise CommandError(f"The connection {connection_id} is now in the state {state}.")
         self.stdout.write(f"Imported; the connection is now in the state {state}.")
+
+
+def _only_schema() -> str:
+    """Return the schema of all models; empty where they belong to several connections."""
+    schemas = {table_parts(model)[0] for model in connected_models()}
+    return schemas.pop() if len(schemas) == 1 else ""

@@ -26,7 +26,9 @@ class Command(OwnCommand):
             "models", nargs="*", metavar="app.Model", help="default: all connected models; uninstall has no default"
         )
         parser.add_argument("--database", default="default", help="database alias (default: default)")
-        parser.add_argument("--check", action="store_true", help="with status: exit 1 on drift or pause")
+        parser.add_argument(
+            "--check", action="store_true", help="with status: exit 1 on drift, pause or a missing column"
+        )
         parser.add_argument(
             "--remove",
             action="store_true",
@@ -117,6 +119,12 @@ class Command(OwnCommand):
         unsupported = [status.table for status in found if status.state == "unsupported"]
         if self.options["check"] and unsupported:
             raise CommandError(f"Not to be captured, because they are no tables: {', '.join(unsupported)}.")
+        lacking = [status.table for status in found if status.absent_columns]
+        if self.options["check"] and lacking:
+            raise CommandError(
+                f"Tables that lack columns of their models, so that no change can be delivered: {', '.join(lacking)}; "
+                "`manage.py hc_inspect --check` says what to do."
+            )
         if self.options["check"] and any(status.state not in ("installed", "absent") for status in found):
             raise CommandError("Triggers have drifted; run `manage.py hc_triggers install`.")
 

@@ -1,0 +1,20 @@
+"""Reads what Heroku Connect has mapped: writes models from it, and compares models with it."""
+
+from hc_signals.heroku.inspection.code import models_code
+from hc_signals.heroku.inspection.differences import Difference, differences, how_to_do_without
+from hc_signals.heroku.inspection.names import class_name, class_names
+from hc_signals.heroku.inspection.read import Column, Source, Table, live_source, mapped_source
+
+__all__ = (
+    "Column",
+    "Difference",
+    "Source",
+    "Table",
+    "class_name",
+    "class_names",
+    "differences",
+    "how_to_do_without",
+    "live_source",
+    "mapped_source",
+    "models_code",
+)

@@ -1,0 +1,194 @@
+"""Writes models."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from hc_signals.heroku.inspection.fields import Guess, can_be_upsert, guess
+from hc_signals.heroku.inspection.names import Attributes, class_names
+from hc_signals.heroku.inspection.read import Column, Source, Table
+from hc_signals.tables import SYSTEM_COLUMNS, get_schema, has_no_is_deleted
+
+_HALVES = ("latitude", "longitude")
+_ALSO = {"hc_models.Lookup": ("_id",), "hc_models.Geolocation": tuple(f"_{half}" for half in _HALVES)}
+"""Endings of the attributes that a field makes beside its own."""
+
+
+def models_code(source: Source, schema: str = "", objects: Iterable[str] = ()) -> str:
+    """Return Python code with one model per table; what could only be guessed says so in a comment.
+
+    Args:
+        source: what was found.
+        schema: where the tables are, if not in ``HEROKU_CONNECT_SCHEMA``.
+        objects: names of the objects to write, in any case; default: all. A model has the same name either way.
+    """
+    wanted = {name.lower() for name in objects}
+    tables = [table for table in source.tables if not wanted or table.object_name.lower() in wanted]
+    names = class_names(table.object_name for table in source.tables)
+    targets = {name: names[name] for name in (table.object_name.lower() for table in tables if _has_sfid(table))}
+    parts = ['"""Connected models, written by hc_inspect; look through them before use."""', ""]
+    if any(not table.case_known for table in tables):
+        parts += [
+            "# Columns are in lower case: Salesforce's own spelling of names is unknown here, and need not be known,",
+            "# because its API takes any. `hc_inspect --mapping FILE` knows it.",
+        ]
+    parts += [f"# Left out: {name!r}: {reason}" for name, reason in source.left_out.items() if not wanted]
+    parts += ["from django.db import models", "", "from hc_signals.db import models as hc_models"]
+    for table in tables:
+        name = names[table.object_name.lower()]
+        parts += ["", "", *_model_lines(name, table, targets, "" if schema == get_schema() else schema)]
+    return "\n".join(parts) + "\n"
+
+
+def _has_sfid(table: Table) -> bool:
+    return table.case_known or _is_usual(table.by_column["sfid"])
+
+
+def _model_lines(name: str, table: Table, targets: Mapping[str, str], schema: str) -> Iterator[str]:
+    yield f"class {name}(hc_models.HerokuConnectModel):"
+    choice = _choose_upsert(table)
+    yield from (f"    # {line}" for line in choice.comments)
+    yield f"    sf_object_name = {spelling(table, table.object_name)!r}"
+    if schema:
+        yield f"    hc_schema = {schema!r}"
+    if choice.read_write:
+        yield "    sf_access = hc_models.READ_WRITE"
+    usual = {column.column for column in table.columns if _is_usual(column)}
+    yield from _system_lines(table, usual)
+    if fields := list(_field_lines(table, usual, targets, choice.upsert)):
+        yield from ("", *fields)
+
+
+_SYSTEM_TYPES = {
+    "id": ("integer", "bigint", "smallint"),
+    "sfid": ("varchar(18)",),
+    "systemmodstamp": ("timestamp without time zone",),
+    "isdeleted": ("boolean",),
+    "_hc_lastop": ("varchar(32)",),
+    "_hc_err": ("text",),
+}
+
+
+def _is_usual(column: Column) -> bool:
+    """Tell whether the field of every connected model reads the column."""
+    types = _SYSTEM_TYPES.get(column.column)
+    return types is not None and (column.type in (None, *types) or (column.column in _KEPT and column.is_text))
+
+
+_KEPT = ("sfid", "_hc_lastop", "_hc_err")
+"""Heroku Connect's own: texts of any length will do."""
+
+
+def _system_lines(table: Table, usual: set[str]) -> Iterator[str]:
+    """Take from the model the system fields that its table has not."""
+    never_mapped = ("id", "sfid", "_hc_lastop", "_hc_err") if table.case_known else ("id",)
+    for column, attribute in SYSTEM_COLUMNS.items():
+        is_there = column in usual or column in never_mapped
+        if column == "isdeleted" and has_no_is_deleted(table.object_name):
+            if is_there:
+                yield f'    {attribute} = hc_models.Checkbox(sf_field_name="IsDeleted")'
+        elif not is_there:
+            yield f"    {attribute} = None  # {'not mapped' if table.case_known else 'the table has no such column'}"
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """How the model of a table is to be written to."""
+
+    read_write: bool
+    upsert: str = ""
+    comments: tuple[str, ...] = ()
+
+
+def _choose_upsert(table: Table) -> _Choice:
+    """A read-write model needs exactly one upsert field: where the source does not tell it, choose, and say so."""
+    candidates = sorted(filter(can_be_upsert, table.columns), key=_unlikeliness)
+    if table.upsert:
+        return _Choice(table.read_write, table.upsert)
+    if len(candidates) == 1:
+        return _Choice(table.read_write, candidates[0].column)
+    if not table.read_write:
+        return _Choice(False)
+    if not candidates:
+        return _Choice(False, comments=_NO_UPSERT)
+    names = ", ".join(repr(column.name) for column in candidates)
+    chosen = f"Several columns are unique: {names}. The upsert field is the first here: compare it with the mapping."
+    return _Choice(True, candidates[0].column, (chosen,))
+
+
+_NO_UPSERT = (
+    "Heroku Connect's mapping is read-write. A read-write model needs an upsert field, and no field is unique:",
+    "this model is read-only. To write, give one field `upsert=True`, and add `sf_access = hc_models.READ_WRITE`.",
+)
+
+
+def _unlikeliness(column: Column) -> tuple[bool, bool, bool]:
+    name = column.name.lower()
+    return not name.endswith("__c"), "ext" not in name and "uuid" not in name, name.count("__") > 1
+
+
+def _field_lines(table: Table, usual: set[str], targets: Mapping[str, str], upsert: str) -> Iterator[str]:
+    """Standard fields choose their names first: those of custom ones do not depend on the order of the columns."""
+    found = [(column, field) for column, field in _fields(table, targets, upsert) if column.column not in usual]
+    attributes = Attributes()
+    names = {
+        column.column: attributes.claim(_asked(table, column, field), _ALSO.get(field.kind, ()))
+        for column, field in sorted(found, key=lambda pair: "__" in pair[0].name)
+        if field is not None
+    }
+    for column, field in found:
+        if field is None:
+            yield f"    # Left out: {column.name!r}: no field class reads {column.type}."
+        else:
+            yield f"    {names[column.column]} = {_call(table, column, field)}"
+
+
+def _asked(table: Table, column: Column, field: Guess) -> str:
+    is_relation = field.kind == "hc_models.Lookup" and table.case_known
+    return column.name.removesuffix("Id") if is_relation else column.name
+
+
+def _fields(table: Table, targets: Mapping[str, str], upsert: str) -> Iterator[tuple[Column, Guess | None]]:
+    """Yield each column with its field; the two halves of a geolocation are one, at the place of the first."""
+    by_column, halves = table.by_column, set()
+    for column in table.columns:
+        if column.column in halves:
+            continue
+        if (pair := _geolocation(column, by_column)) and upsert not in pair:
+            halves |= set(pair)
+            stem = column.name[: column.name.lower().rindex("__l")]  # __latitude__s, __longitude__s
+            yield replace(column, name=f"{stem}__c"), Guess("hc_models.Geolocation")
+        else:
+            yield column, guess(column, table.object_name, targets, upsert)
+
+
+def _geolocation(column: Column, by_column: Mapping[str, Column]) -> list[str]:
+    """Return the columns of the geolocation of which this is a half; none if it is no half, or the other is missing."""
+    for half in _HALVES:
+        ending = f"__{half}__s"
+        if column.column.endswith(ending):
+            pair = [column.column.removesuffix(ending) + f"__{each}__s" for each in _HALVES]
+            if all(name in by_column and by_column[name].type in (None, "double precision") for name in pair):
+                return pair
+    return []
+
+
+def _call(table: Table, column: Column, field: Guess) -> str:
+    arguments = [repr(field.target)] if field.target else []
+    if field.is_salesforce:
+        arguments.append(f"sf_field_name={spelling(table, column.name)!r}")
+        if field.kind != "hc_models.Geolocation" and column.column != column.name.lower():
+            arguments.append(f"db_column={column.column!r}")
+    else:
+        arguments.append(f"db_column={column.column!r}, null=True, blank=True")
+    if field.arguments:
+        arguments.append(field.arguments)
+    return f"{field.kind}({', '.join(arguments)})" + (f"  # {field.doubt}" if field.doubt else "")
+
+
+def spelling(table: Table, name: str) -> str:
+    """Return an API name: that of the mapping, or the column with capitals where they are usual."""
+    if table.case_known:
+        return name
+    first, *rest = name.split("__")
+    capitals = "_".join(part[:1].upper() + part[1:] for part in first.split("_"))
+    return "__".join([capitals, *rest])

@@ -1,0 +1,101 @@
+"""Compares models with the live tables."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connections, models
+
+from hc_signals.heroku.inspection.read import UUID_TYPE, short_type
+from hc_signals.tables import SYSTEM_COLUMNS, as_stored, quoted_table, table_parts
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One point in which a model and its table do not agree."""
+
+    text: str
+    is_failure: bool
+    """The model cannot be read as it is. False for another length, or another kind of number."""
+
+    def __str__(self) -> str:
+        return f"{'' if self.is_failure else 'information: '}{self.text}"
+
+
+def differences(model: type[models.Model], using: str) -> list[Difference]:
+    """Return one difference for each column of the model that the live table lacks or has with another type.
+
+    Args:
+        model: a connected model.
+        using: database alias.
+    """
+    found = _live_types(model, using)
+    if found is None:
+        text = f"{model._meta.label}: the table {quoted_table(model)} does not exist; map the object in Heroku Connect."
+        return [Difference(text, True)]
+    return list(_compare(model, found, using))
+
+
+def how_to_do_without(column: str) -> str:
+    """Return what to do about a column that the table lacks."""
+    if column in SYSTEM_COLUMNS:
+        return (
+            f"if Salesforce's object has no such field, write `{SYSTEM_COLUMNS[column]} = None` into the model's class"
+        )
+    return "map the field or remove it"
+
+
+_TYPES = """
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typcategory IN ('S', 'E')
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_type t ON t.oid = a.atttypid
+WHERE n.nspname = %s AND c.relname = %s
+"""
+
+
+def _live_types(model: type[models.Model], using: str) -> dict[str, tuple[str, bool]] | None:
+    """Return by column the type, and whether its values are texts; None where there is no table."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_TYPES, table_parts(model))
+        found = {name: (short_type(kind), is_text) for name, kind, is_text in cursor.fetchall()}
+        cursor.execute(
+            "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = %s AND c.relname = %s",
+            table_parts(model),
+        )
+        return found if cursor.fetchone() is not None else None
+
+
+def _compare(model: type[models.Model], found: dict[str, tuple[str, bool]], using: str) -> Iterator[Difference]:
+    for field in model._meta.local_concrete_fields:
+        place, column = f"{model._meta.label}.{field.name}", as_stored(str(field.column))
+        if column not in found:
+            advice = how_to_do_without(str(field.column))
+            yield Difference(f"{place}: the table has no column {column!r}; {advice}.", True)
+            continue
+        kind, is_text = found[column]
+        expected = field.db_type(connections[using]) or ""
+        if expected != kind and not field.primary_key:
+            text = f"{place}: the column {column!r} is {kind}; the model expects {expected}."
+            yield Difference(text, not _can_read(field, expected, kind, is_text))
+
+
+_NUMBERS = frozenset({"integer", "bigint", "smallint", "real", "double precision", "numeric"})
+
+
+def _can_read(field: Any, expected: str, kind: str, is_text: bool) -> bool:
+    """Tell whether the field makes of the column's values what its users expect."""
+    if type(field).__name__ == "AnyType" or (expected == UUID_TYPE and kind == "uuid"):
+        return True
+    return (_is_text(expected) and is_text) or {_without_length(expected), _without_length(kind)} <= _NUMBERS
+
+
+def _is_text(kind: str) -> bool:
+    return _without_length(kind) in ("varchar", "text", "character")
+
+
+def _without_length(kind: str) -> str:
+    return re.sub(r"\(.*\)", "", kind)

@@ -1,0 +1,173 @@
+"""Reads the mapped objects, from the tables of a schema or from an exported mapping."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from django.db import DatabaseError, connections, transaction
+
+from hc_signals.heroku.mappings import by_lower_name
+from hc_signals.tables import SYSTEM_COLUMNS, as_stored, quote
+
+
+@dataclass(frozen=True)
+class Column:
+    """A mapped field."""
+
+    name: str
+    """API name, in Salesforce's spelling where an exported mapping tells it; else as the column."""
+    column: str
+    """Name of the column in the database."""
+    type: str | None = None
+    """PostgreSQL's name of the type, ``varchar(80)`` for example; None where only a mapping is known."""
+    unique: bool = False
+    is_text: bool = False
+    """Texts in Python, although the type may be one of the user's own: an enum, citext."""
+    holds_uuids: bool = False
+    """The values are UUIDs as 32 hex digits; also where there is none yet, in a column of 32 characters."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A mapped object."""
+
+    object_name: str
+    columns: tuple[Column, ...]
+    read_write: bool = False
+    upsert: str = ""
+    """Name of the upsert field's column; empty where it is not known."""
+    case_known: bool = False
+    """True for an exported mapping, False for a table: its names are in lower case."""
+
+    @property
+    def by_column(self) -> dict[str, Column]:
+        """The columns by their name in the database."""
+        return {column.column: column for column in self.columns}
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that was found in one place."""
+
+    tables: tuple[Table, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+    """What can be no model: by name the reason."""
+
+
+_RELATIONS = """
+SELECT c.oid, c.relname, c.relkind::text,
+       EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+               WHERE t.tgrelid = c.oid AND p.proname LIKE 'hc\\_%%\\_logger' AND p.prosrc NOT LIKE '%%READONLY%%')
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND c.relname NOT LIKE '\\_%%'
+ORDER BY c.relname
+"""
+_COLUMNS = """
+SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod), t.typcategory IN ('S', 'E'),
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid
+               AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)
+FROM pg_attribute a
+JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = ANY (%s) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+_NO_TABLES = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+_KEYS = frozenset({"integer", "bigint", "smallint"})
+UUID_TYPE = "varchar(32)"
+
+
+def live_source(using: str, schema: str) -> Source:
+    """Return the mapped tables of a schema; Heroku Connect's own, which begin with an underscore, are passed over."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_RELATIONS, [as_stored(schema)])
+        relations = cursor.fetchall()
+        cursor.execute(_COLUMNS, [[oid for oid, *_ in relations]])
+        columns: dict[int, list[Column]] = {}
+        for oid, name, kind, is_text, unique in cursor.fetchall():
+            columns.setdefault(oid, []).append(Column(name, name, short_type(kind), unique, is_text))
+    tables, left_out = [], {}
+    for oid, name, relkind, read_write in relations:
+        found = columns.get(oid, [])
+        if reason := _why_no_model(name, relkind, found):
+            left_out[name] = reason
+        else:
+            found = [replace(each, holds_uuids=_holds_uuids(using, schema, name, each)) for each in found]
+            # The function that Heroku Connect writes for a read-only mapping marks every entry as READONLY.
+            tables.append(Table(name, tuple(found), read_write))
+    return Source(tuple(tables), left_out)
+
+
+def _why_no_model(name: str, relkind: str, columns: Iterable[Column]) -> str:
+    if relkind in _NO_TABLES:
+        return f"it is {_NO_TABLES[relkind]}; Heroku Connect writes to tables."
+    if name != name.lower():
+        return "its name has capitals; names of Heroku Connect's tables have none."
+    types = {column.column: column.type for column in columns}
+    missing = [name for name in ("id", "sfid") if name not in types]
+    if missing:
+        return f"it has no column {' and no '.join(map(repr, missing))}; Heroku Connect's tables have both."
+    return "" if types["id"] in _KEYS else f"its 'id' is {types['id']}; Heroku Connect's is an integer."
+
+
+def _holds_uuids(using: str, schema: str, table: str, column: Column) -> bool:
+    """Read up to a thousand rows; False where the user may not read them, or Heroku Connect has the table locked."""
+    if column.type != UUID_TYPE or not column.unique:
+        return False
+    name = quote(column.column)
+    try:
+        with transaction.atomic(using=using), connections[using].cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '2s'")
+            cursor.execute(
+                f"SELECT count(*) = 0 FROM (SELECT {name} FROM {quote(schema)}.{quote(table)} WHERE {name} IS NOT NULL "
+                f"LIMIT 1000) s WHERE {name} !~ '^[0-9a-f]{{32}}$'"
+            )
+            return bool(cursor.fetchone()[0])
+    except DatabaseError:
+        return False
+
+
+def short_type(kind: str) -> str:
+    """Return PostgreSQL's long name of a type as Django writes it, in one line."""
+    return " ".join(kind.split()).replace("character varying", "varchar").replace("time without time zone", "time")
+
+
+def mapped_source(mapping: dict[str, Any]) -> Source:
+    """Return the objects of an exported mapping, which knows no types.
+
+    Names compare as in Salesforce, whatever their case: two entries of one object are one table.
+    """
+    tables: dict[str, Table] = {}
+    for entry in mapping["mappings"]:
+        table = _mapped_table(entry["object_name"], entry["config"])
+        if (before := tables.get(table.object_name.lower())) is not None:
+            columns = {each.column: each for each in (*table.columns, *before.columns)}
+            table = replace(
+                before,
+                columns=tuple(columns.values()),
+                read_write=before.read_write or table.read_write,
+                upsert=before.upsert or table.upsert,
+            )
+        tables[table.object_name.lower()] = table
+    return Source(tuple(tables.values()))
+
+
+def _mapped_table(object_name: str, config: dict[str, Any]) -> Table:
+    indexes = by_lower_name(config.get("indexes"))
+    unique = {name for name, index in indexes.items() if isinstance(index, dict) and index.get("unique") is True}
+    columns: dict[str, Column] = {}
+    for name in _names(config.get("fields")):
+        column = Column(name, as_stored(name.lower()), unique=name.lower() in unique)
+        columns.setdefault(column.column, column)
+    upsert = as_stored(str(config.get("upsert_field") or "").lower())
+    # No system field can be one, the record's id included: such a mapping is treated as one without.
+    upsert = upsert if upsert in columns.keys() - {"id", *SYSTEM_COLUMNS} else ""
+    return Table(object_name, tuple(columns.values()), config.get("access") == "read_write", upsert, case_known=True)
+
+
+def _names(fields: Any) -> Iterator[str]:
+    """Yield the API names; a list holds names, or objects with a ``name``."""
+    for each in fields if isinstance(fields, list | dict) else ():
+        name = each.get("name") if isinstance(each, dict) else each
+        if isinstance(name, str) and name.strip():
+            yield name

@@ -1,0 +1,252 @@
+"""Schemas as orgs have them: inspect, check, install, deliver, without a correction by hand; two in one database."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.core.management.base import SystemCheckError
+from django.db import connection
+from example.crm.models import Account
+
+from hc_signals.capture import orphans
+from hc_signals.models import Delivery
+from hc_signals.signals import record_created
+from hc_signals.tables import connected_models, quote
+from hc_signals.testing import HerokuConnect
+from tests import shapes
+from tests.conftest import deliver
+from tests.pages import BLOCKS
+from tests.project import Project
+from tests.test_inspect import inspect
+
+SCHEMA = "shapes"
+
+ALL_IS_WELL = """
+call_command("check", databases=["default"])
+call_command("hc_inspect", check=True)
+call_command("hc_triggers", "install", verbosity=0)
+call_command("hc_triggers", "status", check=True, verbosity=0)
+"""
+
+
+EXPECTED = (
+    "# Left out: 'a_view': it is a view; Heroku Connect writes to tables.",
+    "# Left out: 'no_columns': it has no column 'id' and no 'sfid'; Heroku Connect's tables have both.",
+    "class Order(hc_models.HerokuConnectModel):\n    sf_object_name = 'Order'\n",
+    "class OrderC(hc_models.HerokuConnectModel):\n    sf_object_name = 'Order__c'\n",
+    "orderid = hc_models.Lookup('Order', ",
+    "caseid = hc_models.Lookup('Case', ",
+    "parentid = hc_models.Lookup('Account', sf_field_name='Parentid'",
+    "createdbyid = hc_models.Lookup('User', ",
+    "whoid = hc_models.Text(sf_field_name='Whoid', max_length=18)",
+    "ownerid = hc_models.Text(sf_field_name='Ownerid', max_length=18)",
+    "    sf_access_c = hc_models.Text(sf_field_name='Sf_Access__c', max_length=40)\n",
+    "    objects_c = hc_models.Text(sf_field_name='Objects__c', max_length=40)\n",
+    "    models_c = hc_models.Text(sf_field_name='Models__c', max_length=40)\n",
+    "    half_latitude = hc_models.Number(sf_field_name='Half__latitude__s', ",
+    "    other_longitude = hc_models.Number(sf_field_name='Other__longitude__s', ",
+    "    loc_c = hc_models.Geolocation(sf_field_name='Loc__c')\n",
+    "    email = hc_models.Email(sf_field_name='Email', max_length=128)\n",
+    "    number = hc_models.Number(sf_field_name='Number__c', max_digits=18, decimal_places=2, upsert=True)",
+    "    # Several columns are unique: 'ext_id__c', 'number__c', 'email__c', 'name', 'accountid'.",
+    "    ext = hc_models.ExternalID(sf_field_name='Ext__c')",
+    "    ext = hc_models.Text(sf_field_name='Ext__c', max_length=32, upsert=True)\n",
+    "    facts = models.JSONField(db_column='facts', null=True, blank=True)",
+    "    # Left out: 'words': no field class reads tsvector.\n",
+)
+"""Some of what is written of tests/shapes.py."""
+
+
+@pytest.fixture
+def org(heroku: HerokuConnect) -> Iterator[None]:
+    """Tables in many shapes, in a schema of their own."""
+    shapes.make(SCHEMA)
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP SCHEMA {quote(SCHEMA)} CASCADE")
+    orphans.remove(connected_models(), "default")
+
+
+@pytest.mark.usefixtures("org")
+def test_written_models_work_without_a_correction(tmp_path: Path) -> None:
+    code = inspect(schema=SCHEMA)
+    for line in EXPECTED:
+        assert line in code, line
+    output = Project(tmp_path, {"org": code}).run(ALL_IS_WELL + "import tests.deliver_written")
+    count = len(shapes.READ_ONLY) + len(shapes.READ_WRITE)
+    assert "Every model can be read.\n" in output
+    assert output.splitlines()[-1].startswith(f"{count} models, {count} delivered, ")
+
+
+@pytest.fixture
+def schemas(heroku: HerokuConnect) -> Iterator[list[str]]:
+    """Names of schemas that the test makes; they go after it."""
+    made: list[str] = []
+    yield made
+    with connection.cursor() as cursor:
+        for schema in made:
+            cursor.execute(f"DROP SCHEMA IF EXISTS {quote(schema)} CASCADE")
+    orphans.remove(connected_models(), "default")
+
+
+MAKE_TABLES = """
+from hc_signals.testing import HerokuConnect
+HerokuConnect().create_tables()
+"""
+
+
+@pytest.mark.skipif(not shapes.SHARED_MAPPINGS.is_dir(), reason="no folder shared/data/mappings beside the checkout")
+def test_real_mappings_work_without_a_correction(tmp_path: Path, schemas: list[str]) -> None:
+    files = sorted(shapes.SHARED_MAPPINGS.rglob("*.json"))
+    schemas += [f"mapped_{number}" for number in range(len(files))]
+    apps = {schema: inspect(mapping=str(path), schema=schema) for schema, path in zip(schemas, files, strict=True)}
+    output = Project(tmp_path, apps).run(MAKE_TABLES + ALL_IS_WELL + "import tests.deliver_written")
+    assert "Models and tables agree.\n" in output
+    count = sum(code.count("(hc_models.HerokuConnectModel):") for code in apps.values())
+    assert output.splitlines()[-1] == f"{count} models, {count} delivered, {2 * count} deliveries"
+
+
+PLAIN = '''
+from django.db import models
+
+
+class Account(models.Model):
+    """Not one of ours, and yet a connected model: by its sf_object_name."""
+
+    sf_object_name = "Account"
+
+    sfid = models.CharField(max_length=18, unique=True)
+    name = models.CharField(max_length=255, null=True, db_index=True)
+
+    class Meta:
+        managed = False
+        db_table = 'plain"."account'
+'''
+
+
+def test_plain_model_is_connected_for_every_command(tmp_path: Path, schemas: list[str]) -> None:
+    schemas += ["plain"]
+    output = Project(tmp_path, {"crm": PLAIN}).run(
+        f"call_command('hc_simulate', create_only=True)\n{MAKE_TABLES}{ALL_IS_WELL}"
+        "call_command('hc_mappings', 'export', output='exported.json')\n"
+        "print(open('exported.json').read())\n"
+        "call_command('hc_mappings', 'check', 'exported.json')\n"
+        "import tests.deliver_written\n"
+        "call_command('hc_backfill', 'crm.Account', receiver=['tests.deliver_written.compare'])\n"
+        "call_command('hc_listen', once=True)\n"
+        "call_command('hc_deliveries', 'list')\n"
+        "call_command('hc_status', json=True)\n",
+        fails=True,  # no worker is running
+    )
+    assert '"fields": {\n          "Id": {},\n          "name": {}\n        }' in output
+    assert "'exported.json' maps all that the models need." in output
+    assert "1 models, 1 delivered, 2 deliveries" in output
+    assert '"text": "plain.account: installed"' in output
+    assert "Traceback" not in output.replace("Traceback", "", 1)  # of the last command, hc_status
+
+
+FIRST_ORG = """
+from hc_signals.db import models as hc_models
+
+
+class Contact(hc_models.HerokuConnectModel):
+    sf_object_name = "Contact"
+
+    email = hc_models.Email(sf_field_name="Email")
+"""
+BOTH_ORGS = """
+    from crm.models import Contact
+    from hc_signals.models import TriggerLog
+    from partner import receivers, retry
+    from partner.models import Contact as OtherContact
+    from hc_signals.testing import HerokuConnect
+
+    HerokuConnect().create_tables()
+    call_command("check", databases=["default"])
+    call_command("hc_triggers", "install", verbosity=0)
+    call_command("hc_triggers", "status", check=True, verbosity=0)
+    HerokuConnect(models=[Contact]).insert(Contact, email="a@first.example")
+    heroku = HerokuConnect(models=[OtherContact])
+    heroku.insert(OtherContact, email="b@second.example")
+    call_command("hc_listen", once=True)
+    heroku.app_insert(OtherContact, email="c@second.example")
+    heroku.send_app_writes(refuse="no such email")
+    print("in the first log:", TriggerLog.objects.count())
+    retry.retry()
+    print("to be sent:", retry.TriggerLog.objects.filter(state="NEW").count())
+    for schema in ("salesforce", "salesforce2"):
+        call_command("hc_mappings", "export", schema=schema, output=f"{schema}.json")
+        call_command("hc_mappings", "check", f"{schema}.json", schema=schema)
+        call_command("hc_inspect", check=True, schema=schema)
+        print("organisation:", json.load(open(f"{schema}.json"))["connection"]["organization_id"] or "none")
+    call_command("hc_mappings", "export")
+"""
+
+
+def test_two_orgs_in_one_database(tmp_path: Path, schemas: list[str]) -> None:
+    """Follow the page two-orgs.md: its files, in a project with the models of a first org."""
+    schemas += ["salesforce2"]
+    files = {
+        block.code.split("\n", 1)[0].removeprefix("# "): block.code for block in BLOCKS if block.page == "two-orgs.md"
+    }
+    settings = files["settings.py"] + "HEROKU_CONNECT_ORGANIZATION_ID = '00D1'"
+    project = Project(tmp_path, {"crm": FIRST_ORG, "partner": files["partner/models.py"]}, settings)
+    for name in ("partner/receivers.py", "partner/retry.py"):
+        (tmp_path / name).write_text(files[name], encoding="utf-8")
+    output = project.run("import json\n" + dedent(BOTH_ORGS), fails=True)
+    assert "crm.Contact Contact a@first.example\npartner.Contact Contact b@second.example\n" in output
+    assert "in the first log: 0\npartner.Contact no such email\nto be sent: 1\n" in output
+    assert output.index("organisation: 00D1\n") < output.index("organisation: none\n")
+    assert output.count("Models and tables agree.") == 2
+    assert "The models belong to 2 connections; choose one by its schema: 'salesforce', 'salesforce2'." in output
+    status = project.run("call_command('hc_status')", fails=True)
+    assert "ok    writes      salesforce._trigger_log: none failed\n" in status
+    assert "ok    writes      salesforce2._trigger_log: none failed\n" in status
+
+
+def test_models_are_written_for_another_schema(heroku: HerokuConnect, schemas: list[str]) -> None:
+    schemas += ["salesforce2"]
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE SCHEMA salesforce2; CREATE TABLE salesforce2.contact ({shapes.USUAL})")
+    assert "    hc_schema = 'salesforce2'\n" in inspect(schema="salesforce2")
+    assert "hc_schema" not in inspect(schema="salesforce")
+
+
+@pytest.mark.fault(
+    "a table lacks a column of its model (unmapped, or never there)",
+    outcome="no change of it can be delivered: each is kept, and comes once model and table agree; "
+    "`check --database`, `hc_triggers status --check` and `hc_status` fail and name it",
+)
+def test_column_that_a_table_lacks_is_an_error_everywhere(captured: HerokuConnect, connect: Any) -> None:
+    names: list[str] = []
+    connect(record_created, lambda instance, **kwargs: names.append(instance.name), Account)
+    captured.drop_column(Account, "industry")
+    captured.drop_column(Account, "isdeleted")
+    with pytest.raises(SystemCheckError, match=r"hc_signals.E002.*'isdeleted', 'industry'") as error:
+        call_command("check", databases=["default"])
+    assert "write `is_deleted = None` into the model's class" in str(error.value)
+    with pytest.raises(CommandError, match=r"lack columns of their models.*: salesforce.account;"):
+        call_command("hc_triggers", "status", check=True, stdout=io.StringIO())
+    call_command("hc_triggers", "install", stdout=io.StringIO())
+    with pytest.raises(CommandError, match=r"lack columns of their models.*: salesforce.account;"):
+        call_command("hc_triggers", "status", check=True, stdout=io.StringIO())
+    out = io.StringIO()
+    with pytest.raises(CommandError):
+        call_command("hc_status", stdout=out)
+    line = "error capture     salesforce.account: the table has no isdeleted, industry, so no change of it"
+    assert line in out.getvalue()
+    assert "[capture-columns]" in out.getvalue()
+    captured.insert(Account, name="Acme")
+    deliver()
+    assert names == []
+    assert Delivery.objects.count() > 0
+    assert all("isdeleted" in each.error for each in Delivery.objects.all())
+    captured.add_column(Account, "industry")
+    captured.add_column(Account, "isdeleted", "boolean")
+    call_command("hc_deliveries", "retry", all=True)
+    deliver()
+    assert names == ["Acme"]
