@@ -39,6 +39,7 @@ class Everything(hc_models.HerokuConnectModel):
     integer = hc_models.Integer(sf_field_name="Integer__c")
     formula = hc_models.FormulaText(sf_field_name="Formula__c")
     multi_picklist = hc_models.MultiPicklist(sf_field_name="Multi_Picklist__c", choices=[("a", "A"), ("b", "B")])
+    tags = hc_models.MultiPicklist(sf_field_name="Tags__c")
     location = hc_models.Geolocation(sf_field_name="Location__c")
     lookup = hc_models.Lookup(
         User, sf_field_name="Lookup__c", to_field="sf_id", on_delete=models.DO_NOTHING, related_name="+"

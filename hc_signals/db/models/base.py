@@ -100,8 +100,8 @@ class HerokuConnectModel(models.Model, metaclass=HerokuConnectModelBase):
     """Upper bound of Salesforce API calls per day."""
 
     sf_id = ID(sf_field_name="Id", db_column="sfid")
-    system_mod_stamp = DateTime(sf_field_name="SystemModstamp", db_index=True)
-    is_deleted = Checkbox(sf_field_name="IsDeleted")
+    system_mod_stamp = DateTime(sf_field_name="SystemModstamp", db_index=True, editable=False)
+    is_deleted = Checkbox(sf_field_name="IsDeleted", editable=False)
     _hc_lastop = models.CharField(max_length=32, null=True, editable=False)
     _hc_err = models.TextField(null=True, editable=False)
 

@@ -1,0 +1,276 @@
+"""What a form did not touch survives it: the stock admin, for every field class and for awkward stored values."""
+
+import uuid
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from django import forms
+from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User as Login
+from django.db import connection
+from django.forms import modelform_factory
+from django.test import Client, override_settings
+from django.urls import path
+from example.crm.admin import ReadOnlyAdmin
+
+from hc_signals.testing import HerokuConnect
+from tests.sfdc.models import Dog, Everything, User
+
+site = AdminSite("stock")
+site.register(Everything)
+
+
+class ByKey(ModelAdmin):
+    raw_id_fields = ("lookup", "master_detail")
+
+
+class Searched(ModelAdmin):
+    autocomplete_fields = ("lookup", "master_detail")
+    radio_fields = {"picklist": 1}
+
+
+class UserAdmin(ReadOnlyAdmin):
+    search_fields = ("username",)
+
+
+class Listing(ModelAdmin):
+    list_display = ("id", "multi_picklist", "tags", "get_multi_picklist_display", "picklist")
+    list_filter = ("multi_picklist", "tags", "picklist")
+
+
+site.register(User, UserAdmin)
+sites = {"stock": site, "by_key": AdminSite("by_key"), "searched": AdminSite("searched")}
+listing = AdminSite("listing")
+listing.register(Everything, Listing)
+for _name, _admin in (("by_key", ByKey), ("searched", Searched)):
+    sites[_name].register(Everything, _admin)
+    sites[_name].register(User, UserAdmin)
+urlpatterns = [path(f"{each.name}/", each.urls) for each in (*sites.values(), listing)]
+
+COLUMNS: dict[str, list[Any]] = {
+    "any_type__c": ["  blanks ", "two\nlines", "\nfirst", "", None],
+    "external_id__c": ["00000000000000000000000000000007", "by hand", "0" * 31 + "A", "0" * 30 + "1b", None],
+    "checkbox__c": [True, False, None, True, False],
+    "number__c": [7.0, 1e16, 0.1 + 0.2, 1e300, None],
+    "currency__c": [12.5, -1e-7, float("nan"), 123456789012345680.0, None],
+    "percent__c": [33.333333333333336, 1000.0, 0.0, float("inf"), None],
+    "date__c": ["2024-02-29", "0001-01-01", "9999-12-31", None, None],
+    # In Chicago: twice that night, never that night.
+    "date_time__c": ["2024-11-03 06:30:00.123456", "2024-03-10 08:30:00", "2024-01-01 00:00:00.000001", None, None],
+    "time__c": ["10:00:00.123456", "00:00:00", "23:59:59.999999", None, None],
+    "email__c": ["not an address", "a@b", " x@example.com ", "", None],
+    "encrypted__c": ["  x", "line\nline", "", "*", None],
+    "phone__c": ["+49 30 1", " 1", "", "x", None],
+    "picklist__c": ["a", "no longer", "", "b", None],
+    "text__c": [" blanks ", "one\r\ntwo", "<b>&amp;\"'", "", None],
+    "text_area__c": ["one\r\ntwo", "one\ntwo", "one\rtwo", "\n", None],
+    "text_area_long__c": ["one\r\ntwo ", "\n\n", "  ", "", None],
+    "url__c": ["www.example.com", "not an address", "ftp:x", "", None],
+    "integer__c": [2147483647, -2147483648, 0, 1, None],
+    "multi_picklist__c": ["b;a", "a;no longer", "no longer", "x;;y", None],
+    "tags__c": ["p;q", "p; q ;", ";", "two\nlines", None],
+    "location__latitude__s": [52.5, 1e-300, 0.1 + 0.2, -0.5, None],
+    "location__longitude__s": [13.4, 1e300, float("inf"), 7.0, None],
+    "lookup__c": ["005000000000001AAA", "005000000000009AAA", "nonsense", "", None],
+    "master_detail__c": ["005000000000001AAA", "005000000000008AAA", "x", "005000000000001AAA", None],
+}
+"""What the table may hold, whatever Django thinks of it: the columns of five rows."""
+
+
+NEW: dict[str, tuple[Any, Any]] = {
+    "any_type": ("new", "new"),
+    "external_id": (str(uuid.UUID(int=9)), uuid.UUID(int=9).hex),
+    "checkbox": ("unknown", None),
+    "number": ("8.25", "8.25"),
+    "currency": ("8.25", "8.25"),
+    "percent": ("8.25", "8.25"),
+    "date": ("2025-01-02", "2025-01-02"),
+    "date_time": (("2025-01-02", "03:04:05"), "2025-01-02T09:04:05"),
+    "time": ("03:04:05", "03:04:05"),
+    "email": ("new@example.com", "new@example.com"),
+    "encrypted": ("new", "new"),
+    "phone": ("new", "new"),
+    "picklist": ("b", "b"),
+    "text": ("new", "new"),
+    "text_area": ("new", "new"),
+    "text_area_long": ("new", "new"),
+    "url": ("example.com", "https://example.com"),
+    "integer": ("8", "8"),
+    "multi_picklist": (["a"], "a"),
+    "tags": (" new ; one;", "new;one"),
+    "location_latitude": ("8.25", "8.25"),
+    "location_longitude": ("8.25", "8.25"),
+    "lookup": ("", None),
+    "master_detail": ("", None),
+}
+"""For each field, what is submitted, and what the table has then."""
+
+
+UNSENT = ("submit", "file", "button", "checkbox", "radio")
+"""Kinds of inputs that a browser does not submit, unless they are checked."""
+
+
+class Form(HTMLParser):
+    """Reads the data that a browser would submit for a page's form."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.data: dict[str, list[str]] = {}
+        self._select = self._textarea = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = dict(attributes)
+        name, value = found.get("name") or "", found.get("value") or ""
+        if tag == "select":
+            self._select = name
+        elif tag == "option" and self._select and "selected" in found:
+            self.data.setdefault(self._select, []).append(value)
+        elif tag == "textarea":
+            self._textarea = name
+            self.data[name] = [""]
+        elif tag == "input" and name and (found.get("type") not in UNSENT or "checked" in found):
+            self.data.setdefault(name, []).append(value)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "select":
+            self._select = ""
+        elif tag == "textarea":
+            text = self.data[self._textarea][0].removeprefix("\n")  # the first line end belongs to the tag
+            self.data[self._textarea] = [text.replace("\r\n", "\n").replace("\n", "\r\n")]
+            self._textarea = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._textarea:
+            self.data[self._textarea][0] += data
+
+
+def rows() -> dict[tuple[int, str], Any]:
+    """Return every cell of the table, by key and column, as text: NaN equals NaN then."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT e.id, c.key, c.value FROM salesforce.everything__c e, json_each_text(row_to_json(e)) c "
+            "WHERE c.key <> '_hc_lastop'"
+        )
+        return {(key, column): value for key, column, value in cursor.fetchall()}
+
+
+def different(before: dict[tuple[int, str], Any]) -> dict[tuple[int, str], tuple[Any, Any]]:
+    after = rows()
+    assert after.keys() == before.keys()
+    return {cell: (value, after[cell]) for cell, value in before.items() if value != after[cell]}
+
+
+@pytest.fixture
+def admin(heroku: HerokuConnect) -> Any:
+    """A client of the admin, and five rows with the awkward values."""
+    heroku.insert(User, username="one")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE salesforce.user SET sfid = '005000000000001AAA'")
+        for values in zip(*COLUMNS.values(), strict=True):
+            places = ", ".join(["%s"] * len(COLUMNS))
+            cursor.execute(f"INSERT INTO salesforce.everything__c ({', '.join(COLUMNS)}) VALUES ({places})", values)
+    client = Client()
+    client.force_login(Login.objects.create_superuser("admin"))
+    with override_settings(ROOT_URLCONF=__name__):
+        yield client
+
+
+def submit(admin: Client, url: str, /, **changes: Any) -> None:
+    page = admin.get(url)
+    assert page.status_code == 200
+    data = Form(page.content.decode()).data | changes
+    answer = admin.post(url, data)
+    assert answer.status_code == 302, answer.context["adminform"].form.errors
+
+
+def test_columns_name_every_editable_field() -> None:
+    editable = {field.column for field in Everything._meta.fields if field.editable and not field.primary_key}
+    assert editable == set(COLUMNS)
+
+
+@pytest.mark.parametrize("name", sites)
+def test_an_unchanged_form_changes_nothing(admin: Client, name: str) -> None:
+    before = rows()
+    for key in {key for key, _ in before}:
+        submit(admin, f"/{name}/sfdc/everything/{key}/change/")
+    assert different(before) == {}
+
+
+@pytest.mark.parametrize("name", sites)
+def test_a_changed_field_changes_no_other(admin: Client, name: str) -> None:
+    assert NEW.keys() == {field.name for field in Everything._meta.fields if field.column in COLUMNS}
+    for number, (field, (submitted, stored)) in enumerate(NEW.items()):
+        key = number % 5 + 1
+        before = rows()
+        parts = {field: submitted}
+        if isinstance(submitted, tuple):
+            parts = {f"{field}_{part}": each for part, each in enumerate(submitted)}
+        submit(admin, f"/{name}/sfdc/everything/{key}/change/", **parts)
+        column = Everything._meta.get_field(field).column
+        changed = different(before)
+        assert changed.keys() <= {(key, column)}, field
+        assert rows()[key, column] == stored, field
+
+
+def selected(admin: Client, key: int, field: str) -> list[str]:
+    page = admin.get(f"/stock/sfdc/everything/{key}/change/").content.decode()
+    return Form(page).data.get(field, [])
+
+
+def test_a_multi_picklist_is_a_multiple_choice(admin: Client) -> None:
+    url = "/stock/sfdc/everything/{}/change/"
+    assert selected(admin, 2, "multi_picklist") == ["a", "no longer"]
+    submit(admin, url.format(2), multi_picklist=["a", "b", "no longer"])
+    assert rows()[2, "multi_picklist__c"] == "a;no longer;b", "what was selected keeps its order"
+    submit(admin, url.format(2), multi_picklist=["b", "no longer"])
+    assert rows()[2, "multi_picklist__c"] == "no longer;b"
+    submit(admin, url.format(2), multi_picklist=[])
+    assert rows()[2, "multi_picklist__c"] is None
+    assert selected(admin, 1, "tags") == ["p;q"]
+
+
+@pytest.mark.parametrize("field", ["picklist", "multi_picklist", "lookup", "url", "number"])
+def test_an_invalid_new_value_is_refused(admin: Client, field: str) -> None:
+    before = rows()
+    for key in (1, 5):
+        url = f"/stock/sfdc/everything/{key}/change/"
+        answer = admin.post(url, Form(admin.get(url).content.decode()).data | {field: ["no longer"]})
+        assert list(answer.context["adminform"].form.errors) == [field]
+    assert different(before) == {}
+
+
+def test_a_required_field_stays_required() -> None:
+    form_class = modelform_factory(Dog, fields=["breed"], widgets={"breed": forms.TextInput()})
+    form_class.base_fields["breed"].required = True
+    dog = Dog(id=1)
+    dog._state.adding = False
+    assert form_class({"breed": ""}, instance=dog).errors == {"breed": ["This field is required."]}
+    assert form_class({"breed": ""}, instance=Dog()).errors == {"breed": ["This field is required."]}
+
+
+def test_what_was_not_touched_is_not_called_changed(admin: Client) -> None:
+    form_class = modelform_factory(Everything, fields="__all__")
+    for record in Everything.objects.all():
+        data = {bound.html_name: bound.value() for bound in form_class(instance=record)}
+        texts = ("text_area", "text_area_long", "any_type", "text", "email")
+        assert not set(form_class(data, instance=record).changed_data) & set(texts)
+    submit(admin, "/stock/sfdc/everything/1/change/")
+    assert LogEntry.objects.get().get_change_message() == "No fields changed."
+
+
+def test_the_admin_lists_and_filters_selections(admin: Client) -> None:
+    page = admin.get("/listing/sfdc/everything/").content.decode()
+    assert 'class="field-multi_picklist">b, a<' in page
+    assert 'class="field-tags">p, q<' in page
+    assert 'class="field-get_multi_picklist_display">A, no longer<' in page
+    found = admin.get("/listing/sfdc/everything/", {"multi_picklist__includes": "a"}).context["cl"]
+    assert sorted(each.pk for each in found.result_list) == [1, 2]
+    (choice,) = [each for each in found.filter_specs[0].choices(found) if each["selected"]]
+    assert choice["display"] == "A"
+    found = admin.get("/listing/sfdc/everything/", {"multi_picklist__isnull": "True"}).context["cl"]
+    assert [each.pk for each in found.result_list] == [5]
+    found = admin.get("/listing/sfdc/everything/", {"multi_picklist__includes": "a", "_facets": "True"})
+    assert "A (2)" in found.content.decode()
