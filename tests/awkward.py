@@ -14,6 +14,7 @@ COLUMNS: dict[str, list[Any]] = {
     "number__c": [7.0, 1e16, 0.1 + 0.2, 1e300, None],
     "currency__c": [12.5, -1e-7, float("nan"), 123456789012345680.0, None],
     "percent__c": [33.333333333333336, 1000.0, 0.0, float("inf"), None],
+    "whole__c": [7.0, 1e16, 0.5, 1e8, None],
     "date__c": ["2024-02-29", "0001-01-01", "9999-12-31", None, None],
     # In Chicago: twice that night, never that night.
     "date_time__c": ["2024-11-03 06:30:00.123456", "2024-03-10 08:30:00", "2024-01-01 00:00:00.000001", None, None],

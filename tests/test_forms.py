@@ -49,6 +49,7 @@ for _name, _admin in (("by_key", ByKey), ("searched", Searched)):
     sites[_name].register(User, UserAdmin)
 urlpatterns = [path(f"{each.name}/", each.urls) for each in (*sites.values(), listing)]
 
+SFID = "005000000000001AAA"
 NEW: dict[str, tuple[Any, Any]] = {
     "any_type": ("new", "new"),
     "external_id": (str(uuid.UUID(int=9)), uuid.UUID(int=9).hex),
@@ -56,6 +57,7 @@ NEW: dict[str, tuple[Any, Any]] = {
     "number": ("8.25", "8.25"),
     "currency": ("8.25", "8.25"),
     "percent": ("8.25", "8.25"),
+    "whole": ("8", "8"),
     "date": ("2025-01-02", "2025-01-02"),
     "date_time": (("2025-01-02", "03:04:05"), "2025-01-02T09:04:05"),
     "time": ("03:04:05", "03:04:05"),
@@ -72,8 +74,8 @@ NEW: dict[str, tuple[Any, Any]] = {
     "tags": (" new ; one;", "new;one"),
     "location_latitude": ("8.25", "8.25"),
     "location_longitude": ("8.25", "8.25"),
-    "lookup": ("", None),
-    "master_detail": ("", None),
+    "lookup": (SFID, SFID),
+    "master_detail": (SFID, SFID),
 }
 """For each field, what is submitted, and what the table has then."""
 

@@ -25,6 +25,7 @@ class Everything(hc_models.HerokuConnectModel):
     number = hc_models.Number(sf_field_name="Number__c", max_digits=18, decimal_places=2)
     currency = hc_models.Currency(sf_field_name="Currency__c", max_digits=18, decimal_places=2)
     percent = hc_models.Percent(sf_field_name="Percent__c", max_digits=5, decimal_places=2)
+    whole = hc_models.Number(sf_field_name="Whole__c", max_digits=8, decimal_places=0)
     date = hc_models.Date(sf_field_name="Date__c")
     date_time = hc_models.DateTime(sf_field_name="Date_Time__c")
     time = hc_models.Time(sf_field_name="Time__c")
