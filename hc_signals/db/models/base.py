@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models.base import ModelBase
 
 from hc_signals.db.models.fields import ID, Checkbox, DateTime, HerokuConnectFieldMixin
+from hc_signals.db.models.inheritance import LinkedByValue, link_by_value
 from hc_signals.tables import WITHOUT_IS_DELETED, get_schema
 
 __all__ = ("READ_ONLY", "READ_WRITE", "HerokuConnectModel")
@@ -48,6 +49,10 @@ class HerokuConnectModelBase(ModelBase):
             # Only in the options: in Meta, which children may inherit, it would become their table as well.
             value.db_table = cls._get_default_table() or value.db_table
 
+    def _prepare(cls) -> None:
+        super()._prepare()  # type: ignore[misc]
+        link_by_value(cls)
+
     def _get_default_table(cls) -> str:
         object_name = getattr(cls, "sf_object_name", "")
         return f'{get_schema()}"."{object_name.lower()}' if object_name else ""
@@ -85,7 +90,7 @@ def get_heroku_connect_table_name(model_cls: Any) -> str:
     return str(opts.db_table).rpartition(".")[2].strip('"')
 
 
-class HerokuConnectModel(models.Model, metaclass=HerokuConnectModelBase):
+class HerokuConnectModel(LinkedByValue, metaclass=HerokuConnectModelBase):
     """Base of all models whose table Heroku Connect owns; the name of the table follows from ``sf_object_name``."""
 
     sf_object_name: str = ""
