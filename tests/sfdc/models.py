@@ -115,6 +115,37 @@ class Note(models.Model):
     text = models.TextField()
 
 
+class DatabaseNote(models.Model):
+    """The same with the rules that Django 6.1 leaves to the database; before, those of Django."""
+
+    cascade = models.ForeignKey(
+        User,
+        getattr(models, "DB_CASCADE", models.CASCADE),
+        to_field="sf_id",
+        db_constraint=False,
+        null=True,
+        related_name="+",
+    )
+    set_null = models.ForeignKey(
+        User,
+        getattr(models, "DB_SET_NULL", models.SET_NULL),
+        to_field="sf_id",
+        db_constraint=False,
+        null=True,
+        related_name="+",
+    )
+    set_default = models.ForeignKey(
+        User,
+        getattr(models, "DB_SET_DEFAULT", models.SET_DEFAULT),
+        to_field="sf_id",
+        db_constraint=False,
+        default="of Django",
+        db_default="of the database",
+        related_name="+",
+    )
+    text = models.TextField()
+
+
 class Comment(models.Model):
     """Points at a row that goes with a Salesforce record."""
 
