@@ -1,12 +1,17 @@
 """Connected models with Django REST framework, django-import-export and django-filter: the real packages."""
 
+import re
+import sys
 from io import BytesIO
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import django_filters
 import pytest
 from django.db import connection
 from django.http import QueryDict
+from django.test.utils import isolate_apps
 from import_export.resources import ModelResource, modelresource_factory
 from rest_framework.parsers import JSONParser
 from rest_framework.renderers import JSONRenderer
@@ -14,8 +19,10 @@ from rest_framework.serializers import ModelSerializer
 
 from hc_signals.contrib.import_export import HerokuConnectModelResource
 from hc_signals.contrib.rest_framework import HerokuConnectModelSerializer
+from hc_signals.db import models as hc_models
 from hc_signals.testing import HerokuConnect
 from tests.awkward import COLUMNS, different, fill, rows
+from tests.pages import BLOCKS
 from tests.sfdc.models import Everything
 
 
@@ -131,3 +138,29 @@ def test_the_lookup_includes(heroku: HerokuConnect) -> None:
     assert found(tags__in=[["x"], "xy"]) == [["x"], ["xy"]]
     assert found(tags__isnull=True) == [None]
     assert Everything.objects.exclude(tags__includes="x").count() == 2
+
+
+@isolate_apps("tests.sfdc")
+def test_the_blocks_of_forms_md_run(heroku: HerokuConnect, capsys: pytest.CaptureFixture[str]) -> None:
+    modules = {name: ModuleType(f"tests.sfdc.{name}") for name in ("models", "serializers", "resources", "filters")}
+    vars(modules["models"])["hc_models"] = hc_models
+    said: list[str] = []
+    with patch.dict(sys.modules, {f"crm.{name}": module for name, module in modules.items()}):
+        for block in [block for block in BLOCKS if block.page == "forms.md"]:
+            file = re.match(r"# crm/(\w+)\.py", block.code)
+            exec(block.code, vars(modules[file[1]]) if file else {"__name__": "page"})
+            said += re.findall(r"^print\(.*  # (.*)$", block.code, re.M)
+    assert said == capsys.readouterr().out.splitlines()
+    site = modules["models"].Site
+    heroku.create_table(site)
+    serializer = modules["serializers"].SiteSerializer(data={"name": "Harbour", "services": ["gas", "power"]})
+    serializer.is_valid(raise_exception=True)
+    serializer.save()
+    resource = modules["resources"].SiteResource()
+    data = resource.export(site.objects.all())
+    assert data["services"] == ["gas;power"]
+    data = data.load(data.export("csv").replace("gas;power", "gas"), "csv")
+    assert resource.import_data(data).totals["update"] == 1
+    for query, count in (("services=gas", 1), ("services=gas&services=power", 0), ("name=Harbour", 1)):
+        assert modules["filters"].SiteFilter(QueryDict(query), site.objects.all()).qs.count() == count
+    heroku.drop_table(site)
