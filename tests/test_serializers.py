@@ -153,14 +153,12 @@ def test_the_blocks_of_forms_md_run(heroku: HerokuConnect, capsys: pytest.Captur
     assert said == capsys.readouterr().out.splitlines()
     site = modules["models"].Site
     heroku.create_table(site)
-    serializer = modules["serializers"].SiteSerializer(data={"name": "Harbour", "services": ["gas", "power"]})
+    serializer = modules["serializers"].SiteSerializer(data={"name": "Harbour", "services": ["gas"]})
     serializer.is_valid(raise_exception=True)
     serializer.save()
     resource = modules["resources"].SiteResource()
     data = resource.export(site.objects.all())
-    assert data["services"] == ["gas;power"]
-    data = data.load(data.export("csv").replace("gas;power", "gas"), "csv")
-    assert resource.import_data(data).totals["update"] == 1
+    assert data["services"] == ["gas"]
     for query, count in (("services=gas", 1), ("services=gas&services=power", 0), ("name=Harbour", 1)):
         assert modules["filters"].SiteFilter(QueryDict(query), site.objects.all()).qs.count() == count
     heroku.drop_table(site)
