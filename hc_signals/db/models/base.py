@@ -175,4 +175,13 @@ class HerokuConnectModel(LinkedByValue, metaclass=HerokuConnectModelBase):
             add(4, " can only have a single upsert field.", upserts)
         if cls.sf_access == READ_WRITE and not upserts:
             add(7, " does not have an upsert field.", "Read-write models need an upsert field.")
+        errors += [
+            checks.Error(
+                f"{label}.{field.name} is an upsert field that is not unique.",
+                hint="Remove 'unique=False': Heroku Connect finds the record by this field.",
+                id="hc_signals.E003",
+            )
+            for field in upserts
+            if not field.unique
+        ]
         return errors
