@@ -203,10 +203,9 @@ class Number(HerokuConnectFieldMixin, models.DecimalField):  # type: ignore[type
         """Return the Decimal that is shown for the float, in full and not rounded; 7.0 is 7, 1e16 has 17 digits."""
         if value is None:
             return None
-        number = decimal.Decimal(repr(float(value)))
-        if number.is_finite() and number == number.to_integral_value():
-            return decimal.Decimal(format(number.to_integral_value(), "f"))
-        return number
+        text = repr(float(value)).removesuffix(".0")
+        number = decimal.Decimal(text)
+        return decimal.Decimal(format(number, "f")) if "e+" in text else number
 
 
 class Currency(Number):
