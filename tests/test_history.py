@@ -18,7 +18,7 @@ def history() -> HistoricalRecords:
 
 
 @pytest.fixture
-def tracked(heroku: HerokuConnect) -> Iterator[tuple[Any, Any]]:
+def tracked(heroku: HerokuConnect, disconnected: None) -> Iterator[tuple[Any, Any]]:
     """A connected model and its Django-managed child, both with history; with all their tables."""
     with isolate_apps("tests.sfdc"):
 
