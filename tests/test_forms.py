@@ -13,41 +13,11 @@ from django.forms import modelform_factory
 from django.test import Client, override_settings
 from django.urls import path
 from example.crm.admin import ReadOnlyAdmin
+from example.crm.models import CompoundModel, SFObjectModel
 
 from hc_signals.testing import HerokuConnect
 from tests.awkward import COLUMNS, different, fill, rows
 from tests.sfdc.models import Dog, Everything, User
-
-site = AdminSite("stock")
-site.register(Everything)
-
-
-class ByKey(ModelAdmin):
-    raw_id_fields = ("lookup", "master_detail")
-
-
-class Searched(ModelAdmin):
-    autocomplete_fields = ("lookup", "master_detail")
-    radio_fields = {"picklist": 1}
-
-
-class UserAdmin(ReadOnlyAdmin):
-    search_fields = ("username",)
-
-
-class Listing(ModelAdmin):
-    list_display = ("id", "multi_picklist", "tags", "get_multi_picklist_display", "picklist")
-    list_filter = ("multi_picklist", "tags", "picklist")
-
-
-site.register(User, UserAdmin)
-sites = {"stock": site, "by_key": AdminSite("by_key"), "searched": AdminSite("searched")}
-listing = AdminSite("listing")
-listing.register(Everything, Listing)
-for _name, _admin in (("by_key", ByKey), ("searched", Searched)):
-    sites[_name].register(Everything, _admin)
-    sites[_name].register(User, UserAdmin)
-urlpatterns = [path(f"{each.name}/", each.urls) for each in (*sites.values(), listing)]
 
 SFID = "005000000000001AAA"
 NEW: dict[str, tuple[Any, Any]] = {
@@ -79,6 +49,47 @@ NEW: dict[str, tuple[Any, Any]] = {
 }
 """For each field, what is submitted, and what the table has then."""
 
+
+site = AdminSite("stock")
+site.register(Everything)
+
+
+class ByKey(ModelAdmin):
+    raw_id_fields = ("lookup", "master_detail")
+
+
+class Searched(ModelAdmin):
+    autocomplete_fields = ("lookup", "master_detail")
+    radio_fields = {"picklist": 1}
+
+
+class UserAdmin(ReadOnlyAdmin):
+    search_fields = ("username",)
+
+
+class Listing(ModelAdmin):
+    list_display = ("id", "multi_picklist", "tags", "get_multi_picklist_display", "picklist")
+    list_filter = ("multi_picklist", "tags", "picklist")
+
+
+site.register(User, UserAdmin)
+
+
+class Editable(ModelAdmin):
+    list_display = ("id", *(name for name in NEW if name not in ("currency", "percent")))  # Django cannot list NaN
+    list_editable = list_display[1:]
+
+
+editable = AdminSite("editable")
+editable.register(Everything, Editable)
+editable.register(CompoundModel)
+sites = {"stock": site, "by_key": AdminSite("by_key"), "searched": AdminSite("searched")}
+listing = AdminSite("listing")
+listing.register(Everything, Listing)
+for _name, _admin in (("by_key", ByKey), ("searched", Searched)):
+    sites[_name].register(Everything, _admin)
+    sites[_name].register(User, UserAdmin)
+urlpatterns = [path(f"{each.name}/", each.urls) for each in (*sites.values(), listing, editable)]
 
 UNSENT = ("submit", "file", "button", "checkbox", "radio")
 """Kinds of inputs that a browser does not submit, unless they are checked."""
@@ -225,3 +236,22 @@ def test_the_admin_lists_and_filters_selections(admin: Client) -> None:
     assert [each.pk for each in found.result_list] == [5]
     found = admin.get("/listing/sfdc/everything/", {"multi_picklist__includes": "a", "_facets": "True"})
     assert "A (2)" in found.content.decode()
+
+
+def test_an_editable_list_keeps_what_it_does_not_touch(admin: Client) -> None:
+    url, before = "/editable/sfdc/everything/", rows()
+    data = Form(admin.get(url).content.decode()).data | {"_save": ["Save"], "action": [""]}
+    number = {key: number for number, (key,) in enumerate(data[f"form-{n}-id"] for n in range(5))}["2"]
+    for changes in ({}, {f"form-{number}-multi_picklist": ["b", "no longer"]}):
+        assert admin.post(url, data | changes).status_code == 302
+    assert different(before) == {(2, "multi_picklist__c"): ("a;no longer", "no longer;b")}
+
+
+def test_the_admin_adds_changes_and_deletes_compound_records(admin: Client) -> None:
+    url = "/editable/crm/compoundmodel/"
+    submit(admin, f"{url}add/", data="a", more_data="b")
+    record = CompoundModel.objects.get()
+    submit(admin, f"{url}{record.pk}/change/", data="a2")
+    assert list(CompoundModel.objects.values_list("data", "more_data")) == [("a2", "b")]
+    assert admin.post(f"{url}{record.pk}/delete/", {"post": "yes"}).status_code == 302
+    assert CompoundModel.objects.count() == SFObjectModel.objects.count() == 0
