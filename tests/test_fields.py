@@ -182,7 +182,7 @@ def test_geolocation(stored: Any) -> None:
 # -- every value that a table can hold ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.floats() | st.integers(-(10**20), 10**20).map(float) | st.decimals(-1000, 1000, places=2).map(float))
 @example(7.0)
 @example(1e16)

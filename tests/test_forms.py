@@ -164,7 +164,10 @@ def test_an_unchanged_form_changes_nothing(admin: Client, name: str) -> None:
 @pytest.mark.parametrize("name", sites)
 def test_a_changed_field_changes_no_other(admin: Client, name: str) -> None:
     assert NEW.keys() == {field.name for field in Everything._meta.fields if field.column in COLUMNS}
+    of_widget = ("lookup", "master_detail", "picklist")
     for number, (field, (submitted, stored)) in enumerate(NEW.items()):
+        if name != "stock" and field not in of_widget:
+            continue
         key = number % 5 + 1
         before = rows()
         parts = {field: submitted}
