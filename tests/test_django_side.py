@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 import pytest
+from django.db import models
 from django.db.models.signals import post_delete, post_save, pre_delete
 from example.crm.models import CompoundModel, Contact, SFObjectModel
 
@@ -14,7 +15,7 @@ from hc_signals.listening.worker import Worker
 from hc_signals.models import Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
-from tests.sfdc.models import Animal, Comment, Everything, EverythingProxy, Note, User
+from tests.sfdc.models import Animal, Comment, DatabaseNote, Everything, EverythingProxy, Note, User
 
 KEY = uuid.UUID(int=7)
 
@@ -40,6 +41,23 @@ def test_every_on_delete(captured: HerokuConnect, caplog: pytest.LogCaptureFixtu
     assert notes["protect"].protect_id == notes["restrict"].restrict_id == notes["nothing"].nothing_id == sfid
     assert "1 row(s) of sfdc.Note point at a deleted record of sfdc.User and say PROTECT" in caplog.text
     assert "and say RESTRICT" in caplog.text
+    assert Delivery.objects.count() == 0
+
+
+def test_rules_of_the_database_are_applied(captured: HerokuConnect) -> None:
+    (sfid,) = captured.create(User)
+    for relation in ("set_null", "set_default", "cascade"):
+        DatabaseNote.objects.create(**{f"{relation}_id": sfid, "text": relation})
+    DatabaseNote.objects.create(text="stays")
+    Note.objects.create(set_null_id=sfid, text="of Django")
+    captured.delete(User, sfid)
+    deliver(APPLY_ON_DELETE=True)
+    notes = {note.text: note for note in DatabaseNote.objects.all()}
+    assert notes.keys() == {"set_null", "set_default", "stays"}
+    assert notes["set_null"].set_null_id is None
+    default = "of the database" if hasattr(models, "DB_SET_DEFAULT") else "of Django"
+    assert notes["set_default"].set_default_id == default
+    assert Note.objects.get().set_null_id is None, "the other relations are applied as well"
     assert Delivery.objects.count() == 0
 
 

@@ -24,6 +24,7 @@ from tests.test_reloads import hours_pass
 
 TRIED_BY = {
     "README.md": "tests/test_docs_code.py",
+    "forms.md": "tests/test_serializers.py",
     "receivers.md": "tests/test_receivers.py",
     "security.md": "tests/test_least_privilege.py",
     "start.md": "tests/test_ten_minutes.py",

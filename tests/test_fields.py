@@ -1,8 +1,10 @@
 """Every field class: column, type, defaults; values go to the table and come back; mistakes are told at once."""
 
+import copy
 import datetime
 import decimal
 import enum
+import pickle
 import uuid
 from typing import Any
 
@@ -10,7 +12,10 @@ import pytest
 from django import forms
 from django.core.exceptions import ValidationError
 from django.db import connection, models
+from django.db.migrations.writer import MigrationWriter
 from django.db.models import F, Max
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from hc_signals.db import models as hc_models
 from hc_signals.db.exceptions import MissingArgumentError
@@ -174,3 +179,153 @@ def test_geolocation(stored: Any) -> None:
     assert Everything.objects.filter(location_latitude__gt=50).count() == 1
     names = {field.sf_field_name for field in Everything.get_heroku_connect_fields()}
     assert {"Location__Latitude__s", "Location__Longitude__s"} <= names
+
+
+# -- every value that a table can hold ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.floats() | st.integers(-(10**20), 10**20).map(float) | st.decimals(-1000, 1000, places=2).map(float))
+@example(7.0)
+@example(1e16)
+@example(-0.0)
+@example(float("nan"))
+def test_every_number_validates_and_is_saved_unchanged(heroku: HerokuConnect, value: float) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO salesforce.everything__c (number__c, currency__c, whole__c, location__latitude__s) "
+            "VALUES (%(value)s, %(value)s, %(value)s, %(value)s) RETURNING id",
+            {"value": value},
+        )
+        key = cursor.fetchone()[0]
+        record = Everything.objects.get(pk=key)
+        record.full_clean()
+        record.save()
+        for column in ("number__c", "currency__c", "whole__c", "location__latitude__s"):
+            cursor.execute(f"SELECT float8send({column}) = float8send(%s) FROM salesforce.everything__c", [value])
+            assert cursor.fetchall() == [(True,)], column
+        cursor.execute("TRUNCATE salesforce.everything__c")
+
+
+@given(st.integers(-(10**8) + 1, 10**8 - 1))
+@settings(max_examples=50, derandomize=True, deadline=None)
+@example(7)
+@example(10**7)
+def test_whole_numbers_that_fit_are_valid_without_a_table(value: int) -> None:
+    field = hc_models.Number(sf_field_name="X", max_digits=8, decimal_places=0)
+    number = field.from_db_value(float(value), None, connection)
+    assert str(number) == str(value)
+    assert field.clean(number, None) == value
+
+
+def test_what_is_stored_is_valid_and_nothing_else(stored: Any) -> None:
+    record = stored(picklist="a", url="https://example.com")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE salesforce.everything__c SET picklist__c = 'gone', url__c = 'www', lookup__c = 'nobody'")
+    record.refresh_from_db()
+    record.full_clean()
+    for field, wrong in (("picklist", "other"), ("url", "ww"), ("lookup_id", "somebody")):
+        record.refresh_from_db()
+        setattr(record, field, wrong)
+        with pytest.raises(ValidationError) as error:
+            record.full_clean()
+        assert list(error.value.message_dict) == [field.removesuffix("_id")]
+    with pytest.raises(ValidationError):
+        Everything(pk=record.pk, picklist="gone").full_clean(validate_unique=False)
+
+
+@pytest.mark.parametrize("text", ["by hand", "0" * 31 + "A", "6f9619ffA0864011b42d00cf4fc964ff"])
+def test_an_external_id_is_written_as_it_was_read(stored: Any, text: str) -> None:
+    stored()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE salesforce.everything__c SET external_id__c = %s", [text])
+    record = Everything.objects.get()
+    for each in (record, copy.deepcopy(record), pickle.loads(pickle.dumps(record))):
+        each.full_clean()
+        each.save()
+        assert raw("external_id__c") == text
+    assert Everything.objects.filter(external_id=record.external_id).exists()
+    with pytest.raises(ValidationError):
+        stored(external_id="typed by the app")
+
+
+def test_a_selection_is_a_list_whose_text_is_the_tables() -> None:
+    record = Everything(multi_picklist=["b", "a"], tags="x;y")
+    assert (record.multi_picklist, str(record.multi_picklist), f"{record.tags}") == (["b", "a"], "b;a", "x;y")
+    assert record.get_multi_picklist_display() == "B, A"
+    record.tags = ""
+    assert record.tags is None
+    record.tags = ("q",)
+    record.tags.append("r")
+    assert str(copy.deepcopy(record).tags) == str(pickle.loads(pickle.dumps(record)).tags) == "q;r"
+
+
+# -- copies ------------------------------------------------------------------------------------------------------------
+
+COMMON = {
+    "verbose_name": st.just("a name"),
+    "null": st.booleans(),
+    "blank": st.booleans(),
+    "unique": st.booleans(),
+    "db_index": st.booleans(),
+    "editable": st.booleans(),
+    "upsert": st.booleans(),
+    "help_text": st.just("help"),
+    "db_column": st.sampled_from(["own", None, ""]),
+    "default": st.sampled_from([None, "a", str, models.NOT_PROVIDED]),
+    "serialize": st.booleans(),
+    "validators": st.just([str]),
+    "error_messages": st.just({"null": "no"}),
+}
+LENGTHS = {"max_length": st.sampled_from([18, 40, 80, 200, 254, 255, 1300, 4099])}
+CHOICES = {"choices": st.sampled_from([[("a", "A")], [("g", [("a", "A")])]])}
+DIGITS = {"max_digits": st.integers(10, 18), "decimal_places": st.integers(0, 5)}
+STAMPS = {"auto_now": st.booleans()}
+RELATION = {
+    "to": st.sampled_from(["sfdc.user", "self"]),
+    "on_delete": st.just(models.DO_NOTHING),
+    "to_field": st.just("sf_id"),
+    "related_name": st.just("+"),
+}
+PICKLIST = (hc_models.Picklist, "choices")
+REQUIRED = ("to", "on_delete", "max_digits", "decimal_places")
+ARGUMENTS: dict[Any, dict[str, Any]] = {
+    **{kind: {} for kind in (hc_models.AnyType, hc_models.TextAreaLong, hc_models.Checkbox, hc_models.Integer)},
+    **dict.fromkeys((hc_models.Number, hc_models.Currency, hc_models.Percent), DIGITS),
+    **dict.fromkeys((hc_models.Date, hc_models.DateTime, hc_models.Time), STAMPS),
+    **dict.fromkeys((hc_models.Lookup, hc_models.MasterDetail), RELATION),
+    **dict.fromkeys((hc_models.Picklist, hc_models.MultiPicklist, hc_models.TextArea), LENGTHS | CHOICES),
+    **dict.fromkeys((hc_models.ID, hc_models.EncryptedString, hc_models.Text, hc_models.FormulaText), LENGTHS),
+    **dict.fromkeys((hc_models.Email, hc_models.Phone, hc_models.URL, hc_models.ExternalID), LENGTHS),
+}
+
+
+def test_arguments_name_every_field_class() -> None:
+    kinds = [kind for kind in vars(hc_models).values() if isinstance(kind, type)]
+    fields = {kind for kind in kinds if issubclass(kind, models.Field)}
+    assert fields == ARGUMENTS.keys()
+
+
+def state(field: Any) -> dict[str, Any]:
+    """Return all that makes a field what it is."""
+    relation = vars(field.remote_field) if field.remote_field else {}
+    skipped = ("creation_counter", "remote_field", "field", "related_model")
+    return {name: value for name, value in (vars(field) | relation).items() if name not in skipped}
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+@settings(max_examples=25, derandomize=True, deadline=None)
+def test_a_clone_equals_the_original(kind: Any, data: st.DataObject) -> None:
+    own = ARGUMENTS[kind]
+    required = {name: each for name, each in own.items() if name in REQUIRED or (kind, name) == PICKLIST}
+    optional = {name: each for name, each in (COMMON | own).items() if name not in required}
+    arguments = data.draw(st.fixed_dictionaries(required, optional=optional))
+    if kind in (hc_models.ID, hc_models.ExternalID):
+        arguments.pop("max_length", None)
+    original = kind(sf_field_name="Some__c", **arguments)
+    clone = original.clone()
+    assert state(clone) == state(original)
+    assert clone.deconstruct() == original.deconstruct()
+    written = MigrationWriter.serialize(original)[0]
+    assert MigrationWriter.serialize(clone)[0] == written

@@ -119,6 +119,20 @@ def test_awkward_object_names_are_captured(heroku: HerokuConnect, connect: Any, 
     assert triggers.status(model, "default").state == "missing"
 
 
+@isolate_apps("tests.sfdc")
+def test_an_upsert_field_that_is_not_unique_is_an_error() -> None:
+    class Loose(hc_models.HerokuConnectModel):
+        sf_object_name = "Loose__c"
+        sf_access = hc_models.READ_WRITE
+        external_id = hc_models.ExternalID(sf_field_name="External_ID__c", unique=False)
+
+        class Meta:
+            app_label = "sfdc"
+
+    (error,) = Loose.check()
+    assert (error.id, error.msg) == ("hc_signals.E003", "sfdc.Loose.external_id is an upsert field that is not unique.")
+
+
 def test_a_plain_child_of_a_connected_model_is_djangos() -> None:
     from tests.sfdc.models import Kennel
 

@@ -8,16 +8,20 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.contrib.admin.utils import display_for_field
 from django.contrib.admin.views.main import ChangeList
 from django.db import OperationalError, connection, connections, models, transaction
 from django.db.models.deletion import Collector, get_candidate_relations_to_delete
+from django.db.models.options import Options
+from django.db.models.query_utils import DeferredAttribute
 from django.dispatch import Signal
 from django.test.utils import CaptureQueriesContext
-from example.crm.models import Account, Seen
+from example.crm.models import Account, CompoundModel, Seen, SFObjectModel
 
 from hc_signals.delivery import connections as ours
 from hc_signals.delivery.instances import InstanceBuilder
 from tests.conftest import ROOT
+from tests.sfdc.models import Everything
 
 
 def look_at(file: str, text: str) -> str:
@@ -292,3 +296,25 @@ def test_relies_on_loaders_of_psycopgs_adapters() -> None:
     assert loader is not None, where
     with pytest.raises(psycopg.DataError):
         loader(info.oid, None).load(b"infinity")
+
+
+def test_relies_on_how_multi_table_children_are_saved() -> None:
+    where = look_at("db/models/inheritance.py", "def _save_parents")
+    assert list(inspect.signature(models.Model._save_parents).parameters)[1:4] == ["cls", "using", "update_fields"], (
+        where
+    )
+    where = look_at("db/models/inheritance.py", "def _prepare_related_fields_for_save")
+    parameters = inspect.signature(models.Model._prepare_related_fields_for_save).parameters
+    assert list(parameters) == ["self", "operation_name", "fields"], where
+    where = look_at("db/models/inheritance.py", "def _check_parent_chain")
+    assert list(inspect.signature(DeferredAttribute._check_parent_chain).parameters) == ["self", "instance"], where
+    where = look_at("db/models/inheritance.py", "get_path_to_parent")
+    (step,) = Options.get_path_to_parent(CompoundModel._meta, SFObjectModel)
+    assert step.join_field == CompoundModel._meta.pk and step.join_field.primary_key, where
+
+
+def test_relies_on_how_the_admin_shows_choices() -> None:
+    where = look_at("db/models/multi_picklist.py", "def flatchoices")
+    field = Everything._meta.get_field("multi_picklist")
+    assert field.flatchoices == [("a", "A"), ("b", "B")] and not field.flatchoices, where
+    assert display_for_field(["a", "b"], field, "-") == "a, b", where

@@ -3,6 +3,7 @@
 from hc_signals.admin.capture import ConnectedTableAdmin
 from hc_signals.admin.changes import ChangeAdmin
 from hc_signals.admin.deliveries import DeliveryAdmin
+from hc_signals.admin.picklists import MultiPicklistListFilter
 from hc_signals.admin.positions import PositionAdmin
 from hc_signals.admin.trigger_log import TriggerLogAdmin, TriggerLogArchiveAdmin
 
@@ -10,6 +11,7 @@ __all__ = (
     "ChangeAdmin",
     "ConnectedTableAdmin",
     "DeliveryAdmin",
+    "MultiPicklistListFilter",
     "PositionAdmin",
     "TriggerLogAdmin",
     "TriggerLogArchiveAdmin",

@@ -6,6 +6,8 @@ from typing import Any
 from django.db import models
 from django.db.models.deletion import (
     CASCADE,
+    DO_NOTHING,
+    SET_NULL,
     Collector,
     ProtectedError,
     RestrictedError,
@@ -17,16 +19,34 @@ from hc_signals.delivery.instances import child_instances
 logger = logging.getLogger("hc_signals")
 
 
+def _set_db_default(collector: Collector, field: Any, sub_objs: Any, using: str) -> None:
+    collector.add_field_update(field, field.db_default, sub_objs)
+
+
+# Django 6.1 leaves these to constraints, which no relation to a table of Heroku Connect may have.
+_RULES_OF_DATABASES = {
+    getattr(models, name): rule
+    for name, rule in (("DB_CASCADE", CASCADE), ("DB_SET_NULL", SET_NULL), ("DB_SET_DEFAULT", _set_db_default))
+    if hasattr(models, name)
+}
+
+
+def _rule(relation: Any) -> Any:
+    """Return what is to be done to the rows of a relation, as one of Django's own functions or the project's."""
+    return _RULES_OF_DATABASES.get(relation.on_delete, relation.on_delete)
+
+
 def apply_on_delete(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
     """Do to the Django-managed rows that point at the record what their relation says.
 
-    CASCADE, SET_NULL, SET_DEFAULT and SET are applied. PROTECT and RESTRICT come too late, the record is gone: they are
-    reported in the log. Tables of Heroku Connect are left alone, their records come and go by Salesforce's own rules.
+    CASCADE, SET_NULL, SET_DEFAULT and SET are applied, and Django 6.1's DB_CASCADE, DB_SET_NULL and DB_SET_DEFAULT like
+    them. PROTECT and RESTRICT come too late, the record is gone: they are reported in the log. Tables of Heroku Connect
+    are left alone, their records come and go by Salesforce's own rules.
     """
     collector = Collector(using=using, origin=instance)
     relations: list[Any] = list(get_candidate_relations_to_delete(sender._meta))
     for relation in relations:
-        if relation.related_model._meta.managed and relation.on_delete is not models.DO_NOTHING:
+        if relation.related_model._meta.managed and relation.on_delete is not DO_NOTHING:
             _collect(collector, relation, instance, using)
     for model, objects in collector.restricted_objects.items():
         _report(model, sum(map(len, objects.values())), "RESTRICT", sender)
@@ -37,14 +57,14 @@ def _collect(collector: Collector, relation: Any, instance: models.Model, using:
     if relation.field.remote_field.parent_link:
         # The Django half of a compound model; the ORM cannot load it, its other half is the record that is gone.
         halves = child_instances(relation.related_model, type(instance), {0: instance}, using)
-        if relation.on_delete is CASCADE and halves:
+        if _rule(relation) is CASCADE and halves:
             collector.collect(list(halves.values()), keep_parents=True)
         return
     pointing: Any = collector.related_objects(relation.related_model, [relation.field], [instance])
     if not pointing.exists():
         return
     try:
-        relation.on_delete(collector, relation.field, pointing, using)
+        _rule(relation)(collector, relation.field, pointing, using)
     except (ProtectedError, RestrictedError):
         _report(relation.related_model, pointing.count(), "PROTECT", type(instance))
 

@@ -25,6 +25,7 @@ class Everything(hc_models.HerokuConnectModel):
     number = hc_models.Number(sf_field_name="Number__c", max_digits=18, decimal_places=2)
     currency = hc_models.Currency(sf_field_name="Currency__c", max_digits=18, decimal_places=2)
     percent = hc_models.Percent(sf_field_name="Percent__c", max_digits=5, decimal_places=2)
+    whole = hc_models.Number(sf_field_name="Whole__c", max_digits=8, decimal_places=0)
     date = hc_models.Date(sf_field_name="Date__c")
     date_time = hc_models.DateTime(sf_field_name="Date_Time__c")
     time = hc_models.Time(sf_field_name="Time__c")
@@ -39,6 +40,7 @@ class Everything(hc_models.HerokuConnectModel):
     integer = hc_models.Integer(sf_field_name="Integer__c")
     formula = hc_models.FormulaText(sf_field_name="Formula__c")
     multi_picklist = hc_models.MultiPicklist(sf_field_name="Multi_Picklist__c", choices=[("a", "A"), ("b", "B")])
+    tags = hc_models.MultiPicklist(sf_field_name="Tags__c")
     location = hc_models.Geolocation(sf_field_name="Location__c")
     lookup = hc_models.Lookup(
         User, sf_field_name="Lookup__c", to_field="sf_id", on_delete=models.DO_NOTHING, related_name="+"
@@ -109,6 +111,37 @@ class Note(models.Model):
     )
     nothing = models.ForeignKey(
         User, models.DO_NOTHING, to_field="sf_id", db_constraint=False, null=True, related_name="+"
+    )
+    text = models.TextField()
+
+
+class DatabaseNote(models.Model):
+    """The same with the rules that Django 6.1 leaves to the database; before, those of Django."""
+
+    cascade = models.ForeignKey(
+        User,
+        getattr(models, "DB_CASCADE", models.CASCADE),
+        to_field="sf_id",
+        db_constraint=False,
+        null=True,
+        related_name="+",
+    )
+    set_null = models.ForeignKey(
+        User,
+        getattr(models, "DB_SET_NULL", models.SET_NULL),
+        to_field="sf_id",
+        db_constraint=False,
+        null=True,
+        related_name="+",
+    )
+    set_default = models.ForeignKey(
+        User,
+        getattr(models, "DB_SET_DEFAULT", models.SET_DEFAULT),
+        to_field="sf_id",
+        db_constraint=False,
+        default="of Django",
+        db_default="of the database",
+        related_name="+",
     )
     text = models.TextField()
 

@@ -2,4 +2,5 @@
 
 from hc_signals.db.models.base import *
 from hc_signals.db.models.fields import *
+from hc_signals.db.models.multi_picklist import *
 from hc_signals.db.models.related import *

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models.base import ModelBase
 
 from hc_signals.db.models.fields import ID, Checkbox, DateTime, HerokuConnectFieldMixin
+from hc_signals.db.models.inheritance import LinkedByValue, link_by_value
 from hc_signals.tables import get_schema, has_no_is_deleted
 
 __all__ = ("READ_ONLY", "READ_WRITE", "HerokuConnectModel")
@@ -48,6 +49,10 @@ class HerokuConnectModelBase(ModelBase):
             # Only in the options: in Meta, which children may inherit, it would become their table as well.
             value.db_table = cls._get_default_table() or value.db_table
 
+    def _prepare(cls) -> None:
+        super()._prepare()  # type: ignore[misc]
+        link_by_value(cls)
+
     def _get_default_table(cls) -> str:
         object_name, schema = getattr(cls, "sf_object_name", ""), getattr(cls, "hc_schema", "") or get_schema()
         return f'{schema}"."{object_name.lower()}' if object_name else ""
@@ -85,7 +90,7 @@ def get_heroku_connect_table_name(model_cls: Any) -> str:
     return str(opts.db_table).rpartition(".")[2].strip('"')
 
 
-class HerokuConnectModel(models.Model, metaclass=HerokuConnectModelBase):
+class HerokuConnectModel(LinkedByValue, metaclass=HerokuConnectModelBase):
     """Base of all models whose table Heroku Connect owns; the name of the table follows from ``sf_object_name``.
 
     A class whose table lacks one of the system columns removes its field as any inherited field is removed in Django:
@@ -106,8 +111,8 @@ class HerokuConnectModel(models.Model, metaclass=HerokuConnectModelBase):
     """Upper bound of Salesforce API calls per day."""
 
     sf_id = ID(sf_field_name="Id", db_column="sfid")
-    system_mod_stamp = DateTime(sf_field_name="SystemModstamp", db_index=True)
-    is_deleted = Checkbox(sf_field_name="IsDeleted")
+    system_mod_stamp = DateTime(sf_field_name="SystemModstamp", db_index=True, editable=False)
+    is_deleted = Checkbox(sf_field_name="IsDeleted", editable=False)
     _hc_lastop = models.CharField(max_length=32, null=True, editable=False)
     _hc_err = models.TextField(null=True, editable=False)
 
@@ -176,4 +181,13 @@ class HerokuConnectModel(models.Model, metaclass=HerokuConnectModelBase):
             add(4, " can only have a single upsert field.", upserts)
         if cls.sf_access == READ_WRITE and not upserts:
             add(7, " does not have an upsert field.", "Read-write models need an upsert field.")
+        errors += [
+            checks.Error(
+                f"{label}.{field.name} is an upsert field that is not unique.",
+                hint="Remove 'unique=False': Heroku Connect finds the record by this field.",
+                id="hc_signals.E003",
+            )
+            for field in upserts
+            if not field.unique
+        ]
         return errors

@@ -8,12 +8,13 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import models
-from django.db.models.expressions import Col
+from django.db import models, router
 from django.utils import timezone
 from django.utils.choices import flatten_choices, normalize_choices
 
 from hc_signals.db.exceptions import MissingArgumentError
+from hc_signals.db.forms import keeping
+from hc_signals.db.values import HandMadeID, SpelledUUID
 
 __all__ = (
     "ID",
@@ -30,7 +31,6 @@ __all__ = (
     "Geolocation",
     "HerokuConnectFieldMixin",
     "Integer",
-    "MultiPicklist",
     "Number",
     "Percent",
     "Phone",
@@ -42,7 +42,8 @@ __all__ = (
 )
 
 
-def _is_expression(value: Any) -> bool:
+def is_expression(value: Any) -> bool:
+    """Tell whether SQL computes the value, as in ``update(n=F("n") + 1)``."""
     return hasattr(value, "as_sql")
 
 
@@ -51,11 +52,14 @@ class HerokuConnectFieldMixin:
 
     Args:
         sf_field_name: API name of the field in Salesforce; lower-cased it is the default ``db_column``.
-        upsert: this field identifies the record when Heroku Connect writes; forces ``unique`` and ``db_index``.
+        upsert: this field identifies the record when Heroku Connect writes; makes it ``unique`` and ``db_index``.
     """
 
     sf_field_name: str
     upsert: bool
+    _unique: bool
+    model: Any
+    attname: str
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         sf_field_name = kwargs.pop("sf_field_name", None)
@@ -70,17 +74,48 @@ class HerokuConnectFieldMixin:
         if kwargs["null"]:
             kwargs.setdefault("blank", True)
         if self.upsert:
-            kwargs["unique"] = True
+            # Only by default: a table of history has the field as it is, yet many rows of one record.
+            kwargs.setdefault("unique", True)
         if kwargs.get("unique"):
             kwargs["db_index"] = True
         super().__init__(*args, **kwargs)
 
     def deconstruct(self) -> Any:
-        """Add the two own arguments to Django's."""
+        """Add the own arguments, and those of Django's that have another default here: Django leaves out its own."""
         name, path, args, kwargs = super().deconstruct()  # type: ignore[misc]
-        kwargs["sf_field_name"] = self.sf_field_name
-        kwargs["upsert"] = self.upsert
+        kwargs["unique"] = self._unique
+        for argument in ("sf_field_name", "upsert", "null", "blank", "db_index", "editable"):
+            kwargs[argument] = getattr(self, argument)
+        if isinstance(self, models.CharField):
+            kwargs["max_length"] = self.max_length
         return name, path, args, kwargs
+
+    def formfield(self, **kwargs: Any) -> Any:
+        """Return Django's form field, with which a value survives a form that did not touch it."""
+        field = super().formfield(**kwargs)  # type: ignore[misc]
+        return None if field is None else keeping(field, getattr(self, "attname", ""))
+
+    def clean(self, value: Any, model_instance: Any) -> Any:
+        """Validate what is new; what the table has already is valid, because Salesforce decides on it.
+
+        Raises:
+            ValidationError: the value is neither valid nor the one that is stored; the table is asked only then.
+        """
+        try:
+            return super().clean(value, model_instance)  # type: ignore[misc]
+        except ValidationError:
+            for stored in self.stored_values(model_instance):
+                if stored == value or repr(stored) == repr(value):  # NaN equals nothing, not even itself
+                    return stored
+            raise
+
+    def stored_values(self, instance: Any) -> list[Any]:
+        """Return what the table holds for the instance, as a list of one; empty if it is a new one. One query."""
+        key = getattr(instance, self.model._meta.pk.attname, None)
+        if key is None or instance._state.adding:
+            return []
+        rows = self.model._base_manager.using(router.db_for_read(self.model, instance=instance)).filter(pk=key)
+        return list(rows.values_list(self.attname, flat=True)[:1])
 
 
 class AnyType(HerokuConnectFieldMixin, models.TextField):  # type: ignore[type-arg]
@@ -104,22 +139,37 @@ class ExternalID(HerokuConnectFieldMixin, models.UUIDField):  # type: ignore[typ
         kwargs.setdefault("default", uuid.uuid4)
         super().__init__(*args, **kwargs)
 
+    def deconstruct(self) -> Any:
+        """Name the default also where there is none."""
+        name, path, args, kwargs = super().deconstruct()
+        return name, path, args, kwargs | {"default": self.default}
+
     def get_internal_type(self) -> str:
         """Return CharField: Salesforce knows no UUID type."""
         return "CharField"
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        """Return the hex digits."""
-        if value is None or _is_expression(value):
+        """Return the hex digits, or the text that was read from the table."""
+        if value is None or is_expression(value):
             return value
-        return self.to_python(value).hex
+        key = self.to_python(value)
+        if isinstance(key, HandMadeID):
+            return str(key)
+        return key.stored if isinstance(key, SpelledUUID) else key.hex
+
+    def to_python(self, value: Any) -> Any:
+        """Return the UUID, or what was read from the table and is none."""
+        return value if isinstance(value, HandMadeID) else super().to_python(value)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         """Return the UUID; a text that is none (set by hand in Salesforce) must not make the table unreadable."""
+        if value is None:
+            return None
         try:
-            return self.to_python(value)
-        except ValidationError:
-            return value
+            key = uuid.UUID(value)
+        except ValueError:
+            return HandMadeID(value)
+        return key if key.hex == value else SpelledUUID(value)
 
 
 class Checkbox(HerokuConnectFieldMixin, models.BooleanField):  # type: ignore[type-arg]
@@ -139,23 +189,23 @@ class Number(HerokuConnectFieldMixin, models.DecimalField):  # type: ignore[type
 
     def get_prep_value(self, value: Any) -> Any:
         """Let expressions through: ``update(n=F("n") + 1)``."""
-        return value if _is_expression(value) else super().get_prep_value(value)
+        return value if is_expression(value) else super().get_prep_value(value)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         """Return a float."""
-        if value is None or _is_expression(value):
+        if value is None or is_expression(value):
             return value
-        number = self.to_python(value)
+        # A Decimal as it is: Django's to_python refuses NaN and infinity, which the table may hold.
+        number = value if isinstance(value, decimal.Decimal) else self.to_python(value)
         return None if number is None else float(number)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Return a Decimal; a column is rounded to ``max_digits``, a computed value (a sum, say) is not."""
+        """Return the Decimal that is shown for the float, in full and not rounded; 7.0 is 7, 1e16 has 17 digits."""
         if value is None:
             return None
-        number = decimal.Decimal(repr(float(value)))
-        if self.max_digits is None or not number.is_finite() or not isinstance(expression, Col):
-            return number
-        return self.context.plus(number)
+        text = repr(float(value)).removesuffix(".0")
+        number = decimal.Decimal(text)
+        return decimal.Decimal(format(number, "f")) if "e+" in text else number
 
 
 class Currency(Number):
@@ -183,7 +233,7 @@ class DateTime(HerokuConnectFieldMixin, models.DateTimeField):  # type: ignore[t
 
     def get_prep_value(self, value: Any) -> Any:
         """Let expressions through."""
-        return value if _is_expression(value) else super().get_prep_value(value)
+        return value if is_expression(value) else super().get_prep_value(value)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         """Return naive UTC: an aware parameter would be shifted by the session's time zone."""
@@ -280,6 +330,10 @@ class URL(HerokuConnectFieldMixin, models.URLField):  # type: ignore[type-arg]
         kwargs.setdefault("max_length", 255)
         super().__init__(*args, **kwargs)
 
+    def formfield(self, **kwargs: Any) -> Any:
+        """Return a form field that takes a new URL without a scheme for https, in every version of Django."""
+        return super().formfield(**{"assume_scheme": "https", **kwargs})
+
 
 class Integer(HerokuConnectFieldMixin, models.IntegerField):  # type: ignore[type-arg]
     """Salesforce's standard integers (``NumberOfEmployees`` and the like), which Heroku Connect maps to ``integer``."""
@@ -292,60 +346,6 @@ class FormulaText(HerokuConnectFieldMixin, models.CharField):  # type: ignore[ty
         kwargs.setdefault("max_length", 1300)
         kwargs.setdefault("editable", False)
         super().__init__(*args, **kwargs)
-
-
-class MultiPicklist(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
-    """Salesforce ``Picklist (Multi-Select)``: a list of texts in Python, joined by semicolons in the table.
-
-    NULL is None; Salesforce knows no empty selection beside it, so an empty list is stored as NULL.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("max_length", 4099)
-        super().__init__(*args, **kwargs)
-
-    def to_python(self, value: Any) -> Any:
-        """Return a list, from the text or from any sequence."""
-        if value is None or value == "":
-            return None
-        return value.split(";") if isinstance(value, str) else [str(item) for item in value]
-
-    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Return a list."""
-        return self.to_python(value)
-
-    def get_prep_value(self, value: Any) -> Any:
-        """Return the text; one with a semicolon in a choice cannot be told apart later and is refused.
-
-        Raises:
-            ValueError: a choice contains a semicolon.
-        """
-        if value is None or _is_expression(value) or isinstance(value, str):
-            return value or None
-        items = [str(item) for item in value]
-        for item in items:
-            if ";" in item:
-                raise ValueError(f"{self.name}: the choice {item!r} contains a semicolon, which separates choices.")
-        return ";".join(items) or None
-
-    def value_to_string(self, obj: Any) -> str:
-        """Return the text, for serialisation."""
-        return self.get_prep_value(self.value_from_object(obj)) or ""
-
-    def validate(self, value: Any, model_instance: Any) -> None:
-        """Hold every item against the choices, if there are any."""
-        if not self.choices:
-            return
-        pairs: Any = flatten_choices(normalize_choices(self.choices))
-        known = {choice for choice, _ in pairs}
-        for item in value or ():
-            if item not in known:
-                message = self.error_messages["invalid_choice"]
-                raise ValidationError(message, code="invalid_choice", params={"value": item})
-
-    def run_validators(self, value: Any) -> None:
-        """Check the length of the text that will be stored."""
-        super().run_validators(self.get_prep_value(value) or "")
 
 
 class _Coordinate(HerokuConnectFieldMixin, models.FloatField):  # type: ignore[type-arg]

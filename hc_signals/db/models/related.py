@@ -16,6 +16,11 @@ class ConstraintlessForeignObjectMixin:
         kwargs["db_constraint"] = False
         super().__init__(*args, **kwargs)
 
+    def save_form_data(self, instance: Any, data: Any) -> None:
+        """Take a record, or the key of one that is not there, which a form has kept."""
+        name = self.name if data is None or isinstance(data, models.Model) else self.attname  # type: ignore[attr-defined]
+        setattr(instance, name, data)
+
 
 class Lookup(HerokuConnectFieldMixin, ConstraintlessForeignObjectMixin, models.ForeignKey):  # type: ignore[type-arg]
     """Salesforce ``Lookup Relationship``; point ``to_field`` at ``sf_id`` or an external id."""
