@@ -4,26 +4,19 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, get_commands, load_command_class
-from django.db import connection
 
-from hc_signals.capture.reloads import finish_reloads
-from hc_signals.conf import Conf, chosen
-from hc_signals.models import Delivery
-from hc_signals.tables import connected_models
-from hc_signals.testing import HerokuConnect
-from tests.conftest import deliver
+from tests.docs_project import Project
 from tests.pages import BLOCKS, ROOT, TEXT, Block, commands
 from tests.test_api import FakeHeroku
-from tests.test_reloads import hours_pass
 
 TRIED_BY = {
     "README.md": "tests/test_docs_code.py",
-    "receivers.md": "tests/test_receivers.py",
     "security.md": "tests/test_least_privilege.py",
     "start.md": "tests/test_ten_minutes.py",
     "testing.md": "tests/test_kit.py",
@@ -65,14 +58,15 @@ def test_a_block_that_shows_a_file_shows_what_is_in_it() -> None:
     shown = [block for block in BLOCKS if block.marker.startswith("file: ")]
     assert shown
     for block in shown:
-        assert block.code == (ROOT / block.marker.removeprefix("file: ")).read_text(encoding="utf-8"), block.marker
+        file = (ROOT / block.marker.removeprefix("file: ")).read_text(encoding="utf-8")
+        assert block.code == file.replace("example.wsgi", "shop.wsgi"), block.marker  # the page's project is start.md's
 
 
 def test_the_code_of_the_readme_is_that_of_the_ten_minute_start() -> None:
     (block,) = [block for block in BLOCKS if block.page == "README.md" and block.language == "python"]
     tried = "\n".join(block.code for block in BLOCKS if block.page == "start.md" and block.language == "python")
     files = re.split(r"^(?=# \S+\.py)", block.code, flags=re.M)[1:]
-    assert len(files) == 2
+    assert len(files) == 3
     for file in files:
         assert file.strip() in tried, file
 
@@ -81,68 +75,53 @@ def test_the_code_of_the_readme_is_that_of_the_ten_minute_start() -> None:
 
 SAID = {
     "mappings.md": ["connection 'one': state BROKEN: an unknown state"],
-    "reloads.md": ["Account was reloaded: {'cleared': 1, 'unchanged': 1"],
+    "receivers.md": ["Account ()", "Acme was Energy", "task: UPDATE"],
+    "reloads.md": ["Account was reloaded: {'cleared': 3, 'unchanged': 3"],
     "signals.md": [
         "Acme Ltd ('name',) {'name': 'Acme'}",
         "to index: ['001000000000001AAA'",
         "crm.Account may have changed since None because of capture_failed",
     ],
 }
-"""What the blocks of a page say while Salesforce's part is played."""
+"""What the receivers of a page print while Salesforce's part is played."""
+
+AFTER = {
+    "receivers.md": "from django_tasks_db.models import DBTaskResult\n"
+    "print('task:', DBTaskResult.objects.get().args_kwargs['kwargs']['change_type'])"
+}
+"""What else is looked at when a page has been played."""
 
 RUN_HERE = sorted({block.page for block in BLOCKS if block.language == "python"} - set(TRIED_BY))
 
 
-@pytest.fixture
-def on_heroku(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Heroku puts into the environment."""
-    for name in ("DATABASE_URL", "DATABASE_CONNECTION_POOL_URL"):
-        monkeypatch.setenv(name, "postgres://crm:secret@db.example.com:5432/crm")
-    monkeypatch.setenv("HEROKU_AUTH_TOKEN", "a-token")
+@pytest.fixture(scope="module")
+def start_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The project of docs/start.md, made once."""
+    project = Project(tmp_path_factory.mktemp("start"), "hc_signals_start")
+    project.start()
+    yield project
+    project.drop()
 
 
-@pytest.mark.usefixtures("disconnected", "on_heroku", "heroku_api")
+@pytest.mark.usefixtures("heroku_api")
 @pytest.mark.parametrize("page", RUN_HERE)
-def test_the_python_of_a_page_runs(
-    page: str, captured: HerokuConnect, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    """In its order, in one namespace; then Salesforce's part is played for the receivers in it."""
-    names: dict[str, Any] = {"__name__": "page"}
-    caplog.set_level("INFO")
-    for block in BLOCKS:
-        if block.page == page and block.language == "python":
-            exec(compile(block.code, page, "exec"), names)
-            check_settings(names)
-    play(captured)
-    output = capsys.readouterr().out + caplog.text
+def test_python_of_a_page_runs_in_the_start_project(page: str, start_project: Project, tmp_path: Path) -> None:
+    """Its files are written in their order, and what names no file is run; then Salesforce's part is played."""
+    project = start_project.copy(tmp_path, "hc_signals_page")
+    try:
+        blocks = [block for block in BLOCKS if block.page == page and block.language == "python"]
+        printed = project.play(blocks, AFTER.get(page, ""))
+    finally:
+        project.drop()
     for line in SAID.get(page, []):
-        assert line in output, output
+        assert line in printed, printed
 
 
-def check_settings(names: dict[str, Any]) -> None:
-    """A block of settings is one that would be accepted."""
-    conf = Conf(**names.get("HC_SIGNALS", {}))
-    for key in ("DJANGO_SIGNALS", "APPLY_ON_DELETE", "RELOAD_AWARE"):
-        chosen(key, getattr(conf, key), connected_models())
-    for database in names.get("DATABASES", {}).values():
-        assert database["ENGINE"] == "django.db.backends.postgresql"
-        assert database["HOST"] == "db.example.com"
-
-
-def play(heroku: HerokuConnect) -> None:
-    """A record comes, changes, is reloaded and goes; one change is lost. No receiver may fail."""
-    from example.crm.models import Account
-
-    (sfid,) = heroku.insert(Account, name="Acme")
-    heroku.update(Account, sfid, name="Acme Ltd")
-    heroku.reload(Account)
-    hours_pass()
-    finish_reloads("default", Conf())
-    heroku.delete(Account, sfid)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT public.hc_signals_lose()")
-    deliver()
-    assert list(Delivery.objects.values_list("receiver", "error")) == []
+@pytest.mark.parametrize("page", sorted(set(TEXT) - {"testing.md"}))
+def test_no_page_imports_the_example(page: str) -> None:
+    """A reader has the project of docs/start.md, not ours."""
+    for block in BLOCKS:
+        assert block.page != page or "example." not in block.code.replace("example.com", ""), block.code
 
 
 @pytest.fixture
@@ -152,6 +131,7 @@ def heroku_api(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     with FakeHeroku() as server:
         server.states = ["BROKEN"]
+        monkeypatch.setenv("HEROKU_AUTH_TOKEN", "a-token")
         monkeypatch.setenv("HEROKU_CONNECT_API_ENDPOINT", server.url)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

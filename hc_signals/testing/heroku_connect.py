@@ -92,7 +92,10 @@ class HerokuConnect:
     # -- tables ------------------------------------------------------------------------------------------------------
 
     def create_tables(self) -> None:
-        """Create schema, functions, trigger log and the tables of all models; what exists stays as it is."""
+        """Create schema, functions, trigger log and the tables of all models.
+
+        Tables that exist stay. They get the columns that their model has gained.
+        """
         with self._cursor() as cursor:
             cursor.execute("SELECT to_regtype('public.hstore') IS NULL, to_regtype('hstore') IS NULL")
             if all(cursor.fetchone()):
@@ -104,7 +107,10 @@ class HerokuConnect:
             self.create_table(model)
 
     def create_table(self, model: Model) -> None:
-        """Create the table of one mapping, with Heroku Connect's own indexes, functions and triggers."""
+        """Create the table of one mapping, with Heroku Connect's own indexes, functions and triggers.
+
+        A table that exists gets the columns that the model has gained, as after a change of the mapping.
+        """
         schema, table = table_parts(model)
         with self._cursor() as cursor:
             cursor.execute("SELECT to_regclass(%s)", [f"{quote(schema)}._hcmeta"])
@@ -118,16 +124,16 @@ class HerokuConnect:
             if cursor.fetchone() != (_ORG,):
                 raise RealHerokuConnectError(schema)
             cursor.execute("SELECT to_regclass(%s)", [quoted_table(model)])
-            if cursor.fetchone()[0] is None:
-                for statement in self._table_sql(model, schema, table):
-                    cursor.execute(statement)
+            is_new = cursor.fetchone()[0] is None
+            for statement in self._table_sql(model, schema, table) if is_new else self._gained_sql(model, table):
+                cursor.execute(statement)
 
     def _encoding(self) -> str:
         with self._cursor() as cursor:
             cursor.execute("SHOW server_encoding")
             return str(cursor.fetchone()[0])
 
-    def _table_sql(self, model: Model, schema: str, table: str) -> Iterator[str]:
+    def _column_types(self, model: Model) -> dict[str, str]:
         connection = connections[self.using]
         # Heroku Connect's own collation, which only databases in UTF8 have.
         collation = "ucs_basic" if self._encoding() == "UTF8" else "C"
@@ -141,14 +147,28 @@ class HerokuConnect:
         if self._object_name(model) not in WITHOUT_IS_DELETED:
             columns["isdeleted"] = "boolean"
         bookkeeping = {"_hc_lastop": "varchar(32)", "_hc_err": "text"}
-        lines = [f"{quote(name)} {kind}" for name, kind in ({**columns, **bookkeeping}).items()]
-        yield f"CREATE TABLE {quoted_table(model)} ({', '.join(lines)}, PRIMARY KEY (id))"
+        return columns | bookkeeping
+
+    def _gained_sql(self, model: Model, table: str) -> Iterator[str]:
+        lacking = self._mapped(model) - self._existing(model)
+        gained = {name: kind for name, kind in self._column_types(model).items() if name in lacking}
+        if gained:
+            lines = [f"ADD COLUMN {quote(name)} {kind}" for name, kind in gained.items()]
+            yield f"ALTER TABLE {quoted_table(model)} {', '.join(lines)}"
+            yield from self._index_sql(model, table)
+
+    def _index_sql(self, model: Model, table: str) -> Iterator[str]:
         unique = {str(f.column) for f in model._meta.local_concrete_fields if f.unique and not f.primary_key} | {"sfid"}
         plain = {str(f.column) for f in model._meta.local_concrete_fields if getattr(f, "db_index", False)} - unique
         for prefix, kind, names in (("hcu_idx", "UNIQUE INDEX", unique), ("hc_idx", "INDEX", plain)):
             for name in sorted(names):
                 index = quote(_fitting(f"{prefix}_{table}_{name}"))
-                yield f"CREATE {kind} {index} ON {quoted_table(model)} ({quote(name)})"
+                yield f"CREATE {kind} IF NOT EXISTS {index} ON {quoted_table(model)} ({quote(name)})"
+
+    def _table_sql(self, model: Model, schema: str, table: str) -> Iterator[str]:
+        lines = [f"{quote(name)} {kind}" for name, kind in self._column_types(model).items()]
+        yield f"CREATE TABLE {quoted_table(model)} ({', '.join(lines)}, PRIMARY KEY (id))"
+        yield from self._index_sql(model, table)
         read_write = getattr(model, "sf_access", "") == "read_write"
         yield _filled(
             "table.sql",
