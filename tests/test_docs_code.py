@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, get_commands, load_command_class
 
+from hc_signals.db import models as hc_models
 from tests.docs_project import Project
 from tests.pages import BLOCKS, ROOT, TEXT, Block, commands
 from tests.test_api import FakeHeroku
@@ -115,6 +116,56 @@ def test_python_of_a_page_runs_in_the_start_project(page: str, start_project: Pr
         project.drop()
     for line in SAID.get(page, []):
         assert line in printed, printed
+
+
+READ = """
+import datetime
+from crm.models import Account, Job
+from django.db import connection
+from hc_signals.db import models as hc_models
+from hc_signals.testing import HerokuConnect
+
+heroku = HerokuConnect()
+[account] = heroku.insert(Account, name="Acme")
+own = [field for field in Job._meta.fields if hasattr(field, "sf_field_name") and "__c" in field.sf_field_name]
+values = {field.name: "x" for field in own if field.get_internal_type() in ("CharField", "TextField")}
+values |= dict.fromkeys(("is_urgent", "hours", "price", "discount", "head_count"), 1) | {
+    "name": "Roof", "stage": "New", "skills": ["wood", "steel"], "external_id": "0" * 32, "account": account,
+    "due_on": datetime.date(2026, 1, 2), "started_at": datetime.datetime(2026, 1, 2, 3, tzinfo=datetime.UTC),
+    "opens_at": datetime.time(8), "place_latitude": 50.1, "place_longitude": 8.6,
+}
+[sfid] = heroku.insert(Job, **values)
+heroku.update(Job, sfid, parent=sfid)
+job = Job.objects.get(sf_id=sfid)
+for name in [field.name for field in Job._meta.fields] + ["place"]:
+    kinds = " ".join(kind.__name__ for kind in type(getattr(job, name)).__mro__)
+    print("field:", name, kinds, sep="|")
+for field in Job._meta.fields:
+    print("column:", type(field).__name__, field.db_type(connection), field.name, sep="|")
+"""
+"""Reads a Job of docs/models.md with all its fields filled."""
+
+
+def test_table_of_field_classes_is_true(start_project: Project, tmp_path: Path) -> None:
+    """The page lists every class, in the order of its example, with the column and the type of the value."""
+    project = start_project.copy(tmp_path, "hc_signals_page")
+    try:
+        printed = project.play([b for b in BLOCKS if b.page == "models.md" and b.file], READ)
+    finally:
+        project.drop()
+    kinds = dict(line.split("|")[1:] for line in printed.splitlines() if line.startswith("field:"))
+    columns = {line.split("|")[1]: line.split("|")[2:] for line in printed.splitlines() if line.startswith("column:")}
+    table = TEXT["models.md"].split("| class | Salesforce type |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    rows = [[cell.strip(" `") for cell in row.split("|")[1:5]] for row in table]
+    for name, _, column, python in rows:
+        if name == "Geolocation":
+            assert python in kinds["place"].split(), kinds["place"]
+            continue
+        kind, field = columns[name]
+        assert re.fullmatch(re.escape(column).replace("max_length", r"\d+"), kind), (name, kind)
+        assert {"the model": "Model"}.get(python, python) in kinds[field].split(), (name, kinds[field])
+    public = {name for name, value in vars(hc_models).items() if isinstance(value, type)}
+    assert {row[0] for row in rows} == {name for name in public if not name.endswith(("Mixin", "Model", "Base"))}
 
 
 @pytest.mark.parametrize("page", sorted(set(TEXT) - {"testing.md"}))
