@@ -107,3 +107,41 @@ def test_names_in_code_type_are_somewhere_in_the_code(page: str) -> None:
 @pytest.mark.parametrize("page", [page for page in TEXT if page != "README.md"])
 def test_every_page_is_in_the_table_of_contents(page: str) -> None:
     assert page == "index.md" or f"\n{page.removesuffix('.md')}\n" in TEXT["index.md"]
+
+
+def documented() -> set[str]:
+    """Return the dotted names that docs/api.md documents."""
+    found: set[str] = set()
+    entries = re.findall(r"^\.\. auto(\w+):: (\S+)(?:\n   :members:(.*))?", TEXT["api.md"], re.M)
+    for kind, name, members in entries:
+        if kind == "module":
+            module = import_module(name)
+            own = [each for each, value in vars(module).items() if getattr(value, "__module__", name) == name]
+            own += [each for each, value in vars(module).items() if isinstance(value, Signal)]
+            found |= {f"{name}.{each}" for each in members.replace(",", " ").split() or own}
+        found.add(name)
+    return found
+
+
+def test_api_page_documents_names_that_exist() -> None:
+    for name in documented():
+        resolve(name)
+
+
+def test_api_page_documents_every_public_name() -> None:
+    """What a page imports, the signals, the errors, the models with their fields, and the test kit."""
+    public = {"hc_signals.db.models"}
+    for block in BLOCKS:
+        if block.language == "python":
+            for module, names in re.findall(r"^from (hc_signals[\w.]*) import ([\w, ]+)", block.code, re.M):
+                public |= {f"{module}.{name.split(' as ')[0].strip()}" for name in names.split(",")}
+    for module in ("hc_signals.db.models", "hc_signals.exceptions", "hc_signals.signals", "hc_signals.testing"):
+        names = getattr(import_module(module), "__all__", None) or vars(import_module(module))
+        public |= {f"{module}.{name}" for name in names if is_public(getattr(import_module(module), name))}
+    modules = {name.rpartition(".")[0] for name in documented()}
+    assert public - documented() - modules == set()
+
+
+def is_public(value: Any) -> bool:
+    """Tell whether it is a class, function or signal of ours."""
+    return isinstance(value, Signal) or str(getattr(value, "__module__", "")).startswith("hc_signals")

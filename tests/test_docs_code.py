@@ -31,7 +31,7 @@ NOT_RUN = {"heroku.md": 1}
 SHOWN = ("", "text")
 """Blocks that only show something: output, mostly."""
 
-DIRECTIVES = ("{toctree}", "{include} ../CHANGELOG.md")
+DIRECTIVES = ("{eval-rst}", "{toctree}", "{include} ../CHANGELOG.md")
 
 # -- which blocks there are --------------------------------------------------------------------------------------------
 

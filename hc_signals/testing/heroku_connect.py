@@ -48,7 +48,7 @@ class RealHerokuConnectError(HCSignalsError):
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of :meth:`HerokuConnect.play` did."""
+    """What one step of :meth:`.HerokuConnect.play` did."""
 
     action: str
     model: Model

@@ -13,7 +13,9 @@ from hc_signals.tables import WITHOUT_IS_DELETED, get_schema
 __all__ = ("READ_ONLY", "READ_WRITE", "HerokuConnectModel")
 
 READ_ONLY = "read_only"
+"""Heroku Connect copies from Salesforce to PostgreSQL only."""
 READ_WRITE = "read_write"
+"""Heroku Connect also sends the app's changes to Salesforce."""
 
 _ACCESS_LEVELS = [READ_ONLY, READ_WRITE]
 
