@@ -95,7 +95,13 @@ class Project:
         for block in shown:
             if block.file:
                 write_file(self.folder, block.code)
-        todo = {"code": [block.code for block in shown if not block.file], "play": bool(shown), "after": after}
+        modules = [block.file.removesuffix(".py").replace("/", ".") for block in shown if block.file.startswith("crm/")]
+        todo = {
+            "modules": modules,
+            "code": [block.code for block in shown if not block.file],
+            "play": bool(shown),
+            "after": after,
+        }
         return self.run(str(ROOT / "tests" / "play_page.py"), json.dumps(todo))
 
     def run(self, *arguments: str) -> str:

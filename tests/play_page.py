@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from contextlib import redirect_stdout
+from importlib import import_module
 from typing import Any
 
 import django
@@ -13,10 +14,11 @@ from django.core.management import call_command
 from django.test import override_settings
 
 
-def main(code: list[str], play: bool, after: str) -> None:
+def main(modules: list[str], code: list[str], play: bool, after: str) -> None:
     """Follow start.md's commands, run the code, play.
 
     Args:
+        modules: modules of the project to import.
         code: blocks to run in one namespace.
         play: a record is created, updated, reloaded and deleted; one change is lost.
         after: code to run at the end, in the same namespace.
@@ -34,6 +36,8 @@ def main(code: list[str], play: bool, after: str) -> None:
     logging.getLogger("crm").addHandler(logging.StreamHandler(sys.stdout))
     logging.getLogger("crm").setLevel("INFO")
     names: dict[str, Any] = {"__name__": "__main__"}
+    for module in modules:
+        import_module(module)
     for each in code:
         exec(compile(each, "page", "exec"), names)
     if play:

@@ -55,6 +55,12 @@ def test_pages_with_a_test_of_their_own_have_it(page: str, test: str) -> None:
     assert page.removesuffix(".md") in (ROOT / test).read_text(encoding="utf-8")
 
 
+def test_blocks_that_another_test_runs_name_it() -> None:
+    for block in BLOCKS:
+        if block.marker.startswith("run by: "):
+            assert f'"{block.page}"' in (ROOT / block.marker.removeprefix("run by: ")).read_text(encoding="utf-8")
+
+
 def test_a_block_that_shows_a_file_shows_what_is_in_it() -> None:
     shown = [block for block in BLOCKS if block.marker.startswith("file: ")]
     assert shown
@@ -76,6 +82,7 @@ def test_the_code_of_the_readme_is_that_of_the_ten_minute_start() -> None:
 
 SAID = {
     "mappings.md": ["connection 'one': state BROKEN: an unknown state"],
+    "parity.md": ["""{"problems": ["connection 'one': state BROKEN: an unknown state"""],
     "receivers.md": ["Account ()", "Acme was Energy", "task: UPDATE"],
     "reloads.md": ["Account was reloaded: {'cleared': 3, 'unchanged': 3"],
     "signals.md": [
@@ -87,8 +94,9 @@ SAID = {
 """What the receivers of a page print while Salesforce's part is played."""
 
 AFTER = {
+    "parity.md": "from crm.views import heroku_connect\nprint(heroku_connect(None).content.decode())",
     "receivers.md": "from django_tasks_db.models import DBTaskResult\n"
-    "print('task:', DBTaskResult.objects.get().args_kwargs['kwargs']['change_type'])"
+    "print('task:', DBTaskResult.objects.get().args_kwargs['kwargs']['change_type'])",
 }
 """What else is looked at when a page has been played."""
 
@@ -184,6 +192,7 @@ def heroku_api(monkeypatch: pytest.MonkeyPatch) -> Any:
     with FakeHeroku() as server:
         server.states = ["BROKEN"]
         monkeypatch.setenv("HEROKU_AUTH_TOKEN", "a-token")
+        monkeypatch.setenv("HEROKU_APP_NAME", "my-app")
         monkeypatch.setenv("HEROKU_CONNECT_API_ENDPOINT", server.url)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -272,7 +281,7 @@ def is_known(command: str) -> None:
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "sh"], ids=lambda block: block.page)
 def test_commands_are_understood(block: Block) -> None:
-    if not block.marker.startswith("not run: "):
+    if not block.marker.startswith(("not run: ", "run by: ")):
         for command in commands(block):
             is_known(command)
 
