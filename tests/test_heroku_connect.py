@@ -203,21 +203,6 @@ def test_columns_come_and_go_under_capture(captured: HerokuConnect) -> None:
     assert Change.objects.filter(operation="INSERT").count() == 4
 
 
-def test_create_tables_adds_columns_of_new_fields(heroku: HerokuConnect) -> None:
-    """A model that gained a field works after ``hc_simulate --create-only``; the records stay."""
-    heroku.insert(Contact, last_name="Ada")
-    for column in ("email", "external_id__c"):
-        heroku.drop_column(Contact, column)
-    heroku.create_tables()
-    heroku.insert(Contact, last_name="Grace", email="grace@example.com", external_id=KEY)
-    assert list(Contact.objects.order_by("id").values_list("last_name", "email")) == [
-        ("Ada", None),
-        ("Grace", "grace@example.com"),
-    ]
-    unique = "SELECT count(*) FROM pg_indexes WHERE tablename = 'contact' AND indexdef ~ 'UNIQUE.*external_id__c'"
-    assert query(unique) == [(1,)], "the new column has its index"
-
-
 def test_all_that_it_plays_arrives(captured: HerokuConnect) -> None:
     """Its own count of changes, made by comparing rows, is what receivers hear of; gaps come on top."""
     kinds = [kind for kind in HerokuConnect.ACTIONS if kind != "recreate"]

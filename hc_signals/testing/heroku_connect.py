@@ -48,7 +48,7 @@ class RealHerokuConnectError(HCSignalsError):
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of :meth:`.HerokuConnect.play` did."""
+    """What one step of :meth:`HerokuConnect.play` did."""
 
     action: str
     model: Model
@@ -92,10 +92,7 @@ class HerokuConnect:
     # -- tables ------------------------------------------------------------------------------------------------------
 
     def create_tables(self) -> None:
-        """Create schema, functions, trigger log and the tables of all models.
-
-        Tables that exist stay. They get the columns that their model has gained.
-        """
+        """Create schema, functions, trigger log and the tables of all models; what exists stays as it is."""
         with self._cursor() as cursor:
             cursor.execute("SELECT to_regtype('public.hstore') IS NULL, to_regtype('hstore') IS NULL")
             if all(cursor.fetchone()):
@@ -107,10 +104,7 @@ class HerokuConnect:
             self.create_table(model)
 
     def create_table(self, model: Model) -> None:
-        """Create the table of one mapping, with Heroku Connect's own indexes, functions and triggers.
-
-        A table that exists gets the columns that the model has gained, as after a change of the mapping.
-        """
+        """Create the table of one mapping, with Heroku Connect's own indexes, functions and triggers."""
         schema, table = table_parts(model)
         with self._cursor() as cursor:
             cursor.execute("SELECT to_regclass(%s)", [f"{quote(schema)}._hcmeta"])
@@ -124,16 +118,16 @@ class HerokuConnect:
             if cursor.fetchone() != (_ORG,):
                 raise RealHerokuConnectError(schema)
             cursor.execute("SELECT to_regclass(%s)", [quoted_table(model)])
-            is_new = cursor.fetchone()[0] is None
-            for statement in self._table_sql(model, schema, table) if is_new else self._gained_sql(model, table):
-                cursor.execute(statement)
+            if cursor.fetchone()[0] is None:
+                for statement in self._table_sql(model, schema, table):
+                    cursor.execute(statement)
 
     def _encoding(self) -> str:
         with self._cursor() as cursor:
             cursor.execute("SHOW server_encoding")
             return str(cursor.fetchone()[0])
 
-    def _column_types(self, model: Model) -> dict[str, str]:
+    def _table_sql(self, model: Model, schema: str, table: str) -> Iterator[str]:
         connection = connections[self.using]
         # Heroku Connect's own collation, which only databases in UTF8 have.
         collation = "ucs_basic" if self._encoding() == "UTF8" else "C"
@@ -147,28 +141,14 @@ class HerokuConnect:
         if self._object_name(model) not in WITHOUT_IS_DELETED:
             columns["isdeleted"] = "boolean"
         bookkeeping = {"_hc_lastop": "varchar(32)", "_hc_err": "text"}
-        return columns | bookkeeping
-
-    def _gained_sql(self, model: Model, table: str) -> Iterator[str]:
-        lacking = self._mapped(model) - self._existing(model)
-        gained = {name: kind for name, kind in self._column_types(model).items() if name in lacking}
-        if gained:
-            lines = [f"ADD COLUMN {quote(name)} {kind}" for name, kind in gained.items()]
-            yield f"ALTER TABLE {quoted_table(model)} {', '.join(lines)}"
-            yield from self._index_sql(model, table)
-
-    def _index_sql(self, model: Model, table: str) -> Iterator[str]:
+        lines = [f"{quote(name)} {kind}" for name, kind in ({**columns, **bookkeeping}).items()]
+        yield f"CREATE TABLE {quoted_table(model)} ({', '.join(lines)}, PRIMARY KEY (id))"
         unique = {str(f.column) for f in model._meta.local_concrete_fields if f.unique and not f.primary_key} | {"sfid"}
         plain = {str(f.column) for f in model._meta.local_concrete_fields if getattr(f, "db_index", False)} - unique
         for prefix, kind, names in (("hcu_idx", "UNIQUE INDEX", unique), ("hc_idx", "INDEX", plain)):
             for name in sorted(names):
                 index = quote(_fitting(f"{prefix}_{table}_{name}"))
-                yield f"CREATE {kind} IF NOT EXISTS {index} ON {quoted_table(model)} ({quote(name)})"
-
-    def _table_sql(self, model: Model, schema: str, table: str) -> Iterator[str]:
-        lines = [f"{quote(name)} {kind}" for name, kind in self._column_types(model).items()]
-        yield f"CREATE TABLE {quoted_table(model)} ({', '.join(lines)}, PRIMARY KEY (id))"
-        yield from self._index_sql(model, table)
+                yield f"CREATE {kind} {index} ON {quoted_table(model)} ({quote(name)})"
         read_write = getattr(model, "sf_access", "") == "read_write"
         yield _filled(
             "table.sql",
