@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,8 +63,7 @@ class Project:
     def start(self) -> None:
         """Follow docs/start.md up to its triggers."""
         call_command("startproject", "shop", str(self.folder))
-        (self.folder / "crm").mkdir()
-        call_command("startapp", "crm", str(self.folder / "crm"))
+        self.add_app("crm")
         for block in BLOCKS:
             if block.page == "start.md" and block.language == "python":
                 assert block.file, block
@@ -73,6 +73,11 @@ class Project:
         assert EMBEDDED in before
         file.write_text(before.replace(EMBEDDED, repr(self.database_settings)), encoding="utf-8")
         self.play([])
+
+    def add_app(self, name: str) -> None:
+        """Run startapp."""
+        (self.folder / name).mkdir()
+        call_command("startapp", name, str(self.folder / name))
 
     def copy(self, folder: Path, database: str) -> "Project":
         """Return the same project in another folder, with its own copy of the database."""
@@ -89,13 +94,17 @@ class Project:
         Returns what was printed.
 
         Args:
-            shown: the page's blocks of Python, in their order.
+            shown: the page's blocks, in their order. Of those for the shell, ``startapp`` is run.
             after: Python to run at the end.
         """
         for block in shown:
-            if block.file:
+            if block.language == "python" and block.file:
                 write_file(self.folder, block.code)
-        modules = [block.file.removesuffix(".py").replace("/", ".") for block in shown if block.file.startswith("crm/")]
+            for app in re.findall(r"^python manage.py startapp (\w+)", block.code, re.M):
+                self.add_app(app)
+        shown = [block for block in shown if block.language == "python"]
+        files = [block.file for block in shown if block.file]
+        modules = [file.removesuffix(".py").replace("/", ".") for file in files if not file.startswith("shop/")]
         todo = {
             "modules": modules,
             "code": [block.code for block in shown if not block.file],

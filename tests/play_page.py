@@ -25,7 +25,7 @@ def main(modules: list[str], code: list[str], play: bool, after: str) -> None:
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
     django.setup()
-    call_command("makemigrations", "crm", verbosity=0)
+    call_command("makemigrations", verbosity=0)
     call_command("migrate", verbosity=0)
     with redirect_stdout(io.StringIO()):
         call_command("hc_simulate", "--create-only")

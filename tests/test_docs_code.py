@@ -118,8 +118,7 @@ def test_python_of_a_page_runs_in_the_start_project(page: str, start_project: Pr
     """Its files are written in their order, and what names no file is run; then Salesforce's part is played."""
     project = start_project.copy(tmp_path, "hc_signals_page")
     try:
-        blocks = [block for block in BLOCKS if block.page == page and block.language == "python"]
-        printed = project.play(blocks, AFTER.get(page, ""))
+        printed = project.play([block for block in BLOCKS if block.page == page], AFTER.get(page, ""))
     finally:
         project.drop()
     for line in SAID.get(page, []):
