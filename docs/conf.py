@@ -1,12 +1,32 @@
 """Sphinx: the pages of this directory as a site. `make docs` builds it; a warning is an error."""
 
+import django
+from django.conf import settings
+
 from hc_signals import __version__
+
+# The page of the API is made from the docstrings: its modules are imported.
+settings.configure(
+    INSTALLED_APPS=[
+        "django.contrib.admin",
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django.contrib.messages",
+        "django.contrib.postgres",
+        "pgtrigger",
+        "hc_signals",
+    ]
+)
+django.setup()
 
 project = "hc_signals"
 release = version = __version__
 copyright = "the authors of hc_signals; Apache License 2.0"
 
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+autodoc_member_order = "bysource"
+python_use_unqualified_type_names = True
+nitpick_ignore_regex = [("py:(class|exc)", r"(?!hc_signals\.).*"), ("py:class", r"hc_signals\..*\.M(_co)?")]
 source_suffix = {".md": "markdown"}
 myst_heading_anchors = 3
 exclude_patterns = ["screenshots.py"]
@@ -15,3 +35,14 @@ html_theme = "furo"
 html_title = f"hc_signals {__version__}"
 html_show_sphinx = False
 html_copy_source = False
+
+
+def keep_sentences(app, what, *arguments):
+    """Begin with an empty comment: napoleon would take an attribute's first words, up to a colon, for its type."""
+    if what in ("attribute", "data", "property"):
+        arguments[-1][:0] = ["..", ""]
+
+
+def setup(app):
+    """Run before napoleon, whose priority is 500."""
+    app.connect("autodoc-process-docstring", keep_sentences, priority=400)

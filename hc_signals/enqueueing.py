@@ -21,9 +21,10 @@ def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
     twice, so tell them apart by ``event_id``. If the broker cannot be reached, the delivery is retried like any other.
 
     Args:
-        model: as for :func:`on_change`.
+        model: as for :func:`~hc_signals.receivers.on_change`.
         task: a task of Django Tasks (``django.tasks``, ``django_tasks``) or of Celery.
-        filters: ``fields``, ``to``, ``from_``, ``types``, ``dispatch_uid`` as for :func:`on_change`.
+        filters: ``fields``, ``to``, ``from_``, ``types``, ``dispatch_uid`` as for
+            :func:`~hc_signals.receivers.on_change`.
 
     Raises:
         ConfigurationError: ``task`` is neither, or a filter is wrong.

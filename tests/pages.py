@@ -11,6 +11,22 @@ TEXT = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
 _BLOCK = re.compile(r"(?:^<!-- (?P<marker>.*?) -->\n)?^```(?P<language>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
 
 
+_FILE = re.compile(r"# (?P<name>[\w./-]+\.(?:py|txt|cfg|toml|ini))(?P<end>, at the end)?$")
+
+
+def file_of(code: str) -> tuple[str, bool]:
+    """Return the name of the file that a block names in its first line, and whether it is appended to it."""
+    found = _FILE.fullmatch(code.split("\n", 1)[0])
+    return (found["name"], bool(found["end"])) if found else ("", False)
+
+
+def write_file(folder: Path, code: str) -> None:
+    """Write a block into the file that it names, as a reader does."""
+    name, is_appended = file_of(code)
+    with (folder / name).open("a" if is_appended else "w", encoding="utf-8") as file:
+        file.write(f"\n{code}" if is_appended else code)
+
+
 @dataclass(frozen=True)
 class Block:
     page: str
@@ -18,6 +34,11 @@ class Block:
     code: str
     marker: str
     """What the comment before it says, which no reader sees: ``not run: why``, or ``file: path``."""
+
+    @property
+    def file(self) -> str:
+        """The file that it is written into, which its first line names; empty for a block that is run."""
+        return file_of(self.code)[0]
 
 
 BLOCKS = [

@@ -15,7 +15,7 @@ from django.utils.module_loading import import_string
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.events import ChangeEvent
-from tests.pages import ROOT, TEXT
+from tests.pages import BLOCKS, ROOT, TEXT
 
 CODE = "".join(
     f"{path}\n{path.read_text(encoding='utf-8')}"
@@ -99,10 +99,49 @@ def test_names_in_code_type_are_somewhere_in_the_code(page: str) -> None:
     permissions = {
         get_permission_codename(how, m._meta) for m in apps.get_models() for how in m._meta.default_permissions
     }
+    shown = "".join(block.code for block in BLOCKS if block.page == page and block.language == "python")  # which runs
     for name in set(re.findall(r"`(?:HC_SIGNALS\[\")?(\w+_\w+)", TEXT[page])):
-        assert name in CODE or name in permissions, name
+        assert name in CODE or name in permissions or name in shown, name
 
 
 @pytest.mark.parametrize("page", [page for page in TEXT if page != "README.md"])
 def test_every_page_is_in_the_table_of_contents(page: str) -> None:
     assert page == "index.md" or f"\n{page.removesuffix('.md')}\n" in TEXT["index.md"]
+
+
+def documented() -> set[str]:
+    """Return the dotted names that docs/api.md documents."""
+    found: set[str] = set()
+    entries = re.findall(r"^\.\. auto(\w+):: (\S+)(?:\n   :members:(.*))?", TEXT["api.md"], re.M)
+    for kind, name, members in entries:
+        if kind == "module":
+            module = import_module(name)
+            own = [each for each, value in vars(module).items() if getattr(value, "__module__", name) == name]
+            own += [each for each, value in vars(module).items() if isinstance(value, Signal)]
+            found |= {f"{name}.{each}" for each in members.replace(",", " ").split() or own}
+        found.add(name)
+    return found
+
+
+def test_api_page_documents_names_that_exist() -> None:
+    for name in documented():
+        resolve(name)
+
+
+def test_api_page_documents_every_public_name() -> None:
+    """What a page imports, the signals, the errors, the models with their fields, and the test kit."""
+    public = {"hc_signals.db.models"}
+    for block in BLOCKS:
+        if block.language == "python":
+            for module, names in re.findall(r"^from (hc_signals[\w.]*) import ([\w, ]+)", block.code, re.M):
+                public |= {f"{module}.{name.split(' as ')[0].strip()}" for name in names.split(",")}
+    for module in ("hc_signals.db.models", "hc_signals.exceptions", "hc_signals.signals", "hc_signals.testing"):
+        names = getattr(import_module(module), "__all__", None) or vars(import_module(module))
+        public |= {f"{module}.{name}" for name in names if is_public(getattr(import_module(module), name))}
+    modules = {name.rpartition(".")[0] for name in documented()}
+    assert public - documented() - modules == set()
+
+
+def is_public(value: Any) -> bool:
+    """Tell whether it is a class, function or signal of ours."""
+    return isinstance(value, Signal) or str(getattr(value, "__module__", "")).startswith("hc_signals")

@@ -4,28 +4,20 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, get_commands, load_command_class
-from django.db import connection
-from django.test.utils import isolate_apps
 
-from hc_signals.capture.reloads import finish_reloads
-from hc_signals.conf import Conf, chosen
-from hc_signals.models import Delivery
-from hc_signals.tables import connected_models
-from hc_signals.testing import HerokuConnect
-from tests.conftest import deliver
+from hc_signals.db import models as hc_models
+from tests.docs_project import Project
 from tests.pages import BLOCKS, ROOT, TEXT, Block, commands
 from tests.test_api import FakeHeroku
-from tests.test_reloads import hours_pass
 
 TRIED_BY = {
     "README.md": "tests/test_docs_code.py",
-    "forms.md": "tests/test_serializers.py",
-    "receivers.md": "tests/test_receivers.py",
     "security.md": "tests/test_least_privilege.py",
     "start.md": "tests/test_ten_minutes.py",
     "testing.md": "tests/test_kit.py",
@@ -40,7 +32,7 @@ NOT_RUN = {"heroku.md": 1}
 SHOWN = ("", "text")
 """Blocks that only show something: output, mostly."""
 
-DIRECTIVES = ("{toctree}", "{include} ../CHANGELOG.md")
+DIRECTIVES = ("{eval-rst}", "{toctree}", "{include} ../CHANGELOG.md")
 
 # -- which blocks there are --------------------------------------------------------------------------------------------
 
@@ -64,18 +56,25 @@ def test_pages_with_a_test_of_their_own_have_it(page: str, test: str) -> None:
     assert page.removesuffix(".md") in (ROOT / test).read_text(encoding="utf-8")
 
 
+def test_blocks_that_another_test_runs_name_it() -> None:
+    for block in BLOCKS:
+        if block.marker.startswith("run by: "):
+            assert f'"{block.page}"' in (ROOT / block.marker.removeprefix("run by: ")).read_text(encoding="utf-8")
+
+
 def test_a_block_that_shows_a_file_shows_what_is_in_it() -> None:
     shown = [block for block in BLOCKS if block.marker.startswith("file: ")]
     assert shown
     for block in shown:
-        assert block.code == (ROOT / block.marker.removeprefix("file: ")).read_text(encoding="utf-8"), block.marker
+        file = (ROOT / block.marker.removeprefix("file: ")).read_text(encoding="utf-8")
+        assert block.code == file.replace("example.wsgi", "shop.wsgi"), block.marker  # the page's project is start.md's
 
 
 def test_the_code_of_the_readme_is_that_of_the_ten_minute_start() -> None:
     (block,) = [block for block in BLOCKS if block.page == "README.md" and block.language == "python"]
     tried = "\n".join(block.code for block in BLOCKS if block.page == "start.md" and block.language == "python")
     files = re.split(r"^(?=# \S+\.py)", block.code, flags=re.M)[1:]
-    assert len(files) == 2
+    assert len(files) == 3
     for file in files:
         assert file.strip() in tried, file
 
@@ -84,69 +83,105 @@ def test_the_code_of_the_readme_is_that_of_the_ten_minute_start() -> None:
 
 SAID = {
     "mappings.md": ["connection 'one': state BROKEN: an unknown state"],
-    "reloads.md": ["Account was reloaded: {'cleared': 1, 'unchanged': 1"],
+    "parity.md": ["""{"problems": ["connection 'one': state BROKEN: an unknown state"""],
+    "receivers.md": ["Account ()", "Acme was Energy", "task: UPDATE"],
+    "reloads.md": ["Account was reloaded: {'cleared': 3, 'unchanged': 3"],
     "signals.md": [
         "Acme Ltd ('name',) {'name': 'Acme'}",
         "to index: ['001000000000001AAA'",
         "crm.Account may have changed since None because of capture_failed",
     ],
 }
-"""What the blocks of a page say while Salesforce's part is played."""
+"""What the receivers of a page print while Salesforce's part is played."""
+
+AFTER = {
+    "parity.md": "from crm.views import heroku_connect\nprint(heroku_connect(None).content.decode())",
+    "receivers.md": "from django_tasks_db.models import DBTaskResult\n"
+    "print('task:', DBTaskResult.objects.get().args_kwargs['kwargs']['change_type'])",
+}
+"""What else is looked at when a page has been played."""
 
 RUN_HERE = sorted({block.page for block in BLOCKS if block.language == "python"} - set(TRIED_BY))
 
 
-@pytest.fixture
-def on_heroku(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Heroku puts into the environment."""
-    for name in ("DATABASE_URL", "DATABASE_CONNECTION_POOL_URL"):
-        monkeypatch.setenv(name, "postgres://crm:secret@db.example.com:5432/crm")
-    monkeypatch.setenv("HEROKU_AUTH_TOKEN", "a-token")
+@pytest.fixture(scope="module")
+def start_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The project of docs/start.md, made once."""
+    project = Project(tmp_path_factory.mktemp("start"), "hc_signals_start")
+    project.start()
+    yield project
+    project.drop()
 
 
-@pytest.mark.usefixtures("disconnected", "on_heroku", "heroku_api")
+@pytest.mark.usefixtures("heroku_api")
 @pytest.mark.parametrize("page", RUN_HERE)
-def test_the_python_of_a_page_runs(
-    page: str, captured: HerokuConnect, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    """In its order, in one namespace; then Salesforce's part is played for the receivers in it."""
-    names: dict[str, Any] = {"__name__": "example.crm.page"}
-    caplog.set_level("INFO")
-    for block in BLOCKS:
-        if block.page == page and block.language == "python":
-            with isolate_apps("example.crm"):  # models of a page are not those of later tests
-                exec(compile(block.code, page, "exec"), names)
-            check_settings(names)
-    play(captured)
-    output = capsys.readouterr().out + caplog.text
+def test_python_of_a_page_runs_in_the_start_project(page: str, start_project: Project, tmp_path: Path) -> None:
+    """Its files are written in their order, and what names no file is run; then Salesforce's part is played."""
+    project = start_project.copy(tmp_path, "hc_signals_page")
+    try:
+        printed = project.play([block for block in BLOCKS if block.page == page], AFTER.get(page, ""))
+    finally:
+        project.drop()
     for line in SAID.get(page, []):
-        assert line in output, output
+        assert line in printed, printed
 
 
-def check_settings(names: dict[str, Any]) -> None:
-    """A block of settings is one that would be accepted."""
-    conf = Conf(**names.get("HC_SIGNALS", {}))
-    for key in ("DJANGO_SIGNALS", "APPLY_ON_DELETE", "RELOAD_AWARE"):
-        chosen(key, getattr(conf, key), connected_models())
-    for database in names.get("DATABASES", {}).values():
-        assert database["ENGINE"] == "django.db.backends.postgresql"
-        assert database["HOST"] == "db.example.com"
+READ = """
+import datetime
+from crm.models import Account, Job
+from django.db import connection
+from hc_signals.db import models as hc_models
+from hc_signals.testing import HerokuConnect
+
+heroku = HerokuConnect()
+[account] = heroku.insert(Account, name="Acme")
+own = [field for field in Job._meta.fields if hasattr(field, "sf_field_name") and "__c" in field.sf_field_name]
+values = {field.name: "x" for field in own if field.get_internal_type() in ("CharField", "TextField")}
+values |= dict.fromkeys(("is_urgent", "hours", "price", "discount", "head_count"), 1) | {
+    "name": "Roof", "stage": "New", "skills": ["wood", "steel"], "external_id": "0" * 32, "account": account,
+    "due_on": datetime.date(2026, 1, 2), "started_at": datetime.datetime(2026, 1, 2, 3, tzinfo=datetime.UTC),
+    "opens_at": datetime.time(8), "place_latitude": 50.1, "place_longitude": 8.6,
+}
+[sfid] = heroku.insert(Job, **values)
+heroku.update(Job, sfid, parent=sfid)
+job = Job.objects.get(sf_id=sfid)
+for name in [field.name for field in Job._meta.fields] + ["place"]:
+    kinds = " ".join(kind.__name__ for kind in type(getattr(job, name)).__mro__)
+    print("field:", name, kinds, sep="|")
+for field in Job._meta.fields:
+    print("column:", type(field).__name__, field.db_type(connection), field.name, field.column, sep="|")
+"""
+"""Reads a Job of docs/models.md with all its fields filled."""
 
 
-def play(heroku: HerokuConnect) -> None:
-    """A record comes, changes, is reloaded and goes; one change is lost. No receiver may fail."""
-    from example.crm.models import Account
+def test_table_of_field_classes_is_true(start_project: Project, tmp_path: Path) -> None:
+    """The page lists every class, in the order of its example, with the column and the type of the value."""
+    project = start_project.copy(tmp_path, "hc_signals_page")
+    try:
+        printed = project.play([b for b in BLOCKS if b.page == "models.md" and b.file], READ)
+    finally:
+        project.drop()
+    kinds = dict(line.split("|")[1:] for line in printed.splitlines() if line.startswith("field:"))
+    columns = {line.split("|")[1]: line.split("|")[2:] for line in printed.splitlines() if line.startswith("column:")}
+    table = TEXT["models.md"].split("| class | Salesforce type |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    rows = [[cell.strip(" `") for cell in row.split("|")[1:5]] for row in table]
+    for name, _, column, python in rows:
+        if name == "Geolocation":
+            assert python in kinds["place"].split(), kinds["place"]
+            assert "|place__latitude__s\n" in printed and "|place__longitude__s\n" in printed
+            continue
+        kind, field, _ = columns[name]
+        assert re.fullmatch(re.escape(column).replace("max_length", r"\d+"), kind), (name, kind)
+        assert {"the model": "Model"}.get(python, python) in kinds[field].split(), (name, kinds[field])
+    public = {name for name, value in vars(hc_models).items() if isinstance(value, type)}
+    assert {row[0] for row in rows} == {name for name in public if not name.endswith(("Mixin", "Model", "Base"))}
 
-    (sfid,) = heroku.insert(Account, name="Acme")
-    heroku.update(Account, sfid, name="Acme Ltd")
-    heroku.reload(Account)
-    hours_pass()
-    finish_reloads("default", Conf())
-    heroku.delete(Account, sfid)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT public.hc_signals_lose()")
-    deliver()
-    assert list(Delivery.objects.values_list("receiver", "error")) == []
+
+@pytest.mark.parametrize("page", sorted(set(TEXT) - {"testing.md"}))
+def test_no_page_imports_the_example(page: str) -> None:
+    """A reader has the project of docs/start.md, not ours."""
+    for block in BLOCKS:
+        assert block.page != page or "example." not in block.code.replace("example.com", ""), block.code
 
 
 @pytest.fixture
@@ -156,6 +191,8 @@ def heroku_api(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     with FakeHeroku() as server:
         server.states = ["BROKEN"]
+        monkeypatch.setenv("HEROKU_AUTH_TOKEN", "a-token")
+        monkeypatch.setenv("HEROKU_APP_NAME", "my-app")
         monkeypatch.setenv("HEROKU_CONNECT_API_ENDPOINT", server.url)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -244,7 +281,7 @@ def is_known(command: str) -> None:
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "sh"], ids=lambda block: block.page)
 def test_commands_are_understood(block: Block) -> None:
-    if not block.marker.startswith("not run: "):
+    if not block.marker.startswith(("not run: ", "run by: ")):
         for command in commands(block):
             is_known(command)
 

@@ -2,20 +2,15 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import uuid
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from celery import Celery
 from django.db import connection
-from django_tasks_db.models import DBTaskResult
 from example.crm.models import Account, CompoundModel, Contact, Seen, SFObjectModel
-from kombu import pools
 
 from hc_signals.delivery.connections import connections_of
 from hc_signals.delivery.identity import receiver_path
@@ -254,22 +249,3 @@ def test_mypy_knows_the_instance(tmp_path: Path) -> None:
         'error: Argument 1 to "__call__" of "on_change" has incompatible type "def wrong(event: ChangeEvent[Contact], '
         '**kwargs: Any) -> None"; expected "Receiver[Account]"  [arg-type]',
     ], done.stdout
-
-
-def test_the_page(captured: HerokuConnect, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (ROOT / "docs" / "receivers.md").read_text(encoding="utf-8")
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page, re.S)):
-        module = ModuleType(f"page_{number}")
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        exec(block, module.__dict__)
-    pools.reset()  # an application of another test has closed those that all share
-    Celery(broker="memory://", set_as_current=True)
-    (sfid,) = captured.insert(Account, name="Acme", industry="Energy", annual_revenue=2_000_000)
-    captured.update(Account, sfid, industry="Retail")
-    deliver()
-    assert capsys.readouterr().out.splitlines()[-2:] == ["Account ()", "Acme was Energy"]
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT receiver, error FROM public.hc_signals_delivery")
-        assert cursor.fetchall() == []
-    result = DBTaskResult.objects.get()
-    assert result.args_kwargs["kwargs"]["change_type"] == "UPDATE"

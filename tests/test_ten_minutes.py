@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages import write_file
 from tests.terminal import Terminal
 
 PAGE = Path(__file__).parent.parent / "docs" / "start.md"
@@ -45,19 +46,11 @@ def shell(folder: Path, tmp_path: Path, distributions: Path) -> Iterator[Callabl
         terminal.kill()
 
 
-def write(folder: Path, block: str) -> None:
-    """Write a file that names itself in its first line, or append to it."""
-    name, _, how = block.split("\n", 1)[0].removeprefix("# ").partition(", ")
-    assert how in ("", "at the end"), block
-    with (folder / name).open("a" if how else "w", encoding="utf-8") as file:
-        file.write(f"\n{block}")
-
-
 def test_the_page_leads_to_a_signal(folder: Path, shell: Callable[[str], Terminal]) -> None:
     listener = None
     for language, block in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         if language == "python":
-            write(folder, block)
+            write_file(folder, block)
         elif language == "text":
             assert listener is not None
             listener.wait_until(lambda output: block in output)  # noqa: B023

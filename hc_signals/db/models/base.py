@@ -14,7 +14,9 @@ from hc_signals.tables import get_schema, has_no_is_deleted
 __all__ = ("READ_ONLY", "READ_WRITE", "HerokuConnectModel")
 
 READ_ONLY = "read_only"
+"""Heroku Connect copies from Salesforce to PostgreSQL only."""
 READ_WRITE = "read_write"
+"""Heroku Connect also sends the app's changes to Salesforce."""
 
 _ACCESS_LEVELS = [READ_ONLY, READ_WRITE]
 

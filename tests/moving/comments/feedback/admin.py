@@ -1,0 +1,11 @@
+"""Comments are written in the admin."""
+
+from django.contrib import admin
+
+from feedback.models import Comment
+
+
+@admin.register(Comment)
+class CommentAdmin(admin.ModelAdmin):
+    list_display = ["text", "user"]
+    autocomplete_fields = ["user"]
