@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,8 +51,12 @@ def formatter(log_format: str, consumer: str) -> logging.Formatter:
     return JsonFormatter(consumer) if log_format == "json" else TextFormatter()
 
 
-def print_log(stream: Any, verbosity: int, log_formatter: logging.Formatter) -> None:
-    """Print what ``hc_signals`` logs to the stream; where the project has a handler for it, that one is left alone.
+@contextmanager
+def printed_log(stream: Any, verbosity: int, log_formatter: logging.Formatter) -> Iterator[None]:
+    """For the length of the block, print what ``hc_signals`` logs to the stream.
+
+    Where the project has a handler for it, that one is left alone. Afterwards all is as before: a command may be called
+    in a process that goes on, a test's.
 
     Args:
         verbosity: 0 to 3, as Django's commands have it.
@@ -58,9 +64,15 @@ def print_log(stream: Any, verbosity: int, log_formatter: logging.Formatter) -> 
     """
     logger = logging.getLogger("hc_signals")
     if logger.handlers:
+        yield
         return
-    handler = logging.StreamHandler(stream)
+    handler, level = logging.StreamHandler(stream), logger.level
     handler.setFormatter(log_formatter)
     handler.addFilter(lambda record: record.name != "hc_signals.receivers")
     logger.addHandler(handler)
     logger.setLevel(LEVELS[min(verbosity, 3)])
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -23,7 +23,7 @@ from hc_signals.listening.connecting import own_options
 from hc_signals.listening.crew import Crew
 from hc_signals.listening.helping import STUCK_SECONDS
 from hc_signals.listening.worker import Worker
-from hc_signals.log_format import formatter, print_log
+from hc_signals.log_format import formatter, printed_log
 from hc_signals.management.arguments import at_least, start_at, tcp_port
 from hc_signals.management.base import OwnCommand
 from hc_signals.monitoring.metrics_server import serve_metrics
@@ -81,10 +81,9 @@ class Command(OwnCommand):
         try:
             conf = _conf(options)
             self._formatter = formatter(options["log_format"], conf.CONSUMER)
-            print_log(self.stderr, options["verbosity"], self._formatter)
-            warn_of_unheard(conf)
-            _trace()
-            with own_options(using):
+            with printed_log(self.stderr, options["verbosity"], self._formatter), own_options(using):
+                warn_of_unheard(conf)
+                _trace()
                 worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options)
         except (ConfigurationError, ConnectionDoesNotExist) as error:
             raise CommandError(str(error)) from error
