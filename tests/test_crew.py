@@ -13,6 +13,7 @@ from example.crm.models import Account, Seen
 
 from hc_signals import signals
 from hc_signals.conf import Conf
+from hc_signals.delivery.shard import Outcome, Shard
 from hc_signals.listening.crew import Crew
 from hc_signals.listening.worker import Worker
 from hc_signals.locks import CLAIMS
@@ -170,14 +171,23 @@ def test_sigterm_ends_all_threads_with_code_0(listener: Any) -> None:
     assert process.wait(timeout=5) == 0
 
 
-def test_a_worker_that_cannot_go_on_ends_the_others_too(captured: HerokuConnect, connect: Any) -> None:
-    def leave(**kwargs: Any) -> None:
-        raise KeyboardInterrupt
+def test_a_worker_that_cannot_go_on_ends_the_others_too(
+    captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no receiver and no server can cause: a fault of our own."""
 
-    connect(signals.record_created, leave, Account)
+    crew = Crew("default", Conf(SHARDS=2), 2)
+
+    def deliver_page(shard: Shard) -> Outcome:
+        if shard.log.shard == 1:
+            raise ZeroDivisionError
+        crew.stopping.wait()
+        return Outcome.DONE
+
+    monkeypatch.setattr(Shard, "deliver_page", deliver_page)
     captured.create(Account, 8)
-    with pytest.raises(KeyboardInterrupt):
-        Crew("default", Conf(SHARDS=2), 2).run()
+    with pytest.raises(ZeroDivisionError):
+        crew.run()
     assert Seen.objects.count() == 0
 
 
