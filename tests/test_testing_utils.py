@@ -105,3 +105,10 @@ def test_the_backend_makes_the_tables_in_test_databases() -> None:
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.stdout == "state PENDING 0\n", done.stderr
+
+
+def test_testing_is_imported_before_settings_are_made() -> None:
+    """A script starts the embedded server, whose URL its settings need."""
+    code = "from hc_signals.testing import HerokuConnect, embedded"
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.core.exceptions import FieldDoesNotExist
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
@@ -93,7 +92,7 @@ def test_a_row_as_heroku_connect_wrote_it(heroku: HerokuConnect) -> None:
     assert log.txid and log.created_at and aware(log.created_at) >= before
     assert log.values_as_dict == {"lastname": "Grace"}
     assert log.old_as_dict["lastname"] == "Ada"
-    when = f"{log.created_at:%Y-%m-%d %H:%M:%S}" + ("+0000" if settings.USE_TZ else f"{aware(log.created_at):%z}")
+    when = f"{aware(log.created_at):%Y-%m-%d %H:%M:%S%z}"
     assert str(log) == f"#{log.pk} UPDATE contact {log.record_id} [FAILED] [{when}]"
 
 

@@ -14,8 +14,6 @@ from typing import Any
 from django.db import models
 from django.utils.choices import flatten_choices
 
-from hc_signals.db import models as hc_models
-
 _PREFIXES = {"Account": "001", "Contact": "003", "User": "005", "Opportunity": "006", "RecordType": "012"}
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _CASE_CODES = string.ascii_uppercase + "012345"
@@ -85,13 +83,22 @@ def invent(field: Any, chance: random.Random, *, is_required: bool = False) -> A
 def _value(field: Any, chance: random.Random) -> Any:
     if field.choices:
         known = _choices(field)
-        if isinstance(field, hc_models.MultiPicklist):
+        if _is(field, "MultiPicklist"):
             return chance.sample(known, chance.randint(1, min(2, len(known)))) if known else None
         return chance.choice(known) if known else None
+    if _is(field, "ID"):
+        return salesforce_id("User", chance.randrange(1, 1000))
     for kind, make in _MAKERS:
         if isinstance(field, kind):
             return make(field, chance)
     return _cut(field, " ".join(chance.choices(_WORDS, k=chance.randint(1, 4))))
+
+
+def _is(field: Any, name: str) -> bool:
+    """Tell whether the field is of a class of ours; these can only be imported where Django is set up."""
+    from hc_signals.db import models as hc_models
+
+    return isinstance(field, getattr(hc_models, name))
 
 
 def _choices(field: Any) -> list[Any]:
@@ -113,7 +120,9 @@ def distinct(field: Any) -> tuple[int, Callable[[int], Any]]:
     """
     if field.choices:
         known = _choices(field)
-        return len(known), lambda n: [known[n]] if isinstance(field, hc_models.MultiPicklist) else known[n]
+        return len(known), lambda n: [known[n]] if _is(field, "MultiPicklist") else known[n]
+    if _is(field, "ID"):
+        return 62**6, partial(salesforce_id, "User")
     for kind, size, make in _DISTINCT:
         if isinstance(field, kind):
             return size(field), partial(make, field)
@@ -170,7 +179,6 @@ _MAKERS: list[tuple[type[Any], Callable[[Any, random.Random], Any]]] = [
     (models.JSONField, lambda field, chance: {"words": chance.choices(_WORDS, k=2), "number": chance.getrandbits(32)}),
     (models.BinaryField, lambda field, chance: chance.randbytes(8)),
     (models.GenericIPAddressField, lambda field, chance: str(ipaddress.IPv4Address(chance.getrandbits(32)))),
-    (hc_models.ID, lambda field, chance: salesforce_id("User", chance.randrange(1, 1000))),
     (models.EmailField, lambda field, chance: _cut(field, f"user{chance.randrange(10**6)}@example.com")),
     (models.URLField, lambda field, chance: _cut(field, f"https://example.com/{chance.randrange(10**6)}")),
 ]
@@ -186,7 +194,6 @@ _DISTINCT: list[tuple[type[Any], Callable[[Any], int], Callable[[Any, int], Any]
     (models.DurationField, lambda field: 10**9, lambda field, n: datetime.timedelta(seconds=n)),
     (models.TimeField, lambda field: 86400, lambda field, n: (_START + datetime.timedelta(seconds=n)).time()),
     (models.UUIDField, lambda field: 2**128, lambda field, n: uuid.UUID(int=n, version=4)),
-    (hc_models.ID, lambda field: 62**6, lambda field, n: salesforce_id("User", n)),
 ]
 _AROUND: list[tuple[type[Any], str, str]] = [
     (models.EmailField, "", "@example.com"),

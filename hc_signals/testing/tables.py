@@ -7,7 +7,6 @@ from typing import Any
 
 from django.db import connections
 
-from hc_signals.db.models.base import HerokuConnectModelBase
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.tables import literal, quote, quoted_table, table_parts
 from hc_signals.testing.rows import Model, Rows
@@ -187,6 +186,8 @@ def _has_system_column(model: Model, column: str) -> bool:
     """Tell whether the table has a system column: also where the model inherits the field from another table's."""
     if any(field.column == column for field in model._meta.concrete_fields):
         return True
+    from hc_signals.db.models.base import HerokuConnectModelBase  # needs a project that is set up
+
     # Our models have these fields, unless Salesforce's object has none; of a plain model nobody knows.
     return column == "createddate" or (column == "systemmodstamp" and not isinstance(model, HerokuConnectModelBase))
 
