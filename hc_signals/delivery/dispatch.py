@@ -46,6 +46,10 @@ class Caution(threading.local):
         """
         self.changes = changes
 
+    def end(self) -> None:
+        """Be careful no longer: another worker begins in this thread."""
+        self.changes = 0
+
     def delivered(self, changes: int) -> None:
         """Count changes that are committed."""
         self.changes = max(0, self.changes - max(1, changes))

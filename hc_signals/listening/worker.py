@@ -14,7 +14,7 @@ from hc_signals.conf import Conf
 from hc_signals.delivery import fatal_calls
 from hc_signals.delivery.adapters import clamp_dates
 from hc_signals.delivery.ahead import Ahead
-from hc_signals.delivery.dispatch import until_isolated
+from hc_signals.delivery.dispatch import caution, until_isolated
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.shard import Audience, Outcome, Shard
@@ -63,6 +63,7 @@ class Worker:
         is_process: bool = False,
     ) -> None:
         models = connected_models() if models is None else list(models)
+        caution.end()
         self.using, self.conf, self.first = using, conf, first
         self.stopping = threading.Event() if stopping is None else stopping
         self._audience = Audience(
