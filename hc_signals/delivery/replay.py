@@ -15,9 +15,8 @@ from typing import Any
 from django.db import OperationalError, connections, models, transaction
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.adapters import clamp_dates
-from hc_signals.delivery.deliveries import Deliveries
 from hc_signals.delivery.dispatch import caution, until_isolated
+from hc_signals.delivery.failures import Deliveries
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
@@ -29,9 +28,9 @@ from hc_signals.log.images import stored_images
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.log.rotation import BUCKET_HOURS, BUCKETS
 from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
-from hc_signals.moments import aware_row, shown
+from hc_signals.postgres.dates import clamp_dates
 from hc_signals.postgres.errors import is_deadlock
-from hc_signals.progress import COUNT_LIMIT
+from hc_signals.postgres.moments import aware_row, shown
 from hc_signals.tables import connected_models, table_label
 
 _START = """
@@ -115,8 +114,8 @@ class Replay:
         listeners = Listeners(self._extras)
         return {name for model in self.models for name in listeners.names(model)}
 
-    def start(self, first: Bound, last: Bound = None) -> int:
-        """Fix what is replayed and return how much that is, counted up to COUNT_LIMIT + 1.
+    def start(self, first: Bound, last: Bound = None, *, limit: int) -> int:
+        """Fix which changes are replayed; return how many there are, counted up to ``limit`` + 1.
 
         Raises:
             ReplayError: a bound is of another database or outside of the log; nothing was done.
@@ -143,7 +142,7 @@ class Replay:
             "buckets": _buckets(since, log.now),
             "tables": list(self._builders),
         }
-        (count,) = self._rows(_COUNT, COUNT_LIMIT + 1)[0]
+        (count,) = self._rows(_COUNT, limit + 1)[0]
         return int(count)
 
     @property

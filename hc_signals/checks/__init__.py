@@ -1,0 +1,1 @@
+"""The system checks: of relations between models, of the project, and of the database."""
