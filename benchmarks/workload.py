@@ -12,7 +12,8 @@ from hc_signals.capture import triggers
 from hc_signals.conf import Conf
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.postgres.locks import BELL
-from hc_signals.tables import quote, quoted_table, table_label
+from hc_signals.postgres.names import quote
+from hc_signals.tables import quoted_table, table_label
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.loop import Worker
 

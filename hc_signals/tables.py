@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db import models
 
 from hc_signals.exceptions import ConfigurationError
+from hc_signals.postgres.names import quote, truncate_name
 
 _WITHOUT_IS_DELETED = frozenset({"user", "recordtype", "group", "profile", "emailtemplate"})
 
@@ -89,27 +90,12 @@ def table_parts(model: type[models.Model]) -> tuple[str, str]:
         schema, _, table = name.removeprefix('"').removesuffix('"').partition('"."')
     else:
         schema, _, table = name.replace('"', "").rpartition(".")
-    return as_stored(schema.replace('""', '"') or "public"), as_stored(table.replace('""', '"'))
-
-
-def as_stored(name: str) -> str:
-    """Cut a name as PostgreSQL does: to 63 bytes, at a whole character."""
-    return name.encode()[:63].decode(errors="ignore")
+    return truncate_name(schema.replace('""', '"') or "public"), truncate_name(table.replace('""', '"'))
 
 
 def table_label(model: type[models.Model]) -> str:
     """Return ``schema.table``, the name under which the log keeps a table."""
     return ".".join(table_parts(model))
-
-
-def quote(name: str) -> str:
-    """Quote one SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Quote one SQL string."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def quoted_table(model: type[models.Model]) -> str:

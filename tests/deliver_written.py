@@ -11,8 +11,9 @@ from django.db import connection, transaction
 
 from hc_signals.heroku.inspection.read import short_type
 from hc_signals.models import Delivery
+from hc_signals.postgres.names import quote
 from hc_signals.signals import record_created, record_updated
-from hc_signals.tables import connected_models, quote, quoted_table
+from hc_signals.tables import connected_models, quoted_table
 
 SAMPLES = {
     "boolean": ("true", "false"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from django.db import connection
 
-from hc_signals.tables import quote
+from hc_signals.postgres.names import quote
 
 _ABOVE = (above / "shared" / "data" / "mappings" for above in Path(__file__).resolve().parents[1:])
 SHARED_MAPPINGS = next((folder for folder in _ABOVE if folder.is_dir()), Path("no exported mappings"))

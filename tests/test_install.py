@@ -17,7 +17,8 @@ from hc_signals.capture.function import function_name, function_sql
 from hc_signals.db import models as hc_models
 from hc_signals.log.sql_files import read_sql
 from hc_signals.models import Change
-from hc_signals.tables import connected_models, table_label
+from hc_signals.postgres.names import quote
+from hc_signals.tables import connected_models, quoted_table, table_label
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_heroku_connect
 from tests.server import clients
@@ -248,7 +249,7 @@ def test_the_printed_sql_does_what_install_does(captured: HerokuConnect, bare_da
         cursor.execute("CREATE SCHEMA salesforce")
         cursor.execute(read_sql("0001_change_log.sql"))
         for model in connected_models():
-            cursor.execute(f"CREATE TABLE {triggers.quoted_table(model)} (id serial, sfid text)")
+            cursor.execute(f"CREATE TABLE {quoted_table(model)} (id serial, sfid text)")
     bare_database.commit()
     out = StringIO()
     call_command("hc_triggers", "sql", stdout=out)
@@ -286,7 +287,7 @@ def test_names_of_every_kind(heroku: HerokuConnect) -> None:
             del apps.all_models["odd"]["odd"]
             apps.clear_cache()
             with connection.cursor() as cursor:
-                cursor.execute(f"DROP SCHEMA IF EXISTS {triggers.quote(schema)} CASCADE")
+                cursor.execute(f"DROP SCHEMA IF EXISTS {quote(schema)} CASCADE")
 
 
 def try_names(schema: str, table: str, column: str) -> None:
@@ -298,13 +299,13 @@ def try_names(schema: str, table: str, column: str) -> None:
 
         class Meta:
             app_label = "odd"
-            db_table = f"{triggers.quote(schema)}.{triggers.quote(table)}"[1:-1]
+            db_table = f"{quote(schema)}.{quote(table)}"[1:-1]
 
     HerokuConnect(models=[Odd]).create_table(Odd)
     assert triggers.install(Odd, "default").state == "installed"
     as_heroku_connect("TRUNCATE public.hc_signals_change")
     with transaction.atomic(), connection.cursor() as cursor:
-        on, name = triggers.quoted_table(Odd), triggers.quote(column)
+        on, name = quoted_table(Odd), quote(column)
         cursor.execute("SET LOCAL xmlbinary = 'hex'")
         cursor.execute(f"INSERT INTO {on} (sfid, {name}) VALUES ('O1', 'a')")
         cursor.execute(f"UPDATE {on} SET {name} = 'b'")

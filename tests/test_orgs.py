@@ -14,8 +14,9 @@ from example.crm.models import Account
 
 from hc_signals.capture import orphans
 from hc_signals.models import Delivery
+from hc_signals.postgres.names import quote
 from hc_signals.signals import record_created
-from hc_signals.tables import connected_models, quote
+from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests import shapes
 from tests.conftest import deliver

@@ -15,7 +15,8 @@ from benchmarks.rows import Row, alternate, median, ratio
 from benchmarks.server import Server
 from benchmarks.workload import LOG_COLUMNS
 from hc_signals.capture.function import image_sql, old_values_sql
-from hc_signals.tables import NOISE_COLUMNS, quote, quoted_table
+from hc_signals.postgres.names import quote
+from hc_signals.tables import NOISE_COLUMNS, quoted_table
 
 
 def measure(options: Options, server: Server) -> list[Row]:

@@ -11,7 +11,8 @@ from django.db import models
 
 from hc_signals.capture.function_columns import Layout
 from hc_signals.capture.function_reload import NO_RELOADS, changed_columns, is_aware, reload_parts
-from hc_signals.tables import NOISE_COLUMNS, literal, quote, table_label
+from hc_signals.postgres.names import literal, quote
+from hc_signals.tables import NOISE_COLUMNS, table_label
 
 FUNCTION_PREFIX = "hc_signals_capture_"
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from django.db import models
 
 from hc_signals.conf import chosen, get_conf
-from hc_signals.tables import connected_models, quote
+from hc_signals.postgres.names import literal, quote
+from hc_signals.tables import connected_models
 
 CLEARING_ROWS = 10
 """A DELETE of fewer rows is never taken for a clearing: the last records of a small table may well be deleted."""
@@ -166,5 +167,5 @@ def reload_parts(pieces: Mapping[str, str], tests: Mapping[str, str], fresh: Seq
 
 def changed_columns(tests: Mapping[str, str]) -> str:
     """Return the elements of an array of the names of those columns whose test is met, NULL for the others."""
-    cases = [f"CASE WHEN {test} THEN '{column.replace(chr(39), chr(39) * 2)}' END" for column, test in tests.items()]
+    cases = [f"CASE WHEN {test} THEN {literal(column)} END" for column, test in tests.items()]
     return ",\n                ".join(cases)

@@ -12,7 +12,8 @@ from hc_signals.capture.triggers import (
     drop_function_sql,
     run_patiently,
 )
-from hc_signals.tables import quote, table_label
+from hc_signals.postgres.names import quote
+from hc_signals.tables import table_label
 
 NO_MODEL = "no connected model has this table"
 _FOUND = """

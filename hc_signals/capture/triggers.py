@@ -14,7 +14,8 @@ from django.db import OperationalError, connections, models, transaction
 from hc_signals.capture.function import FUNCTION_CONFIG, function_body, function_name, function_sql, mapped_columns
 from hc_signals.capture.function_columns import Layout, read_layout
 from hc_signals.postgres.locks import INSTALLER
-from hc_signals.tables import as_stored, literal, quote, quoted_table, table_label, table_parts
+from hc_signals.postgres.names import literal, quote, truncate_name
+from hc_signals.tables import quoted_table, table_label, table_parts
 
 LOCK_TIMEOUT = "2s"
 """A waiting CREATE TRIGGER makes new writers queue behind it: never wait longer than this."""
@@ -148,7 +149,7 @@ class Found:
 
     def layout(self, model: type[models.Model]) -> Layout:
         """Return the mapped columns that the table has."""
-        return Layout(tuple(column for column in mapped_columns(model) if as_stored(column) in self.columns))
+        return Layout(tuple(column for column in mapped_columns(model) if truncate_name(column) in self.columns))
 
 
 # By names in the catalog, not by to_regclass(), which needs a right on the schema and waits for a lock on the table.

@@ -5,7 +5,8 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, models
 
-from hc_signals.tables import quote, quoted_table
+from hc_signals.postgres.names import quote
+from hc_signals.tables import quoted_table
 
 Model = type[models.Model]
 

@@ -5,7 +5,8 @@ from typing import Any
 from django.db import connections
 
 from hc_signals.exceptions import HCSignalsError
-from hc_signals.tables import is_connected, quote, quoted_table
+from hc_signals.postgres.names import quote
+from hc_signals.tables import is_connected, quoted_table
 from hc_signals.testing.records import NEVER_ALIKE, distinct, invent
 from hc_signals.testing.rows import Model, Rows
 

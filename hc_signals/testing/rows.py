@@ -10,7 +10,8 @@ from typing import Any
 
 from django.db import connections, models, transaction
 
-from hc_signals.tables import quote, quoted_table
+from hc_signals.postgres.names import quote
+from hc_signals.tables import quoted_table
 from hc_signals.testing.names import unknown_field
 from hc_signals.testing.records import id_range, number_of, salesforce_id
 

@@ -8,7 +8,8 @@ from typing import Any
 from django.db import connections
 
 from hc_signals.exceptions import HCSignalsError
-from hc_signals.tables import literal, quote, quoted_table, table_parts
+from hc_signals.postgres.names import literal, quote
+from hc_signals.tables import quoted_table, table_parts
 from hc_signals.testing.rows import Model, Rows
 
 _SQL = Path(__file__).parent / "sql"

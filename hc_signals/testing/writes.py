@@ -5,7 +5,8 @@ from typing import Any
 
 from django.db import transaction
 
-from hc_signals.tables import quote, quoted_table, table_parts
+from hc_signals.postgres.names import quote
+from hc_signals.tables import quoted_table, table_parts
 from hc_signals.testing.rows import Model
 from hc_signals.testing.salesforce import Salesforce
 

@@ -8,7 +8,8 @@ from typing import Any
 from django.db import connections, models
 
 from hc_signals.heroku.inspection.read import UUID_TYPE, short_type
-from hc_signals.tables import SYSTEM_COLUMNS, as_stored, quoted_table, table_parts
+from hc_signals.postgres.names import truncate_name
+from hc_signals.tables import SYSTEM_COLUMNS, quoted_table, table_parts
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _live_types(model: type[models.Model], using: str) -> dict[str, tuple[str, b
 
 def _compare(model: type[models.Model], found: dict[str, tuple[str, bool]], using: str) -> Iterator[Difference]:
     for field in model._meta.local_concrete_fields:
-        place, column = f"{model._meta.label}.{field.name}", as_stored(str(field.column))
+        place, column = f"{model._meta.label}.{field.name}", truncate_name(str(field.column))
         if column not in found:
             advice = how_to_do_without(str(field.column))
             yield Difference(f"{place}: the table has no column {column!r}; {advice}.", True)

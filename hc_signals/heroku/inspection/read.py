@@ -7,7 +7,8 @@ from typing import Any
 from django.db import DatabaseError, connections, transaction
 
 from hc_signals.heroku.mappings import by_lower_name
-from hc_signals.tables import SYSTEM_COLUMNS, as_stored, quote
+from hc_signals.postgres.names import quote, truncate_name
+from hc_signals.tables import SYSTEM_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ UUID_TYPE = "varchar(32)"
 def live_source(using: str, schema: str) -> Source:
     """Return the mapped tables of a schema; Heroku Connect's own, which begin with an underscore, are passed over."""
     with connections[using].cursor() as cursor:
-        cursor.execute(_RELATIONS, [as_stored(schema)])
+        cursor.execute(_RELATIONS, [truncate_name(schema)])
         relations = cursor.fetchall()
         cursor.execute(_COLUMNS, [[oid for oid, *_ in relations]])
         columns: dict[int, list[Column]] = {}
@@ -157,9 +158,9 @@ def _mapped_table(object_name: str, config: dict[str, Any]) -> Table:
     unique = {name for name, index in indexes.items() if isinstance(index, dict) and index.get("unique") is True}
     columns: dict[str, Column] = {}
     for name in _names(config.get("fields")):
-        column = Column(name, as_stored(name.lower()), unique=name.lower() in unique)
+        column = Column(name, truncate_name(name.lower()), unique=name.lower() in unique)
         columns.setdefault(column.column, column)
-    upsert = as_stored(str(config.get("upsert_field") or "").lower())
+    upsert = truncate_name(str(config.get("upsert_field") or "").lower())
     # No system field can be one, the record's id included: such a mapping is treated as one without.
     upsert = upsert if upsert in columns.keys() - {"id", *SYSTEM_COLUMNS} else ""
     return Table(object_name, tuple(columns.values()), config.get("access") == "read_write", upsert, case_known=True)

@@ -10,7 +10,8 @@ from django.db import connections, models, router, transaction
 
 from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
 from hc_signals.postgres.moments import aware
-from hc_signals.tables import connected_models, get_schema, quote, quoted_table, table_parts
+from hc_signals.postgres.names import quote
+from hc_signals.tables import connected_models, get_schema, quoted_table, table_parts
 
 _EVERYWHERE = frozenset({"id", "sfid", "systemmodstamp", "isdeleted"})
 """Columns that every mapped table has, also where the model inherits the field from another mapped table."""
