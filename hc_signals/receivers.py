@@ -15,7 +15,7 @@ from hc_signals import signals
 from hc_signals.delivery.identity import receiver_path
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.tables import NOISE_COLUMNS, connected_tables_of
+from hc_signals.tables import connected_tables_of, counts_as_change
 
 OF_TYPE = {
     "CREATE": signals.record_created,
@@ -144,7 +144,7 @@ class on_change(Generic[M]):
                 raise ConfigurationError(f"{what}: {text!r} is one text; expected a list, [{text!r}].")
         for name in (*self.fields, *(self.to or {}), *(self.from_ or {})):
             _check_name(what, name, attnames, f"{self.model._meta.label} has no field of Salesforce")
-            if known[name].column in NOISE_COLUMNS and known[name].column != "sfid":
+            if not counts_as_change(known[name].column):
                 raise ConfigurationError(f"{what}: {name!r} is bookkeeping: a change of it is never told.")
         for kind in self.types:
             _check_name(what, kind, OF_TYPE, "there is no change type")

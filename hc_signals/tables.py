@@ -1,4 +1,4 @@
-"""Connected models and the names of their tables."""
+"""Connected models: which models Heroku Connect fills, in which tables, and which of their columns matter."""
 
 import os
 
@@ -18,10 +18,9 @@ SYSTEM_COLUMNS = {
     "_hc_lastop": "_hc_lastop",
     "_hc_err": "_hc_err",
 }
-"""Columns that every connected model reads, with the names of the fields, unless its class sets the name to None."""
+"""Columns that every connected model maps, by column the name of the field; a model drops one by setting it to None."""
 
-NOISE_COLUMNS = ("_hc_lastop", "_hc_err", "systemmodstamp", "lastmodifieddate", "lastmodifiedbyid", "sfid")
-"""Heroku Connect's bookkeeping: alone they are no change (sfid: only when it goes from NULL to its value)."""
+_BOOKKEEPING_COLUMNS = frozenset({"_hc_lastop", "_hc_err", "systemmodstamp", "lastmodifieddate", "lastmodifiedbyid"})
 
 
 def get_schema() -> str:
@@ -30,8 +29,17 @@ def get_schema() -> str:
 
 
 def has_no_is_deleted(object_name: str) -> bool:
-    """Tell whether Salesforce's object has no IsDeleted field; its name in any case."""
+    """Return True if Salesforce's object has no field IsDeleted. The name may be in any case."""
     return object_name.lower() in _WITHOUT_IS_DELETED
+
+
+def is_connected(model: type[models.Model]) -> bool:
+    """Return True if Heroku Connect owns the model's table.
+
+    The attribute ``sf_object_name`` decides, not the base class: models of django-heroku-connect are connected too.
+    """
+    options = model._meta
+    return bool(getattr(model, "sf_object_name", "")) and not (options.managed or options.proxy or options.abstract)
 
 
 def connected_models() -> list[type[models.Model]]:
@@ -40,13 +48,13 @@ def connected_models() -> list[type[models.Model]]:
 
 
 def models_of_schema(schema: str = "") -> list[type[models.Model]]:
-    """Return the connected models of one connection of Heroku Connect: those whose tables are in its schema.
+    """Return the connected models of one connection of Heroku Connect: those with a table in its schema.
 
     Args:
-        schema: default: the only one that has models.
+        schema: default: the only schema that has models.
 
     Raises:
-        ConfigurationError: no model has a table there; or several schemas have models, and none was named.
+        ConfigurationError: no model has a table in the schema; or several schemas have models, and none was named.
     """
     by_schema: dict[str, list[type[models.Model]]] = {}
     for model in connected_models():
@@ -61,19 +69,10 @@ def models_of_schema(schema: str = "") -> list[type[models.Model]]:
     return by_schema[schema] if schema else connected_models()
 
 
-def is_connected(model: type[models.Model]) -> bool:
-    """Tell whether Heroku Connect owns the model's table.
-
-    By its ``sf_object_name`` and not by its class: models of django-heroku-connect count as well.
-    """
-    options = model._meta
-    return bool(getattr(model, "sf_object_name", "")) and not (options.managed or options.proxy or options.abstract)
-
-
 def connected_tables_of(model: type[models.Model]) -> list[type[models.Model]]:
-    """Return the connected models whose records an instance of ``model`` is made of.
+    """Return the connected models that hold the columns of ``model``.
 
-    The model itself, or what a proxy or a multi-table child has above it; none for a model that hears of no change.
+    That is the model itself, or the parents of a proxy or a multi-table child. Empty if no change concerns the model.
     """
     if model._meta.abstract:
         return []
@@ -81,9 +80,9 @@ def connected_tables_of(model: type[models.Model]) -> list[type[models.Model]]:
 
 
 def table_parts(model: type[models.Model]) -> tuple[str, str]:
-    """Return ``(schema, table)`` as the catalog has them; a db_table without a schema lies in ``public``.
+    """Return ``(schema, table)`` as the catalog has them; a db_table without a schema is in ``public``.
 
-    A db_table is what Django puts between two quotes: ``salesforce"."account``. It may bring the outer ones along.
+    Django puts quotes around a db_table: ``salesforce"."account``. A db_table may also contain the outer quotes.
     """
     name = model._meta.db_table
     if '"."' in name:
@@ -94,10 +93,32 @@ def table_parts(model: type[models.Model]) -> tuple[str, str]:
 
 
 def table_label(model: type[models.Model]) -> str:
-    """Return ``schema.table``, the name under which the log keeps a table."""
+    """Return ``schema.table``, the name of the table in the log."""
     return ".".join(table_parts(model))
 
 
 def quoted_table(model: type[models.Model]) -> str:
     """Return the table as SQL, schema and name each quoted."""
     return ".".join(map(quote, table_parts(model)))
+
+
+def mapped_columns(model: type[models.Model]) -> list[str]:
+    """Return the columns of the model's own table; the log keeps those that the table has."""
+    return [str(field.column) for field in model._meta.local_concrete_fields]
+
+
+def counts_as_change(column: str | None) -> bool:
+    """Return True if a new value in this column is a change of the record.
+
+    Heroku Connect's bookkeeping is not. An sfid is, unless it was NULL before: then Salesforce has linked the record.
+    """
+    return column not in _BOOKKEEPING_COLUMNS
+
+
+def advice_for_missing_column(column: str) -> str:
+    """Return what to do if the table of a model lacks a column of the model."""
+    if column in SYSTEM_COLUMNS:
+        return (
+            f"if Salesforce's object has no such field, write `{SYSTEM_COLUMNS[column]} = None` into the model's class"
+        )
+    return "map the field or remove it"

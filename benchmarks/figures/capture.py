@@ -16,7 +16,7 @@ from benchmarks.server import Server
 from benchmarks.workload import LOG_COLUMNS
 from hc_signals.capture.function import image_sql, old_values_sql
 from hc_signals.postgres.names import quote
-from hc_signals.tables import NOISE_COLUMNS, quoted_table
+from hc_signals.tables import counts_as_change, mapped_columns, quoted_table
 
 
 def measure(options: Options, server: Server) -> list[Row]:
@@ -64,12 +64,10 @@ def _make_tables(count: int) -> None:
 
 
 def _plain_insert() -> str:
-    columns = [str(field.column) for field in BareUncaptured._meta.local_concrete_fields]
-    tests = [f"o.{quote(c)} IS DISTINCT FROM n.{quote(c)}" for c in columns if c not in NOISE_COLUMNS]
-    changed = ", ".join(
-        f"CASE WHEN {test} THEN '{c}' END"
-        for test, c in zip(tests, [c for c in columns if c not in NOISE_COLUMNS], strict=True)
-    )
+    columns = mapped_columns(BareUncaptured)
+    watched = [c for c in columns if counts_as_change(c) and c != "sfid"]
+    tests = [f"o.{quote(c)} IS DISTINCT FROM n.{quote(c)}" for c in watched]
+    changed = ", ".join(f"CASE WHEN {test} THEN '{c}' END" for test, c in zip(tests, watched, strict=True))
     return (
         f"INSERT INTO public.hc_signals_change ({LOG_COLUMNS}) SELECT 'bench_new', 'UPDATE', 'heroku_connect', "
         f"n.id::text, n.sfid, array_remove(ARRAY[{changed}], NULL), "

@@ -10,9 +10,9 @@ import json
 from django.db import models
 
 from hc_signals.capture.function_columns import Layout
-from hc_signals.capture.function_reload import NO_RELOADS, changed_columns, is_aware, reload_parts
+from hc_signals.capture.function_reload import NO_RELOADS, changed_columns, recognises_reloads, reload_parts
 from hc_signals.postgres.names import literal, quote
-from hc_signals.tables import NOISE_COLUMNS, table_label
+from hc_signals.tables import counts_as_change, mapped_columns, table_label
 
 FUNCTION_PREFIX = "hc_signals_capture_"
 
@@ -20,11 +20,6 @@ FUNCTION_PREFIX = "hc_signals_capture_"
 def function_name(model: type[models.Model]) -> str:
     """Return the name of the capture function of the model's table."""
     return FUNCTION_PREFIX + hashlib.sha256(table_label(model).encode()).hexdigest()[:16]
-
-
-def mapped_columns(model: type[models.Model]) -> list[str]:
-    """Return the columns that the log keeps, where the table has them: all of the model's own table."""
-    return [str(field.column) for field in model._meta.local_concrete_fields]
 
 
 _INSERT_INTO_LOG = (
@@ -238,7 +233,7 @@ def _digest(body: str) -> str:
 
 def _body(model: type[models.Model], layout: Layout) -> str:
     columns = list(layout.columns)
-    watched = [c for c in columns if c not in NOISE_COLUMNS]
+    watched = [c for c in columns if counts_as_change(c) and c != "sfid"]
     tests = {c: f"o.{quote(c)} IS DISTINCT FROM n.{quote(c)}" for c in watched}
     read_write = getattr(model, "sf_access", "") == "read_write"
     if "sfid" in columns:
@@ -251,7 +246,7 @@ def _body(model: type[models.Model], layout: Layout) -> str:
             """OR o."_hc_err" IS DISTINCT FROM n."_hc_err"))"""
         )
     every, compared = _text_array(columns), _text_array(watched)
-    aware = is_aware(model) and {"id", "sfid"} <= set(columns)
+    aware = recognises_reloads(model, columns)
     # A fresh column that gets its first value is no change.
     fresh = [c for c in layout.fresh if c in watched and aware]
     counted = {c: f"(o.{quote(c)} IS NOT NULL AND {test})" if c in fresh else test for c, test in tests.items()}

@@ -4,14 +4,14 @@ A clearing puts the old images into ``hc_signals_cleared`` instead of the log; w
 compared with its old image. Images and tests are those of the ordinary capture, so both tell the same changes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db import models
 
 from hc_signals.conf import chosen, get_conf
 from hc_signals.postgres.names import literal, quote
-from hc_signals.tables import connected_models
+from hc_signals.tables import connected_models, mapped_columns
 
 CLEARING_ROWS = 10
 """A DELETE of fewer rows is never taken for a clearing: the last records of a small table may well be deleted."""
@@ -134,14 +134,17 @@ NO_RELOADS = ReloadParts()
 """Of a model whose reloads are not recognised: a TRUNCATE is a gap, deletions and creations are told as they come."""
 
 
-def is_aware(model: type[models.Model]) -> bool:
-    """Tell whether reloads of the model's table are recognised: RELOAD_AWARE, and an sfid to recognise records by.
+def recognises_reloads(model: type[models.Model], columns: Collection[str] | None = None) -> bool:
+    """Return True if the capture function recognises reloads: RELOAD_AWARE chooses the model, and records have an sfid.
+
+    Args:
+        columns: of the table; default: every mapped column.
 
     Raises:
         ConfigurationError: the setting names a model that is not connected.
     """
-    columns = {str(field.column) for field in model._meta.local_concrete_fields}
-    return {"id", "sfid"} <= columns and model in chosen("RELOAD_AWARE", get_conf().RELOAD_AWARE, connected_models())
+    found = mapped_columns(model) if columns is None else columns
+    return {"id", "sfid"} <= set(found) and model in chosen("RELOAD_AWARE", get_conf().RELOAD_AWARE, connected_models())
 
 
 def reload_parts(pieces: Mapping[str, str], tests: Mapping[str, str], fresh: Sequence[str]) -> ReloadParts:

@@ -11,11 +11,11 @@ from typing import Any
 import pgtrigger
 from django.db import OperationalError, connections, models, transaction
 
-from hc_signals.capture.function import FUNCTION_CONFIG, function_body, function_name, function_sql, mapped_columns
+from hc_signals.capture.function import FUNCTION_CONFIG, function_body, function_name, function_sql
 from hc_signals.capture.function_columns import Layout, read_layout
 from hc_signals.postgres.locks import INSTALLER
 from hc_signals.postgres.names import literal, quote, truncate_name
-from hc_signals.tables import quoted_table, table_label, table_parts
+from hc_signals.tables import mapped_columns, quoted_table, table_label, table_parts
 
 LOCK_TIMEOUT = "2s"
 """A waiting CREATE TRIGGER makes new writers queue behind it: never wait longer than this."""

@@ -7,8 +7,7 @@ from django.core import checks
 from django.db import DatabaseError, connections, models
 
 from hc_signals.capture import triggers
-from hc_signals.heroku.inspection import how_to_do_without
-from hc_signals.tables import connected_models
+from hc_signals.tables import advice_for_missing_column, connected_models
 
 
 def check_capture(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -49,7 +48,7 @@ def _check_database(using: str) -> list[checks.CheckMessage]:
 
 def _lacks_columns(model: type[models.Model], status: triggers.TableStatus, using: str) -> checks.CheckMessage:
     columns = status.absent_columns
-    advice = {how_to_do_without(column) for column in columns}
+    advice = {advice_for_missing_column(column) for column in columns}
     return checks.Error(
         f"The table {status.table} on {using!r} has no {', '.join(map(repr, columns))}: "
         "no change of it can be delivered, and queries of the model fail.",

@@ -9,7 +9,7 @@ from django.db import models
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import OF_CHANGE_TYPE
 from hc_signals.events import Change, ChangeEvent
-from hc_signals.tables import NOISE_COLUMNS
+from hc_signals.tables import counts_as_change
 
 CHANGE_TYPES = {
     "INSERT": "CREATE",
@@ -45,7 +45,7 @@ def is_link(change: Change, old: Mapping[str, Any]) -> bool:
 
 def counting(change: Change, is_link: bool) -> tuple[str, ...]:
     """Return the changed columns without Heroku Connect's bookkeeping; an sfid that is replaced by another counts."""
-    return tuple(c for c in change.changed or () if c not in NOISE_COLUMNS or (c == "sfid" and not is_link))
+    return tuple(c for c in change.changed or () if counts_as_change(c) and not (c == "sfid" and is_link))
 
 
 def told_of(change: Change, columns: Sequence[str], is_link: bool) -> tuple[str, ...]:

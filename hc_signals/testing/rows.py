@@ -98,9 +98,6 @@ class Rows:
                 row[str(field.column)] = field.get_db_prep_save(key, connections[self.using])
         return row
 
-    def _mapped(self, model: Model) -> set[str]:
-        return {str(field.column) for field in model._meta.local_concrete_fields}
-
     def _existing(self, model: Model) -> set[str]:
         """Return the table's columns as it is now: some mappings lack createddate, systemmodstamp, isdeleted."""
         with self._cursor() as cursor:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hc_signals.capture.function_reload import CLEARING_ROWS, is_aware
+from hc_signals.capture.function_reload import CLEARING_ROWS, recognises_reloads
 from hc_signals.postgres.names import quote
-from hc_signals.tables import NOISE_COLUMNS, quoted_table
+from hc_signals.tables import counts_as_change, mapped_columns, quoted_table
 from hc_signals.testing.inventing import Inventing
 from hc_signals.testing.rows import Model
 
@@ -86,8 +86,8 @@ class Salesforce(Inventing):
     def _update_row(self, model: Model, row: dict[str, Any], key: str) -> int:
         """Update one row and tell by its old values, not by any trigger, whether a change that counts was made."""
         row = {"systemmodstamp": self._now(), **row}
-        mapped, existing = self._mapped(model), self._existing(model)
-        watched = [name for name in row if name not in NOISE_COLUMNS and name in mapped]
+        mapped, existing = mapped_columns(model), self._existing(model)
+        watched = [name for name in row if name in mapped and counts_as_change(name) and name != "sfid"]
         differs = " OR ".join(f"t.{quote(n)} IS DISTINCT FROM b.{quote(n)}" for n in watched) or "false"
         names = [name for name in row if name != key and name in existing]
         with self._cursor() as cursor:
@@ -138,7 +138,7 @@ class Salesforce(Inventing):
         """Return how many changes receivers hear of, for a table filled with the very rows that were in it."""
         if clear == "silent":
             return 0
-        if not is_aware(model):
+        if not recognises_reloads(model):
             return len(rows) * (1 if clear == "truncate" else 2)
         if clear == "delete" and len(rows) < CLEARING_ROWS:
             return 2 * len(rows)

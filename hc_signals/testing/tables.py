@@ -9,7 +9,7 @@ from django.db import connections
 
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.postgres.names import literal, quote
-from hc_signals.tables import quoted_table, table_parts
+from hc_signals.tables import mapped_columns, quoted_table, table_parts
 from hc_signals.testing.rows import Model, Rows
 
 _SQL = Path(__file__).parent / "sql"
@@ -110,7 +110,7 @@ class Tables(Rows):
         return columns | {"_hc_lastop": "varchar(32)", "_hc_err": "text"}
 
     def _gained_sql(self, model: Model, table: str) -> Iterator[str]:
-        lacking = self._mapped(model) - self._existing(model)
+        lacking = set(mapped_columns(model)) - self._existing(model)
         gained = {name: kind for name, kind in self._column_types(model).items() if name in lacking}
         if gained:
             lines = [f"ADD COLUMN {quote(name)} {kind}" for name, kind in gained.items()]
@@ -173,7 +173,7 @@ class Tables(Rows):
             cursor.execute(f"ALTER TABLE {quoted_table(model)} ADD COLUMN {quote(column)} {kind}")
             cursor.execute(f"UPDATE {quoted_table(model)} SET {quote(column)} = %s", [value])
             resynced = int(cursor.rowcount)
-        if value is not None and column in self._mapped(model):
+        if value is not None and column in mapped_columns(model):
             self.changes += resynced
         return resynced
 

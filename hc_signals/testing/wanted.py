@@ -11,7 +11,7 @@ from django.db.models import Model
 from django.dispatch import Signal
 
 from hc_signals.delivery.listeners import OF_TABLES, SIGNALS
-from hc_signals.tables import NOISE_COLUMNS, connected_models, connected_tables_of
+from hc_signals.tables import connected_models, connected_tables_of, counts_as_change
 from hc_signals.testing.names import unknown_field
 from hc_signals.testing.records import with_checksum
 
@@ -123,15 +123,11 @@ def _changing_field(sender: type[Model], name: str) -> Any:
     """Return the field, which may be among an event's changed fields."""
     found = _field(sender, name)
     if found is None:
-        known = [each.name for each in sender._meta.concrete_fields if _counts(each)]
+        known = [each.name for each in sender._meta.concrete_fields if counts_as_change(each.column)]
         raise LookupError(unknown_field(sender._meta.label, name, known))
-    if not _counts(found):
+    if not counts_as_change(found.column):
         raise LookupError(f"{name!r} is never among the changed fields: it is bookkeeping, and alone no change.")
     return found
-
-
-def _counts(each: Any) -> bool:
-    return each.column == "sfid" or each.column not in NOISE_COLUMNS
 
 
 def _field(sender: type[Model], name: str) -> Any:

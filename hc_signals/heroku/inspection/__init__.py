@@ -1,7 +1,7 @@
 """Reads what Heroku Connect has mapped: writes models from it, and compares models with it."""
 
 from hc_signals.heroku.inspection.code import models_code
-from hc_signals.heroku.inspection.differences import Difference, differences, how_to_do_without
+from hc_signals.heroku.inspection.differences import Difference, differences
 from hc_signals.heroku.inspection.names import class_name, class_names
 from hc_signals.heroku.inspection.read import Column, Source, Table, live_source, mapped_source
 
@@ -13,7 +13,6 @@ __all__ = (
     "class_name",
     "class_names",
     "differences",
-    "how_to_do_without",
     "live_source",
     "mapped_source",
     "models_code",

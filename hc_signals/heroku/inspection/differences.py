@@ -9,7 +9,7 @@ from django.db import connections, models
 
 from hc_signals.heroku.inspection.read import UUID_TYPE, short_type
 from hc_signals.postgres.names import truncate_name
-from hc_signals.tables import SYSTEM_COLUMNS, quoted_table, table_parts
+from hc_signals.tables import advice_for_missing_column, quoted_table, table_parts
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,6 @@ def differences(model: type[models.Model], using: str) -> list[Difference]:
         text = f"{model._meta.label}: the table {quoted_table(model)} does not exist; map the object in Heroku Connect."
         return [Difference(text, True)]
     return list(_compare(model, found, using))
-
-
-def how_to_do_without(column: str) -> str:
-    """Return what to do about a column that the table lacks."""
-    if column in SYSTEM_COLUMNS:
-        return (
-            f"if Salesforce's object has no such field, write `{SYSTEM_COLUMNS[column]} = None` into the model's class"
-        )
-    return "map the field or remove it"
 
 
 _TYPES = """
@@ -74,7 +65,7 @@ def _compare(model: type[models.Model], found: dict[str, tuple[str, bool]], usin
     for field in model._meta.local_concrete_fields:
         place, column = f"{model._meta.label}.{field.name}", truncate_name(str(field.column))
         if column not in found:
-            advice = how_to_do_without(str(field.column))
+            advice = advice_for_missing_column(str(field.column))
             yield Difference(f"{place}: the table has no column {column!r}; {advice}.", True)
             continue
         kind, is_text = found[column]
