@@ -8,7 +8,8 @@ from django.core.management import call_command
 from django.db import connection, transaction
 
 from benchmarks.records import models
-from hc_signals.capture import triggers
+from hc_signals.capture.install import install_capture
+from hc_signals.capture.status import statuses_of
 from hc_signals.conf import Conf
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.postgres.locks import BELL
@@ -85,7 +86,7 @@ def set_up() -> None:
             execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
         execute(f"VACUUM ANALYZE {table}")
     for model in CAPTURED:
-        triggers.install(model, "default")
+        install_capture(model, "default")
 
 
 def clear() -> None:
@@ -100,7 +101,7 @@ def pack(*tables: Any) -> None:
     Raises:
         RuntimeError: a table is captured that is measured without capture, or the other way round.
     """
-    for model, status in zip(tables, triggers.statuses(tables, "default"), strict=True):
+    for model, status in zip(tables, statuses_of(tables, "default"), strict=True):
         if (status.state == "installed") is not (model in CAPTURED):
             raise RuntimeError(f"{status.table}: capture is {status.state}")
     for model in tables:

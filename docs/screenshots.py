@@ -53,7 +53,7 @@ def play() -> None:
     from django.core.management import call_command
     from example.crm.models import Account, Contact, Project
 
-    from hc_signals.capture import triggers
+    from hc_signals.capture.install import uninstall_capture
     from hc_signals.conf import Conf
     from hc_signals.signals import record_updated
     from hc_signals.worker.loop import Worker
@@ -79,7 +79,7 @@ def play() -> None:
     heroku.delete(Account, accounts[2])
     changed = (TOLD * 3).replace("March", "April", 1)
     heroku.update(Project, project, description=changed, progress=40, active=False)
-    triggers.uninstall(Account, "default")
+    uninstall_capture(Account, "default")
     heroku.drop_table(heroku.models[-1])
     break_function_of(Contact)
 
@@ -106,7 +106,7 @@ def break_function_of(model: Any) -> None:
     """Leave an outdated capture function behind, as an older version of the model would."""
     from django.db import connection
 
-    from hc_signals.capture.triggers import function_name
+    from hc_signals.capture.function import function_name
 
     with connection.cursor() as cursor:
         cursor.execute(

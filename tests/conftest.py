@@ -16,7 +16,8 @@ from django.db import connection, transaction
 from django.dispatch import Signal
 from pytest_postgresql import factories
 
-from hc_signals.capture import orphans, triggers
+from hc_signals.capture import orphans
+from hc_signals.capture.install import install_capture
 from hc_signals.conf import Conf
 from hc_signals.delivery.listeners import SIGNALS
 from hc_signals.tables import connected_models, table_parts
@@ -192,7 +193,7 @@ def fresh_tables(is_captured: bool) -> HerokuConnect:
         orphans.remove([], "default")  # functions of tables that are gone
         simulator.create_tables()
         for model in connected_models() if is_captured else []:
-            assert triggers.install(model, "default").state == "installed"
+            assert install_capture(model, "default").state == "installed"
         _shapes[is_captured] = shape()
     databases.empty()
     with connection.cursor() as cursor:

@@ -20,7 +20,9 @@ from example.crm.models import Account, Contact
 
 from hc_signals import signals
 from hc_signals.admin import capture, log_window, positions
-from hc_signals.capture import pausing, triggers
+from hc_signals.capture import pausing
+from hc_signals.capture.install import uninstall_capture
+from hc_signals.capture.status import status_of
 from hc_signals.models import Change, Delivery
 from hc_signals.postgres.locks import CLAIMS
 from hc_signals.postgres.moments import now
@@ -408,7 +410,7 @@ def test_a_restored_database_is_said_so(site: Client) -> None:
 def test_drift_is_seen_and_repaired_on_one_table_and_on_all(site: Client, captured: HerokuConnect) -> None:
     assert "Every table that exists is captured" in content(site, "connectedtable")
     for model in (Account, Contact, User):
-        triggers.uninstall(model, "default")
+        uninstall_capture(model, "default")
     captured.drop_table(User)
     text = content(site, "connectedtable")
     assert "2 of " in text
@@ -416,7 +418,7 @@ def test_drift_is_seen_and_repaired_on_one_table_and_on_all(site: Client, captur
     assert "the table does not exist yet" in text
     answer = site.post(address("connectedtable"), {"model": "crm.Account"}, follow=True)
     assert messages(answer) == ["crm.Account: installed."]
-    assert triggers.status(Contact, "default").state == "missing"
+    assert status_of(Contact, "default").state == "missing"
     assert messages(site.post(address("connectedtable"), follow=True)) == ["crm.Contact: installed."]
     assert messages(site.post(address("connectedtable"), {"model": "x.Y"}, follow=True)) == [
         "There is no connected model 'x.Y'."
@@ -440,9 +442,9 @@ def test_paused_capture_and_orphans_are_not_hidden(site: Client) -> None:
 def test_a_locked_table_is_a_sentence_and_the_others_are_repaired(
     site: Client, monkeypatch: pytest.MonkeyPatch, other_worker: Any
 ) -> None:
-    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "100ms")
     for model in (Account, Contact):
-        triggers.uninstall(model, "default")
+        uninstall_capture(model, "default")
     with other_worker() as other:
         other.execute("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE")
         answer = site.post(address("connectedtable"), follow=True)
@@ -454,7 +456,7 @@ def test_a_locked_table_is_a_sentence_and_the_others_are_repaired(
 
 def test_repair_ends_before_the_request_does(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "REPAIR_SECONDS", -1)
-    triggers.uninstall(Account, "default")
+    uninstall_capture(Account, "default")
     answer = site.post(address("connectedtable"), follow=True)
     assert messages(answer) == ["Not all tables were tried: the time is up. Try again."]
 
@@ -466,9 +468,9 @@ def test_a_repair_holds_no_lock_for_the_length_of_a_request(site: Client) -> Non
 def test_a_repair_needs_a_token(captured: HerokuConnect) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(Login.objects.create_superuser("root"))
-    triggers.uninstall(Account, "default")
+    uninstall_capture(Account, "default")
     assert client.post(address("connectedtable")).status_code == 403
-    assert triggers.status(Account, "default").state == "missing"
+    assert status_of(Account, "default").state == "missing"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -505,11 +507,11 @@ def test_who_may_only_look_at_deliveries_changes_nothing(receiver: Receiver) -> 
 
 
 def test_who_may_only_look_at_triggers_installs_nothing(captured: HerokuConnect) -> None:
-    triggers.uninstall(Account, "default")
+    uninstall_capture(Account, "default")
     reader = login("view_connectedtable")
     assert "Install" not in content(reader, "connectedtable")
     assert reader.post(address("connectedtable")).status_code == 403
-    assert triggers.status(Account, "default").state == "missing"
+    assert status_of(Account, "default").state == "missing"
     mender = login("view_connectedtable", "install_connectedtable")
     assert messages(mender.post(address("connectedtable"), follow=True)) == ["crm.Account: installed."]
 

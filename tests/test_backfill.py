@@ -17,7 +17,8 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connection
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.capture import snapshots, triggers
+from hc_signals.capture import snapshots
+from hc_signals.capture.install import uninstall_capture
 from hc_signals.capture.snapshots import log_rows, log_table
 from hc_signals.models import Change, Delivery
 from hc_signals.postgres.errors import is_lock_timeout
@@ -362,7 +363,7 @@ def test_mistakes(captured: HerokuConnect, arguments: list[str], message: str) -
 
 def test_a_table_that_is_absent_or_not_captured_is_refused(captured: HerokuConnect) -> None:
     captured.create(Account, 1)
-    triggers.uninstall(Account, "default")
+    uninstall_capture(Account, "default")
     with pytest.raises(CommandError, match=r"salesforce.account is not captured .*run `manage.py hc_triggers install`"):
         backfill("crm.Account")
     captured.drop_table(Account)

@@ -12,11 +12,14 @@ from django.db import connection
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.capture import orphans, triggers
-from hc_signals.capture.function import function_name
+from hc_signals.capture import orphans
+from hc_signals.capture.function import function_name, function_sql
+from hc_signals.capture.function_columns import Layout
+from hc_signals.capture.install import install_capture, install_sql, run_in_turn
 from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
+from hc_signals.capture.status import find_tables, status_of
 from hc_signals.conf import Conf
 from hc_signals.delivery.shard import Shard
 from hc_signals.models import Change
@@ -63,8 +66,8 @@ def without_account(heroku: HerokuConnect) -> None:
 
 
 def older_function(heroku: HerokuConnect) -> None:
-    columns = tuple(c for c in triggers.find([Account], "default")[0].layout(Account).columns if c != "name")
-    for statement in triggers.function_sql(Account, triggers.Layout(columns)):
+    columns = tuple(c for c in find_tables([Account], "default")[0].layout(Account).columns if c != "name")
+    for statement in function_sql(Account, Layout(columns)):
         as_the_app(statement)
 
 
@@ -131,14 +134,14 @@ WAYS = {
     ),
     "`hc_triggers uninstall`, then what `hc_triggers sql` prints, by hand": Way(
         triggers_command("uninstall", "crm.Account"),
-        lambda heroku: triggers.run_patiently("default", lambda: triggers.install_sql(Account)),
+        lambda heroku: run_in_turn("default", lambda: install_sql(Account)),
     ),
     "a model is removed from the code, its capture by `hc_triggers uninstall --orphans`; the model comes back": Way(
         lambda heroku: orphans.remove(WITHOUT_ACCOUNT, "default")
     ),
     "a model is removed from the code and comes back, its capture is left": Way(nothing, without_account),
     "a trigger is missing; or it was, and somebody made it again": Way(
-        sql(f"DROP FUNCTION public.{CAPTURE} CASCADE"), lambda heroku: triggers.install(Account, "default")
+        sql(f"DROP FUNCTION public.{CAPTURE} CASCADE"), lambda heroku: install_capture(Account, "default")
     ),
     "a trigger is disabled; or it was (a silent reload), or somebody replaced it by hand": Way(
         sql("ALTER TABLE salesforce.account DISABLE TRIGGER ALL"),
@@ -209,7 +212,7 @@ def test_a_change_while_capture_is_off_is_told(
     look()
     deliver()
     assert [gap.cause for gap in gaps] == ([cause] if cause else [])
-    assert triggers.status(Account, "default").state == "installed"
+    assert status_of(Account, "default").state == "installed"
     # Of a model that was missing it is exact: when the first change was captured.
     assert all(gap.since <= (after if cause == "model_missing" else before) for gap in gaps)
     assert all(gap.until >= after for gap in gaps)

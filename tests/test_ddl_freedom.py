@@ -8,7 +8,9 @@ from django.db import connection
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.capture import orphans, triggers
+from hc_signals.capture import orphans
+from hc_signals.capture.install import install_capture, uninstall_capture
+from hc_signals.capture.status import status_of
 from hc_signals.models import Change
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
@@ -55,8 +57,8 @@ def test_columns_are_free(captured: HerokuConnect) -> None:
 def test_tables_are_free(captured: HerokuConnect, names: list[str]) -> None:
     insert("before")
     captured.recreate_table(Account)
-    assert triggers.status(Account, "default").state == "missing"
-    assert triggers.install(Account, "default").state == "installed"
+    assert status_of(Account, "default").state == "missing"
+    assert install_capture(Account, "default").state == "installed"
     insert("after")
     deliver()
     assert names == ["before", "after"]
@@ -66,7 +68,7 @@ def test_tables_are_free(captured: HerokuConnect, names: list[str]) -> None:
 @pytest.mark.parametrize("ddl", ["DROP TABLE salesforce.account", "DROP SCHEMA salesforce CASCADE"])
 def test_dropping_is_free(captured: HerokuConnect, ddl: str) -> None:
     as_heroku_connect(ddl)
-    assert triggers.status(Account, "default").state == "absent"
+    assert status_of(Account, "default").state == "absent"
 
 
 @pytest.mark.fault(
@@ -80,9 +82,9 @@ def test_schemas_are_free(captured: HerokuConnect, names: list[str]) -> None:
         insert("old", "former.account")
         assert Change.objects.get().table_name == "former.account"
         captured.create_tables()
-        assert triggers.status(Account, "default").state == "missing"
-        triggers.install(Account, "default")
-        assert triggers.status(Account, "default").state == "installed"
+        assert status_of(Account, "default").state == "missing"
+        install_capture(Account, "default")
+        assert status_of(Account, "default").state == "installed"
         insert("new")
         assert [change.table_name for change in Change.objects.order_by("id")] == [
             "former.account",
@@ -113,9 +115,9 @@ def test_a_model_that_follows_the_renamed_schema_has_one_event_per_change(captur
     as_heroku_connect("ALTER TABLE salesforce.account RENAME TO konto")
     Account._meta.db_table = 'salesforce"."konto'
     try:
-        assert triggers.status(Account, "default").state == "outdated"
+        assert status_of(Account, "default").state == "outdated"
         insert("a", "salesforce.konto")
-        assert triggers.install(Account, "default").state == "installed"
+        assert install_capture(Account, "default").state == "installed"
         insert("b", "salesforce.konto")
         assert [change.table_name for change in Change.objects.all()] == ["salesforce.konto"] * 2
     finally:
@@ -126,11 +128,11 @@ def test_a_model_that_follows_the_renamed_schema_has_one_event_per_change(captur
     "`hc_triggers install` while a table is locked", outcome="gives up after 5 x 2 s; writers queue no longer"
 )
 def test_installing_waits_no_longer_than_it_says(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
-    triggers.uninstall(Account, "default")
-    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "50ms")
+    uninstall_capture(Account, "default")
+    monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "50ms")
     with another("INSERT INTO salesforce.account (sfid) VALUES ('open')"):
         with pytest.raises(Exception, match="lock timeout"):
-            triggers.install(Account, "default")
+            install_capture(Account, "default")
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
             assert cursor.fetchone() == (0,)

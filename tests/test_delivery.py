@@ -10,8 +10,10 @@ from django.db import connection, transaction
 from example.crm.models import Account, CompoundModel, Project, Seen, SFObjectModel
 
 from hc_signals import signals
-from hc_signals.capture import triggers
 from hc_signals.capture.function import function_name
+from hc_signals.capture.install import install_capture, uninstall_capture
+from hc_signals.capture.status import status_of
+from hc_signals.capture.triggers import TRIGGERS
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import HerokuConnect
@@ -140,7 +142,7 @@ def test_compound_model_hears_of_its_salesforce_half(connect: Any) -> None:
 
 def test_truncate_is_a_gap_and_not_silence(connect: Any, settings: Any) -> None:
     settings.HC_SIGNALS = {"RELOAD_AWARE": False}
-    triggers.install(Account, "default")
+    install_capture(Account, "default")
     causes: list[str] = []
     connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)
     as_heroku_connect("TRUNCATE salesforce.account")
@@ -209,21 +211,21 @@ def test_a_log_that_is_gone_does_not_stop_the_writer_and_becomes_a_gap(connect: 
 
 
 def test_status_tells_drift_and_install_mends_it() -> None:
-    assert triggers.status(Account, "default").state == "installed"
+    assert status_of(Account, "default").state == "installed"
     as_heroku_connect(
         f"CREATE OR REPLACE FUNCTION public.{function_name(Account)}() RETURNS trigger "
         "LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
     )
-    assert triggers.status(Account, "default").state == "outdated"
-    assert triggers.install(Account, "default").state == "installed"
-    name = triggers.TRIGGERS[0].get_pgid(Account)
+    assert status_of(Account, "default").state == "outdated"
+    assert install_capture(Account, "default").state == "installed"
+    name = TRIGGERS[0].get_pgid(Account)
     as_heroku_connect(f"ALTER TABLE salesforce.account DISABLE TRIGGER {name}")
-    assert triggers.status(Account, "default").state == "disabled"
-    assert triggers.install(Account, "default").state == "installed"
-    triggers.uninstall(Account, "default")
-    assert triggers.status(Account, "default").state == "missing"
+    assert status_of(Account, "default").state == "disabled"
+    assert install_capture(Account, "default").state == "installed"
+    uninstall_capture(Account, "default")
+    assert status_of(Account, "default").state == "missing"
     as_heroku_connect("DROP TABLE salesforce.account")
-    assert triggers.install(Account, "default").state == "absent"
+    assert install_capture(Account, "default").state == "absent"
 
 
 @pytest.mark.parametrize("search_path", ["public", "public,salesforce"])
@@ -235,7 +237,7 @@ def test_pgtriggers_own_commands_leave_ours_alone(search_path: str) -> None:
         call_command("pgtrigger", "prune")
     finally:
         connection.close()
-    assert triggers.status(Account, "default").state == "installed"
+    assert status_of(Account, "default").state == "installed"
 
 
 def test_a_window_of_exactly_one_full_page_does_not_stall_what_follows() -> None:

@@ -12,7 +12,7 @@ from django.test import Client
 from example.crm.models import Account, Seen
 
 from hc_signals import signals
-from hc_signals.capture import triggers
+from hc_signals.capture.install import install_capture
 from hc_signals.models import Delivery
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect, databases
@@ -47,7 +47,7 @@ def make(name: str, encoding: str) -> None:
     call_command("migrate", verbosity=0)
     HerokuConnect().create_tables()
     for model in connected_models():
-        assert triggers.install(model, "default").state == "installed"
+        assert install_capture(model, "default").state == "installed"
 
 
 @pytest.fixture(params=["LATIN1", "SQL_ASCII"])

@@ -9,7 +9,7 @@ from django.db import ProgrammingError, connection, transaction
 from example.crm.models import Account, Contact, Project, Seen
 
 from hc_signals import signals
-from hc_signals.capture import triggers
+from hc_signals.capture.status import status_of
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
 from hc_signals.testing.heroku_connect import RealHerokuConnectError
@@ -189,7 +189,7 @@ def test_reload_keeps_the_records_and_changes_their_ids(captured: HerokuConnect,
 def test_a_table_made_again_has_lost_our_triggers_and_no_record(captured: HerokuConnect) -> None:
     captured.bulk_load(Account, 20)
     assert captured.recreate_table(Account) == 20
-    assert triggers.status(Account, "default").state == "missing"
+    assert status_of(Account, "default").state == "missing"
     assert Account.objects.count() == 20
     captured.create(Account)
 

@@ -11,7 +11,7 @@ from django.db import connection
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.capture import triggers
+from hc_signals.capture.status import status_of
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_the_app, deliver
 from tests.test_nested_triggers import UPPER, customers_trigger
@@ -96,7 +96,7 @@ def test_settings_of_the_database_change_nothing(captured: HerokuConnect, told: 
         captured.update(Account, sfid, name="uno")
         captured.delete(Account, sfid)
         assert deliver() == 5
-        assert triggers.status(Account, "default").state == "installed"
+        assert status_of(Account, "default").state == "installed"
     assert told == [
         ("CREATE", None, "one"),
         ("UPDATE", "one", "ONE"),

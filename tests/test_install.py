@@ -12,8 +12,10 @@ from django.core.management import CommandError, call_command
 from django.db import connection, models, transaction
 from example.crm.models import Account, Contact
 
-from hc_signals.capture import orphans, pausing, table_state, triggers
+from hc_signals.capture import orphans, pausing, table_state
 from hc_signals.capture.function import function_name, function_sql
+from hc_signals.capture.install import install_capture, install_sql, run_in_turn, uninstall_capture
+from hc_signals.capture.status import find_tables, status_of
 from hc_signals.db import models as hc_models
 from hc_signals.log.sql_files import read_sql
 from hc_signals.models import Change
@@ -85,12 +87,12 @@ def test_options_of_another_action_are_refused(captured: HerokuConnect, option: 
 
 def test_uninstall_and_its_note_are_one_transaction(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the table stays locked it is still captured, and no worker takes it for one to be left alone."""
-    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "20ms")
     refused = pytest.raises(CommandError, match=r"Not uninstalled: crm\.Account")
     with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"), refused:
         call_command("hc_triggers", "uninstall", "crm.Account", stdout=StringIO(), stderr=StringIO())
     assert table_state.read("default") == {}
-    assert triggers.status(Account, "default").state == "installed"
+    assert status_of(Account, "default").state == "installed"
 
 
 def test_install_of_what_was_never_captured_tells_no_gap(heroku: HerokuConnect) -> None:
@@ -134,8 +136,8 @@ def test_orphans_of_a_model_that_is_gone_are_shown_and_removed(captured: HerokuC
     assert [(s.table, s.state) for s in orphans.find(others, "default")] == [("salesforce.contact", "orphan")]
     assert orphans.find(connected_models(), "default") == []
     assert [status.table for status in orphans.remove(others, "default")] == ["salesforce.contact"]
-    assert triggers.status(Contact, "default").state == "missing"
-    assert triggers.status(Account, "default").state == "installed"
+    assert status_of(Contact, "default").state == "missing"
+    assert status_of(Account, "default").state == "installed"
     as_heroku_connect("DROP TABLE salesforce.account")
     others.remove(Account)
     assert [status.detail for status in orphans.find(others, "default")] == ["a capture function that nothing calls"]
@@ -157,9 +159,9 @@ def test_an_upgrade_misses_nothing(captured: HerokuConnect) -> None:
     writer.start()
     try:
         for number in range(30):
-            triggers.run_patiently("default", lambda: triggers.install_sql(Account), attempts=50)
+            run_in_turn("default", lambda: install_sql(Account), attempts=50)
             if number % 3 == 0:
-                triggers.run_patiently("default", lambda: function_sql(Account))
+                run_in_turn("default", lambda: function_sql(Account))
     finally:
         stop.set()
         writer.join()
@@ -171,9 +173,9 @@ def test_an_upgrade_misses_nothing(captured: HerokuConnect) -> None:
 def test_a_changed_function_is_replaced_without_a_lock(captured: HerokuConnect) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"ALTER FUNCTION public.{function_name(Account)}() SET lock_timeout = '9s'")
-    assert triggers.status(Account, "default").state == "outdated"
+    assert status_of(Account, "default").state == "outdated"
     with another("LOCK TABLE salesforce.account IN ACCESS EXCLUSIVE MODE"):
-        assert triggers.install(Account, "default").state == "installed"
+        assert install_capture(Account, "default").state == "installed"
 
 
 def test_two_installers_do_not_get_into_each_others_way(heroku: HerokuConnect) -> None:
@@ -182,7 +184,7 @@ def test_two_installers_do_not_get_into_each_others_way(heroku: HerokuConnect) -
     def install(chosen: list[type[models.Model]]) -> None:
         try:
             for model in chosen * 2:
-                triggers.run_patiently("default", lambda model=model: triggers.install_sql(model))
+                run_in_turn("default", lambda model=model: install_sql(model))
         except BaseException as error:
             failures.append(error)
         finally:
@@ -195,17 +197,17 @@ def test_two_installers_do_not_get_into_each_others_way(heroku: HerokuConnect) -
     for thread in threads:
         thread.join()
     assert failures == []
-    assert {triggers.status(model, "default").state for model in connected_models()} == {"installed"}
+    assert {status_of(model, "default").state for model in connected_models()} == {"installed"}
 
 
 def test_who_comes_second_leaves_the_triggers_of_the_first(heroku: HerokuConnect) -> None:
     """The watch would take triggers that were made anew for drift, and tell a gap."""
     with another() as first:
-        for statement in triggers.install_sql(Account):
+        for statement in install_sql(Account):
             first.execute(statement)
 
         def install() -> None:
-            triggers.install(Account, "default")
+            install_capture(Account, "default")
             connection.close()
 
         second = threading.Thread(target=install)
@@ -218,7 +220,7 @@ def test_who_comes_second_leaves_the_triggers_of_the_first(heroku: HerokuConnect
         ((made,),) = first.fetchall()
         first.connection.commit()
     second.join(timeout=10)
-    assert triggers.find([Account], "default")[0].versions == made
+    assert find_tables([Account], "default")[0].versions == made
 
 
 def is_somebody_waiting() -> bool:
@@ -230,7 +232,7 @@ def is_somebody_waiting() -> bool:
 def test_a_locked_table_does_not_keep_the_others_from_being_installed(
     heroku: HerokuConnect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "20ms")
     out, err = StringIO(), StringIO()
     with another("LOCK TABLE salesforce.account"), pytest.raises(CommandError, match=r"Not installed: crm\.Account\."):
         call_command("hc_triggers", "install", stdout=out, stderr=err)
@@ -240,8 +242,8 @@ def test_a_locked_table_does_not_keep_the_others_from_being_installed(
 
 def test_disabled_triggers_are_enabled_without_owning_the_table(captured: HerokuConnect) -> None:
     as_heroku_connect("ALTER TABLE salesforce.account DISABLE TRIGGER ALL")
-    assert triggers.status(Account, "default").state == "disabled"
-    assert triggers.install(Account, "default").state == "installed"
+    assert status_of(Account, "default").state == "disabled"
+    assert install_capture(Account, "default").state == "installed"
 
 
 def test_the_printed_sql_does_what_install_does(captured: HerokuConnect, bare_database: Any) -> None:
@@ -302,7 +304,7 @@ def try_names(schema: str, table: str, column: str) -> None:
             db_table = f"{quote(schema)}.{quote(table)}"[1:-1]
 
     HerokuConnect(models=[Odd]).create_table(Odd)
-    assert triggers.install(Odd, "default").state == "installed"
+    assert install_capture(Odd, "default").state == "installed"
     as_heroku_connect("TRUNCATE public.hc_signals_change")
     with transaction.atomic(), connection.cursor() as cursor:
         on, name = quoted_table(Odd), quote(column)
@@ -311,4 +313,4 @@ def try_names(schema: str, table: str, column: str) -> None:
         cursor.execute(f"UPDATE {on} SET {name} = 'b'")
     rows = list(Change.objects.order_by("id").values_list("table_name", "operation", "changed"))
     assert rows == [(table_label(Odd), "INSERT", None), (table_label(Odd), "UPDATE", [column])]
-    triggers.uninstall(Odd, "default")
+    uninstall_capture(Odd, "default")

@@ -10,12 +10,13 @@ from django.core.management import CommandError, call_command
 from django.db import ProgrammingError, connection, connections
 from example.crm.models import Account
 
-from hc_signals.capture import table_state, triggers
+from hc_signals.capture import table_state
 from hc_signals.capture.function import function_name
 from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.capture.snapshots import check_captured
+from hc_signals.capture.status import status_of
 from hc_signals.checks.database import check_capture
 from hc_signals.conf import Conf
 from hc_signals.exceptions import SnapshotError
@@ -196,7 +197,7 @@ def blind(captured: HerokuConnect) -> Iterator[str]:
         as_the_app(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY")
     as_the_app(f"ALTER FUNCTION public.{function_name(Account)}() OWNER TO CURRENT_USER")
     as_the_app("DROP OWNED BY hc_blind; DROP ROLE hc_blind")
-    assert triggers.status(Account, "default").state == "installed"
+    assert status_of(Account, "default").state == "installed"
 
 
 def of_the_blind() -> None:

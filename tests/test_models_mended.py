@@ -9,7 +9,8 @@ from django.db import models
 from django.test.utils import isolate_apps
 
 from hc_signals import signals
-from hc_signals.capture import triggers
+from hc_signals.capture.install import install_capture, uninstall_capture
+from hc_signals.capture.status import status_of
 from hc_signals.conf import Conf
 from hc_signals.db import models as hc_models
 from hc_signals.testing import HerokuConnect
@@ -109,14 +110,14 @@ def test_awkward_object_names_are_captured(heroku: HerokuConnect, connect: Any, 
     connect(signals.record_changed, lambda event, instance, **kw: got.append((event.change_type, instance.name)), model)
     simulator = HerokuConnect(models=[model])
     simulator.create_tables()
-    assert triggers.install(model, "default").state == "installed"
+    assert install_capture(model, "default").state == "installed"
     (sfid,) = simulator.insert(model, name="a")
     simulator.update(model, sfid, name="b")
     simulator.delete(model, sfid)
     Worker("default", Conf(), [model]).deliver_once()
     assert got == [("CREATE", "a"), ("UPDATE", "b"), ("DELETE", "b")]
-    triggers.uninstall(model, "default")
-    assert triggers.status(model, "default").state == "missing"
+    uninstall_capture(model, "default")
+    assert status_of(model, "default").state == "missing"
 
 
 @isolate_apps("tests.sfdc")

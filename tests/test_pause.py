@@ -11,9 +11,10 @@ from django.db import connection
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.capture import outages, pausing, table_state, triggers
+from hc_signals.capture import outages, pausing, table_state
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import REREAD_MARGIN, Rereading
+from hc_signals.capture.status import statuses_of
 from hc_signals.conf import Conf
 from hc_signals.models import Change
 from hc_signals.postgres.moments import now
@@ -243,7 +244,7 @@ def test_remove_leaves_nothing_on_the_tables(heard: list[Any]) -> None:
 
 
 def test_remove_goes_on_where_a_locked_table_stopped_it(captured: HerokuConnect, monkeypatch: Any) -> None:
-    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "20ms")
     with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"):
         with pytest.raises(CommandError, match=r"Not taken off: crm.Account.*run the command again"):
             triggers_command("pause", "--remove")
@@ -258,7 +259,7 @@ def test_remove_goes_on_where_a_locked_table_stopped_it(captured: HerokuConnect,
 
 def test_resume_tells_what_it_could_not_put_back(captured: HerokuConnect, monkeypatch: Any) -> None:
     """The other tables are captured again; the worker puts back the rest, and tells its gap then."""
-    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "20ms")
     triggers_command("pause", "--remove")
     refused = pytest.raises(CommandError, match=r"Not installed: crm.Account.*the gap is told then")
     with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"), refused:
@@ -309,7 +310,7 @@ def test_resume_leaves_alone_what_was_uninstalled(captured: HerokuConnect) -> No
     triggers_command("uninstall", "crm.Contact")
     triggers_command("pause", "--remove")
     triggers_command("resume")
-    state = {status.table: status.state for status in triggers.statuses(connected_models(), "default")}
+    state = {status.table: status.state for status in statuses_of(connected_models(), "default")}
     assert [table for table, found in state.items() if found == "missing"] == [
         "salesforce.account",
         "salesforce.contact",

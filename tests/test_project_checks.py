@@ -13,7 +13,7 @@ from django.db.models.signals import post_delete, post_save
 from django.test import override_settings
 from example.crm.models import Account, CompoundModel, Contact, Project, Seen
 
-from hc_signals.capture import triggers
+from hc_signals.capture.triggers import TRIGGERS
 from hc_signals.checks import database, project
 from hc_signals.db.models import HerokuConnectModel
 from hc_signals.signals import record_updated
@@ -177,7 +177,7 @@ def test_w007_and_w008_in_the_database(captured: HerokuConnect) -> None:
     assert found() == []
     captured.recreate_table(Account)
     with connection.cursor() as cursor:
-        cursor.execute(f"ALTER TABLE salesforce.contact DISABLE TRIGGER {triggers.TRIGGERS[0].get_pgid(Contact)}")
+        cursor.execute(f"ALTER TABLE salesforce.contact DISABLE TRIGGER {TRIGGERS[0].get_pgid(Contact)}")
     assert [(check_id, message.split(" are not ")[0]) for check_id, message in found(databases=["default"])] == [
         ("W008", "Changes of salesforce.account on 'default'"),
         ("W008", "Changes of salesforce.contact on 'default'"),

@@ -13,8 +13,9 @@ from django.db import connection, transaction
 from example.crm.models import Account, Project
 
 from hc_signals import signals
-from hc_signals.capture import triggers
+from hc_signals.capture.install import install_capture, uninstall_capture
 from hc_signals.capture.reloads import finish_reloads
+from hc_signals.capture.status import status_of
 from hc_signals.conf import Conf
 from hc_signals.models import Change
 from hc_signals.postgres.locks import RELOADS
@@ -359,9 +360,9 @@ def test_switched_off_it_is_as_it_was(
     filled: HerokuConnect, told: list[Any], settings: Any, aware: bool | list[str]
 ) -> None:
     settings.HC_SIGNALS = {"RELOAD_AWARE": aware}
-    assert triggers.status(Account, "default").state == "outdated"
-    assert triggers.install(Account, "default").state == "installed"
-    assert triggers.status(Project, "default").state == ("outdated" if aware is False else "installed")
+    assert status_of(Account, "default").state == "outdated"
+    assert install_capture(Account, "default").state == "installed"
+    assert status_of(Project, "default").state == ("outdated" if aware is False else "installed")
     as_heroku_connect("TRUNCATE salesforce.account")
     fill(1, 20)
     as_heroku_connect("DELETE FROM salesforce.account")
@@ -464,7 +465,7 @@ def test_whether_a_table_is_empty(captured: HerokuConnect, rows: int) -> None:
 def test_uninstalling_forgets_what_waits(filled: HerokuConnect) -> None:
     as_heroku_connect("TRUNCATE salesforce.account")
     fill(1, 3)
-    triggers.uninstall(Account, "default")
+    uninstall_capture(Account, "default")
     assert leftovers() == [0, 0, 0]
 
 
@@ -473,14 +474,14 @@ def test_uninstalling_forgets_what_waits(filled: HerokuConnect) -> None:
 
 def without_industry(filled: HerokuConnect) -> None:
     filled.drop_column(Account, "industry")
-    status = triggers.install(Account, "default")
+    status = install_capture(Account, "default")
     assert (status.state, status.detail) == ("installed", "missing in the table: industry")
 
 
 def mapped_again() -> None:
     as_heroku_connect("ALTER TABLE salesforce.account ADD COLUMN industry varchar(255)")
-    assert triggers.status(Account, "default").state == "outdated"
-    assert triggers.install(Account, "default").state == "installed"
+    assert status_of(Account, "default").state == "outdated"
+    assert install_capture(Account, "default").state == "installed"
 
 
 def test_a_missing_column_does_not_end_typed_capture(filled: HerokuConnect) -> None:
@@ -508,7 +509,7 @@ def test_a_field_added_to_the_mapping_is_one_resync(filled: HerokuConnect, told:
     as_heroku_connect("UPDATE salesforce.account SET industry = NULL WHERE sfid = 'A002'")
     as_heroku_connect("UPDATE salesforce.account SET industry = 'back' WHERE sfid = 'A002'")
     assert deliver() == 2, "an ordinary column now"
-    assert triggers.status(Account, "default").state == "installed"
+    assert status_of(Account, "default").state == "installed"
 
 
 def test_a_column_that_nothing_fills_is_ordinary_after_an_hour(filled: HerokuConnect, told: list[Any]) -> None:

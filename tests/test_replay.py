@@ -14,7 +14,7 @@ from django.db import connection, connections
 from example.crm.models import Account, Seen
 
 from hc_signals import signals
-from hc_signals.capture import triggers
+from hc_signals.capture.install import install_capture
 from hc_signals.conf import Conf
 from hc_signals.delivery.replay import _PAGE, Replay
 from hc_signals.exceptions import ReplayError
@@ -175,7 +175,7 @@ def test_what_commits_after_the_start_is_not_replayed(listener: Listener, captur
 
 def test_proxies_bulk_receivers_and_gaps_are_replayed_too(captured: HerokuConnect, connect: Any, settings: Any) -> None:
     settings.HC_SIGNALS = {"RELOAD_AWARE": False}
-    triggers.install(Everything, "default")
+    install_capture(Everything, "default")
     told: list[Any] = []
     connect(signals.record_created, lambda instance, **kwargs: told.append(type(instance)), EverythingProxy)
     connect(signals.records_changed, lambda events, **kwargs: told.append(len(events)), Everything)

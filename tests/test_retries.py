@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models.signals import post_save
 
 from hc_signals import signals
-from hc_signals.capture import triggers
+from hc_signals.capture.install import install_capture
 from hc_signals.conf import Conf
 from hc_signals.delivery.failures import Deliveries
 from hc_signals.exceptions import RedeliveryError
@@ -167,7 +167,7 @@ def test_bulk_receivers_are_retried_per_record(captured: HerokuConnect, connect:
 
 def test_djangos_signals_proxies_and_gaps_are_retried_too(captured: HerokuConnect, connect: Any, settings: Any) -> None:
     settings.HC_SIGNALS = {"RELOAD_AWARE": False}
-    triggers.install(Everything, "default")
+    install_capture(Everything, "default")
     failing = True
     done: list[Any] = []
 

@@ -13,7 +13,7 @@ from django.db import connection
 from django.test.utils import isolate_apps
 
 from hc_signals import signals
-from hc_signals.capture import triggers
+from hc_signals.capture.install import install_capture
 from hc_signals.conf import Conf
 from hc_signals.db import models as hc_models
 from hc_signals.testing import HerokuConnect
@@ -97,7 +97,7 @@ def test_every_sample_record_arrives_as_it_was(heroku: HerokuConnect, connect: A
         model = model_for(object_name, records)
         simulator = HerokuConnect(models=[model])
         simulator.create_tables()
-        assert triggers.install(model, "default").state == "installed"
+        assert install_capture(model, "default").state == "installed"
         connect(signals.record_created, on_created, model)
         values = [
             {f.name: python_value(f, record.get(f.sf_field_name)) for f in model._meta.fields if f.name[:2] == "f_"}

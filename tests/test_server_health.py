@@ -8,7 +8,8 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from example.crm.models import Account
 
-from hc_signals.capture import pausing, triggers
+from hc_signals.capture import pausing
+from hc_signals.capture.install import uninstall_capture
 from hc_signals.observability.findings import Finding
 from hc_signals.observability.judge.server import server
 from hc_signals.testing import HerokuConnect
@@ -60,7 +61,7 @@ def test_transition_tables_fail_the_writer_at_the_limit(captured: HerokuConnect)
     as_the_app("ALTER TABLE salesforce.account DISABLE TRIGGER USER")
     with pytest.raises(OperationalError, match="temp_file_limit"):
         update_all()
-    triggers.uninstall(Account, "default")
+    uninstall_capture(Account, "default")
     update_all()
     assert set(Account.objects.values_list("name", flat=True)) == {"x" * 200}
 

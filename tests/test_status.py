@@ -15,7 +15,8 @@ from django.db import connection
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.capture import pausing, table_state, triggers
+from hc_signals.capture import pausing, table_state
+from hc_signals.capture.install import uninstall_capture
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
@@ -109,7 +110,7 @@ def test_capture_is_broken(captured: HerokuConnect, status: Callable[..., str]) 
     deliver()
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE salesforce.account DISABLE TRIGGER USER")
-    triggers.uninstall(next(m for m in connected_models() if m._meta.model_name == "contact"), "default")
+    uninstall_capture(next(m for m in connected_models() if m._meta.model_name == "contact"), "default")
     as_the_app("UPDATE public.hc_signals_control SET gap_since = clock_timestamp()")
     pausing.pause("default")
     as_heroku_connect("TRUNCATE salesforce.everything__c")

@@ -14,11 +14,13 @@ from django.db import connection
 from example.crm.models import Account, Contact, Seen
 
 from hc_signals import signals
-from hc_signals.capture import drift, pausing, repairing, snapshots, table_state, triggers
-from hc_signals.capture.function import function_name
+from hc_signals.capture import drift, pausing, repairing, snapshots, table_state
+from hc_signals.capture.function import function_name, function_sql
+from hc_signals.capture.function_columns import Layout
 from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import REREAD_MARGIN, Rereading
+from hc_signals.capture.status import find_tables, status_of
 from hc_signals.conf import Conf
 from hc_signals.models import Change
 from hc_signals.observability.judge.capture import capture
@@ -47,7 +49,7 @@ def gaps() -> list[dict[str, Any]]:
 
 
 def state() -> str:
-    return triggers.status(Account, "default").state
+    return status_of(Account, "default").state
 
 
 def good_since(ago: timedelta) -> None:
@@ -147,7 +149,7 @@ def test_a_locked_table_is_repaired_later_and_delivery_goes_on(
 ) -> None:
     heard: list[Any] = []
     connect(signals.gap_detected, lambda event, **kwargs: heard.append(event), Account)
-    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "50ms")
     as_the_app("ALTER TABLE salesforce.account DISABLE TRIGGER ALL")
     repairs = Repairs("default", Conf(), connected_models())
     with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"):
@@ -174,7 +176,9 @@ def test_who_dies_in_the_middle_leaves_enough_for_the_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((triggers, "install") if step == "noted" else (table_state, "settle")), die)
+        patch.setattr(
+            f"hc_signals.capture.outages.{'install_capture' if step == 'noted' else 'table_state.settle'}", die
+        )
         with pytest.raises(KeyboardInterrupt):
             look()
     assert state() == ("outdated" if step == "noted" else "installed")
@@ -209,7 +213,7 @@ def test_a_look_of_before_the_repair_does_nothing(watched: HerokuConnect) -> Non
     assert not table_state.suspect("default", TABLE, stale.known, "trigger_missing")
     assert table_state.read("default")[TABLE].cause is None
     assert table_state.note_good("default", [(TABLE, *stale.good)]) == set()
-    assert triggers.find([Account], "default")[0].versions == table_state.read("default")[TABLE].versions
+    assert find_tables([Account], "default")[0].versions == table_state.read("default")[TABLE].versions
 
 
 def test_each_consumer_hears_of_the_gap(watched: HerokuConnect, connect: Any) -> None:
@@ -323,7 +327,7 @@ def test_what_was_uninstalled_on_purpose_stays_so(watched: HerokuConnect) -> Non
     assert state() == "missing"
     call_command("hc_triggers", "uninstall", "--all", stdout=StringIO())
     look()
-    assert {triggers.status(model, "default").state for model in connected_models()} == {"missing"}
+    assert {status_of(model, "default").state for model in connected_models()} == {"missing"}
     call_command("hc_triggers", "install", stdout=StringIO())
     look()
     assert (state(), [gap["cause"] for gap in gaps()]) == ("installed", ["uninstalled"])
@@ -352,8 +356,8 @@ def test_an_idle_look_is_one_statement(watched: HerokuConnect, django_assert_num
 
 def older_function(*without: str) -> None:
     """Install the function of a model that lacks some fields."""
-    columns = tuple(c for c in triggers.find([Account], "default")[0].layout(Account).columns if c not in without)
-    for statement in triggers.function_sql(Account, triggers.Layout(columns)):
+    columns = tuple(c for c in find_tables([Account], "default")[0].layout(Account).columns if c not in without)
+    for statement in function_sql(Account, Layout(columns)):
         as_the_app(statement)
 
 
@@ -485,7 +489,7 @@ def test_orphans_are_told_and_left(watched: HerokuConnect, caplog: pytest.LogCap
     repairs.look()
     repairs.look()
     assert caplog.text.count("salesforce.contact: orphan") == 1
-    assert triggers.status(Contact, "default").state == "installed"
+    assert status_of(Contact, "default").state == "installed"
 
 
 # -- reading again -----------------------------------------------------------------------------------------------------
@@ -582,7 +586,7 @@ def test_drift_of_a_table_never_looked_at_is_a_gap_since_nobody_knows(captured: 
 
 def test_a_gap_is_told_when_what_was_missed_can_be_read(watched: HerokuConnect, monkeypatch: Any) -> None:
     """A writer whose statement the altered function kept quiet about is still open: it comes first."""
-    monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "50ms")
     as_the_app(replace_function("BEGIN RETURN NULL; END"))
     with another("SET LOCAL xmlbinary = 'hex'; INSERT INTO salesforce.account (sfid) VALUES ('quiet')") as cursor:
         look()

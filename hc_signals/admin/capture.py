@@ -10,7 +10,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from hc_signals.admin.read_only import ReadOnlyAdmin, database
 from hc_signals.admin.times import moment
-from hc_signals.capture import orphans, outages, pausing, triggers
+from hc_signals.capture import orphans, outages, pausing
+from hc_signals.capture.status import status_of, statuses_of
 from hc_signals.models import ConnectedTable
 from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models
@@ -51,7 +52,7 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
             return
         end = monotonic() + REPAIR_SECONDS
         for model in chosen:
-            if triggers.status(model, database()).state in ("installed", "absent", "unsupported"):
+            if not status_of(model, database()).is_installable:
                 continue
             if monotonic() > end:
                 self.message_user(request, "Not all tables were tried: the time is up. Try again.", messages.WARNING)
@@ -62,7 +63,7 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
         """Try once: what waits for a lock makes writers queue behind it, and so do people at their browsers."""
         try:
             outages.bring_back(model, database(), attempts=1)
-            status = triggers.status(model, database())
+            status = status_of(model, database())
         except DatabaseError as error:
             reason = one_line(error)
             self.message_user(request, f"{model._meta.label}: not installed: {reason}. Try again.", messages.ERROR)
@@ -74,12 +75,12 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
 def _found() -> dict[str, Any]:
     """Return the tables, those that have drifted, what no model accounts for, and since when capture is off."""
     models = connected_models()
-    looked_up = zip(models, triggers.find(models, database()), strict=True)
-    rows = [(model._meta.label, triggers.compare(model, found)) for model, found in looked_up]
+    statuses = statuses_of(models, database())
+    rows = [(model._meta.label, status) for model, status in zip(models, statuses, strict=True)]
     pause = pausing.find(database())
     return {
         "rows": rows,
-        "drifted": [status for _, status in rows if status.state not in ("installed", "absent")],
+        "drifted": [status for _, status in rows if status.is_drifted],
         "orphans": orphans.find(models, database()),
         "paused": pause.since and moment(pause.since),
         "owed": pause.owed and moment(pause.owed),

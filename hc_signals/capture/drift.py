@@ -7,9 +7,10 @@ from datetime import datetime
 from django.db import connections
 from django.db.models import Model
 
-from hc_signals.capture import table_state, triggers
+from hc_signals.capture import table_state
 from hc_signals.capture.function import FUNCTION_PREFIX, is_genuine
 from hc_signals.capture.function_columns import read_layout
+from hc_signals.capture.status import FIND_TABLES, FoundTable, TableStatus, compare, find_params, found_table
 from hc_signals.capture.table_state import Known
 from hc_signals.log.restoring import MOVED
 from hc_signals.postgres.moments import aware_row
@@ -33,13 +34,13 @@ SELECT f.*, statement_timestamp(), pg_current_snapshot()::text,
     EXISTS (SELECT FROM public.hc_signals_reload) OR EXISTS (SELECT FROM public.hc_signals_refill),
     EXISTS (SELECT FROM public.hc_signals_passed p WHERE p.table_name = f.label),
     {", ".join("k." + column for column in table_state.COLUMNS.split(", "))}
-FROM (SELECT found.*, (%s::text[])[found.number] AS label FROM ({triggers.FIND}) found) f
+FROM (SELECT found.*, (%s::text[])[found.number] AS label FROM ({FIND_TABLES}) found) f
 LEFT JOIN public.hc_signals_control c ON true
 LEFT JOIN public.hc_signals_table k ON k.table_name = f.label
 ORDER BY f.number
 """
-_OF_FIND = 12
-"""Columns of ``triggers.FIND``; behind them comes the label."""
+_FIND_WIDTH = 12
+"""Columns of ``FIND_TABLES``; behind them comes the label."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Sight:
     """One table as a look found it, beside what was known of it."""
 
     model: type[Model]
-    status: triggers.TableStatus
-    found: triggers.Found
+    status: TableStatus
+    found: FoundTable
     known: Known | None
     at: datetime
     snapshot: str
@@ -127,13 +128,13 @@ def look(models: Sequence[type[Model]], using: str) -> list[Sight]:
     """Look at the tables of the models; takes no lock on them."""
     labels = [table_label(model) for model in models]
     with connections[using].cursor() as cursor:
-        cursor.execute(_LOOK, [labels, *triggers.names_of(models)])
+        cursor.execute(_LOOK, [labels, *find_params(models)])
         rows = cursor.fetchall()
     sights = []
     for model, row in zip(models, rows, strict=True):
-        found = triggers.found_of(row[:_OF_FIND])
-        _, at, snapshot, is_off, is_explained, is_reloading, is_passed, *before = aware_row(row[_OF_FIND:])
-        status = triggers.compare(model, found)
+        found = found_table(row[:_FIND_WIDTH])
+        _, at, snapshot, is_off, is_explained, is_reloading, is_passed, *before = aware_row(row[_FIND_WIDTH:])
+        status = compare(model, found)
         before_look = Known(*before) if before[0] is not None else None
         flags = bool(is_off), bool(is_explained), is_reloading, is_passed
         sights.append(Sight(model, status, found, before_look, at, snapshot, *flags))

@@ -6,12 +6,9 @@ from django.db import connections, models
 
 from hc_signals.capture import table_state
 from hc_signals.capture.function import FUNCTION_PREFIX, function_name
-from hc_signals.capture.triggers import (
-    TRIGGERS,
-    TableStatus,
-    drop_function_sql,
-    run_patiently,
-)
+from hc_signals.capture.install import drop_function_sql, run_in_turn
+from hc_signals.capture.status import TableStatus
+from hc_signals.capture.triggers import TRIGGERS
 from hc_signals.postgres.names import quote
 from hc_signals.tables import table_label
 
@@ -55,7 +52,7 @@ def remove(
                 table_state.owe(using, status.table, cause, since, uninstalled)
             return statements
 
-        run_patiently(using, needed)
+        run_in_turn(using, needed)
         removed.append(status)
     return removed
 

@@ -12,8 +12,9 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import Model
 
-from hc_signals.capture import table_state, triggers
+from hc_signals.capture import table_state
 from hc_signals.capture.drift import Sight, look
+from hc_signals.capture.install import install_capture, uninstall_capture
 from hc_signals.tables import table_label
 
 
@@ -40,7 +41,7 @@ def uninstall(model: type[Model], using: str) -> None:
     def note() -> None:
         note_off(model, using, "uninstalled", lambda: table_state.off_since(using, table), uninstalled=True)
 
-    triggers.uninstall(model, using, note)
+    uninstall_capture(model, using, note)
 
 
 def note_off(
@@ -107,8 +108,8 @@ def repair(sight: Sight, using: str, attempts: int = 5) -> None:
         DatabaseError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT, or a right is lacking.
     """
     # Where something was missed, nobody may have it uncommitted still when the gap is told.
-    thorough = sight.wrong not in (None, "columns_missing")
-    triggers.install(sight.model, using, attempts=attempts, thorough=thorough)
+    wait = sight.wrong not in (None, "columns_missing")
+    install_capture(sight.model, using, attempts=attempts, wait_for_writers=wait)
 
 
 def note_good(model: type[Model], using: str) -> bool:

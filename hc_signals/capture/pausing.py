@@ -12,9 +12,10 @@ from datetime import datetime
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Model
 
-from hc_signals.capture import orphans, outages, table_state, triggers
+from hc_signals.capture import orphans, outages, table_state
 from hc_signals.capture.drift import look
 from hc_signals.capture.function import function_name
+from hc_signals.capture.install import drop_function_sql, run_in_turn
 from hc_signals.postgres.locks import UNTOLD
 from hc_signals.postgres.moments import aware, aware_row
 from hc_signals.tables import connected_models, table_label
@@ -84,9 +85,9 @@ def take_off(model: type[Model], using: str, since: datetime) -> None:
 
     def needed() -> list[str]:
         outages.note_off(model, using, "paused", lambda: since)
-        return [triggers.drop_function_sql(function_name(model))]
+        return [drop_function_sql(function_name(model))]
 
-    triggers.run_patiently(using, needed)
+    run_in_turn(using, needed)
 
 
 def find(using: str) -> Pause:

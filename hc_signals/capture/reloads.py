@@ -14,9 +14,9 @@ from typing import Any
 from django.db import OperationalError, ProgrammingError, connections, transaction
 from django.db.models import Model
 
-from hc_signals.capture import triggers
 from hc_signals.capture.function import function_name
 from hc_signals.capture.function_columns import FRESH_MARK, read_layout
+from hc_signals.capture.install import install_capture
 from hc_signals.conf import Conf
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 from hc_signals.postgres.locks import RELOADS
@@ -208,7 +208,7 @@ WHERE proname LIKE 'hc\\_signals\\_capture\\_%%' AND pronamespace = 'public'::re
 
 def _settle(model: type[Model], using: str) -> None:
     try:
-        triggers.install(model, using, attempts=1, settled=True)
+        install_capture(model, using, attempts=1, end_fresh=True)
     except OperationalError as error:
         logger.info("Capture of %s is not renewed yet (%s).", table_label(model), type(error).__name__)
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from django.db import OperationalError, connections, models, transaction
 
-from hc_signals.capture import triggers
 from hc_signals.capture.function import image_sql, record_id_sql
+from hc_signals.capture.status import find_tables, status_of
 from hc_signals.exceptions import SnapshotError
 from hc_signals.postgres.errors import is_lock_timeout
 from hc_signals.tables import quoted_table, table_label
@@ -62,12 +62,12 @@ def check_captured(model: type[models.Model], using: str) -> None:
     Raises:
         SnapshotError: the table is absent or not captured.
     """
-    found = triggers.status(model, using)
+    found = status_of(model, using)
     if found.state == "absent":
         raise SnapshotError(f"{model._meta.label} has no table: {found.table} does not exist (yet).")
     if found.state == "unsupported":
         raise SnapshotError(f"{found.table} cannot be captured: {found.detail}.")
-    if found.state not in ("installed", "outdated"):
+    if not found.is_captured:
         raise SnapshotError(
             f"{found.table} is not captured ({found.detail}); run `manage.py hc_triggers install` first."
         )
@@ -106,7 +106,7 @@ def log_rows(
         OperationalError: another session has a row or the table locked (``is_lock_timeout``); nothing was logged.
         ProgrammingError: a right is lacking, or row-level security would hide rows from this role.
     """
-    found = triggers.find([model], using)[0]
+    found = find_tables([model], using)[0]
     columns = list(found.layout(model).columns)
     sql = _LOG_ROWS.format(
         operation=_CREATED if created_since and "createddate" in found.columns else "%(operation)s",

@@ -6,7 +6,7 @@ from typing import Any
 from django.core import checks
 from django.db import DatabaseError, connections, models
 
-from hc_signals.capture import triggers
+from hc_signals.capture.status import TableStatus, statuses_of
 from hc_signals.tables import advice_for_missing_column, connected_models
 
 
@@ -24,8 +24,7 @@ def check_capture(*, databases: Sequence[str] | None = None, **kwargs: Any) -> l
 
 def _check_database(using: str) -> list[checks.CheckMessage]:
     connected = connected_models()
-    found = zip(connected, triggers.find(connected, using), strict=True)
-    states = [(model, triggers.compare(model, each)) for model, each in found]
+    states = list(zip(connected, statuses_of(connected, using), strict=True))
     if all(status.state == "absent" for _, status in states):
         return []  # Heroku Connect has its tables elsewhere, or makes them later
     lacking = [_lacks_columns(model, status, using) for model, status in states if status.absent_columns]
@@ -42,11 +41,11 @@ def _check_database(using: str) -> list[checks.CheckMessage]:
             id="hc_signals.W008",
         )
         for model, status in states
-        if status.state not in ("installed", "absent")
+        if status.is_drifted
     ]
 
 
-def _lacks_columns(model: type[models.Model], status: triggers.TableStatus, using: str) -> checks.CheckMessage:
+def _lacks_columns(model: type[models.Model], status: TableStatus, using: str) -> checks.CheckMessage:
     columns = status.absent_columns
     advice = {advice_for_missing_column(column) for column in columns}
     return checks.Error(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from django.db import connections, transaction
 
 from hc_signals import observing
-from hc_signals.capture import triggers
+from hc_signals.capture.status import statuses_of
 from hc_signals.conf import Conf
 from hc_signals.log.backlog import Backlog, backlog
 from hc_signals.log.consumers import delivery_counts, shards_of
@@ -56,7 +56,7 @@ def survey(using: str, consumer: str) -> Survey:
     backlogs = {log.shard: backlog([log], COUNT_LIMIT // len(logs)) for log in logs}
     ages = {n: (present - found.since).total_seconds() if found.since else 0.0 for n, found in backlogs.items()}
     models = connected_models()
-    states = [triggers.compare(model, found) for model, found in zip(models, triggers.find(models, using), strict=True)]
+    states = statuses_of(models, using)
     return Survey(
         at=time.time(),
         backlogs=backlogs,

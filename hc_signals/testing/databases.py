@@ -8,7 +8,8 @@ from django.apps import apps
 from django.db import connections, router
 from django.db.models.signals import post_migrate, pre_migrate
 
-from hc_signals.capture import triggers
+from hc_signals.capture.install import install_capture
+from hc_signals.capture.status import statuses_of
 from hc_signals.log.sql_files import read_sql
 from hc_signals.postgres.names import quote
 from hc_signals.tables import connected_models, quoted_table, table_parts
@@ -84,7 +85,7 @@ def prepare(using: str = "default") -> None:
     Inside a test's transaction that ends with it; a test that drops or re-creates a table harms no later one.
     """
     models = connected_models()
-    states = {triggers.compare(*pair).state for pair in zip(models, triggers.find(models, using), strict=True)}
+    states = {status.state for status in statuses_of(models, using)}
     if states == {"installed"}:
         return
     with connections[using].cursor() as cursor:
@@ -93,7 +94,7 @@ def prepare(using: str = "default") -> None:
             cursor.execute(read_sql("0001_change_log.sql"))
     HerokuConnect(using).create_tables()
     for model in models:
-        triggers.install(model, using)
+        install_capture(model, using)
 
 
 def clear(using: str = "default") -> None:

@@ -14,7 +14,8 @@ from django.core.management.base import CommandError
 from django.db import Error, connections
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals.capture import table_state, triggers
+from hc_signals.capture import table_state
+from hc_signals.capture.status import statuses_of
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.fatal_calls import end_run
 from hc_signals.delivery.unheard import warn_of_unheard
@@ -184,9 +185,9 @@ def _check_database(using: str) -> None:
         )
     if not has_log:
         raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
-    found = triggers.statuses(connected_models(), using)
+    found = statuses_of(connected_models(), using)
     was_captured = any(each.uninstalled_at is None for each in table_state.read(using).values())
-    if not was_captured and not any(status.state in ("installed", "outdated") for status in found):
+    if not was_captured and not any(status.is_captured for status in found):
         raise CommandError("No connected table carries capture triggers; run `manage.py hc_triggers install` first.")
     for status in found:
         if status.state != "installed":

@@ -8,7 +8,9 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError, models
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals.capture import orphans, outages, pausing, table_state, triggers
+from hc_signals.capture import orphans, outages, pausing, table_state
+from hc_signals.capture.install import install_sql, next_layout
+from hc_signals.capture.status import TableStatus, status_of, statuses_of
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.management.choice import connected_model, require_log
 from hc_signals.management.command import OwnCommand
@@ -68,11 +70,11 @@ class Command(OwnCommand):
             self.stdout.write(f"{pausing.IS_REMOVED} `hc_triggers resume` puts it back.")
             return
 
-        def act(model: type[models.Model]) -> triggers.TableStatus:
+        def act(model: type[models.Model]) -> TableStatus:
             returned = outages.bring_back(model, self.using)
             if returned is not None:
                 self._print_returned(returned)
-            return triggers.status(model, self.using)
+            return status_of(model, self.using)
 
         self._each(chosen, act, "installed")
 
@@ -82,7 +84,7 @@ class Command(OwnCommand):
         self.stdout.write(f"{returned.table}: a gap since {since} is in the log ({returned.cause}); {more}.")
 
     def _each(
-        self, chosen: list[type[models.Model]], act: Callable[[type[models.Model]], triggers.TableStatus], done: str
+        self, chosen: list[type[models.Model]], act: Callable[[type[models.Model]], TableStatus], done: str
     ) -> None:
         """Do it table by table; one that is locked for long does not keep it from the others."""
         failed: dict[str, DatabaseError] = {}
@@ -100,7 +102,7 @@ class Command(OwnCommand):
             raise CommandError(f"Not {done}: {', '.join(failed)}. Nothing was half-done; {advice}")
 
     def _status(self, chosen: list[type[models.Model]]) -> None:
-        found = triggers.statuses(chosen, self.using)
+        found = statuses_of(chosen, self.using)
         if not self.options["models"]:
             found += orphans.find(chosen, self.using)
         of_tables = table_state.read(self.using)
@@ -125,7 +127,7 @@ class Command(OwnCommand):
                 f"Tables that lack columns of their models, so that no change can be delivered: {', '.join(lacking)}; "
                 "`manage.py hc_inspect --check` says what to do."
             )
-        if self.options["check"] and any(status.state not in ("installed", "absent") for status in found):
+        if self.options["check"] and any(status.is_drifted for status in found):
             raise CommandError("Triggers have drifted; run `manage.py hc_triggers install`.")
 
     def _pause(self, chosen: list[type[models.Model]]) -> None:
@@ -135,9 +137,9 @@ class Command(OwnCommand):
         if not is_removed:
             return
 
-        def act(model: type[models.Model]) -> triggers.TableStatus:
+        def act(model: type[models.Model]) -> TableStatus:
             pausing.take_off(model, self.using, since)
-            return triggers.status(model, self.using)
+            return status_of(model, self.using)
 
         self._each(chosen, act, "taken off")
         self._remove_orphans(chosen, "paused")
@@ -159,9 +161,9 @@ class Command(OwnCommand):
         self._report(done.failed, "installed", "run `manage.py hc_triggers install`; the gap is told then.")
 
     def _uninstall(self, chosen: list[type[models.Model]]) -> None:
-        def act(model: type[models.Model]) -> triggers.TableStatus:
+        def act(model: type[models.Model]) -> TableStatus:
             outages.uninstall(model, self.using)
-            return triggers.status(model, self.using)
+            return status_of(model, self.using)
 
         if not self.options["orphans"]:
             self._each(chosen, act, "uninstalled")
@@ -170,7 +172,7 @@ class Command(OwnCommand):
 
     def _sql(self, chosen: list[type[models.Model]]) -> None:
         for model in chosen:
-            statements = ["BEGIN", *triggers.install_sql(model, triggers.next_layout(model, self.using)), "COMMIT"]
+            statements = ["BEGIN", *install_sql(model, next_layout(model, self.using)), "COMMIT"]
             self.stdout.write(f"-- {table_label(model)}\n" + "".join(f"{each};\n" for each in statements))
 
     def _print_known(self, table: table_state.Known) -> None:
@@ -184,5 +186,5 @@ class Command(OwnCommand):
             after = f", now at id {table.reread_after}" if table.reread_after is not None else ""
             self.stdout.write(f"  what changed since {shown(table.reread_since)} is being read again{after}")
 
-    def _print(self, status: triggers.TableStatus) -> None:
+    def _print(self, status: TableStatus) -> None:
         self.stdout.write(f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else ""))

@@ -5,8 +5,9 @@ from datetime import timedelta
 
 from django.db import connections
 
-from hc_signals.capture import orphans, pausing, table_state, triggers
+from hc_signals.capture import orphans, pausing, table_state
 from hc_signals.capture.reloads import under_way
+from hc_signals.capture.status import find_tables, statuses_of
 from hc_signals.observability.findings import Finding, fine, problem
 from hc_signals.postgres.moments import age, now
 from hc_signals.tables import connected_models
@@ -19,7 +20,7 @@ def capture(using: str) -> Iterator[Finding]:
     models = connected_models()
     if not models:
         yield problem("capture-no-models", "capture", "there is no connected model")
-    found = [triggers.compare(model, each) for model, each in zip(models, triggers.find(models, using), strict=True)]
+    found = statuses_of(models, using)
     of_tables, is_removed = table_state.read(using), pausing.find(using).is_removed
     for status in (*found, *orphans.find(models, using)):
         text = f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else "")
@@ -58,7 +59,7 @@ GROUP BY c.oid ORDER BY 1
 
 def row_security(using: str) -> Iterator[Finding]:
     """Look whether row-level security hides rows from us; no finding if it does not."""
-    oids = [found.oid for found in triggers.find(connected_models(), using) if found.oid is not None]
+    oids = [found.oid for found in find_tables(connected_models(), using) if found.oid is not None]
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT current_user")
         user = cursor.fetchone()[0]

@@ -1,0 +1,166 @@
+"""Compares the capture triggers and functions in the database with what they should be, without a lock on any table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.db import models
+
+from hc_signals.capture.function import FUNCTION_CONFIG, function_body, function_name
+from hc_signals.capture.function_columns import Layout, read_layout
+from hc_signals.capture.triggers import TRIGGERS
+from hc_signals.postgres.names import truncate_name
+from hc_signals.postgres.query import rows
+from hc_signals.tables import mapped_columns, table_label, table_parts
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """Whether and how one table is captured."""
+
+    table: str
+    """``schema.table``"""
+    state: str
+    """``installed``, ``missing``, ``outdated``, ``disabled``, ``absent``, ``unsupported`` (no table) or ``orphan``."""
+    detail: str = ""
+    """The reason for the state, for people."""
+    aside: str = ""
+    """A problem of an installed table: ``partitions``, or empty."""
+    absent_columns: tuple[str, ...] = ()
+    """Columns of the model that the table lacks. Neither an event nor the ORM can read a record without them."""
+    has_other_function: bool = False
+    """A trigger calls the function of another table name."""
+
+    @property
+    def is_captured(self) -> bool:
+        """True if changes of the table are captured, even by an older function."""
+        return self.state in ("installed", "outdated")
+
+    @property
+    def is_installable(self) -> bool:
+        """True if ``install_capture`` has something to do."""
+        return self.state not in ("installed", "absent", "unsupported")
+
+    @property
+    def is_drifted(self) -> bool:
+        """True if the table exists and its capture is not as it should be."""
+        return self.state not in ("installed", "absent")
+
+
+@dataclass(frozen=True)
+class FoundTable:
+    """One table and its capture function in the catalog."""
+
+    oid: int | None
+    """None if nothing has this name, or a view or something else that is no table."""
+    filenode: int | None
+    """TRUNCATE and every rewrite of the table give it a new one."""
+    kind: str | None
+    """``pg_class.relkind``; None if nothing has this name."""
+    is_unlogged: bool
+    """True if a crash of the server empties the table."""
+    is_related: bool
+    """True if the table is partitioned, a partition, or has inheritance."""
+    columns: tuple[str, ...]
+    triggers: Mapping[str, tuple[str, str]]
+    """Our triggers: by name, ``tgenabled`` and the name of the function."""
+    versions: str
+    """Row versions of our triggers: DISABLE, ENABLE, DROP and CREATE change them, even if the triggers end up equal."""
+    source: str
+    """Source of the capture function; empty if there is none."""
+    secure: bool
+    """True if the function is SECURITY DEFINER."""
+    config: Sequence[str] | None
+    """Settings of the function."""
+
+    def layout(self, model: type[models.Model]) -> Layout:
+        """Return the columns of the model that the table has."""
+        return Layout(tuple(column for column in mapped_columns(model) if truncate_name(column) in self.columns))
+
+
+# By names in the catalog: to_regclass() needs a right on the schema and waits for a lock on the table.
+FIND_TABLES = """
+SELECT w.number, CASE WHEN c.relkind IN ('r', 'p') THEN c.oid END AS oid, c.relfilenode, c.relkind::text,
+    c.relpersistence = 'u', EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhparent, i.inhrelid)),
+    ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
+    (SELECT json_object_agg(t.tgname, json_build_array(t.tgenabled, p.proname)) FROM pg_trigger t
+     LEFT JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'public'::regnamespace
+     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE 'hc\\_signals\\_%%'),
+    (SELECT string_agg(t.oid || ':' || t.xmin, ' ' ORDER BY t.tgname) FROM pg_trigger t
+     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE 'hc\\_signals\\_%%') AS versions,
+    coalesce(f.prosrc, ''), coalesce(f.prosecdef, false), f.proconfig
+FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY w (schema, name, function, number)
+LEFT JOIN pg_namespace n ON n.nspname = w.schema
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+LEFT JOIN pg_proc f ON f.proname = w.function AND f.pronamespace = 'public'::regnamespace AND f.pronargs = 0
+"""
+"""One row per table, its number first; the parameters are those of :func:`find_params`."""
+
+
+def find_params(models_of_tables: Sequence[type[models.Model]]) -> tuple[list[str], list[str], list[str]]:
+    """Return schemas, tables and capture functions, the parameters of FIND_TABLES."""
+    parts = [table_parts(model) for model in models_of_tables]
+    return [schema for schema, _ in parts], [name for _, name in parts], list(map(function_name, models_of_tables))
+
+
+def found_table(row: Sequence[Any]) -> FoundTable:
+    """Return a row of FIND_TABLES as a value."""
+    _, oid, filenode, kind, is_unlogged, is_related, columns, found, versions, source, secure, config = row
+    found = {name: tuple(of) for name, of in (found or {}).items()}
+    traits = kind, bool(is_unlogged), is_related
+    return FoundTable(oid, filenode, *traits, tuple(columns), found, versions or "", source, secure, config)
+
+
+def find_tables(models_of_tables: Sequence[type[models.Model]], using: str) -> list[FoundTable]:
+    """Find the tables of the models by one query, in the same order. It needs no lock on the tables and no right."""
+    return list(map(found_table, rows(using, FIND_TABLES + "ORDER BY w.number", find_params(models_of_tables))))
+
+
+def status_of(model: type[models.Model], using: str) -> TableStatus:
+    """Return the status of one table. It needs no lock on the table and no right."""
+    return statuses_of([model], using)[0]
+
+
+def statuses_of(models_of_tables: Sequence[type[models.Model]], using: str) -> list[TableStatus]:
+    """Return the status of each table, in the same order, by one query."""
+    return [compare(*pair) for pair in zip(models_of_tables, find_tables(models_of_tables, using), strict=True)]
+
+
+def compare(model: type[models.Model], found: FoundTable) -> TableStatus:
+    """Return the status of a table that was found."""
+    if found.oid is None:
+        return _status_without_table(table_label(model), found.kind)
+    present = found.layout(model).columns
+    absent = tuple(column for column in mapped_columns(model) if column not in present)
+    return replace(_compare_triggers(model, found, absent), absent_columns=absent)
+
+
+def _compare_triggers(model: type[models.Model], found: FoundTable, absent: tuple[str, ...]) -> TableStatus:
+    label, function = table_label(model), function_name(model)
+    names = [trigger.get_pgid(model) for trigger in TRIGGERS]
+    missing = [str(trigger.name) for trigger in TRIGGERS if trigger.get_pgid(model) not in found.triggers]
+    if missing:
+        return TableStatus(label, "missing", f"no trigger for {', '.join(missing)}")
+    if any(found.triggers[name][0] in ("D", "R") for name in names):
+        return TableStatus(label, "disabled", "a trigger is disabled")
+    if any(found.triggers[name][1] != function for name in names):
+        detail = "a trigger calls another function: the table had another name"
+        return TableStatus(label, "outdated", detail, has_other_function=True)
+    wanted = found.layout(model).with_fresh_of(read_layout(found.source))
+    body = function_body(model, wanted).strip()
+    if (found.source.strip(), found.secure, found.config) != (body, True, FUNCTION_CONFIG):
+        return TableStatus(label, "outdated", "the function is of another version of the model or the table")
+    notes = [f"missing in the table: {', '.join(absent)}"] if absent else []
+    if found.is_related:
+        notes.append("partitioned or inherited: statements that name its partition, parent or child are not captured")
+    return TableStatus(label, "installed", "; ".join(notes), "partitions" if found.is_related else "")
+
+
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+
+
+def _status_without_table(label: str, kind: str | None) -> TableStatus:
+    if kind is None:
+        return TableStatus(label, "absent", "the table does not exist yet")
+    detail = f"it is {_KINDS.get(kind, 'no table')}: PostgreSQL has no triggers there that could capture it"
+    return TableStatus(label, "unsupported", detail)
