@@ -34,7 +34,7 @@ def main() -> None:
     call_command("hc_triggers", "install", verbosity=0)
     heroku.bulk_load(Account, ROWS)
     repairs = Repairs("default", Conf(), connected_models())
-    repairs.look()
+    repairs.run()
     idle = statistics.median(seconds(repairs.look) for _ in range(50))
     with connection.cursor() as cursor:
         cursor.execute("SHOW server_version")
@@ -115,7 +115,7 @@ def measure_reread(heroku: Any) -> None:
     clear_reread()
     heroku.bulk_load(Account, 10 * ROWS)
     heroku.recreate_table(Account)
-    Repairs("default", Conf(), connected_models()).look()
+    Repairs("default", Conf(), connected_models()).run()
     before = Change.objects.count()
     took = seconds(lambda: Rereading("default", connected_models()).read_for(600))
     rows = Change.objects.count() - before

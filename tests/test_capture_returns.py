@@ -44,7 +44,7 @@ def command(*arguments: str) -> str:
 
 def look(**conf: Any) -> None:
     """Look as a worker that has just started, and read again what is due."""
-    Repairs("default", Conf(**conf), connected_models()).look()
+    Repairs("default", Conf(**conf), connected_models()).run()
     Rereading("default", connected_models()).read_for(30)
 
 
@@ -230,7 +230,7 @@ def test_a_missing_model_is_a_gap_for_its_consumer_alone(captured: HerokuConnect
     without_account(captured)
     captured.create(Account, 1)
     without_account(captured)
-    Repairs("default", Conf(CONSUMER="other"), connected_models()).look()
+    Repairs("default", Conf(CONSUMER="other"), connected_models()).run()
     assert Change.objects.filter(operation="GAP").count() == 0, "that one misses nothing"
     look()
     look()

@@ -139,10 +139,10 @@ def test_retry_is_not_put_off_by_a_clock_that_goes_back(
 def test_watch_believes_no_time_that_is_still_to_come(set_clock: Callable[[float], None]) -> None:
     """Else what changes until then would not be read again."""
     repairs = Repairs("default", Conf(), connected_models())
-    repairs.look()
+    repairs.run()
     before = table_state.read("default")["salesforce.account"].good_at
     set_clock(-12 * 3600)
-    repairs.look()
+    repairs.run()
     after = table_state.read("default")["salesforce.account"].good_at
     assert before and after and (before - after).total_seconds() > 11 * 3600
 

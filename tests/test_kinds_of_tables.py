@@ -45,7 +45,7 @@ def problems() -> dict[str, str]:
 
 
 def look() -> None:
-    Repairs("default", Conf(), connected_models()).look()
+    Repairs("default", Conf(), connected_models()).run()
     Rereading("default", connected_models()).read_for(30)
 
 
@@ -160,16 +160,16 @@ def own_server(captured: HerokuConnect) -> Iterator[Server]:
 def test_an_unlogged_table_emptied_by_a_crash_is_a_gap(own_server: Server) -> None:
     command("install", "crm.Account")
     repairs = Repairs("default", Conf(), [Account])
-    repairs.look()
+    repairs.run()
     as_heroku_connect("INSERT INTO salesforce.account (sfid, name) VALUES ('A1', 'one')")
-    repairs.look()
+    repairs.run()
     connection.close()
     own_server.crash()
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM salesforce.account")
         assert cursor.fetchone() == (0,)
-    repairs.look()
-    repairs.look()
+    repairs.run()
+    repairs.run()
     assert [change.note["cause"] for change in Change.objects.filter(operation="GAP")] == ["unlogged_emptied"]
 
 
@@ -237,7 +237,7 @@ def test_what_a_worker_cannot_see_is_not_told_as_gone(captured: HerokuConnect, b
     as_the_app("ALTER TABLE salesforce.account ENABLE ROW LEVEL SECURITY")
     good_at = table_state.read("default")[TABLE].good_at
     assert good_at is not None
-    table_state.owe_reread("default", [TABLE], good_at)
+    table_state.request_reread("default", [TABLE], good_at)
     logged()
     with role(blind):
         assert finish_reloads("default", Conf()) == []

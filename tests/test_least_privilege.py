@@ -88,7 +88,7 @@ def test_three_roles(
         heroku.delete(Account, sfids[1])
     repairs = Repairs("default", Conf(), connected_models())
     with role("hc_worker"):
-        repairs.look()
+        repairs.run()
         assert deliver(MAX_ATTEMPTS=1) == 5
         assert Delivery.objects.count() == 3
         rotate("default", 0)
@@ -102,15 +102,15 @@ def test_three_roles(
     with role("hc_writer"):
         heroku.recreate_table(Account)
     with role("hc_worker"):
-        repairs.look()
-        repairs.look()
+        repairs.run()
+        repairs.run()
     assert caplog.text.count("as the role that owns the capture functions") == 1
     with role("hc_installer"):
         call_command("hc_triggers", "install", stdout=StringIO())
     with role("hc_writer"):
         heroku.create(Account, 2)
     with role("hc_worker"):
-        repairs.look()
+        repairs.run()
         Rereading("default", connected_models()).read_for(5)
         assert deliver() == 3
     assert got[-3:] == ["table_recreated", "CREATE", "CREATE"]

@@ -67,7 +67,7 @@ def test_what_changed_while_paused_is_read_again(captured: HerokuConnect, connec
     """Also where no worker has ever looked at the table."""
     repairs = Repairs("default", Conf(), connected_models())
     if is_looked_at:
-        repairs.look()
+        repairs.run()
     edited, late, _ = captured.create(Account, 3)
     long_ago = in_utc(now() - timedelta(days=1))
     as_the_app("UPDATE salesforce.account SET systemmodstamp = %s, createddate = %s", [long_ago, long_ago])
@@ -83,12 +83,12 @@ def test_what_changed_while_paused_is_read_again(captured: HerokuConnect, connec
     out = StringIO()
     call_command("hc_triggers", "resume", stdout=out)
     assert "reads again what Salesforce changed since, in 9 table(s)" in out.getvalue()
-    repairs.look()
+    repairs.run()
     assert repairs.is_reread_due
     assert Rereading("default", connected_models()).read_for(30)
     deliver()
     assert heard == [("paused", None), ("GAP_UPDATE", edited), ("GAP_UPDATE", late), ("GAP_CREATE", new)]
-    repairs.look()
+    repairs.run()
     assert not repairs.is_reread_due
     assert Change.objects.filter(operation="GAP", table_name="salesforce.account").count() == 1, "and is no drift"
 
@@ -96,7 +96,7 @@ def test_what_changed_while_paused_is_read_again(captured: HerokuConnect, connec
 def test_a_second_pause_has_all_read_since_the_first(captured: HerokuConnect) -> None:
     first = pausing.pause("default")
     pausing.resume("default", [Account])
-    table_state.note_reread("default", "salesforce.account", 5)
+    table_state.record_reread("default", "salesforce.account", 5)
     pausing.pause("default")
     pausing.resume("default", [Account])
     owed = table_state.read("default")["salesforce.account"]
@@ -220,10 +220,10 @@ def test_remove_leaves_nothing_on_the_tables(heard: list[Any]) -> None:
     """Not for the worker nor for a deployment to put back; models that are gone are no exception."""
     as_the_app("ALTER TABLE salesforce.contact RENAME TO people")
     repairs = Repairs("default", Conf(), connected_models())
-    repairs.look()
+    repairs.run()
     assert "taken off" not in triggers_command("pause", "--remove")
     assert ours_on_tables() == []
-    repairs.look()
+    repairs.run()
     assert "taken off every table" in triggers_command("install")
     triggers_command("pause")  # does not weaken it
     assert ours_on_tables() == []
@@ -233,7 +233,7 @@ def test_remove_leaves_nothing_on_the_tables(heard: list[Any]) -> None:
     out = triggers_command("resume")
     assert "in 8 table(s)" in out, "contact is away"
     as_the_app("ALTER TABLE salesforce.people RENAME TO contact")
-    repairs.look()
+    repairs.run()
     deliver()
     assert [gap.cause for gap in heard] == ["paused"]
     assert {note["cause"] for note in Change.objects.filter(operation="GAP").values_list("note", flat=True)} == {
@@ -266,7 +266,7 @@ def test_resume_tells_what_it_could_not_put_back(captured: HerokuConnect, monkey
         triggers_command("resume")
     gaps = Change.objects.filter(operation="GAP")
     assert (gaps.count(), gaps.filter(table_name="salesforce.account").count()) == (8, 0)
-    Repairs("default", Conf(), connected_models()).look()
+    Repairs("default", Conf(), connected_models()).run()
     (gap,) = gaps.filter(table_name="salesforce.account")
     assert gap.note["cause"] == "paused"
     assert pausing.find("default") == pausing.Pause()
@@ -278,10 +278,10 @@ def test_interrupted_resume_puts_back_the_rest_when_repeated(
 ) -> None:
     """It dies between two tables, or before any gap is written; a worker keeps off until it is repeated."""
     repairs = Repairs("default", Conf(), connected_models())
-    repairs.look()
+    repairs.run()
     triggers_command("pause", "--remove")
     calls = 0
-    original = outages.repair if step == "look" else outages.tell
+    original = outages.repair if step == "look" else outages.report_gap
 
     def dies(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
@@ -291,11 +291,11 @@ def test_interrupted_resume_puts_back_the_rest_when_repeated(
         return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(outages, "repair" if step == "look" else "tell", dies)
+        patch.setattr(outages, "repair" if step == "look" else "report_gap", dies)
         with pytest.raises(KeyboardInterrupt):
             triggers_command("resume")
     assert len(ours_on_tables()) == (12 if step == "look" else 54)
-    repairs.look()
+    repairs.run()
     assert Change.objects.count() == 0
     triggers_command("resume")
     assert Change.objects.filter(operation="GAP").count() == 9
@@ -304,7 +304,7 @@ def test_interrupted_resume_puts_back_the_rest_when_repeated(
 
 def test_resume_leaves_alone_what_was_uninstalled(captured: HerokuConnect) -> None:
     """Uninstalled before or while it is paused: its gap is told when it is installed, and is the whole."""
-    Repairs("default", Conf(), connected_models()).look()
+    Repairs("default", Conf(), connected_models()).run()
     triggers_command("uninstall", "crm.Account")
     since = pausing.pause("default")
     triggers_command("uninstall", "crm.Contact")

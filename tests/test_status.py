@@ -132,13 +132,13 @@ def test_what_was_missed_and_is_not_told_or_read_again_yet(captured: HerokuConne
         return [line for line in lines(status(), "warn") if " capture " in line]
 
     repairs = Repairs("default", Conf(), connected_models())
-    repairs.look()
+    repairs.run()
     assert warnings() == []
     account = table_state.read("default")["salesforce.account"]
-    table_state.suspect("default", "salesforce.account", account, "trigger_missing")
+    table_state.record_cause("default", "salesforce.account", account, "trigger_missing")
     (line,) = warnings()
     assert line.startswith("warn  capture     salesforce.account: trigger_missing, complete until ")
-    repairs.look()
+    repairs.run()
     (line,) = warnings()
     assert line.startswith("warn  capture     salesforce.account: to be read again, what changed since ")
     assert Rereading("default", connected_models()).read_for(10)

@@ -36,7 +36,7 @@ TABLE = "salesforce.account"
 def look(**conf: Any) -> Repairs:
     """Look as a worker that has just started."""
     repairs = Repairs("default", Conf(**conf), connected_models())
-    repairs.look()
+    repairs.run()
     return repairs
 
 
@@ -135,7 +135,7 @@ def test_looking_takes_no_lock(watched: HerokuConnect) -> None:
     with another("LOCK TABLE salesforce.account IN ACCESS EXCLUSIVE MODE"), connection.cursor() as cursor:
         cursor.execute("SET lock_timeout = '300ms'")
         try:
-            sights = drift.look(connected_models(), "default")
+            sights = drift.check_tables(connected_models(), "default")
             out = StringIO()
             call_command("hc_triggers", "status", stdout=out)
         finally:
@@ -153,14 +153,14 @@ def test_a_locked_table_is_repaired_later_and_delivery_goes_on(
     as_the_app("ALTER TABLE salesforce.account DISABLE TRIGGER ALL")
     repairs = Repairs("default", Conf(), connected_models())
     with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"):
-        assert repairs.look() == repairing.LOCKED_PAUSE
-        assert repairs.look() == repairing.LOCKED_PAUSE
+        assert repairs.run() == repairing.LOCKED_SECONDS
+        assert repairs.run() == repairing.LOCKED_SECONDS
         assert caplog.text.count("is locked") == 1
         assert table_state.read("default")[TABLE].cause == "trigger_disabled"
         assert gaps() == []
         watched.create(Contact, 3)
         assert deliver() == 3
-    assert repairs.look() == Conf().WATCH_SECONDS
+    assert repairs.run() == Conf().WATCH_SECONDS
     deliver()
     assert [event.cause for event in heard] == ["trigger_disabled"]
     assert heard[0].since < heard[0].until
@@ -194,7 +194,7 @@ def test_of_two_workers_one_tells(watched: HerokuConnect) -> None:
     def work() -> None:
         repairs = Repairs("default", Conf(), connected_models())
         begin.wait()
-        repairs.look()
+        repairs.run()
         connection.close()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -208,11 +208,11 @@ def test_of_two_workers_one_tells(watched: HerokuConnect) -> None:
 
 def test_a_look_of_before_the_repair_does_nothing(watched: HerokuConnect) -> None:
     as_the_app("DROP TRIGGER hc_signals_delete ON salesforce.account")
-    stale = drift.look([Account], "default")[0]
+    stale = drift.check_tables([Account], "default")[0]
     look()
-    assert not table_state.suspect("default", TABLE, stale.known, "trigger_missing")
+    assert not table_state.record_cause("default", TABLE, stale.state, "trigger_missing")
     assert table_state.read("default")[TABLE].cause is None
-    assert table_state.note_good("default", [(TABLE, *stale.good)]) == set()
+    assert table_state.record_healthy("default", [(TABLE, *stale.healthy)]) == set()
     assert find_tables([Account], "default")[0].versions == table_state.read("default")[TABLE].versions
 
 
@@ -348,7 +348,7 @@ def test_an_idle_look_writes_nothing_for_minutes(watched: HerokuConnect) -> None
 def test_an_idle_look_is_one_statement(watched: HerokuConnect, django_assert_num_queries: Any) -> None:
     repairs = look()
     with django_assert_num_queries(1):
-        repairs.look()
+        repairs.run()
 
 
 # -- functions of other versions ---------------------------------------------------------------------------------------
@@ -386,7 +386,7 @@ def test_a_function_of_an_older_release_is_renewed_without_a_lock_and_without_a_
     with another("LOCK TABLE salesforce.account IN ACCESS EXCLUSIVE MODE"):
         look()
     assert (state(), gaps()) == ("installed", [])
-    assert "was renewed" in caplog.text
+    assert "renewed the capture function" in caplog.text
 
 
 def test_services_with_different_models_of_a_table_do_not_take_turns_for_ever(
@@ -394,7 +394,7 @@ def test_services_with_different_models_of_a_table_do_not_take_turns_for_ever(
 ) -> None:
     repairs = look()
     older_function("industry")
-    repairs.look()
+    repairs.run()
     assert (state(), gaps()) == ("outdated", [])
     assert "another release" in caplog.text
     look()  # whoever starts last has the newest release
@@ -442,7 +442,7 @@ def test_a_damaged_header_is_outdated_and_mended(watched: HerokuConnect, damage:
         found = {finding.text: finding.problem for finding in capture(using="default")}
         assert "capture-outdated" in found.values()
         finish_reloads("default", Conf())
-        assert drift.look([Account], "default")[0].wrong == "function_altered"
+        assert drift.check_tables([Account], "default")[0].fault == "function_altered"
         mend()
         assert state() == "installed"
     assert [gap["cause"] for gap in gaps()] == ["function_altered"] * 2
@@ -456,7 +456,7 @@ def test_report_only_repairs_nothing_and_tells_the_gap_after_a_repair_by_hand(
 ) -> None:
     as_the_app(replace_function("BEGIN RETURN NULL; END"))
     repairs = look(REPAIR_TRIGGERS=False)
-    repairs.look()
+    repairs.run()
     assert (state(), gaps()) == ("outdated", [])
     assert caplog.text.count("REPAIR_TRIGGERS is off") == 1
     out = StringIO()
@@ -464,7 +464,7 @@ def test_report_only_repairs_nothing_and_tells_the_gap_after_a_repair_by_hand(
     assert "function_altered: told as a gap" in out.getvalue()
     assert "captured without a gap until" in out.getvalue()
     call_command("hc_triggers", "install", stdout=StringIO())
-    repairs.look()
+    repairs.run()
     assert [gap["cause"] for gap in gaps()] == ["function_altered"]
 
 
@@ -477,7 +477,7 @@ def test_lack_of_rights_is_told_once_with_the_remedy(watched: HerokuConnect, cap
         with connection.cursor() as cursor:
             cursor.execute("SET ROLE hc_meek")
             for _ in range(3):
-                repairs.look()
+                repairs.run()
             cursor.execute("RESET ROLE")
         assert caplog.text.count("as the role that owns") == 1
     finally:
@@ -486,8 +486,8 @@ def test_lack_of_rights_is_told_once_with_the_remedy(watched: HerokuConnect, cap
 
 def test_orphans_are_told_and_left(watched: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
     repairs = Repairs("default", Conf(), [model for model in connected_models() if model is not Contact])
-    repairs.look()
-    repairs.look()
+    repairs.run()
+    repairs.run()
     assert caplog.text.count("salesforce.contact: orphan") == 1
     assert status_of(Contact, "default").state == "installed"
 
@@ -522,7 +522,7 @@ def test_reading_again_goes_on_where_it_stopped(watched: HerokuConnect, monkeypa
     reader = Rereading("default", connected_models())
     assert not reader.read_for(0.000001)
     calls = 0
-    note = table_state.note_reread
+    note = table_state.record_reread
 
     def dies(*arguments: Any, **options: Any) -> None:
         nonlocal calls

@@ -62,7 +62,7 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
     def _install_one(self, request: HttpRequest, model: Any) -> None:
         """Try once: what waits for a lock makes writers queue behind it, and so do people at their browsers."""
         try:
-            outages.bring_back(model, database(), attempts=1)
+            outages.install(model, database(), attempts=1)
             status = status_of(model, database())
         except DatabaseError as error:
             reason = one_line(error)

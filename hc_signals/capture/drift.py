@@ -1,25 +1,26 @@
-"""Compares what capture should be with what it is: all tables in one catalog query, without a lock on any of them."""
+"""Checks capture on all tables with one catalog query, without a lock on any of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from django.db import connections
 from django.db.models import Model
 
 from hc_signals.capture import table_state
 from hc_signals.capture.function import FUNCTION_PREFIX, is_genuine
 from hc_signals.capture.function_columns import read_layout
 from hc_signals.capture.status import FIND_TABLES, FoundTable, TableStatus, compare, find_params, found_table
-from hc_signals.capture.table_state import Known
+from hc_signals.capture.table_state import TableState
 from hc_signals.log.restoring import MOVED
 from hc_signals.postgres.moments import aware_row
+from hc_signals.postgres.query import rows
 from hc_signals.tables import table_label
 
-# A table whose file is another one was truncated or rewritten. If capture has seen it, the log says so; what was
-# visible at the last look does not count. While capture is paused, or no worker has taken over a log that was made
-# elsewhere, nothing is to be concluded.
-_LOOK = f"""
+# A new file node means a TRUNCATE or a rewrite. If capture has seen it, the log or hc_signals_reload has a row that was
+# not yet visible at the last check. Nothing can be concluded while capture is paused, or while a log that was made on
+# another server is not yet adapted to this one.
+_CHECK = f"""
 SELECT f.*, statement_timestamp(), pg_current_snapshot()::text,
     c.paused_at IS NOT NULL OR c.gap_since IS NOT NULL OR {MOVED} IS NOT NULL,
     CASE WHEN k.filenode IS DISTINCT FROM f.relfilenode AND k.relation = f.oid THEN EXISTS (
@@ -40,61 +41,61 @@ LEFT JOIN public.hc_signals_table k ON k.table_name = f.label
 ORDER BY f.number
 """
 _FIND_WIDTH = 12
-"""Columns of ``FIND_TABLES``; behind them comes the label."""
+"""Columns of FIND_TABLES; the label follows them."""
 
 
 @dataclass(frozen=True)
-class Sight:
-    """One table as a look found it, beside what was known of it."""
+class TableCheck:
+    """One table as it was found, together with its recorded state."""
 
     model: type[Model]
     status: TableStatus
     found: FoundTable
-    known: Known | None
+    state: TableState | None
+    """None if nothing is recorded of the table."""
     at: datetime
+    """The server's time of the check."""
     snapshot: str
-    is_off: bool
-    """Capture is switched off, or the log was made elsewhere and not taken over yet."""
-    is_explained: bool
-    """The log says why the file of the table is another one."""
+    is_suspended: bool
+    """True if capture is paused, or the log was made on another server and is not yet adapted to this one."""
+    is_rewrite_logged: bool
+    """True if the log explains why the table has another file node."""
     is_reloading: bool
-    """Some table, not necessarily this one, is being reloaded or gets a new column filled."""
-    is_passed: bool
-    """Some consumer, not necessarily ours, had no model for changes of this table."""
+    """True if any table is being reloaded, or a new column of any table is being filled."""
+    is_skipped: bool
+    """True if any consumer has skipped changes of this table because it had no model for it."""
 
     @property
-    def is_left_alone(self) -> bool:
-        """Whether capture was removed on purpose, and nobody has put it back, not by hand either."""
-        before = self.known
-        return before is not None and before.uninstalled_at is not None and self.status.state != "installed"
+    def is_uninstalled(self) -> bool:
+        """True if `hc_triggers uninstall` has removed capture, and no command or person has installed it again."""
+        return self.state is not None and self.state.uninstalled_at is not None and self.status.state != "installed"
 
     @property
-    def is_minded(self) -> bool:
-        """Whether there is such a table, and it is not to be left alone."""
-        return self.found.oid is not None and not self.is_left_alone
+    def is_watched(self) -> bool:
+        """True if the worker repairs this table: it exists and was not uninstalled."""
+        return self.found.oid is not None and not self.is_uninstalled
 
     @property
-    def good(self) -> tuple[int | None, int | None, str, str, datetime]:
-        """What is to be known of the table, if capture is right on it."""
-        return self.found.oid, self.found.filenode, self.found.versions, self.snapshot, self.at
-
-    @property
-    def is_first(self) -> bool:
-        """Whether nothing of ours ever was on the table: what is in it is no change."""
-        return self.known is None and not self.found.source and not self.found.triggers
+    def is_new(self) -> bool:
+        """True if this table was never captured: the rows in it are not changes."""
+        return self.state is None and not self.found.source and not self.found.triggers
 
     @property
     def is_refilling(self) -> bool:
-        """Whether the end of a reload, or of a new column's filling, is to be told some time."""
+        """True if the end of a reload, or of a new column's filling, must be reported later."""
         layout = read_layout(self.found.source)
         return self.is_reloading or (layout is not None and bool(layout.fresh))
 
     @property
-    def wrong(self) -> str | None:
-        """What keeps changes from being captured now; None also where only an older function is at work."""
-        of_state = {"missing": "trigger_missing", "disabled": "trigger_disabled"}
+    def healthy(self) -> tuple[int | None, int | None, str, str, datetime]:
+        """Oid, file node, trigger versions, snapshot and time, to be recorded if capture works."""
+        return self.found.oid, self.found.filenode, self.found.versions, self.snapshot, self.at
+
+    @property
+    def fault(self) -> str | None:
+        """Why changes are not captured now; None if they are, even by an older function."""
         if self.status.state != "outdated":
-            return of_state.get(self.status.state)
+            return {"missing": "trigger_missing", "disabled": "trigger_disabled"}.get(self.status.state)
         called = [function or "" for _, function in self.found.triggers.values()]
         if not is_genuine(self.found.source) or not all(name.startswith(FUNCTION_PREFIX) for name in called):
             return "function_altered"
@@ -104,41 +105,38 @@ class Sight:
 
     @property
     def cause(self) -> str | None:
-        """Why changes may have been missed since capture was last known to be right; None: they cannot."""
-        before = self.known
+        """Why changes may have been missed since capture last worked; None if none can have been."""
+        before = self.state
         if before is not None and before.cause is not None:
             return before.cause
         if before is None or before.relation is None:
-            return None if self.is_first else self.wrong
+            return None if self.is_new else self.fault
         if self.found.oid != before.relation:
             return "table_recreated"
-        return self.wrong or self._cause_in_between(before)
+        return self.fault or self._past_fault(before)
 
-    def _cause_in_between(self, before: Known) -> str | None:
-        """All looks right: but somebody was at the triggers, or at the file of the table, since the last look."""
+    def _past_fault(self, before: TableState) -> str | None:
+        """Return the cause if capture works now, but the triggers or the file of the table have changed since."""
         if self.found.versions != before.versions:
-            # DISABLE and ENABLE leave triggers their object ids.
+            # DISABLE and ENABLE keep the object ids of the triggers.
             is_same = _object_ids(self.found.versions) == _object_ids(before.versions)
             return "trigger_disabled" if is_same else "trigger_missing"
         is_same = self.found.filenode == before.filenode
-        return None if is_same or self.is_explained or self.is_off else "table_rewritten"
+        return None if is_same or self.is_rewrite_logged or self.is_suspended else "table_rewritten"
 
 
-def look(models: Sequence[type[Model]], using: str) -> list[Sight]:
-    """Look at the tables of the models; takes no lock on them."""
-    labels = [table_label(model) for model in models]
-    with connections[using].cursor() as cursor:
-        cursor.execute(_LOOK, [labels, *find_params(models)])
-        rows = cursor.fetchall()
-    sights = []
-    for model, row in zip(models, rows, strict=True):
-        found = found_table(row[:_FIND_WIDTH])
-        _, at, snapshot, is_off, is_explained, is_reloading, is_passed, *before = aware_row(row[_FIND_WIDTH:])
-        status = compare(model, found)
-        before_look = Known(*before) if before[0] is not None else None
-        flags = bool(is_off), bool(is_explained), is_reloading, is_passed
-        sights.append(Sight(model, status, found, before_look, at, snapshot, *flags))
-    return sights
+def check_tables(models: Sequence[type[Model]], using: str) -> list[TableCheck]:
+    """Check the tables of the models, in the same order; needs no lock on the tables and no right."""
+    found_rows = rows(using, _CHECK, [list(map(table_label, models)), *find_params(models)])
+    return [_check(model, row) for model, row in zip(models, found_rows, strict=True)]
+
+
+def _check(model: type[Model], row: tuple[Any, ...]) -> TableCheck:
+    found = found_table(row[:_FIND_WIDTH])
+    _, at, snapshot, is_suspended, is_logged, is_reloading, is_skipped, *state = aware_row(row[_FIND_WIDTH:])
+    recorded = TableState(*state) if state[0] is not None else None
+    flags = bool(is_suspended), bool(is_logged), is_reloading, is_skipped
+    return TableCheck(model, compare(model, found), found, recorded, at, snapshot, *flags)
 
 
 def _object_ids(versions: str | None) -> list[str]:

@@ -1,8 +1,8 @@
-"""Capture that no connected model accounts for: of a model that is gone, or on a table that was renamed."""
+"""Orphans: capture without a connected model, because the model was removed or its table was renamed."""
 
 from collections.abc import Iterable
 
-from django.db import connections, models
+from django.db import models
 
 from hc_signals.capture import table_state
 from hc_signals.capture.function import FUNCTION_PREFIX, function_name
@@ -10,6 +10,7 @@ from hc_signals.capture.install import drop_function_sql, run_in_turn
 from hc_signals.capture.status import TableStatus
 from hc_signals.capture.triggers import TRIGGERS
 from hc_signals.postgres.names import quote
+from hc_signals.postgres.query import rows
 from hc_signals.tables import table_label
 
 NO_MODEL = "no connected model has this table"
@@ -24,20 +25,27 @@ GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 
 
 def find(known_models: Iterable[type[models.Model]], using: str) -> list[TableStatus]:
-    """Return the orphans, found in the catalog by our own names; takes no lock."""
+    """Return the orphans. They are found by their names in the catalog, without a lock on any table.
+
+    Args:
+        known_models: whose capture is no orphan.
+        using: database alias.
+    """
     return [status for status, _ in _found(known_models, using)]
 
 
 def remove(
     known_models: Iterable[type[models.Model]], using: str, cause: str = "uninstalled", uninstalled: bool = False
 ) -> list[TableStatus]:
-    """Remove the orphans and return what they were; with no model known, every capture function there is.
+    """Remove the orphans and return them.
 
-    What was removed is told as a gap if a model gets the table again.
+    If a model gets the table of an orphan again, a gap is reported.
 
     Args:
+        known_models: whose capture is no orphan; none: remove every capture function.
+        using: database alias.
         cause: of that gap.
-        uninstalled: such a table is to be left alone until somebody installs capture on it.
+        uninstalled: the worker does not install capture on these tables until a command has.
 
     Raises:
         OperationalError: a table stayed locked.
@@ -45,25 +53,22 @@ def remove(
     removed = []
     for status, statements in _found(known_models, using):
 
-        def needed(status: TableStatus = status, statements: list[str] = statements) -> list[str]:
-            if status.detail == NO_MODEL and table_state.is_there(using):
+        def recorded(status: TableStatus = status, statements: list[str] = statements) -> list[str]:
+            if status.detail == NO_MODEL and table_state.exists(using):
                 before = table_state.read(using).get(status.table)
-                since = (before and before.good_at) or table_state.off_since(using, status.table)
-                table_state.owe(using, status.table, cause, since, uninstalled)
+                since = (before and before.good_at) or table_state.incomplete_since(using, status.table)
+                table_state.record_gap(using, status.table, cause, since, uninstalled)
             return statements
 
-        run_in_turn(using, needed)
+        run_in_turn(using, recorded)
         removed.append(status)
     return removed
 
 
 def _found(known_models: Iterable[type[models.Model]], using: str) -> list[tuple[TableStatus, list[str]]]:
     tables = {function_name(model): table_label(model) for model in known_models}
-    with connections[using].cursor() as cursor:
-        cursor.execute(_FOUND, [FUNCTION_PREFIX])
-        rows = cursor.fetchall()
     found = []
-    for function, schema, table in rows:
+    for function, schema, table in rows(using, _FOUND, [FUNCTION_PREFIX]):
         label = f"{schema}.{table}" if table else f"public.{function}()"
         if function not in tables:
             detail = NO_MODEL if table else "a capture function that nothing calls"
@@ -71,5 +76,5 @@ def _found(known_models: Iterable[type[models.Model]], using: str) -> list[tuple
         elif table and label != tables[function]:
             on = f"{quote(schema)}.{quote(table)}"
             drops = [f"DROP TRIGGER IF EXISTS {quote(t.get_pgid(None))} ON {on}" for t in TRIGGERS]
-            found.append((TableStatus(label, "orphan", f"it once was {tables[function]}"), drops))
+            found.append((TableStatus(label, "orphan", f"the table was {tables[function]} before"), drops))
     return found

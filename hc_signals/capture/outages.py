@@ -1,8 +1,8 @@
-"""How capture goes off a table and comes back, whoever does it: the worker, ``install``, ``uninstall`` or ``resume``.
+"""Removes and restores capture of one table so that its gap is recorded and reported.
 
-What goes off is noted with its cause in the transaction that takes it off. When capture is right again, the gap is
-told and the rows are due to be read again, in the transaction in which it is seen right. Whoever dies in between
-leaves the note, and the next one goes on from there.
+The worker and the commands ``install``, ``uninstall``, ``pause --remove`` and ``resume`` use these functions. One
+transaction records the cause and removes capture. A later one finds capture working, reports the gap and requests a
+reread. If a process ends in between, the next one continues from the recorded cause.
 """
 
 from collections.abc import Callable
@@ -13,126 +13,125 @@ from django.db import transaction
 from django.db.models import Model
 
 from hc_signals.capture import table_state
-from hc_signals.capture.drift import Sight, look
+from hc_signals.capture.drift import TableCheck, check_tables
 from hc_signals.capture.install import install_capture, uninstall_capture
 from hc_signals.tables import table_label
 
 
 @dataclass(frozen=True)
-class Returned:
-    """A table on which capture is right again."""
+class ReportedGap:
+    """The gap of a table on which capture works again."""
 
     table: str
     cause: str
     since: datetime | None
-    """When changes began to be missed, at the earliest; None: nobody knows."""
+    """When the first change may have been missed; None if unknown."""
     is_reread: bool
-    """Whether ``hc_listen`` reads again what Salesforce changed since."""
+    """True if ``hc_listen`` reads the rows again that Salesforce changed since then."""
 
 
 def uninstall(model: type[Model], using: str) -> None:
-    """Remove capture from a table until somebody installs it again; the worker leaves it alone.
+    """Remove capture from a table; the worker does not install it again.
 
     Raises:
         OperationalError: the table stayed locked.
     """
     table = table_label(model)
 
-    def note() -> None:
-        note_off(model, using, "uninstalled", lambda: table_state.off_since(using, table), uninstalled=True)
+    def record() -> None:
+        record_removal(model, using, "uninstalled", lambda: table_state.incomplete_since(using, table), True)
 
-    uninstall_capture(model, using, note)
+    uninstall_capture(model, using, record)
 
 
-def note_off(
+def record_removal(
     model: type[Model], using: str, cause: str, since: Callable[[], datetime], uninstalled: bool = False
 ) -> None:
-    """Note that capture is being taken off a table. In the transaction that does it.
+    """Record, in the transaction that removes capture from a table, that it is removed.
 
     Args:
-        cause: of the gap that will be told, unless capture was wrong before.
-        since: returns when it begins.
-        uninstalled: the table is to be left alone afterwards.
+        cause: of the gap that will be reported, unless capture was already broken.
+        since: returns when the gap begins.
+        uninstalled: the worker does not install capture again.
     """
-    if not table_state.is_there(using):
-        return  # no log, so there is nobody to tell
-    sight = look([model], using)[0]
-    if sight.is_left_alone:
+    if not table_state.exists(using):
+        return  # without a log there is no consumer
+    check = check_tables([model], using)[0]
+    if check.is_uninstalled:
         return
-    if not sight.is_first:
-        table_state.owe(using, sight.status.table, *gap_of(sight, cause, since()), uninstalled)
+    if not check.is_new:
+        table_state.record_gap(using, check.status.table, *pending_gap(check, cause, since()), uninstalled)
     elif uninstalled:
-        table_state.owe(using, sight.status.table, None, None, uninstalled)
+        table_state.record_gap(using, check.status.table, None, None, uninstalled)
 
 
-def gap_of(sight: Sight, cause: str, since: datetime) -> tuple[str, datetime | None]:
-    """Return cause and beginning of the gap of a table that is not captured, for ``cause``, since ``since``.
+def pending_gap(check: TableCheck, cause: str, since: datetime) -> tuple[str, datetime | None]:
+    """Return cause and beginning of the gap of a table whose capture is removed for ``cause`` at ``since``.
 
-    If capture was wrong before, the gap is that one, and longer. Of a table that is away nobody can tell.
+    If capture was already broken, the gap is the longer one, with that cause. If the table does not exist, its capture
+    cannot be checked.
     """
-    good_at = None if sight.known is None else sight.known.good_at
-    if sight.found.oid is None:
+    good_at = None if check.state is None else check.state.good_at
+    if check.found.oid is None:
         return cause, good_at or since
-    return (cause, since) if sight.cause is None else (sight.cause, good_at)
+    return (cause, since) if check.cause is None else (check.cause, good_at)
 
 
-def bring_back(model: type[Model], using: str, attempts: int = 5) -> Returned | None:
-    """Install capture on a table and tell what was missed until now.
-
-    While capture is paused nothing is told: ``resume`` does.
+def install(model: type[Model], using: str, attempts: int = 5) -> ReportedGap | None:
+    """Install capture on a table and report the gap until now; while capture is paused, ``resume`` reports it.
 
     Returns:
-        None: nothing was missed, or capture is not right yet.
+        None: nothing was missed, or capture does not work yet.
 
     Raises:
-        DatabaseError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT, or a right is lacking.
+        DatabaseError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT, or this role lacks a right.
     """
-    sight = look([model], using)[0]
-    table = sight.status.table
-    if sight.found.oid is not None and sight.cause is not None:
-        table_state.suspect(using, table, sight.known, sight.cause)
-    table_state.note_installed(using, table)
-    repair(sight, using, attempts)
-    if sight.is_off:
+    check = check_tables([model], using)[0]
+    table = check.status.table
+    if check.found.oid is not None and check.cause is not None:
+        table_state.record_cause(using, table, check.state, check.cause)
+    table_state.clear_uninstalled(using, table)
+    repair(check, using, attempts)
+    if check.is_suspended:
         return None
-    returned = tell(model, using)
-    if returned is None:
-        note_good(model, using)
-    return returned
+    gap = report_gap(model, using)
+    if gap is None:
+        record_healthy(model, using)
+    return gap
 
 
-def repair(sight: Sight, using: str, attempts: int = 5) -> None:
-    """Install capture where it is not as it should be.
+def repair(check: TableCheck, using: str, attempts: int = 5) -> None:
+    """Install capture if it is not as it should be.
 
     Raises:
-        DatabaseError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT, or a right is lacking.
+        DatabaseError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT, or this role lacks a right.
     """
-    # Where something was missed, nobody may have it uncommitted still when the gap is told.
-    wait = sight.wrong not in (None, "columns_missing")
-    install_capture(sight.model, using, attempts=attempts, wait_for_writers=wait)
+    # If changes were missed, wait for open writers, so that the gap is reported after they commit.
+    wait = check.fault not in (None, "columns_missing")
+    install_capture(check.model, using, attempts=attempts, wait_for_writers=wait)
 
 
-def note_good(model: type[Model], using: str) -> bool:
-    """Note that capture is right on a table, if it is; tell whether nothing was known of it before."""
-    sight = look([model], using)[0]
-    if sight.found.oid is None or sight.wrong is not None or sight.is_off:
+def record_healthy(model: type[Model], using: str) -> bool:
+    """Record that capture works on a table, if it does; return True if the table had no state before."""
+    check = check_tables([model], using)[0]
+    if check.found.oid is None or check.fault is not None or check.is_suspended:
         return False
-    return bool(table_state.note_good(using, [(sight.status.table, *sight.good)]))
+    return bool(table_state.record_healthy(using, [(check.status.table, *check.healthy)]))
 
 
-def tell(model: type[Model], using: str) -> Returned | None:
-    """Tell the gap that a table owes, if capture is right in the very transaction that tells it.
+def report_gap(model: type[Model], using: str) -> ReportedGap | None:
+    """Report the recorded gap of a table, if capture works in the transaction that reports it.
 
     Returns:
-        None: nothing is owed, or somebody else has told it, or capture is not right yet.
+        None: there is no recorded gap, another process has reported it, or capture does not work yet.
     """
     with transaction.atomic(using=using):
         before = table_state.lock(using, table_label(model))
         if before is None or before.cause is None:
             return None
-        fresh = look([model], using)[0]
-        if fresh.found.oid is None or fresh.wrong is not None:
+        fresh = check_tables([model], using)[0]
+        if fresh.found.oid is None or fresh.fault is not None:
             return None
         is_reread = "systemmodstamp" in fresh.found.columns and before.good_at is not None
-        table_state.settle(using, before.table, fresh.good, is_reread)
-    return Returned(before.table, before.cause, before.good_at, is_reread)
+        table_state.settle(using, before.table, fresh.healthy, is_reread)
+    return ReportedGap(before.table, before.cause, before.good_at, is_reread)

@@ -1,8 +1,7 @@
-"""The kill switch: capture is switched off and on by one row, without a lock on any table of Heroku Connect's.
+"""The kill switch: one row switches capture off and on, without a lock on any table of Heroku Connect.
 
-The capture functions read the row once per statement. Their triggers still collect the rows of each statement, so there
-is a stronger form as well, which takes them off the tables. What was changed meanwhile is told as a gap of each table,
-and the worker reads it again.
+The capture functions read the row once per statement. The triggers still collect the rows of each statement, so a
+stronger form also removes them from the tables. ``resume`` reports a gap of each table, and requests a reread.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.models import Model
 
 from hc_signals.capture import orphans, outages, table_state
-from hc_signals.capture.drift import look
+from hc_signals.capture.drift import check_tables
 from hc_signals.capture.function import function_name
 from hc_signals.capture.install import drop_function_sql, run_in_turn
 from hc_signals.postgres.locks import UNTOLD
@@ -24,48 +23,48 @@ _PAUSE = """
 UPDATE public.hc_signals_control SET paused_at = coalesce(paused_at, clock_timestamp()), is_removed = is_removed OR %s
 RETURNING paused_at
 """
-# Capture runs again from here on; the gap stays owed until it is written.
+# Capture works from here on; gap_since is set until resume() has reported the gap.
 _SWITCH_ON = """
 UPDATE public.hc_signals_control SET gap_since = least(gap_since, paused_at), paused_at = NULL
 WHERE paused_at IS NOT NULL
 """
-# Waits for the transactions that skipped something: a receiver that reads the table again must see what they did.
-_WAIT = f"SELECT pg_advisory_xact_lock({UNTOLD[0]}, {UNTOLD[1]})"
-IS_REMOVED = "Capture was taken off every table by `hc_triggers pause --remove`: nothing is installed."
-_TOLD = "UPDATE public.hc_signals_control SET gap_since = NULL, is_removed = false"
+# Waits for the transactions that skipped capture, so that a receiver of the gap sees their changes in the table.
+_WAIT_FOR_UNCAPTURED = f"SELECT pg_advisory_xact_lock({UNTOLD[0]}, {UNTOLD[1]})"
+IS_REMOVED = "`hc_triggers pause --remove` has removed capture from every table: nothing is installed."
+_END_PAUSE = "UPDATE public.hc_signals_control SET gap_since = NULL, is_removed = false"
 
 
 @dataclass(frozen=True)
 class Pause:
-    """What is known of a pause."""
+    """Whether capture is paused on a database."""
 
     since: datetime | None = None
-    """Since when capture is off; None: it is on."""
+    """When capture was switched off; None if it is on."""
     owed: datetime | None = None
-    """Since when there is a gap that :func:`resume` has not written yet."""
+    """When the gap began that :func:`resume` has not reported yet; None if there is none."""
     is_removed: bool = False
-    """Capture is, or is being, taken off every table until :func:`resume`."""
+    """True if capture is removed from the tables, at least from some, until :func:`resume`."""
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """What a pause has left behind."""
+    """The result of :func:`resume`."""
 
     since: datetime
-    """When it began."""
+    """When the pause began."""
     reread: list[str]
-    """The tables of which what changed since is read again."""
+    """Tables to re-read for changes since then."""
     unread: list[str]
-    """Captured tables of which it is not: they have no ``systemmodstamp``."""
+    """Captured tables that cannot be re-read: they have no ``systemmodstamp``."""
     failed: Mapping[str, DatabaseError]
-    """Tables to which capture could not be brought back yet; their gap is told when somebody has."""
+    """By label of the model, why capture could not be installed. Their gap is reported once it is installed."""
 
 
 def pause(using: str, is_removed: bool = False) -> datetime:
-    """Switch capture off, effective for every statement that begins after this; return since when it is off.
+    """Switch capture off for every statement that begins from now on; return since when it is off.
 
     Args:
-        is_removed: nothing is to be installed until :func:`resume`: see :func:`take_off`.
+        is_removed: the caller will remove capture, see :func:`remove`; nothing is installed until :func:`resume`.
     """
     with connections[using].cursor() as cursor:
         cursor.execute(_PAUSE, [is_removed])
@@ -73,25 +72,25 @@ def pause(using: str, is_removed: bool = False) -> datetime:
         return aware(since)
 
 
-def take_off(model: type[Model], using: str, since: datetime) -> None:
-    """Take capture off a table until :func:`resume`.
+def remove(model: type[Model], using: str, since: datetime) -> None:
+    """Remove capture from a table until :func:`resume`.
 
     Args:
-        since: what :func:`pause` returned.
+        since: the result of :func:`pause`.
 
     Raises:
         OperationalError: the table stayed locked.
     """
 
-    def needed() -> list[str]:
-        outages.note_off(model, using, "paused", lambda: since)
+    def statements() -> list[str]:
+        outages.record_removal(model, using, "paused", lambda: since)
         return [drop_function_sql(function_name(model))]
 
-    run_in_turn(using, needed)
+    run_in_turn(using, statements)
 
 
 def find(using: str) -> Pause:
-    """Return what is known of a pause; nothing where there is no log, or one that this role may not read."""
+    """Return the pause; an empty one if there is no log, or this role may not read it."""
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT has_table_privilege(to_regclass('public.hc_signals_control'), 'SELECT')")
         if not cursor.fetchone()[0]:
@@ -101,54 +100,54 @@ def find(using: str) -> Pause:
 
 
 def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
-    """Switch capture on at once, then wait for the transactions that were not captured and write the gap.
+    """Switch capture on, wait for the transactions that were not captured, and report the gap.
 
-    Where capture was taken off, it is put back first. If that is interrupted, or the waiting is, the gap is owed and
-    the worker keeps off: call it again.
+    Capture that was removed is installed first. If this is interrupted, the gap stays owed and the worker repairs
+    nothing: call it again.
 
     Args:
         using: database alias.
-        models: of the tables that are told; those that do not exist, or were uninstalled, are passed over.
+        models: connected models; those whose table does not exist, or was uninstalled, are skipped.
 
     Returns:
-        None if there was neither a pause nor a gap owed.
+        None if there was neither a pause nor an owed gap.
     """
     with connections[using].cursor() as cursor:
         cursor.execute(_SWITCH_ON)
-    failed = _put_back(using, models) if find(using).is_removed else {}
+    failed = _reinstall(using, models) if find(using).is_removed else {}
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
-        cursor.execute(_WAIT)
+        cursor.execute(_WAIT_FOR_UNCAPTURED)
         cursor.execute("SELECT gap_since FROM public.hc_signals_control FOR UPDATE")
         since = aware((cursor.fetchone() or (None,))[0])
         if since is None:
             return None
-        _owe(using, models, since)
-        told = list(filter(None, (outages.tell(model, using) for model in models)))
-        cursor.execute(_TOLD)
+        _record_gaps(using, models, since)
+        gaps = list(filter(None, (outages.report_gap(model, using) for model in models)))
+        cursor.execute(_END_PAUSE)
         cursor.execute("SELECT public.hc_signals_ring()")
-    reread = [returned.table for returned in told if returned.is_reread]
-    return Resumed(since, reread, sorted({returned.table for returned in told} - set(reread)), failed)
+    reread = [gap.table for gap in gaps if gap.is_reread]
+    return Resumed(since, reread, sorted({gap.table for gap in gaps} - set(reread)), failed)
 
 
-def _put_back(using: str, models: Sequence[type[Model]]) -> dict[str, DatabaseError]:
-    """Install capture table by table; return what could not be had."""
+def _reinstall(using: str, models: Sequence[type[Model]]) -> dict[str, DatabaseError]:
+    """Install capture table by table; return the errors by label of the model."""
     failed = {}
-    for sight in look(models, using):
-        if sight.is_minded:
+    for check in check_tables(models, using):
+        if check.is_watched:
             try:
-                outages.repair(sight, using)
+                outages.repair(check, using)
             except DatabaseError as error:
-                failed[sight.model._meta.label] = error
+                failed[check.model._meta.label] = error
     return failed
 
 
-def _owe(using: str, models: Sequence[type[Model]], since: datetime) -> None:
-    """Note the gap of every table, those of other services and of models that are gone as well."""
-    for sight in look(models, using):
-        if not sight.is_first and not sight.is_left_alone:
-            table_state.owe(using, sight.status.table, *outages.gap_of(sight, "paused", since))
+def _record_gaps(using: str, models: Sequence[type[Model]], since: datetime) -> None:
+    """Record the gap of every captured table, also of other services and of models that were removed."""
+    for check in check_tables(models, using):
+        if not check.is_new and not check.is_uninstalled:
+            table_state.record_gap(using, check.status.table, *outages.pending_gap(check, "paused", since))
     connected = connected_models()
     others = {each.table for each in table_state.read(using).values() if each.uninstalled_at is None}
     others |= {status.table for status in orphans.find(connected, using) if status.detail == orphans.NO_MODEL}
     for table in others - set(map(table_label, connected)):
-        table_state.owe(using, table, "paused", since)
+        table_state.record_gap(using, table, "paused", since)

@@ -1,7 +1,6 @@
-"""What is done about drift: capture is repaired, the gap is told, what may have been missed is due to be read again.
+"""Repairs capture: records what is broken, repairs it, reports the gap once capture works, and requests a reread.
 
-In this order, each step of its own: note what is wrong; repair; tell the gap when capture is seen right again. Whoever
-dies in between leaves the note, and the next one goes on from there.
+Each step is a transaction of its own. If a worker ends in between, the next one continues from the recorded cause.
 """
 
 import logging
@@ -13,7 +12,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, transacti
 from django.db.models import Model
 
 from hc_signals.capture import orphans, outages, table_state
-from hc_signals.capture.drift import Sight, look
+from hc_signals.capture.drift import TableCheck, check_tables
 from hc_signals.conf import Conf
 from hc_signals.log.passed import tell_passed
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
@@ -21,18 +20,16 @@ from hc_signals.postgres.moments import shown
 
 logger = logging.getLogger("hc_signals")
 
-GOOD_EVERY = timedelta(minutes=5)
-"""So often it is stored that capture is right: what is told as a gap begins so much too early at most."""
-LOCKED_PAUSE = 5.0
-"""Seconds until the next look where a table was locked."""
-REMIND_SECONDS = 600.0
-"""Between two warnings of the same thing."""
-ORPHANS_EVERY = 3600.0
+HEALTHY_EVERY = timedelta(minutes=5)
+"""How often a healthy check is recorded. A reported gap begins at most this much too early."""
+LOCKED_SECONDS = 5.0
+"""Seconds until the next check if a table was locked."""
+REMINDER_SECONDS = 600.0
+"""Seconds between two warnings of the same problem."""
+ORPHANS_SECONDS = 3600.0
+"""Seconds between two searches for orphans."""
 
-_OF_ANOTHER = (
-    "It was right before: a service with another model of the same table, or another release, has changed it. "
-    "It is left as it is."
-)
+_OF_ANOTHER = "Another service or release has replaced this capture function; hc_listen leaves it alone."
 _NO_RIGHTS = (
     "This role may not repair it: run `manage.py hc_triggers install` as the role that owns the capture functions and "
     "has TRIGGER on the table."
@@ -40,7 +37,7 @@ _NO_RIGHTS = (
 
 
 class Repairs:
-    """Keeps capture as it should be on the tables of one database. Belongs to one thread; call it outside transactions.
+    """Keeps capture installed on the tables of one database. One thread uses it, outside transactions.
 
     Args:
         using: database alias.
@@ -51,172 +48,174 @@ class Repairs:
     def __init__(self, using: str, conf: Conf, models: Iterable[type[Model]]) -> None:
         self.using, self.conf, self.models = using, conf, list(models)
         self.is_reread_due = False
-        """Whether the last look found, or made, something to read again."""
+        """True if the last run found or requested a reread."""
         self.is_refilling = True
-        """Whether the last look found a reload, or a new column that is being filled, whose end is to be told."""
-        self._told: dict[tuple[str, str], float] = {}
+        """True if the last run found a reload, or a new column being filled, whose end must be reported."""
+        self._logged: dict[tuple[str, str], float] = {}
         self._orphans_due = 0.0
-        # The columns with which a function was right, or made so by us: made another one by somebody else, it is left.
-        self._renewed: dict[str, tuple[str, ...]] = {}
+        # By table, the columns of the last function that was right. Another function for the same columns is another
+        # service's or release's.
+        self._right_columns: dict[str, tuple[str, ...]] = {}
 
-    def look(self) -> float:
-        """Look at all tables once and do what is to be done; return the seconds until the next look."""
-        sights = look(self.models, self.using)
-        if any(sight.found.is_unlogged for sight in sights) and table_state.note_crash(self.using):
-            sights = look(self.models, self.using)
-        self.is_refilling = any(sight.is_refilling for sight in sights)
-        self.is_reread_due = any(sight.known is not None and sight.known.reread_since for sight in sights)
-        if any(sight.is_off for sight in sights):
+    def run(self) -> float:
+        """Check all tables once and repair what is broken; return the seconds until the next run."""
+        checks = check_tables(self.models, self.using)
+        if any(check.found.is_unlogged for check in checks) and table_state.record_crash(self.using):
+            checks = check_tables(self.models, self.using)
+        self.is_refilling = any(check.is_refilling for check in checks)
+        self.is_reread_due = any(check.state is not None and check.state.reread_since for check in checks)
+        if any(check.is_suspended for check in checks):
             return self.conf.WATCH_SECONDS
-        self._report_orphans()
-        minded = [sight for sight in sights if sight.is_minded]
-        self._note_good([s for s in minded if s.cause is None and s.status.state in ("installed", "outdated")])
-        self._tell_passed([sight for sight in minded if sight.is_passed])
-        done = [self._mind(sight) for sight in minded if sight.cause or sight.status.state != "installed"]
-        return self.conf.WATCH_SECONDS if all(done) else min(LOCKED_PAUSE, self.conf.WATCH_SECONDS)
+        self._log_orphans()
+        watched = [check for check in checks if check.is_watched]
+        self._record_healthy([check for check in watched if check.cause is None and check.status.is_captured])
+        self._report_skipped([check for check in watched if check.is_skipped])
+        done = [self._handle(check) for check in watched if check.cause or check.status.state != "installed"]
+        return self.conf.WATCH_SECONDS if all(done) else min(LOCKED_SECONDS, self.conf.WATCH_SECONDS)
 
-    def _note_good(self, sights: list[Sight]) -> None:
-        for sight in sights:
-            if sight.status.state == "installed":
-                self._renewed[sight.status.table] = sight.found.layout(sight.model).columns
-        stale = [sight for sight in sights if _is_stale(sight)]
-        table_state.note_good(self.using, [(sight.status.table, *sight.good) for sight in stale])
+    def _record_healthy(self, checks: list[TableCheck]) -> None:
+        for check in checks:
+            if check.status.state == "installed":
+                self._right_columns[check.status.table] = check.found.layout(check.model).columns
+        stale = [check for check in checks if _is_state_stale(check)]
+        table_state.record_healthy(self.using, [(check.status.table, *check.healthy) for check in stale])
 
-    def _mind(self, sight: Sight) -> bool:
-        """Do what one table needs; False if it is locked."""
-        is_anothers = self._is_anothers(sight)
-        if is_anothers:
-            self._tell(sight, "another", _OF_ANOTHER)
-            if sight.wrong is not None:
+    def _handle(self, check: TableCheck) -> bool:
+        """Repair one table and report its gap; return False if the table is locked."""
+        is_replaced = self._is_replaced(check)
+        if is_replaced:
+            self._log(check, "replaced", _OF_ANOTHER)
+            if check.fault is not None:
                 return True
-        cause = sight.cause
-        if cause is not None and not self._suspect(sight, cause):
-            return True  # another worker has it in hand
-        if sight.status.state != "installed" and not is_anothers:
-            done = self._repair(sight, cause)
+        cause = check.cause
+        if cause is not None and not self._record_cause(check, cause):
+            return True  # another worker repairs it
+        if check.status.state != "installed" and not is_replaced:
+            done = self._repair(check, cause)
             if done is not None:
                 return done
         if cause is not None:
-            self._settle(sight)
+            self._report_gap(check)
         return True
 
-    def _suspect(self, sight: Sight, cause: str) -> bool:
-        """Note what is wrong, if it is not noted yet; False if what was known of the table is no longer so."""
-        if sight.known is not None and sight.known.cause is not None:
+    def _record_cause(self, check: TableCheck, cause: str) -> bool:
+        """Record the cause, unless one is recorded; return False if the state has changed since the check."""
+        if check.state is not None and check.state.cause is not None:
             return True
-        is_noted = table_state.suspect(self.using, sight.status.table, sight.known, cause)
-        if is_noted:
-            logger.warning("Capture on %s was broken: %s.", sight.status.table, cause)
-        return is_noted
+        is_recorded = table_state.record_cause(self.using, check.status.table, check.state, cause)
+        if is_recorded:
+            logger.warning("Capture on %s was broken: %s.", check.status.table, cause)
+        return is_recorded
 
-    def _is_anothers(self, sight: Sight) -> bool:
-        """Whether the function has been right for this very table and model, and now is a genuine one of others."""
+    def _is_replaced(self, check: TableCheck) -> bool:
+        """Return True if another service or release has replaced a function that was right for our model."""
         return (
-            sight.status.state == "outdated"
-            and sight.wrong in (None, "columns_missing")
-            and self._renewed.get(sight.status.table) == sight.found.layout(sight.model).columns
+            check.status.state == "outdated"
+            and check.fault in (None, "columns_missing")
+            and self._right_columns.get(check.status.table) == check.found.layout(check.model).columns
         )
 
-    def _repair(self, sight: Sight, cause: str | None) -> bool | None:
-        """Install capture; None if that is done, else whether to wait for the next look as usual."""
+    def _repair(self, check: TableCheck, cause: str | None) -> bool | None:
+        """Install capture; return None if it is installed now, else False if the table is locked."""
         if not self.conf.REPAIR_TRIGGERS:
-            self._tell(sight, "report", "REPAIR_TRIGGERS is off; run `manage.py hc_triggers install`.")
+            self._log(check, "report", "REPAIR_TRIGGERS is off; run `manage.py hc_triggers install`.")
             return True
         try:
-            outages.repair(sight, self.using, attempts=1)
+            outages.repair(check, self.using, attempts=1)
         except InterfaceError:
             raise
         except DatabaseError as error:
-            return self._not_repaired(sight, error)
-        self._renewed[sight.status.table] = sight.found.layout(sight.model).columns
+            return self._log_failed_repair(check, error)
+        self._right_columns[check.status.table] = check.found.layout(check.model).columns
         if cause is None:
-            self._tell_quiet_repair(sight)
+            self._log_repair_without_gap(check)
         return None
 
-    def _not_repaired(self, sight: Sight, error: DatabaseError) -> bool:
+    def _log_failed_repair(self, check: TableCheck, error: DatabaseError) -> bool:
         if isinstance(error, OperationalError):
             if not is_lock_timeout(error):
                 raise error
-            self._tell(sight, "locked", f"The table is locked; tried again every {LOCKED_PAUSE:g} s.")
+            self._log(check, "locked", f"The table is locked; hc_listen tries again every {LOCKED_SECONDS:g} s.")
             return False
         if lacks_privilege(error):
-            self._tell(sight, "rights", _NO_RIGHTS, once=True)
+            self._log(check, "rights", _NO_RIGHTS, once=True)
         else:
-            self._tell(sight, "failed", f"The repair failed: {one_line(error)}.")
+            self._log(check, "failed", f"The repair failed: {one_line(error)}.")
         return True
 
-    def _tell_quiet_repair(self, sight: Sight) -> None:
-        """Nothing was missed: the table is new to us, or only its function was an older one."""
-        if not sight.is_first:
-            logger.info("The capture function of %s was renewed (%s).", sight.status.table, sight.status.detail)
-            return
-        if outages.note_good(sight.model, self.using):
+    def _log_repair_without_gap(self, check: TableCheck) -> None:
+        """Log the repair of a table that was never captured, or had an older function that missed nothing."""
+        table = check.status.table
+        if not check.is_new:
+            logger.info("hc_listen renewed the capture function of %s (%s).", table, check.status.detail)
+        elif outages.record_healthy(check.model, self.using):
             logger.info(
-                "%s is captured from now on. Rows that are in it already are no changes; "
+                "%s is captured from now on. The rows already in it are not changes; "
                 "`manage.py hc_backfill %s --receiver ...` delivers them.",
-                sight.status.table,
-                sight.model._meta.label,
+                table,
+                check.model._meta.label,
             )
 
-    def _settle(self, sight: Sight) -> None:
-        """Tell the gap, if capture is right now and no other worker has told it."""
-        returned = outages.tell(sight.model, self.using)
-        if returned is None:
+    def _report_gap(self, check: TableCheck) -> None:
+        """Report the gap, if capture works now and no other worker has reported it."""
+        gap = outages.report_gap(check.model, self.using)
+        if gap is None:
             return
-        self.is_reread_due |= returned.is_reread
+        self.is_reread_due |= gap.is_reread
         logger.warning(
-            "Capture on %s is right (it was not: %s). gap_detected is sent: changes may have been missed since %s. %s",
-            returned.table,
-            returned.cause,
-            shown(returned.since) if returned.since else "a time that is not known",
-            "What Salesforce changed since is read again."
-            if returned.is_reread
-            else f"Nothing is read again; `manage.py hc_backfill {sight.model._meta.label}` does.",
+            "Capture on %s works again (it was broken: %s). gap_detected is sent: changes may be missing since %s. %s",
+            gap.table,
+            gap.cause,
+            shown(gap.since) if gap.since else "an unknown time",
+            "hc_listen reads again what Salesforce changed since then."
+            if gap.is_reread
+            else f"Nothing is read again; `manage.py hc_backfill {check.model._meta.label}` does that.",
         )
 
-    def _tell_passed(self, sights: list[Sight]) -> None:
-        """Tell of changes for which this consumer had no model when they came; what is read again comes to all."""
-        if not sights:
+    def _report_skipped(self, checks: list[TableCheck]) -> None:
+        """Report the changes that our consumer has skipped, as a gap; a reread reaches every consumer."""
+        if not checks:
             return
-        columns = {sight.status.table: sight.found.columns for sight in sights}
+        columns = {check.status.table: check.found.columns for check in checks}
         with transaction.atomic(using=self.using):
-            told = tell_passed(self.using, self.conf.CONSUMER, columns)
-            for table, since in told.items():
+            reported = tell_passed(self.using, self.conf.CONSUMER, columns)
+            for table, since in reported.items():
                 if "systemmodstamp" in columns[table]:
-                    table_state.owe_reread(self.using, [table], since)
+                    table_state.request_reread(self.using, [table], since)
                     self.is_reread_due = True
-        for table, since in told.items():
+        for table, since in reported.items():
             logger.warning(
-                "There was no connected model for %s: its changes since %s were passed over. gap_detected is sent.",
+                "There was no connected model for %s: its changes since %s were skipped. gap_detected is sent.",
                 table,
                 shown(since),
             )
 
-    def _tell(self, sight: Sight, what: str, text: str, once: bool = False) -> None:
-        key, now = (sight.status.table, what), time.monotonic()
-        if key not in self._told or (not once and now - self._told[key] > REMIND_SECONDS):
-            self._told[key] = now
-            status = sight.status
+    def _log(self, check: TableCheck, problem: str, text: str, once: bool = False) -> None:
+        """Log a problem of a table, again every REMINDER_SECONDS or, if ``once``, never again."""
+        key, now = (check.status.table, problem), time.monotonic()
+        if key not in self._logged or (not once and now - self._logged[key] > REMINDER_SECONDS):
+            self._logged[key] = now
+            status = check.status
             logger.warning("Capture on %s is %s (%s). %s", status.table, status.state, status.detail, text)
 
-    def _report_orphans(self) -> None:
+    def _log_orphans(self) -> None:
         if time.monotonic() < self._orphans_due:
             return
-        self._orphans_due = time.monotonic() + ORPHANS_EVERY
+        self._orphans_due = time.monotonic() + ORPHANS_SECONDS
         for orphan in orphans.find(self.models, self.using):
-            if (orphan.table, "orphan") not in self._told:
-                self._told[orphan.table, "orphan"] = 0.0
+            if (orphan.table, "orphan") not in self._logged:
+                self._logged[orphan.table, "orphan"] = 0.0
                 logger.warning(
-                    "Capture on %s: orphan (%s). If no other service wants it: `manage.py hc_triggers uninstall "
+                    "Capture on %s: orphan (%s). If no other service uses it: `manage.py hc_triggers uninstall "
                     "--orphans`.",
                     orphan.table,
                     orphan.detail,
                 )
 
 
-def _is_stale(sight: Sight) -> bool:
-    """Whether what is known of a table on which capture is right should be stored anew."""
-    before = sight.known
-    if before is None or before.good_at is None or before.filenode != sight.found.filenode:
+def _is_state_stale(check: TableCheck) -> bool:
+    """Return True if the recorded state of a healthy table should be updated."""
+    before = check.state
+    if before is None or before.good_at is None or before.filenode != check.found.filenode:
         return True
-    return abs(sight.at - before.good_at) > GOOD_EVERY  # the server's clock may go back
+    return abs(check.at - before.good_at) > HEALTHY_EVERY  # the server's clock may go back

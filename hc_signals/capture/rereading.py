@@ -1,4 +1,4 @@
-"""Reads again what may have been missed while a table was not captured, page by page, for the stream to deliver."""
+"""Reads rows again that Salesforce may have changed while a table was not captured, and appends them to the log."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ from django.db.models import Model
 
 from hc_signals.capture import table_state
 from hc_signals.capture.snapshots import has_room, log_table
-from hc_signals.capture.table_state import Known
+from hc_signals.capture.table_state import TableState
 from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.moments import shown
 from hc_signals.tables import table_label
@@ -18,19 +18,20 @@ from hc_signals.tables import table_label
 logger = logging.getLogger("hc_signals")
 
 REREAD_MARGIN = timedelta(minutes=90)
-"""Rows that Salesforce changed so long before capture was last right are read as well. Heroku Connect writes a row
-after its time of change: it polls every 2 to 60 minutes, and does not for up to 45 minutes of maintenance."""
+"""How long before the gap a row's time of change may be, so that it is read as well. Heroku Connect writes a row later
+than Salesforce changed it: it polls every 2 to 60 minutes, and pauses for up to 45 minutes of maintenance."""
 PAGE_SIZE = 500
+"""Most rows per page."""
 
 
 class Rereading:
-    """Works off what ``hc_signals_table`` says is due; where it stopped stands there, in the transaction of each page.
+    """Does the rereads that ``hc_signals_table`` requests, and records its progress there with each page.
 
-    Several may do it at once: each page is claimed.
+    Several workers may run at once: each page locks the state of its table.
 
     Args:
         using: database alias.
-        models: of the tables.
+        models: connected models.
     """
 
     def __init__(self, using: str, models: Iterable[type[Model]]) -> None:
@@ -40,9 +41,11 @@ class Rereading:
         self._is_waiting = False
 
     def read_for(self, seconds: float) -> bool:
-        """Read pages for about so long, one at least; return whether all is done that can be done now.
+        """Read one page or more, for about this many seconds.
 
-        False: call it again soon. True also where other workers, or locks, or a lack of rights, are in the way.
+        Returns:
+            True if nothing more can be read now: all is done, or other workers, locks or missing rights prevent it.
+            False: call it again soon.
         """
         deadline = time.monotonic() + seconds
         waiting: set[str] = set()
@@ -50,7 +53,7 @@ class Rereading:
             if not self._has_room():
                 return True
             with transaction.atomic(using=self.using):
-                due = table_state.claim_reread(self.using, self.models.keys() - waiting)
+                due = table_state.lock_next_reread(self.using, self.models.keys() - waiting)
                 if due is None:
                     return True
                 if not self._read_page(due):
@@ -61,13 +64,13 @@ class Rereading:
     def _has_room(self) -> bool:
         room = has_room(self.using)
         if not room and not self._is_waiting:
-            logger.warning("The change log is nearly full: what was missed is read again when there is room.")
+            logger.warning("The change log is nearly full: hc_listen reads missed rows again when there is room.")
         self._is_waiting = not room
         return room
 
-    def _read_page(self, due: Known) -> bool:
-        """Log the next page of the table; False if that cannot be now."""
-        assert due.reread_since is not None  # noqa: S101  (it was claimed for it)
+    def _read_page(self, due: TableState) -> bool:
+        """Append the next page of the table to the log; return False if it cannot be read now."""
+        assert due.reread_since is not None  # noqa: S101  (lock_next_reread asks for it)
         model, since = self.models[due.table], due.reread_since
         try:
             pages = log_table(
@@ -84,23 +87,23 @@ class Rereading:
         except (OperationalError, InterfaceError):
             raise
         except DatabaseError as error:
-            self._tell(due, error)
+            self._log_refusal(due, error)
             return False
         if page is not None:
-            table_state.note_reread(self.using, due.table, page[1])
+            table_state.record_reread(self.using, due.table, page[1])
             return page[0] > 0
-        table_state.note_reread(self.using, due.table, None, is_done=True)
-        logger.info("%s: the rows that changed since %s have been read again.", due.table, shown(since - REREAD_MARGIN))
+        table_state.record_reread(self.using, due.table, None, is_done=True)
+        logger.info("%s: the rows that changed since %s were read again.", due.table, shown(since - REREAD_MARGIN))
         return True
 
-    def _tell(self, due: Known, error: DatabaseError) -> None:
+    def _log_refusal(self, due: TableState, error: DatabaseError) -> None:
         if due.table in self._refused:
             return
         self._refused.add(due.table)
         logger.error(
-            "%s: what changed since %s cannot be read again (%s). It needs SELECT and UPDATE on the table, and "
-            "BYPASSRLS where row-level security hides rows; or let a role that has them run `manage.py hc_backfill %s "
-            "--since %s`.",
+            "%s: hc_listen cannot read the rows again that changed since %s (%s). Its role needs SELECT and UPDATE on "
+            "the table, and BYPASSRLS if row-level security hides rows; or run `manage.py hc_backfill %s --since %s` "
+            "as a role that has them.",
             due.table,
             shown(due.reread_since) if due.reread_since else "",
             one_line(error),

@@ -1,7 +1,7 @@
-"""What is known of each captured table: when capture was last seen right on it, and what is owed since.
+"""The state of each captured table in ``hc_signals_table``: when capture last worked, and what must be done since then.
 
-It stands in the database, so that it is known since when changes may have been missed although no worker lived. A row
-is changed on the condition that it is still as it was when it was read: of two workers, one gets to do a thing.
+It is in the database so that a gap has a beginning even if no worker ran when capture broke. An update requires that
+the row has not changed since it was read, so that of two workers only one acts on it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,11 +12,12 @@ from typing import Any
 from django.db import connections
 
 from hc_signals.postgres.moments import aware_row
+from hc_signals.postgres.query import execute, relation_exists, rows
 
 
 @dataclass(frozen=True)
-class Known:
-    """What ``hc_signals_table`` has of one table; the columns are explained there."""
+class TableState:
+    """One row of ``hc_signals_table``; the SQL file explains the columns."""
 
     table: str
     relation: int | None
@@ -30,20 +31,20 @@ class Known:
 
 
 COLUMNS = "table_name, relation, filenode, versions, good_at, cause, uninstalled_at, reread_since, reread_after"
-"""Those of a :class:`Known`, in order."""
+"""The columns of a :class:`TableState`, in order."""
 
-# Not where another worker has found something wrong meanwhile, or knows better. A time in the future was stored before
-# the server's clock went back.
-_NOTE_GOOD = """
+# Not if another worker has recorded a cause, or a later time. A time in the future was stored before the server's clock
+# went back.
+_RECORD_HEALTHY = """
 INSERT INTO public.hc_signals_table AS t (table_name, relation, filenode, versions, seen, good_at)
 SELECT * FROM unnest(%s::text[], %s::oid[], %s::oid[], %s::text[], %s::pg_snapshot[], %s::timestamptz[])
 ON CONFLICT (table_name) DO UPDATE SET relation = excluded.relation, filenode = excluded.filenode,
     versions = excluded.versions, seen = excluded.seen, good_at = excluded.good_at
-WHERE t.cause IS NULL AND t.uninstalled_at IS NULL 
+WHERE t.cause IS NULL AND t.uninstalled_at IS NULL
   AND (t.good_at IS NULL OR t.good_at < excluded.good_at OR t.good_at > clock_timestamp())
 RETURNING table_name, xmax = 0
 """
-_SUSPECT = """
+_RECORD_CAUSE = """
 INSERT INTO public.hc_signals_table AS t (table_name, cause) VALUES (%s, %s)
 ON CONFLICT (table_name) DO UPDATE SET cause = excluded.cause
 WHERE t.cause IS NULL AND t.uninstalled_at IS NULL AND t.good_at IS NOT DISTINCT FROM %s::timestamptz
@@ -64,31 +65,29 @@ UPDATE public.hc_signals_table SET relation = %s, filenode = %s, versions = %s, 
     reread_after = CASE WHEN %s THEN NULL ELSE reread_after END
 WHERE table_name = %s
 """
-# From the start, also where a part was read already: what is due now may be there.
-_REREAD = """
+# From the first row again: rows that are due now may lie in the part that was read.
+_REQUEST_REREAD = """
 INSERT INTO public.hc_signals_table AS t (table_name, reread_since)
 SELECT table_name, %s FROM unnest(%s::text[]) table_name
 ON CONFLICT (table_name) DO UPDATE SET reread_since = least(t.reread_since, excluded.reread_since), reread_after = NULL
 WHERE t.uninstalled_at IS NULL
 """
-# What is owed already is older.
-_OWE = """
+# A gap that is recorded already began earlier.
+_RECORD_GAP = """
 INSERT INTO public.hc_signals_table AS t (table_name, cause, good_at, uninstalled_at)
 VALUES (%(table)s, %(cause)s, %(since)s, CASE WHEN %(uninstalled)s THEN clock_timestamp() END)
 ON CONFLICT (table_name) DO UPDATE SET cause = coalesce(t.cause, excluded.cause),
     good_at = CASE WHEN t.cause IS NULL THEN excluded.good_at ELSE t.good_at END,
     uninstalled_at = coalesce(t.uninstalled_at, excluded.uninstalled_at)
 """
-# Since when a table that is uninstalled now is incomplete: a pause, or a reload of which nothing is kept, came first.
-_OFF_SINCE = """
+# Changes were already missing if capture is paused, or if the state of a running reload is deleted now.
+_INCOMPLETE_SINCE = """
 SELECT least(clock_timestamp(), c.paused_at, c.gap_since, (
     SELECT min(cleared_at) FROM public.hc_signals_reload WHERE table_name = %s
 )) FROM public.hc_signals_control c
 """
-
-
-# hc_signals_unlogged is one of them: it has a row until a crash empties them all.
-_NOTE_CRASH = """
+# hc_signals_unlogged is unlogged too: it has a row until a crash empties every unlogged table.
+_RECORD_CRASH = """
 WITH crash AS (
     INSERT INTO public.hc_signals_unlogged DEFAULT VALUES ON CONFLICT DO NOTHING RETURNING true
 )
@@ -98,47 +97,51 @@ RETURNING true
 """
 
 
-def is_there(using: str) -> bool:
-    """Tell whether this database has a change log, and with it what is known of tables."""
-    return bool(_fetch(using, "SELECT to_regclass('public.hc_signals_table') IS NOT NULL", [])[0][0])
+def exists(using: str) -> bool:
+    """Return True if this database has a change log, and with it the states of tables."""
+    return relation_exists(using, "public.hc_signals_table")
 
 
-def read(using: str) -> dict[str, Known]:
-    """Return what is known, by table; nothing where there is no log, or one that this role may not read."""
-    if not _fetch(using, "SELECT has_table_privilege(to_regclass('public.hc_signals_table'), 'SELECT')", [])[0][0]:
+def read(using: str) -> dict[str, TableState]:
+    """Return the states by table; empty if there is no log, or this role may not read it."""
+    if not rows(using, "SELECT has_table_privilege(to_regclass('public.hc_signals_table'), 'SELECT')")[0][0]:
         return {}
-    return {row[0]: Known(*row) for row in _fetch(using, f"SELECT {COLUMNS} FROM public.hc_signals_table", [])}
+    return {state.table: state for state in _states(using, "")}
 
 
-def note_good(using: str, rows: Sequence[tuple[str, int | None, int | None, str, str, datetime]]) -> set[str]:
-    """Note that capture was right: table, relation, file node, versions, snapshot, time; return the tables new here."""
-    if not rows:
+def lock(using: str, table: str) -> TableState | None:
+    """Return the state of a table, and lock it until the transaction ends; None if there is none."""
+    return next(iter(_states(using, "WHERE table_name = %s FOR UPDATE", table)), None)
+
+
+def record_healthy(using: str, healthy: Sequence[tuple[str, int | None, int | None, str, str, datetime]]) -> set[str]:
+    """Record that capture worked; return the tables that had no state before.
+
+    Args:
+        healthy: per table its label, oid, file node, trigger versions, snapshot and time.
+    """
+    if not healthy:
         return set()
-    return {table for table, is_new in _fetch(using, _NOTE_GOOD, list(map(list, zip(*rows, strict=True)))) if is_new}
+    recorded = rows(using, _RECORD_HEALTHY, list(map(list, zip(*healthy, strict=True))))
+    return {table for table, is_new in recorded if is_new}
 
 
-def suspect(using: str, table: str, known: Known | None, cause: str) -> bool:
-    """Note what is wrong, before anything is done about it; False if what was known is no longer so."""
-    return bool(_fetch(using, _SUSPECT, [table, cause, None if known is None else known.good_at]))
+def record_cause(using: str, table: str, before: TableState | None, cause: str) -> bool:
+    """Record why capture is broken, before it is repaired; return False if the state is no longer ``before``."""
+    return bool(rows(using, _RECORD_CAUSE, [table, cause, None if before is None else before.good_at]))
 
 
-def note_crash(using: str) -> bool:
-    """Note, once, that a crash has emptied the unlogged tables that were captured; tell whether there were any."""
-    return bool(_fetch(using, _NOTE_CRASH, []))
-
-
-def lock(using: str, table: str) -> Known | None:
-    """Return what is known of a table, for this transaction to change."""
-    found = _fetch(using, f"SELECT {COLUMNS} FROM public.hc_signals_table WHERE table_name = %s FOR UPDATE", [table])
-    return Known(*found[0]) if found else None
+def record_crash(using: str) -> bool:
+    """Record a crash of the server for each captured unlogged table, once; return True if there were any."""
+    return bool(rows(using, _RECORD_CRASH, []))
 
 
 def settle(using: str, table: str, good: tuple[int | None, int | None, str, str, datetime], can_reread: bool) -> None:
-    """Tell the gap of a table on which capture is right again, and have it read again. In the transaction of `lock`.
+    """Append the gap of a table on which capture works again, and request a reread. In the transaction of `lock`.
 
     Args:
-        good: relation, file node, versions, snapshot and time.
-        can_reread: whether rows can be told by the time of their change.
+        good: oid, file node, trigger versions, snapshot and time.
+        can_reread: the rows have the time of their change.
     """
     with connections[using].cursor() as cursor:
         cursor.execute(_TELL_GAP, [table])
@@ -146,58 +149,55 @@ def settle(using: str, table: str, good: tuple[int | None, int | None, str, str,
         cursor.execute("SELECT public.hc_signals_ring()")
 
 
-def owe_reread(using: str, tables: Sequence[str], since: datetime) -> None:
-    """Have captured tables read again: what changed since then."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(_REREAD, [since, list(tables)])
-
-
-def claim_reread(using: str, tables: Iterable[str]) -> Known | None:
-    """Claim one of the tables that are due to be read again, until the transaction ends."""
-    sql = (
-        f"SELECT {COLUMNS} FROM public.hc_signals_table WHERE reread_since IS NOT NULL AND uninstalled_at IS NULL "
-        "AND table_name = ANY (%s) ORDER BY table_name LIMIT 1 FOR UPDATE SKIP LOCKED"
-    )
-    found = _fetch(using, sql, [list(tables)])
-    return Known(*found[0]) if found else None
-
-
-def note_reread(using: str, table: str, after: int | None, is_done: bool = False) -> None:
-    """Note how far a table has been read again. In the transaction of the claim."""
-    since = "reread_since = NULL, reread_after = NULL" if is_done else "reread_after = %(after)s"
-    with connections[using].cursor() as cursor:
-        cursor.execute(
-            f"UPDATE public.hc_signals_table SET {since} WHERE table_name = %(table)s",
-            {"after": after, "table": table},
-        )
-
-
-def owe(using: str, table: str, cause: str | None, since: datetime | None, uninstalled: bool = False) -> None:
-    """Note that a table is, or was, not captured: it is told as a gap once capture is right on it.
+def record_gap(using: str, table: str, cause: str | None, since: datetime | None, uninstalled: bool = False) -> None:
+    """Record that a table is, or was, not captured; the gap is reported once capture works.
 
     Args:
-        cause: of the gap; None: nothing was captured before either, so there is none to tell.
-        since: when it began; None where nobody knows.
-        uninstalled: the table is to be left alone until :func:`note_installed`.
+        cause: of the gap; None: the table was never captured, so there is no gap.
+        since: when the gap began; None if unknown.
+        uninstalled: the worker does not install capture until :func:`clear_uninstalled`.
     """
-    with connections[using].cursor() as cursor:
-        cursor.execute(_OWE, {"table": table, "since": since, "uninstalled": uninstalled, "cause": cause})
+    execute(using, _RECORD_GAP, {"table": table, "since": since, "uninstalled": uninstalled, "cause": cause})
 
 
-def off_since(using: str, table: str) -> datetime:
-    """Return since when a table is incomplete whose capture is removed now, with all that is kept of its reload."""
-    return _fetch(using, _OFF_SINCE, [table])[0][0]  # type: ignore[no-any-return]
+def incomplete_since(using: str, table: str) -> datetime:
+    """Return since when changes of a table are missing, if its capture and the state of its reload are removed now."""
+    return aware_row(rows(using, _INCOMPLETE_SINCE, [table])[0])[0]  # type: ignore[no-any-return]
 
 
-def note_installed(using: str, table: str) -> None:
-    """Let a table that was left alone be captured again; a gap that it owes is told when capture is right."""
-    with connections[using].cursor() as cursor:
-        left_alone = "table_name = %s AND uninstalled_at IS NOT NULL"
-        cursor.execute(f"DELETE FROM public.hc_signals_table WHERE {left_alone} AND cause IS NULL", [table])
-        cursor.execute(f"UPDATE public.hc_signals_table SET uninstalled_at = NULL WHERE {left_alone}", [table])
+def clear_uninstalled(using: str, table: str) -> None:
+    """Let the worker install and repair capture of an uninstalled table; its gap stays recorded."""
+    uninstalled = "table_name = %s AND uninstalled_at IS NOT NULL"
+    execute(using, f"DELETE FROM public.hc_signals_table WHERE {uninstalled} AND cause IS NULL", [table])
+    execute(using, f"UPDATE public.hc_signals_table SET uninstalled_at = NULL WHERE {uninstalled}", [table])
 
 
-def _fetch(using: str, sql: str, params: Sequence[Any]) -> list[Any]:
-    with connections[using].cursor() as cursor:
-        cursor.execute(sql, params)
-        return [aware_row(row) for row in cursor.fetchall()]
+def request_reread(using: str, tables: Sequence[str], since: datetime) -> None:
+    """Request that the worker reads the rows of captured tables again that changed since then."""
+    execute(using, _REQUEST_REREAD, [since, list(tables)])
+
+
+def lock_next_reread(using: str, tables: Iterable[str]) -> TableState | None:
+    """Return one of the tables with a requested reread, and lock its state until the transaction ends."""
+    condition = (
+        "WHERE reread_since IS NOT NULL AND uninstalled_at IS NULL AND table_name = ANY (%s) "
+        "ORDER BY table_name LIMIT 1 FOR UPDATE SKIP LOCKED"
+    )
+    return next(iter(_states(using, condition, list(tables))), None)
+
+
+def record_reread(using: str, table: str, after: int | None, is_done: bool = False) -> None:
+    """Record how far a table was read again. In the transaction of :func:`lock_next_reread`.
+
+    Args:
+        after: ``id`` of the last row.
+        is_done: no row is left.
+    """
+    progress = "reread_since = NULL, reread_after = NULL" if is_done else "reread_after = %(after)s"
+    sql = f"UPDATE public.hc_signals_table SET {progress} WHERE table_name = %(table)s"
+    execute(using, sql, {"after": after, "table": table})
+
+
+def _states(using: str, condition: str, *params: Any) -> list[TableState]:
+    sql = f"SELECT {COLUMNS} FROM public.hc_signals_table {condition}"
+    return [TableState(*aware_row(row)) for row in rows(using, sql, params)]

@@ -129,7 +129,7 @@ class Chores(threading.Thread):
         return RELOADS_EVERY
 
     def _watch(self) -> float:
-        pause = self._repairs.look()
+        pause = self._repairs.run()
         if not self._repairs.is_refilling:
             self._reloads.due = time.monotonic() + RELOADS_EVERY + 1.0  # behind the next look, as a rule
         if self._repairs.is_reread_due and not self._rereading.read_for(REREAD_SECONDS):

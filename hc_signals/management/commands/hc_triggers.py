@@ -71,14 +71,14 @@ class Command(OwnCommand):
             return
 
         def act(model: type[models.Model]) -> TableStatus:
-            returned = outages.bring_back(model, self.using)
+            returned = outages.install(model, self.using)
             if returned is not None:
                 self._print_returned(returned)
             return status_of(model, self.using)
 
         self._each(chosen, act, "installed")
 
-    def _print_returned(self, returned: outages.Returned) -> None:
+    def _print_returned(self, returned: outages.ReportedGap) -> None:
         since = shown(returned.since) if returned.since else "a time that is not known"
         more = "hc_listen reads again what Salesforce changed since" if returned.is_reread else "nothing is read again"
         self.stdout.write(f"{returned.table}: a gap since {since} is in the log ({returned.cause}); {more}.")
@@ -138,7 +138,7 @@ class Command(OwnCommand):
             return
 
         def act(model: type[models.Model]) -> TableStatus:
-            pausing.take_off(model, self.using, since)
+            pausing.remove(model, self.using, since)
             return status_of(model, self.using)
 
         self._each(chosen, act, "taken off")
@@ -175,7 +175,7 @@ class Command(OwnCommand):
             statements = ["BEGIN", *install_sql(model, next_layout(model, self.using)), "COMMIT"]
             self.stdout.write(f"-- {table_label(model)}\n" + "".join(f"{each};\n" for each in statements))
 
-    def _print_known(self, table: table_state.Known) -> None:
+    def _print_known(self, table: table_state.TableState) -> None:
         if table.uninstalled_at:
             self.stdout.write(f"  removed by `hc_triggers uninstall` on {shown(table.uninstalled_at)}")
         if table.good_at:
