@@ -245,8 +245,8 @@ def test_what_a_worker_cannot_see_is_not_told_as_gone(captured: HerokuConnect, b
         Rereading("default", connected_models()).read_for(5)
         assert "salesforce.account: row-level security hides rows from hc_blind" in problems()
     assert logged() == []
-    assert caplog.text.count("the end of its reload cannot be told") == 1
-    assert "BYPASSRLS where row-level security hides rows; or let" in caplog.text
+    assert caplog.text.count("hc_listen cannot report the end of the reload") == 1
+    assert "BYPASSRLS if row-level security hides rows; or run" in caplog.text
     assert finish_reloads("default", Conf()) == [TABLE]
     look()
     assert [operation for operation, _ in logged()] == ["RELOADED"] + ["GAP_UPDATE"] * 20

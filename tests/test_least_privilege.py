@@ -114,7 +114,7 @@ def test_three_roles(
         Rereading("default", connected_models()).read_for(5)
         assert deliver() == 3
     assert got[-3:] == ["table_recreated", "CREATE", "CREATE"]
-    assert "It needs SELECT and UPDATE on the table" in caplog.text
+    assert "Its role needs SELECT and UPDATE on the table" in caplog.text
     with role("hc_installer"):
         call_command("hc_triggers", "uninstall", "--all", stdout=StringIO())
         call_command("migrate", "hc_signals", "zero", verbosity=0)

@@ -224,7 +224,7 @@ def test_remove_leaves_nothing_on_the_tables(heard: list[Any]) -> None:
     assert "taken off" not in triggers_command("pause", "--remove")
     assert ours_on_tables() == []
     repairs.run()
-    assert "taken off every table" in triggers_command("install")
+    assert "has removed capture from every table" in triggers_command("install")
     triggers_command("pause")  # does not weaken it
     assert ours_on_tables() == []
     assert "Paused, and taken off every table, since" in triggers_command("status")

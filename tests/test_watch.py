@@ -396,7 +396,7 @@ def test_services_with_different_models_of_a_table_do_not_take_turns_for_ever(
     older_function("industry")
     repairs.run()
     assert (state(), gaps()) == ("outdated", [])
-    assert "another release" in caplog.text
+    assert "Another service or release has replaced" in caplog.text
     look()  # whoever starts last has the newest release
     assert state() == "installed"
 
@@ -532,7 +532,7 @@ def test_reading_again_goes_on_where_it_stopped(watched: HerokuConnect, monkeypa
         note(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(table_state, "note_reread", dies)
+        patch.setattr(table_state, "record_reread", dies)
         with pytest.raises(KeyboardInterrupt):
             reader.read_for(30)
     assert Change.objects.filter(operation__startswith="GAP_").count() == 9, "the page it died in was taken back"

@@ -1,7 +1,7 @@
-"""The capture function of a connected table: its text, generated from the model and the columns that the table has.
+"""Generates the capture function of a connected table, from the model and the columns that the table has.
 
-The typed comparison knows the mapped columns; the guard around it falls back to whole rows, then to a gap, and never to
-an error of the writer, who is Heroku Connect.
+The function compares the mapped columns by their types. If that fails it captures whole rows, and if that fails it
+records a gap. It raises no error, because the writer is Heroku Connect.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ _INSERT_INTO_LOG = (
 FUNCTION_CONFIG = [
     "search_path=pg_catalog, pg_temp",
     "lock_timeout=1s",
-    # Compiling takes a second, and each session compiles for itself.
+    # JIT compilation takes a second, and each session compiles for itself.
     "jit=off",
-    # The session keeps a plan for as many rows as its first statement had. A nested loop, the best way to pair one row
-    # with one, takes minutes for some ten thousand.
+    # The session reuses the plan of its first statement. A nested loop is best to pair one row with one, but takes
+    # minutes for some ten thousand rows.
     "enable_nestloop=off",
     "enable_hashjoin=on",
     "enable_indexscan=on",
@@ -40,9 +40,9 @@ FUNCTION_CONFIG = [
     # With 0 or less, PostgreSQL rounds the floating point numbers of the images.
     "extra_float_digits=1",
 ]
-"""Settings of a capture function, as the catalog has them. The writer's own values return when the function returns."""
+"""Settings of a capture function, as the catalog has them. They end when the function returns."""
 
-# Every name below is qualified, whatever the search_path.
+# Every name below is qualified.
 _FUNCTION = """CREATE OR REPLACE FUNCTION public.{name}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 {settings}
@@ -174,23 +174,23 @@ EXCEPTION WHEN OTHERS THEN
     RETURN NULL;
 END"""
 
-# The image of the whole row, of the mapped columns that are still there.
+# Of an image of the whole row, the mapped columns.
 _MAPPED_IMAGE = "(SELECT json_object_agg(e.key, e.value) FROM json_each({image}::json) e WHERE e.key = ANY ({columns}))"
 
-# Where a table has no id, the sfid tells its rows apart.
+# If a table has no id, the sfid identifies its rows.
 _SAME_KEY = "coalesce(n.image->>'id', n.image->>'sfid') = coalesce(o.image->>'id', o.image->>'sfid')"
 _ORIGIN = "CASE pg_catalog.current_setting('xmlbinary') WHEN 'hex' THEN 'heroku_connect' ELSE 'app' END"
 
 
 def image_sql(columns: list[str], row: str) -> str:
-    """Return the SQL of a row's image as the log keeps it; ``row`` is the row's alias."""
+    """Return the SQL of a row's image for the log; ``row`` is the row's alias."""
     return f"(SELECT to_json(i) FROM (SELECT {', '.join(f'{row}.{quote(c)}' for c in columns)}) i)"
 
 
 def old_values_sql(columns: list[str]) -> str:
-    """Return the SQL of an updated row's old image, of rows ``o`` and ``n``: what differs, bookkeeping included.
+    """Return the SQL of an updated row's old image, of rows ``o`` and ``n``: the values that differ, also bookkeeping.
 
-    The rest is in the new image. It takes a third off the log, and a quarter off what capture costs.
+    The new image has the other values. This makes the log a third smaller, and capture a quarter faster.
     """
     parts = ", ".join(
         f"CASE WHEN o.{quote(c)} IS DISTINCT FROM n.{quote(c)} "
@@ -202,7 +202,7 @@ def old_values_sql(columns: list[str]) -> str:
 
 
 def record_id_sql(columns: list[str], row: str) -> str:
-    """Return the SQL of the sfid under which the log knows a row."""
+    """Return the SQL of the log's record_id of a row."""
     return f"{row}.sfid" if "sfid" in columns else "NULL"
 
 
@@ -210,7 +210,7 @@ def function_body(model: type[models.Model], layout: Layout | None = None) -> st
     """Return the source of the capture function.
 
     Args:
-        layout: default: the table has every mapped column, and none is fresh.
+        layout: columns of the function; default: every mapped column, none fresh.
     """
     layout = layout or Layout(tuple(mapped_columns(model)))
     body = _body(model, layout)
@@ -218,7 +218,7 @@ def function_body(model: type[models.Model], layout: Layout | None = None) -> st
 
 
 def is_genuine(source: str) -> bool:
-    """Tell whether a capture function is as it was generated, be it for another model or by another version of this."""
+    """Return True if a source is unaltered since any version of this package generated it, for any model."""
     body, _, digest = source.strip().rpartition(f"\n{_MARK}")
     return bool(body) and digest == _digest(body)
 
@@ -237,7 +237,7 @@ def _body(model: type[models.Model], layout: Layout) -> str:
     tests = {c: f"o.{quote(c)} IS DISTINCT FROM n.{quote(c)}" for c in watched}
     read_write = getattr(model, "sf_access", "") == "read_write"
     if "sfid" in columns:
-        # From NULL to its value only where the app makes records: that is no change, but record_linked tells it.
+        # If the app creates records, the function also logs an sfid that was NULL, for the signal record_linked.
         only_changed = "" if read_write else 'o."sfid" IS NOT NULL AND '
         tests["sfid"] = f'({only_changed}o."sfid" IS DISTINCT FROM n."sfid")'
     if read_write and {"_hc_lastop", "_hc_err"} <= set(columns):
@@ -247,7 +247,7 @@ def _body(model: type[models.Model], layout: Layout) -> str:
         )
     every, compared = _text_array(columns), _text_array(watched)
     aware = recognises_reloads(model, columns)
-    # A fresh column that gets its first value is no change.
+    # The first value in a fresh column is not a change.
     fresh = [c for c in layout.fresh if c in watched and aware]
     counted = {c: f"(o.{quote(c)} IS NOT NULL AND {test})" if c in fresh else test for c, test in tests.items()}
     pieces = {
@@ -278,9 +278,9 @@ def _text_array(names: list[str]) -> str:
 
 
 def function_sql(model: type[models.Model], layout: Layout | None = None) -> list[str]:
-    """Return the statements that make the capture function."""
+    """Return the statements that create the capture function."""
     body, tag = function_body(model, layout), "$hc_signals$"
-    while tag in body:  # a column may be called anything
+    while tag in body:  # a column may have any name
         tag = tag[:-1] + "_$"
     settings = "\n".join(_set(*setting.split("=")) for setting in FUNCTION_CONFIG)
     function = _FUNCTION.format(name=function_name(model), settings=settings, body=body, tag=tag)

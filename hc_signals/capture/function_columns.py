@@ -1,7 +1,7 @@
-"""Which columns a capture function was made for, written into it as comments; *fresh* are those it has only just got.
+"""The columns that a capture function was generated for, as comments in its source; new ones among them are *fresh*.
 
-After Heroku Connect has mapped one more field it writes every row: NULL becomes a value in a fresh column, and that is
-no change of the record.
+After Heroku Connect has mapped one more field it writes every row. The first value in a fresh column, instead of NULL,
+is not a change of the record.
 """
 
 import json
@@ -12,7 +12,7 @@ from datetime import datetime
 _COLUMNS = "-- Columns: "
 _FRESH = re.compile(r"^-- Fresh since (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*): (.*)$", re.MULTILINE)
 FRESH_MARK = "-- Fresh since "
-"""In the source of a function that has fresh columns."""
+"""Begins a line in the source of a function with fresh columns."""
 
 
 @dataclass(frozen=True)
@@ -22,25 +22,31 @@ class Layout:
     columns: tuple[str, ...] = ()
     """Mapped columns that the table has."""
     fresh: tuple[str, ...] = ()
+    """Those that no function before has captured."""
     since: str = ""
-    """When the fresh ones appeared, in ISO format."""
+    """ISO time at which the fresh columns appeared; empty if there are none."""
 
     def comment(self) -> str:
-        """Return the layout as the lines that :func:`read_layout` understands."""
+        """Return the layout as comments, which :func:`read_layout` reads."""
         lines = [_COLUMNS + json.dumps(self.columns)]
         if self.fresh:
             lines.append(f"{FRESH_MARK}{self.since}: {json.dumps(self.fresh)}")
         return "\n".join(lines)
 
     def with_fresh_of(self, installed: "Layout | None") -> "Layout":
-        """Return the same columns, with those fresh that are so in the installed function."""
+        """Return the same columns, fresh if they are fresh in the installed function."""
         if installed is None:
             return self
         fresh = tuple(column for column in self.columns if column in installed.fresh)
         return Layout(self.columns, fresh, installed.since if fresh else "")
 
     def after(self, installed: "Layout | None", now: str) -> "Layout":
-        """Return the layout of the function that replaces the installed one: what that did not know is fresh."""
+        """Return the layout of the function that replaces the installed one; columns that are new to it are fresh.
+
+        Args:
+            installed: layout of the installed function; None if it has none.
+            now: ISO time.
+        """
         if installed is None:
             return self
         known = set(installed.columns) - set(installed.fresh)
@@ -51,10 +57,7 @@ class Layout:
 
 
 def read_layout(source: str) -> Layout | None:
-    """Return the layout of an installed function; None if it tells none, or none that can be read.
-
-    Somebody may have edited it.
-    """
+    """Return the layout in the source of a function; None if it has none, or a person has made it unreadable."""
     columns = [line.removeprefix(_COLUMNS) for line in source.splitlines() if line.startswith(_COLUMNS)]
     marked = source.count(f"\n{FRESH_MARK}")
     fresh = _FRESH.findall(source)
@@ -65,15 +68,15 @@ def read_layout(source: str) -> Layout | None:
         if since:
             datetime.fromisoformat(since)
         return Layout(_names(columns[0]), _names(names), since)
-    except (ValueError, RecursionError):  # no JSON, no names, no time; or JSON too deep to be read
+    except (ValueError, RecursionError):  # no JSON, no names, no time; or JSON that is nested too deeply
         return None
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Return a list of names in JSON.
+    """Return the names in a JSON list.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a JSON list of strings.
     """
     names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -1,7 +1,7 @@
-"""The parts of a capture function that recognise a reload: a table cleared and filled again, a column filled at last.
+"""Generates the parts of a capture function that recognise a reload, and the first values in a new column.
 
-A clearing puts the old images into ``hc_signals_cleared`` instead of the log; while they wait there, an inserted row is
-compared with its old image. Images and tests are those of the ordinary capture, so both tell the same changes.
+In a reload, a table is cleared and filled again. The function stores the cleared images in ``hc_signals_cleared``, not
+in the log. Then it compares each inserted row with its old image, by the same tests as an UPDATE.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,11 +14,11 @@ from hc_signals.postgres.names import literal, quote
 from hc_signals.tables import connected_models, mapped_columns
 
 CLEARING_ROWS = 10
-"""A DELETE of fewer rows is never taken for a clearing: the last records of a small table may well be deleted."""
+"""Fewest rows of a DELETE that counts as a clearing; ordinary deletions may empty a small table."""
 
 _KEPT = "'hc_signals.kept_' || TG_RELID"
 
-# Under Heroku Connect's own lock on the table, before it is empty. Rows without sfid could never be recognised.
+# Before the TRUNCATE, under its own lock on the table. A row without sfid could not be recognised when it comes back.
 _BEFORE_TRUNCATE = """IF TG_WHEN = 'BEFORE' THEN
         IF pg_catalog.row_security_active(TG_RELID) THEN
             RETURN NULL;  -- rows may be hidden from us: it will be a gap, as without reloads
@@ -45,8 +45,8 @@ _AFTER_TRUNCATE = """IF pg_catalog.current_setting({kept}, true) = '1' THEN
         ELSE
         """
 
-# What the same transaction deleted in earlier chunks is in the log already, unseen by anyone: it is moved. Joined by
-# xid and id, so that it stays linear where the planner expects a single row.
+# Deletions of earlier statements of this transaction are in the log, but no worker can see them yet: they are moved.
+# The join by xid and id stays linear if the planner expects a single row.
 _DELETE = """IF (SELECT pg_catalog.count(*) FROM (SELECT FROM hc_old LIMIT {rows}) few) = {rows}
             AND public.hc_signals_is_empty(TG_RELID) THEN
             PERFORM public.hc_signals_join_reload(hc_label);
@@ -71,10 +71,9 @@ _DELETE = """IF (SELECT pg_catalog.count(*) FROM (SELECT FROM hc_old LIMIT {rows
         ELSE
         """
 
-# Planned anew for each statement: a plan of the first, small one would be slow for a COPY, and the other way round. ANY
-# an array is always looked up in the index, and a FULL JOIN never loops, whatever the planner takes for the number of
-# rows; all that is back has its partner. COLLATE: Heroku Connect's sfid has a collation of its own; OFFSET 0 keeps the
-# comparison from being done twice.
+# EXECUTE plans each statement: the plan of a first, small one would be slow for a COPY. ANY (ARRAY ...) uses the index
+# and a FULL JOIN is no nested loop, for any number of rows that the planner expects. COLLATE, because Heroku Connect's
+# sfid has a collation of its own. OFFSET 0 keeps PostgreSQL from comparing twice.
 _INSERT = """IF EXISTS (SELECT FROM public.hc_signals_reload r WHERE r.table_name = hc_label)
             AND public.hc_signals_join_reload(hc_label) THEN
             EXECUTE $hc_reload$
@@ -120,7 +119,7 @@ _RESYNC = """SELECT pg_catalog.count(*) INTO resynced FROM hc_old o JOIN hc_new 
 
 @dataclass(frozen=True)
 class ReloadParts:
-    """What goes into the capture function at which place; each part that opens a choice is closed by ``end``."""
+    """SQL to insert into the capture function, by place; ``end`` closes the IF of the other parts."""
 
     before_truncate: str = "IF TG_WHEN = 'BEFORE' THEN RETURN NULL; END IF;"
     after_truncate: str = ""
@@ -131,14 +130,14 @@ class ReloadParts:
 
 
 NO_RELOADS = ReloadParts()
-"""Of a model whose reloads are not recognised: a TRUNCATE is a gap, deletions and creations are told as they come."""
+"""For a model whose reloads are not recognised: a TRUNCATE is a gap, and each deleted or inserted row a change."""
 
 
 def recognises_reloads(model: type[models.Model], columns: Collection[str] | None = None) -> bool:
     """Return True if the capture function recognises reloads: RELOAD_AWARE chooses the model, and records have an sfid.
 
     Args:
-        columns: of the table; default: every mapped column.
+        columns: mapped columns that the table has; default: all.
 
     Raises:
         ConfigurationError: the setting names a model that is not connected.
@@ -151,8 +150,8 @@ def reload_parts(pieces: Mapping[str, str], tests: Mapping[str, str], fresh: Seq
     """Return the parts.
 
     Args:
-        pieces: of the ordinary capture: ``log``, ``origin``, ``old_image``, ``old_values``, ``new_image``, ``differs``.
-        tests: by column, the SQL condition under which it counts as changed.
+        pieces: SQL by name: ``log``, ``origin``, ``old_image``, ``old_values``, ``new_image``, ``differs``.
+        tests: by column, the SQL condition under which it has changed.
         fresh: columns that are being filled for the first time.
     """
     compared = {column: test for column, test in tests.items() if column != "id"}  # a reload gives new ids
@@ -169,6 +168,6 @@ def reload_parts(pieces: Mapping[str, str], tests: Mapping[str, str], fresh: Seq
 
 
 def changed_columns(tests: Mapping[str, str]) -> str:
-    """Return the elements of an array of the names of those columns whose test is met, NULL for the others."""
+    """Return the elements of an SQL array: the name of each column whose test is true, else NULL."""
     cases = [f"CASE WHEN {test} THEN {literal(column)} END" for column, test in tests.items()]
     return ",\n                ".join(cases)

@@ -1,8 +1,7 @@
-"""Tells the end of reloads and resyncs: the one thing about them that no writer can know.
+"""Finds the end of reloads and resyncs, which no writer can know, and appends it to the log.
 
-A reload is over when nothing has come back for RELOAD_QUIET_SECONDS by the database's clock and nobody is writing to
-the table. Everything else stands in the database, written by the capture triggers, so it does not matter whether a
-worker was there to see it.
+A reload is over if no row has come back for RELOAD_QUIET_SECONDS by the database's clock, and no transaction writes to
+the table. The capture triggers record everything else in the database, even if no worker runs.
 """
 
 import logging
@@ -21,16 +20,17 @@ from hc_signals.conf import Conf
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 from hc_signals.postgres.locks import RELOADS
 from hc_signals.postgres.moments import aware_row
+from hc_signals.postgres.query import relation_exists, rows
 from hc_signals.tables import connected_models, quoted_table, table_label
 
 logger = logging.getLogger("hc_signals")
 
 UNTOUCHED = 12
-"""So many times longer is waited where nothing has come back since the clearing."""
+"""Factor of RELOAD_QUIET_SECONDS if no row has come back since the clearing."""
 CHUNK = 500
-"""Missing records told in one transaction: a writer that comes back just then waits for it."""
+"""Most missing records per transaction: a writer that continues the reload waits for the transaction."""
 
-# Newest activity of each table, and whether any row has come back since the newest clearing.
+# The newest activity of each table, and whether any row has come back since the newest clearing.
 _QUIET = f"""
 SELECT table_name, 'reload' FROM (
     SELECT table_name, cleared_at AS at, false AS back FROM public.hc_signals_reload
@@ -43,7 +43,7 @@ UNION ALL
 SELECT table_name, 'resync' FROM public.hc_signals_refill WHERE kind = 'resync'
 GROUP BY table_name HAVING max(at) < clock_timestamp() - make_interval(secs => %(quiet)s)
 """
-# Someone is in the middle of a statement or transaction that writes to the table: a long COPY, say.
+# Whether a transaction writes to the table: a long COPY, say.
 _BUSY = """
 SELECT EXISTS (
     SELECT FROM pg_locks
@@ -89,46 +89,47 @@ SELECT %(table)s, 'RESYNCED', 'heroku_connect',
     json_build_object('resynced', sum(resynced)::bigint, 'since', min(at), 'until', max(at))
 FROM public.hc_signals_refill WHERE table_name = %(table)s AND kind = 'resync'
 """
-# Columns that have been fresh for long while nothing fills them.
-_STALE = """
+# Whether columns have been fresh for a long time and nothing fills them.
+_ABANDONED = """
 SELECT %(since)s::timestamptz < clock_timestamp() - make_interval(secs => %(seconds)s) AND NOT EXISTS (
     SELECT FROM public.hc_signals_refill WHERE table_name = %(table)s AND kind = 'resync')
 """
 
 
 def finish_reloads(using: str, conf: Conf) -> list[str]:
-    """Tell the end of every reload and resync that is over: deletions of what has not come back, then the counts.
+    """Append the end of each reload and resync that is over: first the records that did not come back, then the counts.
 
-    Call it outside a transaction, now and then. Any number of workers may: each end is told once.
+    Call it repeatedly, outside a transaction. Several workers may: each end is appended once.
 
     Args:
+        using: database alias.
         conf: RELOAD_QUIET_SECONDS is used.
 
     Returns:
-        the tables whose reload or resync was told.
+        the labels of the tables whose reload or resync is over.
     """
     by_label = {table_label(model): model for model in connected_models()}
-    told = []
-    for label, kind in _rows(using, _QUIET, {"quiet": conf.RELOAD_QUIET_SECONDS}):
-        if label in by_label and _tell(kind, by_label[label], using, conf):
+    finished = []
+    for label, kind in rows(using, _QUIET, {"quiet": conf.RELOAD_QUIET_SECONDS}):
+        if label in by_label and _finish(kind, by_label[label], using, conf):
             logger.info("The %s of %s is over.", kind, label)
-            told.append(label)
+            finished.append(label)
             if kind == "resync":
-                _settle(by_label[label], using)
-    _settle_columns(by_label, using, conf)
-    return told
+                _end_fresh(by_label[label], using)
+    _end_fresh_columns(by_label, using, conf)
+    return finished
 
 
-def _tell(kind: str, model: type[Model], using: str, conf: Conf) -> bool:
-    """Tell one end, a bounded number of records per transaction; False if it is not over after all."""
+def _finish(kind: str, model: type[Model], using: str, conf: Conf) -> bool:
+    """Append one end, at most CHUNK records per transaction; return False if it is not over."""
     while True:
         try:
             with transaction.atomic(using=using):
-                more = _claim(kind, model, using, conf) and _tell_some(kind, table_label(model), model, using)
+                more = _claim(kind, model, using, conf) and _append_chunk(kind, table_label(model), model, using)
         except OperationalError as error:
             if not is_lock_timeout(error):
                 raise
-            return False  # locked: somebody is at work there
+            return False  # a transaction holds a lock on the table
         except ProgrammingError as error:
             if not lacks_privilege(error):
                 raise
@@ -145,32 +146,31 @@ def _warn_once(model: type[Model], error: ProgrammingError) -> None:
     if model not in _warned:
         _warned.add(model)
         logger.error(
-            "%s: the end of its reload cannot be told (%s). It needs SELECT on the table, and BYPASSRLS where "
-            "row-level security hides rows.",
+            "%s: hc_listen cannot report the end of the reload (%s). Its role needs SELECT on the table, and BYPASSRLS "
+            "if row-level security hides rows.",
             table_label(model),
             one_line(error),
         )
 
 
 def _claim(kind: str, model: type[Model], using: str, conf: Conf) -> bool:
-    """Shut writers out of the reload for the length of this transaction; False if it is not over.
+    """Keep writers from continuing the reload until this transaction ends; return False if it is not over.
 
-    The table's lock comes first and waits for nobody: a TRUNCATE holds it while it waits for the advisory lock.
+    The lock on the table comes first, with NOWAIT: a TRUNCATE holds it while it waits for the advisory lock.
     """
     label = table_label(model)
+    if not relation_exists(using, quoted_table(model)):
+        return False  # dropped; Heroku Connect may create it again
     with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s) IS NULL", [quoted_table(model)])
-        if cursor.fetchone()[0]:
-            return False  # dropped, perhaps to be made again
         cursor.execute(f"LOCK TABLE {quoted_table(model)} IN ACCESS SHARE MODE NOWAIT")
-        cursor.execute("SET LOCAL row_security = off")  # a row that a policy hides would be told as deleted
-    if _rows(using, _BUSY, [quoted_table(model), RELOADS, label])[0][0]:
+        cursor.execute("SET LOCAL row_security = off")  # a row that a policy hides would count as deleted
+    if rows(using, _BUSY, [quoted_table(model), RELOADS, label])[0][0]:
         return False
-    return (label, kind) in _rows(using, _QUIET, {"quiet": conf.RELOAD_QUIET_SECONDS})
+    return (label, kind) in rows(using, _QUIET, {"quiet": conf.RELOAD_QUIET_SECONDS})
 
 
-def _tell_some(kind: str, label: str, model: type[Model], using: str) -> bool | None:
-    """Tell the next missing records, or the end; None when that is told, True when there may be more."""
+def _append_chunk(kind: str, label: str, model: type[Model], using: str) -> bool | None:
+    """Append the next missing records, or the end; return None if it was the end, True if there may be more."""
     params: Mapping[str, Any] = {"table": label, "chunk": CHUNK}
     with connections[using].cursor() as cursor:
         if kind == "reload":
@@ -188,16 +188,16 @@ def _tell_some(kind: str, label: str, model: type[Model], using: str) -> bool | 
     return None
 
 
-def _settle_columns(by_label: Mapping[str, type[Model]], using: str, conf: Conf) -> None:
-    """Give functions that wait for fresh columns their ordinary form, once those are filled or never were."""
-    functions = dict(_rows(using, _WITH_FRESH, {"mark": f"%{FRESH_MARK}%"}))
+def _end_fresh_columns(by_label: Mapping[str, type[Model]], using: str, conf: Conf) -> None:
+    """Replace functions whose fresh columns nothing fills any more."""
+    functions = dict(rows(using, _WITH_FRESH, {"mark": f"%{FRESH_MARK}%"}))
     for label, model in by_label.items():
         layout = read_layout(functions.get(function_name(model), ""))
         if layout is None or not layout.fresh:
             continue
         seconds = conf.RELOAD_QUIET_SECONDS * UNTOUCHED
-        if _rows(using, _STALE, {"since": layout.since, "seconds": seconds, "table": label})[0][0]:
-            _settle(model, using)
+        if rows(using, _ABANDONED, {"since": layout.since, "seconds": seconds, "table": label})[0][0]:
+            _end_fresh(model, using)
 
 
 _WITH_FRESH = """
@@ -206,30 +206,26 @@ WHERE proname LIKE 'hc\\_signals\\_capture\\_%%' AND pronamespace = 'public'::re
 """
 
 
-def _settle(model: type[Model], using: str) -> None:
+def _end_fresh(model: type[Model], using: str) -> None:
+    """Install a function that treats all columns alike."""
     try:
         install_capture(model, using, attempts=1, end_fresh=True)
     except OperationalError as error:
-        logger.info("Capture of %s is not renewed yet (%s).", table_label(model), type(error).__name__)
-
-
-def _rows(using: str, sql: str, params: Any) -> list[Any]:
-    with connections[using].cursor() as cursor:
-        cursor.execute(sql, params)
-        return list(cursor.fetchall())
+        logger.info("The capture function of %s is not renewed yet (%s).", table_label(model), type(error).__name__)
 
 
 @dataclass(frozen=True)
 class Reload:
-    """A table that is being filled again."""
+    """A table that was cleared and is being filled again."""
 
     table: str
     since: datetime
+    """When it was cleared."""
     records: int
-    """How many were cleared."""
+    """Number of records that were cleared."""
 
 
 def under_way(using: str) -> list[Reload]:
     """Return the reloads that are not over yet."""
     sql = "SELECT table_name, min(cleared_at), sum(records)::bigint FROM public.hc_signals_reload GROUP BY 1 ORDER BY 1"
-    return [Reload(*aware_row(row)) for row in _rows(using, sql, None)]
+    return [Reload(*aware_row(row)) for row in rows(using, sql)]

@@ -1,13 +1,12 @@
-"""Rows of a connected table written to the log as they are now, a page per transaction, for the stream to deliver.
+"""Appends snapshots to the log: the rows of a connected table as they are now, one page per transaction.
 
-Why a snapshot never comes after a newer state of its record: its id is drawn while its row is locked FOR SHARE. A
-writer draws the ids of its changes while it holds the row, until its commit. So a change that is not in the snapshot
-gets its id after the snapshot has committed, and one that is in it had its id before; and the log is delivered, per
-record, in the order of ids.
+Why a snapshot is not delivered after a newer state of its record: its id in the log is drawn while its row is locked
+FOR SHARE. A writer draws the ids of its changes while it has the row locked, until its commit. So a change that the
+snapshot contains has a lower id, and a later change has a higher one. Delivery follows the ids of each record.
 
-Why Heroku Connect is not harmed: a page never waits for a row while it holds others, so no deadlock can have it as a
-link, and PostgreSQL never has to end Heroku Connect's transaction instead of ours. It asks with NOWAIT; where that is
-refused, the page shrinks to a single row, and only that one is waited for.
+Why Heroku Connect is not harmed: a page does not wait for a row while it holds locks on others, so it takes part in no
+deadlock, and PostgreSQL has no reason to cancel a statement of Heroku Connect. A page locks its rows with NOWAIT. If
+that fails the page shrinks, at last to a single row, and only then it waits.
 """
 
 import json
@@ -25,13 +24,12 @@ from hc_signals.postgres.errors import is_lock_timeout
 from hc_signals.tables import quoted_table, table_label
 
 LOCK_TIMEOUT = "500ms"
-"""Shorter than PostgreSQL's deadlock_timeout: whoever waits for us is never the one that has to give up."""
+"""Shorter than PostgreSQL's deadlock_timeout, so in a deadlock we give up, not the other side."""
 
 ROOM = 0.8
-"""Of ``max_bucket_bytes``: so full may pages make the newest bucket. The rest is for the writers, whose changes would
-be lost in a full one."""
-NO_ROOM_PAUSE = 0.5
-"""Seconds between two looks whether there is room again."""
+"""Largest part of ``max_bucket_bytes`` that snapshots may fill. In a full bucket, changes of writers are lost."""
+NO_ROOM_SECONDS = 0.5
+"""Seconds until the next check for room."""
 
 
 _LOG_ROWS = """
@@ -47,7 +45,7 @@ SELECT count(*), max("id") FROM page
 _CREATED = """
 CASE WHEN n."createddate" >= %(created_since)s::timestamptz AT TIME ZONE 'UTC' THEN 'GAP_CREATE' ELSE %(operation)s END
 """
-# The size is that which capture itself looks at: see hc_signals_admit().
+# The same size that hc_signals_admit() compares.
 _HAS_ROOM = """
 SELECT pg_relation_size(p.oid) + coalesce(pg_relation_size(nullif(p.reltoastrelid, 0)), 0) < c.max_bucket_bytes * %s
 FROM public.hc_signals_control c, pg_class p
@@ -57,19 +55,19 @@ WHERE c.max_bucket_bytes IS NOT NULL AND p.oid = to_regclass(
 
 
 def check_captured(model: type[models.Model], using: str) -> None:
-    """Refuse a table whose later changes would not be logged.
+    """Refuse a table whose later changes would not be captured.
 
     Raises:
-        SnapshotError: the table is absent or not captured.
+        SnapshotError: the table does not exist or is not captured.
     """
-    found = status_of(model, using)
-    if found.state == "absent":
-        raise SnapshotError(f"{model._meta.label} has no table: {found.table} does not exist (yet).")
-    if found.state == "unsupported":
-        raise SnapshotError(f"{found.table} cannot be captured: {found.detail}.")
-    if not found.is_captured:
+    status = status_of(model, using)
+    if status.state == "absent":
+        raise SnapshotError(f"{model._meta.label} has no table: {status.table} does not exist (yet).")
+    if status.state == "unsupported":
+        raise SnapshotError(f"{status.table} cannot be captured: {status.detail}.")
+    if not status.is_captured:
         raise SnapshotError(
-            f"{found.table} is not captured ({found.detail}); run `manage.py hc_triggers install` first."
+            f"{status.table} is not captured ({status.detail}); run `manage.py hc_triggers install` first."
         )
 
 
@@ -86,25 +84,25 @@ def log_rows(
     origin: str = "backfill",
     wait: bool = False,
 ) -> tuple[int, int | None]:
-    """Log one page of rows in a transaction of its own, and ring the worker.
+    """Append one page of rows to the log in a transaction of its own, and wake the worker.
 
     Args:
         operation: SNAPSHOT, GAP_CREATE or GAP_UPDATE.
-        after: key (``id``) of the last row of the page before; None for the first page.
-        limit: rows per page.
+        after: ``id`` of the last row of the page before; None for the first page.
+        limit: most rows in the page.
         since: only rows that Salesforce changed at or after this time, by their ``systemmodstamp``.
-        created_since: rows with a ``createddate`` at or after this time are logged as GAP_CREATE; where the table has
-            no such column, none is.
-        note: for whom they are, ``{"consumer": name, "receivers": [paths]}``; default: everyone.
+        created_since: rows with a ``createddate`` at or after this time get the operation GAP_CREATE, if the table has
+            this column.
+        note: who receives them, ``{"consumer": name, "receivers": [paths]}``; default: every receiver.
         origin: ``change_origin`` of the events.
-        wait: for locked rows, LOCK_TIMEOUT for each. Only for pages of one row: see above.
+        wait: wait for locked rows, LOCK_TIMEOUT for each. Only for pages of one row: see above.
 
     Returns:
-        how many rows were logged, and the key of the last; fewer than ``limit``: there are no more.
+        number of rows, and ``id`` of the last; fewer than ``limit``: there are no more.
 
     Raises:
-        OperationalError: another session has a row or the table locked (``is_lock_timeout``); nothing was logged.
-        ProgrammingError: a right is lacking, or row-level security would hide rows from this role.
+        OperationalError: another session has locked a row or the table (``is_lock_timeout``); nothing was appended.
+        ProgrammingError: this role lacks a right, or row-level security would hide rows from it.
     """
     found = find_tables([model], using)[0]
     columns = list(found.layout(model).columns)
@@ -120,7 +118,7 @@ def log_rows(
     values |= {"limit": limit, "since": since, "created_since": created_since}
     values |= {"note": None if note is None else json.dumps(note)}
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
-        # Without row_security a policy that would hide rows is an error; with fewer digits numbers would be rounded.
+        # With row_security off, a policy that hides rows is an error. With fewer digits PostgreSQL rounds numbers.
         cursor.execute(
             f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL row_security = off; "
             "SET LOCAL extra_float_digits = 1; SET LOCAL jit = off"
@@ -135,16 +133,16 @@ def log_rows(
 def log_table(
     model: type[models.Model], using: str, operation: str, *, page_size: int, after: int | None = None, **options: Any
 ) -> Iterator[tuple[int, int | None]]:
-    """Log all rows after a key, page by page; takes the ``options`` of :func:`log_rows`.
+    """Append all rows after an ``id`` to the log, page by page; takes the ``options`` of :func:`log_rows`.
 
     Yields:
-        of each page how many rows it had and the key of the last. No rows: the next one is still locked by another
-        transaction, it has been waited for LOCK_TIMEOUT and will be again; or :func:`has_room` is false.
+        number of rows in the page, and ``id`` of the last. 0 rows: another transaction has locked the next row for
+        longer than LOCK_TIMEOUT, or :func:`has_room` is False; the next page tries again.
     """
     limit = page_size
     while True:
         if not has_room(using):
-            time.sleep(NO_ROOM_PAUSE)
+            time.sleep(NO_ROOM_SECONDS)
             yield 0, after
             continue
         try:
@@ -164,9 +162,9 @@ def log_table(
 
 
 def has_room(using: str) -> bool:
-    """Tell whether the newest bucket of the log is far from ``max_bucket_bytes``.
+    """Return True if the newest bucket of the log is smaller than ROOM of ``max_bucket_bytes``.
 
-    Where it is not, pages wait until the worker has freed space (see MAX_LOG_MB), or for the next bucket.
+    If not, pages wait until the worker has freed space (see MAX_LOG_MB), or for the next bucket.
     """
     with connections[using].cursor() as cursor:
         cursor.execute(_HAS_ROOM, [ROOM])
@@ -177,7 +175,7 @@ def has_room(using: str) -> bool:
 def count_rows(
     model: type[models.Model], using: str, limit: int, after: int | None = None, since: datetime | None = None
 ) -> int:
-    """Return how many rows there are to log, counted up to ``limit``."""
+    """Return the number of rows that would be appended, at most ``limit``."""
     with connections[using].cursor() as cursor:
         cursor.execute(
             f"SELECT count(*) FROM (SELECT FROM {quoted_table(model)} n WHERE {_conditions(after, since)} "
@@ -188,10 +186,10 @@ def count_rows(
 
 
 def _conditions(after: int | None, since: datetime | None) -> str:
-    found = ["true"]
+    conditions = ["true"]
     if after is not None:
-        found.append('n."id" > %(after)s')
+        conditions.append('n."id" > %(after)s')
     if since is not None:
-        # Heroku Connect's timestamps are without time zone, in UTC.
-        found.append("n.systemmodstamp >= %(since)s::timestamptz AT TIME ZONE 'UTC'")
-    return " AND ".join(found)
+        # Heroku Connect's timestamps have no time zone; they are in UTC.
+        conditions.append("n.systemmodstamp >= %(since)s::timestamptz AT TIME ZONE 'UTC'")
+    return " AND ".join(conditions)
