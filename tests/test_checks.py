@@ -1,4 +1,4 @@
-"""System checks: ids, messages and hints to the letter, so that a project's SILENCED_SYSTEM_CHECKS goes on working."""
+"""System checks of django-heroku-connect: ids, messages and hints are the same, so projects can silence them."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from django.core import checks
 from django.db import models
 from django.test.utils import isolate_apps
 
-from hc_signals.checks import relations as our_checks
+from hc_signals.checks import relations
 from hc_signals.db import models as hc_models
 
 
@@ -21,7 +21,7 @@ def model(name: str, bases: tuple[type, ...] = (hc_models.HerokuConnectModel,), 
 
 
 @isolate_apps("tests.sfdc")
-def test_checks_of_one_model() -> None:
+def test_model_checks_match_django_heroku_connect() -> None:
     text = hc_models.Text
     external_id = hc_models.ExternalID
     assert of_model(model("A")) == [("heroku_connect.E001", 'sfdc.A must define a "sf_object_name".', None)]
@@ -48,7 +48,7 @@ def test_checks_of_one_model() -> None:
 
 
 @isolate_apps("tests.sfdc")
-def test_checks_of_relations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relation_checks_match_django_heroku_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     target = model("Target", sf_object_name="Target", key=hc_models.ExternalID(sf_field_name="Key__c"))
     other = model(
         "Other",
@@ -57,8 +57,10 @@ def test_checks_of_relations(monkeypatch: pytest.MonkeyPatch) -> None:
         good=models.ForeignKey(target, models.CASCADE, to_field="key", db_constraint=False, related_name="+"),
         many=models.ManyToManyField(target),
     )
-    monkeypatch.setattr(our_checks, "apps", other._meta.apps)
-    found = {(m.id, m.msg, m.hint) for m in our_checks.check_relations(None)}
+    monkeypatch.setattr(relations, "apps", other._meta.apps)
+    found = {
+        (m.id, m.msg, m.hint) for check in (relations.check_targets, relations.check_constraints) for m in check(None)
+    }
     field = "sfdc.Other.bad"
     constraint = "have database constraints to a Heroku Connect model."
     to_field, db_constraint = "Specify the 'to_field' argument.", "Set 'db_constraint' to False."
@@ -73,11 +75,11 @@ def test_checks_of_relations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @isolate_apps("tests.sfdc")
-def test_check_of_object_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_name_check_reports_each_model(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = model("One", sf_object_name="Same__c"), model("Two", sf_object_name="Same__c")
     model("Three", sf_object_name="Other__c")
-    monkeypatch.setattr(our_checks, "connected_models", one._meta.apps.get_models)
-    assert our_checks.check_unique_object_names(None) == [
+    monkeypatch.setattr(relations, "connected_models", one._meta.apps.get_models)
+    assert relations.check_object_names(None) == [
         checks.Error(
             f"sfdc.{clashing.__name__}.sf_object_name 'Same__c' clashes with another model.",
             hint="Make sure your 'sf_object_name' is correct.",
@@ -88,11 +90,10 @@ def test_check_of_object_names(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_the_example_and_the_test_app_are_clean() -> None:
+def test_example_and_test_app_pass_all_checks() -> None:
     assert checks.run_checks() == []
 
 
-def test_they_are_registered() -> None:
+def test_relation_checks_are_registered() -> None:
     registered = checks.registry.registry.get_checks()
-    assert our_checks.check_relations in registered
-    assert our_checks.check_unique_object_names in registered
+    assert {relations.check_targets, relations.check_constraints, relations.check_object_names} <= set(registered)

@@ -1,4 +1,4 @@
-"""System checks of a project: each id where it belongs, silence where all is well, and the page lists them all."""
+"""System checks of a project: each problem has its id, a healthy project has none, and docs/checks.md lists them."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ from django.test import override_settings
 from example.crm.models import Account, CompoundModel, Contact, Project, Seen
 
 from hc_signals.capture.triggers import TRIGGERS
-from hc_signals.checks import database, project
+from hc_signals.checks import ALL, database
 from hc_signals.db.models import HerokuConnectModel
 from hc_signals.signals import record_updated
 from hc_signals.testing import HerokuConnect
@@ -38,19 +38,19 @@ def receive(**kwargs: Any) -> None: ...
         ({"SHARD": 1}, "HC_SIGNALS has the unknown key 'SHARD'; did you mean 'SHARDS'?"),
         ({"BATCH_SIZE": "x"}, "HC_SIGNALS['BATCH_SIZE'] is 'x'; expected int, for example 1000."),
         *(
-            ({key: ["crm.Nobody"]}, f"HC_SIGNALS[{key!r}] names 'crm.Nobody', which is no connected model")
+            ({key: ["crm.Missing"]}, f"HC_SIGNALS[{key!r}] names 'crm.Missing', which is no connected model")
             for key in ("DJANGO_SIGNALS", "APPLY_ON_DELETE", "RELOAD_AWARE")
         ),
     ],
 )
-def test_e001_the_setting(setting: dict[str, Any], message: str) -> None:
+def test_e001_reports_a_wrong_setting(setting: dict[str, Any], message: str) -> None:
     with override_settings(HC_SIGNALS=setting):
         ((check_id, said),) = found()
     assert check_id == "E001"
     assert said.startswith(message)
 
 
-def test_w001_receivers_that_are_never_called() -> None:
+def test_w001_reports_receivers_that_are_never_called() -> None:
     for sender in (Seen, HerokuConnectModel, Account, EverythingProxy, CompoundModel, None):
         record_updated.connect(receive, sender=sender)
     path = "tests.test_project_checks.receive is connected to record_updated of"
@@ -60,7 +60,7 @@ def test_w001_receivers_that_are_never_called() -> None:
     ]
 
 
-def test_w002_djangos_signals_that_miss_salesforces_changes() -> None:
+def test_w002_reports_receivers_of_djangos_own_signals() -> None:
     for sender in (Account, EverythingProxy, CompoundModel, Seen, None):
         post_save.connect(receive, sender=sender)
     post_delete.connect(receive, sender=Account)
@@ -86,7 +86,7 @@ def test_w002_djangos_signals_that_miss_salesforces_changes() -> None:
     ],
     ids=str,
 )
-def test_w003_a_pooler(database: dict[str, Any], sign: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_w003_reports_a_pooler(database: dict[str, Any], sign: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_CONNECTION_POOL_URL", "postgres://u:p@ec2.example.com:5433/d")
     monkeypatch.setattr(connections["default"], "settings_dict", {**connection.settings_dict, **database})
     with override_settings(HC_SIGNALS={"SHARDS": 8}):
@@ -111,7 +111,7 @@ class FirstRouter:
 @pytest.mark.parametrize(
     "routers", [[], ["tests.test_project_checks.FirstRouter", "hc_signals.db.router.HerokuConnectRouter"]]
 )
-def test_w004_no_router(routers: list[str]) -> None:
+def test_w004_reports_a_missing_router(routers: list[str]) -> None:
     with override_settings(DATABASE_ROUTERS=routers):
         ((check_id, message),) = found()
     assert check_id == "W004"
@@ -119,7 +119,7 @@ def test_w004_no_router(routers: list[str]) -> None:
     assert "crm.Contact" not in message
 
 
-def test_w005_an_admin_that_offers_writes() -> None:
+def test_w005_reports_an_admin_that_offers_writes() -> None:
     class ProjectInline(admin.TabularInline[Any, Any]):
         model = Project
 
@@ -133,13 +133,13 @@ def test_w005_an_admin_that_offers_writes() -> None:
     site.register(User)
     site.register(Contact, ContactAdmin)
     messages = found()
-    site.unregister([User, Contact])  # Django knows every site that is still alive
+    site.unregister([User, Contact])  # all_sites has every site that is not collected yet
     assert [check_id for check_id, _ in messages] == ["W005", "W005"]
     assert "ModelAdmin lets users add, change, delete records of sfdc.User, which is read-only" in messages[0][1]
     assert "ProjectInline lets users add, change records of crm.Project" in messages[1][1]
 
 
-def test_w006_nothing_left_to_replay() -> None:
+def test_w006_reports_a_retention_below_the_poll_interval() -> None:
     with override_settings(HC_SIGNALS={"RETENTION_HOURS": 0.5, "POLL_INTERVAL": 3600}):
         ((check_id, message),) = found()
     assert check_id == "W006"
@@ -150,7 +150,7 @@ class Box:
     def take(self, **kwargs: Any) -> None: ...
 
 
-def test_w011_receivers_that_only_their_order_tells_apart() -> None:
+def test_w011_reports_receivers_that_share_a_name() -> None:
     boxes = [Box(), Box(), Box()]
     record_updated.connect(boxes[0].take, sender=Account)
     record_updated.connect(boxes[1].take, sender=Contact)
@@ -164,7 +164,7 @@ def test_w011_receivers_that_only_their_order_tells_apart() -> None:
     assert found() == []
 
 
-def test_w012_object_whose_table_django_manages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_w012_reports_a_table_that_django_manages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found() == []
     monkeypatch.setattr(Seen, "sf_object_name", "Seen__c", raising=False)
     ((check_id, message),) = found()
@@ -172,7 +172,7 @@ def test_w012_object_whose_table_django_manages(monkeypatch: pytest.MonkeyPatch)
     assert message.startswith("crm.Seen has an sf_object_name, but Django manages its table")
 
 
-def test_w007_and_w008_in_the_database(captured: HerokuConnect) -> None:
+def test_w007_and_w008_report_missing_log_and_capture(captured: HerokuConnect) -> None:
     assert found(databases=["default"]) == []
     assert found() == []
     captured.recreate_table(Account)
@@ -193,16 +193,16 @@ def test_w007_and_w008_in_the_database(captured: HerokuConnect) -> None:
             cursor.execute("ALTER TABLE public.elsewhere RENAME TO hc_signals_change")
 
 
-def test_w009_no_answer(monkeypatch: pytest.MonkeyPatch, django_db_blocker: Any) -> None:
+def test_w009_reports_a_database_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, django_db_blocker: Any) -> None:
     monkeypatch.setitem(connections.settings, "nowhere", {**connection.settings_dict, "NAME": "no_such_database"})
     with django_db_blocker.unblock():
         (message,) = database.check_capture(databases=["nowhere"])
     assert message.id == "hc_signals.W009"
-    assert message.msg.startswith("The database 'nowhere' could not be looked at: ")
+    assert message.msg.startswith("The database 'nowhere' could not be checked: ")
     assert "no_such_database" in message.msg
 
 
-def test_the_page_lists_each_id_of_the_code_once() -> None:
+def test_docs_list_each_id_once() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hc_signals").rglob("*.py"))
     page = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
     listed = Counter(re.findall(r"^\| `(hc_signals\.[EW]\d+)` \| .+ \| .+ \|$", page, re.M))
@@ -210,6 +210,6 @@ def test_the_page_lists_each_id_of_the_code_once() -> None:
     assert set(listed) == set(re.findall(r'"(hc_signals\.[EW]\d+)"', code))
 
 
-def test_they_are_registered() -> None:
+def test_all_checks_are_registered() -> None:
     registered = checks.registry.registry.get_checks()
-    assert {*project.ALL, database.check_capture} <= set(registered)
+    assert {check for check, _ in ALL} <= set(registered)

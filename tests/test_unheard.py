@@ -55,9 +55,9 @@ def test_check_names_the_apps_that_nobody_hears() -> None:
 
     assert found() == [
         "No receiver is connected to any model of the app 'crm' (crm.Account, crm.Contact, crm.Project, "
-        "crm.SFObjectModel): their changes are delivered to nobody.",
+        "crm.SFObjectModel): their changes reach no receiver.",
         "No receiver is connected to any model of the app 'sfdc' (sfdc.User, sfdc.Everything, sfdc.Animal, sfdc.Dog, "
-        "sfdc.Wide): their changes are delivered to nobody.",
+        "sfdc.Wide): their changes reach no receiver.",
     ]
     signals.record_created.connect(receive, sender=Account)
     assert len(found()) == 1, "models that need no receiver lie beside those that have one"

@@ -1,74 +1,81 @@
-"""System checks that look into the database: only with ``manage.py check --database ALIAS``, and before ``migrate``."""
+"""System checks that query the database; they run with ``manage.py check --database ALIAS`` and before ``migrate``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.core import checks
+from django.core.checks import CheckMessage, Error, Warning
 from django.db import DatabaseError, connections, models
 
 from hc_signals.capture.status import TableStatus, statuses_of
+from hc_signals.postgres.query import relation_exists
 from hc_signals.tables import advice_for_missing_column, connected_models
 
+Statuses = Sequence[tuple[type[models.Model], TableStatus]]
 
-def check_capture(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """E002: a table lacks a column. W007: no change log. W008: a table is not captured. W009: the server cannot say."""
-    found: list[checks.CheckMessage] = []
+
+def check_capture(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """E002, W007, W008: the tables and capture of each database, by one query. W009: the query fails."""
+    found: list[CheckMessage] = []
     for using in databases or ():
         if connections[using].vendor == "postgresql":
             try:
                 found += _check_database(using)
             except DatabaseError as error:
-                found.append(_cannot_tell(using, error))
+                found.append(_no_answer(using, error))
     return found
 
 
-def _check_database(using: str) -> list[checks.CheckMessage]:
+def _check_database(using: str) -> list[CheckMessage]:
     connected = connected_models()
-    states = list(zip(connected, statuses_of(connected, using), strict=True))
-    if all(status.state == "absent" for _, status in states):
-        return []  # Heroku Connect has its tables elsewhere, or makes them later
-    lacking = [_lacks_columns(model, status, using) for model, status in states if status.absent_columns]
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
-        if cursor.fetchone()[0]:
-            return [*lacking, _no_log(using)]
-    return lacking + [
-        checks.Warning(
-            f"Changes of {status.table} on {using!r} are not captured as they should be: {status.state} "
-            f"({status.detail}).",
-            hint=f"Run `manage.py hc_triggers install --database {using}`.",
-            obj=model,
-            id="hc_signals.W008",
-        )
-        for model, status in states
-        if status.is_drifted
-    ]
+    statuses = list(zip(connected, statuses_of(connected, using), strict=True))
+    if all(status.state == "absent" for _, status in statuses):
+        return []  # another database has Heroku Connect's tables, or Heroku Connect will create them
+    if not relation_exists(using, "public.hc_signals_change"):
+        return [*_missing_columns(statuses, using), _no_log(using)]
+    return [*_missing_columns(statuses, using), *_not_captured(statuses, using)]
 
 
-def _lacks_columns(model: type[models.Model], status: TableStatus, using: str) -> checks.CheckMessage:
-    columns = status.absent_columns
-    advice = {advice_for_missing_column(column) for column in columns}
-    return checks.Error(
-        f"The table {status.table} on {using!r} has no {', '.join(map(repr, columns))}: "
-        "no change of it can be delivered, and queries of the model fail.",
-        hint=f"For each: {'; '.join(sorted(advice))}. `manage.py hc_inspect --check` lists them.",
-        obj=model,
-        id="hc_signals.E002",
-    )
+def _missing_columns(statuses: Statuses, using: str) -> Iterator[CheckMessage]:
+    """E002: a table lacks a column of its model."""
+    for model, status in statuses:
+        if columns := status.absent_columns:
+            advice = sorted(set(map(advice_for_missing_column, columns)))
+            yield Error(
+                f"The table {status.table} on {using!r} has no {', '.join(map(repr, columns))}: "
+                "no change of it can be delivered, and queries of the model fail.",
+                hint=f"For each: {'; '.join(advice)}. `manage.py hc_inspect --check` lists them.",
+                obj=model,
+                id="hc_signals.E002",
+            )
 
 
-def _no_log(using: str) -> checks.CheckMessage:
-    return checks.Warning(
+def _no_log(using: str) -> CheckMessage:
+    """W007: there is no change log."""
+    return Warning(
         f"The database {using!r} has Heroku Connect's tables, but no change log.",
         hint=f"Run `manage.py migrate hc_signals --database {using}`.",
         id="hc_signals.W007",
     )
 
 
-def _cannot_tell(using: str, error: DatabaseError) -> checks.CheckMessage:
+def _not_captured(statuses: Statuses, using: str) -> Iterator[CheckMessage]:
+    """W008: capture of a table is not as it should be."""
+    for model, status in statuses:
+        if status.is_drifted:
+            yield Warning(
+                f"Changes of {status.table} on {using!r} are not captured as they should be: {status.state} "
+                f"({status.detail}).",
+                hint=f"Run `manage.py hc_triggers install --database {using}`.",
+                obj=model,
+                id="hc_signals.W008",
+            )
+
+
+def _no_answer(using: str, error: DatabaseError) -> CheckMessage:
+    """W009: the database refuses the connection or the query."""
     lines = str(error).splitlines() or [type(error).__name__]
-    return checks.Warning(
-        f"The database {using!r} could not be looked at: {lines[0]}",
+    return Warning(
+        f"The database {using!r} could not be checked: {lines[0]}",
         hint="Correct its URL, or the rights of its user, and check again.",
         id="hc_signals.W009",
     )
