@@ -177,7 +177,7 @@ def test_who_dies_in_the_middle_leaves_enough_for_the_next(
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            f"hc_signals.capture.outages.{'install_capture' if step == 'noted' else 'table_state.settle'}", die
+            f"hc_signals.capture.outages.{'install_capture' if step == 'noted' else 'table_state.report_gap'}", die
         )
         with pytest.raises(KeyboardInterrupt):
             look()
@@ -212,7 +212,7 @@ def test_a_look_of_before_the_repair_does_nothing(watched: HerokuConnect) -> Non
     look()
     assert not table_state.record_cause("default", TABLE, stale.state, "trigger_missing")
     assert table_state.read("default")[TABLE].cause is None
-    assert table_state.record_healthy("default", [(TABLE, *stale.healthy)]) == set()
+    assert table_state.record_healthy("default", {TABLE: stale.healthy}) == set()
     assert find_tables([Account], "default")[0].versions == table_state.read("default")[TABLE].versions
 
 

@@ -11,7 +11,7 @@ from hc_signals.capture import table_state
 from hc_signals.capture.function import FUNCTION_PREFIX, is_genuine
 from hc_signals.capture.function_columns import read_layout
 from hc_signals.capture.status import FIND_TABLES, FoundTable, TableStatus, compare, find_params, found_table
-from hc_signals.capture.table_state import TableState
+from hc_signals.capture.table_state import Healthy, TableState
 from hc_signals.log.restoring import MOVED
 from hc_signals.postgres.moments import aware_row
 from hc_signals.postgres.query import rows
@@ -87,8 +87,8 @@ class TableCheck:
         return self.is_reloading or (layout is not None and bool(layout.fresh))
 
     @property
-    def healthy(self) -> tuple[int | None, int | None, str, str, datetime]:
-        """Oid, file node, trigger versions, snapshot and time, to be recorded if capture works."""
+    def healthy(self) -> Healthy:
+        """The values to record if capture works."""
         return self.found.oid, self.found.filenode, self.found.versions, self.snapshot, self.at
 
     @property

@@ -116,7 +116,7 @@ def record_healthy(model: type[Model], using: str) -> bool:
     check = check_tables([model], using)[0]
     if check.found.oid is None or check.fault is not None or check.is_suspended:
         return False
-    return bool(table_state.record_healthy(using, [(check.status.table, *check.healthy)]))
+    return bool(table_state.record_healthy(using, {check.status.table: check.healthy}))
 
 
 def report_gap(model: type[Model], using: str) -> ReportedGap | None:
@@ -133,5 +133,5 @@ def report_gap(model: type[Model], using: str) -> ReportedGap | None:
         if fresh.found.oid is None or fresh.fault is not None:
             return None
         is_reread = "systemmodstamp" in fresh.found.columns and before.good_at is not None
-        table_state.settle(using, before.table, fresh.healthy, is_reread)
+        table_state.report_gap(using, before, fresh.healthy, is_reread)
     return ReportedGap(before.table, before.cause, before.good_at, is_reread)

@@ -78,7 +78,7 @@ class Repairs:
             if check.status.state == "installed":
                 self._right_columns[check.status.table] = check.found.layout(check.model).columns
         stale = [check for check in checks if _is_state_stale(check)]
-        table_state.record_healthy(self.using, [(check.status.table, *check.healthy) for check in stale])
+        table_state.record_healthy(self.using, {check.status.table: check.healthy for check in stale})
 
     def _handle(self, check: TableCheck) -> bool:
         """Repair one table and report its gap; return False if the table is locked."""

@@ -4,7 +4,7 @@ It is in the database so that a gap has a beginning even if no worker ran when c
 the row has not changed since it was read, so that of two workers only one acts on it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,9 @@ from django.db import connections
 
 from hc_signals.postgres.moments import aware_row
 from hc_signals.postgres.query import execute, relation_exists, rows
+
+Healthy = tuple[int | None, int | None, str, str, datetime]
+"""A table on which capture works: oid, file node, trigger versions, snapshot and time of the check."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +117,12 @@ def lock(using: str, table: str) -> TableState | None:
     return next(iter(_states(using, "WHERE table_name = %s FOR UPDATE", table)), None)
 
 
-def record_healthy(using: str, healthy: Sequence[tuple[str, int | None, int | None, str, str, datetime]]) -> set[str]:
-    """Record that capture worked; return the tables that had no state before.
-
-    Args:
-        healthy: per table its label, oid, file node, trigger versions, snapshot and time.
-    """
+def record_healthy(using: str, healthy: Mapping[str, Healthy]) -> set[str]:
+    """Record, by table, that capture worked; return the tables that had no state before."""
     if not healthy:
         return set()
-    recorded = rows(using, _RECORD_HEALTHY, list(map(list, zip(*healthy, strict=True))))
+    columns = zip(*((table, *values) for table, values in healthy.items()), strict=True)
+    recorded = rows(using, _RECORD_HEALTHY, list(map(list, columns)))
     return {table for table, is_new in recorded if is_new}
 
 
@@ -136,16 +136,17 @@ def record_crash(using: str) -> bool:
     return bool(rows(using, _RECORD_CRASH, []))
 
 
-def settle(using: str, table: str, good: tuple[int | None, int | None, str, str, datetime], can_reread: bool) -> None:
-    """Append the gap of a table on which capture works again, and request a reread. In the transaction of `lock`.
+def report_gap(using: str, before: TableState, healthy: Healthy, can_reread: bool) -> None:
+    """Append the gap of a table on which capture works again, and request a reread. In the transaction of :func:`lock`.
 
     Args:
-        good: oid, file node, trigger versions, snapshot and time.
+        before: result of :func:`lock`, with a cause.
+        healthy: of the table now.
         can_reread: the rows have the time of their change.
     """
     with connections[using].cursor() as cursor:
-        cursor.execute(_TELL_GAP, [table])
-        cursor.execute(_SETTLE, [*good, can_reread, can_reread, table])
+        cursor.execute(_TELL_GAP, [before.table])
+        cursor.execute(_SETTLE, [*healthy, can_reread, can_reread, before.table])
         cursor.execute("SELECT public.hc_signals_ring()")
 
 
