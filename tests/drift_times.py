@@ -1,4 +1,4 @@
-"""Measures how long each drift of capture lives: under a real hc_listen, and what a look that repairs it costs."""
+"""Measures how long each drift lasts under a real hc_listen, and how long a run takes that repairs it."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 import django
 
-os.environ.pop("DATABASE_URL", None)  # a server of its own: every table is dropped
+os.environ.pop("DATABASE_URL", None)  # a separate server: every table is dropped
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 ROWS, ROUNDS = 2000, 9
 
@@ -35,23 +35,23 @@ def main() -> None:
     heroku.bulk_load(Account, ROWS)
     repairs = Repairs("default", Conf(), connected_models())
     repairs.run()
-    idle = statistics.median(seconds(repairs.look) for _ in range(50))
+    idle = statistics.median(seconds(repairs.run) for _ in range(50))
     with connection.cursor() as cursor:
         cursor.execute("SHOW server_version")
         version = cursor.fetchone()[0]
     print(f"PostgreSQL {version}, {len(connected_models())} tables, {ROWS} rows in the one that drifts")
-    print(f"a look that finds nothing: {idle * 1000:.1f} ms, one statement\n")
-    looks = {}
+    print(f"a run that finds nothing: {idle * 1000:.1f} ms, one statement\n")
+    runs = {}
     for drift, (_, happen) in DRIFTS.items():
-        looks[drift] = statistics.median(after(lambda h=happen: h(heroku), repairs.look) for _ in range(ROUNDS))
+        runs[drift] = statistics.median(after(lambda h=happen: h(heroku), repairs.run) for _ in range(ROUNDS))
     clear_reread()
     heroku.bulk_load(Account, ROWS)
-    print("| drift | cause | gap told after | a look that repairs it |\n|---|---|---|---|")
+    print("| drift | cause | gap reported after | a run that repairs it |\n|---|---|---|---|")
     process = listen()
     try:
         for drift, (cause, happen) in DRIFTS.items():
-            told = until_told(lambda h=happen: h(heroku))
-            print(f"| {drift} | `{cause}` | {told:.1f} s | {looks[drift] * 1000:.0f} ms |", flush=True)
+            waited = seconds_until_gap(lambda h=happen: h(heroku))
+            print(f"| {drift} | `{cause}` | {waited:.1f} s | {runs[drift] * 1000:.0f} ms |", flush=True)
     finally:
         process.terminate()
         output = process.communicate()[0]
@@ -87,8 +87,8 @@ def listen() -> Any:
     return process
 
 
-def until_told(happen: Callable[[], Any]) -> float:
-    """Let it happen soon after a look, which is the worst case; return the seconds until the gap is in the log."""
+def seconds_until_gap(happen: Callable[[], Any]) -> float:
+    """Cause a drift soon after a run, which is the worst case; return the seconds until the gap is in the log."""
     from hc_signals.models import Change
 
     gaps = Change.objects.filter(operation="GAP")
@@ -120,7 +120,7 @@ def measure_reread(heroku: Any) -> None:
     took = seconds(lambda: Rereading("default", connected_models()).read_for(600))
     rows = Change.objects.count() - before
     assert rows == len(heroku.sfids(Account))
-    print(f"\nreading again: {rows} rows in {took:.1f} s, {rows / took:.0f} a second")
+    print(f"\nreread: {rows} rows in {took:.1f} s, {rows / took:.0f} a second")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""hc_backfill: rows as they are, in the stream; never an older state after a newer one, and nobody waits for it."""
+"""hc_backfill: rows as they are now, in the order of the log; no older state follows a newer one, no writer waits."""
 
 import datetime
 import io
@@ -54,7 +54,7 @@ def backfill(*arguments: str) -> str:
 
 @pytest.fixture
 def other() -> Iterator[Any]:
-    """A connection of a writer, with an open transaction."""
+    """The connection of a writer, with an open transaction."""
     found = connection.copy()
     found.set_autocommit(False)
     yield found
@@ -68,9 +68,7 @@ def as_writer(writer: Any, sql: str) -> None:
         cursor.execute(sql)
 
 
-def test_rows_come_as_snapshots_just_as_the_orm_loads_them(
-    captured: HerokuConnect, connect: Any, listener: Listener
-) -> None:
+def test_snapshot_instances_equal_those_of_the_orm(captured: HerokuConnect, connect: Any, listener: Listener) -> None:
     captured.create(Everything, 5)
     deliver()
     bulk = Listener()
@@ -92,7 +90,7 @@ def test_rows_come_as_snapshots_just_as_the_orm_loads_them(
 
 
 @pytest.mark.parametrize("model", [Everything, User, Dog])
-def test_the_image_is_the_one_that_capture_stores(captured: HerokuConnect, model: Any) -> None:
+def test_snapshot_image_equals_the_captured_image(captured: HerokuConnect, model: Any) -> None:
     if model is Dog:
         as_heroku_connect("INSERT INTO salesforce.dog__c (sfid, animal__c, breed__c) VALUES ('d', 'x', 'b')")
     else:
@@ -105,22 +103,20 @@ def test_the_image_is_the_one_that_capture_stores(captured: HerokuConnect, model
     assert before
 
 
-def test_only_named_receivers_hear_of_it_and_those_of_creations_too(
-    captured: HerokuConnect, connect: Any, listener: Listener
-) -> None:
+def test_backfill_calls_only_the_named_receivers(captured: HerokuConnect, connect: Any, listener: Listener) -> None:
     captured.create(User, 3)
     deliver()
-    stranger: list[Any] = []
+    others: list[Any] = []
     connect(signals.record_created, listener, User)
-    connect(signals.record_changed, lambda event, **kwargs: stranger.append(event), User)
-    connect(signals.records_changed, lambda events, **kwargs: stranger.append(events), User)
+    connect(signals.record_changed, lambda event, **kwargs: others.append(event), User)
+    connect(signals.records_changed, lambda events, **kwargs: others.append(events), User)
     backfill("sfdc.User", "--receiver", PATH)
     deliver()
     assert [e.change_type for e in listener.events] == ["SNAPSHOT"] * 3
-    assert stranger == []
+    assert others == []
 
 
-def test_another_consumer_passes_it_over(captured: HerokuConnect, connect: Any, listener: Listener) -> None:
+def test_backfill_reaches_only_its_consumer(captured: HerokuConnect, connect: Any, listener: Listener) -> None:
     captured.create(User, 3)
     deliver()
     deliver(CONSUMER="other")
@@ -132,7 +128,7 @@ def test_another_consumer_passes_it_over(captured: HerokuConnect, connect: Any, 
     assert len(listener.events) == 3
 
 
-def test_a_failing_receiver_gets_its_snapshot_later(captured: HerokuConnect, connect: Any, listener: Listener) -> None:
+def test_failed_snapshot_delivery_is_retried(captured: HerokuConnect, connect: Any, listener: Listener) -> None:
     captured.create(User, 1)
     deliver()
     connect(signals.record_changed, listener, User)
@@ -146,7 +142,7 @@ def test_a_failing_receiver_gets_its_snapshot_later(captured: HerokuConnect, con
     assert Delivery.objects.count() == 0
 
 
-def test_multi_table_children_hear_of_it(captured: HerokuConnect, connect: Any, listener: Listener) -> None:
+def test_backfill_reaches_multi_table_children(captured: HerokuConnect, connect: Any, listener: Listener) -> None:
     captured.create(Animal)
     animal = Animal.objects.get()
     as_the_app("INSERT INTO salesforce.dog__c (sfid, animal__c) VALUES ('d', %s)", [animal.external_id.hex])
@@ -157,7 +153,7 @@ def test_multi_table_children_hear_of_it(captured: HerokuConnect, connect: Any, 
     assert [(type(e.instance), e.instance.external_id) for e in listener.events] == [(Dog, animal.external_id)]
 
 
-def test_only_what_changed_since(captured: HerokuConnect) -> None:
+def test_backfill_since_skips_older_rows(captured: HerokuConnect) -> None:
     now = datetime.datetime.now(datetime.UTC)
     captured.clock = lambda: now - datetime.timedelta(hours=3)
     captured.create(Account, 4)
@@ -167,8 +163,8 @@ def test_only_what_changed_since(captured: HerokuConnect) -> None:
     assert Change.objects.filter(operation="SNAPSHOT").count() == 2
 
 
-def test_never_an_older_state_after_a_newer_one(captured: HerokuConnect, connect: Any) -> None:
-    """A writer counts up in every row, in large and small transactions, while the table is backfilled twice."""
+def test_snapshot_does_not_follow_a_newer_state(captured: HerokuConnect, connect: Any) -> None:
+    """A writer counts up in every row, in large and small transactions, while the table is backfilled four times."""
     sfids = captured.insert(User, *({"username": "0"} for _ in range(60)))
     got: dict[str, list[int]] = defaultdict(list)
     connect(signals.record_changed, lambda instance, **kwargs: got[instance.sf_id].append(int(instance.username)), User)
@@ -217,8 +213,8 @@ def backfill_in_a_thread() -> tuple[threading.Thread, list[str]]:
     return thread, output
 
 
-def test_a_locked_row_is_waited_for_alone_and_its_holder_never(captured: HerokuConnect, other: Any) -> None:
-    """The holder of row 5 goes on to row 1, which a page with both would have locked already: a deadlock."""
+def test_backfill_waits_for_a_locked_row_without_deadlock(captured: HerokuConnect, other: Any) -> None:
+    """The holder of row 5 then updates row 1. A page that held row 1 and waited for row 5 would be a deadlock."""
     captured.create(Account, 10)
     keys = list(Account.objects.order_by("id").values_list("id", flat=True))
     as_writer(other, f"UPDATE salesforce.account SET name = 'x' WHERE id = {keys[4]}")
@@ -237,7 +233,7 @@ def test_a_locked_row_is_waited_for_alone_and_its_holder_never(captured: HerokuC
     assert (last.operation, last.new["name"]) == ("SNAPSHOT", "x")
 
 
-def test_a_row_deleted_while_it_is_waited_for_is_passed_over(captured: HerokuConnect, other: Any) -> None:
+def test_backfill_skips_a_row_deleted_during_the_wait(captured: HerokuConnect, other: Any) -> None:
     captured.create(Account, 5)
     keys = list(Account.objects.order_by("id").values_list("id", flat=True))
     as_writer(other, f"DELETE FROM salesforce.account WHERE id = {keys[2]}")
@@ -252,7 +248,7 @@ def test_a_row_deleted_while_it_is_waited_for_is_passed_over(captured: HerokuCon
     assert sorted(map(int, logged)) == keys[:2] + keys[3:]
 
 
-def test_the_command_says_that_it_waits_and_can_be_stopped(captured: HerokuConnect, other: Any) -> None:
+def test_waiting_backfill_says_so_and_can_be_stopped(captured: HerokuConnect, other: Any) -> None:
     captured.create(Account, 3)
     key = Account.objects.order_by("id")[1].pk
     first = Account.objects.order_by("id")[0].pk
@@ -272,7 +268,7 @@ def test_the_command_says_that_it_waits_and_can_be_stopped(captured: HerokuConne
     assert f"go on with: python manage.py hc_backfill crm.Account --after {first}" in out.getvalue()
 
 
-def test_a_page_does_not_wait_for_a_row_while_it_holds_others(
+def test_page_of_several_rows_does_not_wait(
     captured: HerokuConnect, other: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     captured.create(Account, 5)
@@ -287,7 +283,7 @@ def test_a_page_does_not_wait_for_a_row_while_it_holds_others(
     assert Change.objects.filter(operation="SNAPSHOT").count() == 0
 
 
-def test_a_table_being_altered_is_waited_for(captured: HerokuConnect, other: Any) -> None:
+def test_page_of_a_locked_table_ends_with_a_lock_timeout(captured: HerokuConnect, other: Any) -> None:
     captured.create(Account, 1)
     with other.cursor() as cursor:
         cursor.execute("LOCK TABLE salesforce.account")
@@ -298,7 +294,7 @@ def test_a_table_being_altered_is_waited_for(captured: HerokuConnect, other: Any
     assert log_rows(Account, "default", "SNAPSHOT", after=None, limit=10)[0] == 1
 
 
-def test_it_can_be_interrupted_and_continued(
+def test_backfill_can_be_interrupted_and_continued(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch, connect: Any, listener: Listener
 ) -> None:
     captured.create(Account, 10)
@@ -330,7 +326,7 @@ def test_it_can_be_interrupted_and_continued(
     )
 
 
-def test_the_rate_is_kept(captured: HerokuConnect) -> None:
+def test_backfill_keeps_the_rate(captured: HerokuConnect) -> None:
     captured.create(Account, 6)
     output = backfill("crm.Account", "--rate", "10", "--page-size", "3")
     rate = int(output.partition("(100%), ")[2].partition("/s")[0])
@@ -343,7 +339,7 @@ def test_the_rate_is_kept(captured: HerokuConnect) -> None:
         ([], "required: app.Model"),
         (["crm.Nope"], "There is no model 'crm.Nope'"),
         (["crm.Seen"], "'crm.Seen' is not a connected model"),
-        (["crm.Account", "--consumer", "nobody"], "There is no consumer 'nobody'; known: default, other."),
+        (["crm.Account", "--consumer", "absent"], "There is no consumer 'absent'; known: default, other."),
         (["crm.Account", "--receiver", "keep_ledger"], "did you mean example.crm.receivers.keep_ledger"),
         (["crm.Account", "--page-size", "0"], "0 is out of range"),
         (["crm.Account", "--rate", "-1"], "-1 is out of range"),
@@ -352,7 +348,7 @@ def test_the_rate_is_kept(captured: HerokuConnect) -> None:
         (["crm.Account", "--database", "nope"], "'nope' doesn't exist"),
     ],
 )
-def test_mistakes(captured: HerokuConnect, arguments: list[str], message: str) -> None:
+def test_backfill_refuses_wrong_arguments(captured: HerokuConnect, arguments: list[str], message: str) -> None:
     captured.create(Account, 1)
     deliver()
     deliver(CONSUMER="other")
@@ -361,7 +357,7 @@ def test_mistakes(captured: HerokuConnect, arguments: list[str], message: str) -
     assert Change.objects.filter(operation="SNAPSHOT").count() == 0
 
 
-def test_a_table_that_is_absent_or_not_captured_is_refused(captured: HerokuConnect) -> None:
+def test_backfill_refuses_an_absent_or_uncaptured_table(captured: HerokuConnect) -> None:
     captured.create(Account, 1)
     uninstall_capture(Account, "default")
     with pytest.raises(CommandError, match=r"salesforce.account is not captured .*run `manage.py hc_triggers install`"):
@@ -372,7 +368,7 @@ def test_a_table_that_is_absent_or_not_captured_is_refused(captured: HerokuConne
     assert Change.objects.filter(operation="SNAPSHOT").count() == 0
 
 
-def test_nobody_who_listens_is_told(captured: HerokuConnect) -> None:
+def test_backfill_refuses_a_model_without_receivers(captured: HerokuConnect) -> None:
     receivers = list(signals.record_changed.receivers)
     signals.record_changed.receivers = []
     signals.record_changed.sender_receivers_cache.clear()

@@ -1,4 +1,4 @@
-"""Heroku Connect alters, drops, re-creates, renames its tables: nothing of ours is in the way, and capture goes on."""
+"""Heroku Connect alters, drops, recreates and renames its tables: no object of ours blocks it, and capture goes on."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from tests.conftest import another, as_heroku_connect, deliver, lost
 
 @pytest.fixture
 def names(captured: HerokuConnect, connect: Any) -> list[str]:
-    """Names of created accounts, as receivers hear of them."""
+    """Names of created accounts, in the order in which receivers are called."""
     got: list[str] = []
     connect(signals.record_created, lambda instance, **kwargs: got.append(instance.name), Account)
     return got
@@ -32,7 +32,7 @@ def insert(name: str, table: str = "salesforce.account") -> None:
 @pytest.mark.fault(
     "ADD, DROP, RENAME COLUMN, ALTER TYPE, SET NOT NULL, new indexes and keys", outcome="not blocked; captured"
 )
-def test_columns_are_free(captured: HerokuConnect) -> None:
+def test_columns_can_be_altered(captured: HerokuConnect) -> None:
     for ddl in (
         "ALTER TABLE salesforce.account ADD COLUMN new__c varchar(80) DEFAULT 'x'",
         "ALTER TABLE salesforce.account ALTER COLUMN name TYPE text, ALTER COLUMN annualrevenue TYPE numeric",
@@ -53,8 +53,8 @@ def test_columns_are_free(captured: HerokuConnect) -> None:
     assert lost() == 0
 
 
-@pytest.mark.fault("table dropped and re-created", outcome="not blocked; status says missing, `install` mends it")
-def test_tables_are_free(captured: HerokuConnect, names: list[str]) -> None:
+@pytest.mark.fault("table dropped and re-created", outcome="not blocked; status says missing, `install` repairs it")
+def test_tables_can_be_recreated(captured: HerokuConnect, names: list[str]) -> None:
     insert("before")
     captured.recreate_table(Account)
     assert status_of(Account, "default").state == "missing"
@@ -66,15 +66,15 @@ def test_tables_are_free(captured: HerokuConnect, names: list[str]) -> None:
 
 @pytest.mark.fault("mapping removed: table or schema dropped", outcome="not blocked; status says absent")
 @pytest.mark.parametrize("ddl", ["DROP TABLE salesforce.account", "DROP SCHEMA salesforce CASCADE"])
-def test_dropping_is_free(captured: HerokuConnect, ddl: str) -> None:
+def test_tables_and_schemas_can_be_dropped(captured: HerokuConnect, ddl: str) -> None:
     as_heroku_connect(ddl)
     assert status_of(Account, "default").state == "absent"
 
 
 @pytest.mark.fault(
-    "schema renamed, a new one in its place", outcome="not blocked; the old tables no longer speak for the new"
+    "schema renamed, a new one in its place", outcome="not blocked; changes of the old tables have the old name"
 )
-def test_schemas_are_free(captured: HerokuConnect, names: list[str]) -> None:
+def test_schemas_can_be_renamed(captured: HerokuConnect, names: list[str]) -> None:
     with connection.cursor() as cursor:
         cursor.execute("DROP SCHEMA IF EXISTS former CASCADE")
     as_heroku_connect("ALTER SCHEMA salesforce RENAME TO former")
@@ -101,7 +101,7 @@ def test_schemas_are_free(captured: HerokuConnect, names: list[str]) -> None:
 
 
 @pytest.mark.fault("table renamed", outcome="not blocked; under its old name again, it is captured at once")
-def test_a_renamed_table_changes_its_name_in_the_log(captured: HerokuConnect) -> None:
+def test_renamed_table_has_its_new_name_in_the_log(captured: HerokuConnect) -> None:
     as_heroku_connect("ALTER TABLE salesforce.account RENAME TO konto")
     insert("a", "salesforce.konto")
     as_heroku_connect("ALTER TABLE salesforce.konto RENAME TO account")
@@ -109,8 +109,8 @@ def test_a_renamed_table_changes_its_name_in_the_log(captured: HerokuConnect) ->
     assert [c.table_name for c in Change.objects.order_by("id")] == ["salesforce.konto", "salesforce.account"]
 
 
-def test_a_model_that_follows_the_renamed_schema_has_one_event_per_change(captured: HerokuConnect) -> None:
-    """HEROKU_CONNECT_SCHEMA is changed and deployed: the triggers of the old name are there, those of the new come."""
+def test_renamed_table_of_a_model_has_one_event_per_change(captured: HerokuConnect) -> None:
+    """A deployment changes HEROKU_CONNECT_SCHEMA: new triggers replace those that call the old name's function."""
     before = Account._meta.db_table
     as_heroku_connect("ALTER TABLE salesforce.account RENAME TO konto")
     Account._meta.db_table = 'salesforce"."konto'
@@ -125,9 +125,9 @@ def test_a_model_that_follows_the_renamed_schema_has_one_event_per_change(captur
 
 
 @pytest.mark.fault(
-    "`hc_triggers install` while a table is locked", outcome="gives up after 5 x 2 s; writers queue no longer"
+    "`hc_triggers install` while a table is locked", outcome="gives up after 5 x 2 s; writers do not queue longer"
 )
-def test_installing_waits_no_longer_than_it_says(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_gives_up_after_its_lock_timeouts(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
     uninstall_capture(Account, "default")
     monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "50ms")
     with another("INSERT INTO salesforce.account (sfid) VALUES ('open')"):

@@ -1,7 +1,6 @@
-"""The disk of the log is full, while Heroku Connect writes and while a worker delivers; then there is room again."""
+"""The disk of the log is full while Heroku Connect writes or a worker delivers; later it has room again."""
 
 import os
-import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +19,9 @@ from tests.conftest import deliver, lost, running_crew
 from tests.server import Server, installation
 from tests.test_worker_process import wait_until
 
+UNPRIVILEGED_UID = 65534
+"""User id of the servers that root starts: see tests.server."""
+
 _OURS = """
 SELECT c.oid::regclass::text, c.relkind = 'i' FROM pg_class c
 WHERE c.relnamespace = 'public'::regnamespace AND c.relname LIKE 'hc\\_signals\\_%' AND c.relkind IN ('r', 'i')
@@ -29,9 +31,9 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relname LIKE 'hc\\_signals\\
 def small_disk() -> list[str]:
     """Return the command that gives a server a disk of 8 MB, below "small"; other processes do not see it.
 
-    It needs no rights: the server's processes get a namespace of users of their own, and in it their name again.
+    It needs no rights: the server's processes get their own user namespace, and in it their user name.
     """
-    user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
+    user = UNPRIVILEGED_UID if os.geteuid() == 0 else os.geteuid()
     script = (
         "mkdir -p small && mount -t tmpfs -o size=8m,mode=700 tmpfs small && mkdir small/space && "
         f'exec unshare --user --map-user={user} --map-group={user} "$@"'
@@ -47,7 +49,7 @@ def can_have_small_disk() -> bool:
 
 
 class SmallDisk:
-    """What is on it can be filled up, and have room again."""
+    """A small disk that a test can fill and empty."""
 
     def __init__(self, server: Server) -> None:
         self.server, self.file = server, server.directory / "small" / "filler"
@@ -62,10 +64,10 @@ class SmallDisk:
 
 @pytest.fixture
 def disk(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallDisk]:
-    """A default database whose log, and all else of ours, has a small disk of its own."""
+    """A default database whose log, and every other table of ours, is on a small disk."""
     if not can_have_small_disk():
-        pytest.skip("this machine allows no small disk: it has no unshare, or no namespaces for everybody")
-    monkeypatch.setattr(signals.record_changed, "receivers", [])  # the example's has a table of its own
+        pytest.skip("this machine allows no small disk: it has no unshare, or allows no user namespaces")
+    monkeypatch.setattr(signals.record_changed, "receivers", [])  # the example's receiver needs a table
     server = Server(installation(), start_with=small_disk())
     before = dict(connection.settings_dict)
     connection.close()
@@ -84,17 +86,19 @@ def disk(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sm
         server.stop()
 
 
-@pytest.mark.fault("disk full while Heroku Connect writes", outcome="gap for what did not fit; then captured again")
-def test_writers_go_on_while_the_disk_is_full(disk: SmallDisk, connect: Any) -> None:
-    told: list[str] = []
+@pytest.mark.fault(
+    "disk full while Heroku Connect writes", outcome="gap for the changes that did not fit; then captured again"
+)
+def test_writers_continue_while_the_disk_is_full(disk: SmallDisk, connect: Any) -> None:
+    received: list[str] = []
     for signal in (signals.record_created, signals.gap_detected):
-        connect(signal, lambda event, **kwargs: told.append(event.cause or event.change_type), Account)
+        connect(signal, lambda event, **kwargs: received.append(event.cause or event.change_type), Account)
     heroku = HerokuConnect()
     heroku.create(Account, 1)
     assert deliver() == 1
     disk.fill()
     written = 0
-    while not lost():  # pages that are there already have some room
+    while not lost():  # existing pages have some room
         heroku.create(Account, 20)
         written += 20
     with connection.cursor() as cursor:
@@ -103,29 +107,29 @@ def test_writers_go_on_while_the_disk_is_full(disk: SmallDisk, connect: Any) -> 
     disk.make_room()
     heroku.create(Account, 1)
     deliver()
-    assert told.count("capture_failed") == 1
-    assert told.count("CREATE") == 1 + (written - 20) + 1, "one statement was lost, and is the gap"
+    assert received.count("capture_failed") == 1
+    assert received.count("CREATE") == 1 + (written - 20) + 1, "one statement was lost, and is the gap"
 
 
 @pytest.mark.fault("disk full while a worker delivers", outcome="delivered once there is room; effects once")
 def test_worker_waits_for_room_and_delivers_once(disk: SmallDisk, connect: Any) -> None:
-    """The page's position does not fit. What its receivers wrote is rolled back with it."""
+    """The position of the page does not fit. The writes of its receivers are rolled back with it."""
     calls: list[str] = []
 
-    def note(event: Any, **kwargs: Any) -> None:
+    def record(event: Any, **kwargs: Any) -> None:
         calls.append(event.record_id)
         with connection.cursor() as cursor:
             cursor.execute("INSERT INTO effects VALUES (%s)", [event.record_id])
 
-    connect(signals.record_created, note, Contact)
+    connect(signals.record_created, record, Contact)
     disk.server.execute("CREATE TABLE effects (record text)")
     heroku = HerokuConnect()
     ids = heroku.create(Contact, 1)
-    with running_crew():  # what a worker stores when it starts has its room from now on
+    with running_crew():  # the rows that a worker stores when it starts have their room from now on
         wait_until(lambda: calls == ids)
     ids += heroku.create(Contact, 2)
     disk.fill()
-    with pytest.raises(psycopg.errors.DiskFull):  # pages that are there already have room for some positions
+    with pytest.raises(psycopg.errors.DiskFull):  # existing pages have room for some positions
         while True:
             disk.server.execute(
                 "INSERT INTO hc_signals_position (consumer, shard, shards, seen, floor_id, floor_xid, lost) "

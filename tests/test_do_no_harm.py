@@ -1,4 +1,4 @@
-"""Whatever is wrong with us, Heroku Connect's statement succeeds, waits for nothing, and a loss becomes a gap."""
+"""With any fault of ours, Heroku Connect's statement succeeds without waiting, and a loss becomes a gap."""
 
 import contextlib
 import time
@@ -22,7 +22,7 @@ BUCKET = "public.hc_signals_change_{}"
 
 @pytest.fixture
 def gaps(captured: HerokuConnect, connect: Any) -> list[str]:
-    """Causes of the gaps of Account, in a log that has been read before."""
+    """Causes of the gaps of Account, from now on."""
     causes: list[str] = []
     connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)
     deliver()
@@ -31,7 +31,7 @@ def gaps(captured: HerokuConnect, connect: Any) -> list[str]:
 
 @pytest.fixture
 def heard(captured: HerokuConnect, connect: Any) -> list[tuple[str, str]]:
-    """Change types and names of accounts, in the order in which receivers hear of them."""
+    """Change types and names of accounts, in the order in which receivers are called."""
     got: list[tuple[str, str]] = []
     connect(
         signals.record_changed, lambda event, instance, **kw: got.append((event.change_type, instance.name)), Account
@@ -55,7 +55,7 @@ def count(sql: str = "SELECT count(*) FROM public.hc_signals_change") -> int:
 
 
 @pytest.mark.fault("log table dropped, renamed, without its partitions, or without its sequence", outcome="gap")
-def test_a_broken_log_is_a_gap(gaps: list[str]) -> None:
+def test_broken_log_is_a_gap(gaps: list[str]) -> None:
     bucket = current_bucket()
     for number, broken in enumerate(
         (
@@ -81,8 +81,8 @@ def test_a_broken_log_is_a_gap(gaps: list[str]) -> None:
         assert gaps == ["capture_failed"] * number, broken
 
 
-@pytest.mark.fault("control table or the asking function gone", outcome="captured all the same, as whole rows")
-def test_without_the_control_row_changes_are_still_captured(captured: HerokuConnect) -> None:
+@pytest.mark.fault("control table or hc_signals_admit() missing", outcome="captured nevertheless, as whole rows")
+def test_changes_are_captured_without_the_control_row(captured: HerokuConnect) -> None:
     for broken in ("ALTER TABLE public.hc_signals_control RENAME TO gone", "DROP FUNCTION public.hc_signals_admit()"):
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SET LOCAL xmlbinary = 'hex'")
@@ -102,8 +102,8 @@ def test_without_the_control_row_changes_are_still_captured(captured: HerokuConn
             transaction.set_rollback(True)
 
 
-@pytest.mark.fault("everything of ours gone but the triggers", outcome="a warning to the writer's session")
-def test_with_nothing_left_but_triggers_the_writer_goes_on(captured: HerokuConnect) -> None:
+@pytest.mark.fault("everything of ours missing but the triggers", outcome="a warning to the writer's session")
+def test_writer_succeeds_with_nothing_but_triggers(captured: HerokuConnect) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL xmlbinary = 'hex'")
         cursor.execute("DROP TABLE public.hc_signals_change, public.hc_signals_control CASCADE")
@@ -113,8 +113,8 @@ def test_with_nothing_left_but_triggers_the_writer_goes_on(captured: HerokuConne
         transaction.set_rollback(True)
 
 
-@pytest.mark.fault("log, its current bucket or the control row locked by somebody", outcome="gap; 10 ms at most")
-def test_a_locked_log_holds_nobody_up(gaps: list[str]) -> None:
+@pytest.mark.fault("another session locks the log, its current bucket or the control row", outcome="gap; 10 ms at most")
+def test_writer_does_not_wait_for_a_locked_log(gaps: list[str]) -> None:
     tables = ("public.hc_signals_change", current_bucket(), "public.hc_signals_control")
     for times, table in enumerate(tables, start=1):
         with another(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"):
@@ -130,7 +130,7 @@ def test_a_locked_log_holds_nobody_up(gaps: list[str]) -> None:
 
 
 @pytest.mark.fault("capture function of a role without rights on the log", outcome="gap")
-def test_a_powerless_owner_is_a_gap(gaps: list[str]) -> None:
+def test_function_owner_without_rights_is_a_gap(gaps: list[str]) -> None:
     with connection.cursor() as cursor:
         cursor.execute("CREATE ROLE hc_signals_powerless")
         try:
@@ -144,8 +144,8 @@ def test_a_powerless_owner_is_a_gap(gaps: list[str]) -> None:
     assert Account.objects.count() == 1
 
 
-@pytest.mark.fault("log full while no worker lives (`max_bucket_bytes`)", outcome="gap; nothing is appended")
-def test_a_full_log_is_a_gap_and_stays_as_it_is(gaps: list[str]) -> None:
+@pytest.mark.fault("log full while no worker runs (`max_bucket_bytes`)", outcome="gap; nothing is appended")
+def test_full_log_is_a_gap(gaps: list[str]) -> None:
     as_heroku_connect("INSERT INTO salesforce.account (sfid) VALUES ('A1')")
     as_the_app("UPDATE public.hc_signals_control SET max_bucket_bytes = 8191")
     as_heroku_connect("UPDATE salesforce.account SET name = 'x' WHERE false")
@@ -158,8 +158,8 @@ def test_a_full_log_is_a_gap_and_stays_as_it_is(gaps: list[str]) -> None:
     assert gaps == ["capture_failed"]
 
 
-@pytest.mark.fault("a loss in a transaction that is still open", outcome="its gap is told after its end, not before")
-def test_a_gap_is_told_when_what_was_lost_can_be_read(gaps: list[str]) -> None:
+@pytest.mark.fault("a loss in a transaction that is still open", outcome="gap after its end, not before")
+def test_loss_in_an_open_transaction_is_reported_later(gaps: list[str]) -> None:
     with another("SET LOCAL xmlbinary = 'hex'") as cursor:
         as_the_app("UPDATE public.hc_signals_control SET max_bucket_bytes = -1")
         cursor.execute("INSERT INTO salesforce.account (sfid) VALUES ('late')")
@@ -171,7 +171,7 @@ def test_a_gap_is_told_when_what_was_lost_can_be_read(gaps: list[str]) -> None:
     assert gaps == ["capture_failed"]
 
 
-# -- the mapped table is another than the model thinks -----------------------------------------------------------------
+# -- the mapped table differs from the model --------------------------------------------------------------------------
 
 
 @pytest.mark.fault("typed function out of date: column dropped, renamed, or of another type", outcome="captured")
@@ -179,7 +179,7 @@ def test_a_gap_is_told_when_what_was_lost_can_be_read(gaps: list[str]) -> None:
     "ddl",
     ["DROP COLUMN industry", "RENAME COLUMN industry TO sector", "ALTER COLUMN number_of_employees TYPE text"],
 )
-def test_an_outdated_function_still_captures(captured: HerokuConnect, ddl: str) -> None:
+def test_outdated_function_captures(captured: HerokuConnect, ddl: str) -> None:
     ddl = ddl.replace("number_of_employees", "numberofemployees")
     as_heroku_connect(f"ALTER TABLE salesforce.account {ddl}")
     as_heroku_connect("INSERT INTO salesforce.account (sfid, name) VALUES ('A1', 'a'), ('A2', 'a')")
@@ -198,21 +198,21 @@ def test_an_outdated_function_still_captures(captured: HerokuConnect, ddl: str) 
     assert lost() == 0
 
 
-@pytest.mark.fault("table without `id`, or without `sfid`", outcome="captured, told apart by the other one")
+@pytest.mark.fault("table without `id`, or without `sfid`", outcome="captured; the other column is the key")
 @pytest.mark.parametrize("column", ["id", "sfid"])
-def test_a_table_without_id_or_sfid(captured: HerokuConnect, column: str) -> None:
+def test_table_without_id_or_sfid_is_captured(captured: HerokuConnect, column: str) -> None:
     as_heroku_connect(f"ALTER TABLE salesforce.account DROP COLUMN {column} CASCADE")
     as_heroku_connect("INSERT INTO salesforce.account (name) VALUES ('a')")
     if column == "id":
         as_heroku_connect("UPDATE salesforce.account SET sfid = 'A1'")
-        assert (Change.objects.count(), lost()) == (1, 1), "without a key on either side: a loss"
+        assert (Change.objects.count(), lost()) == (1, 1), "no old row has a key: a loss"
     as_heroku_connect("UPDATE salesforce.account SET name = 'b'")
     assert Change.objects.latest("id").changed == ["name"]
 
 
 @pytest.mark.fault("a key of another type", outcome="delivered")
 @pytest.mark.parametrize("kind", ["bigint", "text", "numeric"])
-def test_a_key_of_another_type(captured: HerokuConnect, heard: list[Any], kind: str) -> None:
+def test_keys_of_other_types_are_captured(captured: HerokuConnect, heard: list[Any], kind: str) -> None:
     as_heroku_connect("ALTER TABLE salesforce.account ALTER id DROP DEFAULT")
     as_heroku_connect(f"ALTER TABLE salesforce.account ALTER id TYPE {kind} USING id::{kind}")
     as_heroku_connect("INSERT INTO salesforce.account (id, sfid, name) VALUES ('7', 'A1', 'a')")
@@ -222,11 +222,11 @@ def test_a_key_of_another_type(captured: HerokuConnect, heard: list[Any], kind: 
 
 
 @pytest.mark.fault("400 columns", outcome="delivered")
-def test_a_wide_table(captured: HerokuConnect, connect: Any) -> None:
+def test_wide_table_is_captured(captured: HerokuConnect, connect: Any) -> None:
     got: list[Any] = []
     connect(signals.record_updated, lambda event, **kwargs: got.append(event), Wide)
     (sfid,) = captured.create(Wide, 1)
-    # Not by the fallback, which logs whole rows: a function may have no more than 100 arguments, say.
+    # The fallback would log whole rows; a limit of 100 arguments per function could cause it.
     captured.update(Wide, sfid, **{f"column_{n}": f"new {n}" for n in range(WIDE_COLUMNS)})
     assert (
         count("SELECT count(*) FROM public.hc_signals_change WHERE (old->'id') IS NULL AND operation = 'UPDATE'") == 1
@@ -235,8 +235,8 @@ def test_a_wide_table(captured: HerokuConnect, connect: Any) -> None:
     assert [len(event.changed_fields) for event in got] == [WIDE_COLUMNS]
 
 
-@pytest.mark.fault("NaN, infinity, the far ends of the calendar, texts that look like JSON", outcome="delivered")
-def test_values_at_the_edge(captured: HerokuConnect, connect: Any) -> None:
+@pytest.mark.fault("NaN, infinity, the first and last dates, texts that resemble JSON", outcome="delivered")
+def test_extreme_values_are_delivered(captured: HerokuConnect, connect: Any) -> None:
     got: list[Project] = []
     connect(signals.record_created, lambda instance, **kwargs: got.append(instance), Project)
     as_heroku_connect(
@@ -253,7 +253,7 @@ def test_values_at_the_edge(captured: HerokuConnect, connect: Any) -> None:
     assert [instance.description for instance in got] == ['{"a": "\\', "\t\n\x01", "\U0001f600", "%s {0}"]
 
 
-def test_numbers_of_any_size_come_back_as_they_are(captured: HerokuConnect) -> None:
+def test_special_numbers_are_stored_unchanged(captured: HerokuConnect) -> None:
     as_heroku_connect("INSERT INTO salesforce.everything__c (sfid, number__c) VALUES ('1', 'NaN'), ('2', '-Infinity')")
     with connection.cursor() as cursor:
         cursor.execute(
@@ -267,8 +267,8 @@ def test_numbers_of_any_size_come_back_as_they_are(captured: HerokuConnect) -> N
 # -- statements of every kind ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("a statement that hits no row", outcome="nothing of ours is locked, logged or rung")
-def test_no_rows(captured: HerokuConnect) -> None:
+@pytest.mark.fault("a statement that hits no row", outcome="no lock, no log row, no NOTIFY")
+def test_statement_without_rows_touches_nothing(captured: HerokuConnect) -> None:
     as_heroku_connect("INSERT INTO salesforce.account (sfid) VALUES ('A1')")
     deliver()
     with another("SET LOCAL xmlbinary = 'hex'") as cursor:
@@ -284,8 +284,8 @@ def test_no_rows(captured: HerokuConnect) -> None:
     assert deliver() == 0
 
 
-@pytest.mark.fault("a statement of very many rows", outcome="delivered: one statement of ours, one ring")
-def test_very_many_rows(captured: HerokuConnect) -> None:
+@pytest.mark.fault("a statement of very many rows", outcome="delivered: one statement of ours, one NOTIFY")
+def test_statement_of_many_rows_is_captured(captured: HerokuConnect) -> None:
     for own in ("hc_account_status_trigger", "hc_account_logtrigger"):  # they take 2 ms a row
         as_the_app(f"ALTER TABLE salesforce.account DISABLE TRIGGER {own}")
     as_heroku_connect(
@@ -298,7 +298,7 @@ def test_very_many_rows(captured: HerokuConnect) -> None:
 
 
 @pytest.mark.fault("upserts, MERGE, COPY, data-modifying WITH", outcome="delivered, each row once, in order")
-def test_statements_of_every_kind(captured: HerokuConnect, heard: list[Any]) -> None:
+def test_statements_of_every_kind_are_captured(captured: HerokuConnect, heard: list[Any]) -> None:
     upsert = "INSERT INTO salesforce.account (sfid, name) VALUES ('A1', %s), ('A2', %s) ON CONFLICT (sfid) DO UPDATE "
     as_heroku_connect("INSERT INTO salesforce.account (sfid, name) VALUES ('A1', 'a')")
     as_heroku_connect(upsert + "SET name = excluded.name", ["b", "c"])
@@ -315,7 +315,7 @@ def test_statements_of_every_kind(captured: HerokuConnect, heard: list[Any]) -> 
     assert sorted(heard[4:]) == [("CREATE", "copied"), ("DELETE", "copied")]
 
 
-def test_merge(captured: HerokuConnect, heard: list[Any]) -> None:
+def test_merge_is_captured(captured: HerokuConnect, heard: list[Any]) -> None:
     if connection.cursor().connection.info.server_version < 150000:
         pytest.skip("MERGE came with PostgreSQL 15")
     as_heroku_connect("INSERT INTO salesforce.account (sfid, name) VALUES ('A1', 'a'), ('A2', 'a')")
@@ -331,10 +331,8 @@ def test_merge(captured: HerokuConnect, heard: list[Any]) -> None:
 # -- writers of every kind ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.fault(
-    "a writer's search_path with objects that are called like ours", outcome="delivered; they are not touched"
-)
-def test_objects_of_the_same_name_elsewhere(captured: HerokuConnect, heard: list[Any]) -> None:
+@pytest.mark.fault("a writer's search_path with objects that have our names", outcome="delivered; they are not touched")
+def test_objects_with_our_names_elsewhere_are_not_used(captured: HerokuConnect, heard: list[Any]) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA evil")
         for schema in ("evil", "pg_temp"):
@@ -357,8 +355,8 @@ def test_objects_of_the_same_name_elsewhere(captured: HerokuConnect, heard: list
     assert heard == [("CREATE", "a"), ("UPDATE", "b")]
 
 
-@pytest.mark.fault("savepoints, some rolled back", outcome="what stays is delivered, and nothing else")
-def test_savepoints(captured: HerokuConnect, heard: list[Any]) -> None:
+@pytest.mark.fault("savepoints, some rolled back", outcome="only what is committed is delivered")
+def test_changes_of_a_rolled_back_savepoint_are_not_sent(captured: HerokuConnect, heard: list[Any]) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL xmlbinary = 'hex'")
         cursor.execute("INSERT INTO salesforce.account (sfid, name) VALUES ('A1', 'kept')")
@@ -373,7 +371,7 @@ def test_savepoints(captured: HerokuConnect, heard: list[Any]) -> None:
 
 @pytest.mark.fault("serializable and repeatable-read writers", outcome="delivered")
 @pytest.mark.parametrize("level", ["SERIALIZABLE", "REPEATABLE READ"])
-def test_strict_isolation(captured: HerokuConnect, heard: list[Any], level: str) -> None:
+def test_serializable_writers_are_captured(captured: HerokuConnect, heard: list[Any], level: str) -> None:
     as_heroku_connect("INSERT INTO salesforce.account (sfid, name) VALUES ('A1', 'a'), ('A2', 'a')")
     with another(f"SET TRANSACTION ISOLATION LEVEL {level}; SET LOCAL xmlbinary = 'hex'") as first:
         first.execute("UPDATE salesforce.account SET name = 'b' WHERE sfid = 'A1'")
@@ -387,10 +385,10 @@ def test_strict_isolation(captured: HerokuConnect, heard: list[Any], level: str)
 
 @pytest.mark.fault(
     "`session_replication_role = replica` (superusers)",
-    outcome="captured, where the role that installs owns the table; else silent: PostgreSQL fires no trigger",
+    outcome="captured if the installing role owns the table; otherwise not: PostgreSQL fires no trigger",
 )
-def test_a_replica_role_is_captured(captured: HerokuConnect) -> None:
-    """What a restore or a logical subscriber writes in that role is not Heroku Connect's own, and not captured."""
+def test_replica_role_is_captured(captured: HerokuConnect) -> None:
+    """Writes of a restore or a logical subscriber in that role are not Heroku Connect's, and are not captured."""
     replica = "SET LOCAL session_replication_role = replica; INSERT INTO salesforce.account (sfid) VALUES (%s)"
     as_the_app(replica, ["restored"])
     assert deliver() == 0
@@ -400,9 +398,10 @@ def test_a_replica_role_is_captured(captured: HerokuConnect) -> None:
 
 
 @pytest.mark.fault(
-    "the writer's own timeout or cancel strikes inside our function", outcome="it is the writer's, as ever"
+    "the writer's own timeout or cancel strikes inside our function",
+    outcome="the writer's statement fails, as without us",
 )
-def test_a_cancelled_writer_is_cancelled(captured: HerokuConnect) -> None:
+def test_statement_timeout_ends_the_writer(captured: HerokuConnect) -> None:
     with (
         pytest.raises(OperationalError, match="statement timeout"),
         transaction.atomic(),
@@ -416,8 +415,8 @@ def test_a_cancelled_writer_is_cancelled(captured: HerokuConnect) -> None:
     assert Account.objects.count() == 0
 
 
-@pytest.mark.fault("the app writes, with two-phase commit or without", outcome="not our business: no trigger fires")
-def test_the_apps_writes_pass_us_by(captured: HerokuConnect) -> None:
+@pytest.mark.fault("the app writes, with two-phase commit or without", outcome="no trigger fires")
+def test_writes_of_the_app_are_not_captured(captured: HerokuConnect) -> None:
     with another() as cursor:
         cursor.execute("INSERT INTO salesforce.contact (lastname) VALUES ('x')")
         cursor.execute("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'")
@@ -425,5 +424,5 @@ def test_the_apps_writes_pass_us_by(captured: HerokuConnect) -> None:
     assert deliver() == 0
 
 
-def test_the_table_in_the_guarantees_is_that_of_the_tests() -> None:
+def test_guarantees_list_the_faults_of_the_tests() -> None:
     assert faults.committed() == faults.table(), "run `make faults`"

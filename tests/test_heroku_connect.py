@@ -1,4 +1,4 @@
-"""The simulator is true to Heroku Connect: states, trigger log, what counts as a change; and capture agrees with it."""
+"""The simulator behaves as Heroku Connect: states, trigger log, changes; and capture agrees with it."""
 
 import datetime
 from typing import Any
@@ -39,10 +39,10 @@ def set_state(assignments: str) -> tuple[Any, ...]:
     return state()
 
 
-def test_status_trigger(heroku: HerokuConnect) -> None:
+def test_status_trigger_sets_the_states(heroku: HerokuConnect) -> None:
     as_heroku_connect("INSERT INTO salesforce.contact (_hc_lastop, _hc_err) VALUES ('FAILED', 'x')")
-    assert state() == ("SYNCED", None), "an insert of Heroku Connect carries no other state"
-    assert set_state("_hc_lastop = 'FAILED', _hc_err = 'x'") == ("FAILED", "x"), "another state is kept as given"
+    assert state() == ("SYNCED", None), "an insert of Heroku Connect has no other state"
+    assert set_state("_hc_lastop = 'FAILED', _hc_err = 'x'") == ("FAILED", "x"), "another state is stored"
     assert set_state("_hc_lastop = 'FAILED', _hc_err = 'y'") == ("SYNCED", None), "the same state twice"
     assert set_state("_hc_err = 'x'") == ("SYNCED", None)
     assert set_state("_hc_lastop = NULL") == ("SYNCED", None)
@@ -55,7 +55,7 @@ def test_status_trigger(heroku: HerokuConnect) -> None:
     assert set_state("_hc_lastop = 'UPDATED'") == ("SYNCED", None), "NULL <> x is not true"
 
 
-def test_trigger_log_of_a_read_write_mapping(heroku: HerokuConnect) -> None:
+def test_trigger_log_has_writes_to_a_read_write_mapping(heroku: HerokuConnect) -> None:
     row = heroku.app_insert(Contact, last_name='O"Brien', external_id=KEY)
     heroku.app_update(Contact, row, last_name="Ada")
     heroku.app_update(Contact, row, last_name="Ada")
@@ -79,7 +79,7 @@ def test_trigger_log_of_a_read_write_mapping(heroku: HerokuConnect) -> None:
     assert log[3][5] is None
 
 
-def test_trigger_log_of_a_read_only_mapping_and_of_heroku_connects_own_writes(heroku: HerokuConnect) -> None:
+def test_trigger_log_marks_writes_to_a_read_only_mapping(heroku: HerokuConnect) -> None:
     heroku.create(Account, 3)
     assert trigger_log("*") == []
     as_the_app("UPDATE salesforce.account SET name = 'x'")
@@ -87,7 +87,7 @@ def test_trigger_log_of_a_read_only_mapping_and_of_heroku_connects_own_writes(he
     assert {entry[0] for entry in trigger_log("sfid")} == set(heroku.sfids(Account))
 
 
-def test_manual_capture(heroku: HerokuConnect) -> None:
+def test_manual_capture_logs_rows(heroku: HerokuConnect) -> None:
     heroku.create(Contact)
     call = "SELECT salesforce.hc_capture_{}_from_row(hstore(c), 'contact', %s) FROM salesforce.contact c"
     assert query(call.format("insert"), [["lastname", "id", "sfid"]])[0][0] == 1
@@ -101,7 +101,7 @@ def test_manual_capture(heroku: HerokuConnect) -> None:
     assert "," not in updated[2].replace("O'Brien", "")
 
 
-def test_the_log_trigger_rings_heroku_connects_own_channel(heroku: HerokuConnect) -> None:
+def test_log_trigger_notifies_heroku_connects_channel(heroku: HerokuConnect) -> None:
     listener = connection.copy()
     try:
         with listener.cursor() as cursor:
@@ -112,14 +112,14 @@ def test_the_log_trigger_rings_heroku_connects_own_channel(heroku: HerokuConnect
         listener.close()
 
 
-def test_without_public_on_the_search_path_every_write_fails(heroku: HerokuConnect) -> None:
+def test_writes_fail_without_public_on_the_search_path(heroku: HerokuConnect) -> None:
     with pytest.raises(ProgrammingError, match="get_xmlbinary"), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL search_path = salesforce")
         cursor.execute("INSERT INTO contact (lastname) VALUES ('x')")
 
 
-def test_traffic_on_one_row(captured: HerokuConnect, connect: Any) -> None:
-    """The table of Heroku Connect's traffic: what is a change, what is bookkeeping, what is the app's."""
+def test_traffic_on_one_row_sends_its_changes(captured: HerokuConnect, connect: Any) -> None:
+    """Each kind of traffic: changes, bookkeeping, and writes of the app."""
     got: list[tuple[str, tuple[str, ...]]] = []
 
     def step() -> list[tuple[str, tuple[str, ...]]]:
@@ -134,7 +134,7 @@ def test_traffic_on_one_row(captured: HerokuConnect, connect: Any) -> None:
     row = captured.app_insert(Contact, last_name="Ada", external_id=KEY)
     assert (state()[0], step()) == ("PENDING", []), "the app's own insert"
     captured.send_app_writes()
-    assert (state()[0], step()) == ("INSERTED", []), "the sfid comes back: bookkeeping"
+    assert (state()[0], step()) == ("INSERTED", []), "the sfid arrives: bookkeeping"
     captured.echo(Contact, email="computed@example.com")
     assert (state()[0], step()) == ("SYNCED", [("UPDATE", ("is_deleted", "email"))]), "an echo with computed values"
     sfid = captured.sfids(Contact)[0]
@@ -157,7 +157,7 @@ def test_traffic_on_one_row(captured: HerokuConnect, connect: Any) -> None:
     assert step() == [("DELETE", ())]
 
 
-def test_the_echo_may_come_before_the_sfid(captured: HerokuConnect) -> None:
+def test_echo_before_the_sfid_links_the_row(captured: HerokuConnect) -> None:
     captured.app_insert(Contact, last_name="Ada", external_id=KEY)
     captured.poll(Contact, [{"sf_id": "003000000000001AAA", "external_id": KEY, "last_name": "Ada"}])
     assert query("SELECT sfid, count(*) OVER () FROM salesforce.contact") == [("003000000000001AAA", 1)]
@@ -165,7 +165,7 @@ def test_the_echo_may_come_before_the_sfid(captured: HerokuConnect) -> None:
     assert Seen.objects.count() == 0, "linked, not changed"
 
 
-def test_a_poll_updates_inserts_and_leaves_alone(captured: HerokuConnect) -> None:
+def test_poll_updates_and_inserts(captured: HerokuConnect) -> None:
     first, second = captured.insert(Account, {"name": "one"}, {"name": "two"})
     deliver()
     counted = captured.poll(
@@ -176,7 +176,7 @@ def test_a_poll_updates_inserts_and_leaves_alone(captured: HerokuConnect) -> Non
 
 
 @pytest.mark.parametrize("clear", ["truncate", "delete", "silent"])
-def test_reload_keeps_the_records_and_changes_their_ids(captured: HerokuConnect, clear: str) -> None:
+def test_reload_keeps_records_and_changes_ids(captured: HerokuConnect, clear: str) -> None:
     captured.create(Account, 15)
     before = dict(query("SELECT sfid, id FROM salesforce.account"))
     assert captured.reload(Account, clear) == 15
@@ -186,7 +186,7 @@ def test_reload_keeps_the_records_and_changes_their_ids(captured: HerokuConnect,
     assert deliver() == captured.changes == 15
 
 
-def test_a_table_made_again_has_lost_our_triggers_and_no_record(captured: HerokuConnect) -> None:
+def test_recreated_table_keeps_records_and_loses_triggers(captured: HerokuConnect) -> None:
     captured.bulk_load(Account, 20)
     assert captured.recreate_table(Account) == 20
     assert status_of(Account, "default").state == "missing"
@@ -194,7 +194,7 @@ def test_a_table_made_again_has_lost_our_triggers_and_no_record(captured: Heroku
     captured.create(Account)
 
 
-def test_columns_come_and_go_under_capture(captured: HerokuConnect) -> None:
+def test_columns_can_be_added_and_dropped(captured: HerokuConnect) -> None:
     captured.create(Account, 3)
     deliver()
     assert captured.add_column(Account, "rating__c", value="hot") == 3
@@ -206,7 +206,7 @@ def test_columns_come_and_go_under_capture(captured: HerokuConnect) -> None:
 
 
 def test_create_tables_adds_columns_of_new_fields(heroku: HerokuConnect) -> None:
-    """A model that gained a field works after ``hc_simulate --create-only``; the records stay."""
+    """A model with a new field works after ``hc_simulate --create-only``; the records stay."""
     heroku.insert(Contact, last_name="Ada")
     for column in ("email", "external_id__c"):
         heroku.drop_column(Contact, column)
@@ -220,8 +220,8 @@ def test_create_tables_adds_columns_of_new_fields(heroku: HerokuConnect) -> None
     assert query(unique) == [(1,)], "the new column has its index"
 
 
-def test_all_that_it_plays_arrives(captured: HerokuConnect) -> None:
-    """Its own count of changes, made by comparing rows, is what receivers hear of; gaps come on top."""
+def test_every_played_change_is_delivered(captured: HerokuConnect) -> None:
+    """The simulator counts changes by comparing rows; receivers get as many, and gaps besides."""
     kinds = [kind for kind in HerokuConnect.ACTIONS if kind != "recreate"]
     for number, _ in enumerate(captured.play(kinds, poll_size=30)):
         if number == 60:
@@ -231,7 +231,7 @@ def test_all_that_it_plays_arrives(captured: HerokuConnect) -> None:
     assert Seen.objects.count() == captured.changes
 
 
-def test_the_same_seed_plays_the_same(heroku: HerokuConnect) -> None:
+def test_same_seed_plays_the_same_steps(heroku: HerokuConnect) -> None:
     def played() -> list[Any]:
         heroku.drop_schemas()
         simulator = HerokuConnect(models=[Account, Project], seed=7)
@@ -242,13 +242,13 @@ def test_the_same_seed_plays_the_same(heroku: HerokuConnect) -> None:
     assert played() == played()
 
 
-def test_a_wrong_field_is_named_with_the_right_ones(heroku: HerokuConnect) -> None:
+def test_unknown_field_error_lists_the_fields(heroku: HerokuConnect) -> None:
     with pytest.raises(LookupError, match=r"crm.Account has no field 'nmae'; its fields: .*name"):
         heroku.insert(Account, nmae="x")
 
 
-def test_values_are_given_as_an_instance_takes_them(heroku: HerokuConnect) -> None:
-    """A Geolocation as a pair, a relation as the record; what is said of its dates is kept."""
+def test_values_are_accepted_as_by_an_instance(heroku: HerokuConnect) -> None:
+    """A Geolocation as a pair, a relation as the record; given dates are stored."""
     made = datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC)
     heroku.create(User)
     user = User.objects.get()
@@ -261,12 +261,12 @@ def test_values_are_given_as_an_instance_takes_them(heroku: HerokuConnect) -> No
         heroku.insert(Everything, locatoin=(1, 2))
 
 
-def test_a_field_that_is_unknown_is_named_with_the_nearest(heroku: HerokuConnect) -> None:
+def test_unknown_field_error_names_the_nearest(heroku: HerokuConnect) -> None:
     with pytest.raises(LookupError, match=r"crm.Account has no field 'nmae'; .* Did you mean 'name'\?"):
         heroku.insert(Account, nmae="x")
 
 
-def test_a_real_heroku_connect_is_never_written_to(heroku: HerokuConnect) -> None:
+def test_real_heroku_connect_is_refused(heroku: HerokuConnect) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE salesforce._hcmeta SET org_id = '00D000000000001'")
     with pytest.raises(RealHerokuConnectError, match="belongs to a real Heroku Connect"):
@@ -277,6 +277,6 @@ def test_a_real_heroku_connect_is_never_written_to(heroku: HerokuConnect) -> Non
         cursor.execute("UPDATE salesforce._hcmeta SET org_id = 'simulated'")
 
 
-def test_salesforce_ids_carry_their_checksum() -> None:
+def test_salesforce_ids_have_their_checksum() -> None:
     assert with_checksum("001A0000006Vm9r") == "001A0000006Vm9rIAC"
     assert salesforce_id("Account", 61) == "00100000000000zAAA"

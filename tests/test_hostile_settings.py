@@ -1,4 +1,4 @@
-"""Settings of the server, of a database or a role, that would make capture and delivery slow or wrong: they do not."""
+"""Settings of the server, a database or a role do not make capture or delivery slow or wrong."""
 
 import time
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def of_this_server(kind: str) -> dict[str, str]:
 
 @contextmanager
 def database_with(settings: dict[str, str]) -> Iterator[None]:
-    """Give the test's database settings for the sessions that begin inside the block."""
+    """Give the test database settings; sessions that begin inside the block have them."""
     name = connection.ops.quote_name(connection.settings_dict["NAME"])
     for setting, value in settings.items():
         values = ", ".join(f"'{part}'" for part in value.split(", "))
@@ -77,7 +77,7 @@ def database_with(settings: dict[str, str]) -> Iterator[None]:
 
 
 @pytest.fixture
-def told(connect: Any) -> list[tuple[str, Any, Any]]:
+def received(connect: Any) -> list[tuple[str, Any, Any]]:
     """Change types, old and new names of accounts, in the order in which receivers are called."""
     got: list[tuple[str, Any, Any]] = []
 
@@ -89,7 +89,7 @@ def told(connect: Any) -> list[tuple[str, Any, Any]]:
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_settings_of_the_database_change_nothing(captured: HerokuConnect, told: list[Any], kind: str) -> None:
+def test_settings_of_the_database_do_not_change_events(captured: HerokuConnect, received: list[Any], kind: str) -> None:
     customers_trigger(UPPER)
     with database_with(of_this_server(kind)):
         (sfid,) = captured.insert(Account, name="one")
@@ -97,7 +97,7 @@ def test_settings_of_the_database_change_nothing(captured: HerokuConnect, told: 
         captured.delete(Account, sfid)
         assert deliver() == 5
         assert status_of(Account, "default").state == "installed"
-    assert told == [
+    assert received == [
         ("CREATE", None, "one"),
         ("UPDATE", "one", "ONE"),
         ("UPDATE", "ONE", "uno"),
@@ -106,7 +106,7 @@ def test_settings_of_the_database_change_nothing(captured: HerokuConnect, told: 
     ]
 
 
-def test_a_writers_float_digits_round_no_image(captured: HerokuConnect, connect: Any) -> None:
+def test_float_digits_of_the_writer_round_no_image(captured: HerokuConnect, connect: Any) -> None:
     got: list[Any] = []
     connect(signals.record_created, lambda instance, **kwargs: got.append(instance.annual_revenue), Account)
     with another("SET LOCAL xmlbinary = 'hex'; SET LOCAL extra_float_digits = -3") as cursor:
@@ -118,10 +118,10 @@ def test_a_writers_float_digits_round_no_image(captured: HerokuConnect, connect:
 
 @pytest.mark.fault(
     "a session's first update has one row, a later one very many",
-    outcome="captured; each takes as long as it would alone",
+    outcome="captured; each takes as long as alone",
 )
-def test_a_small_update_first_slows_no_large_one(captured: HerokuConnect) -> None:
-    """The session keeps its plan: one that pairs old and new rows by a nested loop takes minutes for 20 000."""
+def test_small_update_does_not_slow_a_later_large_one(captured: HerokuConnect) -> None:
+    """The session reuses its plan: one with a nested loop would take minutes for 20 000 rows."""
     rows = 6000
     for own in ("hc_account_status_trigger", "hc_account_logtrigger"):  # they take most of the time
         as_the_app(f"ALTER TABLE salesforce.account DISABLE TRIGGER {own}")

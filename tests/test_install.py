@@ -1,4 +1,4 @@
-"""Installing, upgrading and removing capture: nothing is left, nothing is missed, nobody waits for another for ever."""
+"""Installing, upgrading and removing capture: no object is left, no change is missed, no installer waits for long."""
 
 import subprocess
 import threading
@@ -50,7 +50,7 @@ def everything() -> list[tuple[object, ...]]:
         return catalog(cursor)
 
 
-def test_uninstall_all_leaves_not_one_object(heroku: HerokuConnect) -> None:
+def test_uninstall_all_removes_every_object(heroku: HerokuConnect) -> None:
     before = everything()
     call_command("hc_triggers", "install", stdout=StringIO())
     assert len(everything()) == len(before) + 6 * len(connected_models())
@@ -58,7 +58,7 @@ def test_uninstall_all_leaves_not_one_object(heroku: HerokuConnect) -> None:
     assert everything() == before
 
 
-def test_uninstalling_model_by_model_leaves_not_one_object(heroku: HerokuConnect) -> None:
+def test_uninstall_of_each_model_removes_every_object(heroku: HerokuConnect) -> None:
     before = everything()
     call_command("hc_triggers", "install", stdout=StringIO())
     call_command("hc_triggers", "uninstall", *(m._meta.label for m in connected_models()), stdout=StringIO())
@@ -78,15 +78,15 @@ def test_uninstall_without_models_removes_nothing(captured: HerokuConnect) -> No
     ("option", "action"),
     [("--remove", "uninstall"), ("--all", "pause"), ("--orphans", "install"), ("--check", "pause")],
 )
-def test_options_of_another_action_are_refused(captured: HerokuConnect, option: str, action: str) -> None:
+def test_command_refuses_options_of_another_action(captured: HerokuConnect, option: str, action: str) -> None:
     with pytest.raises(CommandError, match=f"{option} goes with") as error:
         call_command("hc_triggers", action, "--all" if option == "--remove" else option, option, stdout=StringIO())
     assert error.value.returncode == 2
     assert pausing.find("default") == pausing.Pause()
 
 
-def test_uninstall_and_its_note_are_one_transaction(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the table stays locked it is still captured, and no worker takes it for one to be left alone."""
+def test_uninstall_of_a_locked_table_changes_nothing(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is still captured, and the worker still repairs it."""
     monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "20ms")
     refused = pytest.raises(CommandError, match=r"Not uninstalled: crm\.Account")
     with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"), refused:
@@ -95,19 +95,19 @@ def test_uninstall_and_its_note_are_one_transaction(captured: HerokuConnect, mon
     assert status_of(Account, "default").state == "installed"
 
 
-def test_install_of_what_was_never_captured_tells_no_gap(heroku: HerokuConnect) -> None:
-    """Also after it was uninstalled, to be left alone from the start."""
+def test_install_reports_no_gap_if_never_captured(heroku: HerokuConnect) -> None:
+    """Not even if the table was uninstalled before it was ever captured."""
     heroku.create(Account, 1)
     call_command("hc_triggers", "uninstall", "crm.Account", "crm.Account", stdout=StringIO())
     call_command("hc_triggers", "install", stdout=StringIO())
     call_command("hc_triggers", "install", stdout=StringIO())
     assert Change.objects.count() == 0
     assert table_state.read("default")["salesforce.account"].uninstalled_at is None
-    assert table_state.read("default")["salesforce.account"].good_at is not None, "the next drift is told from here on"
+    assert table_state.read("default")["salesforce.account"].good_at is not None, "the next gap begins here"
 
 
-def test_a_removed_reload_is_part_of_the_gap(captured: HerokuConnect) -> None:
-    """What an uninstalled table's reload had cleared is forgotten, so the gap begins with the clearing."""
+def test_gap_begins_with_the_removed_reload(captured: HerokuConnect) -> None:
+    """Uninstalling deletes the cleared images of a running reload, so the gap begins with the clearing."""
     captured.create(Account, 20)
     as_heroku_connect("TRUNCATE salesforce.account")
     with connection.cursor() as cursor:
@@ -119,7 +119,7 @@ def test_a_removed_reload_is_part_of_the_gap(captured: HerokuConnect) -> None:
     assert datetime.fromisoformat(gap.note["since"]) == cleared_at
 
 
-def test_migrating_to_zero_takes_the_triggers_along(captured: HerokuConnect) -> None:
+def test_migrate_zero_removes_the_triggers(captured: HerokuConnect) -> None:
     call_command("migrate", "hc_signals", "zero", verbosity=0)
     try:
         assert not [row for row in everything() if str(row[2]).startswith("hc_signals_")]
@@ -128,10 +128,10 @@ def test_migrating_to_zero_takes_the_triggers_along(captured: HerokuConnect) -> 
         call_command("migrate", "hc_signals", verbosity=0)
     call_command("hc_triggers", "install", stdout=StringIO())
     as_heroku_connect("INSERT INTO salesforce.account (sfid) VALUES ('A2')")
-    assert [change.record_id for change in Change.objects.all()] == ["A2"], "as if installed for the first time"
+    assert [change.record_id for change in Change.objects.all()] == ["A2"], "no gap, as after the first installation"
 
 
-def test_orphans_of_a_model_that_is_gone_are_shown_and_removed(captured: HerokuConnect) -> None:
+def test_orphans_of_a_removed_model_are_found_and_removed(captured: HerokuConnect) -> None:
     others = [model for model in connected_models() if model is not Contact]
     assert [(s.table, s.state) for s in orphans.find(others, "default")] == [("salesforce.contact", "orphan")]
     assert orphans.find(connected_models(), "default") == []
@@ -143,8 +143,8 @@ def test_orphans_of_a_model_that_is_gone_are_shown_and_removed(captured: HerokuC
     assert [status.detail for status in orphans.find(others, "default")] == ["a capture function that nothing calls"]
 
 
-def test_an_upgrade_misses_nothing(captured: HerokuConnect) -> None:
-    """The function is replaced again and again, triggers as well, while somebody writes."""
+def test_upgrade_captures_every_change(captured: HerokuConnect) -> None:
+    """An installer replaces the function and the triggers again and again while a thread writes."""
     stop = threading.Event()
     written = 0
 
@@ -170,7 +170,7 @@ def test_an_upgrade_misses_nothing(captured: HerokuConnect) -> None:
 
 
 @pytest.mark.fault("`hc_triggers install` of a newer version", outcome="no window; the tables are not locked")
-def test_a_changed_function_is_replaced_without_a_lock(captured: HerokuConnect) -> None:
+def test_install_replaces_a_function_without_a_table_lock(captured: HerokuConnect) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"ALTER FUNCTION public.{function_name(Account)}() SET lock_timeout = '9s'")
     assert status_of(Account, "default").state == "outdated"
@@ -178,7 +178,7 @@ def test_a_changed_function_is_replaced_without_a_lock(captured: HerokuConnect) 
         assert install_capture(Account, "default").state == "installed"
 
 
-def test_two_installers_do_not_get_into_each_others_way(heroku: HerokuConnect) -> None:
+def test_two_installers_do_not_disturb_each_other(heroku: HerokuConnect) -> None:
     failures: list[BaseException] = []
 
     def install(chosen: list[type[models.Model]]) -> None:
@@ -200,8 +200,8 @@ def test_two_installers_do_not_get_into_each_others_way(heroku: HerokuConnect) -
     assert {status_of(model, "default").state for model in connected_models()} == {"installed"}
 
 
-def test_who_comes_second_leaves_the_triggers_of_the_first(heroku: HerokuConnect) -> None:
-    """The watch would take triggers that were made anew for drift, and tell a gap."""
+def test_second_installer_keeps_the_triggers_of_the_first(heroku: HerokuConnect) -> None:
+    """Triggers that are created twice would be drift, and a gap."""
     with another() as first:
         for statement in install_sql(Account):
             first.execute(statement)
@@ -212,26 +212,24 @@ def test_who_comes_second_leaves_the_triggers_of_the_first(heroku: HerokuConnect
 
         second = threading.Thread(target=install)
         second.start()
-        wait_until(is_somebody_waiting)
+        wait_until(is_installer_waiting)
         first.execute(
             "SELECT string_agg(oid || ':' || xmin, ' ' ORDER BY tgname) FROM pg_trigger "
             "WHERE tgrelid = 'salesforce.account'::regclass AND tgname LIKE 'hc\\_signals\\_%'"
         )
-        ((made,),) = first.fetchall()
+        ((versions,),) = first.fetchall()
         first.connection.commit()
     second.join(timeout=10)
-    assert find_tables([Account], "default")[0].versions == made
+    assert find_tables([Account], "default")[0].versions == versions
 
 
-def is_somebody_waiting() -> bool:
+def is_installer_waiting() -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
         return bool(cursor.fetchone()[0])
 
 
-def test_a_locked_table_does_not_keep_the_others_from_being_installed(
-    heroku: HerokuConnect, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_install_continues_after_a_locked_table(heroku: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "20ms")
     out, err = StringIO(), StringIO()
     with another("LOCK TABLE salesforce.account"), pytest.raises(CommandError, match=r"Not installed: crm\.Account\."):
@@ -240,13 +238,13 @@ def test_a_locked_table_does_not_keep_the_others_from_being_installed(
     assert out.getvalue().count(": installed") == len(connected_models()) - 1
 
 
-def test_disabled_triggers_are_enabled_without_owning_the_table(captured: HerokuConnect) -> None:
+def test_install_enables_triggers_without_owning_the_table(captured: HerokuConnect) -> None:
     as_heroku_connect("ALTER TABLE salesforce.account DISABLE TRIGGER ALL")
     assert status_of(Account, "default").state == "disabled"
     assert install_capture(Account, "default").state == "installed"
 
 
-def test_the_printed_sql_does_what_install_does(captured: HerokuConnect, bare_database: Any) -> None:
+def test_printed_sql_equals_install(captured: HerokuConnect, bare_database: Any) -> None:
     with bare_database.cursor() as cursor:
         cursor.execute("CREATE SCHEMA salesforce")
         cursor.execute(read_sql("0001_change_log.sql"))
@@ -274,7 +272,7 @@ def test_the_printed_sql_does_what_install_does(captured: HerokuConnect, bare_da
 LONG = "a" * 60 + "ü" * 3 + "__c"
 
 
-def test_names_of_every_kind(heroku: HerokuConnect) -> None:
+def test_capture_works_with_any_names(heroku: HerokuConnect) -> None:
     for schema, table, column in (
         ("salesforce", "order", "user"),
         ("sales force", "ta\"b'le", "co\"l'um%n"),
@@ -293,7 +291,7 @@ def test_names_of_every_kind(heroku: HerokuConnect) -> None:
 
 
 def try_names(schema: str, table: str, column: str) -> None:
-    """Capture an insert and an update on a table of these names."""
+    """Capture an insert and an update on a table with these names."""
 
     class Odd(hc_models.HerokuConnectModel):
         sf_object_name = "Odd__c"

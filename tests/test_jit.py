@@ -1,4 +1,4 @@
-"""No statement of ours is compiled by the server's JIT compiler: that takes a second, and each session does it anew."""
+"""The server's JIT compiler compiles no statement of ours: that would take a second in each session."""
 
 import contextlib
 import statistics
@@ -23,7 +23,7 @@ from tests.test_worker_process import asleep, wait_until
 
 @pytest.fixture(autouse=True)
 def jit(transactional_db: None) -> None:
-    """Skip on a server that cannot compile: the embedded one has no LLVM, the distributions' have."""
+    """Skip on a server without LLVM: the embedded server has none, those of distributions have it."""
     with connection.cursor() as cursor:
         cursor.execute("SET jit = on")
         cursor.execute("SELECT pg_jit_available()")
@@ -34,17 +34,17 @@ def jit(transactional_db: None) -> None:
 
 
 class Plan(NamedTuple):
-    """One statement as the server has run it."""
+    """The plan of a statement that the server has run."""
 
     text: str
     place: str
-    """Which function ran it, and where; empty for a statement of the client."""
+    """Function and line that ran it; empty for a statement of the client."""
     is_compiled: bool
 
 
 @contextlib.contextmanager
 def explained() -> Iterator[list[Plan]]:
-    """Give all statements of this session, also those inside of functions, under a server that would compile any."""
+    """Yield a list of all statements that this session runs, also inside functions. The server would compile any."""
     plans: list[Plan] = []
 
     def note(diagnostic: Any) -> None:
@@ -68,30 +68,30 @@ def explained() -> Iterator[list[Plan]]:
     try:
         yield plans
     finally:
-        connection.close()  # and with it the settings
+        connection.close()  # this ends the settings
 
 
 def ours(plans: list[Plan]) -> list[Plan]:
-    """Return what functions of ours have run, be it on the writer's way or on the reader's."""
+    """Return the statements inside our functions, of writers and readers."""
     return [plan for plan in plans if "function hc_signals_" in plan.place.replace("public.", "")]
 
 
 def compiled(run: Callable[[], Any]) -> list[str]:
-    """Run something; return the statements inside our functions that were compiled."""
+    """Call ``run`` and return the compiled statements inside our functions."""
     with explained() as plans:
         run()
-    assert ours(plans), "nothing of ours was run: the test proves nothing"
+    assert ours(plans), "no function of ours was called: the test proves nothing"
     return [plan.text for plan in ours(plans) if plan.is_compiled]
 
 
-def test_explained_statements_show_what_is_compiled(captured: HerokuConnect) -> None:
+def test_auto_explain_shows_compiled_statements(captured: HerokuConnect) -> None:
     with explained() as plans:
         as_the_app("SELECT count(*) FROM salesforce.account")
     assert [plan.is_compiled for plan in plans] == [True]
 
 
-def test_nothing_that_capture_runs_is_compiled(captured: HerokuConnect) -> None:
-    """Also moving nested changes, recognising a reload, falling back to whole rows and counting a loss."""
+def test_statements_of_capture_are_not_compiled(captured: HerokuConnect) -> None:
+    """Including nested changes, a reload, the fallback to whole rows and a loss."""
     customers_trigger(UPPER)
 
     def write() -> None:
@@ -111,7 +111,7 @@ def test_nothing_that_capture_runs_is_compiled(captured: HerokuConnect) -> None:
     assert compiled(write) == []
 
 
-def test_no_look_is_compiled(captured: HerokuConnect, connect: Any) -> None:
+def test_statements_of_the_reader_are_not_compiled(captured: HerokuConnect, connect: Any) -> None:
     def fails(**kwargs: Any) -> None:
         raise ValueError
 
@@ -126,13 +126,13 @@ def test_no_look_is_compiled(captured: HerokuConnect, connect: Any) -> None:
 
 
 LATENCIES = 8
-"""Changes of one turn, each one after the worker has fallen asleep."""
+"""Changes per turn, each while the worker sleeps."""
 TURNS = 12
-"""Most turns of each kind: more than three are taken only where the machine is busy with something else."""
+"""Most turns of each kind; more than three only if the machine is busy."""
 
 
 def milliseconds(monkeypatch: pytest.MonkeyPatch, received: list[float], jit: str) -> list[float]:
-    """Return times from commit to receiver, of a worker whose sessions have JIT on or off."""
+    """Return the milliseconds from commit to receiver, of a worker whose sessions have JIT on or off."""
     monkeypatch.setenv("PGOPTIONS", f"-c jit={jit}")
     connection.close()
     found = []
@@ -143,22 +143,20 @@ def milliseconds(monkeypatch: pytest.MonkeyPatch, received: list[float], jit: st
             began = time.perf_counter()
             as_heroku_connect("UPDATE salesforce.account SET name = %s", [f"{jit} {began}"])
             wait_until(lambda: bool(received))
-            if number:  # the first one makes the plans of the session
+            if number:  # the first change makes the plans of the session
                 found.append((received[0] - began) * 1000)
     connection.close()
     return found
 
 
 def quiet_median(times: list[list[float]]) -> float:
-    """Return the median of the quicker half of all turns: the others met other load of the machine."""
+    """Return the median of the faster half of all turns; other load slows the rest."""
     quick = sorted(statistics.median(turn) for turn in times)[: (len(times) + 1) // 2]
     return statistics.median(quick)
 
 
-def test_latency_is_that_of_a_server_without_jit(
-    captured: HerokuConnect, connect: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With JIT at its defaults a change must not take longer; the turns alternate, so that other load hits both."""
+def test_jit_does_not_increase_latency(captured: HerokuConnect, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With JIT at its defaults a change takes no longer. The turns alternate, so that other load affects both."""
     received: list[float] = []
     connect(record_changed, lambda **kwargs: received.append(time.perf_counter()), Account)
     captured.insert(Account, name="one")

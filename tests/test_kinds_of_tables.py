@@ -1,4 +1,4 @@
-"""Tables that Heroku Connect does not make, but people do: captured where that is possible, else it is said."""
+"""Tables that people create, not Heroku Connect: captured if possible, otherwise every command says why not."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ def command(*arguments: str) -> str:
 
 
 def problems() -> dict[str, str]:
-    """Return what hc_status has to say, of things that are not well, by their text."""
+    """Return the problems that hc_status finds, by their text."""
     return {each.text: each.problem for each in examine("default", Conf(), ask_heroku=False) if each.problem}
 
 
@@ -50,7 +50,7 @@ def look() -> None:
 
 
 def logged() -> list[tuple[str, str | None]]:
-    """Return operation and name of all that is in the log, which is emptied."""
+    """Return operation and name of each change in the log, and empty the log."""
     found = [
         (change.operation, ((change.new or change.old or {}).get("name")))
         for change in Change.objects.filter(table_name=TABLE)
@@ -70,11 +70,11 @@ NO_TABLES = {
 
 @pytest.mark.fault(
     "the model's table is a view, a materialized view or a foreign table",
-    outcome="`unsupported`, said by every command; the others are captured",
+    outcome="`unsupported` in every command; the other tables are captured",
 )
 @pytest.mark.parametrize("kind", NO_TABLES)
-def test_what_is_no_table_is_said_and_ends_no_command(captured: HerokuConnect, kind: str) -> None:
-    """Nothing is installed there, no command ends in an error, and the other tables are captured."""
+def test_commands_say_that_a_view_is_unsupported(captured: HerokuConnect, kind: str) -> None:
+    """Nothing is installed there, no command fails, and the other tables are captured."""
     as_the_app("ALTER TABLE salesforce.account RENAME TO base")
     try:
         as_the_app(NO_TABLES[kind])
@@ -92,7 +92,7 @@ def test_what_is_no_table_is_said_and_ends_no_command(captured: HerokuConnect, k
         command("resume")
         command("uninstall", "crm.Account")
         command("install")
-        assert table_state.read("default")[TABLE].cause is not None, "told if a table comes back"
+        assert table_state.read("default")[TABLE].cause is not None, "a gap, if the view becomes a table"
     finally:
         as_the_app("DROP FOREIGN DATA WRAPPER IF EXISTS hc_none CASCADE; DROP SCHEMA salesforce CASCADE")
 
@@ -113,11 +113,11 @@ COLUMNS = "id int NOT NULL DEFAULT 7, sfid text, name text, systemmodstamp times
 
 @pytest.mark.fault(
     "partitioned, inherited and unlogged tables",
-    outcome="captured; what is written under a partition's, parent's or child's name is not, and `hc_status` says so",
+    outcome="captured; statements that name a partition, parent or child are not, and `hc_status` says so",
 )
 @pytest.mark.parametrize("kind", RELATIVES)
-def test_other_tables_are_captured_under_their_own_name(heroku: HerokuConnect, kind: str) -> None:
-    """Inserts, updates, deletions, a clearing; what goes by another table's name is warned of, and does no harm."""
+def test_related_tables_are_captured_under_their_own_name(heroku: HerokuConnect, kind: str) -> None:
+    """Inserts, updates, deletions and a clearing. The status warns of statements by another name; they succeed."""
     as_the_app("DROP TABLE salesforce.account; " + RELATIVES[kind].format(columns=COLUMNS))
     try:
         command("install")
@@ -142,7 +142,7 @@ def test_other_tables_are_captured_under_their_own_name(heroku: HerokuConnect, k
 
 @pytest.fixture
 def own_server(captured: HerokuConnect) -> Iterator[Server]:
-    """Another server, which may crash, with a log and an unlogged table; the connection is to that."""
+    """Another server, which the test may crash, with a log and an unlogged table; the default connection uses it."""
     before = dict(connection.settings_dict)
     server = Server(installation())
     connection.close()
@@ -156,8 +156,8 @@ def own_server(captured: HerokuConnect) -> Iterator[Server]:
     server.stop()
 
 
-@pytest.mark.fault("an unlogged table, emptied by a crash of the server", outcome="gap, told once")
-def test_an_unlogged_table_emptied_by_a_crash_is_a_gap(own_server: Server) -> None:
+@pytest.mark.fault("an unlogged table, emptied by a crash of the server", outcome="one gap")
+def test_unlogged_table_emptied_by_a_crash_is_a_gap(own_server: Server) -> None:
     command("install", "crm.Account")
     repairs = Repairs("default", Conf(), [Account])
     repairs.run()
@@ -188,7 +188,7 @@ def role(name: str) -> Iterator[None]:
 
 @pytest.fixture
 def blind(captured: HerokuConnect) -> Iterator[str]:
-    """A role that may do everything with our tables and the captured ones, but sees no row behind a policy."""
+    """A role with all rights on our tables and the captured ones, but no BYPASSRLS."""
     as_the_app("CREATE ROLE hc_blind; GRANT USAGE ON SCHEMA public, salesforce TO hc_blind")
     for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
         as_the_app(f"GRANT ALL ON ALL {kind} IN SCHEMA public, salesforce TO hc_blind")
@@ -200,18 +200,18 @@ def blind(captured: HerokuConnect) -> Iterator[str]:
     assert status_of(Account, "default").state == "installed"
 
 
-def of_the_blind() -> None:
-    """Let the capture function of the accounts be that role's."""
+def give_function_to_blind() -> None:
+    """Make that role the owner of the capture function of accounts."""
     as_the_app(f"ALTER FUNCTION public.{function_name(Account)}() OWNER TO hc_blind")
 
 
 @pytest.mark.fault(
     "row-level security hides every row of a table from the owner of its capture function",
-    outcome="captured; a TRUNCATE is a gap, because nobody knows what it took",
+    outcome="captured; a TRUNCATE is a gap, because its rows are unknown",
 )
-def test_hidden_rows_are_captured(captured: HerokuConnect, blind: str) -> None:
-    """What a statement touches is known all the same; that a table looks empty is not believed."""
-    of_the_blind()
+def test_rows_hidden_from_the_function_owner_are_captured(captured: HerokuConnect, blind: str) -> None:
+    """Transition tables have the rows nevertheless. A table that seems empty does not count as cleared."""
+    give_function_to_blind()
     as_the_app("ALTER TABLE salesforce.account ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
     fill(1, 20)
     as_heroku_connect("UPDATE salesforce.account SET name = 'x' WHERE sfid = 'A001'")
@@ -226,9 +226,9 @@ def test_hidden_rows_are_captured(captured: HerokuConnect, blind: str) -> None:
 
 @pytest.mark.fault(
     "row-level security hides rows from the worker's role",
-    outcome="an error that names the right that is lacking; nothing hidden is told as deleted, or passed over",
+    outcome="an error that names the missing right; no hidden row is sent as deleted, or skipped",
 )
-def test_what_a_worker_cannot_see_is_not_told_as_gone(captured: HerokuConnect, blind: str, caplog: Any) -> None:
+def test_rows_hidden_from_the_worker_are_not_sent_as_deleted(captured: HerokuConnect, blind: str, caplog: Any) -> None:
     fill(1, 20)
     look()
     as_heroku_connect("TRUNCATE salesforce.account")
@@ -268,10 +268,10 @@ def query(sql: str) -> Any:
 
 
 @pytest.mark.fault(
-    "row-level security enabled on a table of ours", outcome="an error, and `hc_status` says so; never an empty log"
+    "row-level security enabled on a table of ours", outcome="an error, and `hc_status` says so; not an empty log"
 )
 @pytest.mark.parametrize("table", OWN)
-def test_a_log_that_is_hidden_is_not_an_empty_one(captured: HerokuConnect, blind: str, table: str) -> None:
+def test_hidden_log_is_an_error(captured: HerokuConnect, blind: str, table: str) -> None:
     captured.create(Account, 1)
     as_the_app(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     with role(blind):
@@ -281,8 +281,8 @@ def test_a_log_that_is_hidden_is_not_an_empty_one(captured: HerokuConnect, blind
     assert sqlstate(error.value) == "42501"
 
 
-def test_a_log_that_is_hidden_from_its_writer_is_a_gap(captured: HerokuConnect, blind: str) -> None:
-    of_the_blind()
+def test_log_hidden_from_its_writer_is_a_gap(captured: HerokuConnect, blind: str) -> None:
+    give_function_to_blind()
     as_the_app("ALTER TABLE hc_signals_change ENABLE ROW LEVEL SECURITY")
     captured.create(Account, 1)
     assert Change.objects.count() == 0

@@ -1,4 +1,4 @@
-"""Writer, installer and worker are three roles, each with the grants of docs/security.md and no more."""
+"""Writer, installer and worker are three roles with the grants of docs/security.md, and no other."""
 
 import re
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ from tests.conftest import deliver
 ADMIN, OWNER, INSTALLER = re.findall(
     r"```sql\n(.*?)```", (Path(__file__).parent.parent / "docs" / "security.md").read_text(), re.DOTALL
 )
-ROLES = ("hc_writer", "hc_installer", "hc_worker", "hc_nobody")
+ROLES = ("hc_writer", "hc_installer", "hc_worker", "hc_other")
 
 
 @contextmanager
 def role(name: str) -> Iterator[None]:
-    """Be connected to the bare database as one of the roles."""
+    """Connect to the bare database as one of the roles."""
     before = dict(connection.settings_dict)
     connection.close()
     connection.settings_dict |= {"NAME": "hc_signals_bare", "OPTIONS": {"options": f"-c role={name}"}}
@@ -49,9 +49,9 @@ def run(sql: str) -> None:
 
 @pytest.fixture
 def roles(transactional_db: None, bare_database: Any) -> Iterator[None]:
-    """The roles on a bare database, with the grants of the page."""
+    """The roles on a bare database, with the documented grants."""
     bare_database.autocommit = True
-    bare_database.execute("CREATE ROLE hc_writer LOGIN; CREATE ROLE hc_nobody LOGIN")
+    bare_database.execute("CREATE ROLE hc_writer LOGIN; CREATE ROLE hc_other LOGIN")
     bare_database.execute(
         "GRANT CREATE ON DATABASE hc_signals_bare TO hc_writer; GRANT ALL ON SCHEMA public TO hc_writer"
     )
@@ -73,11 +73,11 @@ def roles(transactional_db: None, bare_database: Any) -> Iterator[None]:
 @pytest.mark.fault(
     "writer, installer and worker are three roles with the grants of `docs/security.md`", outcome="delivered"
 )
-def test_three_roles(
+def test_three_roles_work_with_the_documented_grants(
     roles: None, connect: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     got: list[str] = []
-    monkeypatch.setattr(signals.record_changed, "receivers", [])  # the example's has a table of its own
+    monkeypatch.setattr(signals.record_changed, "receivers", [])  # the example's receiver needs a table
     connect(signals.record_changed, lambda event, **kwargs: got.append(event.change_type), Account)
     connect(signals.gap_detected, lambda event, **kwargs: got.append(event.cause), Account)
     connect(signals.record_created, raises, Account)
@@ -126,14 +126,14 @@ def raises(**kwargs: Any) -> None:
     raise ValueError
 
 
-def test_who_has_no_rights_sees_the_status_and_nothing_else(roles: None) -> None:
+def test_role_without_rights_can_only_read_the_status(roles: None) -> None:
     out = StringIO()
-    with role("hc_nobody"):
+    with role("hc_other"):
         call_command("hc_triggers", "status", "--check", stdout=out)
     assert "salesforce.account: installed" in out.getvalue()
     for name, refused in (
-        ("hc_nobody", "SELECT 1 FROM public.hc_signals_change"),
-        ("hc_nobody", "SELECT public.hc_signals_ring()"),
+        ("hc_other", "SELECT 1 FROM public.hc_signals_change"),
+        ("hc_other", "SELECT public.hc_signals_ring()"),
         ("hc_writer", "SELECT 1 FROM public.hc_signals_change"),
         ("hc_writer", "UPDATE public.hc_signals_control SET paused_at = now()"),
         ("hc_worker", "DELETE FROM public.hc_signals_change"),

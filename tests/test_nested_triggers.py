@@ -1,4 +1,4 @@
-"""A customer's own triggers change rows inside Heroku Connect's statement: order and old values stay right."""
+"""A customer's own triggers change rows inside Heroku Connect's statement: order and old values are right."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ from tests.conftest import as_the_app, deliver
 
 
 @pytest.fixture
-def told(connect: Any) -> list[tuple[str, Any, Any]]:
-    """What receivers hear of names: change type, old, new."""
+def received(connect: Any) -> list[tuple[str, Any, Any]]:
+    """What receivers receive: change type, old name, new name."""
     got: list[tuple[str, Any, Any]] = []
 
     def on_change(event: Any, instance: Account, **kwargs: Any) -> None:
@@ -36,44 +36,46 @@ UPPER = "UPDATE salesforce.account SET name = upper(NEW.name) WHERE id = NEW.id 
 
 
 @pytest.mark.fault("a customer's trigger changes the same rows again", outcome="delivered in the order it happened")
-def test_a_row_trigger_that_updates_the_same_row(captured: HerokuConnect, told: list[Any]) -> None:
+def test_changes_of_a_row_trigger_follow_their_cause(captured: HerokuConnect, received: list[Any]) -> None:
     customers_trigger(UPPER)
     sfids = captured.insert(Account, {"name": "one"}, {"name": "two"})
     captured.update(Account, sfids[0], name="uno")
     deliver()
-    assert told[:4] == [
+    assert received[:4] == [
         ("CREATE", None, "one"),
         ("CREATE", None, "two"),
         ("UPDATE", "one", "ONE"),
         ("UPDATE", "two", "TWO"),
     ]
-    assert told[4:] == [("UPDATE", "ONE", "uno"), ("UPDATE", "uno", "UNO")]
+    assert received[4:] == [("UPDATE", "ONE", "uno"), ("UPDATE", "uno", "UNO")]
 
 
-def test_a_row_trigger_that_takes_the_change_back(captured: HerokuConnect, told: list[Any]) -> None:
+def test_change_undone_by_a_row_trigger_is_two_updates(captured: HerokuConnect, received: list[Any]) -> None:
     (sfid,) = captured.insert(Account, name="kept")
     deliver()
-    told.clear()
+    received.clear()
     customers_trigger(
         "IF pg_trigger_depth() = 1 THEN UPDATE salesforce.account SET name = OLD.name WHERE id = NEW.id; END IF;",
         "AFTER UPDATE",
     )
     captured.update(Account, sfid, name="edited")
     deliver()
-    assert told == [("UPDATE", "kept", "edited"), ("UPDATE", "edited", "kept")]
+    assert received == [("UPDATE", "kept", "edited"), ("UPDATE", "edited", "kept")]
 
 
-def test_three_statements_deep(captured: HerokuConnect, told: list[Any]) -> None:
+def test_changes_three_statements_deep_are_in_order(captured: HerokuConnect, received: list[Any]) -> None:
     customers_trigger(
         "IF length(NEW.name) < 3 THEN UPDATE salesforce.account SET name = NEW.name || '.' WHERE id = NEW.id; END IF;"
     )
     captured.insert(Account, name="a")
     deliver()
-    assert told == [("CREATE", None, "a"), ("UPDATE", "a", "a."), ("UPDATE", "a.", "a..")]
+    assert received == [("CREATE", None, "a"), ("UPDATE", "a", "a."), ("UPDATE", "a.", "a..")]
 
 
 @pytest.mark.parametrize("name", ["aaa_first", "zzz_last"])
-def test_a_statement_trigger_on_either_side_of_ours(captured: HerokuConnect, told: list[Any], name: str) -> None:
+def test_statement_triggers_before_and_after_ours_keep_order(
+    captured: HerokuConnect, received: list[Any], name: str
+) -> None:
     customers_trigger(
         "IF pg_trigger_depth() = 1 THEN UPDATE salesforce.account SET name = name || '!'; END IF;",
         level="STATEMENT",
@@ -82,7 +84,7 @@ def test_a_statement_trigger_on_either_side_of_ours(captured: HerokuConnect, tol
     (sfid,) = captured.insert(Account, name="a")
     captured.poll(Account, [{"sf_id": sfid, "name": "b"}, {"sf_id": sfid, "name": "c"}])  # one transaction
     deliver()
-    assert told == [
+    assert received == [
         ("CREATE", None, "a"),
         ("UPDATE", "a", "a!"),
         ("UPDATE", "a!", "b"),
@@ -94,22 +96,22 @@ def test_a_statement_trigger_on_either_side_of_ours(captured: HerokuConnect, tol
 
 @pytest.mark.fault(
     "a customer's trigger switches `xmlbinary` inside the statement",
-    outcome="delivered; what the trigger wrote as the app is none",
+    outcome="delivered; writes of the trigger as the app are no change",
 )
-def test_a_trigger_that_writes_back_as_the_app(captured: HerokuConnect, told: list[Any]) -> None:
-    """The documented way: under base64, so Heroku Connect sends it to Salesforce; it is no change of Salesforce's."""
+def test_trigger_that_writes_as_the_app_sends_nothing(captured: HerokuConnect, received: list[Any]) -> None:
+    """As Heroku documents it: under base64, Heroku Connect sends the write to Salesforce; it is not Salesforce's change."""
     customers_trigger(f"SET LOCAL xmlbinary = 'base64'; {UPPER} SET LOCAL xmlbinary = 'hex';")
     captured.insert(Account, name="one")
     deliver()
-    assert told == [("CREATE", None, "one")]
+    assert received == [("CREATE", None, "one")]
     assert Account.objects.get().name == "ONE"
 
 
-def test_a_nested_delete(captured: HerokuConnect, told: list[Any]) -> None:
+def test_nested_delete_follows_its_cause(captured: HerokuConnect, received: list[Any]) -> None:
     customers_trigger("DELETE FROM salesforce.account WHERE id = NEW.id AND NEW.name = 'spam';")
     captured.insert(Account, {"name": "spam"}, {"name": "ham"})
     deliver()
-    assert told == [("CREATE", None, "spam"), ("CREATE", None, "ham"), ("DELETE", None, "spam")]
+    assert received == [("CREATE", None, "spam"), ("CREATE", None, "ham"), ("DELETE", None, "spam")]
 
 
 PUBLICATIONS = [
@@ -122,7 +124,7 @@ PUBLICATIONS = [
 
 @contextmanager
 def published(what: str) -> Iterator[None]:
-    """Publish tables for the length of the block; PostgreSQL does so under any wal_level."""
+    """Publish tables inside the block; PostgreSQL allows it under any wal_level."""
     as_the_app(f"CREATE PUBLICATION hc_signals_test {what}")
     try:
         yield
@@ -135,7 +137,9 @@ def published(what: str) -> Iterator[None]:
     outcome="delivered in the order it happened",
 )
 @pytest.mark.parametrize("what", PUBLICATIONS)
-def test_nested_rows_move_under_a_publication(captured: HerokuConnect, told: list[Any], what: str) -> None:
+def test_nested_changes_are_in_order_under_a_publication(
+    captured: HerokuConnect, received: list[Any], what: str
+) -> None:
     if "IN SCHEMA" in what and connection.pg_version < 150000:
         pytest.skip("FOR TABLES IN SCHEMA came with PostgreSQL 15")
     customers_trigger(UPPER)
@@ -143,7 +147,7 @@ def test_nested_rows_move_under_a_publication(captured: HerokuConnect, told: lis
         (sfid,) = captured.insert(Account, name="one")
         captured.update(Account, sfid, name="uno")
         deliver()
-    assert told == [
+    assert received == [
         ("CREATE", None, "one"),
         ("UPDATE", "one", "ONE"),
         ("UPDATE", "ONE", "uno"),
@@ -166,7 +170,7 @@ def test_publications_refuse_no_statement_on_our_tables(captured: HerokuConnect)
 
 @contextmanager
 def replaced(function: str, body: str) -> Iterator[None]:
-    """Give a function of ours another body for the length of the block."""
+    """Give a function of ours another body inside the block."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_get_functiondef(%s::regprocedure)", [f"public.{function}"])
         (before,) = cursor.fetchone()
@@ -179,7 +183,7 @@ def replaced(function: str, body: str) -> Iterator[None]:
 
 
 FAILS_AT = "BEGIN IF pg_trigger_depth() = {} THEN RAISE 'broken'; END IF; RETURN true; END"
-"""Asked by the typed capture only: whole rows could still be logged."""
+"""Only the typed capture calls hc_signals_admit(); the fallback could still log whole rows."""
 FAILURES = {
     "outer": ("hc_signals_admit()", FAILS_AT.format(1)),
     "inner": ("hc_signals_admit()", FAILS_AT.format(2)),
@@ -189,7 +193,7 @@ FAILURES = {
 
 @pytest.fixture
 def gaps(captured: HerokuConnect, connect: Any) -> list[str]:
-    """Causes of the gaps of Account, in a log that has been read before."""
+    """Causes of the gaps of Account, from now on."""
     causes: list[str] = []
     connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)
     deliver()
@@ -201,23 +205,25 @@ def gaps(captured: HerokuConnect, connect: Any) -> list[str]:
     outcome="gap; what is delivered is in order",
 )
 @pytest.mark.parametrize("where", FAILURES)
-def test_a_nested_fallback_is_a_gap(captured: HerokuConnect, told: list[Any], gaps: list[str], where: str) -> None:
+def test_nested_failure_of_capture_is_a_gap(
+    captured: HerokuConnect, received: list[Any], gaps: list[str], where: str
+) -> None:
     customers_trigger(UPPER)
     with replaced(*FAILURES[where]):
         captured.insert(Account, name="one")
         deliver()
         history = iter([("CREATE", None, "one"), ("UPDATE", "one", "ONE")])
-        assert all(each in history for each in told), told
+        assert all(each in history for each in received), received
         assert gaps == ["capture_failed"]
-    told.clear()
+    received.clear()
     captured.insert(Account, name="two")
     deliver()
-    assert told == [("CREATE", None, "two"), ("UPDATE", "two", "TWO")]
+    assert received == [("CREATE", None, "two"), ("UPDATE", "two", "TWO")]
     assert gaps == ["capture_failed"]
 
 
-def test_a_loss_in_the_middle_is_a_gap(captured: HerokuConnect, told: list[Any], gaps: list[str]) -> None:
-    """Three statements deep: the innermost is logged and has nothing left to come after."""
+def test_loss_of_the_middle_statement_is_a_gap(captured: HerokuConnect, received: list[Any], gaps: list[str]) -> None:
+    """The innermost of three statements is logged, but the one that caused it is not."""
     customers_trigger(
         "IF length(NEW.name) < 3 THEN UPDATE salesforce.account SET name = NEW.name || '.' WHERE id = NEW.id; END IF;"
     )
@@ -225,17 +231,17 @@ def test_a_loss_in_the_middle_is_a_gap(captured: HerokuConnect, told: list[Any],
         captured.insert(Account, name="a")
     deliver()
     history = iter([("CREATE", None, "a"), ("UPDATE", "a", "a."), ("UPDATE", "a.", "a..")])
-    assert all(each in history for each in told), told
+    assert all(each in history for each in received), received
     assert gaps == ["capture_failed"]
 
 
-def test_a_publication_of_some_columns_is_a_gap(captured: HerokuConnect, told: list[Any], gaps: list[str]) -> None:
-    """Made by hand, with a list of columns, it refuses to let rows be moved."""
+def test_publication_with_a_column_list_is_a_gap(captured: HerokuConnect, received: list[Any], gaps: list[str]) -> None:
+    """PostgreSQL then refuses to delete the rows that must be moved."""
     if connection.pg_version < 150000:
-        pytest.skip("lists of columns came with PostgreSQL 15")
+        pytest.skip("column lists came with PostgreSQL 15")
     customers_trigger(UPPER)
     with published("FOR TABLE public.hc_signals_change (id, bucket) WITH (publish_via_partition_root = true)"):
         captured.insert(Account, name="one")
         deliver()
-    assert told == [("UPDATE", "one", "ONE")]
+    assert received == [("UPDATE", "one", "ONE")]
     assert gaps == ["capture_failed"]

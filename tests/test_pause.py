@@ -1,4 +1,4 @@
-"""``hc_triggers pause`` and ``resume``: off at the next statement, no lock on their tables, and a gap in between."""
+"""``hc_triggers pause`` and ``resume``: they work from the next statement, need no table lock, and report a gap."""
 
 import threading
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ from tests.conftest import another, as_heroku_connect, as_the_app, deliver, in_u
 
 @pytest.fixture
 def heard(captured: HerokuConnect, connect: Any) -> list[Any]:
-    """Names of accounts and gaps, in the order in which receivers hear of them."""
+    """Names of accounts, and gaps, in the order in which receivers are called."""
     got: list[Any] = []
     connect(signals.record_changed, lambda instance, **kwargs: got.append(instance.name), Account)
     connect(signals.gap_detected, lambda event, **kwargs: got.append(event), Account)
@@ -38,12 +38,12 @@ def insert(name: str) -> None:
 
 @pytest.mark.fault(
     "`hc_triggers pause`, the kill switch",
-    outcome="nothing of ours is written; `resume` makes it a gap, and what changed is read again",
+    outcome="nothing is captured; `resume` reports a gap, and changed rows are read again",
 )
-def test_what_changes_while_paused_is_one_gap_in_its_place(heard: list[Any], capsys: Any) -> None:
+def test_pause_and_resume_report_one_gap_in_order(heard: list[Any], capsys: Any) -> None:
     insert("before")
     call_command("hc_triggers", "pause")
-    call_command("hc_triggers", "pause")  # twice is once
+    call_command("hc_triggers", "pause")  # the second has no effect
     insert("unseen")
     as_heroku_connect("TRUNCATE salesforce.account")
     call_command("hc_triggers", "status")
@@ -62,11 +62,11 @@ def test_what_changes_while_paused_is_one_gap_in_its_place(heard: list[Any], cap
     assert "not paused" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("is_looked_at", [True, False])
-def test_what_changed_while_paused_is_read_again(captured: HerokuConnect, connect: Any, is_looked_at: bool) -> None:
-    """Also where no worker has ever looked at the table."""
+@pytest.mark.parametrize("is_checked", [True, False])
+def test_changes_during_a_pause_are_read_again(captured: HerokuConnect, connect: Any, is_checked: bool) -> None:
+    """Also if no worker has ever checked the table."""
     repairs = Repairs("default", Conf(), connected_models())
-    if is_looked_at:
+    if is_checked:
         repairs.run()
     edited, late, _ = captured.create(Account, 3)
     long_ago = in_utc(now() - timedelta(days=1))
@@ -90,10 +90,10 @@ def test_what_changed_while_paused_is_read_again(captured: HerokuConnect, connec
     assert heard == [("paused", None), ("GAP_UPDATE", edited), ("GAP_UPDATE", late), ("GAP_CREATE", new)]
     repairs.run()
     assert not repairs.is_reread_due
-    assert Change.objects.filter(operation="GAP", table_name="salesforce.account").count() == 1, "and is no drift"
+    assert Change.objects.filter(operation="GAP", table_name="salesforce.account").count() == 1, "a pause is no drift"
 
 
-def test_a_second_pause_has_all_read_since_the_first(captured: HerokuConnect) -> None:
+def test_second_pause_requests_a_reread_since_the_first(captured: HerokuConnect) -> None:
     first = pausing.pause("default")
     pausing.resume("default", [Account])
     table_state.record_reread("default", "salesforce.account", 5)
@@ -103,7 +103,7 @@ def test_a_second_pause_has_all_read_since_the_first(captured: HerokuConnect) ->
     assert (owed.reread_since, owed.reread_after) == (first, None)
 
 
-def test_what_is_not_read_again_after_a_pause_is_said(captured: HerokuConnect) -> None:
+def test_resume_names_tables_that_are_not_read_again(captured: HerokuConnect) -> None:
     as_the_app("ALTER TABLE salesforce.account DROP COLUMN systemmodstamp")
     call_command("hc_triggers", "uninstall", "crm.Contact", stdout=StringIO())
     pausing.pause("default")
@@ -116,7 +116,7 @@ def test_what_is_not_read_again_after_a_pause_is_said(captured: HerokuConnect) -
     assert owed["salesforce.contact"].reread_since is None, "it was uninstalled on purpose"
 
 
-def test_every_consumer_hears_of_the_gap(heard: list[Any]) -> None:
+def test_every_consumer_receives_the_gap_of_a_pause(heard: list[Any]) -> None:
     pausing.pause("default")
     pausing.resume("default", [Account])
     deliver()
@@ -124,7 +124,7 @@ def test_every_consumer_hears_of_the_gap(heard: list[Any]) -> None:
     assert [gap.cause for gap in heard] == ["paused", "paused"]
 
 
-def test_pausing_needs_no_lock_on_a_mapped_table(captured: HerokuConnect) -> None:
+def test_pause_needs_no_lock_on_a_mapped_table(captured: HerokuConnect) -> None:
     with another("LOCK TABLE salesforce.account IN ACCESS EXCLUSIVE MODE"), connection.cursor() as cursor:
         cursor.execute("SET lock_timeout = '500ms'")
         try:
@@ -134,7 +134,7 @@ def test_pausing_needs_no_lock_on_a_mapped_table(captured: HerokuConnect) -> Non
             cursor.execute("RESET lock_timeout")
 
 
-def test_an_open_transaction_hears_of_the_pause_at_its_next_statement(captured: HerokuConnect) -> None:
+def test_pause_stops_capture_in_an_open_transaction(captured: HerokuConnect) -> None:
     with another("SET LOCAL xmlbinary = 'hex'") as cursor:
         cursor.execute("INSERT INTO salesforce.account (sfid) VALUES ('A1')")
         pausing.pause("default")
@@ -143,7 +143,7 @@ def test_an_open_transaction_hears_of_the_pause_at_its_next_statement(captured: 
     assert [change.record_id for change in Change.objects.all()] == ["A1"]
 
 
-def test_the_gap_is_written_when_what_was_skipped_can_be_read(heard: list[Any]) -> None:
+def test_resume_reports_the_gap_after_open_writers_commit(heard: list[Any]) -> None:
     pausing.pause("default")
     with another("SET LOCAL xmlbinary = 'hex'") as cursor:
         cursor.execute("INSERT INTO salesforce.account (sfid) VALUES ('skipped')")
@@ -159,7 +159,7 @@ def test_the_gap_is_written_when_what_was_skipped_can_be_read(heard: list[Any]) 
         insert("captured at once")
         deliver()
         assert heard == ["captured at once"]
-        assert pausing.find("default").owed, "the gap is owed"
+        assert pausing.find("default").owed
         cursor.connection.commit()
     resuming.join(timeout=10)
     deliver()
@@ -167,7 +167,7 @@ def test_the_gap_is_written_when_what_was_skipped_can_be_read(heard: list[Any]) 
     assert heard[1].since < heard[1].until
 
 
-def test_an_interrupted_resume_can_be_repeated(heard: list[Any]) -> None:
+def test_resume_can_be_repeated_after_an_interruption(heard: list[Any]) -> None:
     since = pausing.pause("default")
     with connection.cursor() as cursor:
         cursor.execute("UPDATE public.hc_signals_control SET gap_since = paused_at, paused_at = NULL")
@@ -179,7 +179,7 @@ def test_an_interrupted_resume_can_be_repeated(heard: list[Any]) -> None:
     assert [gap.since for gap in heard] == [since]
 
 
-def test_a_snapshot_from_before_the_resume_does_not_hide_a_change(captured: HerokuConnect) -> None:
+def test_writer_with_an_older_snapshot_is_lost_after_resume(captured: HerokuConnect) -> None:
     pausing.pause("default")
     with another("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET LOCAL xmlbinary = 'hex'") as cursor:
         cursor.execute("SELECT 1 FROM salesforce.account")
@@ -189,13 +189,13 @@ def test_a_snapshot_from_before_the_resume_does_not_hide_a_change(captured: Hero
     assert lost() == 1
 
 
-def test_models_cannot_be_paused_singly(captured: HerokuConnect) -> None:
+def test_pause_refuses_single_models(captured: HerokuConnect) -> None:
     with pytest.raises(CommandError, match="all tables") as error:
         call_command("hc_triggers", "pause", "crm.Account")
     assert error.value.returncode == 2
 
 
-# -- taken off the tables ----------------------------------------------------------------------------------------------
+# -- pause --remove --------------------------------------------------------------------------------------------------
 
 
 def ours_on_tables() -> list[str]:
@@ -214,10 +214,10 @@ def triggers_command(*arguments: str) -> str:
 
 @pytest.mark.fault(
     "`hc_triggers pause --remove`: temporary disk full, `temp_file_limit`",
-    outcome="nothing of ours is on any table; `resume` puts it back, makes it a gap, and what changed is read again",
+    outcome="no trigger is left on any table; `resume` restores them and reports a gap; changed rows are read again",
 )
-def test_remove_leaves_nothing_on_the_tables(heard: list[Any]) -> None:
-    """Not for the worker nor for a deployment to put back; models that are gone are no exception."""
+def test_pause_remove_leaves_no_object_on_the_tables(heard: list[Any]) -> None:
+    """Neither the worker nor a deployment restores them; capture of removed models is removed as well."""
     as_the_app("ALTER TABLE salesforce.contact RENAME TO people")
     repairs = Repairs("default", Conf(), connected_models())
     repairs.run()
@@ -225,13 +225,13 @@ def test_remove_leaves_nothing_on_the_tables(heard: list[Any]) -> None:
     assert ours_on_tables() == []
     repairs.run()
     assert "has removed capture from every table" in triggers_command("install")
-    triggers_command("pause")  # does not weaken it
+    triggers_command("pause")  # a plain pause does not end --remove
     assert ours_on_tables() == []
     assert "Paused, and taken off every table, since" in triggers_command("status")
     insert("unseen")
     assert heard == []
     out = triggers_command("resume")
-    assert "in 8 table(s)" in out, "contact is away"
+    assert "in 8 table(s)" in out, "salesforce.contact does not exist"
     as_the_app("ALTER TABLE salesforce.people RENAME TO contact")
     repairs.run()
     deliver()
@@ -243,22 +243,22 @@ def test_remove_leaves_nothing_on_the_tables(heard: list[Any]) -> None:
     call_command("hc_triggers", "status", "--check", stdout=StringIO())
 
 
-def test_remove_goes_on_where_a_locked_table_stopped_it(captured: HerokuConnect, monkeypatch: Any) -> None:
+def test_pause_remove_continues_after_a_locked_table(captured: HerokuConnect, monkeypatch: Any) -> None:
     monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "20ms")
     with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"):
         with pytest.raises(CommandError, match=r"Not taken off: crm.Account.*run the command again"):
             triggers_command("pause", "--remove")
-        assert len(ours_on_tables()) == 6, "of one table"
+        assert len(ours_on_tables()) == 6, "those of one table"
         insert("unseen")
-        assert Change.objects.count() == 0, "it is paused all the same"
+        assert Change.objects.count() == 0, "it is paused nevertheless"
     first = pausing.find("default").since
     triggers_command("pause", "--remove")
     assert ours_on_tables() == []
     assert pausing.find("default").since == first
 
 
-def test_resume_tells_what_it_could_not_put_back(captured: HerokuConnect, monkeypatch: Any) -> None:
-    """The other tables are captured again; the worker puts back the rest, and tells its gap then."""
+def test_resume_names_a_table_that_it_could_not_restore(captured: HerokuConnect, monkeypatch: Any) -> None:
+    """The other tables are captured again; the worker restores this one later, and reports its gap."""
     monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "20ms")
     triggers_command("pause", "--remove")
     refused = pytest.raises(CommandError, match=r"Not installed: crm.Account.*the gap is told then")
@@ -272,16 +272,14 @@ def test_resume_tells_what_it_could_not_put_back(captured: HerokuConnect, monkey
     assert pausing.find("default") == pausing.Pause()
 
 
-@pytest.mark.parametrize("step", ["look", "tell"])
-def test_interrupted_resume_puts_back_the_rest_when_repeated(
-    captured: HerokuConnect, monkeypatch: Any, step: str
-) -> None:
-    """It dies between two tables, or before any gap is written; a worker keeps off until it is repeated."""
+@pytest.mark.parametrize("step", ["repair", "report_gap"])
+def test_repeated_resume_restores_the_remaining_tables(captured: HerokuConnect, monkeypatch: Any, step: str) -> None:
+    """It ends between two tables, or before it reports a gap. A worker changes nothing until it is repeated."""
     repairs = Repairs("default", Conf(), connected_models())
     repairs.run()
     triggers_command("pause", "--remove")
     calls = 0
-    original = outages.repair if step == "look" else outages.report_gap
+    original = getattr(outages, step)
 
     def dies(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
@@ -291,10 +289,10 @@ def test_interrupted_resume_puts_back_the_rest_when_repeated(
         return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(outages, "repair" if step == "look" else "report_gap", dies)
+        patch.setattr(outages, step, dies)
         with pytest.raises(KeyboardInterrupt):
             triggers_command("resume")
-    assert len(ours_on_tables()) == (12 if step == "look" else 54)
+    assert len(ours_on_tables()) == (12 if step == "repair" else 54)
     repairs.run()
     assert Change.objects.count() == 0
     triggers_command("resume")
@@ -302,8 +300,8 @@ def test_interrupted_resume_puts_back_the_rest_when_repeated(
     assert len(ours_on_tables()) == 54
 
 
-def test_resume_leaves_alone_what_was_uninstalled(captured: HerokuConnect) -> None:
-    """Uninstalled before or while it is paused: its gap is told when it is installed, and is the whole."""
+def test_resume_does_not_install_uninstalled_tables(captured: HerokuConnect) -> None:
+    """Uninstalled before or during the pause: one gap is reported when capture is installed, from the beginning."""
     Repairs("default", Conf(), connected_models()).run()
     triggers_command("uninstall", "crm.Account")
     since = pausing.pause("default")
@@ -322,8 +320,8 @@ def test_resume_leaves_alone_what_was_uninstalled(captured: HerokuConnect) -> No
     assert datetime.fromisoformat(gaps["salesforce.contact"]["since"]) == since
 
 
-def test_a_pause_tells_tables_of_models_that_are_gone(captured: HerokuConnect) -> None:
-    """Another service has the model, or it comes back: its worker finds the gap owed."""
+def test_pause_records_gaps_of_removed_models(captured: HerokuConnect) -> None:
+    """The worker of another service, or of a later release with the model, reports the recorded gap."""
     others = [model for model in connected_models() if model is not Account]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pausing, "connected_models", lambda: others)

@@ -1,4 +1,4 @@
-"""A reload is no flood: what came back as it was is silent, the rest is told as what it is, and then the counts."""
+"""A reload sends only real changes: unchanged records send nothing, and the counts come last."""
 
 import threading
 import time
@@ -50,7 +50,7 @@ def hours_pass(hours: float = 0.2) -> None:
     as_the_app(f"UPDATE public.hc_signals_refill SET at = at - interval '{hours} hours'")
 
 
-def in_a_connection_of_its_own(function: Callable[..., Any], *args: Any) -> None:
+def with_own_connection(function: Callable[..., Any], *args: Any) -> None:
     try:
         function(*args)
     finally:
@@ -69,8 +69,8 @@ def leftovers() -> list[int]:
 
 
 @pytest.fixture
-def told(connect: Callable[..., None]) -> list[tuple[Any, ...]]:
-    """What receivers of Account hear of: change type, name, old name; or change type and counts."""
+def received(connect: Callable[..., None]) -> list[tuple[Any, ...]]:
+    """What receivers of Account receive: change type, name, old name; or change type and counts."""
     got: list[tuple[Any, ...]] = []
 
     def on_change(event: Any, instance: Account, **kwargs: Any) -> None:
@@ -87,11 +87,11 @@ def told(connect: Callable[..., None]) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def filled(captured: HerokuConnect, told: list[Any]) -> HerokuConnect:
-    """Twenty records that everyone knows."""
+def filled(captured: HerokuConnect, received: list[Any]) -> HerokuConnect:
+    """Twenty records whose creation is delivered."""
     fill(1, 20)
     deliver()
-    told.clear()
+    received.clear()
     return captured
 
 
@@ -101,29 +101,29 @@ def counts(cleared: int, unchanged: int = 0, changed: int = 0, created: int = 0,
 
 
 @both
-def test_only_what_is_different_is_told_and_then_the_counts(filled: HerokuConnect, told: list[Any], clear: str) -> None:
+def test_reload_sends_differences_and_then_the_counts(filled: HerokuConnect, received: list[Any], clear: str) -> None:
     as_heroku_connect(clear)
     deliver()
-    assert told == []
+    assert received == []
     fill(1, 10, A003="three")
     fill(13, 22)
     deliver()
-    assert told == [("UPDATE", "three", "n3"), ("CREATE", "n21", None), ("CREATE", "n22", None)]
-    told.clear()
+    assert received == [("UPDATE", "three", "n3"), ("CREATE", "n21", None), ("CREATE", "n22", None)]
+    received.clear()
     assert finish_reloads("default", CONF) == []
     hours_pass()
     assert finish_reloads("default", CONF) == ["salesforce.account"]
     deliver()
-    assert sorted(told[:-1]) == [("DELETE", "n11", None), ("DELETE", "n12", None)]
-    assert told[-1] == ("RELOADED", counts(20, unchanged=17, changed=1, created=2, deleted=2))
+    assert sorted(received[:-1]) == [("DELETE", "n11", None), ("DELETE", "n12", None)]
+    assert received[-1] == ("RELOADED", counts(20, unchanged=17, changed=1, created=2, deleted=2))
     assert leftovers() == [0, 0, 0]
     assert finish_reloads("default", CONF) == []
     fill(30, 30)
     deliver()
-    assert told[-1] == ("CREATE", "n30", None), "an ordinary insertion again"
+    assert received[-1] == ("CREATE", "n30", None), "an ordinary insertion again"
 
 
-def test_the_event_tells_from_when_to_when(filled: HerokuConnect, connect: Callable[..., None]) -> None:
+def test_table_reloaded_event_has_since_and_until(filled: HerokuConnect, connect: Callable[..., None]) -> None:
     events: list[Any] = []
     connect(signals.table_reloaded, lambda event, instance, using, **kwargs: events.append(event), Account)
     as_heroku_connect("TRUNCATE salesforce.account")
@@ -137,7 +137,7 @@ def test_the_event_tells_from_when_to_when(filled: HerokuConnect, connect: Calla
 
 
 @both
-def test_a_pause_is_not_the_end(filled: HerokuConnect, told: list[Any], clear: str) -> None:
+def test_short_pause_does_not_end_a_reload(filled: HerokuConnect, received: list[Any], clear: str) -> None:
     as_heroku_connect(clear)
     fill(1, 10)
     hours_pass(0.05)
@@ -148,20 +148,20 @@ def test_a_pause_is_not_the_end(filled: HerokuConnect, told: list[Any], clear: s
     hours_pass()
     assert finish_reloads("default", CONF) == ["salesforce.account"]
     deliver()
-    assert told == [("RELOADED", counts(20, unchanged=20))]
+    assert received == [("RELOADED", counts(20, unchanged=20))]
 
 
-def test_nothing_back_yet_is_waited_for_longer(filled: HerokuConnect, told: list[Any]) -> None:
+def test_reload_without_returned_rows_ends_later(filled: HerokuConnect, received: list[Any]) -> None:
     as_heroku_connect("TRUNCATE salesforce.account")
     hours_pass(0.9)
     assert finish_reloads("default", CONF) == []
     hours_pass(0.2)
     assert finish_reloads("default", CONF) == ["salesforce.account"]
     deliver()
-    assert Counter(kind for kind, *_ in told) == {"DELETE": 20, "RELOADED": 1}
+    assert Counter(kind for kind, *_ in received) == {"DELETE": 20, "RELOADED": 1}
 
 
-def test_an_open_copy_is_not_the_end(filled: HerokuConnect, told: list[Any]) -> None:
+def test_open_writer_delays_the_end_of_a_reload(filled: HerokuConnect, received: list[Any]) -> None:
     as_heroku_connect("TRUNCATE salesforce.account")
     fill(1, 10)
     hours_pass()
@@ -180,29 +180,29 @@ def test_an_open_copy_is_not_the_end(filled: HerokuConnect, told: list[Any]) -> 
 
 
 @both
-def test_a_reload_that_is_rolled_back_was_none(filled: HerokuConnect, told: list[Any], clear: str) -> None:
+def test_rolled_back_reload_leaves_nothing(filled: HerokuConnect, received: list[Any], clear: str) -> None:
     with pytest.raises(RuntimeError), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL xmlbinary = 'hex'; {clear}")
         cursor.execute("INSERT INTO salesforce.account (sfid, name) VALUES ('A001', 'other')")
         raise RuntimeError
     assert leftovers() == [0, 0, 0]
     deliver()
-    assert told == []
+    assert received == []
 
 
 @both
-def test_a_reload_in_one_transaction(filled: HerokuConnect, told: list[Any], clear: str) -> None:
+def test_reload_in_one_transaction_is_recognised(filled: HerokuConnect, received: list[Any], clear: str) -> None:
     with transaction.atomic():
         as_heroku_connect(clear)
         fill(1, 20, A001="one")
     hours_pass()
     finish_reloads("default", CONF)
     deliver()
-    assert told == [("UPDATE", "one", "n1"), ("RELOADED", counts(20, unchanged=19, changed=1))]
+    assert received == [("UPDATE", "one", "n1"), ("RELOADED", counts(20, unchanged=19, changed=1))]
 
 
 @both
-def test_a_second_reload_before_the_first_was_told(filled: HerokuConnect, told: list[Any], clear: str) -> None:
+def test_second_reload_before_the_end_of_the_first(filled: HerokuConnect, received: list[Any], clear: str) -> None:
     as_heroku_connect(clear)
     fill(1, 15, A001="one")
     as_heroku_connect(clear)
@@ -210,7 +210,7 @@ def test_a_second_reload_before_the_first_was_told(filled: HerokuConnect, told: 
     hours_pass()
     finish_reloads("default", CONF)
     deliver()
-    assert told == [
+    assert received == [
         ("UPDATE", "one", "n1"),
         ("UPDATE", "eins", "one"),
         ("UPDATE", "eighteen", "n18"),
@@ -219,46 +219,46 @@ def test_a_second_reload_before_the_first_was_told(filled: HerokuConnect, told: 
     ]
 
 
-def test_a_table_deleted_in_chunks_of_one_transaction(filled: HerokuConnect, told: list[Any]) -> None:
+def test_chunks_of_one_transaction_are_one_clearing(filled: HerokuConnect, received: list[Any]) -> None:
     with transaction.atomic():
         as_heroku_connect("DELETE FROM salesforce.account WHERE sfid < 'A006'")
         as_heroku_connect("DELETE FROM salesforce.account")
     fill(1, 20)
     deliver()
-    assert told == []
+    assert received == []
     assert leftovers() == [0, 1, 1]
 
 
-def test_a_record_that_came_and_went_in_the_same_transaction(filled: HerokuConnect, told: list[Any]) -> None:
-    """Its first deletion is no chunk of the clearing: the creation behind it must keep its partner."""
+def test_record_recreated_in_the_clearing_transaction(filled: HerokuConnect, received: list[Any]) -> None:
+    """Its first deletion is not part of the clearing, because a creation follows it in the log."""
     with transaction.atomic():
         as_heroku_connect("DELETE FROM salesforce.account WHERE sfid = 'A001'")
         fill(1, 1, A001="again")
         as_heroku_connect("DELETE FROM salesforce.account")
     fill(1, 20, A001="back")
     deliver()
-    assert told == [("DELETE", "n1", None), ("CREATE", "again", None), ("UPDATE", "back", "again")]
+    assert received == [("DELETE", "n1", None), ("CREATE", "again", None), ("UPDATE", "back", "again")]
 
 
-def test_chunks_of_several_transactions_stay_deletions_but_the_last(filled: HerokuConnect, told: list[Any]) -> None:
+def test_chunks_of_several_transactions_are_deletions(filled: HerokuConnect, received: list[Any]) -> None:
     as_heroku_connect("DELETE FROM salesforce.account WHERE sfid < 'A006'")
     as_heroku_connect("DELETE FROM salesforce.account")
     fill(1, 20)
     deliver()
-    assert Counter(kind for kind, *_ in told) == {"DELETE": 5, "CREATE": 5}
+    assert Counter(kind for kind, *_ in received) == {"DELETE": 5, "CREATE": 5}
 
 
-def test_the_last_records_of_a_small_table_are_deleted_at_once(filled: HerokuConnect, told: list[Any]) -> None:
+def test_deleting_the_last_few_records_is_no_clearing(filled: HerokuConnect, received: list[Any]) -> None:
     as_heroku_connect("DELETE FROM salesforce.account WHERE sfid > 'A009'")
     deliver()
-    assert len(told) == 11, "the table is not empty"
+    assert len(received) == 11, "the table is not empty"
     as_heroku_connect("DELETE FROM salesforce.account")
     deliver()
-    assert Counter(told)["DELETE", "n1", None] == 1
-    assert len(told) == 20
+    assert Counter(received)["DELETE", "n1", None] == 1
+    assert len(received) == 20
 
 
-def test_ordinary_changes_in_the_middle_of_a_reload(filled: HerokuConnect, told: list[Any]) -> None:
+def test_ordinary_changes_during_a_reload_are_sent(filled: HerokuConnect, received: list[Any]) -> None:
     as_heroku_connect("TRUNCATE salesforce.account")
     fill(1, 20)
     as_heroku_connect("UPDATE salesforce.account SET name = 'edited' WHERE sfid = 'A002'")
@@ -270,7 +270,7 @@ def test_ordinary_changes_in_the_middle_of_a_reload(filled: HerokuConnect, told:
     hours_pass()
     finish_reloads("default", CONF)
     deliver()
-    assert told == [
+    assert received == [
         ("UPDATE", "edited", "n2"),
         ("DELETE", "n3", None),
         ("UPDATE", "twice", "edited"),
@@ -279,7 +279,7 @@ def test_ordinary_changes_in_the_middle_of_a_reload(filled: HerokuConnect, told:
     ]
 
 
-def test_every_type_comes_back_unchanged(captured: HerokuConnect) -> None:
+def test_reload_recognises_values_of_every_type(captured: HerokuConnect) -> None:
     captured.create(Everything, 30)
     deliver()
     for clear in ("truncate", "delete"):
@@ -289,7 +289,7 @@ def test_every_type_comes_back_unchanged(captured: HerokuConnect) -> None:
     assert counted == [(60, 0, 0)]
 
 
-def test_rows_without_sfid_cannot_be_recognised(captured: HerokuConnect, connect: Callable[..., None]) -> None:
+def test_reload_sends_deletions_of_rows_without_sfid(captured: HerokuConnect, connect: Callable[..., None]) -> None:
     got: list[str] = []
     connect(signals.record_changed, lambda event, **kwargs: got.append(event.change_type), Everything)
     for clear in ("TRUNCATE salesforce.everything__c", "DELETE FROM salesforce.everything__c"):
@@ -302,17 +302,17 @@ def test_rows_without_sfid_cannot_be_recognised(captured: HerokuConnect, connect
         assert got == ["DELETE"]
 
 
-def test_what_is_in_the_table_after_all_was_not_deleted(filled: HerokuConnect, told: list[Any]) -> None:
+def test_record_in_the_table_is_not_sent_as_deleted(filled: HerokuConnect, received: list[Any]) -> None:
     as_heroku_connect("TRUNCATE salesforce.account")
     fill(1, 18)
     as_the_app("INSERT INTO salesforce.account (sfid, name) VALUES ('A019', 'n19')")
     hours_pass()
     finish_reloads("default", CONF)
     deliver()
-    assert told == [("DELETE", "n20", None), ("RELOADED", counts(20, unchanged=18, deleted=1))]
+    assert received == [("DELETE", "n20", None), ("RELOADED", counts(20, unchanged=18, deleted=1))]
 
 
-def test_many_missing_records_are_told_by_and_by(captured: HerokuConnect, told: list[Any]) -> None:
+def test_many_missing_records_take_several_transactions(captured: HerokuConnect, received: list[Any]) -> None:
     fill(1, 999)
     fill(1000, 1200)
     as_heroku_connect("DELETE FROM salesforce.account")
@@ -323,20 +323,20 @@ def test_many_missing_records_are_told_by_and_by(captured: HerokuConnect, told: 
     assert Change.objects.get(operation="RELOADED").note["deleted"] == 1200
 
 
-def test_several_consumers_and_shards_hear_of_it(filled: HerokuConnect, told: list[Any]) -> None:
+def test_every_consumer_and_shard_receives_the_reload(filled: HerokuConnect, received: list[Any]) -> None:
     as_heroku_connect("TRUNCATE salesforce.account")
     fill(1, 19)
     hours_pass()
     finish_reloads("default", CONF)
     finish_reloads("default", CONF)
     for consumer in ("default", "other"):
-        told.clear()
+        received.clear()
         deliver(CONSUMER=consumer, SHARDS=4 if consumer == "other" else 1)
-        assert Counter(kind for kind, *_ in told)["DELETE"] == 1
-        assert [row for row in told if row[0] == "RELOADED"] == [("RELOADED", counts(20, unchanged=19, deleted=1))]
+        assert Counter(kind for kind, *_ in received)["DELETE"] == 1
+        assert [row for row in received if row[0] == "RELOADED"] == [("RELOADED", counts(20, unchanged=19, deleted=1))]
 
 
-def test_a_failing_receiver_of_the_counts_is_called_again(filled: HerokuConnect, connect: Callable[..., None]) -> None:
+def test_failing_receiver_of_the_counts_is_retried(filled: HerokuConnect, connect: Callable[..., None]) -> None:
     attempts: list[tuple[int, int]] = []
 
     def flaky(event: Any, **kwargs: Any) -> None:
@@ -356,8 +356,8 @@ def test_a_failing_receiver_of_the_counts_is_called_again(filled: HerokuConnect,
 
 
 @pytest.mark.parametrize("aware", [False, ["crm.Project"]])
-def test_switched_off_it_is_as_it_was(
-    filled: HerokuConnect, told: list[Any], settings: Any, aware: bool | list[str]
+def test_reload_is_not_recognised_if_switched_off(
+    filled: HerokuConnect, received: list[Any], settings: Any, aware: bool | list[str]
 ) -> None:
     settings.HC_SIGNALS = {"RELOAD_AWARE": aware}
     assert status_of(Account, "default").state == "outdated"
@@ -367,20 +367,20 @@ def test_switched_off_it_is_as_it_was(
     fill(1, 20)
     as_heroku_connect("DELETE FROM salesforce.account")
     deliver()
-    assert told[0] == ("GAP", "truncate")
-    assert Counter(kind for kind, *_ in told) == {"GAP": 1, "CREATE": 20, "DELETE": 20}
+    assert received[0] == ("GAP", "truncate")
+    assert Counter(kind for kind, *_ in received) == {"GAP": 1, "CREATE": 20, "DELETE": 20}
     assert leftovers() == [0, 0, 0]
 
 
-def test_a_wrong_label_is_named(captured: HerokuConnect, settings: Any) -> None:
+def test_command_names_a_wrong_label(captured: HerokuConnect, settings: Any) -> None:
     settings.HC_SIGNALS = {"RELOAD_AWARE": ["crm.Acount"]}
     with pytest.raises(CommandError, match=r"names 'crm\.Acount', which is no connected model"):
         call_command("hc_triggers", "status")
 
 
 @pytest.mark.parametrize("table", ["hc_signals_cleared", "hc_signals_reload", "hc_signals_refill"])
-def test_a_fault_of_ours_does_not_stop_the_writer(filled: HerokuConnect, told: list[Any], table: str) -> None:
-    """What cannot be kept is told as without us: a gap, deletions, creations."""
+def test_writer_succeeds_without_our_reload_tables(filled: HerokuConnect, received: list[Any], table: str) -> None:
+    """Without them a reload is a gap, deletions and creations."""
     as_the_app(f"ALTER TABLE public.{table} RENAME TO gone")
     try:
         as_heroku_connect("TRUNCATE salesforce.account")
@@ -392,23 +392,23 @@ def test_a_fault_of_ours_does_not_stop_the_writer(filled: HerokuConnect, told: l
     finally:
         as_the_app(f"ALTER TABLE public.gone RENAME TO {table}")
     expected = Counter({"GAP": 1, "CREATE": 23, "DELETE": 20})
-    if table == "hc_signals_refill":  # the clearings were kept; the creations are told although they are none
+    if table == "hc_signals_refill":  # the clearings were stored; the creations are sent although they are none
         expected = Counter({"CREATE": 23})
-    assert Counter(kind for kind, *_ in told) == expected
+    assert Counter(kind for kind, *_ in received) == expected
 
 
-def test_a_record_that_comes_back_while_its_deletion_is_told_comes_behind_it(filled: HerokuConnect) -> None:
-    """Or its creation could be read before its deletion: it would be gone for ever."""
+def test_returning_record_is_created_after_its_deletion(filled: HerokuConnect) -> None:
+    """In the other order, the last event of an existing record would be its deletion."""
     as_heroku_connect("TRUNCATE salesforce.account")
     fill(1, 19)
     worker = connection.copy()
     try:
         worker.set_autocommit(False)
-        with worker.cursor() as cursor:  # in the middle of telling the end
+        with worker.cursor() as cursor:  # while it reports the end of the reload
             cursor.execute(f"SELECT pg_try_advisory_xact_lock({RELOADS}, hashtext('salesforce.account'))")
             assert cursor.fetchone() == (True,)
             cursor.execute("DELETE FROM public.hc_signals_cleared; DELETE FROM public.hc_signals_reload")
-            writer = threading.Thread(target=in_a_connection_of_its_own, args=(fill, 20, 20))
+            writer = threading.Thread(target=with_own_connection, args=(fill, 20, 20))
             writer.start()
             wait_for("SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
             cursor.execute("SELECT nextval('public.hc_signals_change_id_seq')")
@@ -421,26 +421,24 @@ def test_a_record_that_comes_back_while_its_deletion_is_told_comes_behind_it(fil
     assert creation.old is None
 
 
-def test_two_workers_tell_an_end_once(filled: HerokuConnect, told: list[Any]) -> None:
+def test_three_workers_report_one_end(filled: HerokuConnect, received: list[Any]) -> None:
     as_heroku_connect("TRUNCATE salesforce.account")
     fill(1, 15)
     hours_pass()
-    workers = [
-        threading.Thread(target=in_a_connection_of_its_own, args=(finish_reloads, "default", CONF)) for _ in range(3)
-    ]
+    workers = [threading.Thread(target=with_own_connection, args=(finish_reloads, "default", CONF)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(10)
     deliver()
-    assert Counter(kind for kind, *_ in told) == {"DELETE": 5, "RELOADED": 1}
+    assert Counter(kind for kind, *_ in received) == {"DELETE": 5, "RELOADED": 1}
 
 
-def test_concurrent_writers_of_a_reload_do_not_wait_for_one_another(filled: HerokuConnect) -> None:
+def test_concurrent_writers_of_a_reload_do_not_wait(filled: HerokuConnect) -> None:
     as_heroku_connect("TRUNCATE salesforce.account")
     with transaction.atomic():
         fill(1, 10)
-        writer = threading.Thread(target=in_a_connection_of_its_own, args=(fill, 11, 20))
+        writer = threading.Thread(target=with_own_connection, args=(fill, 11, 20))
         writer.start()
         writer.join(10)
         assert not writer.is_alive()
@@ -448,8 +446,8 @@ def test_concurrent_writers_of_a_reload_do_not_wait_for_one_another(filled: Hero
 
 
 @pytest.mark.parametrize("rows", [2_000, 30_000])
-def test_whether_a_table_is_empty(captured: HerokuConnect, rows: int) -> None:
-    """Small, and so large that only its ends are looked at first; what is left lies first, last, in the middle."""
+def test_empty_table_is_recognised_at_any_size(captured: HerokuConnect, rows: int) -> None:
+    """A small table, and one so large that its ends are read first; the remaining row is first, last, in the middle."""
     as_heroku_connect(
         "ALTER TABLE salesforce.account DISABLE TRIGGER USER; "
         f"INSERT INTO salesforce.account (sfid, name) SELECT g, repeat('n', 60) FROM generate_series(1, {rows}) g"
@@ -462,7 +460,7 @@ def test_whether_a_table_is_empty(captured: HerokuConnect, rows: int) -> None:
             transaction.set_rollback(True)
 
 
-def test_uninstalling_forgets_what_waits(filled: HerokuConnect) -> None:
+def test_uninstall_deletes_the_state_of_a_reload(filled: HerokuConnect) -> None:
     as_heroku_connect("TRUNCATE salesforce.account")
     fill(1, 3)
     uninstall_capture(Account, "default")
@@ -484,7 +482,7 @@ def mapped_again() -> None:
     assert install_capture(Account, "default").state == "installed"
 
 
-def test_a_missing_column_does_not_end_typed_capture(filled: HerokuConnect) -> None:
+def test_typed_capture_works_without_a_column(filled: HerokuConnect) -> None:
     without_industry(filled)
     as_heroku_connect("UPDATE salesforce.account SET systemmodstamp = now()")
     as_heroku_connect("UPDATE salesforce.account SET name = 'x' WHERE sfid = 'A001'")
@@ -492,7 +490,7 @@ def test_a_missing_column_does_not_end_typed_capture(filled: HerokuConnect) -> N
     assert (change.changed, Change.objects.count()) == (["name"], 21)
 
 
-def test_a_field_added_to_the_mapping_is_one_resync(filled: HerokuConnect, told: list[Any]) -> None:
+def test_new_mapped_field_is_one_resync(filled: HerokuConnect, received: list[Any]) -> None:
     without_industry(filled)
     mapped_again()
     as_heroku_connect("UPDATE salesforce.account SET industry = 'Energy' WHERE sfid <= 'A010'")
@@ -504,7 +502,7 @@ def test_a_field_added_to_the_mapping_is_one_resync(filled: HerokuConnect, told:
     hours_pass()
     assert finish_reloads("default", CONF) == ["salesforce.account"]
     deliver()
-    assert told == [("UPDATE", "both", "n11"), ("UPDATE", "n1", None), ("RESYNCED", {"resynced": 19})]
+    assert received == [("UPDATE", "both", "n11"), ("UPDATE", "n1", None), ("RESYNCED", {"resynced": 19})]
     assert leftovers() == [0, 0, 0]
     as_heroku_connect("UPDATE salesforce.account SET industry = NULL WHERE sfid = 'A002'")
     as_heroku_connect("UPDATE salesforce.account SET industry = 'back' WHERE sfid = 'A002'")
@@ -512,7 +510,7 @@ def test_a_field_added_to_the_mapping_is_one_resync(filled: HerokuConnect, told:
     assert status_of(Account, "default").state == "installed"
 
 
-def test_a_column_that_nothing_fills_is_ordinary_after_an_hour(filled: HerokuConnect, told: list[Any]) -> None:
+def test_unfilled_column_is_ordinary_after_an_hour(filled: HerokuConnect, received: list[Any]) -> None:
     without_industry(filled)
     mapped_again()
     finish_reloads("default", CONF)
@@ -522,4 +520,4 @@ def test_a_column_that_nothing_fills_is_ordinary_after_an_hour(filled: HerokuCon
     finish_reloads("default", replace(CONF, RELOAD_QUIET_SECONDS=0.0001))
     as_heroku_connect("UPDATE salesforce.account SET industry = 'x' WHERE sfid = 'A002'")
     deliver()
-    assert told == [("UPDATE", "n2", None)]
+    assert received == [("UPDATE", "n2", None)]

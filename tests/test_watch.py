@@ -1,4 +1,4 @@
-"""Drift of capture: found without a lock, repaired, told as a gap with its times, and what was missed is read again."""
+"""Drift of capture: the worker finds it without a lock, repairs it, reports a gap, and rereads what was missed."""
 
 import logging
 import re
@@ -34,7 +34,7 @@ TABLE = "salesforce.account"
 
 
 def look(**conf: Any) -> Repairs:
-    """Look as a worker that has just started."""
+    """Check and repair as a worker that has just started."""
     repairs = Repairs("default", Conf(**conf), connected_models())
     repairs.run()
     return repairs
@@ -53,14 +53,14 @@ def state() -> str:
 
 
 def good_since(ago: timedelta) -> None:
-    """Let the last look at all tables be so long ago."""
+    """Move the last check of all tables into the past."""
     with connection.cursor() as cursor:
         cursor.execute("UPDATE public.hc_signals_table SET good_at = %s", [now() - ago])
 
 
 @pytest.fixture
 def watched(captured: HerokuConnect) -> HerokuConnect:
-    """Ten accounts on captured tables at which a worker has looked; the log is empty."""
+    """Ten accounts in captured tables that a worker has checked; the log is empty."""
     captured.create(Account, 10)
     with connection.cursor() as cursor:
         cursor.execute("TRUNCATE public.hc_signals_change")
@@ -107,10 +107,10 @@ DRIFTS: dict[str, tuple[str, Callable[[HerokuConnect], Any]]] = {
 
 @pytest.mark.fault(
     "triggers dropped or disabled, their function altered, the table re-created or silently reloaded",
-    outcome="found within 60 s, repaired; gap, and what changed is read again",
+    outcome="found within 60 s, repaired; gap, and changed rows are read again",
 )
 @pytest.mark.parametrize("drift", DRIFTS)
-def test_drift_is_repaired_and_told_once(watched: HerokuConnect, drift: str) -> None:
+def test_worker_repairs_drift_and_reports_one_gap(watched: HerokuConnect, drift: str) -> None:
     cause, happen = DRIFTS[drift]
     good_at = table_state.read("default")[TABLE].good_at
     happen(watched)
@@ -125,30 +125,30 @@ def test_drift_is_repaired_and_told_once(watched: HerokuConnect, drift: str) -> 
     before = Change.objects.count()
     watched.create(Account, 1)
     assert Change.objects.count() == before + 1
-    assert Change.objects.filter(operation="GAP").count() == 1, "the other tables were not concerned"
+    assert Change.objects.filter(operation="GAP").count() == 1, "the other tables have no gap"
 
 
-def test_looking_takes_no_lock(watched: HerokuConnect) -> None:
-    """Somebody holds the table for good; what is wrong is found all the same, and told."""
+def test_check_needs_no_lock_on_a_table(watched: HerokuConnect) -> None:
+    """The check finds the cause while another session holds the strongest lock."""
     cause, happen = DRIFTS["table re-created"]
     happen(watched)
     with another("LOCK TABLE salesforce.account IN ACCESS EXCLUSIVE MODE"), connection.cursor() as cursor:
         cursor.execute("SET lock_timeout = '300ms'")
         try:
-            sights = drift.check_tables(connected_models(), "default")
+            checks = drift.check_tables(connected_models(), "default")
             out = StringIO()
             call_command("hc_triggers", "status", stdout=out)
         finally:
             cursor.execute("RESET lock_timeout")
-    assert [sight.cause for sight in sights if sight.model is Account] == [cause]
+    assert [check.cause for check in checks if check.model is Account] == [cause]
     assert "salesforce.account: " in out.getvalue()
 
 
-def test_a_locked_table_is_repaired_later_and_delivery_goes_on(
+def test_delivery_continues_while_a_broken_table_is_locked(
     watched: HerokuConnect, monkeypatch: pytest.MonkeyPatch, connect: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    heard: list[Any] = []
-    connect(signals.gap_detected, lambda event, **kwargs: heard.append(event), Account)
+    received: list[Any] = []
+    connect(signals.gap_detected, lambda event, **kwargs: received.append(event), Account)
     monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "50ms")
     as_the_app("ALTER TABLE salesforce.account DISABLE TRIGGER ALL")
     repairs = Repairs("default", Conf(), connected_models())
@@ -162,12 +162,12 @@ def test_a_locked_table_is_repaired_later_and_delivery_goes_on(
         assert deliver() == 3
     assert repairs.run() == Conf().WATCH_SECONDS
     deliver()
-    assert [event.cause for event in heard] == ["trigger_disabled"]
-    assert heard[0].since < heard[0].until
+    assert [event.cause for event in received] == ["trigger_disabled"]
+    assert received[0].since < received[0].until
 
 
-@pytest.mark.parametrize("step", ["noted", "repaired"])
-def test_who_dies_in_the_middle_leaves_enough_for_the_next(
+@pytest.mark.parametrize("step", ["recorded", "repaired"])
+def test_next_worker_finishes_an_interrupted_repair(
     watched: HerokuConnect, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     as_the_app(replace_function("BEGIN RETURN NULL; END"))
@@ -176,18 +176,17 @@ def test_who_dies_in_the_middle_leaves_enough_for_the_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(
-            f"hc_signals.capture.outages.{'install_capture' if step == 'noted' else 'table_state.report_gap'}", die
-        )
+        function = "install_capture" if step == "recorded" else "table_state.report_gap"
+        patch.setattr(f"hc_signals.capture.outages.{function}", die)
         with pytest.raises(KeyboardInterrupt):
             look()
-    assert state() == ("outdated" if step == "noted" else "installed")
+    assert state() == ("outdated" if step == "recorded" else "installed")
     look()
     assert state() == "installed"
     assert [gap["cause"] for gap in gaps()] == ["function_altered"]
 
 
-def test_of_two_workers_one_tells(watched: HerokuConnect) -> None:
+def test_one_of_four_workers_reports_the_gap(watched: HerokuConnect) -> None:
     watched.recreate_table(Account)
     begin = threading.Barrier(4)
 
@@ -206,7 +205,7 @@ def test_of_two_workers_one_tells(watched: HerokuConnect) -> None:
     assert len(gaps()) == 1
 
 
-def test_a_look_of_before_the_repair_does_nothing(watched: HerokuConnect) -> None:
+def test_check_from_before_the_repair_changes_nothing(watched: HerokuConnect) -> None:
     as_the_app("DROP TRIGGER hc_signals_delete ON salesforce.account")
     stale = drift.check_tables([Account], "default")[0]
     look()
@@ -216,7 +215,7 @@ def test_a_look_of_before_the_repair_does_nothing(watched: HerokuConnect) -> Non
     assert find_tables([Account], "default")[0].versions == table_state.read("default")[TABLE].versions
 
 
-def test_each_consumer_hears_of_the_gap(watched: HerokuConnect, connect: Any) -> None:
+def test_each_consumer_receives_the_gap(watched: HerokuConnect, connect: Any) -> None:
     heard: list[str] = []
     connect(signals.gap_detected, lambda event, **kwargs: heard.append(event.cause), Account)
     deliver()
@@ -228,14 +227,15 @@ def test_each_consumer_hears_of_the_gap(watched: HerokuConnect, connect: Any) ->
     assert heard == ["table_recreated"] * 2
 
 
-def test_a_repair_by_hand_is_told_all_the_same(watched: HerokuConnect) -> None:
+def test_gap_is_reported_after_a_repair_by_hand(watched: HerokuConnect) -> None:
     watched.recreate_table(Account)
     call_command("hc_triggers", "install", stdout=StringIO())
     look()
     assert [gap["cause"] for gap in gaps()] == ["table_recreated"]
 
 
-def test_a_table_that_was_absent_for_a_while_is_told_from_when_it_was_seen_last(watched: HerokuConnect) -> None:
+def test_gap_of_a_recreated_table_is_reported(watched: HerokuConnect) -> None:
+    """Also if a worker has found it absent in between."""
     watched.drop_table(Account)
     look()
     assert gaps() == []
@@ -244,9 +244,7 @@ def test_a_table_that_was_absent_for_a_while_is_told_from_when_it_was_seen_last(
     assert [gap["cause"] for gap in gaps()] == ["table_recreated"]
 
 
-def test_a_table_that_appears_for_the_first_time_is_no_gap(
-    heroku: HerokuConnect, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_new_table_is_captured_without_a_gap(heroku: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "hc_signals")
     heroku.drop_table(Account)
     call_command("hc_triggers", "install", stdout=StringIO())
@@ -264,14 +262,14 @@ def test_a_table_that_appears_for_the_first_time_is_no_gap(
     assert Change.objects.count() == 1
 
 
-def test_hc_listen_watches(captured: HerokuConnect) -> None:
-    """While it runs one table is re-created; while it is down all are: then no trigger is left anywhere."""
+def test_hc_listen_repairs_drift_at_run_time_and_at_start(captured: HerokuConnect) -> None:
+    """One table is recreated while it runs, all are while it does not: then no trigger is left."""
     captured.create(Account, 3)
     process = start("hc_listen", WATCH_SECONDS="0.1")
     try:
         wait_until(lambda: table_state.read("default").get(TABLE) is not None)
         captured.recreate_table(Account)
-        wait_until(lambda: told() == 3)
+        wait_until(lambda: reread_count() == 3)
     finally:
         process.terminate()
         assert process.wait(timeout=10) == 0
@@ -280,14 +278,14 @@ def test_hc_listen_watches(captured: HerokuConnect) -> None:
         captured.recreate_table(model)
     process = start("hc_listen", WATCH_SECONDS="0.1")
     try:
-        wait_until(lambda: told() == 6)
+        wait_until(lambda: reread_count() == 6)
     finally:
         process.kill()
         process.communicate()
     assert [gap["cause"] for gap in gaps()] == ["table_recreated"] * 2
 
 
-def told() -> int:
+def reread_count() -> int:
     return Seen.objects.filter(change_type__in=["GAP_CREATE", "GAP_UPDATE"]).count()
 
 
@@ -295,24 +293,24 @@ def told() -> int:
 
 
 @pytest.mark.parametrize("clear", ["truncate", "delete"])
-def test_a_reload_that_was_captured_is_no_drift(watched: HerokuConnect, clear: str) -> None:
+def test_captured_reload_is_no_drift(watched: HerokuConnect, clear: str) -> None:
     watched.reload(Account, clear=clear)
     look()
     look()
     assert gaps() == []
 
 
-def test_a_truncate_that_is_open_while_somebody_looks_is_no_drift(watched: HerokuConnect) -> None:
+def test_truncate_in_an_open_transaction_is_no_drift(watched: HerokuConnect) -> None:
     with another("SET LOCAL xmlbinary = 'hex'; TRUNCATE salesforce.account") as cursor:
         look()
         good_since(timedelta(hours=1))
-        look()  # stores a position in the log behind the TRUNCATE
+        look()  # records a snapshot that is newer than the TRUNCATE
         cursor.connection.commit()
     look()
     assert gaps() == []
 
 
-def test_a_pause_is_no_drift_and_what_happens_in_it_is_told_once(watched: HerokuConnect) -> None:
+def test_truncate_during_a_pause_is_reported_once(watched: HerokuConnect) -> None:
     pausing.pause("default")
     as_heroku_connect("TRUNCATE salesforce.account")
     look()
@@ -321,7 +319,7 @@ def test_a_pause_is_no_drift_and_what_happens_in_it_is_told_once(watched: Heroku
     assert [gap["cause"] for gap in gaps()] == ["paused"]
 
 
-def test_what_was_uninstalled_on_purpose_stays_so(watched: HerokuConnect) -> None:
+def test_worker_does_not_install_uninstalled_tables(watched: HerokuConnect) -> None:
     call_command("hc_triggers", "uninstall", "crm.Account", stdout=StringIO())
     look()
     assert state() == "missing"
@@ -336,7 +334,7 @@ def test_what_was_uninstalled_on_purpose_stays_so(watched: HerokuConnect) -> Non
     assert (state(), len(gaps())) == ("installed", 2)
 
 
-def test_an_idle_look_writes_nothing_for_minutes(watched: HerokuConnect) -> None:
+def test_idle_run_writes_nothing_for_minutes(watched: HerokuConnect) -> None:
     before = table_state.read("default")
     look()
     assert table_state.read("default") == before
@@ -345,7 +343,7 @@ def test_an_idle_look_writes_nothing_for_minutes(watched: HerokuConnect) -> None
     assert now() - table_state.read("default")[TABLE].good_at < timedelta(minutes=1)  # type: ignore[operator]
 
 
-def test_an_idle_look_is_one_statement(watched: HerokuConnect, django_assert_num_queries: Any) -> None:
+def test_idle_run_is_one_statement(watched: HerokuConnect, django_assert_num_queries: Any) -> None:
     repairs = look()
     with django_assert_num_queries(1):
         repairs.run()
@@ -361,13 +359,13 @@ def older_function(*without: str) -> None:
         as_the_app(statement)
 
 
-def test_a_function_that_lacked_a_column_is_renewed_and_told(watched: HerokuConnect) -> None:
+def test_function_without_a_column_is_renewed_with_a_gap(watched: HerokuConnect) -> None:
     older_function("industry")
     look()
     assert (state(), [gap["cause"] for gap in gaps()]) == ("installed", ["columns_missing"])
 
 
-def test_a_new_column_is_captured(watched: HerokuConnect) -> None:
+def test_new_column_is_captured(watched: HerokuConnect) -> None:
     as_heroku_connect("ALTER TABLE salesforce.account DROP COLUMN industry")
     look()
     assert (state(), gaps()) == ("installed", [])
@@ -378,7 +376,7 @@ def test_a_new_column_is_captured(watched: HerokuConnect) -> None:
     assert Change.objects.filter(changed__contains=["name"]).count() == 10
 
 
-def test_a_function_of_an_older_release_is_renewed_without_a_lock_and_without_a_gap(
+def test_function_of_an_older_release_is_renewed_without_a_gap(
     watched: HerokuConnect, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "hc_signals")
@@ -389,7 +387,7 @@ def test_a_function_of_an_older_release_is_renewed_without_a_lock_and_without_a_
     assert "renewed the capture function" in caplog.text
 
 
-def test_services_with_different_models_of_a_table_do_not_take_turns_for_ever(
+def test_two_services_do_not_replace_functions_in_turns(
     watched: HerokuConnect, caplog: pytest.LogCaptureFixture
 ) -> None:
     repairs = look()
@@ -397,7 +395,7 @@ def test_services_with_different_models_of_a_table_do_not_take_turns_for_ever(
     repairs.run()
     assert (state(), gaps()) == ("outdated", [])
     assert "Another service or release has replaced" in caplog.text
-    look()  # whoever starts last has the newest release
+    look()  # the service that starts last has the newest release
     assert state() == "installed"
 
 
@@ -426,16 +424,16 @@ def fresh(source: str, *lines: str) -> str:
 
 @pytest.mark.fault(
     "header lines of a capture function edited: broken, missing, twice",
-    outcome="`outdated`; repaired; gap, and what changed is read again",
+    outcome="`outdated`; repaired; gap, and changed rows are read again",
 )
 @pytest.mark.parametrize("damage", HEADERS)
-def test_a_damaged_header_is_outdated_and_mended(watched: HerokuConnect, damage: str, monkeypatch: Any) -> None:
-    """By install or by a worker; nothing that looks at the function ends in an error."""
+def test_damaged_header_is_outdated_and_repaired(watched: HerokuConnect, damage: str, monkeypatch: Any) -> None:
+    """By ``install`` or by a worker. Nothing that reads the function raises an error."""
     monkeypatch.setattr("hc_signals.observability.judge.heroku.heroku", lambda: [])
     with connection.cursor() as cursor:
         cursor.execute("SELECT prosrc FROM pg_proc WHERE proname = %s", [function_name(Account)])
         damaged = HEADERS[damage](cursor.fetchone()[0])
-    for mend in (lambda: call_command("hc_triggers", "install", stdout=StringIO()), look):
+    for repair in (lambda: call_command("hc_triggers", "install", stdout=StringIO()), look):
         as_the_app(replace_function(damaged))
         assert state() == "outdated"
         call_command("hc_triggers", "status", stdout=StringIO())
@@ -443,7 +441,7 @@ def test_a_damaged_header_is_outdated_and_mended(watched: HerokuConnect, damage:
         assert "capture-outdated" in found.values()
         finish_reloads("default", Conf())
         assert drift.check_tables([Account], "default")[0].fault == "function_altered"
-        mend()
+        repair()
         assert state() == "installed"
     assert [gap["cause"] for gap in gaps()] == ["function_altered"] * 2
 
@@ -451,7 +449,7 @@ def test_a_damaged_header_is_outdated_and_mended(watched: HerokuConnect, damage:
 # -- reporting ---------------------------------------------------------------------------------------------------------
 
 
-def test_report_only_repairs_nothing_and_tells_the_gap_after_a_repair_by_hand(
+def test_worker_repairs_nothing_if_repair_triggers_is_off(
     watched: HerokuConnect, caplog: pytest.LogCaptureFixture
 ) -> None:
     as_the_app(replace_function("BEGIN RETURN NULL; END"))
@@ -468,7 +466,7 @@ def test_report_only_repairs_nothing_and_tells_the_gap_after_a_repair_by_hand(
     assert [gap["cause"] for gap in gaps()] == ["function_altered"]
 
 
-def test_lack_of_rights_is_told_once_with_the_remedy(watched: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_right_is_logged_once_with_the_remedy(watched: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
     as_the_app("ALTER TABLE salesforce.account DISABLE TRIGGER ALL")
     as_the_app("CREATE ROLE hc_meek; GRANT USAGE ON SCHEMA public TO hc_meek")
     as_the_app("GRANT ALL ON ALL TABLES IN SCHEMA public TO hc_meek")
@@ -484,7 +482,7 @@ def test_lack_of_rights_is_told_once_with_the_remedy(watched: HerokuConnect, cap
         as_the_app("RESET ROLE; DROP OWNED BY hc_meek; DROP ROLE hc_meek")
 
 
-def test_orphans_are_told_and_left(watched: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
+def test_worker_logs_orphans_and_keeps_them(watched: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
     repairs = Repairs("default", Conf(), [model for model in connected_models() if model is not Contact])
     repairs.run()
     repairs.run()
@@ -495,7 +493,7 @@ def test_orphans_are_told_and_left(watched: HerokuConnect, caplog: pytest.LogCap
 # -- reading again -----------------------------------------------------------------------------------------------------
 
 
-def test_what_changed_meanwhile_is_read_again(watched: HerokuConnect, connect: Any) -> None:
+def test_changes_without_capture_are_read_again(watched: HerokuConnect, connect: Any) -> None:
     heard: list[Any] = []
     connect(signals.record_changed, lambda event, **kwargs: heard.append((event.change_type, event.record_id)), Account)
     connect(signals.gap_detected, lambda event, **kwargs: heard.append((event.cause, None)), Account)
@@ -515,33 +513,33 @@ def test_what_changed_meanwhile_is_read_again(watched: HerokuConnect, connect: A
     assert heard == [("trigger_disabled", None), ("GAP_UPDATE", old), ("GAP_UPDATE", edited), ("GAP_CREATE", new)]
 
 
-def test_reading_again_goes_on_where_it_stopped(watched: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reread_continues_after_an_interruption(watched: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hc_signals.capture.rereading.PAGE_SIZE", 3)
     watched.recreate_table(Account)
     look()
     reader = Rereading("default", connected_models())
     assert not reader.read_for(0.000001)
     calls = 0
-    note = table_state.record_reread
+    record = table_state.record_reread
 
     def dies(*arguments: Any, **options: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise KeyboardInterrupt
-        note(*arguments, **options)
+        record(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(table_state, "record_reread", dies)
         with pytest.raises(KeyboardInterrupt):
             reader.read_for(30)
-    assert Change.objects.filter(operation__startswith="GAP_").count() == 9, "the page it died in was taken back"
+    assert Change.objects.filter(operation__startswith="GAP_").count() == 9, "the interrupted page was rolled back"
     assert reread()
     again = list(Change.objects.filter(operation__startswith="GAP_").values_list("record_id", flat=True))
     assert len(again) == len(set(again)) == 10
 
 
-def test_a_locked_row_does_not_hold_up_the_other_tables(watched: HerokuConnect) -> None:
+def test_reread_of_other_tables_continues_past_a_locked_row(watched: HerokuConnect) -> None:
     watched.create(Contact, 2)
     for model in (Account, Contact):
         watched.recreate_table(model)
@@ -554,7 +552,7 @@ def test_a_locked_row_does_not_hold_up_the_other_tables(watched: HerokuConnect) 
     assert Change.objects.filter(operation__startswith="GAP_", table_name=TABLE).count() == 10
 
 
-def test_a_nearly_full_log_is_left_to_the_writers(watched: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
+def test_reread_waits_while_the_log_is_nearly_full(watched: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
     watched.recreate_table(Account)
     look()
     as_the_app("UPDATE public.hc_signals_control SET max_bucket_bytes = 1")
@@ -567,7 +565,7 @@ def test_a_nearly_full_log_is_left_to_the_writers(watched: HerokuConnect, caplog
     assert Change.objects.filter(operation__startswith="GAP_").count() == 10
 
 
-def test_without_a_time_of_change_nothing_is_read_again_and_it_is_said(
+def test_worker_logs_that_it_cannot_reread_without_a_time(
     watched: HerokuConnect, caplog: pytest.LogCaptureFixture
 ) -> None:
     as_the_app("ALTER TABLE salesforce.account DROP COLUMN systemmodstamp")
@@ -578,14 +576,14 @@ def test_without_a_time_of_change_nothing_is_read_again_and_it_is_said(
     assert "Nothing is read again; `manage.py hc_backfill crm.Account`" in caplog.text
 
 
-def test_drift_of_a_table_never_looked_at_is_a_gap_since_nobody_knows(captured: HerokuConnect) -> None:
+def test_drift_before_the_first_check_is_a_gap_without_a_since(captured: HerokuConnect) -> None:
     captured.recreate_table(Account)
     look()
     assert [(gap["cause"], gap["since"]) for gap in gaps()] == [("trigger_missing", None)]
 
 
-def test_a_gap_is_told_when_what_was_missed_can_be_read(watched: HerokuConnect, monkeypatch: Any) -> None:
-    """A writer whose statement the altered function kept quiet about is still open: it comes first."""
+def test_gap_is_reported_after_open_writers_commit(watched: HerokuConnect, monkeypatch: Any) -> None:
+    """A writer is still open whose change the altered function did not log."""
     monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "50ms")
     as_the_app(replace_function("BEGIN RETURN NULL; END"))
     with another("SET LOCAL xmlbinary = 'hex'; INSERT INTO salesforce.account (sfid) VALUES ('quiet')") as cursor:
