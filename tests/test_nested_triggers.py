@@ -99,7 +99,7 @@ def test_statement_triggers_before_and_after_ours_keep_order(
     outcome="delivered; writes of the trigger as the app are no change",
 )
 def test_trigger_that_writes_as_the_app_sends_nothing(captured: HerokuConnect, received: list[Any]) -> None:
-    """As Heroku documents it: under base64, Heroku Connect sends the write to Salesforce; it is not Salesforce's change."""
+    """As Heroku documents it: under base64, Heroku Connect sends the write to Salesforce. That is no change to log."""
     customers_trigger(f"SET LOCAL xmlbinary = 'base64'; {UPPER} SET LOCAL xmlbinary = 'hex';")
     captured.insert(Account, name="one")
     deliver()

@@ -67,8 +67,8 @@ class TableCheck:
 
     @property
     def is_uninstalled(self) -> bool:
-        """True if `hc_triggers uninstall` has removed capture, and no command or person has installed it again."""
-        return self.state is not None and self.state.uninstalled_at is not None and self.status.state != "installed"
+        """True if ``hc_triggers uninstall`` has removed capture, and no command or person has installed it again."""
+        return self.state is not None and self.state.is_uninstalled and self.status.state != "installed"
 
     @property
     def is_watched(self) -> bool:

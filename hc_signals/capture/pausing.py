@@ -147,7 +147,7 @@ def _record_gaps(using: str, models: Sequence[type[Model]], since: datetime) -> 
         if not check.is_new and not check.is_uninstalled:
             table_state.record_gap(using, check.status.table, *outages.pending_gap(check, "paused", since))
     connected = connected_models()
-    others = {each.table for each in table_state.read(using).values() if each.uninstalled_at is None}
+    others = {each.table for each in table_state.read(using).values() if not each.is_uninstalled}
     others |= {status.table for status in orphans.find(connected, using) if status.detail == orphans.NO_MODEL}
     for table in others - set(map(table_label, connected)):
         table_state.record_gap(using, table, "paused", since)

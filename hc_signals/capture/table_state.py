@@ -32,6 +32,11 @@ class TableState:
     reread_since: datetime | None
     reread_after: int | None
 
+    @property
+    def is_uninstalled(self) -> bool:
+        """True if ``hc_triggers uninstall`` has removed capture, and :func:`clear_uninstalled` was not called since."""
+        return self.uninstalled_at is not None
+
 
 COLUMNS = "table_name, relation, filenode, versions, good_at, cause, uninstalled_at, reread_since, reread_after"
 """The columns of a :class:`TableState`, in order."""
