@@ -9,7 +9,7 @@ from django.db import OperationalError, connections, models, transaction
 
 from hc_signals.capture.function import function_name, function_sql
 from hc_signals.capture.function_columns import Layout, read_layout
-from hc_signals.capture.status import TableStatus, find_tables, status_of
+from hc_signals.capture.status import FoundTable, TableStatus, compare, find_tables, status_of
 from hc_signals.capture.triggers import triggers_sql
 from hc_signals.postgres.locks import INSTALLER
 from hc_signals.postgres.names import literal, quote
@@ -52,36 +52,31 @@ def install_capture(
     Raises:
         OperationalError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT.
     """
-    before = status_of(model, using)
-    if before.is_installable or (before.state == "installed" and end_fresh):
-        run_in_turn(using, lambda: _missing_sql(model, using, end_fresh, wait_for_writers), attempts)
-        return status_of(model, using)
-    return before
+
+    def statements() -> list[str]:
+        # Asked again when no other installer runs: triggers that are created twice would be drift.
+        found = find_tables([model], using)[0]
+        status = compare(model, found)
+        if not status.is_installable and not (status.state == "installed" and end_fresh):
+            return []
+        function = function_sql(model, _next_layout(model, found, using, end_fresh))
+        only_function = status.is_captured and not status.has_other_function and not wait_for_writers
+        return function if only_function else [*function, *triggers_sql(model)]
+
+    if statements():
+        run_in_turn(using, statements, attempts)
+    return status_of(model, using)
 
 
-def _missing_sql(model: type[models.Model], using: str, end_fresh: bool, wait_for_writers: bool) -> list[str]:
-    """Return the statements that are still needed: another installer may have been faster.
-
-    Triggers that are recreated without need would count as drift.
-    """
-    before = status_of(model, using)
-    if not before.is_installable and not (before.state == "installed" and end_fresh):
-        return []
-    function = function_sql(model, next_layout(model, using, end_fresh))
-    only_function = before.is_captured and not before.has_other_function and not wait_for_writers
-    return function if only_function else [*function, *triggers_sql(model)]
+def next_layout(model: type[models.Model], using: str) -> Layout:
+    """Return the columns of the function to install; those that the installed function lacks are fresh."""
+    return _next_layout(model, find_tables([model], using)[0], using)
 
 
-def next_layout(model: type[models.Model], using: str, end_fresh: bool = False) -> Layout:
-    """Return the columns of the function to install; those that the installed function lacks are fresh.
-
-    If the table does not exist yet: every mapped column.
-
-    Args:
-        end_fresh: no column is fresh.
-    """
-    found = find_tables([model], using)[0]
-    layout = found.layout(model) if found.oid is not None else Layout(tuple(mapped_columns(model)))
+def _next_layout(model: type[models.Model], found: FoundTable, using: str, end_fresh: bool = False) -> Layout:
+    if found.oid is None:
+        return Layout(tuple(mapped_columns(model)))
+    layout = found.layout(model)
     if end_fresh:
         return layout
     return layout.after(read_layout(found.source), row(using, "SELECT to_json(clock_timestamp())#>>'{}'")[0])

@@ -5,7 +5,6 @@ transaction records the cause and removes capture. A later one finds capture wor
 reread. If a process ends in between, the next one continues from the recorded cause.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,33 +35,30 @@ def uninstall(model: type[Model], using: str) -> None:
     Raises:
         OperationalError: the table stayed locked.
     """
-    table = table_label(model)
-
-    def record() -> None:
-        record_removal(model, using, "uninstalled", lambda: table_state.incomplete_since(using, table), True)
-
-    uninstall_capture(model, using, record)
+    uninstall_capture(model, using, lambda: record_removal(model, using, "uninstalled", uninstalled=True))
 
 
 def record_removal(
-    model: type[Model], using: str, cause: str, since: Callable[[], datetime], uninstalled: bool = False
+    model: type[Model], using: str, cause: str, since: datetime | None = None, uninstalled: bool = False
 ) -> None:
     """Record, in the transaction that removes capture from a table, that it is removed.
 
     Args:
         cause: of the gap that will be reported, unless capture was already broken.
-        since: returns when the gap begins.
+        since: when the gap begins; default: now, or when changes of the table began to be missing.
         uninstalled: the worker does not install capture again.
     """
     if not table_state.exists(using):
         return  # without a log there is no consumer
     check = check_tables([model], using)[0]
-    if check.is_uninstalled:
+    if check.is_uninstalled or (check.is_new and not uninstalled):
         return
-    if not check.is_new:
-        table_state.record_gap(using, check.status.table, *pending_gap(check, cause, since()), uninstalled)
-    elif uninstalled:
-        table_state.record_gap(using, check.status.table, None, None, uninstalled)
+    table = check.status.table
+    if check.is_new:
+        table_state.record_gap(using, table, None, None, uninstalled)
+    else:
+        since = since or table_state.incomplete_since(using, table)
+        table_state.record_gap(using, table, *pending_gap(check, cause, since), uninstalled)
 
 
 def pending_gap(check: TableCheck, cause: str, since: datetime) -> tuple[str, datetime | None]:

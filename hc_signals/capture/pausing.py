@@ -17,6 +17,7 @@ from hc_signals.capture.function import function_name
 from hc_signals.capture.install import drop_function_sql, run_in_turn
 from hc_signals.postgres.locks import UNTOLD
 from hc_signals.postgres.moments import aware, aware_row
+from hc_signals.postgres.query import execute, row
 from hc_signals.tables import connected_models, table_label
 
 _PAUSE = """
@@ -66,10 +67,8 @@ def pause(using: str, is_removed: bool = False) -> datetime:
     Args:
         is_removed: the caller will remove capture, see :func:`remove`; nothing is installed until :func:`resume`.
     """
-    with connections[using].cursor() as cursor:
-        cursor.execute(_PAUSE, [is_removed])
-        since: datetime = cursor.fetchone()[0]
-        return aware(since)
+    (since,) = aware_row(row(using, _PAUSE, [is_removed]))
+    return since  # type: ignore[no-any-return]
 
 
 def remove(model: type[Model], using: str, since: datetime) -> None:
@@ -83,7 +82,7 @@ def remove(model: type[Model], using: str, since: datetime) -> None:
     """
 
     def statements() -> list[str]:
-        outages.record_removal(model, using, "paused", lambda: since)
+        outages.record_removal(model, using, "paused", since)
         return [drop_function_sql(function_name(model))]
 
     run_in_turn(using, statements)
@@ -91,12 +90,9 @@ def remove(model: type[Model], using: str, since: datetime) -> None:
 
 def find(using: str) -> Pause:
     """Return the pause; an empty one if there is no log, or this role may not read it."""
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT has_table_privilege(to_regclass('public.hc_signals_control'), 'SELECT')")
-        if not cursor.fetchone()[0]:
-            return Pause()
-        cursor.execute("SELECT paused_at, gap_since, is_removed FROM public.hc_signals_control")
-        return Pause(*aware_row(cursor.fetchone() or ()))
+    if not row(using, "SELECT has_table_privilege(to_regclass('public.hc_signals_control'), 'SELECT')")[0]:
+        return Pause()
+    return Pause(*aware_row(row(using, "SELECT paused_at, gap_since, is_removed FROM public.hc_signals_control") or ()))
 
 
 def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
@@ -112,8 +108,7 @@ def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
     Returns:
         None if there was neither a pause nor an owed gap.
     """
-    with connections[using].cursor() as cursor:
-        cursor.execute(_SWITCH_ON)
+    execute(using, _SWITCH_ON)
     failed = _reinstall(using, models) if find(using).is_removed else {}
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
         cursor.execute(_WAIT_FOR_UNCAPTURED)

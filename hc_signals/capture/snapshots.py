@@ -21,6 +21,7 @@ from hc_signals.capture.function import image_sql, record_id_sql
 from hc_signals.capture.status import find_tables, status_of
 from hc_signals.exceptions import SnapshotError
 from hc_signals.postgres.errors import is_lock_timeout
+from hc_signals.postgres.query import row
 from hc_signals.tables import quoted_table, table_label
 
 LOCK_TIMEOUT = "500ms"
@@ -166,23 +167,17 @@ def has_room(using: str) -> bool:
 
     If not, pages wait until the worker has freed space (see MAX_LOG_MB), or for the next bucket.
     """
-    with connections[using].cursor() as cursor:
-        cursor.execute(_HAS_ROOM, [ROOM])
-        row = cursor.fetchone()
-        return row is None or bool(row[0])
+    found = row(using, _HAS_ROOM, [ROOM])
+    return found is None or bool(found[0])
 
 
 def count_rows(
     model: type[models.Model], using: str, limit: int, after: int | None = None, since: datetime | None = None
 ) -> int:
     """Return the number of rows that would be appended, at most ``limit``."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(
-            f"SELECT count(*) FROM (SELECT FROM {quoted_table(model)} n WHERE {_conditions(after, since)} "
-            "LIMIT %(limit)s) counted",
-            {"after": after, "since": since, "limit": limit},
-        )
-        return int(cursor.fetchone()[0])
+    rows = f"SELECT FROM {quoted_table(model)} n WHERE {_conditions(after, since)} LIMIT %(limit)s"
+    values = {"after": after, "since": since, "limit": limit}
+    return int(row(using, f"SELECT count(*) FROM ({rows}) counted", values)[0])
 
 
 def _conditions(after: int | None, since: datetime | None) -> str:
