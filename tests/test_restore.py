@@ -14,7 +14,7 @@ from example.crm.models import Account, Seen
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.log.restoring import moved
-from hc_signals.log.rotation import BUCKETS
+from hc_signals.log.schema import BUCKETS
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.loop import Worker
 from tests.conftest import as_heroku_connect, deliver

@@ -8,6 +8,7 @@ from hc_signals.conf import Conf
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.log import rotation
 from hc_signals.log.rotation import rotate
+from hc_signals.log.schema import bucket_table
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver
@@ -102,7 +103,9 @@ def test_looks_go_by_the_index_whatever_the_planner_thinks(captured: HerokuConne
         )
     as_the_app("ANALYZE public.hc_signals_change_3")
     with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN {rotation._UNREAD.format(bucket=3)}", {"consumer": "default", "shards": 4})
+        cursor.execute(
+            f"EXPLAIN {rotation._UNREAD.format(table=bucket_table(3))}", {"consumer": "default", "shards": 4}
+        )
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert "hc_signals_change_3_xid_id_idx" in plan
     assert "Seq Scan on hc_signals_change_3" not in plan, plan

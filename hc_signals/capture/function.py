@@ -11,6 +11,7 @@ from django.db import models
 
 from hc_signals.capture.function_columns import Layout
 from hc_signals.capture.function_reload import NO_RELOADS, changed_columns, is_aware, reload_parts
+from hc_signals.log.schema import INSERT_CAPTURED
 from hc_signals.tables import NOISE_COLUMNS, literal, quote, table_label
 
 FUNCTION_PREFIX = "hc_signals_capture_"
@@ -25,10 +26,6 @@ def mapped_columns(model: type[models.Model]) -> list[str]:
     """Return the columns that the log keeps, where the table has them: all of the model's own table."""
     return [str(field.column) for field in model._meta.local_concrete_fields]
 
-
-_INSERT_INTO_LOG = (
-    "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)"
-)
 
 FUNCTION_CONFIG = [
     "search_path=pg_catalog, pg_temp",
@@ -255,7 +252,7 @@ def _body(model: type[models.Model], layout: Layout) -> str:
     fresh = [c for c in layout.fresh if c in watched and aware]
     counted = {c: f"(o.{quote(c)} IS NOT NULL AND {test})" if c in fresh else test for c, test in tests.items()}
     pieces = {
-        "log": _INSERT_INTO_LOG,
+        "log": INSERT_CAPTURED,
         "origin": _ORIGIN,
         "new_image": image_sql(columns, "n"),
         "old_image": image_sql(columns, "o"),

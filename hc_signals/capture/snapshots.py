@@ -21,6 +21,7 @@ from django.db import OperationalError, connections, models, transaction
 from hc_signals.capture import triggers
 from hc_signals.capture.function import image_sql, record_id_sql
 from hc_signals.exceptions import SnapshotError
+from hc_signals.log.append import append_rows, wake
 from hc_signals.postgres.errors import is_lock_timeout
 from hc_signals.tables import quoted_table, table_label
 
@@ -34,16 +35,7 @@ NO_ROOM_PAUSE = 0.5
 """Seconds between two looks whether there is room again."""
 
 
-_LOG_ROWS = """
-WITH page AS MATERIALIZED (
-    SELECT * FROM {table} n WHERE {conditions} ORDER BY n."id" LIMIT %(limit)s FOR SHARE {nowait}
-), logged AS (
-    INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, new, note)
-    SELECT %(label)s, {operation}, %(origin)s, n."id"::text, {record_id}, {image}, %(note)s::json
-    FROM page n ORDER BY n."id"
-)
-SELECT count(*), max("id") FROM page
-"""
+_PAGE = 'SELECT * FROM {table} n WHERE {conditions} ORDER BY n."id" LIMIT %(limit)s FOR SHARE {nowait}'
 _CREATED = """
 CASE WHEN n."createddate" >= %(created_since)s::timestamptz AT TIME ZONE 'UTC' THEN 'GAP_CREATE' ELSE %(operation)s END
 """
@@ -108,14 +100,8 @@ def log_rows(
     """
     found = triggers.find([model], using)[0]
     columns = list(found.layout(model).columns)
-    sql = _LOG_ROWS.format(
-        operation=_CREATED if created_since and "createddate" in found.columns else "%(operation)s",
-        table=quoted_table(model),
-        conditions=_conditions(after, since),
-        nowait="" if wait else "NOWAIT",
-        record_id=record_id_sql(columns, "n"),
-        image=image_sql(columns, "n"),
-    )
+    nowait = "" if wait else "NOWAIT"
+    page = _PAGE.format(table=quoted_table(model), conditions=_conditions(after, since), nowait=nowait)
     values: dict[str, Any] = {"label": table_label(model), "operation": operation, "origin": origin, "after": after}
     values |= {"limit": limit, "since": since, "created_since": created_since}
     values |= {"note": None if note is None else json.dumps(note)}
@@ -125,10 +111,16 @@ def log_rows(
             f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL row_security = off; "
             "SET LOCAL extra_float_digits = 1; SET LOCAL jit = off"
         )
-        cursor.execute(sql, values)
-        count, last = cursor.fetchone()
+        count, last = append_rows(
+            using,
+            page,
+            operation=_CREATED if created_since and "createddate" in found.columns else "%(operation)s",
+            record_id=record_id_sql(columns, "n"),
+            image=image_sql(columns, "n"),
+            params=values,
+        )
         if count:
-            cursor.execute("SELECT public.hc_signals_ring()")
+            wake(using)
     return count, after if last is None else last
 
 

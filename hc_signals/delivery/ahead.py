@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Listeners
 from hc_signals.delivery.records import Images, by_table, changed_columns
-from hc_signals.events import Change
+from hc_signals.log.change import Change
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import images_sql
 from hc_signals.log.position import Position

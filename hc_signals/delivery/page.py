@@ -25,8 +25,9 @@ from hc_signals.delivery.routing import (
     table_event,
     told_of,
 )
-from hc_signals.events import Change, ChangeEvent
+from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
+from hc_signals.log.change import Change
 from hc_signals.log.changelog import ChangeLog
 
 

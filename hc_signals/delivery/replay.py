@@ -21,13 +21,13 @@ from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
 from hc_signals.delivery.page import Page
-from hc_signals.events import Change
 from hc_signals.exceptions import ReplayError
+from hc_signals.log.change import Change
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import stored_images
 from hc_signals.log.restoring import WORDS, moved
-from hc_signals.log.rotation import BUCKET_HOURS, BUCKETS
 from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
+from hc_signals.log.schema import buckets_between
 from hc_signals.postgres.dates import clamp_dates
 from hc_signals.postgres.errors import is_deadlock
 from hc_signals.postgres.moments import aware_row, shown
@@ -139,7 +139,7 @@ class Replay:
             "snapshot": log.snapshot,
             "since": since,
             "until": until,
-            "buckets": _buckets(since, log.now),
+            "buckets": buckets_between(since, log.now),
             "tables": list(self._builders),
         }
         (count,) = self._rows(_COUNT, limit + 1)[0]
@@ -235,14 +235,6 @@ class Replay:
 def _replayed(change: Change) -> Change:
     """Return the change with a note that a kept delivery keeps as well: its retries are replayed too."""
     return change._replace(note={**(change.note or {}), "replayed": True})
-
-
-def _buckets(since: datetime | None, now: datetime) -> list[int]:
-    """Return the buckets of the log that can hold changes captured since then."""
-    if since is None:
-        return list(range(BUCKETS))
-    first, last = (int(time.timestamp() // (BUCKET_HOURS * 3600)) for time in (since, now))
-    return sorted({slot % BUCKETS for slot in range(max(first, last - BUCKETS), last + 1)})
 
 
 class _Kept(Deliveries):

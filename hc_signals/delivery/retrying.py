@@ -16,8 +16,9 @@ from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import SIGNALS, Listeners, arguments
 from hc_signals.delivery.project_code import ends_program
 from hc_signals.delivery.routing import CHANGE_TYPES, RecordEvent, counting, is_link, table_event
-from hc_signals.events import Change, ChangeEvent
+from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import RedeliveryError
+from hc_signals.log.change import Change
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import kept_image
 

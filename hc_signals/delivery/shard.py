@@ -20,7 +20,7 @@ from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.retrying import redeliver
 from hc_signals.delivery.routing import CHANGE_TYPES
-from hc_signals.events import Change
+from hc_signals.log.change import Change
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.passed import note_passed
 from hc_signals.log.position import Position, Standing

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from django.db import connections, transaction
 
-from hc_signals.events import Change
+from hc_signals.log.change import Change
 from hc_signals.log.position import Position, Standing
 from hc_signals.log.rows import cut_page
 from hc_signals.postgres.held_lock import HeldLock

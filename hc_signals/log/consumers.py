@@ -7,6 +7,7 @@ from datetime import datetime
 from django.db import connections
 
 from hc_signals.exceptions import ConsumerError
+from hc_signals.log.append import wake
 from hc_signals.log.backlog import COUNT_LIMIT, Backlog, backlog, total
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.presence import is_absent, workers
@@ -131,7 +132,5 @@ def remove(using: str, name: str, force: bool = False, with_deliveries: bool = F
     with connections[using].cursor() as cursor:
         for table in ("position", "run", "call", "passed"):
             cursor.execute(f"DELETE FROM public.hc_signals_{table} WHERE consumer = %s", [name])
-        cursor.execute(
-            "SELECT public.hc_signals_ring()"
-        )  # a worker that lives starts anew now, not with the next change
+    wake(using)  # a running worker starts again now, not with the next change
     return count

@@ -3,27 +3,19 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from django.db import connections
+from django.db import connections, transaction
 
-from hc_signals.events import Change
+from hc_signals.log.append import append_gap, wake
+from hc_signals.log.change import Change
+from hc_signals.log.schema import Cause
 from hc_signals.postgres.moments import aware_row
 
 _NOTE = """
 INSERT INTO public.hc_signals_passed (consumer, table_name, since)
 SELECT %s, * FROM unnest(%s::text[], %s::timestamptz[]) ON CONFLICT DO NOTHING
 """
-# The gap is for this consumer alone: the others may have had the model.
-_TELL = """
-WITH passed AS (
-    DELETE FROM public.hc_signals_passed WHERE consumer = %(consumer)s AND table_name = ANY (%(tables)s)
-    RETURNING table_name, since
-), told AS (
-    INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
-    SELECT table_name, 'GAP', 'heroku_connect', json_build_object('cause', 'model_missing', 'since', since,
-        'until', clock_timestamp(), 'consumer', %(consumer)s::text)
-    FROM passed
-)
-SELECT table_name, since FROM passed ORDER BY table_name
+_FORGET = """
+DELETE FROM public.hc_signals_passed WHERE consumer = %s AND table_name = ANY (%s) RETURNING table_name, since
 """
 
 
@@ -46,9 +38,11 @@ def tell_passed(using: str, consumer: str, tables: Iterable[str]) -> Mapping[str
     Args:
         tables: those that it has a model for now.
     """
-    with connections[using].cursor() as cursor:
-        cursor.execute(_TELL, {"consumer": consumer, "tables": list(tables)})
-        found = dict(map(aware_row, cursor.fetchall()))
+    with transaction.atomic(using=using), connections[using].cursor() as cursor:
+        cursor.execute(_FORGET, [consumer, list(tables)])
+        found = dict(sorted(map(aware_row, cursor.fetchall())))
+        for table, since in found.items():
+            append_gap(using, table, Cause.MODEL_MISSING, since, consumer)  # the others may have had the model
         if found:
-            cursor.execute("SELECT public.hc_signals_ring()")
+            wake(using)
     return found

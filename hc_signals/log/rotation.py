@@ -4,15 +4,11 @@ import time
 
 from django.db import OperationalError, connections, transaction
 
+from hc_signals.log.schema import BUCKETS, bucket_table
 from hc_signals.postgres.errors import is_lock_timeout
 
-BUCKETS = 8
-BUCKET_HOURS = 12
-"""As in migrations_sql/0001_change_log.sql: a bucket comes round again after BUCKETS x BUCKET_HOURS."""
-
 _NEWEST = " UNION ALL ".join(
-    f"(SELECT {bucket}, captured_at FROM public.hc_signals_change_{bucket} ORDER BY id DESC LIMIT 1)"
-    for bucket in range(BUCKETS)
+    f"(SELECT {bucket}, captured_at FROM {bucket_table(bucket)} ORDER BY id DESC LIMIT 1)" for bucket in range(BUCKETS)
 )
 OLD = f"""
 SELECT bucket FROM ({_NEWEST}) newest (bucket, captured_at)
@@ -23,17 +19,17 @@ WHERE captured_at < clock_timestamp() - make_interval(secs => %(seconds)s)
 # that xid >= xmax is true for many rows, so it would read the whole bucket for the one that is not there.
 _UNREAD = """
 SELECT consumer, bool_or(
-    (SELECT xid FROM public.hc_signals_change_{bucket} ORDER BY xid DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(p.seen)
+    (SELECT xid FROM {table} ORDER BY xid DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(p.seen)
     OR EXISTS (
         SELECT 1 FROM pg_snapshot_xip(p.seen) open (x), LATERAL (
-            SELECT 1 FROM public.hc_signals_change_{bucket}
+            SELECT 1 FROM {table}
             WHERE xid BETWEEN open.x AND open.x ORDER BY xid, id LIMIT 1) found))
 FROM public.hc_signals_newest_position p GROUP BY consumer ORDER BY consumer
 """
 _NOTE_EMPTIED = """
 UPDATE public.hc_signals_control
 SET emptied_id = greatest(emptied_id, c.id), emptied_at = greatest(emptied_at, c.captured_at)
-FROM (SELECT id, captured_at FROM public.hc_signals_change_{bucket} ORDER BY id DESC LIMIT 1) c
+FROM (SELECT id, captured_at FROM {table} ORDER BY id DESC LIMIT 1) c
 """
 SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::float8 / 1048576
@@ -87,12 +83,13 @@ def empty_bucket(using: str, bucket: int, patience: float = 0.0) -> bool:
     Raises:
         OperationalError: somebody uses the bucket (:func:`is_lock_timeout` tells).
     """
-    lock_free_table(using, f"public.hc_signals_change_{bucket}", patience)
+    table = bucket_table(bucket)
+    lock_free_table(using, table, patience)
     if not is_done(using, bucket):
         return False
     with connections[using].cursor() as cursor:
-        cursor.execute(_NOTE_EMPTIED.format(bucket=bucket))
-        cursor.execute(f"TRUNCATE public.hc_signals_change_{bucket}")
+        cursor.execute(_NOTE_EMPTIED.format(table=table))
+        cursor.execute(f"TRUNCATE {table}")
     return True
 
 
@@ -122,7 +119,7 @@ def lock_free_table(using: str, table: str, patience: float) -> None:
 def unread(using: str, bucket: int) -> dict[str, bool]:
     """Return for every consumer whether the bucket holds something that it is not done with."""
     with connections[using].cursor() as cursor:
-        cursor.execute(_UNREAD.format(bucket=bucket))
+        cursor.execute(_UNREAD.format(table=bucket_table(bucket)))
         return dict(cursor.fetchall())
 
 
@@ -152,6 +149,6 @@ def filled(using: str) -> list[int]:
     oldest = []
     with connections[using].cursor() as cursor:
         for bucket in range(BUCKETS):
-            cursor.execute(f"SELECT min(id) FROM public.hc_signals_change_{bucket}")
+            cursor.execute(f"SELECT min(id) FROM {bucket_table(bucket)}")
             oldest.append((cursor.fetchone()[0], bucket))
     return [bucket for first, bucket in sorted(pair for pair in oldest if pair[0] is not None)]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hc_signals.events import Change
+from hc_signals.log.change import Change
 
 PAGE_BYTES = 8_000_000
 """Images of one page together: what the worker has in memory at a time is several times that."""

@@ -4,14 +4,14 @@ import django.contrib.postgres.fields
 from django.db import migrations, models
 
 import hc_signals.models
-from hc_signals.log.sql_files import read_sql
+from hc_signals.log.schema import install_sql, remove_sql
 
 
 class Migration(migrations.Migration):
     initial = True
     dependencies = []
     operations = [
-        migrations.RunSQL(read_sql("0001_change_log.sql"), read_sql("0001_change_log.down.sql")),
+        migrations.RunSQL(install_sql(), remove_sql()),
         migrations.CreateModel(
             name="Change",
             fields=[

@@ -11,7 +11,7 @@ from django.test import override_settings
 
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.failures import Deliveries, Delivery
-from hc_signals.events import Change
+from hc_signals.log.change import Change
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.position import Position, Standing
 from hc_signals.log.restoring import moved, take_over

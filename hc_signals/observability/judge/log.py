@@ -8,7 +8,8 @@ from django.db import connections
 
 from hc_signals.conf import Conf
 from hc_signals.log.consumers import Consumer
-from hc_signals.log.rotation import BUCKETS, filled, size_mb
+from hc_signals.log.rotation import filled, size_mb
+from hc_signals.log.schema import BUCKETS
 from hc_signals.observability.findings import Finding, fine, problem
 from hc_signals.postgres.moments import age, aware_row, now
 

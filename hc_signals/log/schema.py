@@ -1,0 +1,94 @@
+"""The shape of the log in the database: its files of SQL, its buckets, and the causes of gaps."""
+
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from django.db import connections
+
+INSTALL = ("0001_change_log.sql",)
+"""Files of ``migrations_sql/`` that create the log, in this order."""
+REMOVE = ("0001_change_log.down.sql",)
+"""Files of ``migrations_sql/`` that remove the log, in this order."""
+
+BUCKETS = 8
+"""Partitions of the log."""
+BUCKET_SECONDS = 43_200
+"""Seconds of changes that one bucket holds, as in hc_signals_bucket()."""
+
+INSERT_CAPTURED = (
+    "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)"
+)
+"""How a capture function begins the statement that appends what it captured."""
+
+_PACKAGED = Path(__file__).parent.parent / "migrations_sql"
+_CHECKOUT = Path(__file__).parent.parent.parent / "migrations_sql"
+
+
+class Cause(StrEnum):
+    """Why changes may have been missed: ``event.cause`` of ``gap_detected``."""
+
+    TRUNCATE = "truncate"
+    PAUSED = "paused"
+    UNINSTALLED = "uninstalled"
+    MODEL_MISSING = "model_missing"
+    TABLE_RECREATED = "table_recreated"
+    TABLE_RENAMED = "table_renamed"
+    TRIGGER_MISSING = "trigger_missing"
+    TRIGGER_DISABLED = "trigger_disabled"
+    FUNCTION_ALTERED = "function_altered"
+    COLUMNS_MISSING = "columns_missing"
+    TABLE_REWRITTEN = "table_rewritten"
+    UNLOGGED_EMPTIED = "unlogged_emptied"
+    CAPTURE_FAILED = "capture_failed"
+    RESTORED = "restored"
+    FAILED_OVER = "failed_over"
+    EMPTIED = "emptied"
+    BACKLOG_DROPPED = "backlog_dropped"
+
+
+def bucket_table(bucket: int) -> str:
+    """Return the name of a bucket's table."""
+    return f"public.hc_signals_change_{bucket}"
+
+
+def buckets_between(since: datetime | None, until: datetime) -> list[int]:
+    """Return the buckets that can hold changes captured in between.
+
+    Args:
+        since: None: since ever.
+        until: the present, or earlier.
+    """
+    if since is None:
+        return list(range(BUCKETS))
+    first, last = (int(time.timestamp() // BUCKET_SECONDS) for time in (since, until))
+    return sorted({slot % BUCKETS for slot in range(max(first, last - BUCKETS), last + 1)})
+
+
+def exists(using: str) -> bool:
+    """Return whether the database has a change log."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NOT NULL")
+        return bool(cursor.fetchone()[0])
+
+
+def read_sql(name: str) -> str:
+    """Return the text of a file in ``migrations_sql/``.
+
+    The files lie inside the package in an installed wheel, and beside it in a checkout.
+
+    Raises:
+        FileNotFoundError: the installation lacks the SQL files.
+    """
+    directory = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+    return (directory / name).read_text(encoding="utf-8")
+
+
+def install_sql() -> str:
+    """Return the statements that create the log."""
+    return "\n".join(map(read_sql, INSTALL))
+
+
+def remove_sql() -> str:
+    """Return the statements that remove the log."""
+    return "\n".join(map(read_sql, REMOVE))
