@@ -17,13 +17,13 @@ from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.log import backlog as backlog_module
-from hc_signals.log import changelog
+from hc_signals.log import positions
 from hc_signals.log.backlog import backlog
-from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.consumers import shards_of
-from hc_signals.log.position import Position
+from hc_signals.log.claims import claim_all
+from hc_signals.log.layout import start
+from hc_signals.log.position import LogShard, Position
+from hc_signals.log.positions import shards_of
 from hc_signals.log.rotation import rotate
-from hc_signals.log.starting import start
 from hc_signals.models import Change, Delivery
 from hc_signals.models import Position as PositionRow
 from hc_signals.postgres.locks import CLAIMS
@@ -155,7 +155,7 @@ def test_two_workers_that_start_at_once_agree(captured: HerokuConnect) -> None:
 
     def begin(at: str) -> None:
         try:
-            began.append((at, start([ChangeLog("default", "new", shard, 2) for shard in range(2)], at)))
+            began.append((at, start(LogShard.all_of("default", "new", 2), at)))
         finally:
             connections["default"].close()
 
@@ -257,21 +257,22 @@ def test_a_shard_that_never_had_anything_does_not_either(captured: HerokuConnect
 def test_positions_of_consumers_that_take_turns_are_pruned(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changelog, "PRUNE_SHARE", 0.1)
-    logs = [ChangeLog("default", name) for name in ("a", "b")]
+    monkeypatch.setattr(positions, "PRUNE_SHARE", 0.1)
+    names = ("a", "b")
     with transaction.atomic():
+        claims = claim_all(LogShard("default", name) for name in names)
         for _ in range(900):
-            for log in logs:
-                log.append(Position())
-    for log in logs:
-        assert PositionRow.objects.filter(consumer=log.consumer).count() < 700
+            for claim in claims:
+                claim.append(Position())
+    for name in names:
+        assert PositionRow.objects.filter(consumer=name).count() < 700
 
 
 def test_the_view_of_newest_positions(captured: HerokuConnect) -> None:
     assert scalar("SELECT count(*) FROM public.hc_signals_newest_position") == 0
     for consumer, shards in (("b", 3), ("a", 1), ("ä", 2), ("b", 3)):
-        for shard in range(shards):
-            ChangeLog("default", consumer, shard, shards).append(Position())
+        for claim in claim_all(LogShard.all_of("default", consumer, shards)):
+            claim.append(Position())
     with connection.cursor() as cursor:
         cursor.execute("SELECT consumer, shard, id FROM public.hc_signals_newest_position ORDER BY 3")
         by_view = cursor.fetchall()
@@ -296,7 +297,7 @@ def test_a_consumer_whose_worker_lives_is_not_removed(captured: HerokuConnect) -
     captured.create(Account, 5)
     with running_crew(CONSUMER="alive", START_AT="earliest"):
         wait_until(lambda: Seen.objects.count() == 5)
-        with pytest.raises(CommandError, match="'alive' has a worker that lives"):
+        with pytest.raises(CommandError, match="'alive' has a running worker"):
             command("remove", "alive")
         assert " 1 worker(s)" in command("list")
     wait_until(lambda: "0 worker(s)" in command("list"))

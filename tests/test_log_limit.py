@@ -12,10 +12,11 @@ from example.crm.models import Account
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.log import limit
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.layout import start
 from hc_signals.log.limit import keep_below
+from hc_signals.log.position import LogShard
+from hc_signals.log.positions import read_standing
 from hc_signals.log.rotation import filled, size_mb
-from hc_signals.log.starting import start
 from hc_signals.models import Change
 from hc_signals.postgres.locks import CLAIMS
 from hc_signals.postgres.moments import now
@@ -40,7 +41,7 @@ def fill(hours: int, changes: int = 1500) -> None:
 
 
 def begin(consumer: str, shards: int = 1) -> None:
-    start([ChangeLog("default", consumer, shard, shards) for shard in range(shards)], "latest")
+    start(LogShard.all_of("default", consumer, shards), "latest")
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_nothing_is_dropped_while_the_space_would_not_come_back(
     with open_transaction("SELECT count(*) FROM public.hc_signals_change"):  # a backup
         assert not keep_below("default", 1)
     assert "nothing can be freed now" in caplog.text
-    assert ChangeLog("default", "dead").standing().position.gap is None
+    assert read_standing(LogShard("default", "dead")).position.gap is None
     assert Change.objects.count() == 1500
     assert keep_below("default", 1)
 
@@ -198,7 +199,7 @@ def test_what_is_committed_between_the_snapshot_and_the_lock_stays(captured: Her
         assert not keep_below("default", 1)
         thread.join(10)
     assert Change.objects.count() == 1501
-    assert ChangeLog("default", "dead").standing().position.gap is None
+    assert read_standing(LogShard("default", "dead")).position.gap is None
 
 
 def test_a_worker_sees_to_it(captured: HerokuConnect, gaps: list[Any]) -> None:
@@ -208,8 +209,9 @@ def test_a_worker_sees_to_it(captured: HerokuConnect, gaps: list[Any]) -> None:
     Worker("default", conf).prepare()
     Chores("default", conf, threading.Event())._rotate()
     assert Change.objects.count() == 0
-    assert isinstance(ChangeLog("default", "dead").standing().position.gap, dict)
-    assert datetime.fromisoformat(ChangeLog("default", "dead").standing().position.gap["since"]) < now()  # type: ignore[index]
+    gap = read_standing(LogShard("default", "dead")).position.gap
+    assert gap is not None
+    assert datetime.fromisoformat(gap["since"]) < now()
 
 
 def test_the_size_counts_indexes(captured: HerokuConnect) -> None:

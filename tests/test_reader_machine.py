@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log import window
+from hc_signals.log.claims import Claim
 from hc_signals.worker.loop import Worker
 from tests.chaos import mutations
 from tests.machine import machine_settings, new_connection
@@ -292,7 +293,8 @@ def test_no_schedule_loses_doubles_inverts_or_stalls(machine: type[ReaderMachine
 def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Make the reader wrong, in the way of that name, for one test."""
     for name in ("open_window", "page", "close_window"):
-        monkeypatch.setattr(ChangeLog, name, getattr(ChangeLog, name))  # put back afterwards
+        monkeypatch.setattr(Claim, name, getattr(Claim, name))  # put back afterwards
+    monkeypatch.setattr(window, "read_page", window.read_page)
     return lambda name: getattr(mutations, name)()
 
 

@@ -23,8 +23,10 @@ from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.exceptions import ReplayError
 from hc_signals.log.change import Change
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.claims import lock_all
 from hc_signals.log.images import stored_images
+from hc_signals.log.position import LogShard
+from hc_signals.log.positions import read_standing
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
 from hc_signals.log.schema import buckets_between
@@ -106,7 +108,7 @@ class Replay:
         known = self.known_receivers()
         self.receivers = frozenset(receivers or known - {APPLY_ON_DELETE})
         self._builders = {table_label(model): InstanceBuilder(model, using) for model in self.models}
-        self._log = ChangeLog(using, conf.CONSUMER)
+        self._log = LogShard(using, conf.CONSUMER)
         self._limit = conf.BATCH_SIZE
 
     def known_receivers(self) -> set[str]:
@@ -262,7 +264,6 @@ class _Kept(Deliveries):
 
     def _claim(self) -> None:
         if not (self.has_claimed and self.conf.ATOMIC):  # else it is held to the end of the page
-            layout = ChangeLog(self.using, self.conf.CONSUMER).standing().layout or 1
-            for shard in range(max(layout, self.conf.SHARDS)):  # in one order, as everybody who takes several
-                ChangeLog(self.using, self.conf.CONSUMER, shard).claim(wait=True)
+            layout = read_standing(LogShard(self.using, self.conf.CONSUMER)).layout or 1
+            lock_all(LogShard.all_of(self.using, self.conf.CONSUMER, max(layout, self.conf.SHARDS)))
             self.has_claimed = True

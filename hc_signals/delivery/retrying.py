@@ -19,13 +19,13 @@ from hc_signals.delivery.routing import CHANGE_TYPES, RecordEvent, counting, is_
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import RedeliveryError
 from hc_signals.log.change import Change
-from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import kept_image
+from hc_signals.log.position import LogShard
 
 
 def redeliver(
     delivery: Delivery,
-    log: ChangeLog,
+    log: LogShard,
     builders: Mapping[str, InstanceBuilder],
     listeners: Listeners,
     *,
@@ -73,7 +73,7 @@ def _receivers(delivery: Delivery, sender: type[models.Model], listeners: Listen
     return resolve(delivery.receiver, known)
 
 
-def _event(delivery: Delivery, sender: type[models.Model], log: ChangeLog, builder: InstanceBuilder) -> ChangeEvent:
+def _event(delivery: Delivery, sender: type[models.Model], log: LogShard, builder: InstanceBuilder) -> ChangeEvent:
     change = delivery.change
     if change.operation not in CHANGE_TYPES:
         return table_event(change, builder.model)
@@ -106,7 +106,7 @@ class _Kept:
         return self._instance
 
 
-def _image(delivery: Delivery, log: ChangeLog, builder: InstanceBuilder, image: str) -> tuple[Any, ...]:
+def _image(delivery: Delivery, log: LogShard, builder: InstanceBuilder, image: str) -> tuple[Any, ...]:
     return kept_image(log.using, builder.model, builder.columns, delivery.id, image)
 
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db import connections
-
 from hc_signals.log.schema import Cause
+from hc_signals.postgres.query import execute, row
 
 # A time in the future was stored before the server's clock went back.
 _GAP = """
@@ -46,9 +45,8 @@ def append_gap(using: str, table: str, cause: Cause | str, since: datetime | Non
         since: when the first change may have been missed; None: unknown.
         consumer: the only consumer that the gap concerns; default: all.
     """
-    with connections[using].cursor() as cursor:
-        more = json.dumps({} if consumer is None else {"consumer": consumer})
-        cursor.execute(_GAP, {"table": table, "cause": cause, "since": since, "more": more})
+    more = json.dumps({} if consumer is None else {"consumer": consumer})
+    execute(using, _GAP, {"table": table, "cause": cause, "since": since, "more": more})
 
 
 def append_note(using: str, table: str, operation: str, note: str) -> None:
@@ -57,8 +55,7 @@ def append_note(using: str, table: str, operation: str, note: str) -> None:
     Args:
         note: its counts and times, as JSON.
     """
-    with connections[using].cursor() as cursor:
-        cursor.execute(_NOTE, [table, operation, note])
+    execute(using, _NOTE, [table, operation, note])
 
 
 def append_rows(
@@ -71,13 +68,10 @@ def append_rows(
         operation, record_id, image: SQL expressions for each of these columns of the log, of a row ``n``.
         params: ``label``, ``origin`` and ``note`` (JSON or None), and all that the expressions name.
     """
-    with connections[using].cursor() as cursor:
-        cursor.execute(_ROWS.format(page=page, operation=operation, record_id=record_id, image=image), params)
-        count, last = cursor.fetchone()
-        return count, last
+    count, last = row(using, _ROWS.format(page=page, operation=operation, record_id=record_id, image=image), params)
+    return count, last
 
 
 def wake(using: str) -> None:
     """Notify a sleeping worker, with the commit, that the log has something for it."""
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT public.hc_signals_ring()")
+    execute(using, "SELECT public.hc_signals_ring()")

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from django.db import connections
+from hc_signals.postgres.query import relation_exists
 
 INSTALL = ("0001_change_log.sql",)
 """Files of ``migrations_sql/`` that create the log, in this order."""
@@ -67,9 +67,7 @@ def buckets_between(since: datetime | None, until: datetime) -> list[int]:
 
 def exists(using: str) -> bool:
     """Return whether the database has a change log."""
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NOT NULL")
-        return bool(cursor.fetchone()[0])
+    return relation_exists(using, "public.hc_signals_change")
 
 
 def read_sql(name: str) -> str:
