@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    # Without a parameter, ChangeEvent is one of any model: nobody has to write ChangeEvent[Any].
+    # The default makes ChangeEvent, without a parameter, the event of any model.
     M_co = TypeVar("M_co", covariant=True, default=Any)
 else:
     from typing import TypeVar
@@ -21,46 +21,45 @@ class ChangeEvent(Generic[M_co]):
     """One change of one record. Immutable. To type checkers ``ChangeEvent[Account]`` has an Account as ``instance``."""
 
     change_type: str
-    """CREATE (also of a record that is undeleted in Salesforce), UPDATE, DELETE; SNAPSHOT (the record as it is, by
-    hc_backfill); GAP_CREATE, GAP_UPDATE (read again after a gap: what changed is not known); GAP_OVERFLOW (changes may
-    have been missed: read the table again); RELOADED and RESYNCED (of a whole table, see ``counts``)."""
+    """CREATE (also when Salesforce undeletes a record), UPDATE, DELETE; SNAPSHOT (the record as it is, by hc_backfill);
+    GAP_CREATE, GAP_UPDATE (read again after a gap, so the changed fields are unknown); GAP_OVERFLOW (changes may have
+    been missed: read the table again); RELOADED and RESYNCED (of a whole table, see ``counts``)."""
     change_origin: str
     """``heroku_connect`` for Salesforce's changes, ``app`` for the app's own, ``backfill`` for hc_backfill's."""
     entity_name: str
     """Salesforce API name of the object."""
     record_id: str | None
-    """The sfid; None while Salesforce has given none."""
+    """The sfid; None until Salesforce has assigned one."""
     record_key: str | None
-    """Primary key of the row, as text; Heroku Connect does not keep it over a reload."""
+    """Primary key of the row, as text; after a reload the record has another one."""
     changed_fields: tuple[str, ...] = ()
     """Django names of the changed fields; empty for CREATE and DELETE."""
     previous: Mapping[str, Any] = field(default_factory=dict)
-    """Old values of the changed fields by Django name; Salesforce itself never sends these."""
+    """Old values of the changed fields by Django name. Salesforce's own events lack them."""
     transaction_key: str
     """The same for all changes of one database transaction (a Heroku Connect batch)."""
     sequence_number: int
-    """Rises inside a transaction; may have holes."""
+    """Rises inside a transaction, with holes."""
     captured_at: datetime
-    """When the trigger saw the change."""
+    """When the trigger captured the change."""
     replay_id: str
-    """Position of the change in the log: opaque, rises as text, also over a restore or a failover, and is refused after
-    one."""
+    """Position of the change in the log: opaque. It rises as text, also over a restore or a failover; hc_replay refuses
+    ids from before one."""
     event_id: str
     """Key for idempotent effects outside the database; the same for every attempt, also after a restore."""
     attempt: int = 1
     """1 on the first delivery."""
     replayed: bool = False
-    """Sent again by hc_replay, under the ids that it had the first time."""
+    """hc_replay sent the event again, with the ids that it had the first time."""
     cause: str = ""
-    """For gaps: what happened."""
+    """For gaps: why changes may have been missed."""
     since: datetime | None = None
-    """For gaps: the first moment from which changes may have been missed; None where nobody knows. For reloads: their
-    beginning."""
+    """For gaps: the first moment from which changes may have been missed; None: unknown. For reloads: their beginning."""
     until: datetime | None = None
-    """For gaps: from here on changes are captured again. For reloads: their end."""
+    """For gaps: when changes were captured again. For reloads: their end."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """For RELOADED: records ``cleared``, ``unchanged``, ``changed``, ``created``, ``deleted``; for RESYNCED:
     ``resynced``."""
-    instance: M_co = None  # type: ignore[assignment]  # only what tells of a whole table has none
+    instance: M_co = None  # type: ignore[assignment]  # only events of a whole table have none
     """The record as the ORM would have loaded it right after the change; before it, for DELETE; None for gaps and
     reloads."""

@@ -23,7 +23,7 @@ from tests.test_hostile_settings import HOSTILE, database_with, of_this_server
 ROWS = 100_000
 BLOCKS = 400
 """More than any of the queries has to read; the log has several thousand."""
-LOOKS = ("hc_signals_change", "hc_signals_images", "hc_signals_look", "hc_signals_page", "hc_signals_waiting")
+LOOKS = ("hc_signals_change", "hc_signals_images", "hc_signals_claim", "hc_signals_page", "hc_signals_waiting")
 
 FILL = """
 INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)

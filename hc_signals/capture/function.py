@@ -120,7 +120,7 @@ BEGIN
         IF nested = 'lost' THEN
             RAISE EXCEPTION 'hc_signals: a change inside this one was lost' USING ERRCODE = '53400';
         ELSIF nested <> '' AND nested::integer > pg_catalog.pg_trigger_depth() THEN
-            PERFORM public.hc_signals_settle(hc_label);  -- what ran inside this statement was logged first
+            PERFORM public.hc_signals_reorder(hc_label);  -- what ran inside this statement was logged first
         ELSIF pg_catalog.pg_trigger_depth() > 1 THEN
             PERFORM pg_catalog.set_config('hc_signals.nested', pg_catalog.pg_trigger_depth()::text, true);
         END IF;

@@ -22,6 +22,7 @@ from hc_signals.capture import triggers
 from hc_signals.capture.function import image_sql, record_id_sql
 from hc_signals.exceptions import SnapshotError
 from hc_signals.log.append import append_rows, wake
+from hc_signals.log.limit import newest_bucket
 from hc_signals.postgres.errors import is_lock_timeout
 from hc_signals.tables import quoted_table, table_label
 
@@ -38,13 +39,6 @@ NO_ROOM_PAUSE = 0.5
 _PAGE = 'SELECT * FROM {table} n WHERE {conditions} ORDER BY n."id" LIMIT %(limit)s FOR SHARE {nowait}'
 _CREATED = """
 CASE WHEN n."createddate" >= %(created_since)s::timestamptz AT TIME ZONE 'UTC' THEN 'GAP_CREATE' ELSE %(operation)s END
-"""
-# The size is that which capture itself looks at: see hc_signals_admit().
-_HAS_ROOM = """
-SELECT pg_relation_size(p.oid) + coalesce(pg_relation_size(nullif(p.reltoastrelid, 0)), 0) < c.max_bucket_bytes * %s
-FROM public.hc_signals_control c, pg_class p
-WHERE c.max_bucket_bytes IS NOT NULL AND p.oid = to_regclass(
-    'public.hc_signals_change_' || (floor(extract(epoch FROM clock_timestamp()) / 43200))::bigint %% 8)
 """
 
 
@@ -160,10 +154,8 @@ def has_room(using: str) -> bool:
 
     Where it is not, pages wait until the worker has freed space (see MAX_LOG_MB), or for the next bucket.
     """
-    with connections[using].cursor() as cursor:
-        cursor.execute(_HAS_ROOM, [ROOM])
-        row = cursor.fetchone()
-        return row is None or bool(row[0])
+    limit, size = newest_bucket(using)
+    return limit is None or size < limit * ROOM
 
 
 def count_rows(

@@ -13,7 +13,7 @@ class Change(NamedTuple):
     id: int
     xid: str
     captured: datetime
-    """In UTC, without a time zone: see ``captured_at``."""
+    """In UTC, without a time zone; for a receiver see ``captured_at``."""
     table_name: str
     operation: str
     origin: str
@@ -27,39 +27,39 @@ class Change(NamedTuple):
 
     @property
     def captured_at(self) -> datetime:
-        """When the trigger saw the change."""
+        """When the trigger captured the change."""
         return self.captured.replace(tzinfo=UTC)
 
     @property
     def record(self) -> str | None:
-        """What changes are kept in order by: the sfid, the row's key as long as there is none."""
+        """The key by which changes keep their order: the sfid, or the row's key if it has none."""
         return self.record_id or self.record_key
 
     @property
     def replay_id(self) -> str:
-        """Where the change stands in the log; ids of one database sort as text."""
+        """The change's position in the log; ids of one database sort as text."""
         return f"{self.epoch}-{self.id:015d}"
 
     @property
     def event_id(self) -> str:
-        """The change's own name; the transaction's id would not do, it changes in a restored database."""
+        """The id of the change, the same in a restored database, where transaction ids differ."""
         return f"{self.id}-{(self.captured - _EPOCH) // _MICROSECOND}"
 
     def is_for(self, consumer: str) -> bool:
-        """Tell whether the change concerns a consumer: a snapshot, or a gap, may be for one alone."""
+        """Return whether the change is for a consumer; a snapshot or a gap may be for a single one."""
         return bool((self.note or {}).get("consumer", consumer) == consumer)
 
     @property
     def named_receivers(self) -> frozenset[str]:
-        """For whom a snapshot is, by dotted path; empty where it is for everyone who listens."""
+        """The receivers that a snapshot is for, by dotted path; empty if it is for all connected ones."""
         return frozenset((self.note or {}).get("receivers") or ())
 
     @property
     def replayed(self) -> bool:
-        """Noted by a replay, so that its retries are known as replayed too."""
+        """Whether hc_replay sends the change; its retries have the mark too."""
         return bool((self.note or {}).get("replayed"))
 
     def noted_time(self, name: str) -> datetime | None:
-        """Return a time of the note, in ISO format there; None if it has none."""
+        """Return a time of the note, which has it in ISO format; None if it has none."""
         text = (self.note or {}).get(name)
         return datetime.fromisoformat(text) if text else None

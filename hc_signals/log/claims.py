@@ -122,7 +122,7 @@ def claim_with_page(shard: LogShard, limit: int) -> Claim | None:
         None if another worker has the shard.
     """
     params = [shard.consumer, shard.shard, shard.shards, limit]
-    found = rows(shard.using, "SELECT * FROM public.hc_signals_look(%s, %s, %s, %s)", params)
+    found = rows(shard.using, "SELECT * FROM public.hc_signals_claim(%s, %s, %s, %s)", params)
     if not found:
         return None
     head, now = found[0][0], tuple(found[0][0]["now"])

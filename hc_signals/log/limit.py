@@ -39,6 +39,12 @@ SELECT EXISTS ({OLD}) OR ({SIZE}) > %(megabytes)s
 _SET_LIMIT = """
 UPDATE public.hc_signals_control SET max_bucket_bytes = %(limit)s WHERE max_bucket_bytes IS DISTINCT FROM %(limit)s
 """
+# The size that hc_signals_admit() compares with the limit.
+_NEWEST_BUCKET = """
+SELECT c.max_bucket_bytes, pg_relation_size(p.oid) + coalesce(pg_relation_size(nullif(p.reltoastrelid, 0)), 0)
+FROM public.hc_signals_control c, pg_class p
+WHERE p.oid = to_regclass('public.hc_signals_change_' || public.hc_signals_bucket())
+"""
 
 
 class _NotNow(Exception):
@@ -75,6 +81,12 @@ def store_limit(using: str, megabytes: int) -> None:
         megabytes: MAX_LOG_MB.
     """
     execute(using, _SET_LIMIT, {"limit": _bucket_bytes(megabytes)})
+
+
+def newest_bucket(using: str) -> tuple[int | None, int]:
+    """Return the bytes at which capture into the newest bucket stops, None without a limit; and its bytes now."""
+    limit, size = row(using, _NEWEST_BUCKET) or (None, 0)
+    return limit, size
 
 
 def keep_below(using: str, megabytes: int) -> bool:

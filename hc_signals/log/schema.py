@@ -6,9 +6,9 @@ from pathlib import Path
 
 from hc_signals.postgres.query import relation_exists
 
-INSTALL = ("0001_change_log.sql",)
+INSTALL = ("01_tables.sql", "02_capture.sql", "03_reading.sql")
 """Files of ``migrations_sql/`` that create the log, in this order."""
-REMOVE = ("0001_change_log.down.sql",)
+REMOVE = ("03_reading.down.sql", "02_capture.down.sql", "01_tables.down.sql")
 """Files of ``migrations_sql/`` that remove the log, in this order."""
 
 BUCKETS = 8

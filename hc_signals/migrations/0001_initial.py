@@ -1,4 +1,4 @@
-"""Runs migrations_sql/0001_change_log.sql; the models of the log are unmanaged and follow it."""
+"""Creates the change log by the files of migrations_sql/; its models are unmanaged and follow them."""
 
 import django.contrib.postgres.fields
 from django.db import migrations, models
