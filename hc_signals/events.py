@@ -54,7 +54,7 @@ class ChangeEvent(Generic[M_co]):
     cause: str = ""
     """For gaps: why changes may have been missed."""
     since: datetime | None = None
-    """For gaps: the first moment from which changes may have been missed; None: unknown. For reloads: their beginning."""
+    """For gaps: since when changes may have been missed; None: unknown. For reloads: their beginning."""
     until: datetime | None = None
     """For gaps: when changes were captured again. For reloads: their end."""
     counts: Mapping[str, int] = field(default_factory=dict)

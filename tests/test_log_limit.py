@@ -46,13 +46,13 @@ def begin(consumer: str, shards: int = 1) -> None:
 
 @pytest.fixture
 def gaps(captured: HerokuConnect, connect: Any) -> list[Any]:
-    """Collect what is told to receivers of Account."""
-    told: list[Any] = []
-    connect(signals.gap_detected, lambda event, **kwargs: told.append(event), Account)
-    return told
+    """Collect the gaps of Account."""
+    found: list[Any] = []
+    connect(signals.gap_detected, lambda event, **kwargs: found.append(event), Account)
+    return found
 
 
-def test_below_the_limit_nothing_is_touched(captured: HerokuConnect) -> None:
+def test_log_below_the_limit_is_kept(captured: HerokuConnect) -> None:
     begin("dead")
     fill(60)
     begin("alive")
@@ -61,7 +61,7 @@ def test_below_the_limit_nothing_is_touched(captured: HerokuConnect) -> None:
     assert Change.objects.count() == 1500
 
 
-def test_delivered_changes_go_early_before_any_backlog(
+def test_delivered_changes_are_removed_before_a_backlog(
     captured: HerokuConnect, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(48)
@@ -80,7 +80,7 @@ def test_delivered_changes_go_early_before_any_backlog(
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_the_backlog_of_a_dead_consumer_becomes_one_gap_per_table(
+def test_dropped_backlog_becomes_one_gap_per_table(
     captured: HerokuConnect, gaps: list[Any], caplog: pytest.LogCaptureFixture, shards: int
 ) -> None:
     begin("dead", shards)
@@ -101,10 +101,10 @@ def test_the_backlog_of_a_dead_consumer_becomes_one_gap_per_table(
     assert timedelta(hours=35, minutes=59) < before - gap.since < timedelta(hours=36, minutes=1)
     assert before <= gap.until <= now()
     assert deliver(CONSUMER="dead", SHARDS=shards) == 0
-    assert len(gaps) == 1, "told once"
+    assert len(gaps) == 1, "reported once"
 
 
-def test_only_those_who_hold_up_the_oldest_bucket_lose_theirs(captured: HerokuConnect, gaps: list[Any]) -> None:
+def test_only_backlogs_in_the_oldest_bucket_are_dropped(captured: HerokuConnect, gaps: list[Any]) -> None:
     begin("dead")
     fill(60)
     begin("slow")
@@ -118,7 +118,7 @@ def test_only_those_who_hold_up_the_oldest_bucket_lose_theirs(captured: HerokuCo
     assert [gap.cause for gap in gaps] == ["backlog_dropped"]
 
 
-def test_a_gap_that_was_not_told_yet_is_part_of_the_next_one(captured: HerokuConnect, gaps: list[Any]) -> None:
+def test_unreported_gap_becomes_part_of_the_next_one(captured: HerokuConnect, gaps: list[Any]) -> None:
     begin("dead")
     fill(60)
     assert keep_below("default", 1)
@@ -129,7 +129,7 @@ def test_a_gap_that_was_not_told_yet_is_part_of_the_next_one(captured: HerokuCon
     assert now() - gap.since > timedelta(hours=59)
 
 
-def test_nothing_is_dropped_while_the_space_would_not_come_back(
+def test_no_backlog_is_dropped_while_the_bucket_is_busy(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(limit, "PATIENCE", 0.1)
@@ -143,7 +143,7 @@ def test_nothing_is_dropped_while_the_space_would_not_come_back(
     assert keep_below("default", 1)
 
 
-def test_a_consumer_at_work_is_waited_for_and_otherwise_left(
+def test_no_backlog_is_dropped_while_its_shard_is_busy(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limit, "CLAIM_SECONDS", 0.1)
@@ -154,7 +154,7 @@ def test_a_consumer_at_work_is_waited_for_and_otherwise_left(
     assert Change.objects.count() == 1500
 
 
-def test_changes_of_the_last_minutes_are_no_backlog(captured: HerokuConnect, gaps: list[Any]) -> None:
+def test_backlog_of_the_last_minutes_is_kept(captured: HerokuConnect, gaps: list[Any]) -> None:
     begin("alive")
     fill(0)
     assert not keep_below("default", 1)
@@ -164,7 +164,7 @@ def test_changes_of_the_last_minutes_are_no_backlog(captured: HerokuConnect, gap
     assert gaps == []
 
 
-def test_what_commits_late_into_the_oldest_bucket_is_not_thrown_away(captured: HerokuConnect, gaps: list[Any]) -> None:
+def test_late_commit_into_the_oldest_bucket_is_delivered(captured: HerokuConnect, gaps: list[Any]) -> None:
     begin("dead")
     with open_transaction("INSERT INTO salesforce.account (sfid) VALUES ('open')") as late:
         fill(36)
@@ -174,7 +174,7 @@ def test_what_commits_late_into_the_oldest_bucket_is_not_thrown_away(captured: H
     assert len(gaps) == 1
 
 
-def test_what_is_committed_between_the_snapshot_and_the_lock_stays(captured: HerokuConnect) -> None:
+def test_commit_between_snapshot_and_lock_stays(captured: HerokuConnect) -> None:
     begin("dead")
     fill(36)
     moved = (
@@ -202,7 +202,7 @@ def test_what_is_committed_between_the_snapshot_and_the_lock_stays(captured: Her
     assert read_standing(LogShard("default", "dead")).position.gap is None
 
 
-def test_a_worker_sees_to_it(captured: HerokuConnect, gaps: list[Any]) -> None:
+def test_worker_keeps_the_log_below_the_limit(captured: HerokuConnect, gaps: list[Any]) -> None:
     begin("dead")
     fill(36)
     conf = Conf(CONSUMER="alive", START_AT="latest", MAX_LOG_MB=1)
@@ -214,7 +214,7 @@ def test_a_worker_sees_to_it(captured: HerokuConnect, gaps: list[Any]) -> None:
     assert datetime.fromisoformat(gap["since"]) < now()
 
 
-def test_the_size_counts_indexes(captured: HerokuConnect) -> None:
+def test_size_counts_indexes(captured: HerokuConnect) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_relation_size('public.hc_signals_change_0'), pg_indexes_size('public.hc_signals_change_0')"

@@ -1,4 +1,4 @@
-"""The SQL files: psql and migrate give the same catalog, and the way back leaves nothing."""
+"""The SQL files: psql and migrate give the same catalog, and removing it leaves nothing."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ def catalog(cursor: Any) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.django_db
-def test_plain_sql_gives_the_catalog_of_migrate_and_its_reverse_leaves_nothing(bare_database: Any) -> None:
+def test_psql_and_migrate_give_the_same_catalog(bare_database: Any) -> None:
     with connection.cursor() as cursor:
         migrated = catalog(cursor)
     assert len(migrated) > 40
@@ -46,7 +46,7 @@ def test_plain_sql_gives_the_catalog_of_migrate_and_its_reverse_leaves_nothing(b
 
 
 @pytest.mark.django_db
-def test_migrating_to_zero_and_back(bare_database: Any) -> None:
+def test_migrate_to_zero_leaves_nothing_and_returns(bare_database: Any) -> None:
     call_command("migrate", "hc_signals", "zero", verbosity=0)
     with connection.cursor() as cursor:
         assert catalog(cursor) == []
@@ -64,7 +64,7 @@ def test_migration_runs_every_file() -> None:
     assert {path.name for path in (ROOT / "migrations_sql").glob("*.sql")} == {*INSTALL, *REMOVE}
 
 
-def test_the_sql_takes_the_locks_that_python_knows() -> None:
+def test_sql_takes_the_locks_that_python_knows() -> None:
     pairs, classes = {locks.BELL, locks.UNTOLD}, {locks.CLAIMS, locks.RELOADS}
     sql = install_sql()
     taken = re.findall(r"pg_\w*advisory\w*\((\d+), (\d+|hashtext)", sql)
