@@ -242,6 +242,8 @@ BEGIN
 END
 $$;
 
+-- Receivers run in the worker's session. The functions from here on guard its settings: hc_signals/delivery/isolation.py.
+
 -- The settings that a receiver may change in its session and that would affect other receivers of the page, or the
 -- worker. These functions must not have SET or SECURITY DEFINER: they would read their own settings, not the
 -- receiver's.
@@ -272,6 +274,7 @@ AS $$
         OPERATOR(pg_catalog.||) pg_catalog.current_setting('client_encoding')
 $$;
 
+-- The names of these settings, in the same order.
 CREATE FUNCTION public.hc_signals_setting_names() RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -356,7 +359,7 @@ BEGIN
 END
 $$;
 
--- Fails a COMMIT that a receiver sends: see hc_signals/delivery/isolation.py.
+-- Fails a COMMIT that a receiver sends.
 CREATE FUNCTION public.hc_signals_refuse_commit() RETURNS void
 LANGUAGE plpgsql
 AS $$

@@ -83,11 +83,6 @@ def names(using: str) -> list[str]:
     return sorted({*_moved_at(using), *Delivery.objects.using(using).values_list("consumer", flat=True).distinct()})
 
 
-def with_position(using: str) -> list[str]:
-    """Return the names of all consumers that have a position."""
-    return sorted(_moved_at(using))
-
-
 def remove(using: str, name: str, force: bool = False, with_deliveries: bool = False) -> int:
     """Remove a consumer from the log. Call it inside a transaction.
 

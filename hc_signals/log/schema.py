@@ -1,5 +1,6 @@
 """The shape of the log in the database: its files of SQL, its buckets, and the causes of gaps."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -20,9 +21,6 @@ INSERT_CAPTURED = (
     "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)"
 )
 """How a capture function begins the statement that appends what it captured."""
-
-_PACKAGED = Path(__file__).parent.parent / "migrations_sql"
-_CHECKOUT = Path(__file__).parent.parent.parent / "migrations_sql"
 
 
 class Cause(StrEnum):
@@ -56,8 +54,8 @@ def buckets_between(since: datetime | None, until: datetime) -> list[int]:
     """Return the buckets that can hold changes captured in between.
 
     Args:
-        since: None: since ever.
-        until: the present, or earlier.
+        since: None: from the oldest change on.
+        until: the present.
     """
     if since is None:
         return list(range(BUCKETS))
@@ -70,23 +68,22 @@ def exists(using: str) -> bool:
     return relation_exists(using, "public.hc_signals_change")
 
 
-def read_sql(name: str) -> str:
-    """Return the text of a file in ``migrations_sql/``.
-
-    The files lie inside the package in an installed wheel, and beside it in a checkout.
+def install_sql() -> str:
+    """Return the statements that create the log.
 
     Raises:
         FileNotFoundError: the installation lacks the SQL files.
     """
-    directory = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
-    return (directory / name).read_text(encoding="utf-8")
-
-
-def install_sql() -> str:
-    """Return the statements that create the log."""
-    return "\n".join(map(read_sql, INSTALL))
+    return _read(INSTALL)
 
 
 def remove_sql() -> str:
-    """Return the statements that remove the log."""
-    return "\n".join(map(read_sql, REMOVE))
+    """Return the statements that remove the log; it raises as :func:`install_sql` does."""
+    return _read(REMOVE)
+
+
+def _read(names: Iterable[str]) -> str:
+    package = Path(__file__).parents[1]
+    is_wheel = (package / "migrations_sql").is_dir()  # in a checkout the files are beside the package
+    folder = (package if is_wheel else package.parent) / "migrations_sql"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
