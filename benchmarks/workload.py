@@ -11,7 +11,8 @@ from benchmarks.records import models
 from hc_signals.capture.install import install_capture
 from hc_signals.capture.status import statuses_of
 from hc_signals.conf import Conf
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.claims import claim_all
+from hc_signals.log.position import LogShard
 from hc_signals.postgres.locks import BELL
 from hc_signals.postgres.names import quote
 from hc_signals.tables import quoted_table, table_label
@@ -148,9 +149,8 @@ def worker(**conf: Any) -> Worker:
 def skip_to_now(consumer: str) -> None:
     """Append a position behind all that is in the log: it is retained, and delivered."""
     with transaction.atomic():
-        log = ChangeLog("default", consumer)
-        log.claim()
-        log.append(log.close_window(log.open_window(log.standing())))
+        (claim,) = claim_all([LogShard("default", consumer)])
+        claim.append(claim.close_window(claim.open_window()))
 
 
 def is_asleep() -> bool:

@@ -12,7 +12,10 @@ from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead
 from hc_signals.delivery.shard import Outcome
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log import window
+from hc_signals.log.claims import Claim
+from hc_signals.log.position import LogShard
+from hc_signals.log.positions import read_standing
 from hc_signals.models import Delivery
 from hc_signals.postgres.locks import CLAIMS
 from hc_signals.postgres.side_connection import SideConnection
@@ -158,8 +161,9 @@ def test_a_page_that_was_cut_by_time_is_followed_by_a_shorter_one(
     names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[int] = []
-    real = ChangeLog.page
-    monkeypatch.setattr(ChangeLog, "page", lambda log, at, limit: limits.append(limit) or real(log, at, limit))
+    for owner, name in ((Claim, "page"), (window, "read_page")):
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda of, at, limit, real=real: limits.append(limit) or real(of, at, limit))
     insert_accounts(60)
     assert deliver(BATCH_SIZE=50, MAX_TRANSACTION_SECONDS=1e-9) == 60
     assert names == numbered(60)
@@ -170,12 +174,11 @@ def test_a_page_that_was_cut_by_time_is_followed_by_a_shorter_one(
 def test_positions_are_those_of_the_log(names: list[str]) -> None:
     """What comes while a window is read waits for the next one, read in advance or not."""
     insert_accounts(10)
-    log = ChangeLog("default", "default")
     deliver(BATCH_SIZE=4)
     insert_accounts(10)
     deliver(BATCH_SIZE=3)
     assert names == numbered(10) * 2
-    assert log.standing().position.target is None
+    assert read_standing(LogShard("default", "default")).position.target is None
 
 
 def test_a_date_that_python_cannot_hold(connect: Any) -> None:

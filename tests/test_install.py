@@ -17,7 +17,7 @@ from hc_signals.capture.function import function_name, function_sql
 from hc_signals.capture.install import install_capture, install_sql, run_in_turn, uninstall_capture
 from hc_signals.capture.status import find_tables, status_of
 from hc_signals.db import models as hc_models
-from hc_signals.log.sql_files import read_sql
+from hc_signals.log.schema import install_sql as log_sql
 from hc_signals.models import Change
 from hc_signals.postgres.names import quote
 from hc_signals.tables import connected_models, quoted_table, table_label
@@ -247,7 +247,7 @@ def test_install_enables_triggers_without_owning_the_table(captured: HerokuConne
 def test_printed_sql_equals_install(captured: HerokuConnect, bare_database: Any) -> None:
     with bare_database.cursor() as cursor:
         cursor.execute("CREATE SCHEMA salesforce")
-        cursor.execute(read_sql("0001_change_log.sql"))
+        cursor.execute(log_sql())
         for model in connected_models():
             cursor.execute(f"CREATE TABLE {quoted_table(model)} (id serial, sfid text)")
     bare_database.commit()

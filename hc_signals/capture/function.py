@@ -11,6 +11,7 @@ from django.db import models
 
 from hc_signals.capture.function_columns import Layout
 from hc_signals.capture.function_reload import NO_RELOADS, changed_columns, recognises_reloads, reload_parts
+from hc_signals.log.schema import INSERT_CAPTURED
 from hc_signals.postgres.names import literal, quote
 from hc_signals.tables import counts_as_change, mapped_columns, table_label
 
@@ -21,10 +22,6 @@ def function_name(model: type[models.Model]) -> str:
     """Return the name of the capture function of the model's table."""
     return FUNCTION_PREFIX + hashlib.sha256(table_label(model).encode()).hexdigest()[:16]
 
-
-_INSERT_INTO_LOG = (
-    "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)"
-)
 
 FUNCTION_CONFIG = [
     "search_path=pg_catalog, pg_temp",
@@ -119,7 +116,7 @@ BEGIN
         IF nested = 'lost' THEN
             RAISE EXCEPTION 'hc_signals: a change inside this one was lost' USING ERRCODE = '53400';
         ELSIF nested <> '' AND nested::integer > pg_catalog.pg_trigger_depth() THEN
-            PERFORM public.hc_signals_settle(hc_label);  -- what ran inside this statement was logged first
+            PERFORM public.hc_signals_reorder(hc_label);  -- what ran inside this statement was logged first
         ELSIF pg_catalog.pg_trigger_depth() > 1 THEN
             PERFORM pg_catalog.set_config('hc_signals.nested', pg_catalog.pg_trigger_depth()::text, true);
         END IF;
@@ -251,7 +248,7 @@ def _body(model: type[models.Model], layout: Layout) -> str:
     fresh = [c for c in layout.fresh if c in watched and aware]
     counted = {c: f"(o.{quote(c)} IS NOT NULL AND {test})" if c in fresh else test for c, test in tests.items()}
     pieces = {
-        "log": _INSERT_INTO_LOG,
+        "log": INSERT_CAPTURED,
         "origin": _ORIGIN,
         "new_image": image_sql(columns, "n"),
         "old_image": image_sql(columns, "o"),

@@ -15,6 +15,7 @@ from hc_signals.capture import orphans, outages, table_state
 from hc_signals.capture.drift import check_tables
 from hc_signals.capture.function import function_name
 from hc_signals.capture.install import drop_function_sql, run_in_turn
+from hc_signals.log.append import wake
 from hc_signals.postgres.locks import UNTOLD
 from hc_signals.postgres.moments import aware, aware_row
 from hc_signals.postgres.query import execute, row
@@ -119,7 +120,7 @@ def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
         _record_gaps(using, models, since)
         gaps = list(filter(None, (outages.report_gap(model, using) for model in models)))
         cursor.execute(_END_PAUSE)
-        cursor.execute("SELECT public.hc_signals_ring()")
+        wake(using)
     reread = [gap.table for gap in gaps if gap.is_reread]
     return Resumed(since, reread, sorted({gap.table for gap in gaps} - set(reread)), failed)
 

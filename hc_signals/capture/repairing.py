@@ -14,7 +14,7 @@ from django.db.models import Model
 from hc_signals.capture import orphans, outages, table_state
 from hc_signals.capture.drift import TableCheck, check_tables
 from hc_signals.conf import Conf
-from hc_signals.log.passed import tell_passed
+from hc_signals.log.passed import report_passed
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 from hc_signals.postgres.moments import shown
 
@@ -178,7 +178,7 @@ class Repairs:
             return
         columns = {check.status.table: check.found.columns for check in checks}
         with transaction.atomic(using=self.using):
-            reported = tell_passed(self.using, self.conf.CONSUMER, columns)
+            reported = report_passed(self.using, self.conf.CONSUMER, columns)
             for table, since in reported.items():
                 if "systemmodstamp" in columns[table]:
                     table_state.request_reread(self.using, [table], since)

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db import connections
 
+from hc_signals.log.append import append_gap, wake
 from hc_signals.postgres.moments import aware_row
 from hc_signals.postgres.query import execute, relation_exists, rows
 
@@ -57,14 +58,6 @@ INSERT INTO public.hc_signals_table AS t (table_name, cause) VALUES (%s, %s)
 ON CONFLICT (table_name) DO UPDATE SET cause = excluded.cause
 WHERE t.cause IS NULL AND t.uninstalled_at IS NULL AND t.good_at IS NOT DISTINCT FROM %s::timestamptz
 RETURNING true
-"""
-_TELL_GAP = """
-INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
-SELECT table_name, 'GAP', 'heroku_connect',
-    json_build_object(
-        'since', CASE WHEN good_at < clock_timestamp() THEN good_at WHEN good_at IS NOT NULL THEN clock_timestamp() END,
-        'until', clock_timestamp(), 'cause', cause)
-FROM public.hc_signals_table WHERE table_name = %s
 """
 _SETTLE = """
 UPDATE public.hc_signals_table SET relation = %s, filenode = %s, versions = %s, seen = %s::pg_snapshot,
@@ -149,10 +142,10 @@ def report_gap(using: str, before: TableState, healthy: Healthy, can_reread: boo
         healthy: of the table now.
         can_reread: the rows have the time of their change.
     """
+    append_gap(using, before.table, before.cause or "", before.good_at)
     with connections[using].cursor() as cursor:
-        cursor.execute(_TELL_GAP, [before.table])
         cursor.execute(_SETTLE, [*healthy, can_reread, can_reread, before.table])
-        cursor.execute("SELECT public.hc_signals_ring()")
+    wake(using)
 
 
 def record_gap(using: str, table: str, cause: str | None, since: datetime | None, uninstalled: bool = False) -> None:

@@ -7,7 +7,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.db import DatabaseError, connections, models
 
 from hc_signals.capture.status import TableStatus, statuses_of
-from hc_signals.postgres.query import relation_exists
+from hc_signals.log.schema import exists
 from hc_signals.tables import advice_for_missing_column, connected_models
 
 Statuses = Sequence[tuple[type[models.Model], TableStatus]]
@@ -30,7 +30,7 @@ def _check_database(using: str) -> list[CheckMessage]:
     statuses = list(zip(connected, statuses_of(connected, using), strict=True))
     if all(status.state == "absent" for _, status in statuses):
         return []  # another database has Heroku Connect's tables, or Heroku Connect will create them
-    if not relation_exists(using, "public.hc_signals_change"):
+    if not exists(using):
         return [*_missing_columns(statuses, using), _no_log(using)]
     return [*_missing_columns(statuses, using), *_not_captured(statuses, using)]
 

@@ -10,7 +10,7 @@ from django.db.models.signals import post_migrate, pre_migrate
 
 from hc_signals.capture.install import install_capture
 from hc_signals.capture.status import statuses_of
-from hc_signals.log.sql_files import read_sql
+from hc_signals.log.schema import exists, install_sql
 from hc_signals.postgres.names import quote
 from hc_signals.tables import connected_models, quoted_table, table_parts
 from hc_signals.testing.heroku_connect import HerokuConnect
@@ -88,10 +88,9 @@ def prepare(using: str = "default") -> None:
     states = {status.state for status in statuses_of(models, using)}
     if states == {"installed"}:
         return
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
-        if cursor.fetchone()[0]:
-            cursor.execute(read_sql("0001_change_log.sql"))
+    if not exists(using):
+        with connections[using].cursor() as cursor:
+            cursor.execute(install_sql())
     HerokuConnect(using).create_tables()
     for model in models:
         install_capture(model, using)
