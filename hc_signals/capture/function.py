@@ -50,7 +50,7 @@ AS {tag}
 _BODY = """#variable_conflict use_variable
 {layout}
 DECLARE
-    -- Not the name at installation: a table in a renamed schema must not go on speaking for its successor.
+    -- The present name: a table in a renamed schema must not log under the name of its successor.
     hc_label text := TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME;
     logged bigint := 0;
     created bigint;
@@ -58,7 +58,7 @@ DECLARE
     resynced bigint;
     nested text;
 BEGIN
-    -- Many statements hit no row: they touch nothing of ours.
+    -- Many statements hit no row: they use none of our tables.
     IF TG_OP = 'DELETE' THEN
         PERFORM FROM hc_old LIMIT 1;
     ELSIF TG_OP <> 'TRUNCATE' THEN
@@ -86,7 +86,7 @@ BEGIN
         GET DIAGNOSTICS logged = ROW_COUNT;
         {reload.end}
     ELSE
-        -- A row whose key changed has no partner: it is a delete here, and a create below, in that order.
+        -- A row whose key changed has no partner: it is a DELETE here, and an INSERT below, in that order.
         {log} SELECT hc_label,
             CASE WHEN n."id" IS NULL THEN 'DELETE' ELSE 'UPDATE' END,
             {origin}, o."id"::text,
@@ -98,7 +98,7 @@ BEGIN
         FROM hc_old o LEFT JOIN hc_new n ON n."id" = o."id"
         WHERE n."id" IS NULL OR {differs};
         GET DIAGNOSTICS logged = ROW_COUNT;
-        -- Asking first is cheaper than an INSERT of nothing.
+        -- EXISTS is cheaper than an INSERT without rows.
         IF EXISTS (SELECT FROM hc_new n WHERE NOT EXISTS (SELECT FROM hc_old o WHERE o."id" = n."id")) THEN
             {log} SELECT hc_label, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n
             WHERE NOT EXISTS (SELECT FROM hc_old o WHERE o."id" = n."id");
@@ -111,12 +111,12 @@ BEGIN
         IF hc_label <> {own_label} THEN
             PERFORM public.hc_signals_renamed(TG_RELID, {own_label});
         END IF;
-        -- How deep the deepest statement was that a customer's trigger ran inside another one and that is logged.
+        -- Depth of the deepest logged statement that a customer's trigger ran inside another one.
         nested := pg_catalog.current_setting('hc_signals.nested', true);
         IF nested = 'lost' THEN
             RAISE EXCEPTION 'hc_signals: a change inside this one was lost' USING ERRCODE = '53400';
         ELSIF nested <> '' AND nested::integer > pg_catalog.pg_trigger_depth() THEN
-            PERFORM public.hc_signals_reorder(hc_label);  -- what ran inside this statement was logged first
+            PERFORM public.hc_signals_reorder(hc_label);  -- statements inside this one were logged first
         ELSIF pg_catalog.pg_trigger_depth() > 1 THEN
             PERFORM pg_catalog.set_config('hc_signals.nested', pg_catalog.pg_trigger_depth()::text, true);
         END IF;
@@ -124,14 +124,14 @@ BEGIN
     END IF;
     RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
-    -- The writer is Heroku Connect: whatever went wrong here, its statement goes on.
+    -- The writer is Heroku Connect: its statement must succeed.
     BEGIN
         IF TG_WHEN = 'BEFORE' THEN
-            RETURN NULL;  -- the old images could not be kept: after the TRUNCATE it is a gap
+            RETURN NULL;  -- the old images could not be stored: the TRUNCATE becomes a gap
         ELSIF SQLSTATE IN ('55P03', '53400') THEN
-            RAISE;  -- the log is locked or full: a second try would only wait again
+            RAISE;  -- the log is locked or full: a second try would wait again
         ELSIF pg_catalog.pg_trigger_depth() > 1 OR pg_catalog.current_setting('hc_signals.nested', true) <> '' THEN
-            RAISE;  -- whole rows cannot be put into the order of nested statements
+            RAISE;  -- whole rows cannot follow the order of nested statements
         ELSIF TG_OP = 'INSERT' THEN
             {log} SELECT hc_label, 'INSERT', {origin}, n.image->>'id', n.image->>'sfid', NULL, NULL, {new_mapped}
             FROM (SELECT to_json(x.*) AS image FROM hc_new x) n;
@@ -159,7 +159,7 @@ EXCEPTION WHEN OTHERS THEN
         PERFORM public.hc_signals_ring();
     EXCEPTION WHEN OTHERS THEN
         IF pg_catalog.pg_trigger_depth() > 1 THEN
-            -- What ran inside this statement is logged and now has no place behind it: what caused it is a gap as well.
+            -- The statements inside this one are logged without their cause, so the outer statement is a gap as well.
             PERFORM pg_catalog.set_config('hc_signals.nested', 'lost', true);
         END IF;
         BEGIN

@@ -21,7 +21,7 @@ _KEPT = "'hc_signals.kept_' || TG_RELID"
 # Before the TRUNCATE, under its own lock on the table. A row without sfid could not be recognised when it comes back.
 _BEFORE_TRUNCATE = """IF TG_WHEN = 'BEFORE' THEN
         IF pg_catalog.row_security_active(TG_RELID) THEN
-            RETURN NULL;  -- rows may be hidden from us: it will be a gap, as without reloads
+            RETURN NULL;  -- a policy may hide rows: the TRUNCATE becomes a gap
         END IF;
         PERFORM public.hc_signals_join_reload(hc_label);
         EXECUTE $hc_reload$INSERT INTO public.hc_signals_cleared (table_name, record_id, record_key, old)

@@ -11,9 +11,10 @@ from hc_signals.capture.function import function_name, function_sql
 from hc_signals.capture.function_columns import Layout, read_layout
 from hc_signals.capture.status import FoundTable, TableStatus, compare, find_tables, status_of
 from hc_signals.capture.triggers import triggers_sql
+from hc_signals.log.schema import exists
 from hc_signals.postgres.locks import INSTALLER
 from hc_signals.postgres.names import literal, quote
-from hc_signals.postgres.query import relation_exists, row
+from hc_signals.postgres.query import row
 from hc_signals.tables import mapped_columns, table_label
 
 LOCK_TIMEOUT = "2s"
@@ -101,7 +102,7 @@ def uninstall_capture(model: type[models.Model], using: str, before: Callable[[]
 
 
 def _forget_reload_sql(model: type[models.Model], using: str) -> list[str]:
-    if not relation_exists(using, "public.hc_signals_reload"):
+    if not exists(using):
         return []
     table = literal(table_label(model))
     return [

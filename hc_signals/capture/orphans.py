@@ -9,6 +9,7 @@ from hc_signals.capture.function import FUNCTION_PREFIX, function_name
 from hc_signals.capture.install import drop_function_sql, run_in_turn
 from hc_signals.capture.status import TableStatus
 from hc_signals.capture.triggers import TRIGGERS
+from hc_signals.log.schema import exists
 from hc_signals.postgres.names import quote
 from hc_signals.postgres.query import rows
 from hc_signals.tables import table_label
@@ -54,7 +55,7 @@ def remove(
     for status, statements in _found(known_models, using):
 
         def recorded(status: TableStatus = status, statements: list[str] = statements) -> list[str]:
-            if status.detail == NO_MODEL and table_state.exists(using):
+            if status.detail == NO_MODEL and exists(using):
                 before = table_state.read(using).get(status.table)
                 since = (before and before.good_at) or table_state.incomplete_since(using, status.table)
                 table_state.record_gap(using, status.table, cause, since, uninstalled)

@@ -14,6 +14,7 @@ from django.db.models import Model
 from hc_signals.capture import table_state
 from hc_signals.capture.drift import TableCheck, check_tables
 from hc_signals.capture.install import install_capture, uninstall_capture
+from hc_signals.log.schema import exists
 from hc_signals.tables import table_label
 
 
@@ -48,7 +49,7 @@ def record_removal(
         since: when the gap begins; default: now, or when changes of the table began to be missing.
         uninstalled: the worker does not install capture again.
     """
-    if not table_state.exists(using):
+    if not exists(using):
         return  # without a log there is no consumer
     check = check_tables([model], using)[0]
     if check.is_uninstalled or (check.is_new and not uninstalled):

@@ -8,9 +8,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from django.db import OperationalError, ProgrammingError, connections, transaction
+from django.db import OperationalError, ProgrammingError, transaction
 from django.db.models import Model
 
 from hc_signals.capture.function import function_name
@@ -21,7 +20,7 @@ from hc_signals.log.append import INSERT_MISSING, append_note, wake
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 from hc_signals.postgres.locks import RELOADS
 from hc_signals.postgres.moments import aware_row
-from hc_signals.postgres.query import relation_exists, rows
+from hc_signals.postgres.query import execute, relation_exists, rows
 from hc_signals.tables import connected_models, quoted_table, table_label
 
 logger = logging.getLogger("hc_signals")
@@ -122,7 +121,11 @@ def _finish(kind: str, model: type[Model], using: str, conf: Conf) -> bool:
     while True:
         try:
             with transaction.atomic(using=using):
-                more = _claim(kind, model, using, conf) and _append_chunk(kind, table_label(model), model, using)
+                if not _claim(kind, model, using, conf):
+                    return False
+                if kind == "resync" or _append_missing(model, using) < CHUNK:
+                    _append_end(kind, table_label(model), using)
+                    return True
         except OperationalError as error:
             if not is_lock_timeout(error):
                 raise
@@ -132,8 +135,6 @@ def _finish(kind: str, model: type[Model], using: str, conf: Conf) -> bool:
                 raise
             _warn_once(model, error)
             return False
-        if not more:
-            return more is None
 
 
 _warned: set[type[Model]] = set()
@@ -158,33 +159,29 @@ def _claim(kind: str, model: type[Model], using: str, conf: Conf) -> bool:
     label = table_label(model)
     if not relation_exists(using, quoted_table(model)):
         return False  # dropped; Heroku Connect may create it again
-    with connections[using].cursor() as cursor:
-        cursor.execute(f"LOCK TABLE {quoted_table(model)} IN ACCESS SHARE MODE NOWAIT")
-        cursor.execute("SET LOCAL row_security = off")  # a row that a policy hides would count as deleted
+    execute(using, f"LOCK TABLE {quoted_table(model)} IN ACCESS SHARE MODE NOWAIT")
+    execute(using, "SET LOCAL row_security = off")  # a row that a policy hides would count as deleted
     if rows(using, _BUSY, [quoted_table(model), RELOADS, label])[0][0]:
         return False
     return (label, kind) in rows(using, _QUIET, {"quiet": conf.RELOAD_QUIET_SECONDS})
 
 
-def _append_chunk(kind: str, label: str, model: type[Model], using: str) -> bool | None:
-    """Append the next missing records, or the end; return None if it was the end, True if there may be more."""
-    params: Mapping[str, Any] = {"table": label, "chunk": CHUNK}
-    with connections[using].cursor() as cursor:
-        if kind == "reload":
-            cursor.execute(_MISSING.format(relation=quoted_table(model)), params)
-            if cursor.fetchone()[0] == CHUNK:
-                return True
-            cursor.execute(_RELOADED, params)
-            append_note(using, label, "RELOADED", cursor.fetchone()[0])
-            cursor.execute("DELETE FROM public.hc_signals_reload WHERE table_name = %(table)s", params)
-            kinds = ["reload", "missing"]
-        else:
-            cursor.execute(_RESYNCED, params)
-            append_note(using, label, "RESYNCED", cursor.fetchone()[0])
-            kinds = ["resync"]
-        cursor.execute("DELETE FROM public.hc_signals_refill WHERE table_name = %s AND kind = ANY (%s)", [label, kinds])
+def _append_missing(model: type[Model], using: str) -> int:
+    """Append the next cleared records that did not come back; return how many cleared records were examined."""
+    params = {"table": table_label(model), "chunk": CHUNK}
+    return int(rows(using, _MISSING.format(relation=quoted_table(model)), params)[0][0])
+
+
+def _append_end(kind: str, label: str, using: str) -> None:
+    """Append the counts, and delete the state of the reload or resync."""
+    is_reload = kind == "reload"
+    note = rows(using, _RELOADED if is_reload else _RESYNCED, {"table": label})[0][0]
+    append_note(using, label, "RELOADED" if is_reload else "RESYNCED", note)
+    if is_reload:
+        execute(using, "DELETE FROM public.hc_signals_reload WHERE table_name = %s", [label])
+    kinds = ["reload", "missing"] if is_reload else ["resync"]
+    execute(using, "DELETE FROM public.hc_signals_refill WHERE table_name = %s AND kind = ANY (%s)", [label, kinds])
     wake(using)
-    return None
 
 
 def _end_fresh_columns(by_label: Mapping[str, type[Model]], using: str, conf: Conf) -> None:

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import connections
-
 from hc_signals.log.append import append_gap, wake
 from hc_signals.postgres.moments import aware_row
-from hc_signals.postgres.query import execute, relation_exists, rows
+from hc_signals.postgres.query import execute, rows
 
 Healthy = tuple[int | None, int | None, str, str, datetime]
 """A table on which capture works: oid, file node, trigger versions, snapshot and time of the check."""
@@ -59,7 +57,7 @@ ON CONFLICT (table_name) DO UPDATE SET cause = excluded.cause
 WHERE t.cause IS NULL AND t.uninstalled_at IS NULL AND t.good_at IS NOT DISTINCT FROM %s::timestamptz
 RETURNING true
 """
-_SETTLE = """
+_RECORD_REPORTED = """
 UPDATE public.hc_signals_table SET relation = %s, filenode = %s, versions = %s, seen = %s::pg_snapshot,
     good_at = %s, cause = NULL, uninstalled_at = NULL,
     reread_since = CASE WHEN %s THEN least(reread_since, good_at, clock_timestamp()) ELSE reread_since END,
@@ -96,11 +94,6 @@ UPDATE public.hc_signals_table t SET cause = 'unlogged_emptied' FROM pg_class c
 WHERE EXISTS (SELECT FROM crash) AND c.oid = t.relation AND c.relpersistence = 'u' AND t.cause IS NULL
 RETURNING true
 """
-
-
-def exists(using: str) -> bool:
-    """Return True if this database has a change log, and with it the states of tables."""
-    return relation_exists(using, "public.hc_signals_table")
 
 
 def read(using: str) -> dict[str, TableState]:
@@ -143,8 +136,7 @@ def report_gap(using: str, before: TableState, healthy: Healthy, can_reread: boo
         can_reread: the rows have the time of their change.
     """
     append_gap(using, before.table, before.cause or "", before.good_at)
-    with connections[using].cursor() as cursor:
-        cursor.execute(_SETTLE, [*healthy, can_reread, can_reread, before.table])
+    execute(using, _RECORD_REPORTED, [*healthy, can_reread, can_reread, before.table])
     wake(using)
 
 
