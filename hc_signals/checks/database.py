@@ -8,6 +8,7 @@ from django.db import DatabaseError, connections, models
 
 from hc_signals.capture.status import TableStatus, statuses_of
 from hc_signals.log.schema import exists
+from hc_signals.postgres.errors import one_line
 from hc_signals.tables import advice_for_missing_column, connected_models
 
 Statuses = Sequence[tuple[type[models.Model], TableStatus]]
@@ -73,9 +74,8 @@ def _not_captured(statuses: Statuses, using: str) -> Iterator[CheckMessage]:
 
 def _no_answer(using: str, error: DatabaseError) -> CheckMessage:
     """W009: the database refuses the connection or the query."""
-    lines = str(error).splitlines() or [type(error).__name__]
     return Warning(
-        f"The database {using!r} could not be checked: {lines[0]}",
+        f"The database {using!r} could not be checked: {one_line(error)}",
         hint="Correct its URL, or the rights of its user, and check again.",
         id="hc_signals.W009",
     )
