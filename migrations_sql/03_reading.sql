@@ -242,7 +242,7 @@ BEGIN
 END
 $$;
 
--- Receivers run in the worker's session. The functions from here on guard its settings: hc_signals/delivery/isolation.py.
+-- Receivers run in the worker's session. The functions from here on guard its settings for hc_signals.delivery.isolation.
 
 -- The settings that a receiver may change in its session and that would affect other receivers of the page, or the
 -- worker. These functions must not have SET or SECURITY DEFINER: they would read their own settings, not the

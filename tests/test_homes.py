@@ -114,6 +114,11 @@ def test_only_schema_names_the_causes_of_gaps() -> None:
     assert found == CAUSES_AS_TEXT.keys()
 
 
+def test_only_a_claim_appends_positions() -> None:
+    pattern = re.compile(r"positions\.append\(|log\.positions import .*\bappend\b")
+    assert {path for path, text in sources() if pattern.search(text)} == {f"{LOG}claims.py"}
+
+
 def test_only_locks_has_keys_of_advisory_locks() -> None:
     found = {path for path, text in sources() if re.search(r"\b12123728\d\d\b", text)}
     assert found == {"hc_signals/postgres/locks.py"}

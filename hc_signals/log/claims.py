@@ -1,7 +1,7 @@
 """Claims a shard, so that one worker at a time delivers it.
 
-A claim is an advisory lock of a transaction: it ends with the connection of a worker that dies. Only a claim can open a
-window, read its pages, and append a position, because it carries the standing that was read under the lock.
+A claim is an advisory lock of a transaction: it ends with the connection of a worker that dies. It carries the standing
+that was read under the lock. So windows are opened, pages read and positions appended by a claim.
 """
 
 import time
