@@ -116,7 +116,7 @@ class Repairs:
         )
 
     def _repair(self, check: TableCheck, cause: str | None) -> bool | None:
-        """Install capture; return None if it is installed now, else False if the table is locked."""
+        """Install capture; return None if it is installed now, else the result of :meth:`_handle`."""
         if not self.conf.REPAIR_TRIGGERS:
             self._log(check, "report", "REPAIR_TRIGGERS is off; run `manage.py hc_triggers install`.")
             return True

@@ -8,7 +8,7 @@ from typing import Any
 import pgtrigger
 from django.db import models
 
-from hc_signals.capture.function import function_body, function_name
+from hc_signals.capture.function import function_name
 from hc_signals.postgres.names import literal, quote
 from hc_signals.tables import quoted_table
 
@@ -36,12 +36,6 @@ class CaptureTrigger(pgtrigger.Trigger):
     def get_pgid(self, model: Any) -> str:
         return f"hc_signals_{self.name}"
 
-    def get_func(self, model: Any) -> str:
-        return function_body(model)
-
-    def render_execute(self, model: Any) -> str:
-        return f"public.{function_name(model)}()"
-
     def create_sql(self, model: Any) -> str:
         """Return CREATE OR REPLACE TRIGGER.
 
@@ -51,7 +45,7 @@ class CaptureTrigger(pgtrigger.Trigger):
         return (
             f"CREATE OR REPLACE TRIGGER {quote(self.get_pgid(model))} {self.when} {self.operation} "
             f"ON {quoted_table(model)} {referencing}FOR EACH STATEMENT WHEN (current_setting('xmlbinary') = 'hex') "
-            f"EXECUTE FUNCTION {self.render_execute(model)}"
+            f"EXECUTE FUNCTION public.{function_name(model)}()"
         )
 
 
