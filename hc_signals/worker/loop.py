@@ -73,7 +73,8 @@ class Worker:
         """Used where ``ATOMIC`` is False."""
         logs = LogShard.all_of(using, conf.CONSUMER, conf.SHARDS)
         self.side = SideConnection(using, self._prepare_side)
-        self.shards = [Shard(log, Claims(self.claims), conf, self._audience, self.stopping) for log in logs]
+        claims = Claims(self.claims)
+        self.shards = [Shard(log, claims, conf, self._audience, self.stopping) for log in logs]
         self._elsewhere: set[int] = set()
         self._until_retry: float | None = None
         self._prepared: Any = None
