@@ -41,6 +41,7 @@ FIGURES = {
     "idle": Figure("idle", quick=False),
     "scaling": Figure("scaling", quick=False),
     "start": Figure("start"),
+    "network": Figure("network", quick=False),
 }
 
 
