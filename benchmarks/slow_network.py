@@ -1,4 +1,4 @@
-"""A network with a round-trip time between the measuring process and the server: a relay in a process of its own."""
+"""A network with a given round-trip time: a relay process between the measuring process and the server."""
 
 import asyncio
 import subprocess

@@ -62,7 +62,7 @@ def _row(what: str, ours: str, bare: str, measured: float, target: float, *, ste
 
 
 def measure_effects(options: Options, server: Server) -> list[Row]:
-    """The same with a receiver that writes one row by the ORM; the bare loop does just these writes, in pages."""
+    """Measure a receiver that writes one row by the ORM; the bare loop makes the same writes in pages."""
     count = options.size(5_000, 500)
     workload.capture_backlog(count)
     runs = {

@@ -1,4 +1,4 @@
-"""What reading ahead gains over a network: a backlog with it and without it, at several round-trip times.
+"""What reading ahead gains over a network: a backlog delivered with and without it, at several round-trip times.
 
 Reading ahead stays in the worker as long as it gains 15 % at 1 ms; on Heroku a server is about that far away.
 """
