@@ -1,4 +1,4 @@
-"""Invented records: they fit their model, whatever its fields, and what is related to them exists."""
+"""Invented records fit any model, and their related records exist."""
 
 from typing import Any
 
@@ -48,8 +48,8 @@ def fields(draw: st.DrawFn) -> Any:
 @pytest.mark.django_db
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(fields(), max_size=6), st.integers(0, 6))
-def test_invented_records_validate_whatever_the_fields(made: list[Any], upsert: int) -> None:
-    """Unique, not NULL, of the right length, one of the choices: Django's own validation says so of every record."""
+def test_invented_records_validate_for_any_fields(made: list[Any], upsert: int) -> None:
+    """Django's own validation accepts every record: unique, not NULL, length, choices."""
     attrs: dict[str, Any] = {
         "__module__": "tests.sfdc.models",
         "sf_object_name": "Invented__c",
@@ -78,8 +78,8 @@ def test_invented_records_validate_whatever_the_fields(made: list[Any], upsert: 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("unique", [False, True])
-def test_columns_of_the_users_own_are_filled(unique: bool) -> None:
-    """Types that Heroku Connect never makes, but hc_inspect writes fields for."""
+def test_invented_records_fill_plain_django_fields(unique: bool) -> None:
+    """hc_inspect also writes fields for types that Heroku Connect never creates."""
     kinds: list[Any] = [
         *(models.BigIntegerField, models.SmallIntegerField, models.FloatField, models.DateTimeField, models.UUIDField),
         *(models.JSONField, models.BinaryField, models.DurationField, models.GenericIPAddressField),
@@ -100,7 +100,7 @@ def test_columns_of_the_users_own_are_filled(unique: bool) -> None:
 
 @pytest.mark.django_db
 def test_related_records_exist(heroku_connect: HerokuConnect) -> None:
-    """Also where the key is an external id; one that must not be NULL gets its record made first."""
+    """The key may be an external id; a NOT NULL relation gets its record created first."""
     heroku_connect.create(Dog, 3)
     assert Animal.objects.count() == 3
     assert Dog.objects.count() == 3, "each has its own"
@@ -108,11 +108,11 @@ def test_related_records_exist(heroku_connect: HerokuConnect) -> None:
     heroku_connect.create(Dog, 2)
     assert (Animal.objects.count(), Dog.objects.count()) == (5, 5)
     heroku_connect.create(Everything, 30)
-    assert {each.lookup for each in Everything.objects.all()} == {None}, "there is nobody to look up"
+    assert {each.lookup for each in Everything.objects.all()} == {None}, "the table has no other record"
 
 
 @pytest.mark.django_db
-def test_a_second_simulator_does_not_collide(heroku_connect: HerokuConnect) -> None:
+def test_second_simulator_does_not_collide(heroku_connect: HerokuConnect) -> None:
     first, second = HerokuConnect(), HerokuConnect()
     for simulator in (first, second, first):
         simulator.create(Animal, 2)
@@ -122,7 +122,7 @@ def test_a_second_simulator_does_not_collide(heroku_connect: HerokuConnect) -> N
 
 
 @pytest.mark.django_db
-def test_values_of_another_hand_are_not_taken_again(heroku_connect: HerokuConnect) -> None:
+def test_invented_values_avoid_existing_ones(heroku_connect: HerokuConnect) -> None:
     with isolate_apps("tests.sfdc"):
 
         class Tiny(hc_models.HerokuConnectModel):
@@ -141,7 +141,7 @@ def test_values_of_another_hand_are_not_taken_again(heroku_connect: HerokuConnec
     assert "delete" in steps, "it makes room"
 
 
-def test_any_mapping_is_delivered_as_the_orm_reads_it() -> None:
+def test_any_mapping_is_delivered_as_the_orm_reads() -> None:
     """`make any-mapping` tries more of them, for longer."""
     for seed in (2, 3):
         printed = any_mapping.try_seed(seed, 60, _url())

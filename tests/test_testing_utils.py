@@ -24,7 +24,7 @@ class OtherRouter:
         return "other"
 
 
-def test_the_router_refuses_every_write_to_a_read_only_model(heroku: HerokuConnect) -> None:
+def test_router_refuses_writes_to_read_only_models(heroku: HerokuConnect) -> None:
     heroku.create(Account)
     account = Account.objects.get()
     writes = [
@@ -40,7 +40,7 @@ def test_the_router_refuses_every_write_to_a_read_only_model(heroku: HerokuConne
     assert router.allow_migrate_model("default", Account) is False
 
 
-def test_restrictions_are_lifted_and_come_back(heroku: HerokuConnect) -> None:
+def test_write_restrictions_are_lifted_in_the_block(heroku: HerokuConnect) -> None:
     both = ["hc_signals.db.router.HerokuConnectRouter", "tests.test_testing_utils.OtherRouter"]
     with override_settings(DATABASE_ROUTERS=both):
         with no_heroku_connect_write_restrictions():
@@ -53,7 +53,7 @@ def test_restrictions_are_lifted_and_come_back(heroku: HerokuConnect) -> None:
 
 
 @pytest.mark.parametrize("text", ["plain", 'it\'s "quoted" $HOME `x` \\n', "two\nlines"])
-def test_heroku_cli(text: str) -> None:
+def test_heroku_cli_runs_commands(text: str) -> None:
     path = os.environ["PATH"]
     with heroku_cli(stdout=text, stderr="warning", exit_code=3):
         done = subprocess.run(["heroku"], capture_output=True, text=True, check=False)
@@ -65,7 +65,7 @@ def test_heroku_cli(text: str) -> None:
 
 
 @pytest.mark.django_db
-def test_the_backend_puts_the_schema_on_the_search_path() -> None:
+def test_backend_sets_the_search_path() -> None:
     settings = {**connection.settings_dict, "OPTIONS": {"options": "-c statement_timeout=12345"}}
     wrapper = DatabaseWrapper(settings, alias="default")
     try:
@@ -93,7 +93,7 @@ finally:
 """
 
 
-def test_the_backend_makes_the_tables_in_test_databases() -> None:
+def test_backend_creates_tables_in_test_databases() -> None:
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.worker_settings",
@@ -107,8 +107,8 @@ def test_the_backend_makes_the_tables_in_test_databases() -> None:
     assert done.stdout == "state PENDING 0\n", done.stderr
 
 
-def test_testing_is_imported_before_settings_are_made() -> None:
-    """A script starts the embedded server, whose URL its settings need."""
+def test_testing_imports_without_settings() -> None:
+    """A script may start the embedded server before its settings exist."""
     code = "from hc_signals.testing import HerokuConnect, embedded"
     environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
