@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db import connections
 from django.test import TestCase, TransactionTestCase
-from django.test.runner import DiscoverRunner
+from django.test.runner import DiscoverRunner, ParallelTestSuite, RemoteTestRunner
 
 from hc_signals.testing.databases import (
     clear,
@@ -66,8 +66,23 @@ class HerokuConnectTransactionTestCase(HerokuConnectMixin, TransactionTestCase):
     """Everything is committed, and emptied afterwards: for ``on_commit`` and threads."""
 
 
+class _WorkerRunner(RemoteTestRunner):
+    """Runs tests in a process of ``--parallel``."""
+
+    def run(self, test: Any) -> Any:
+        """Empty our tables after a flush in this process too: one that was spawned knows nothing of its parent."""
+        clearing_after_flush()
+        return super().run(test)
+
+
+class _Parallel(ParallelTestSuite):
+    runner_class = _WorkerRunner
+
+
 class HerokuConnectRunnerMixin:
     """Beside a test runner of your own."""
+
+    parallel_test_suite: Any = _Parallel
 
     def setup_databases(self, **kwargs: Any) -> Any:
         """Make test databases with Heroku Connect's tables and capture; every flush empties these too from now on."""
