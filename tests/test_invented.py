@@ -123,8 +123,8 @@ def test_create_takes_values_for_some_fields(heroku_connect: HerokuConnect) -> N
     for record in records:
         assert record.lookup_id == user == "005000000000999AAA"
         assert {name: getattr(record, name) for name in values} == values
-    assert {record.picklist for record in records} == {"a", "b", None}, "the rest is invented"
-    with pytest.raises(LookupError, match="no field 'nmae'.*Did you mean 'name'"):
+    assert len({record.picklist for record in records}) > 1, "the rest is invented"
+    with pytest.raises(LookupError, match=r"no field 'nmae'.*Did you mean 'name'"):
         heroku_connect.create(Animal, nmae="x")
 
 

@@ -1,4 +1,4 @@
-"""docs/start.md, then docs/your-app.md, to the letter from an empty folder: each file, each command, each line, each link."""
+"""docs/start.md and docs/your-app.md, to the letter from an empty folder: files, commands, output, links."""
 
 import http.cookiejar
 import os

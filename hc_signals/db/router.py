@@ -23,9 +23,9 @@ class HerokuConnectRouter:
         """
         if getattr(model, "sf_access", None) == READ_ONLY:
             raise WriteNotSupportedError(
-                f"{model._meta.label} is a read-only model: Heroku Connect overwrites or ignores what the app writes to "
-                "its table. If the mapping is read-write, set sf_access = READ_WRITE. In tests, insert the record by "
-                "hc_signals.testing.HerokuConnect, or write inside "
+                f"{model._meta.label} is a read-only model: Heroku Connect overwrites or ignores what the app writes "
+                "to its table. If the mapping is read-write, set sf_access = READ_WRITE. In tests, insert the record "
+                "by hc_signals.testing.HerokuConnect, or write inside "
                 "hc_signals.testing.utils.no_heroku_connect_write_restrictions()."
             )
         return None
@@ -37,11 +37,9 @@ class HerokuConnectRouter:
         read and write Heroku Connect's tables, but not the change log: its rows mean nothing in another database.
         """
         try:
-            model = apps.get_model(app_label, model_name) if model_name else None
+            model = apps.get_model(app_label, model_name or "")
         except LookupError:
             return None
-        if model is None:
-            return None
         if hints.get("model") is model:  # a migration asks with a class of its own
-            return False if str(model._meta.db_table).startswith(_LOG) else None
+            return False if model._meta.db_table.startswith(_LOG) else None
         return False if is_connected(model) else None
