@@ -93,5 +93,5 @@ class HerokuConnectRunnerMixin:
         return made
 
 
-class HerokuConnectRunner(HerokuConnectRunnerMixin, DiscoverRunner):
+class HerokuConnectRunner(HerokuConnectRunnerMixin, DiscoverRunner):  # type: ignore[misc]  # there it is a class
     """``TEST_RUNNER = "hc_signals.testing.cases.HerokuConnectRunner"``."""
