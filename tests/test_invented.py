@@ -1,5 +1,6 @@
 """Invented records fit any model, and their related records exist."""
 
+import datetime
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hc_signals.db import models as hc_models
 from hc_signals.testing import HerokuConnect
 from hc_signals.testing.inventing import NoValueLeftError
 from tests import any_mapping
-from tests.sfdc.models import Animal, Dog, Everything
+from tests.sfdc.models import Animal, Dog, Everything, User
 
 LENGTHS = st.integers(1, 40)
 CHOICES = st.lists(st.text("abcé ", min_size=1, max_size=9), min_size=1, max_size=4, unique=True)
@@ -109,6 +110,29 @@ def test_related_records_exist(heroku_connect: HerokuConnect) -> None:
     assert (Animal.objects.count(), Dog.objects.count()) == (5, 5)
     heroku_connect.create(Everything, 30)
     assert {each.lookup for each in Everything.objects.all()} == {None}, "the table has no other record"
+
+
+@pytest.mark.django_db
+def test_create_takes_values_for_some_fields(heroku_connect: HerokuConnect) -> None:
+    at = datetime.datetime(2026, 1, 2, 3, tzinfo=datetime.UTC)
+    values = {"date_time": at, "multi_picklist": ["b", "a"], "location": (1.5, 2.5), "text": None}
+    (user,) = heroku_connect.create(User, sf_id="005000000000999AAA")
+    heroku_connect.create(Everything, 20, lookup=User.objects.get(), **values)
+    records = list(Everything.objects.all())
+    assert len(records) == 20
+    for record in records:
+        assert record.lookup_id == user == "005000000000999AAA"
+        assert {name: getattr(record, name) for name in values} == values
+    assert len({record.picklist for record in records}) > 1, "the rest is invented"
+    with pytest.raises(LookupError, match=r"no field 'nmae'.*Did you mean 'name'"):
+        heroku_connect.create(Animal, nmae="x")
+
+
+@pytest.mark.django_db
+def test_create_makes_no_parent_where_one_is_given(heroku_connect: HerokuConnect) -> None:
+    heroku_connect.create(Animal, 1)
+    heroku_connect.create(Dog, 1, animal=Animal.objects.get())
+    assert Animal.objects.count() == 1
 
 
 @pytest.mark.django_db

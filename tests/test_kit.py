@@ -59,13 +59,13 @@ def page_project(directory: Path, engine: str = "django.db.backends.postgresql")
 
 def test_page_runs_with_pytest_and_djangos_backend(tmp_path: Path) -> None:
     printed = kit_project.run(page_project(tmp_path), "-m", "pytest", "-q")
-    assert re.search(r"\b6 passed in", printed), printed
+    assert re.search(r"\b7 passed in", printed), printed
 
 
 def test_page_runs_without_migrations_on_our_backend(tmp_path: Path) -> None:
     project = page_project(tmp_path, "hc_signals.db.backends.postgresql")
     printed = kit_project.run(project, "-m", "pytest", "-q", "--nomigrations")
-    assert re.search(r"\b6 passed in", printed), printed
+    assert re.search(r"\b7 passed in", printed), printed
 
 
 def test_page_runs_with_djangos_runner_in_parallel(tmp_path: Path) -> None:

@@ -140,9 +140,13 @@ def test_includes_lookup_finds_selections(heroku: HerokuConnect) -> None:
     assert Everything.objects.exclude(tags__includes="x").count() == 2
 
 
+FORMS_MODULES = ("models", "serializers", "plain_serializers", "resources", "filters")
+"""What the page writes into the app ``crm``."""
+
+
 @isolate_apps("tests.sfdc")
 def test_blocks_of_forms_md_run(heroku: HerokuConnect, capsys: pytest.CaptureFixture[str]) -> None:
-    modules = {name: ModuleType(f"tests.sfdc.{name}") for name in ("models", "serializers", "resources", "filters")}
+    modules = {name: ModuleType(f"tests.sfdc.{name}") for name in FORMS_MODULES}
     vars(modules["models"])["hc_models"] = hc_models
     said: list[str] = []
     with patch.dict(sys.modules, {f"crm.{name}": module for name, module in modules.items()}):
@@ -156,6 +160,13 @@ def test_blocks_of_forms_md_run(heroku: HerokuConnect, capsys: pytest.CaptureFix
     serializer = modules["serializers"].SiteSerializer(data={"name": "Harbour", "services": ["gas"]})
     serializer.is_valid(raise_exception=True)
     serializer.save()
+    plain = modules["plain_serializers"].PlainSiteSerializer
+    for services in (["power", "no longer"], None):
+        site.objects.update(services=services)
+        again = plain(site.objects.get(), data=plain(site.objects.get()).data)
+        assert again.is_valid(), again.errors
+        assert again.save().services == services == site.objects.get().services
+    site.objects.update(services=["gas"])
     resource = modules["resources"].SiteResource()
     data = resource.export(site.objects.all())
     assert data["services"] == ["gas"]

@@ -49,8 +49,11 @@ class Inventing(Rows):
         """Insert ``count`` invented records in one poll; return their sfids."""
         raise NotImplementedError
 
-    def _invented(self, model: Model, count: int) -> list[dict[str, Any]]:
+    def _invented(self, model: Model, count: int, given: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
         """Return ``count`` records, by attname.
+
+        Args:
+            given: columns that need no value.
 
         Raises:
             NoValueLeftError: a field that is unique and must not be NULL has no value left.
@@ -59,7 +62,7 @@ class Inventing(Rows):
         values: dict[str, list[Any]] = {}
         for field in model._meta.local_concrete_fields:
             column = str(field.column)
-            if field is model._meta.auto_field or column in _OWN:
+            if field is model._meta.auto_field or column in _OWN | given:
                 continue
             demands = {"is_unique": column in unique, "is_required": column in required}
             values[field.attname] = self._values(field, count, **demands)
