@@ -1,7 +1,7 @@
 """`make any-mapping`: whatever is mapped, the whole way works: see tests/orgs.py.
 
-Each seed is an exported mapping with random names, or tables with random columns: also such as Heroku Connect never makes,
-but its users do. `make any-mapping ANY="--seeds 1-50"`.
+Each seed is an exported mapping with random names, or tables with random columns: also such as Heroku Connect never
+makes, but its users do. `make any-mapping ANY="--seeds 1-50"`.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def mapping(chance: random.Random) -> str:
             config["upsert_field"] = chance.choice(own)
             indexes[config["upsert_field"]] = {"unique": True}
         chance.shuffle(fields)
-        config |= {"fields": dict.fromkeys(fields, {}), "indexes": indexes}
+        config |= {"fields": {key: {} for key in fields}, "indexes": indexes}
         entries.append({"object_name": name, "config": config})
     return json.dumps({"version": 1, "mappings": entries})
 
@@ -168,7 +168,7 @@ def main() -> None:
         print(line_of(outcome, 16), flush=True)
         if not outcome.is_well:
             failed += 1
-            print(outcome.printed, flush=True)
+            print(outcome, flush=True)
     sys.exit(1 if failed else 0)
 
 

@@ -1,7 +1,7 @@
 """`make orgs`: from what is mapped in an org to instances that equal the ORM's, without a correction by hand.
 
-A source is an exported mapping (.json) or the tables that Heroku Connect has made (.sql). For each one, on a database of
-its own: hc_inspect writes models; they are checked; capture is installed; the simulator plays changes; each change is
+A source is an exported mapping (.json) or the tables that Heroku Connect has made (.sql). For each one, on a database
+of its own: hc_inspect writes models; they are checked; capture is installed; the simulator plays changes; each is
 delivered before the next one, and its instance is held against the ORM; the admin shows a record of each model.
 """
 
@@ -52,7 +52,12 @@ class Outcome:
     """Exit codes by step; steps after one that failed are missing."""
     counts: dict[str, int] = field(default_factory=dict)
     printed: str = ""
-    """What the step that failed has printed, and the models."""
+    """What the last step has printed; what differs."""
+    models: str = ""
+    """The code that hc_inspect has written."""
+
+    def __str__(self) -> str:
+        return f"{self.codes} {self.counts}\n{self.printed}\n{self.models}"
 
     @property
     def is_well(self) -> bool:
@@ -140,7 +145,7 @@ class _Way:
                 return False
             self.apps[f"org{number}"] = self.outcome.printed
         self._make_project()
-        self.outcome.printed = ""
+        self.outcome.models = "\n\n".join(self.apps.values())
         return True
 
     def _make_project(self) -> None:
@@ -175,8 +180,6 @@ class _Way:
         self.outcome.codes |= {"deliver": int(not all_delivered), "compare": int(not all_equal)}
         problems = [*found["problems"], *found["failed"], *found["admin"], *(f"silent: {m}" for m in found["silent"])]
         self.outcome.printed = "\n".join(problems)
-        if not self.outcome.is_well:
-            self._add_models()
 
     def _run(self, step: str, *command: str) -> bool:
         return self._processes(step, [["-m", "django", *command]])
@@ -195,12 +198,8 @@ class _Way:
             self.outcome.codes[step] = process.returncode
             self.outcome.printed = "".join(lines)
             if process.returncode:
-                self._add_models()
                 return False
         return True
-
-    def _add_models(self) -> None:
-        self.outcome.printed += "\n" + "\n".join(self.apps.values())
 
 
 _MANAGE = """
@@ -242,9 +241,7 @@ def server_url() -> str:
 def main() -> None:
     """Try each source in turn and print the table; exit 1 on any difference."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "sources", nargs="*", type=Path, help="files (default: shared/data/mappings beside the checkout)"
-    )
+    parser.add_argument("sources", nargs="*", type=Path, help="default: shared/data/mappings beside the checkout")
     parser.add_argument("--changes", type=int, default=500, help="least number of changes for each (default: 500)")
     parser.add_argument("--seed", type=int, default=0, help="of what is random in them (default: 0)")
     options = parser.parse_args()
@@ -271,7 +268,7 @@ def main() -> None:
         print(line_of(outcome, width), flush=True)
         failed += [] if outcome.is_well else [outcome]
     for outcome in failed:
-        print(f"\n{outcome.name}:\n{outcome.printed}")
+        print(f"\n{outcome.name}:\n{outcome}")
     sys.exit(1 if failed else 0)
 
 

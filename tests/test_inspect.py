@@ -16,8 +16,8 @@ from hc_signals.heroku.inspection import class_name, differences
 from hc_signals.testing import HerokuConnect
 from tests import shapes
 from tests.conftest import as_heroku_connect
+from tests.orgs import SHARED_MAPPINGS
 from tests.sfdc.models import Everything
-from tests.shapes import SHARED_MAPPINGS
 
 MAPPINGS = SHARED_MAPPINGS
 

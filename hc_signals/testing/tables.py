@@ -44,6 +44,9 @@ class Tables(Rows):
         """
         with self._cursor() as cursor:
             create_hstore(cursor)
+            cursor.execute("SELECT to_regproc('public.get_xmlbinary') IS NULL")
+            if cursor.fetchone()[0]:
+                cursor.execute(_read("xmlbinary.sql"))
         for model in self.models:
             self.create_table(model)
 
@@ -199,7 +202,7 @@ def triggers_sql(schema: str, table: str, *, read_write: bool) -> str:
 def schema_sql(schema: str) -> str:
     """Return what Heroku Connect itself keeps in a mapped schema."""
     channel = literal(f"{schema}.hc_trigger_log")
-    return heroku_sql("schema.sql", schema=quote(schema), channel=channel) + (
+    return _read("xmlbinary.sql") + heroku_sql("schema.sql", schema=quote(schema), channel=channel) + (
         f"\nINSERT INTO {quote(schema)}._hcmeta (hcver, org_id, details) VALUES (1, {literal(_ORG)}, '{{}}');\n"
     )
 

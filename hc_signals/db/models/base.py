@@ -108,8 +108,8 @@ class HerokuConnectModel(LinkedByValue, metaclass=HerokuConnectModelBase):
     sf_without_upsert: bool = False
     """True: the mapping is read-write and has no unique identifier, which Heroku Connect allows and advises against.
 
-    Heroku Connect then knows a record by its Salesforce id alone: if it reads a record that your app has made before it has
-    written the id back, the table has two rows of it.
+    Heroku Connect then knows a record by its Salesforce id alone. It makes a second row of a record that your app has
+    inserted, if it reads the record before it has written the id back.
     """
     sf_notify_enabled: bool = False
     """Let Salesforce's Streaming API trigger polls when data changes."""

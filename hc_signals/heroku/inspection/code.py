@@ -118,8 +118,8 @@ def _choose_upsert(table: Table) -> _Choice:
 
 
 _NO_UPSERT = (
-    "The mapping has no unique identifier: Heroku Connect can make two rows of a record that your app inserts. To prevent",
-    "it, choose a unique identifier in the mapping, and write `upsert=True` in its field instead of `sf_without_upsert`.",
+    "The mapping has no unique identifier: Heroku Connect can make two rows of a record that your app inserts.",
+    "Better choose one in the mapping, and write `upsert=True` in its field instead of `sf_without_upsert = True`.",
 )
 
 
