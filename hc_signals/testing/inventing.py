@@ -95,7 +95,7 @@ class Inventing(Rows):
         fields: dict[str, Any] = {str(field.column): field for field in model._meta.local_concrete_fields}
         unique = {column for column, field in fields.items() if field.unique}
         required = {column for column, field in fields.items() if not field.null or getattr(field, "upsert", False)}
-        labels = {}
+        labels: dict[str, list[str]] = {}
         with self._cursor() as cursor:
             cursor.execute(_COLUMNS, [quoted_table(model)])
             for column, not_null, values in cursor.fetchall():

@@ -202,8 +202,10 @@ def triggers_sql(schema: str, table: str, *, read_write: bool) -> str:
 def schema_sql(schema: str) -> str:
     """Return what Heroku Connect itself keeps in a mapped schema."""
     channel = literal(f"{schema}.hc_trigger_log")
-    return _read("xmlbinary.sql") + heroku_sql("schema.sql", schema=quote(schema), channel=channel) + (
-        f"\nINSERT INTO {quote(schema)}._hcmeta (hcver, org_id, details) VALUES (1, {literal(_ORG)}, '{{}}');\n"
+    return (
+        _read("xmlbinary.sql")
+        + heroku_sql("schema.sql", schema=quote(schema), channel=channel)
+        + (f"\nINSERT INTO {quote(schema)}._hcmeta (hcver, org_id, details) VALUES (1, {literal(_ORG)}, '{{}}');\n")
     )
 
 

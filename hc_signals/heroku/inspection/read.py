@@ -175,7 +175,7 @@ def _mapped_table(object_name: str, config: dict[str, Any]) -> Table:
         columns.setdefault(column.column, column)
     upsert = as_stored(str(config.get("upsert_field") or "").lower())
     # No system field can be one, the record's id included: such a mapping is treated as one without.
-    upsert = upsert if upsert in columns.keys() - {"id", *SYSTEM_COLUMNS} else ""
+    upsert = upsert if upsert in columns.keys() - {"id", *SYSTEM_COLUMNS} and not unnameable(upsert) else ""
     return Table(object_name, tuple(columns.values()), config.get("access") == "read_write", upsert, case_known=True)
 
 
