@@ -141,10 +141,10 @@ def play(seed: int, changes: int) -> dict[str, Any]:
     """Play at least that many changes, or until an instance differs; return the outcome."""
     from hc_signals import signals
     from hc_signals.conf import Conf
-    from hc_signals.listening.worker import Worker
     from hc_signals.models import Delivery
     from hc_signals.tables import connected_models
     from hc_signals.testing import HerokuConnect
+    from hc_signals.worker.loop import Worker
 
     held, written, told = Held(), 0, 0
     for signal in (signals.record_created, signals.record_updated, signals.record_deleted):

@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 from example.crm.models import Account, Seen
 
-from hc_signals.locks import BELL
+from hc_signals.postgres.locks import BELL
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect
 
