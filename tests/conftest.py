@@ -241,3 +241,10 @@ def disconnected() -> Iterator[None]:
     for signal, receivers in zip(signals, before, strict=True):
         signal.receivers = receivers
         signal.sender_receivers_cache.clear()
+
+
+def server_url() -> str:
+    """Return where the tests' server is, as psycopg takes it: its database ``postgres``."""
+    parts = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
+    given = {name: settings.DATABASES["default"].get(key) for name, key in parts.items()}
+    return " ".join(f"{name}={value}" for name, value in given.items() if value) + " dbname=postgres"

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,6 @@ from django.conf import settings
 from django.core.management import call_command
 
 from tests.pages import BLOCKS, ROOT, Block, write_file
-
-EMBEDDED = 'embedded.start(BASE_DIR / "postgres").settings'
-"""How the page gets its database. The tests have a server already."""
 
 _SERVER = {key: settings.DATABASES["default"].get(key, "") for key in ("ENGINE", "USER", "PASSWORD", "HOST", "PORT")}
 
@@ -32,6 +30,33 @@ def on_the_server(statement: str) -> None:
         autocommit=True,
     ) as server:
         server.execute(statement)
+
+
+def write_start(folder: Path, databases: Mapping[str, Any]) -> None:
+    """Write the files of docs/start.md into an empty folder.
+
+    Args:
+        folder: of the project.
+        databases: ``DATABASES``, in place of the page's own server.
+    """
+    call_command("startproject", "shop", str(folder))
+    add_app(folder, "crm")
+    for block in BLOCKS:
+        if block.page == "start.md" and block.language == "python":
+            assert block.file, block
+            write_file(folder, block.code)
+    file = folder / "shop" / "settings.py"
+    text, count = re.subn(
+        r"^DATABASES = .*embedded.*$", f"DATABASES = {databases!r}", file.read_text("utf-8"), flags=re.M
+    )
+    assert count == 1, "the page's own server"
+    file.write_text(text, encoding="utf-8")
+
+
+def add_app(folder: Path, name: str) -> None:
+    """Run startapp."""
+    (folder / name).mkdir()
+    call_command("startapp", name, str(folder / name))
 
 
 class Project:
@@ -62,22 +87,12 @@ class Project:
 
     def start(self) -> None:
         """Follow docs/start.md up to its triggers."""
-        call_command("startproject", "shop", str(self.folder))
-        self.add_app("crm")
-        for block in BLOCKS:
-            if block.page == "start.md" and block.language == "python":
-                assert block.file, block
-                write_file(self.folder, block.code)
-        file = self.folder / "shop" / "settings.py"
-        before = file.read_text(encoding="utf-8")
-        assert EMBEDDED in before
-        file.write_text(before.replace(EMBEDDED, repr(self.database_settings)), encoding="utf-8")
+        write_start(self.folder, {"default": self.database_settings})
         self.play([])
 
     def add_app(self, name: str) -> None:
         """Run startapp."""
-        (self.folder / name).mkdir()
-        call_command("startapp", name, str(self.folder / name))
+        add_app(self.folder, name)
 
     def copy(self, folder: Path, database: str) -> "Project":
         """Return the same project in another folder, with its own copy of the database."""

@@ -16,8 +16,8 @@ from hc_signals.db import models as hc_models
 from hc_signals.exceptions import HCSignalsError, MappingError
 from hc_signals.heroku.mappings import Difference, compare, get_mapping, load
 from hc_signals.tables import connected_models
+from tests.orgs import SHARED_MAPPINGS
 from tests.sfdc.models import User
-from tests.shapes import SHARED_MAPPINGS
 
 EXPORTS = SHARED_MAPPINGS
 NOON = datetime.datetime(2024, 5, 6, 12, tzinfo=datetime.UTC)

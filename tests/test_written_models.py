@@ -142,7 +142,7 @@ def try_out(source: Source) -> None:
             assert model.check() == [], code
             columns = {field.column for field in model._meta.local_concrete_fields}
             mapped = set(table.by_column) - ({"id"} if table.case_known else set())
-            left_out = {each.column for each in table.columns if f"# Left out: {each.column!r}: no field" in code}
+            left_out = {each.column for each in table.columns if f"# Left out: {each.name!r}: " in code}
             kept = {"id", "sfid", "_hc_lastop", "_hc_err"} if table.case_known else {"id", "sfid"}
             missing = mapped - left_out - columns
             assert missing <= ({"isdeleted"} if has_no_is_deleted(table.object_name) else set()), code

@@ -12,7 +12,7 @@ from hc_signals.testing.rows import Model
 class Salesforce(Inventing):
     """Salesforce's side: what Heroku Connect reads there and writes into the tables."""
 
-    def insert(self, model: Model, *records: Mapping[str, Any], **values: Any) -> list[str]:
+    def insert(self, model: Model, /, *records: Mapping[str, Any], **values: Any) -> list[str]:
         """New records in Salesforce, read in one poll; return their sfids.
 
         Args:
@@ -46,7 +46,7 @@ class Salesforce(Inventing):
         invented = self._invented(model, count, given=frozenset(self._columns(model, values)))
         return self.insert(model, *(record | values for record in invented)) if count else []
 
-    def update(self, model: Model, sfid: str, **values: Any) -> bool:
+    def update(self, model: Model, sfid: str, /, **values: Any) -> bool:
         """One record was edited in Salesforce and is polled; tell whether anything that counts changed."""
         return bool(self.poll(model, [{"sf_id": sfid, **values}]))
 
