@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -204,10 +205,30 @@ def fresh_tables(is_captured: bool) -> HerokuConnect:
     return simulator
 
 
+_AT_WORK = """
+SELECT pid, application_name, state, query FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND state <> 'idle'
+"""
+
+
+def wait_for_sessions(seconds: float = 30) -> None:
+    """Wait until no other session of the database has a statement or a transaction: those of killed processes end."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_AT_WORK)
+            found = cursor.fetchall()
+        if not found:
+            return
+        assert time.monotonic() < deadline, f"sessions that the test has left: {found}"
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def heroku(transactional_db: None) -> Iterator[HerokuConnect]:
     """Fresh connected tables with Heroku Connect's own triggers, and an empty change log."""
     yield fresh_tables(is_captured=False)
+    wait_for_sessions()
     databases.empty_log()
 
 
@@ -215,6 +236,7 @@ def heroku(transactional_db: None) -> Iterator[HerokuConnect]:
 def captured(transactional_db: None) -> Iterator[HerokuConnect]:
     """The same, with capture triggers on every table."""
     yield fresh_tables(is_captured=True)
+    wait_for_sessions()
     databases.empty_log()
 
 
