@@ -10,6 +10,7 @@ from pathlib import Path
 from django.conf import settings
 
 from tests.pages import BLOCKS, ROOT
+from tests.server import own
 
 _OWN = ("PYTEST", "COV", "DJANGO_SETTINGS_MODULE", "PYTHONPATH")
 
@@ -31,7 +32,7 @@ def make(directory: Path, files: Mapping[str, str], *, databases: tuple[str, ...
             file.write(re.sub(r"^DATABASES = .*$", "", text, flags=re.M))
     server = {key: settings.DATABASES["default"][key] for key in ("ENGINE", "HOST", "PORT", "USER", "PASSWORD")}
     chosen = {
-        alias: {**server, "NAME": f"kit_{alias}", "TEST": {"NAME": f"hc_signals_kit_{alias}"}} for alias in databases
+        alias: {**server, "NAME": f"kit_{alias}", "TEST": {"NAME": own(f"hc_signals_{alias}")}} for alias in databases
     }
     with (directory / "shop" / "settings.py").open("a", encoding="utf-8") as file:
         file.write(f"\nDATABASES = {chosen!r}\n")

@@ -23,7 +23,8 @@ from hc_signals.health.findings import PROBLEMS
 from hc_signals.models import Delivery
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect, as_the_app, deliver
+from tests.conftest import IS_OURS, as_heroku_connect, as_the_app, deliver
+from tests.server import own
 from tests.test_worker_process import asleep, listener, start, wait_until  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).parent.parent
@@ -184,7 +185,9 @@ def test_heroku_connects_own_failures(captured: HerokuConnect, status: Callable[
 def test_a_deaf_worker_is_found_out(status: Callable[..., str], worker: Any) -> None:
     worker.send_signal(signal.SIGSTOP)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '% bell'")
+        cursor.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '% bell' AND {IS_OURS}"
+        )
     wait_until(lambda: not asleep())
     text = status()
     worker.send_signal(signal.SIGCONT)
@@ -193,14 +196,15 @@ def test_a_deaf_worker_is_found_out(status: Callable[..., str], worker: Any) -> 
 
 
 def test_what_it_may_not_see_is_a_warning(captured: HerokuConnect, status: Callable[..., str]) -> None:
+    onlooker = own("hc_onlooker")
     with connection.cursor() as cursor:
-        cursor.execute("CREATE ROLE hc_onlooker")
-        cursor.execute("SET ROLE hc_onlooker")
+        cursor.execute(f"CREATE ROLE {onlooker}")
+        cursor.execute(f"SET ROLE {onlooker}")
         try:
             text = status()
         finally:
             cursor.execute("RESET ROLE")
-            cursor.execute("DROP ROLE hc_onlooker")
+            cursor.execute(f"DROP ROLE {onlooker}")
     assert "warn  consumer    permission denied for" in text
     assert "ok    capture     salesforce.account: installed" in text
     assert "[not-looked-at]" in text

@@ -15,7 +15,7 @@ from example.crm.models import Account, Seen
 
 from hc_signals.locks import BELL
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect
+from tests.conftest import IS_OURS, as_heroku_connect
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,7 +62,7 @@ def asleep() -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s "
-            "AND mode = 'ExclusiveLock' AND granted",
+            f"AND mode = 'ExclusiveLock' AND granted AND {IS_OURS}",
             BELL,
         )
         return bool(cursor.fetchone()[0])
