@@ -105,14 +105,14 @@ class Leaking:
         ("SET LOCAL session_replication_role = replica", "session_replication_role"),
         ("SET LOCAL row_security = off", "row_security"),
         ("SET synchronous_commit = off", "synchronous_commit"),
-        (f"SET ROLE {WEAK}", "role"),
-        (f"SET LOCAL ROLE {WEAK}", "role"),
-        (f"SET SESSION AUTHORIZATION {WEAK}", "session_authorization"),
+        ("SET ROLE {weak}", "role"),
+        ("SET LOCAL ROLE {weak}", "role"),
+        ("SET SESSION AUTHORIZATION {weak}", "session_authorization"),
     ],
 )
 @pytest.mark.usefixtures("weak_role")
 def test_setting_left_fails_its_receiver_alone(connect: Any, statement: str, name: str) -> None:
-    leaking = Leaking(connect, lambda: execute(statement))
+    leaking = Leaking(connect, lambda: execute(statement.format(weak=WEAK)))
     insert_accounts(3)
     assert deliver() == 3
     leaking.assert_alone(name)
@@ -155,7 +155,7 @@ def test_writes_of_the_others_are_still_the_apps(connect: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["SET LOCAL statement_timeout = '5s'", f"SET ROLE {WEAK}", "SET TimeZone = 'Asia/Tokyo'"]
+    "statement", ["SET LOCAL statement_timeout = '5s'", "SET ROLE {weak}", "SET TimeZone = 'Asia/Tokyo'"]
 )
 @pytest.mark.usefixtures("weak_role")
 def test_setting_ends_with_the_block_it_was_made_in(connect: Any, statement: str) -> None:
@@ -164,7 +164,7 @@ def test_setting_ends_with_the_block_it_was_made_in(connect: Any, statement: str
     def in_a_block() -> None:
         with transaction.atomic():
             with transaction.atomic():
-                execute(statement)
+                execute(statement.format(weak=WEAK))
             inner.append(settings())
 
     inner: list[dict[str, str]] = []
