@@ -111,8 +111,11 @@ def test_capture_is_broken(captured: HerokuConnect, status: Callable[..., str]) 
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE salesforce.account DISABLE TRIGGER USER")
     triggers.uninstall(next(m for m in connected_models() if m._meta.model_name == "contact"), "default")
-    as_the_app("UPDATE public.hc_signals_control SET gap_since = clock_timestamp()")
     pausing.pause("default")
+    as_the_app(
+        "UPDATE public.hc_signals_control "
+        "SET gap_since = now() - interval '150 minutes', paused_at = now() - interval '30 minutes'"
+    )
     as_heroku_connect("TRUNCATE salesforce.everything__c")
     text = status()
     pausing.resume("default", [])
@@ -121,8 +124,8 @@ def test_capture_is_broken(captured: HerokuConnect, status: Callable[..., str]) 
     assert any(
         line.startswith("error capture     salesforce.contact: missing (no trigger for insert,") for line in errors
     )
-    assert any(line.startswith("error capture     switched off 0 s ago") for line in errors)
-    assert any(line.startswith("error capture     the gap of 0 s ago is not written") for line in errors)
+    assert any(line.startswith("error capture     switched off 30 min ago") for line in errors)
+    assert any(line.startswith("error capture     the gap of 2 h ago is not written") for line in errors)
     assert text.count("-> Run `manage.py hc_triggers install`") == 2
     assert text.endswith("exit 1")
 
@@ -154,11 +157,11 @@ def test_receivers_fail_and_changes_are_missed(
     captured.create(Account, 2)
     deliver(RETRY_SECONDS=600)
     as_the_app(
-        "INSERT INTO hc_signals_change (table_name, operation, origin, note) "
-        """VALUES ('salesforce.contact', 'GAP', 'heroku_connect', '{"cause": "paused"}')"""
+        "INSERT INTO hc_signals_change (table_name, operation, origin, captured_at, note) VALUES "
+        """('salesforce.contact', 'GAP', 'heroku_connect', now() - interval '150 minutes', '{"cause": "paused"}')"""
     )
     text = status()
-    assert "warn  gaps        salesforce.contact: 1 (paused), the last 0 s ago" in text
+    assert "warn  gaps        salesforce.contact: 1 (paused), the last 2 h ago" in text
     (line,) = [line for line in lines(text, "warn") if " deliveries " in line]
     assert line.startswith("warn  deliveries  default: 2 retry; tests.test_status.")
     assert "fails" in line
@@ -173,12 +176,12 @@ def test_receivers_fail_and_changes_are_missed(
 def test_heroku_connects_own_failures(captured: HerokuConnect, status: Callable[..., str]) -> None:
     as_the_app(
         "INSERT INTO salesforce._trigger_log (id, table_name, record_id, action, state, sf_message, created_at) "
-        "VALUES (1, 'account', 1, 'UPDATE', 'FAILED', 'bad value: Top Secret', now())"
+        "VALUES (1, 'account', 1, 'UPDATE', 'FAILED', 'bad value: Top Secret', now() - interval '150 minutes')"
     )
     text = status()
-    assert "warn  writes      salesforce._trigger_log: 1 failed, the last one on account 0 s ago\n" in text
+    assert "warn  writes      salesforce._trigger_log: 1 failed, the last one on account 2 h ago\n" in text
     assert "Secret" not in text
-    assert "account 0 s ago: bad value: Top Secret" in status("--verbose")
+    assert "account 2 h ago: bad value: Top Secret" in status("--verbose")
 
 
 @pytest.mark.usefixtures("worker")
