@@ -16,7 +16,7 @@ from example.crm.models import Account, Seen
 
 from hc_signals.locks import BELL
 from hc_signals.testing import HerokuConnect
-from tests.conftest import IS_OURS, as_heroku_connect
+from tests.conftest import IS_OURS, another, as_heroku_connect, as_the_app
 
 ROOT = Path(__file__).parent.parent
 
@@ -131,17 +131,42 @@ def test_a_sleeping_worker_is_rung_and_sigterm_ends_it(listener: Callable[..., s
     assert process.wait(timeout=5) == 0
 
 
+WAIT_AT_1000 = """
+CREATE SEQUENCE public.seen_number;
+CREATE FUNCTION public.wait_at_1000() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('public.seen_number') = 1000 THEN
+        PERFORM pg_advisory_xact_lock(1000);
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER wait_at_1000 BEFORE INSERT ON public.crm_seen FOR EACH ROW EXECUTE FUNCTION public.wait_at_1000()
+"""
+
+
 @pytest.mark.usefixtures("captured")
 def test_sigkill_loses_nothing_and_doubles_nothing(listener: Callable[..., subprocess.Popen[str]]) -> None:
+    """The worker is killed in the middle of a page: its receiver's thousandth write waits for a lock of the test."""
     insert(3000)
-    process = listener("--batch-size", "50")
-    wait_until(lambda: Seen.objects.count() > 100)
-    process.kill()
-    process.wait()
-    assert Seen.objects.count() < 3000, "the worker was done before it was killed: the test proves nothing"
-    listener("--batch-size", "50")
-    wait_until(lambda: Seen.objects.count() >= 3000)
-    assert Seen.objects.values("event_id").distinct().count() == Seen.objects.count() == 3000
+    as_the_app(WAIT_AT_1000)
+    try:
+        with another("SELECT pg_advisory_xact_lock(1000)"):
+            process = listener("--batch-size", "50")
+            wait_until(waits_for_the_lock)
+            process.kill()
+            process.wait()
+            assert 0 < Seen.objects.count() < 1000
+        listener("--batch-size", "50")
+        wait_until(lambda: Seen.objects.count() >= 3000)
+        assert Seen.objects.values("event_id").distinct().count() == Seen.objects.count() == 3000
+    finally:
+        as_the_app("DROP FUNCTION public.wait_at_1000 CASCADE; DROP SEQUENCE public.seen_number")
+
+
+def waits_for_the_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND {IS_OURS}")
+        return bool(cursor.rowcount)
 
 
 @pytest.mark.usefixtures("captured")
