@@ -10,11 +10,11 @@ from django.db import connection, transaction
 from benchmarks.records import models
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
-from hc_signals.listening.worker import Worker
-from hc_signals.locks import BELL
 from hc_signals.log.changelog import ChangeLog
+from hc_signals.postgres.locks import BELL
 from hc_signals.tables import quote, quoted_table, table_label
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.loop import Worker
 
 TABLES = (models.Captured, models.Uncaptured, models.BareCaptured, models.BareUncaptured)
 BARE = (models.BareCaptured, models.BareUncaptured)

@@ -55,8 +55,8 @@ def play() -> None:
 
     from hc_signals.capture import triggers
     from hc_signals.conf import Conf
-    from hc_signals.listening.worker import Worker
     from hc_signals.signals import record_updated
+    from hc_signals.worker.loop import Worker
 
     call_command("migrate", verbosity=0)
     call_command("hc_simulate", "--create-only")

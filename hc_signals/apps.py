@@ -13,12 +13,12 @@ class HCSignalsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks; django-heroku-connect's own do the same work where it is installed."""
-        from hc_signals import database_checks, project_checks
-        from hc_signals.checks import check_relations, check_unique_object_names
+        from hc_signals.checks import database, project
+        from hc_signals.checks.relations import check_relations, check_unique_object_names
 
         if not apps.is_installed("heroku_connect"):
             checks.register(check_relations, checks.Tags.models)
             checks.register(check_unique_object_names, checks.Tags.models)
-        for check in project_checks.ALL:
+        for check in project.ALL:
             checks.register(check, "hc_signals")
-        checks.register(database_checks.check_capture, "hc_signals", checks.Tags.database)
+        checks.register(database.check_capture, "hc_signals", checks.Tags.database)

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.models import Model
 
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.moments import check_start
+from hc_signals.postgres.moments import check_start
 
 MAX_RETENTION_HOURS = 80
 

@@ -8,8 +8,8 @@ from typing import Any
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
-from hc_signals.heroku.triggerlog import TriggerLogAction, TriggerLogState
-from hc_signals.heroku.triggerlog_models import TriggerLog, TriggerLogArchive, TriggerLogQuerySet, trigger_log_of
+from hc_signals.heroku.trigger_log.models import TriggerLog, TriggerLogArchive, TriggerLogQuerySet, trigger_log_of
+from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState
 
 __all__ = (
     "TRIGGER_LOG_ACTION",

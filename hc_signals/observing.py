@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hc_signals.events import Change
-from hc_signals.trouble import Trouble
+from hc_signals.postgres.trouble import Trouble
 
 
 @dataclass

@@ -110,9 +110,9 @@ def play(seed: int, changes: int) -> None:
 
     from hc_signals import signals
     from hc_signals.conf import Conf
-    from hc_signals.listening.worker import Worker
     from hc_signals.tables import connected_models
     from hc_signals.testing import HerokuConnect
+    from hc_signals.worker.loop import Worker
 
     call_command("check", fail_level="ERROR", verbosity=0)
     call_command("migrate", verbosity=0)

@@ -20,10 +20,10 @@ from pytest_postgresql import factories
 from hc_signals.capture import orphans, triggers
 from hc_signals.conf import Conf
 from hc_signals.delivery.listeners import SIGNALS
-from hc_signals.listening.crew import Crew
-from hc_signals.listening.worker import Worker
 from hc_signals.tables import connected_models, table_parts
 from hc_signals.testing import HerokuConnect, databases
+from hc_signals.worker.crew import Crew
+from hc_signals.worker.loop import Worker
 from tests import faults
 from tests.server import of_this_run, own, start_for_this_run
 

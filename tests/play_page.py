@@ -52,10 +52,10 @@ def play_salesforce() -> None:
 
     from hc_signals.capture.reloads import finish_reloads
     from hc_signals.conf import get_conf
-    from hc_signals.listening.worker import Worker
     from hc_signals.models import Delivery
     from hc_signals.tables import connected_models
     from hc_signals.testing import HerokuConnect
+    from hc_signals.worker.loop import Worker
 
     heroku = HerokuConnect()
     fields = {field.name for field in Account._meta.fields}

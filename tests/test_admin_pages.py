@@ -21,9 +21,9 @@ from example.crm.models import Account, Contact
 from hc_signals import signals
 from hc_signals.admin import capture, log_window, positions
 from hc_signals.capture import pausing, triggers
-from hc_signals.locks import CLAIMS
 from hc_signals.models import Change, Delivery
-from hc_signals.moments import now
+from hc_signals.postgres.locks import CLAIMS
+from hc_signals.postgres.moments import now
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
 from tests.sfdc.models import User

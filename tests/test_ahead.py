@@ -12,11 +12,11 @@ from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead
 from hc_signals.delivery.shard import Outcome
-from hc_signals.listening.worker import Worker
-from hc_signals.locks import CLAIMS
 from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.side_connection import SideConnection
 from hc_signals.models import Delivery
+from hc_signals.postgres.locks import CLAIMS
+from hc_signals.postgres.side_connection import SideConnection
+from hc_signals.worker.loop import Worker
 from tests.conftest import IS_OURS, as_heroku_connect, deliver
 from tests.test_worker_process import wait_until
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hc_signals.management.arguments import moment, moment_or_replay_id, replay_id
-from hc_signals.moments import now
+from hc_signals.postgres.moments import now
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from django.db import connection
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from hc_signals.listening.doorbell import CHANNEL, Doorbell
-from hc_signals.locks import BELL
+from hc_signals.postgres.locks import BELL
+from hc_signals.worker.doorbell import CHANNEL, Doorbell
 from tests.machine import machine_settings, new_connection
 from tests.server import own
 

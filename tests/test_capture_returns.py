@@ -13,17 +13,17 @@ from example.crm.models import Account
 
 from hc_signals import signals
 from hc_signals.capture import orphans, triggers
-from hc_signals.capture.capture_sql import function_name
+from hc_signals.capture.function import function_name
 from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
 from hc_signals.delivery.shard import Shard
-from hc_signals.listening.worker import Worker
 from hc_signals.models import Change
-from hc_signals.moments import now
+from hc_signals.postgres.moments import now
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.loop import Worker
 from tests.conftest import as_heroku_connect, as_the_app, deliver, in_utc
 from tests.pages import ROOT
 

@@ -7,7 +7,7 @@ from django.core import checks
 from django.db import models
 from django.test.utils import isolate_apps
 
-from hc_signals import checks as our_checks
+from hc_signals.checks import relations as our_checks
 from hc_signals.db import models as hc_models
 
 

@@ -11,10 +11,10 @@ from django.test.utils import CaptureQueriesContext
 
 from hc_signals.conf import Conf
 from hc_signals.delivery.shard import Outcome
-from hc_signals.listening.chores import RELOADS_EVERY, Chores
-from hc_signals.listening.worker import Worker
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.chores import RELOADS_EVERY, Chores
+from hc_signals.worker.loop import Worker
 from tests.chaos.proxy import Proxy
 from tests.conftest import another, as_heroku_connect, as_the_app
 from tests.test_reloads import fill, hours_pass

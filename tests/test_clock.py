@@ -14,7 +14,7 @@ from django.db import connection
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.capture import known
+from hc_signals.capture import table_state
 from hc_signals.capture.repairing import Repairs
 from hc_signals.conf import Conf
 from hc_signals.log.rotation import rotate
@@ -140,10 +140,10 @@ def test_watch_believes_no_time_that_is_still_to_come(set_clock: Callable[[float
     """Else what changes until then would not be read again."""
     repairs = Repairs("default", Conf(), connected_models())
     repairs.look()
-    before = known.read("default")["salesforce.account"].good_at
+    before = table_state.read("default")["salesforce.account"].good_at
     set_clock(-12 * 3600)
     repairs.look()
-    after = known.read("default")["salesforce.account"].good_at
+    after = table_state.read("default")["salesforce.account"].good_at
     assert before and after and (before - after).total_seconds() > 11 * 3600
 
 

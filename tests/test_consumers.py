@@ -16,8 +16,6 @@ from example.crm.models import Account, Seen
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.listening.worker import Worker
-from hc_signals.locks import CLAIMS
 from hc_signals.log import backlog as backlog_module
 from hc_signals.log import changelog
 from hc_signals.log.backlog import backlog
@@ -28,8 +26,10 @@ from hc_signals.log.rotation import rotate
 from hc_signals.log.starting import start
 from hc_signals.models import Change, Delivery
 from hc_signals.models import Position as PositionRow
-from hc_signals.moments import aware
+from hc_signals.postgres.locks import CLAIMS
+from hc_signals.postgres.moments import aware
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.loop import Worker
 from tests.conftest import IS_OURS, as_the_app, deliver, running_crew
 from tests.test_rotation import age
 

@@ -11,7 +11,7 @@ from example.crm.models import Account, CompoundModel, Project, Seen, SFObjectMo
 
 from hc_signals import signals
 from hc_signals.capture import triggers
-from hc_signals.capture.capture_sql import function_name
+from hc_signals.capture.function import function_name
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import HerokuConnect

@@ -11,9 +11,9 @@ from example.crm.models import CompoundModel, Contact, SFObjectModel
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.listening.worker import Worker
 from hc_signals.models import Delivery
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.loop import Worker
 from tests.conftest import deliver
 from tests.sfdc.models import Animal, Comment, DatabaseNote, Everything, EverythingProxy, Note, User
 

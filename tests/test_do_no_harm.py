@@ -10,7 +10,7 @@ from django.db.utils import OperationalError
 from example.crm.models import Account, Project
 
 from hc_signals import signals
-from hc_signals.capture.capture_sql import function_name
+from hc_signals.capture.function import function_name
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
 from tests import faults

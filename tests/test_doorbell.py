@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from django.db import connection
 
-from hc_signals.listening.doorbell import Doorbell
-from hc_signals.locks import BELL
+from hc_signals.postgres.locks import BELL
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.doorbell import Doorbell
 from tests.conftest import IS_OURS, as_the_app
 
 pytestmark = pytest.mark.django_db(transaction=True)

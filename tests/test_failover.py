@@ -17,9 +17,9 @@ from example.crm.models import Account
 
 from hc_signals import signals
 from hc_signals.conf import Conf
-from hc_signals.listening.worker import Worker
 from hc_signals.log.restoring import moved
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.loop import Worker
 from tests.conftest import deliver
 from tests.server import Server, Standby, installation
 

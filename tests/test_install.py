@@ -12,11 +12,11 @@ from django.core.management import CommandError, call_command
 from django.db import connection, models, transaction
 from example.crm.models import Account, Contact
 
-from hc_signals.capture import known, orphans, pausing, triggers
-from hc_signals.capture.capture_sql import function_name, function_sql
+from hc_signals.capture import orphans, pausing, table_state, triggers
+from hc_signals.capture.function import function_name, function_sql
 from hc_signals.db import models as hc_models
+from hc_signals.log.sql_files import read_sql
 from hc_signals.models import Change
-from hc_signals.sql import read_sql
 from hc_signals.tables import connected_models, table_label
 from hc_signals.testing import HerokuConnect
 from tests.conftest import IS_OURS, another, as_heroku_connect
@@ -68,7 +68,7 @@ def test_uninstall_without_models_removes_nothing(captured: HerokuConnect) -> No
         call_command("hc_triggers", "uninstall", stdout=StringIO())
     assert error.value.returncode == 2
     assert everything() == before
-    assert known.read("default") == {}
+    assert table_state.read("default") == {}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_uninstall_and_its_note_are_one_transaction(captured: HerokuConnect, mon
     refused = pytest.raises(CommandError, match=r"Not uninstalled: crm\.Account")
     with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"), refused:
         call_command("hc_triggers", "uninstall", "crm.Account", stdout=StringIO(), stderr=StringIO())
-    assert known.read("default") == {}
+    assert table_state.read("default") == {}
     assert triggers.status(Account, "default").state == "installed"
 
 
@@ -99,8 +99,8 @@ def test_install_of_what_was_never_captured_tells_no_gap(heroku: HerokuConnect) 
     call_command("hc_triggers", "install", stdout=StringIO())
     call_command("hc_triggers", "install", stdout=StringIO())
     assert Change.objects.count() == 0
-    assert known.read("default")["salesforce.account"].uninstalled_at is None
-    assert known.read("default")["salesforce.account"].good_at is not None, "the next drift is told from here on"
+    assert table_state.read("default")["salesforce.account"].uninstalled_at is None
+    assert table_state.read("default")["salesforce.account"].good_at is not None, "the next drift is told from here on"
 
 
 def test_a_removed_reload_is_part_of_the_gap(captured: HerokuConnect) -> None:

@@ -20,8 +20,8 @@ from hc_signals.conf import Conf
 from hc_signals.delivery import dispatch
 from hc_signals.delivery.identity import receiver_path
 from hc_signals.delivery.shard import Outcome
-from hc_signals.listening.worker import Worker
 from hc_signals.models import Change, Delivery
+from hc_signals.worker.loop import Worker
 from tests.conftest import as_heroku_connect, deliver, running_crew
 from tests.test_worker_process import wait_until
 

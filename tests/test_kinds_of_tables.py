@@ -10,19 +10,19 @@ from django.core.management import CommandError, call_command
 from django.db import ProgrammingError, connection, connections
 from example.crm.models import Account
 
-from hc_signals.capture import known, triggers
-from hc_signals.capture.capture_sql import function_name
+from hc_signals.capture import table_state, triggers
+from hc_signals.capture.function import function_name
 from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.capture.snapshots import check_captured
+from hc_signals.checks.database import check_capture
 from hc_signals.conf import Conf
-from hc_signals.database_checks import check_capture
 from hc_signals.exceptions import SnapshotError
-from hc_signals.health import examine
+from hc_signals.log.sql_files import read_sql
 from hc_signals.models import Change
+from hc_signals.observability.judge import examine
 from hc_signals.postgres.errors import sqlstate
-from hc_signals.sql import read_sql
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, lost
@@ -91,7 +91,7 @@ def test_what_is_no_table_is_said_and_ends_no_command(captured: HerokuConnect, k
         command("resume")
         command("uninstall", "crm.Account")
         command("install")
-        assert known.read("default")[TABLE].cause is not None, "told if a table comes back"
+        assert table_state.read("default")[TABLE].cause is not None, "told if a table comes back"
     finally:
         as_the_app("DROP FOREIGN DATA WRAPPER IF EXISTS hc_none CASCADE; DROP SCHEMA salesforce CASCADE")
 
@@ -237,9 +237,9 @@ def test_what_a_worker_cannot_see_is_not_told_as_gone(captured: HerokuConnect, b
     fill(1, 20)
     hours_pass(24)
     as_the_app("ALTER TABLE salesforce.account ENABLE ROW LEVEL SECURITY")
-    good_at = known.read("default")[TABLE].good_at
+    good_at = table_state.read("default")[TABLE].good_at
     assert good_at is not None
-    known.owe_reread("default", [TABLE], good_at)
+    table_state.owe_reread("default", [TABLE], good_at)
     logged()
     with role(blind):
         assert finish_reloads("default", Conf()) == []

@@ -11,17 +11,17 @@ from example.crm.models import Account
 
 from hc_signals import signals
 from hc_signals.conf import Conf
-from hc_signals.listening.chores import Chores
-from hc_signals.listening.worker import Worker
-from hc_signals.locks import CLAIMS
-from hc_signals.log import log_limit
+from hc_signals.log import limit
 from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.log_limit import keep_below
+from hc_signals.log.limit import keep_below
 from hc_signals.log.rotation import filled, size_mb
 from hc_signals.log.starting import start
 from hc_signals.models import Change
-from hc_signals.moments import now
+from hc_signals.postgres.locks import CLAIMS
+from hc_signals.postgres.moments import now
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.chores import Chores
+from hc_signals.worker.loop import Worker
 from tests.conftest import IS_OURS, as_the_app, deliver
 from tests.test_consumers import open_transaction, scalar, wait_until
 
@@ -131,7 +131,7 @@ def test_a_gap_that_was_not_told_yet_is_part_of_the_next_one(captured: HerokuCon
 def test_nothing_is_dropped_while_the_space_would_not_come_back(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(log_limit, "PATIENCE", 0.1)
+    monkeypatch.setattr(limit, "PATIENCE", 0.1)
     begin("dead")
     fill(36)
     with open_transaction("SELECT count(*) FROM public.hc_signals_change"):  # a backup
@@ -145,7 +145,7 @@ def test_nothing_is_dropped_while_the_space_would_not_come_back(
 def test_a_consumer_at_work_is_waited_for_and_otherwise_left(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_limit, "CLAIM_SECONDS", 0.1)
+    monkeypatch.setattr(limit, "CLAIM_SECONDS", 0.1)
     begin("slow")
     fill(36)
     with open_transaction(f"SELECT pg_advisory_xact_lock({CLAIMS}, hashtext('slow 0'))"):

@@ -9,7 +9,7 @@ import pytest
 from example.crm.models import Account
 
 from hc_signals import observing, signals
-from hc_signals.monitoring import tracing
+from hc_signals.observability import tracing
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
 from tests.test_worker_process import start

@@ -21,14 +21,14 @@ from prometheus_client import CollectorRegistry
 from hc_signals import observing, signals
 from hc_signals.conf import Conf
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.listening.crew import Crew
-from hc_signals.listening.doorbell import Doorbell
-from hc_signals.listening.line import BellState
-from hc_signals.monitoring.liveness import STUCK_SECONDS, Liveness, liveness
-from hc_signals.monitoring.metrics import Metrics
-from hc_signals.monitoring.metrics_server import MetricsServer, health, serve_metrics
-from hc_signals.monitoring.survey import survey
+from hc_signals.observability.liveness import STUCK_SECONDS, Liveness, liveness
+from hc_signals.observability.metrics import Metrics
+from hc_signals.observability.metrics_server import MetricsServer, health, serve_metrics
+from hc_signals.observability.survey import survey
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.bell_connection import BellState
+from hc_signals.worker.crew import Crew
+from hc_signals.worker.doorbell import Doorbell
 from tests.chaos.proxy import Proxy
 from tests.conftest import as_heroku_connect, as_the_app, deliver
 from tests.test_worker_process import asleep, insert, listener, start, wait_until  # noqa: F401  (a fixture)

@@ -10,7 +10,7 @@ from django.test import override_settings
 from hc_signals.conf import Conf
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.management.arguments import moment, start_at
-from hc_signals.moments import now
+from hc_signals.postgres.moments import now
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
 django.setup()
 from hc_signals import signals
 from hc_signals.conf import Conf
-from hc_signals.listening.worker import Worker
+from hc_signals.worker.loop import Worker
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 

@@ -11,12 +11,12 @@ from django.db import connection
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.capture import known, pausing, returning, triggers
+from hc_signals.capture import outages, pausing, table_state, triggers
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import REREAD_MARGIN, Rereading
 from hc_signals.conf import Conf
 from hc_signals.models import Change
-from hc_signals.moments import now
+from hc_signals.postgres.moments import now
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_heroku_connect, as_the_app, deliver, in_utc, lost
@@ -95,10 +95,10 @@ def test_what_changed_while_paused_is_read_again(captured: HerokuConnect, connec
 def test_a_second_pause_has_all_read_since_the_first(captured: HerokuConnect) -> None:
     first = pausing.pause("default")
     pausing.resume("default", [Account])
-    known.note_reread("default", "salesforce.account", 5)
+    table_state.note_reread("default", "salesforce.account", 5)
     pausing.pause("default")
     pausing.resume("default", [Account])
-    owed = known.read("default")["salesforce.account"]
+    owed = table_state.read("default")["salesforce.account"]
     assert (owed.reread_since, owed.reread_after) == (first, None)
 
 
@@ -110,7 +110,7 @@ def test_what_is_not_read_again_after_a_pause_is_said(captured: HerokuConnect) -
     call_command("hc_triggers", "resume", stdout=out)
     assert "in 7 table(s)" in out.getvalue()
     assert "Not in salesforce.account, without systemmodstamp: `manage.py hc_backfill` does." in out.getvalue()
-    owed = known.read("default")
+    owed = table_state.read("default")
     assert owed["salesforce.account"].reread_since is None
     assert owed["salesforce.contact"].reread_since is None, "it was uninstalled on purpose"
 
@@ -280,7 +280,7 @@ def test_interrupted_resume_puts_back_the_rest_when_repeated(
     repairs.look()
     triggers_command("pause", "--remove")
     calls = 0
-    original = returning.repair if step == "look" else returning.tell
+    original = outages.repair if step == "look" else outages.tell
 
     def dies(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
@@ -290,7 +290,7 @@ def test_interrupted_resume_puts_back_the_rest_when_repeated(
         return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(returning, "repair" if step == "look" else "tell", dies)
+        patch.setattr(outages, "repair" if step == "look" else "tell", dies)
         with pytest.raises(KeyboardInterrupt):
             triggers_command("resume")
     assert len(ours_on_tables()) == (12 if step == "look" else 54)
@@ -328,4 +328,4 @@ def test_a_pause_tells_tables_of_models_that_are_gone(captured: HerokuConnect) -
         patch.setattr(pausing, "connected_models", lambda: others)
         pausing.pause("default")
         pausing.resume("default", others)
-    assert known.read("default")["salesforce.account"].cause == "paused"
+    assert table_state.read("default")["salesforce.account"].cause == "paused"

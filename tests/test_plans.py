@@ -10,12 +10,12 @@ from django.test.utils import CaptureQueriesContext
 from example.crm.models import Account
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.deliveries import release
+from hc_signals.delivery.failures import release
 from hc_signals.delivery.shard import Outcome
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.listening.worker import Worker
 from hc_signals.log import rotation
 from hc_signals.signals import record_changed
+from hc_signals.worker.loop import Worker
 from tests.conftest import as_the_app
 from tests.test_hostile_settings import HOSTILE, database_with, of_this_server
 

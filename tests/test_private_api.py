@@ -190,17 +190,17 @@ def test_relies_on_copies_of_a_connection() -> None:
     copy.settings_dict["OPTIONS"]["application_name"] = "ours"
     assert "application_name" not in connections["default"].settings_dict["OPTIONS"], where
     assert copy.get_connection_params()["application_name"] == "ours", where
-    own = look_at("listening/connecting.py", "connection.settings_dict = {**settings")
+    own = look_at("postgres/connecting.py", "connection.settings_dict = {**settings")
     copy.settings_dict = {**copy.settings_dict, "OPTIONS": {"connect_timeout": 7}}
     assert copy.get_connection_params()["connect_timeout"] == 7, own
-    shared = look_at("log/held.py", "inc_thread_sharing()")
+    shared = look_at("postgres/held_lock.py", "inc_thread_sharing()")
     copy.inc_thread_sharing()
     assert copy.allow_thread_sharing, shared
 
 
 @pytest.mark.django_db
 def test_relies_on_errors_that_are_wrapped() -> None:
-    where = look_at("log/side_connection.py", "wrap_database_errors")
+    where = look_at("postgres/side_connection.py", "wrap_database_errors")
     with pytest.raises(OperationalError) as caught, connection.wrap_database_errors:
         raise psycopg.errors.LockNotAvailable("locked")
     assert caught.value.__cause__.sqlstate == "55P03", where  # type: ignore[union-attr]
@@ -254,7 +254,7 @@ def test_relies_on_original_attrs_of_a_models_meta() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_relies_on_psycopgs_generators() -> None:
     """The bell's lock is given up by a query that is sent and not waited for; its answer is taken later."""
-    where = look_at("listening/doorbell.py", "fetch_many(")
+    where = look_at("worker/doorbell.py", "fetch_many(")
     from psycopg.generators import fetch_many
 
     raw: Any = connection.copy()
@@ -271,8 +271,8 @@ def test_relies_on_psycopgs_generators() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_relies_on_psycopgs_pipelines() -> None:
-    where = look_at("log/side_connection.py", "self._pipeline.sync()")
-    taken = look_at("log/side_connection.py", "pgconn.consume_input()")
+    where = look_at("postgres/side_connection.py", "self._pipeline.sync()")
+    taken = look_at("postgres/side_connection.py", "pgconn.consume_input()")
     raw: Any = connection.copy()
     raw.ensure_connection()
     try:
@@ -283,14 +283,14 @@ def test_relies_on_psycopgs_pipelines() -> None:
             raw.connection.pgconn.consume_input()
             pipeline.sync()
             assert [cursor.fetchone() for cursor in cursors] == [(0,), (1,)], f"{where}; {taken}"
-        idle = look_at("listening/connecting.py", "connection.connection.pipeline()")
+        idle = look_at("postgres/connecting.py", "connection.connection.pipeline()")
         assert raw.connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE, idle
     finally:
         raw.close()
 
 
 def test_relies_on_loaders_of_psycopgs_adapters() -> None:
-    where = look_at("delivery/adapters.py", "psycopg.adapters.get_loader")
+    where = look_at("postgres/dates.py", "psycopg.adapters.get_loader")
     info = psycopg.adapters.types["date"]
     loader = psycopg.adapters.get_loader(info.oid, psycopg.pq.Format.TEXT)
     assert loader is not None, where

@@ -4,7 +4,7 @@ import io
 
 from django.core.management.base import OutputWrapper
 
-from hc_signals.progress import COUNT_LIMIT, Progress
+from hc_signals.management.progress import COUNT_LIMIT, Progress
 
 
 class Clock:

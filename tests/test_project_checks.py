@@ -13,8 +13,8 @@ from django.db.models.signals import post_delete, post_save
 from django.test import override_settings
 from example.crm.models import Account, CompoundModel, Contact, Project, Seen
 
-from hc_signals import database_checks, project_checks
 from hc_signals.capture import triggers
+from hc_signals.checks import database, project
 from hc_signals.db.models import HerokuConnectModel
 from hc_signals.signals import record_updated
 from hc_signals.testing import HerokuConnect
@@ -196,7 +196,7 @@ def test_w007_and_w008_in_the_database(captured: HerokuConnect) -> None:
 def test_w009_no_answer(monkeypatch: pytest.MonkeyPatch, django_db_blocker: Any) -> None:
     monkeypatch.setitem(connections.settings, "nowhere", {**connection.settings_dict, "NAME": "no_such_database"})
     with django_db_blocker.unblock():
-        (message,) = database_checks.check_capture(databases=["nowhere"])
+        (message,) = database.check_capture(databases=["nowhere"])
     assert message.id == "hc_signals.W009"
     assert message.msg.startswith("The database 'nowhere' could not be looked at: ")
     assert "no_such_database" in message.msg
@@ -212,4 +212,4 @@ def test_the_page_lists_each_id_of_the_code_once() -> None:
 
 def test_they_are_registered() -> None:
     registered = checks.registry.registry.get_checks()
-    assert {*project_checks.ALL, database_checks.check_capture} <= set(registered)
+    assert {*project.ALL, database.check_capture} <= set(registered)

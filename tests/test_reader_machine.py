@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.listening.worker import Worker
 from hc_signals.log.changelog import ChangeLog
+from hc_signals.worker.loop import Worker
 from tests.chaos import mutations
 from tests.machine import machine_settings, new_connection
 from tests.server import own

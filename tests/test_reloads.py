@@ -16,8 +16,8 @@ from hc_signals import signals
 from hc_signals.capture import triggers
 from hc_signals.capture.reloads import finish_reloads
 from hc_signals.conf import Conf
-from hc_signals.locks import RELOADS
 from hc_signals.models import Change
+from hc_signals.postgres.locks import RELOADS
 from hc_signals.testing import HerokuConnect
 from tests.conftest import IS_OURS, as_heroku_connect, as_the_app, deliver
 from tests.sfdc.models import Everything

@@ -18,9 +18,9 @@ from hc_signals.capture import triggers
 from hc_signals.conf import Conf
 from hc_signals.delivery.replay import _PAGE, Replay
 from hc_signals.exceptions import ReplayError
-from hc_signals.locks import BELL
 from hc_signals.log.rotation import rotate
 from hc_signals.models import Change, Delivery, Position
+from hc_signals.postgres.locks import BELL
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import IS_OURS, as_the_app, deliver

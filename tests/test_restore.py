@@ -13,10 +13,10 @@ from example.crm.models import Account, Seen
 
 from hc_signals import signals
 from hc_signals.conf import Conf
-from hc_signals.listening.worker import Worker
 from hc_signals.log.restoring import moved
 from hc_signals.log.rotation import BUCKETS
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.loop import Worker
 from tests.conftest import as_heroku_connect, deliver
 from tests.server import Server, clients, installation, major_version
 

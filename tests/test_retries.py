@@ -10,7 +10,7 @@ from django.db.models.signals import post_save
 from hc_signals import signals
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
-from hc_signals.delivery.deliveries import Deliveries
+from hc_signals.delivery.failures import Deliveries
 from hc_signals.exceptions import RedeliveryError
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.models import Change, Delivery
@@ -320,7 +320,7 @@ def test_a_kill_between_the_end_of_a_delivery_and_the_next_one_strands_nobody(
     flaky.failing = attempts == 2
     as_the_app("UPDATE hc_signals_delivery SET next_attempt_at = now()")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("hc_signals.delivery.deliveries.release", die)
+        patch.setattr("hc_signals.delivery.failures.release", die)
         deliver(ATOMIC=False, MAX_ATTEMPTS=attempts)
     flaky.failing = False
     settle(ATOMIC=False)

@@ -16,8 +16,8 @@ from hc_signals import signals
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
 from hc_signals.db import models as hc_models
-from hc_signals.listening.worker import Worker
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.loop import Worker
 
 SAMPLES = Path(__file__).parent.parent.parent / "shared" / "data" / "salesforce"
 

@@ -9,8 +9,8 @@ from django.db import OperationalError, connection, transaction
 from example.crm.models import Account
 
 from hc_signals.capture import pausing, triggers
-from hc_signals.health.findings import Finding
-from hc_signals.health.server import server
+from hc_signals.observability.findings import Finding
+from hc_signals.observability.judge.server import server
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app
 from tests.server import own

@@ -13,7 +13,7 @@ from django.db.utils import NotSupportedError, OperationalError
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.locks import BELL
+from hc_signals.postgres.locks import BELL
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_heroku_connect, deliver
 from tests.server import Server, installation, major_version

@@ -47,7 +47,7 @@ def test_their_number_changes_between_and_within_windows(captured: HerokuConnect
 def worker_page(shards: int) -> None:
     """Deliver one page of the first shard only, so that shards stand at different places."""
     from hc_signals.conf import Conf
-    from hc_signals.listening.worker import Worker
+    from hc_signals.worker.loop import Worker
 
     worker = Worker("default", Conf(SHARDS=shards, BATCH_SIZE=4))
     worker.prepare()
@@ -56,7 +56,7 @@ def worker_page(shards: int) -> None:
 
 def test_a_worker_with_the_old_number_stands_back(captured: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
     from hc_signals.conf import Conf
-    from hc_signals.listening.worker import Worker
+    from hc_signals.worker.loop import Worker
 
     old = Worker("default", Conf(SHARDS=2))
     captured.create(Account, 5)

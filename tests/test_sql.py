@@ -8,8 +8,8 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from hc_signals import locks
-from hc_signals.sql import read_sql
+from hc_signals.log.sql_files import read_sql
+from hc_signals.postgres import locks
 
 ROOT = Path(__file__).parent.parent
 

@@ -15,12 +15,12 @@ from django.db import connection
 from example.crm.models import Account
 
 from hc_signals import signals
-from hc_signals.capture import known, pausing, triggers
+from hc_signals.capture import pausing, table_state, triggers
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
-from hc_signals.health.findings import PROBLEMS
 from hc_signals.models import Delivery
+from hc_signals.observability.findings import PROBLEMS
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import IS_OURS, as_heroku_connect, as_the_app, deliver
@@ -137,7 +137,9 @@ def test_what_was_missed_and_is_not_told_or_read_again_yet(captured: HerokuConne
     repairs = Repairs("default", Conf(), connected_models())
     repairs.look()
     assert warnings() == []
-    known.suspect("default", "salesforce.account", known.read("default")["salesforce.account"], "trigger_missing")
+    table_state.suspect(
+        "default", "salesforce.account", table_state.read("default")["salesforce.account"], "trigger_missing"
+    )
     (line,) = warnings()
     assert line.startswith("warn  capture     salesforce.account: trigger_missing, complete until ")
     repairs.look()

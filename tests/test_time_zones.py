@@ -18,12 +18,13 @@ from django.test import Client, override_settings
 from django.utils import timezone
 from example.crm.models import Account
 
-from hc_signals import moments, signals
+from hc_signals import signals
 from hc_signals.capture import pausing
 from hc_signals.conf import Conf
 from hc_signals.events import ChangeEvent
 from hc_signals.log.consumers import consumers
 from hc_signals.models import Change
+from hc_signals.postgres import moments
 from hc_signals.testing import HerokuConnect
 from tests.conftest import ROOT, deliver
 from tests.sfdc.models import Everything

@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from hc_signals.admin import bounded, trigger_log
-from hc_signals.heroku.triggerlog import WriteAlgorithm
+from hc_signals.heroku.trigger_log.words import WriteAlgorithm
 from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.tables import quoted_table, table_label
 from hc_signals.testing import HerokuConnect

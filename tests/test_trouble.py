@@ -17,20 +17,22 @@ import pytest
 from django.db import DatabaseError, OperationalError, connection, connections
 from example.crm.models import Account, Seen
 
-from hc_signals import health, observing, signals, trouble
+from hc_signals import observing, signals
 from hc_signals.conf import Conf
-from hc_signals.health.findings import Finding
-from hc_signals.listening.chores import Chores
-from hc_signals.listening.crew import Crew
-from hc_signals.listening.doorbell import Doorbell
-from hc_signals.listening.helping import keep_turning
-from hc_signals.listening.watchdog import Watchdog
-from hc_signals.monitoring.liveness import liveness
-from hc_signals.monitoring.survey import Surveyor
+from hc_signals.observability import judge
+from hc_signals.observability.findings import Finding
+from hc_signals.observability.liveness import liveness
+from hc_signals.observability.survey import Surveyor
+from hc_signals.postgres import trouble
 from hc_signals.postgres.errors import OvertakenError
 from hc_signals.postgres.limits import OWN_LIMITS
+from hc_signals.postgres.trouble import Trouble
 from hc_signals.testing import HerokuConnect
-from hc_signals.trouble import Trouble
+from hc_signals.worker.chores import Chores
+from hc_signals.worker.crew import Crew
+from hc_signals.worker.doorbell import Doorbell
+from hc_signals.worker.helper_threads import keep_turning
+from hc_signals.worker.watchdog import Watchdog
 from tests.chaos.proxy import Proxy
 from tests.conftest import running_crew
 from tests.server import own
@@ -119,7 +121,7 @@ END_SESSIONS = (
 
 def status(problem: str) -> list[dict[str, Any]]:
     """Return the facts of the findings with this problem."""
-    return [dict(f.facts) for f in health.examine("default", Conf(), ask_heroku=False) if f.problem == problem]
+    return [dict(f.facts) for f in judge.examine("default", Conf(), ask_heroku=False) if f.problem == problem]
 
 
 def as_heroku_connect_writable(count: int) -> None:
@@ -498,7 +500,7 @@ def test_own_sessions_outlast_the_limits_of_the_database(
     asking = (
         lambda: answers.append(dog._ask(slow, {})),
         lambda: answers.append(surveyor._look()),
-        lambda: health._look("default", "slow", look),
+        lambda: judge._look("default", "slow", look),
     )
 
     def slow_survey(*args: Any) -> Any:
@@ -506,7 +508,7 @@ def test_own_sessions_outlast_the_limits_of_the_database(
             cursor.execute(slow)
             return cursor.fetchone()
 
-    monkeypatch.setattr("hc_signals.monitoring.survey.survey", slow_survey)
+    monkeypatch.setattr("hc_signals.observability.survey.survey", slow_survey)
     threads = [threading.Thread(target=closing, args=(ask,)) for ask in asking]
     for thread in (chores, *threads):
         thread.start()

@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 from example.crm.models import Account, CompoundModel, Contact, SFObjectModel
 
-from hc_signals import observing, project_checks, signals
+from hc_signals import observing, signals
+from hc_signals.checks import project
 from hc_signals.conf import Conf
 from hc_signals.delivery.listeners import SIGNALS
 from hc_signals.delivery.unheard import unheard_models
-from hc_signals.health import examine
-from hc_signals.listening.worker import Worker
+from hc_signals.observability.judge import examine
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.loop import Worker
 from tests.conftest import as_the_app
 from tests.sfdc.models import EverythingProxy, User
 from tests.test_metrics import counted  # noqa: F401  (a fixture)
@@ -50,7 +51,7 @@ def test_receivers_of_proxies_and_children_count() -> None:
 
 def test_check_names_the_apps_that_nobody_hears() -> None:
     def found() -> list[str]:
-        return [message.msg for message in project_checks.check_unheard()]
+        return [message.msg for message in project.check_unheard()]
 
     assert found() == [
         "No receiver is connected to any model of the app 'crm' (crm.Account, crm.Contact, crm.Project, "

@@ -14,15 +14,15 @@ from django.db import connection
 from example.crm.models import Account, Contact, Seen
 
 from hc_signals import signals
-from hc_signals.capture import known, pausing, repairing, snapshots, triggers, watch
-from hc_signals.capture.capture_sql import function_name
+from hc_signals.capture import drift, pausing, repairing, snapshots, table_state, triggers
+from hc_signals.capture.function import function_name
 from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import REREAD_MARGIN, Rereading
 from hc_signals.conf import Conf
-from hc_signals.health.capture import capture
 from hc_signals.models import Change
-from hc_signals.moments import now
+from hc_signals.observability.judge.capture import capture
+from hc_signals.postgres.moments import now
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_heroku_connect, as_the_app, deliver, in_utc
@@ -111,7 +111,7 @@ DRIFTS: dict[str, tuple[str, Callable[[HerokuConnect], Any]]] = {
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_drift_is_repaired_and_told_once(watched: HerokuConnect, drift: str) -> None:
     cause, happen = DRIFTS[drift]
-    good_at = known.read("default")[TABLE].good_at
+    good_at = table_state.read("default")[TABLE].good_at
     happen(watched)
     look()
     assert state() == "installed"
@@ -134,7 +134,7 @@ def test_looking_takes_no_lock(watched: HerokuConnect) -> None:
     with another("LOCK TABLE salesforce.account IN ACCESS EXCLUSIVE MODE"), connection.cursor() as cursor:
         cursor.execute("SET lock_timeout = '300ms'")
         try:
-            sights = watch.look(connected_models(), "default")
+            sights = drift.look(connected_models(), "default")
             out = StringIO()
             call_command("hc_triggers", "status", stdout=out)
         finally:
@@ -155,7 +155,7 @@ def test_a_locked_table_is_repaired_later_and_delivery_goes_on(
         assert repairs.look() == repairing.LOCKED_PAUSE
         assert repairs.look() == repairing.LOCKED_PAUSE
         assert caplog.text.count("is locked") == 1
-        assert known.read("default")[TABLE].cause == "trigger_disabled"
+        assert table_state.read("default")[TABLE].cause == "trigger_disabled"
         assert gaps() == []
         watched.create(Contact, 3)
         assert deliver() == 3
@@ -175,7 +175,7 @@ def test_who_dies_in_the_middle_leaves_enough_for_the_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((triggers, "install") if step == "noted" else (known, "settle")), die)
+        patch.setattr(*((triggers, "install") if step == "noted" else (table_state, "settle")), die)
         with pytest.raises(KeyboardInterrupt):
             look()
     assert state() == ("outdated" if step == "noted" else "installed")
@@ -205,12 +205,12 @@ def test_of_two_workers_one_tells(watched: HerokuConnect) -> None:
 
 def test_a_look_of_before_the_repair_does_nothing(watched: HerokuConnect) -> None:
     as_the_app("DROP TRIGGER hc_signals_delete ON salesforce.account")
-    stale = watch.look([Account], "default")[0]
+    stale = drift.look([Account], "default")[0]
     look()
-    assert not known.suspect("default", TABLE, stale.known, "trigger_missing")
-    assert known.read("default")[TABLE].cause is None
-    assert known.note_good("default", [(TABLE, *stale.good)]) == set()
-    assert triggers.find([Account], "default")[0].versions == known.read("default")[TABLE].versions
+    assert not table_state.suspect("default", TABLE, stale.known, "trigger_missing")
+    assert table_state.read("default")[TABLE].cause is None
+    assert table_state.note_good("default", [(TABLE, *stale.good)]) == set()
+    assert triggers.find([Account], "default")[0].versions == table_state.read("default")[TABLE].versions
 
 
 def test_each_consumer_hears_of_the_gap(watched: HerokuConnect, connect: Any) -> None:
@@ -266,7 +266,7 @@ def test_hc_listen_watches(captured: HerokuConnect) -> None:
     captured.create(Account, 3)
     process = start("hc_listen", WATCH_SECONDS="0.1")
     try:
-        wait_until(lambda: known.read("default").get(TABLE) is not None)
+        wait_until(lambda: table_state.read("default").get(TABLE) is not None)
         captured.recreate_table(Account)
         wait_until(lambda: told() == 3)
     finally:
@@ -334,12 +334,12 @@ def test_what_was_uninstalled_on_purpose_stays_so(watched: HerokuConnect) -> Non
 
 
 def test_an_idle_look_writes_nothing_for_minutes(watched: HerokuConnect) -> None:
-    before = known.read("default")
+    before = table_state.read("default")
     look()
-    assert known.read("default") == before
+    assert table_state.read("default") == before
     good_since(timedelta(minutes=6))
     look()
-    assert now() - known.read("default")[TABLE].good_at < timedelta(minutes=1)  # type: ignore[operator]
+    assert now() - table_state.read("default")[TABLE].good_at < timedelta(minutes=1)  # type: ignore[operator]
 
 
 def test_an_idle_look_is_one_statement(watched: HerokuConnect, django_assert_num_queries: Any) -> None:
@@ -428,7 +428,7 @@ def fresh(source: str, *lines: str) -> str:
 @pytest.mark.parametrize("damage", HEADERS)
 def test_a_damaged_header_is_outdated_and_mended(watched: HerokuConnect, damage: str, monkeypatch: Any) -> None:
     """By install or by a worker; nothing that looks at the function ends in an error."""
-    monkeypatch.setattr("hc_signals.health.heroku.heroku", lambda: [])
+    monkeypatch.setattr("hc_signals.observability.judge.heroku.heroku", lambda: [])
     with connection.cursor() as cursor:
         cursor.execute("SELECT prosrc FROM pg_proc WHERE proname = %s", [function_name(Account)])
         damaged = HEADERS[damage](cursor.fetchone()[0])
@@ -439,7 +439,7 @@ def test_a_damaged_header_is_outdated_and_mended(watched: HerokuConnect, damage:
         found = {finding.text: finding.problem for finding in capture(using="default")}
         assert "capture-outdated" in found.values()
         finish_reloads("default", Conf())
-        assert watch.look([Account], "default")[0].wrong == "function_altered"
+        assert drift.look([Account], "default")[0].wrong == "function_altered"
         mend()
         assert state() == "installed"
     assert [gap["cause"] for gap in gaps()] == ["function_altered"] * 2
@@ -508,7 +508,7 @@ def test_what_changed_meanwhile_is_read_again(watched: HerokuConnect, connect: A
     as_the_app("UPDATE salesforce.account SET systemmodstamp = %s WHERE sfid = %s", [late, old])
     assert look().is_reread_due
     assert reread()
-    assert known.read("default")[TABLE].reread_since is None
+    assert table_state.read("default")[TABLE].reread_since is None
     deliver()
     assert heard == [("trigger_disabled", None), ("GAP_UPDATE", old), ("GAP_UPDATE", edited), ("GAP_CREATE", new)]
 
@@ -520,7 +520,7 @@ def test_reading_again_goes_on_where_it_stopped(watched: HerokuConnect, monkeypa
     reader = Rereading("default", connected_models())
     assert not reader.read_for(0.000001)
     calls = 0
-    note = known.note_reread
+    note = table_state.note_reread
 
     def dies(*arguments: Any, **options: Any) -> None:
         nonlocal calls
@@ -530,7 +530,7 @@ def test_reading_again_goes_on_where_it_stopped(watched: HerokuConnect, monkeypa
         note(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(known, "note_reread", dies)
+        patch.setattr(table_state, "note_reread", dies)
         with pytest.raises(KeyboardInterrupt):
             reader.read_for(30)
     assert Change.objects.filter(operation__startswith="GAP_").count() == 9, "the page it died in was taken back"
@@ -547,7 +547,7 @@ def test_a_locked_row_does_not_hold_up_the_other_tables(watched: HerokuConnect) 
     with another("UPDATE salesforce.account SET name = 'x' WHERE id = (SELECT min(id) FROM salesforce.account)"):
         assert reread()
         assert Change.objects.filter(operation__startswith="GAP_").values("table_name").distinct().count() == 1
-        assert known.read("default")[TABLE].reread_since is not None
+        assert table_state.read("default")[TABLE].reread_since is not None
     assert reread()
     assert Change.objects.filter(operation__startswith="GAP_", table_name=TABLE).count() == 10
 

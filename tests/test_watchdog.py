@@ -12,9 +12,9 @@ from django.db import OperationalError, connection, connections
 from example.crm.models import Account, Seen
 
 from hc_signals import signals
-from hc_signals.listening import watchdog
-from hc_signals.listening.watchdog import Watchdog
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker import watchdog
+from hc_signals.worker.watchdog import Watchdog
 from tests.chaos.proxy import Proxy
 from tests.conftest import IS_OURS, running_crew
 from tests.test_worker_process import asleep, wait_until
@@ -69,7 +69,7 @@ def test_delivery_goes_on_when_a_connection_goes_deaf_in_a_receivers_query(
 def test_a_sleeper_whose_bell_went_deaf_is_rung_again(
     captured: HerokuConnect, network: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hc_signals.listening.doorbell.Doorbell.PING_EVERY", 0.2)
+    monkeypatch.setattr("hc_signals.worker.doorbell.Doorbell.PING_EVERY", 0.2)
     with listening():
         captured.create(Account, 1)
         wait_until(lambda: Seen.objects.count() == 1 and asleep())

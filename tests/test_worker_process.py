@@ -14,7 +14,7 @@ import pytest
 from django.db import connection
 from example.crm.models import Account, Seen
 
-from hc_signals.locks import BELL
+from hc_signals.postgres.locks import BELL
 from hc_signals.testing import HerokuConnect
 from tests.conftest import IS_OURS, another, as_heroku_connect, as_the_app
 

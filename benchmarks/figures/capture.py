@@ -14,7 +14,7 @@ from benchmarks.records.models import BareCaptured, BareUncaptured
 from benchmarks.rows import Row, alternate, median, ratio
 from benchmarks.server import Server
 from benchmarks.workload import LOG_COLUMNS
-from hc_signals.capture.capture_sql import image_sql, old_values_sql
+from hc_signals.capture.function import image_sql, old_values_sql
 from hc_signals.tables import NOISE_COLUMNS, quote, quoted_table
 
 

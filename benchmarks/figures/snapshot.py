@@ -15,7 +15,7 @@ from benchmarks.options import Options
 from benchmarks.records import receivers
 from benchmarks.rows import Row, median, rate, say
 from benchmarks.server import Server
-from hc_signals.listening.worker import Worker
+from hc_signals.worker.loop import Worker
 
 CYCLE = 2_000
 MEGABYTES_PER_SECOND = 40

@@ -20,9 +20,9 @@ from benchmarks.processes import listening
 from benchmarks.records.models import BareCaptured
 from benchmarks.rows import Row, alternate, median, percent, rate
 from benchmarks.server import Server
-from hc_signals.listening.doorbell import CHANNEL
-from hc_signals.locks import BELL
+from hc_signals.postgres.locks import BELL
 from hc_signals.tables import quoted_table
+from hc_signals.worker.doorbell import CHANNEL
 
 _LOOP = """
 CREATE OR REPLACE PROCEDURE bench_write(count integer) LANGUAGE plpgsql AS $$

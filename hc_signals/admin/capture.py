@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from hc_signals.admin.read_only import ReadOnlyAdmin, database
 from hc_signals.admin.times import moment
-from hc_signals.capture import orphans, pausing, returning, triggers
+from hc_signals.capture import orphans, outages, pausing, triggers
 from hc_signals.models import ConnectedTable
 from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models
@@ -61,7 +61,7 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
     def _install_one(self, request: HttpRequest, model: Any) -> None:
         """Try once: what waits for a lock makes writers queue behind it, and so do people at their browsers."""
         try:
-            returning.bring_back(model, database(), attempts=1)
+            outages.bring_back(model, database(), attempts=1)
             status = triggers.status(model, database())
         except DatabaseError as error:
             reason = one_line(error)

@@ -9,10 +9,10 @@ from django.db import connections
 from django.http import HttpRequest
 from django.utils.dateparse import parse_datetime
 
-from hc_signals import moments
 from hc_signals.admin.bounded import COUNTED_ROWS
 from hc_signals.admin.read_only import database
-from hc_signals.delivery.telling import CHANGE_TYPES, TABLE_SIGNALS
+from hc_signals.delivery.routing import CHANGE_TYPES, TABLE_SIGNALS
+from hc_signals.postgres import moments
 from hc_signals.tables import connected_models, quoted_table, table_label
 
 OPERATIONS = (*CHANGE_TYPES, *TABLE_SIGNALS, "TRUNCATE", "GAP")

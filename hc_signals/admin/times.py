@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from hc_signals import moments
+from hc_signals.postgres import moments
 
 
 def moment(when: datetime | None) -> str:

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.http import urlencode
 
 from hc_signals.admin.bounded import BoundedPaginator, first_rows
-from hc_signals.heroku.triggerlog import TriggerLogState, WriteAlgorithm
+from hc_signals.heroku.trigger_log.words import TriggerLogState, WriteAlgorithm
 from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.tables import connected_models, table_label, table_parts
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from django.db import connections, models
 
-from hc_signals.capture import known
-from hc_signals.capture.capture_sql import FUNCTION_PREFIX, function_name
+from hc_signals.capture import table_state
+from hc_signals.capture.function import FUNCTION_PREFIX, function_name
 from hc_signals.capture.triggers import (
     TRIGGERS,
     TableStatus,
@@ -48,10 +48,10 @@ def remove(
     for status, statements in _found(known_models, using):
 
         def needed(status: TableStatus = status, statements: list[str] = statements) -> list[str]:
-            if status.detail == NO_MODEL and known.is_there(using):
-                before = known.read(using).get(status.table)
-                since = (before and before.good_at) or known.off_since(using, status.table)
-                known.owe(using, status.table, cause, since, uninstalled)
+            if status.detail == NO_MODEL and table_state.is_there(using):
+                before = table_state.read(using).get(status.table)
+                since = (before and before.good_at) or table_state.off_since(using, status.table)
+                table_state.owe(using, status.table, cause, since, uninstalled)
             return statements
 
         run_patiently(using, needed)

@@ -12,11 +12,11 @@ from datetime import datetime
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Model
 
-from hc_signals.capture import known, orphans, returning, triggers
-from hc_signals.capture.capture_sql import function_name
-from hc_signals.capture.watch import look
-from hc_signals.locks import UNTOLD
-from hc_signals.moments import aware, aware_row
+from hc_signals.capture import orphans, outages, table_state, triggers
+from hc_signals.capture.drift import look
+from hc_signals.capture.function import function_name
+from hc_signals.postgres.locks import UNTOLD
+from hc_signals.postgres.moments import aware, aware_row
 from hc_signals.tables import connected_models, table_label
 
 _PAUSE = """
@@ -83,7 +83,7 @@ def take_off(model: type[Model], using: str, since: datetime) -> None:
     """
 
     def needed() -> list[str]:
-        returning.note_off(model, using, "paused", lambda: since)
+        outages.note_off(model, using, "paused", lambda: since)
         return [triggers.drop_function_sql(function_name(model))]
 
     triggers.run_patiently(using, needed)
@@ -122,7 +122,7 @@ def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
         if since is None:
             return None
         _owe(using, models, since)
-        told = list(filter(None, (returning.tell(model, using) for model in models)))
+        told = list(filter(None, (outages.tell(model, using) for model in models)))
         cursor.execute(_TOLD)
         cursor.execute("SELECT public.hc_signals_ring()")
     reread = [returned.table for returned in told if returned.is_reread]
@@ -135,7 +135,7 @@ def _put_back(using: str, models: Sequence[type[Model]]) -> dict[str, DatabaseEr
     for sight in look(models, using):
         if sight.is_minded:
             try:
-                returning.repair(sight, using)
+                outages.repair(sight, using)
             except DatabaseError as error:
                 failed[sight.model._meta.label] = error
     return failed
@@ -145,9 +145,9 @@ def _owe(using: str, models: Sequence[type[Model]], since: datetime) -> None:
     """Note the gap of every table, those of other services and of models that are gone as well."""
     for sight in look(models, using):
         if not sight.is_first and not sight.is_left_alone:
-            known.owe(using, sight.status.table, *returning.gap_of(sight, "paused", since))
+            table_state.owe(using, sight.status.table, *outages.gap_of(sight, "paused", since))
     connected = connected_models()
-    others = {each.table for each in known.read(using).values() if each.uninstalled_at is None}
+    others = {each.table for each in table_state.read(using).values() if each.uninstalled_at is None}
     others |= {status.table for status in orphans.find(connected, using) if status.detail == orphans.NO_MODEL}
     for table in others - set(map(table_label, connected)):
-        known.owe(using, table, "paused", since)
+        table_state.owe(using, table, "paused", since)

@@ -15,12 +15,12 @@ from django.db import OperationalError, ProgrammingError, connections, transacti
 from django.db.models import Model
 
 from hc_signals.capture import triggers
-from hc_signals.capture.capture_sql import function_name
-from hc_signals.capture.fresh import FRESH_MARK, read_layout
+from hc_signals.capture.function import function_name
+from hc_signals.capture.function_columns import FRESH_MARK, read_layout
 from hc_signals.conf import Conf
-from hc_signals.locks import RELOADS
-from hc_signals.moments import aware_row
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
+from hc_signals.postgres.locks import RELOADS
+from hc_signals.postgres.moments import aware_row
 from hc_signals.tables import connected_models, quoted_table, table_label
 
 logger = logging.getLogger("hc_signals")

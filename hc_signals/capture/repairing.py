@@ -12,12 +12,12 @@ from datetime import timedelta
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.db.models import Model
 
-from hc_signals.capture import known, orphans, returning
-from hc_signals.capture.watch import Sight, look
+from hc_signals.capture import orphans, outages, table_state
+from hc_signals.capture.drift import Sight, look
 from hc_signals.conf import Conf
 from hc_signals.log.passed import tell_passed
-from hc_signals.moments import shown
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
+from hc_signals.postgres.moments import shown
 
 logger = logging.getLogger("hc_signals")
 
@@ -62,7 +62,7 @@ class Repairs:
     def look(self) -> float:
         """Look at all tables once and do what is to be done; return the seconds until the next look."""
         sights = look(self.models, self.using)
-        if any(sight.found.is_unlogged for sight in sights) and known.note_crash(self.using):
+        if any(sight.found.is_unlogged for sight in sights) and table_state.note_crash(self.using):
             sights = look(self.models, self.using)
         self.is_refilling = any(sight.is_refilling for sight in sights)
         self.is_reread_due = any(sight.known is not None and sight.known.reread_since for sight in sights)
@@ -80,7 +80,7 @@ class Repairs:
             if sight.status.state == "installed":
                 self._renewed[sight.status.table] = sight.found.layout(sight.model).columns
         stale = [sight for sight in sights if _is_stale(sight)]
-        known.note_good(self.using, [(sight.status.table, *sight.good) for sight in stale])
+        table_state.note_good(self.using, [(sight.status.table, *sight.good) for sight in stale])
 
     def _mind(self, sight: Sight) -> bool:
         """Do what one table needs; False if it is locked."""
@@ -104,7 +104,7 @@ class Repairs:
         """Note what is wrong, if it is not noted yet; False if what was known of the table is no longer so."""
         if sight.known is not None and sight.known.cause is not None:
             return True
-        is_noted = known.suspect(self.using, sight.status.table, sight.known, cause)
+        is_noted = table_state.suspect(self.using, sight.status.table, sight.known, cause)
         if is_noted:
             logger.warning("Capture on %s was broken: %s.", sight.status.table, cause)
         return is_noted
@@ -123,7 +123,7 @@ class Repairs:
             self._tell(sight, "report", "REPAIR_TRIGGERS is off; run `manage.py hc_triggers install`.")
             return True
         try:
-            returning.repair(sight, self.using, attempts=1)
+            outages.repair(sight, self.using, attempts=1)
         except InterfaceError:
             raise
         except DatabaseError as error:
@@ -150,7 +150,7 @@ class Repairs:
         if not sight.is_first:
             logger.info("The capture function of %s was renewed (%s).", sight.status.table, sight.status.detail)
             return
-        if returning.note_good(sight.model, self.using):
+        if outages.note_good(sight.model, self.using):
             logger.info(
                 "%s is captured from now on. Rows that are in it already are no changes; "
                 "`manage.py hc_backfill %s --receiver ...` delivers them.",
@@ -160,7 +160,7 @@ class Repairs:
 
     def _settle(self, sight: Sight) -> None:
         """Tell the gap, if capture is right now and no other worker has told it."""
-        returned = returning.tell(sight.model, self.using)
+        returned = outages.tell(sight.model, self.using)
         if returned is None:
             return
         self.is_reread_due |= returned.is_reread
@@ -183,7 +183,7 @@ class Repairs:
             told = tell_passed(self.using, self.conf.CONSUMER, columns)
             for table, since in told.items():
                 if "systemmodstamp" in columns[table]:
-                    known.owe_reread(self.using, [table], since)
+                    table_state.owe_reread(self.using, [table], since)
                     self.is_reread_due = True
         for table, since in told.items():
             logger.warning(

@@ -8,11 +8,11 @@ from datetime import timedelta
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.db.models import Model
 
-from hc_signals.capture import known
-from hc_signals.capture.known import Known
+from hc_signals.capture import table_state
 from hc_signals.capture.snapshots import has_room, log_table
-from hc_signals.moments import shown
+from hc_signals.capture.table_state import Known
 from hc_signals.postgres.errors import one_line
+from hc_signals.postgres.moments import shown
 from hc_signals.tables import table_label
 
 logger = logging.getLogger("hc_signals")
@@ -50,7 +50,7 @@ class Rereading:
             if not self._has_room():
                 return True
             with transaction.atomic(using=self.using):
-                due = known.claim_reread(self.using, self.models.keys() - waiting)
+                due = table_state.claim_reread(self.using, self.models.keys() - waiting)
                 if due is None:
                     return True
                 if not self._read_page(due):
@@ -87,9 +87,9 @@ class Rereading:
             self._tell(due, error)
             return False
         if page is not None:
-            known.note_reread(self.using, due.table, page[1])
+            table_state.note_reread(self.using, due.table, page[1])
             return page[0] > 0
-        known.note_reread(self.using, due.table, None, is_done=True)
+        table_state.note_reread(self.using, due.table, None, is_done=True)
         logger.info("%s: the rows that changed since %s have been read again.", due.table, shown(since - REREAD_MARGIN))
         return True
 

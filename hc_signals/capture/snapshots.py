@@ -19,7 +19,7 @@ from typing import Any
 from django.db import OperationalError, connections, models, transaction
 
 from hc_signals.capture import triggers
-from hc_signals.capture.capture_sql import image_sql, record_id_sql
+from hc_signals.capture.function import image_sql, record_id_sql
 from hc_signals.exceptions import SnapshotError
 from hc_signals.postgres.errors import is_lock_timeout
 from hc_signals.tables import quoted_table, table_label

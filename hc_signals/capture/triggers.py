@@ -11,9 +11,9 @@ from typing import Any
 import pgtrigger
 from django.db import OperationalError, connections, models, transaction
 
-from hc_signals.capture.capture_sql import FUNCTION_CONFIG, function_body, function_name, function_sql, mapped_columns
-from hc_signals.capture.fresh import Layout, read_layout
-from hc_signals.locks import INSTALLER
+from hc_signals.capture.function import FUNCTION_CONFIG, function_body, function_name, function_sql, mapped_columns
+from hc_signals.capture.function_columns import Layout, read_layout
+from hc_signals.postgres.locks import INSTALLER
 from hc_signals.tables import as_stored, literal, quote, quoted_table, table_label, table_parts
 
 LOCK_TIMEOUT = "2s"

@@ -20,7 +20,7 @@ from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.images import images_sql
 from hc_signals.log.position import Position
 from hc_signals.log.rows import cut_page
-from hc_signals.log.side_connection import SideConnection, Statement
+from hc_signals.postgres.side_connection import SideConnection, Statement
 
 
 class Batch(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from django.db import DatabaseError, InterfaceError, connections
 
 from hc_signals.exceptions import ProcessEndedError
-from hc_signals.locks import RUNS
+from hc_signals.postgres.locks import RUNS
 from hc_signals.postgres.sessions import another_connection
 
 LIMIT = 3

@@ -6,7 +6,7 @@ from django.db import connections
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
-from hc_signals.delivery.deliveries import release, ring
+from hc_signals.delivery.failures import release, ring
 from hc_signals.log.consumers import shards_of
 from hc_signals.models import Delivery
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from django.db import models
 
-from hc_signals.delivery.deliveries import Deliveries
 from hc_signals.delivery.dispatch import Failure, send
+from hc_signals.delivery.failures import Deliveries
 from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.identity import Receiver, Receivers, resolve
 from hc_signals.delivery.instances import InstanceBuilder, proxies_of
@@ -15,7 +15,7 @@ from hc_signals.delivery.isolation import Isolation, Keep
 from hc_signals.delivery.listeners import SIGNALS, Listeners, Model, arguments
 from hc_signals.delivery.project_code import ends_program
 from hc_signals.delivery.records import Images, Records, by_table
-from hc_signals.delivery.telling import (
+from hc_signals.delivery.routing import (
     CHANGE_TYPES,
     TABLE_SIGNALS,
     RecordEvent,

@@ -11,7 +11,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, models
 from hc_signals.delivery.instances import InstanceBuilder, child_instances, children_of
 from hc_signals.delivery.listeners import Listeners, Model
 from hc_signals.delivery.project_code import ends_program
-from hc_signals.delivery.telling import CHANGE_TYPES
+from hc_signals.delivery.routing import CHANGE_TYPES
 from hc_signals.events import Change
 from hc_signals.log.images import logged_images
 

@@ -15,9 +15,8 @@ from typing import Any
 from django.db import OperationalError, connections, models, transaction
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.adapters import clamp_dates
-from hc_signals.delivery.deliveries import Deliveries
 from hc_signals.delivery.dispatch import caution, until_isolated
+from hc_signals.delivery.failures import Deliveries
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
@@ -29,9 +28,10 @@ from hc_signals.log.images import stored_images
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.log.rotation import BUCKET_HOURS, BUCKETS
 from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
-from hc_signals.moments import aware_row, shown
+from hc_signals.management.progress import COUNT_LIMIT
+from hc_signals.postgres.dates import clamp_dates
 from hc_signals.postgres.errors import is_deadlock
-from hc_signals.progress import COUNT_LIMIT
+from hc_signals.postgres.moments import aware_row, shown
 from hc_signals.tables import connected_models, table_label
 
 _START = """

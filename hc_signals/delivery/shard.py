@@ -10,16 +10,16 @@ from typing import Any
 
 from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead, Batch
-from hc_signals.delivery.deliveries import Deliveries, Delivery
 from hc_signals.delivery.dispatch import caution, until_isolated
+from hc_signals.delivery.failures import Deliveries, Delivery
 from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.gaps import gap_changes
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
-from hc_signals.delivery.redelivery import redeliver
-from hc_signals.delivery.telling import CHANGE_TYPES
+from hc_signals.delivery.retrying import redeliver
+from hc_signals.delivery.routing import CHANGE_TYPES
 from hc_signals.events import Change
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.passed import note_passed

@@ -3,7 +3,7 @@
 from django.db import connections
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.deliveries import DUE_SHARDS
+from hc_signals.delivery.failures import DUE_SHARDS
 
 _BRING_FORWARD = """
 UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()

@@ -12,7 +12,7 @@ from django.db import models
 from hc_signals.conf import heroku_app_name, heroku_setting
 from hc_signals.db.models import READ_ONLY
 from hc_signals.exceptions import MappingError
-from hc_signals.moments import aware, now
+from hc_signals.postgres.moments import aware, now
 from hc_signals.tables import get_schema, models_of_schema
 
 VERSION = 1

@@ -9,7 +9,7 @@ from django.db import connections, transaction
 
 from hc_signals.log.changelog import OPEN_AT_SEEN, ChangeLog
 from hc_signals.log.rows import SHARD_NUMBER
-from hc_signals.moments import aware
+from hc_signals.postgres.moments import aware
 
 COUNT_LIMIT = 100_000
 """No more changes than this are counted: a look at a backlog of millions should not be felt."""

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from django.db import connections, transaction
 
 from hc_signals.events import Change
-from hc_signals.locks import CLAIMS
-from hc_signals.log.held import HeldLock
 from hc_signals.log.position import Position, Standing
 from hc_signals.log.rows import cut_page
+from hc_signals.postgres.held_lock import HeldLock
+from hc_signals.postgres.locks import CLAIMS
 
 CONFIRM_SECONDS = 0.2
 """After so long a worker makes sure that its session, and with it its claim, has not ended: see ``confirm``."""

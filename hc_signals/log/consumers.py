@@ -12,7 +12,7 @@ from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.presence import is_absent, workers
 from hc_signals.log.rotation import held_up_by
 from hc_signals.models import Delivery
-from hc_signals.moments import aware
+from hc_signals.postgres.moments import aware
 
 _DELIVERIES = """
 SELECT s.state, (

@@ -6,7 +6,7 @@ from datetime import datetime
 from django.db import connections
 
 from hc_signals.events import Change
-from hc_signals.moments import aware_row
+from hc_signals.postgres.moments import aware_row
 
 _NOTE = """
 INSERT INTO public.hc_signals_passed (consumer, table_name, since)

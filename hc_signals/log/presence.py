@@ -6,8 +6,8 @@ process has one connection for it, with an open transaction; elsewhere each conn
 
 from django.db import connections
 
-from hc_signals.locks import PRESENCE
-from hc_signals.log.held import HeldLock
+from hc_signals.postgres.held_lock import HeldLock
+from hc_signals.postgres.locks import PRESENCE
 
 ANNOUNCE = "SELECT pg_advisory_lock_shared(%s, hashtext(%s))"
 """Only in a session that is ours: see postgres/sessions.py."""

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 
 from django.db import DatabaseError, connections, transaction
 
-from hc_signals.locks import CLAIMS
 from hc_signals.log.rotation import lock_free_table
 from hc_signals.log.rows import SHARD
 from hc_signals.postgres.errors import refuses_row_changes
+from hc_signals.postgres.locks import CLAIMS
 
 PATIENCE = 5.0
 """Seconds for which a moment is sought in which nobody uses the log, where rows cannot be updated."""

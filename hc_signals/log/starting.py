@@ -9,7 +9,7 @@ from django.db import connections, transaction
 
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.position import Position, Standing
-from hc_signals.moments import aware, parse_moment, shown
+from hc_signals.postgres.moments import aware, parse_moment, shown
 
 logger = logging.getLogger("hc_signals")
 
@@ -20,7 +20,7 @@ def start(logs: list[ChangeLog], at: str) -> bool:
     Args:
         logs: the consumer's shards.
         at: ``earliest``; ``latest`` (what is committed later, also by transactions that are open now); or a moment as
-            in :func:`~hc_signals.moments.parse_moment` (what was captured then or later).
+            in :func:`~hc_signals.postgres.moments.parse_moment` (what was captured then or later).
 
     Raises:
         ValueError: ``at`` is none of these.

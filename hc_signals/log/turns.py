@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from django.db import connections, transaction
 
-from hc_signals.locks import CLAIMS
+from hc_signals.postgres.locks import CLAIMS
 
 
 @contextmanager

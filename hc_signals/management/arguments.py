@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
-from hc_signals.moments import check_start, parse_moment
+from hc_signals.postgres.moments import check_start, parse_moment
 
 N = TypeVar("N", int, float)
 

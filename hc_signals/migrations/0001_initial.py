@@ -4,7 +4,7 @@ import django.contrib.postgres.fields
 from django.db import migrations, models
 
 import hc_signals.models
-from hc_signals.sql import read_sql
+from hc_signals.log.sql_files import read_sql
 
 
 class Migration(migrations.Migration):

@@ -11,8 +11,8 @@ from django.db.models.signals import post_migrate, pre_migrate
 
 from hc_signals.capture import triggers
 from hc_signals.exceptions import HCSignalsError
+from hc_signals.log.sql_files import read_sql
 from hc_signals.postgres.errors import DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, sqlstate
-from hc_signals.sql import read_sql
 from hc_signals.tables import connected_models, quote, quoted_table, table_parts
 from hc_signals.testing.heroku_connect import HerokuConnect
 

@@ -10,14 +10,14 @@ from django.db import connections
 from django.test import override_settings
 
 from hc_signals.conf import Conf, get_conf
-from hc_signals.delivery.deliveries import Deliveries, Delivery
+from hc_signals.delivery.failures import Deliveries, Delivery
 from hc_signals.events import Change
-from hc_signals.listening.worker import Worker
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.position import Position, Standing
 from hc_signals.log.restoring import moved, take_over
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD
 from hc_signals.postgres import wrappers
+from hc_signals.worker.loop import Worker
 
 calls = 0
 """How often :func:`deliver_changes` was called: an assertion that nothing was sent means nothing where it was not."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hc_signals.capture.reload_sql import CLEARING_ROWS, is_aware
+from hc_signals.capture.function_reload import CLEARING_ROWS, is_aware
 from hc_signals.tables import NOISE_COLUMNS, quote, quoted_table
 from hc_signals.testing.inventing import Inventing
 from hc_signals.testing.rows import Model

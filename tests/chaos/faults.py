@@ -130,7 +130,7 @@ class Faults:
         self.takeovers["deaf"].append(time.time() - since)
 
     def _sessions(self, worker: Worker) -> set[int]:
-        from hc_signals.locks import PRESENCE
+        from hc_signals.postgres.locks import PRESENCE
 
         return {pid for (pid,) in self.server.query(_SESSIONS, [PRESENCE, worker.name])}
 
@@ -189,7 +189,7 @@ class Faults:
 
     def _stop(self, worker: Worker) -> list[int]:
         """Halt a worker, in the middle of a page if it comes to one soon; return the shards it has claimed."""
-        from hc_signals.locks import CLAIMS
+        from hc_signals.postgres.locks import CLAIMS
 
         for _ in range(20):
             worker.process.send_signal(signal.SIGSTOP)

@@ -37,8 +37,8 @@ def deliver_changes() -> int:
     from theirs.models import Lead
 
     from hc_signals.conf import Conf
-    from hc_signals.listening.worker import Worker
     from hc_signals.signals import record_changed
+    from hc_signals.worker.loop import Worker
 
     assert Lead.__mro__[1].__module__.startswith("heroku_connect."), "not their model"
     got: list[tuple[str, str, Model]] = []

@@ -15,11 +15,11 @@ from hc_signals.capture.snapshots import check_captured, count_rows, has_room, l
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.listeners import OF_CHANGE_TYPE, Extras, Listeners
 from hc_signals.management.arguments import at_least, moment
-from hc_signals.management.base import OwnCommand
 from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
+from hc_signals.management.command import OwnCommand
 from hc_signals.management.interruption import Interruption, interruptible
+from hc_signals.management.progress import COUNT_LIMIT, Progress
 from hc_signals.postgres.errors import one_line
-from hc_signals.progress import COUNT_LIMIT, Progress
 from hc_signals.tables import connected_models
 
 

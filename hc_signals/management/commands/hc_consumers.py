@@ -13,9 +13,9 @@ from hc_signals.log import consumers, starting
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.management.arguments import start_at
-from hc_signals.management.base import OwnCommand
-from hc_signals.moments import age
+from hc_signals.management.command import OwnCommand
 from hc_signals.postgres.errors import one_line
+from hc_signals.postgres.moments import age
 
 
 class Command(OwnCommand):

@@ -11,10 +11,10 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.delivery import interventions
 from hc_signals.management.arguments import at_least
-from hc_signals.management.base import OwnCommand
+from hc_signals.management.command import OwnCommand
 from hc_signals.models import Delivery
-from hc_signals.moments import shown
 from hc_signals.postgres.errors import one_line
+from hc_signals.postgres.moments import shown
 
 
 class Command(OwnCommand):

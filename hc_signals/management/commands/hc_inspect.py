@@ -11,7 +11,7 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.heroku.inspection import differences, live_source, mapped_source, models_code
-from hc_signals.management.base import OwnCommand
+from hc_signals.management.command import OwnCommand
 from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models, get_schema, models_of_schema
 

@@ -14,22 +14,22 @@ from django.core.management.base import CommandError
 from django.db import Error, connections
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals.capture import known, triggers
+from hc_signals.capture import table_state, triggers
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.fatal_calls import end_run
 from hc_signals.delivery.unheard import warn_of_unheard
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.listening.connecting import own_options
-from hc_signals.listening.crew import Crew
-from hc_signals.listening.helping import STUCK_SECONDS
-from hc_signals.listening.worker import Worker
-from hc_signals.log_format import formatter, printed_log
 from hc_signals.management.arguments import at_least, start_at, tcp_port
-from hc_signals.management.base import OwnCommand
-from hc_signals.monitoring.metrics_server import serve_metrics
+from hc_signals.management.command import OwnCommand
+from hc_signals.observability.log_format import formatter, printed_log
+from hc_signals.observability.metrics_server import serve_metrics
 from hc_signals.observing import as_helper, observe
+from hc_signals.postgres.connecting import own_options
 from hc_signals.postgres.errors import Kind, ReadOnlyError, kind_of, one_line
 from hc_signals.tables import connected_models
+from hc_signals.worker.crew import Crew
+from hc_signals.worker.helper_threads import STUCK_SECONDS
+from hc_signals.worker.loop import Worker
 
 
 class Command(OwnCommand):
@@ -185,7 +185,7 @@ def _check_database(using: str) -> None:
     if not has_log:
         raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
     found = triggers.statuses(connected_models(), using)
-    was_captured = any(each.uninstalled_at is None for each in known.read(using).values())
+    was_captured = any(each.uninstalled_at is None for each in table_state.read(using).values())
     if not was_captured and not any(status.state in ("installed", "outdated") for status in found):
         raise CommandError("No connected table carries capture triggers; run `manage.py hc_triggers install` first.")
     for status in found:
@@ -208,7 +208,7 @@ def _stop_on_signals(stopping: threading.Event) -> None:
 def _trace() -> None:
     """Make spans where OpenTelemetry is installed and the project has set it up."""
     try:
-        from hc_signals.monitoring import tracing
+        from hc_signals.observability import tracing
     except ImportError:
         return
     if tracing.is_set_up():

@@ -13,7 +13,7 @@ from hc_signals.exceptions import HCSignalsError
 from hc_signals.heroku.api import ConnectionState, HerokuConnectAPI
 from hc_signals.heroku.mappings import compare, get_mapping, load
 from hc_signals.management.arguments import at_least
-from hc_signals.management.base import OwnCommand
+from hc_signals.management.command import OwnCommand
 from hc_signals.tables import connected_models, models_of_schema, table_parts
 
 

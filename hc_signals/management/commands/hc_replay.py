@@ -12,11 +12,11 @@ from django.db import DatabaseError
 from hc_signals.conf import get_conf
 from hc_signals.delivery.replay import Replay
 from hc_signals.management.arguments import moment, moment_or_replay_id, replay_id
-from hc_signals.management.base import OwnCommand
 from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
+from hc_signals.management.command import OwnCommand
 from hc_signals.management.interruption import Interruption, interruptible
+from hc_signals.management.progress import COUNT_LIMIT, Progress
 from hc_signals.postgres.errors import one_line
-from hc_signals.progress import COUNT_LIMIT, Progress
 from hc_signals.tables import connected_models
 
 

@@ -11,7 +11,7 @@ from django.db import DatabaseError
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.management.arguments import at_least
-from hc_signals.management.base import OwnCommand
+from hc_signals.management.command import OwnCommand
 from hc_signals.postgres.errors import one_line
 from hc_signals.testing.heroku_connect import POLL_SIZE, HerokuConnect, RealHerokuConnectError
 from hc_signals.testing.inventing import NoValueLeftError

@@ -15,13 +15,13 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.conf import Conf, get_conf
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.health import examine
-from hc_signals.health.findings import Finding, Verdict, worst
 from hc_signals.management.arguments import at_least
-from hc_signals.management.base import OwnCommand
+from hc_signals.management.command import OwnCommand
 from hc_signals.management.interruption import Interruption, interruptible
-from hc_signals.moments import now, shown
+from hc_signals.observability.findings import Finding, Verdict, worst
+from hc_signals.observability.judge import examine
 from hc_signals.postgres.errors import one_line
+from hc_signals.postgres.moments import now, shown
 
 
 class Command(OwnCommand):

@@ -8,12 +8,12 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError, models
 from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals.capture import known, orphans, pausing, returning, triggers
+from hc_signals.capture import orphans, outages, pausing, table_state, triggers
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.management.base import OwnCommand
 from hc_signals.management.choice import connected_model, require_log
-from hc_signals.moments import shown
+from hc_signals.management.command import OwnCommand
 from hc_signals.postgres.errors import one_line
+from hc_signals.postgres.moments import shown
 from hc_signals.tables import connected_models, table_label
 
 
@@ -69,14 +69,14 @@ class Command(OwnCommand):
             return
 
         def act(model: type[models.Model]) -> triggers.TableStatus:
-            returned = returning.bring_back(model, self.using)
+            returned = outages.bring_back(model, self.using)
             if returned is not None:
                 self._print_returned(returned)
             return triggers.status(model, self.using)
 
         self._each(chosen, act, "installed")
 
-    def _print_returned(self, returned: returning.Returned) -> None:
+    def _print_returned(self, returned: outages.Returned) -> None:
         since = shown(returned.since) if returned.since else "a time that is not known"
         more = "hc_listen reads again what Salesforce changed since" if returned.is_reread else "nothing is read again"
         self.stdout.write(f"{returned.table}: a gap since {since} is in the log ({returned.cause}); {more}.")
@@ -103,7 +103,7 @@ class Command(OwnCommand):
         found = triggers.statuses(chosen, self.using)
         if not self.options["models"]:
             found += orphans.find(chosen, self.using)
-        of_tables = known.read(self.using)
+        of_tables = table_state.read(self.using)
         for status in found:
             self._print(status)
             if status.table in of_tables:
@@ -160,7 +160,7 @@ class Command(OwnCommand):
 
     def _uninstall(self, chosen: list[type[models.Model]]) -> None:
         def act(model: type[models.Model]) -> triggers.TableStatus:
-            returning.uninstall(model, self.using)
+            outages.uninstall(model, self.using)
             return triggers.status(model, self.using)
 
         if not self.options["orphans"]:
@@ -173,7 +173,7 @@ class Command(OwnCommand):
             statements = ["BEGIN", *triggers.install_sql(model, triggers.next_layout(model, self.using)), "COMMIT"]
             self.stdout.write(f"-- {table_label(model)}\n" + "".join(f"{each};\n" for each in statements))
 
-    def _print_known(self, table: known.Known) -> None:
+    def _print_known(self, table: table_state.Known) -> None:
         if table.uninstalled_at:
             self.stdout.write(f"  removed by `hc_triggers uninstall` on {shown(table.uninstalled_at)}")
         if table.good_at:

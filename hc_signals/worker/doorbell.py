@@ -19,9 +19,9 @@ import psycopg
 from django.db import DatabaseError, InterfaceError
 from psycopg.generators import fetch_many
 
-from hc_signals.listening.line import CHANNEL, Line
-from hc_signals.locks import BELL
 from hc_signals.observing import here
+from hc_signals.postgres.locks import BELL
+from hc_signals.worker.bell_connection import CHANNEL, Line
 
 # NULL in another session than the one that LISTENs: then a pooler lends sessions after all. Refused by the shares of
 # writers, or by another sleeper? Only the latter's rings may be waited for.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from django.db import connections
 
-from hc_signals.health.findings import Finding, fine, problem
+from hc_signals.observability.findings import Finding, fine, problem
 
 FEW = 2
 """With so few free connections or fewer, the next one may be refused to hc_listen."""

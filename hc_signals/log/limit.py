@@ -25,8 +25,8 @@ from hc_signals.log.rotation import (
     size_mb,
     unread,
 )
-from hc_signals.moments import now, shown
 from hc_signals.postgres.errors import is_lock_timeout
+from hc_signals.postgres.moments import now, shown
 
 logger = logging.getLogger("hc_signals")
 

@@ -7,12 +7,12 @@ from datetime import datetime
 from django.db import connections
 from django.db.models import Model
 
-from hc_signals.capture import known, triggers
-from hc_signals.capture.capture_sql import FUNCTION_PREFIX, is_genuine
-from hc_signals.capture.fresh import read_layout
-from hc_signals.capture.known import Known
+from hc_signals.capture import table_state, triggers
+from hc_signals.capture.function import FUNCTION_PREFIX, is_genuine
+from hc_signals.capture.function_columns import read_layout
+from hc_signals.capture.table_state import Known
 from hc_signals.log.restoring import MOVED
-from hc_signals.moments import aware_row
+from hc_signals.postgres.moments import aware_row
 from hc_signals.tables import table_label
 
 # A table whose file is another one was truncated or rewritten. If capture has seen it, the log says so; what was
@@ -32,7 +32,7 @@ SELECT f.*, statement_timestamp(), pg_current_snapshot()::text,
     ) END,
     EXISTS (SELECT FROM public.hc_signals_reload) OR EXISTS (SELECT FROM public.hc_signals_refill),
     EXISTS (SELECT FROM public.hc_signals_passed p WHERE p.table_name = f.label),
-    {", ".join("k." + column for column in known.COLUMNS.split(", "))}
+    {", ".join("k." + column for column in table_state.COLUMNS.split(", "))}
 FROM (SELECT found.*, (%s::text[])[found.number] AS label FROM ({triggers.FIND}) found) f
 LEFT JOIN public.hc_signals_control c ON true
 LEFT JOIN public.hc_signals_table k ON k.table_name = f.label

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from django.db import connections
 
-from hc_signals.health.findings import Finding, fine, problem
 from hc_signals.log.restoring import WORDS, moved
+from hc_signals.observability.findings import Finding, fine, problem
 
 _SERVER = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(), current_user,

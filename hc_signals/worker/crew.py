@@ -6,12 +6,12 @@ from django.db import connections
 
 from hc_signals.conf import Conf
 from hc_signals.delivery.fatal_calls import end_run
-from hc_signals.listening.chores import Chores
-from hc_signals.listening.connecting import own_options
-from hc_signals.listening.doorbell import Doorbell
-from hc_signals.listening.watchdog import Watchdog
-from hc_signals.listening.worker import Worker
 from hc_signals.observing import as_worker
+from hc_signals.postgres.connecting import own_options
+from hc_signals.worker.chores import Chores
+from hc_signals.worker.doorbell import Doorbell
+from hc_signals.worker.loop import Worker
+from hc_signals.worker.watchdog import Watchdog
 
 
 class Crew:

@@ -15,12 +15,12 @@ from threading import Event, Thread
 from typing import Any
 
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.listening.crew import Crew
-from hc_signals.listening.helping import keep_turning
-from hc_signals.monitoring.liveness import Liveness, liveness
-from hc_signals.monitoring.survey import Surveyor
+from hc_signals.observability.liveness import Liveness, liveness
+from hc_signals.observability.survey import Surveyor
 from hc_signals.observing import Helper, observe, unobserve
-from hc_signals.trouble import places
+from hc_signals.postgres.trouble import places
+from hc_signals.worker.crew import Crew
+from hc_signals.worker.helper_threads import keep_turning
 
 logger = logging.getLogger("hc_signals")
 
@@ -35,7 +35,7 @@ def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]"
     try:
         from prometheus_client import REGISTRY
 
-        from hc_signals.monitoring.metrics import Metrics
+        from hc_signals.observability.metrics import Metrics
     except ImportError:
         raise ConfigurationError(
             "--metrics-port needs prometheus_client; run `pip install hc-signals[metrics]`."

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from hc_signals.conf import Conf
 from hc_signals.delivery.listeners import Extras, Listeners
-from hc_signals.health.findings import Finding, fine, problem
+from hc_signals.observability.findings import Finding, fine, problem
 from hc_signals.tables import connected_models
 
 SHOWN = 3

@@ -9,8 +9,8 @@ import json
 
 from django.db import models
 
-from hc_signals.capture.fresh import Layout
-from hc_signals.capture.reload_sql import NO_RELOADS, changed_columns, is_aware, reload_parts
+from hc_signals.capture.function_columns import Layout
+from hc_signals.capture.function_reload import NO_RELOADS, changed_columns, is_aware, reload_parts
 from hc_signals.tables import NOISE_COLUMNS, literal, quote, table_label
 
 FUNCTION_PREFIX = "hc_signals_capture_"

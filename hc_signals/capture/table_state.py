@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db import connections
 
-from hc_signals.moments import aware_row
+from hc_signals.postgres.moments import aware_row
 
 
 @dataclass(frozen=True)

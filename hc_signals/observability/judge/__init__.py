@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from django.db import DatabaseError, connections, transaction
 
 from hc_signals.conf import Conf
-from hc_signals.health import capture, delivery, heroku, log
-from hc_signals.health.capacity import free_connections
-from hc_signals.health.findings import Finding, problem
-from hc_signals.health.receivers import receivers
-from hc_signals.health.server import server
 from hc_signals.log.consumers import Consumer, consumers
+from hc_signals.observability.findings import Finding, problem
+from hc_signals.observability.judge import capture, delivery, heroku, log
+from hc_signals.observability.judge.capacity import free_connections
+from hc_signals.observability.judge.receivers import receivers
+from hc_signals.observability.judge.server import server
 from hc_signals.postgres.errors import one_line, sqlstate
 from hc_signals.postgres.limits import own_limits
 

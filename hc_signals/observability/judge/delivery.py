@@ -7,12 +7,12 @@ from typing import Any
 from django.db import connections
 
 from hc_signals.conf import Conf
-from hc_signals.health.findings import Finding, fine, problem
-from hc_signals.listening.connecting import TROUBLED, application_name
-from hc_signals.locks import BELL
 from hc_signals.log.backlog import Backlog
 from hc_signals.log.consumers import Consumer
-from hc_signals.moments import age, now
+from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.postgres.connecting import TROUBLED, application_name
+from hc_signals.postgres.locks import BELL
+from hc_signals.postgres.moments import age, now
 
 LATE_SECONDS = 60
 STUCK_SECONDS = 600

@@ -7,10 +7,10 @@ from typing import Any
 from django.db import connections
 
 from hc_signals.conf import Conf
-from hc_signals.health.findings import Finding, fine, problem
 from hc_signals.log.consumers import Consumer
 from hc_signals.log.rotation import BUCKETS, filled, size_mb
-from hc_signals.moments import age, aware_row, now
+from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.postgres.moments import age, aware_row, now
 
 RECENT_CHANGES = 10_000
 """Gaps are looked for among so many of the newest changes: there is no index that knows them."""

@@ -7,15 +7,15 @@ from typing import Any
 from django.apps import apps
 from django.db import InterfaceError, OperationalError, models, transaction
 
-from hc_signals.delivery.deliveries import Delivery
 from hc_signals.delivery.dispatch import send
+from hc_signals.delivery.failures import Delivery
 from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.identity import Receivers, resolve
 from hc_signals.delivery.instances import InstanceBuilder, child_instances
 from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import SIGNALS, Listeners, arguments
 from hc_signals.delivery.project_code import ends_program
-from hc_signals.delivery.telling import CHANGE_TYPES, RecordEvent, counting, is_link, table_event
+from hc_signals.delivery.routing import CHANGE_TYPES, RecordEvent, counting, is_link, table_event
 from hc_signals.events import Change, ChangeEvent
 from hc_signals.exceptions import RedeliveryError
 from hc_signals.log.changelog import ChangeLog

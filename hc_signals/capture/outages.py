@@ -12,8 +12,8 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import Model
 
-from hc_signals.capture import known, triggers
-from hc_signals.capture.watch import Sight, look
+from hc_signals.capture import table_state, triggers
+from hc_signals.capture.drift import Sight, look
 from hc_signals.tables import table_label
 
 
@@ -38,7 +38,7 @@ def uninstall(model: type[Model], using: str) -> None:
     table = table_label(model)
 
     def note() -> None:
-        note_off(model, using, "uninstalled", lambda: known.off_since(using, table), uninstalled=True)
+        note_off(model, using, "uninstalled", lambda: table_state.off_since(using, table), uninstalled=True)
 
     triggers.uninstall(model, using, note)
 
@@ -53,15 +53,15 @@ def note_off(
         since: returns when it begins.
         uninstalled: the table is to be left alone afterwards.
     """
-    if not known.is_there(using):
+    if not table_state.is_there(using):
         return  # no log, so there is nobody to tell
     sight = look([model], using)[0]
     if sight.is_left_alone:
         return
     if not sight.is_first:
-        known.owe(using, sight.status.table, *gap_of(sight, cause, since()), uninstalled)
+        table_state.owe(using, sight.status.table, *gap_of(sight, cause, since()), uninstalled)
     elif uninstalled:
-        known.owe(using, sight.status.table, None, None, uninstalled)
+        table_state.owe(using, sight.status.table, None, None, uninstalled)
 
 
 def gap_of(sight: Sight, cause: str, since: datetime) -> tuple[str, datetime | None]:
@@ -89,8 +89,8 @@ def bring_back(model: type[Model], using: str, attempts: int = 5) -> Returned | 
     sight = look([model], using)[0]
     table = sight.status.table
     if sight.found.oid is not None and sight.cause is not None:
-        known.suspect(using, table, sight.known, sight.cause)
-    known.note_installed(using, table)
+        table_state.suspect(using, table, sight.known, sight.cause)
+    table_state.note_installed(using, table)
     repair(sight, using, attempts)
     if sight.is_off:
         return None
@@ -116,7 +116,7 @@ def note_good(model: type[Model], using: str) -> bool:
     sight = look([model], using)[0]
     if sight.found.oid is None or sight.wrong is not None or sight.is_off:
         return False
-    return bool(known.note_good(using, [(sight.status.table, *sight.good)]))
+    return bool(table_state.note_good(using, [(sight.status.table, *sight.good)]))
 
 
 def tell(model: type[Model], using: str) -> Returned | None:
@@ -126,12 +126,12 @@ def tell(model: type[Model], using: str) -> Returned | None:
         None: nothing is owed, or somebody else has told it, or capture is not right yet.
     """
     with transaction.atomic(using=using):
-        before = known.lock(using, table_label(model))
+        before = table_state.lock(using, table_label(model))
         if before is None or before.cause is None:
             return None
         fresh = look([model], using)[0]
         if fresh.found.oid is None or fresh.wrong is not None:
             return None
         is_reread = "systemmodstamp" in fresh.found.columns and before.good_at is not None
-        known.settle(using, before.table, fresh.good, is_reread)
+        table_state.settle(using, before.table, fresh.good, is_reread)
     return Returned(before.table, before.cause, before.good_at, is_reread)

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from hc_signals.conf import heroku_app_name, heroku_setting
 from hc_signals.exceptions import APIError, ConfigurationError
-from hc_signals.health.findings import Finding, fine, problem
 from hc_signals.heroku.api import HerokuConnectAPI, check_health
-from hc_signals.heroku.triggerlog_models import TriggerLogAbstract
+from hc_signals.heroku.trigger_log.models import TriggerLogAbstract
 from hc_signals.models import TriggerLog, trigger_log_of
-from hc_signals.moments import age, aware
+from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.postgres.moments import age, aware
 from hc_signals.tables import connected_models, table_parts
 
 NEWEST = 10_000

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from hc_signals.listening.connecting import shut_down
+from hc_signals.postgres.connecting import shut_down
 from hc_signals.postgres.sessions import is_ours
 
 PROOF_ROUNDS = 2

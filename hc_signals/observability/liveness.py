@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hc_signals.listening.doorbell import Doorbell
-from hc_signals.listening.line import BellState
 from hc_signals.observing import Helper, Work, helpers, workers
-from hc_signals.trouble import Trouble
+from hc_signals.postgres.trouble import Trouble
+from hc_signals.worker.bell_connection import BellState
+from hc_signals.worker.doorbell import Doorbell
 
 STUCK_SECONDS = 10.0
 """A loop that has not turned for longer, and is not inside a receiver, is stuck: asleep it turns twice a second."""

@@ -16,9 +16,9 @@ from prometheus_client.registry import Collector
 
 from hc_signals import __version__
 from hc_signals.conf import Conf
-from hc_signals.delivery.telling import CHANGE_TYPES, cause_of, change_type_of
-from hc_signals.monitoring.liveness import Liveness
-from hc_signals.monitoring.survey import Survey
+from hc_signals.delivery.routing import CHANGE_TYPES, cause_of, change_type_of
+from hc_signals.observability.liveness import Liveness
+from hc_signals.observability.survey import Survey
 from hc_signals.observing import Observer, Tally
 from hc_signals.tables import connected_models, table_label
 

@@ -12,27 +12,27 @@ from django.db.models import Model
 
 from hc_signals.conf import Conf
 from hc_signals.delivery import fatal_calls
-from hc_signals.delivery.adapters import clamp_dates
 from hc_signals.delivery.ahead import Ahead
 from hc_signals.delivery.dispatch import caution, until_isolated
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.shard import Audience, Outcome, Shard
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.listening.connecting import application_name, fail_fast_at_the_server, lift_limits, show_trouble
-from hc_signals.listening.doorbell import Doorbell
 from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.held import HeldLock
 from hc_signals.log.presence import announce
 from hc_signals.log.resharding import reshard
 from hc_signals.log.restoring import RESTORED, moved, take_over
-from hc_signals.log.side_connection import SideConnection
 from hc_signals.log.starting import start
 from hc_signals.log.turns import turn_at_layout
 from hc_signals.observing import here
 from hc_signals.postgres import wrappers
+from hc_signals.postgres.connecting import application_name, fail_fast_at_the_server, lift_limits, show_trouble
+from hc_signals.postgres.dates import clamp_dates
 from hc_signals.postgres.errors import Kind, kind_of, sqlstate
+from hc_signals.postgres.held_lock import HeldLock
+from hc_signals.postgres.side_connection import SideConnection
 from hc_signals.tables import connected_models, table_label
+from hc_signals.worker.doorbell import Doorbell
 
 logger = logging.getLogger("hc_signals")
 

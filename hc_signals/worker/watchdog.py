@@ -14,11 +14,11 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
 
-from hc_signals.listening.connecting import own_options, shut_down
-from hc_signals.listening.helping import keep_turning
 from hc_signals.observing import Helper
+from hc_signals.postgres.connecting import own_options, shut_down
 from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.limits import own_limits
+from hc_signals.worker.helper_threads import keep_turning
 
 logger = logging.getLogger("hc_signals")
 

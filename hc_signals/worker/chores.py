@@ -12,14 +12,14 @@ from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
-from hc_signals.listening.connecting import answers, fail_fast_at_the_server, lift_limits, own_options
-from hc_signals.listening.helping import keep_turning
-from hc_signals.listening.watchdog import Watchdog
-from hc_signals.log.log_limit import is_due, keep_below, tell_limit
+from hc_signals.log.limit import is_due, keep_below, tell_limit
 from hc_signals.log.rotation import rotate
 from hc_signals.observing import Helper
+from hc_signals.postgres.connecting import answers, fail_fast_at_the_server, lift_limits, own_options
+from hc_signals.postgres.trouble import Trouble
 from hc_signals.tables import connected_models
-from hc_signals.trouble import Trouble
+from hc_signals.worker.helper_threads import keep_turning
+from hc_signals.worker.watchdog import Watchdog
 
 logger = logging.getLogger("hc_signals")
 

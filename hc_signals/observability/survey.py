@@ -13,17 +13,17 @@ from django.db import connections, transaction
 from hc_signals import observing
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
-from hc_signals.listening.connecting import own_options
-from hc_signals.listening.helping import keep_turning
-from hc_signals.listening.watchdog import Watchdog
 from hc_signals.log.backlog import Backlog, backlog
 from hc_signals.log.consumers import delivery_counts, shards_of
 from hc_signals.log.presence import workers
 from hc_signals.log.rotation import size_mb
-from hc_signals.moments import now
 from hc_signals.observing import Helper
+from hc_signals.postgres.connecting import own_options
 from hc_signals.postgres.limits import own_limits
+from hc_signals.postgres.moments import now
 from hc_signals.tables import connected_models
+from hc_signals.worker.helper_threads import keep_turning
+from hc_signals.worker.watchdog import Watchdog
 
 COUNT_LIMIT = 10_000
 """So many undelivered changes are counted: it is done again and again, also where the database has enough to do."""

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 from django.db import connections
 
-from hc_signals.capture import known, orphans, pausing, triggers
+from hc_signals.capture import orphans, pausing, table_state, triggers
 from hc_signals.capture.reloads import under_way
-from hc_signals.health.findings import Finding, fine, problem
-from hc_signals.moments import age, now
+from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.postgres.moments import age, now
 from hc_signals.tables import connected_models
 
 LONG_RELOAD = timedelta(hours=6)
@@ -20,7 +20,7 @@ def capture(using: str) -> Iterator[Finding]:
     if not models:
         yield problem("capture-no-models", "capture", "there is no connected model")
     found = [triggers.compare(model, each) for model, each in zip(models, triggers.find(models, using), strict=True)]
-    of_tables, is_removed = known.read(using), pausing.find(using).is_removed
+    of_tables, is_removed = table_state.read(using), pausing.find(using).is_removed
     for status in (*found, *orphans.find(models, using)):
         text = f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else "")
         facts = {"table": status.table, "state": status.state}
@@ -84,7 +84,7 @@ def pause(using: str) -> Iterator[Finding]:
 
 def incomplete(using: str) -> Iterator[Finding]:
     """Look what the drift watch still has to tell or to read again; no finding where nothing is."""
-    for table in known.read(using).values():
+    for table in table_state.read(using).values():
         if table.cause:
             since = "nobody knows when" if table.good_at is None else f"{age(table.good_at)} ago"
             text = f"{table.table}: {table.cause}, complete until {since}"

@@ -8,8 +8,8 @@ from django.apps.registry import Apps
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, router, transaction
 
-from hc_signals.heroku.triggerlog import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
-from hc_signals.moments import aware
+from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
+from hc_signals.postgres.moments import aware
 from hc_signals.tables import connected_models, get_schema, quote, quoted_table, table_parts
 
 _EVERYWHERE = frozenset({"id", "sfid", "systemmodstamp", "isdeleted"})

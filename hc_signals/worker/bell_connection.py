@@ -14,14 +14,14 @@ from typing import Any
 import psycopg
 from django.db import DatabaseError, InterfaceError, connections
 
-from hc_signals.listening.connecting import FAIL_FAST, application_name
-from hc_signals.listening.session_kind import PROOF_SECONDS, SessionKind, answering_within, session_kind
-from hc_signals.locks import PRESENCE
-from hc_signals.log.held import HeldLock
 from hc_signals.log.presence import ANNOUNCE, announce_on
+from hc_signals.postgres.connecting import FAIL_FAST, application_name
+from hc_signals.postgres.held_lock import HeldLock
 from hc_signals.postgres.limits import own_limits
+from hc_signals.postgres.locks import PRESENCE
+from hc_signals.postgres.session_kind import PROOF_SECONDS, SessionKind, answering_within, session_kind
 from hc_signals.postgres.sessions import backend_pid
-from hc_signals.trouble import Trouble
+from hc_signals.postgres.trouble import Trouble
 
 logger = logging.getLogger("hc_signals")
 
