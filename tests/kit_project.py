@@ -10,6 +10,7 @@ from django.conf import settings
 
 from tests.docs_project import write_start
 from tests.pages import ROOT
+from tests.server import own
 
 _OWN = ("PYTEST", "COV", "DJANGO_SETTINGS_MODULE", "PYTHONPATH")
 
@@ -24,7 +25,7 @@ def make(directory: Path, files: Mapping[str, str], *, databases: tuple[str, ...
     """
     server = {key: settings.DATABASES["default"][key] for key in ("ENGINE", "HOST", "PORT", "USER", "PASSWORD")}
     chosen = {
-        alias: {**server, "NAME": f"kit_{alias}", "TEST": {"NAME": f"hc_signals_kit_{alias}"}} for alias in databases
+        alias: {**server, "NAME": f"kit_{alias}", "TEST": {"NAME": own(f"hc_signals_{alias}")}} for alias in databases
     }
     write_start(directory, chosen)
     for name, text in files.items():

@@ -17,11 +17,11 @@ from hc_signals.models import Delivery
 from hc_signals.postgres.locks import CLAIMS
 from hc_signals.postgres.side_connection import SideConnection
 from hc_signals.worker.loop import Worker
-from tests.conftest import as_heroku_connect, deliver
+from tests.conftest import IS_OURS, as_heroku_connect, deliver
 from tests.test_worker_process import wait_until
 
 pytestmark = pytest.mark.usefixtures("captured")
-AHEAD = "SELECT pid, state FROM pg_stat_activity WHERE application_name = 'hc_listen default ahead'"
+AHEAD = "SELECT pid, state FROM pg_stat_activity WHERE application_name = 'hc_listen default ahead' AND " + IS_OURS
 
 
 def insert_accounts(count: int) -> None:

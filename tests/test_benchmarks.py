@@ -12,6 +12,7 @@ from benchmarks import baseline, peers, report
 from benchmarks.options import parse
 from benchmarks.rows import Row, ratio
 from benchmarks.server import Server
+from tests.server import own
 
 
 def row(measured: float, *, steady: bool = True) -> Row:
@@ -50,7 +51,7 @@ def test_report_keeps_the_text_around_the_table(tmp_path: Path, monkeypatch: Any
 
 def test_server_keeps_a_foreign_database_of_the_same_name() -> None:
     url = os.environ["DATABASE_URL"]  # the suite's own server: tests/settings.py sets it
-    server, name = Server(url, None), "hc_signals_not_ours"
+    server, name = Server(url, None), own("hc_signals_not_ours")
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
         try:

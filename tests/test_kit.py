@@ -3,11 +3,14 @@
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
+import psycopg
 import pytest
 from django.db import connection, transaction
 from django.db.models.signals import post_save
@@ -18,9 +21,10 @@ from hc_signals.exceptions import ConfigurationError
 from hc_signals.models import Delivery
 from hc_signals.receivers import on_change
 from hc_signals.signals import gap_detected, record_created, record_updated, records_changed
-from hc_signals.testing import HerokuConnect, assert_signal, capture_signals
-from hc_signals.testing.databases import empty, prepare
+from hc_signals.testing import HerokuConnect, assert_signal, capture_signals, databases
+from hc_signals.testing.databases import TablesInUseError, empty, prepare
 from tests import kit_project
+from tests.conftest import another
 from tests.pages import TEXT
 from tests.sfdc.models import Everything, EverythingProxy
 
@@ -209,6 +213,51 @@ def test_dropped_tables_do_not_affect_later_tests(deliver_changes: Deliver) -> N
     heroku.create(Account)
     assert deliver_changes() == 2
     empty()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_emptying_gives_way_to_a_session_that_reads(heroku_connect: HerokuConnect) -> None:
+    """The reader holds the log; as soon as the emptying holds the records and waits for the log, it wants these."""
+    heroku_connect.create(Account)
+    counted: list[Any] = []
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (emptying,) = cursor.fetchone()
+
+    def read() -> None:
+        while reader.execute("SELECT FROM pg_locks WHERE pid = %s AND NOT granted", [emptying]).rowcount == 0:
+            time.sleep(0.001)
+        counted.append(reader.execute("SELECT count(*) FROM salesforce.account").fetchone())
+        reader.commit()
+
+    with psycopg.connect(**connection.get_connection_params()) as reader:
+        reader.execute("LOCK TABLE public.hc_signals_change IN ACCESS SHARE MODE")
+        reading = threading.Thread(target=read)
+        reading.start()
+        try:
+            empty()
+        finally:
+            reading.join()
+    assert counted == [(1,)]
+    assert not Account.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_emptying_names_a_session_that_never_ends(
+    heroku_connect: HerokuConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heroku_connect.create(Account)
+    monkeypatch.setattr(databases, "PATIENCE", 0.2)
+    with (
+        another("SET application_name = 'a thread'; SELECT FROM public.hc_signals_change"),
+        pytest.raises(TablesInUseError, match=r"process \d+ \(a thread, idle in transaction\): .* SELECT FROM public"),
+    ):
+        empty()
+    with transaction.atomic(), connection.cursor() as cursor:
+        empty()
+        cursor.execute("SHOW lock_timeout")
+        assert cursor.fetchone() == ("0",), "the caller's own transaction waits as it did"
+    assert not Account.objects.exists()
 
 
 # -- assertions --------------------------------------------------------------------------------------------------------

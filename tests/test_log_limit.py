@@ -22,7 +22,7 @@ from hc_signals.postgres.moments import now
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.chores import Chores
 from hc_signals.worker.loop import Worker
-from tests.conftest import as_the_app, deliver
+from tests.conftest import IS_OURS, as_the_app, deliver
 from tests.test_consumers import open_transaction, scalar, wait_until
 
 
@@ -178,7 +178,7 @@ def test_what_is_committed_between_the_snapshot_and_the_lock_stays(captured: Her
     fill(36)
     moved = (
         "SELECT count(*) FROM pg_locks claim JOIN pg_locks own USING (pid) WHERE own.locktype = 'transactionid' "
-        f"AND claim.locktype = 'advisory' AND claim.classid = {CLAIMS}"
+        f"AND claim.locktype = 'advisory' AND claim.classid = {CLAIMS} AND {IS_OURS}"
     )
     into_oldest = (
         "INSERT INTO public.hc_signals_change (table_name, operation, origin, bucket) "

@@ -13,6 +13,7 @@ import pytest
 from django.db import connection
 
 from hc_signals import __version__
+from tests.conftest import BARE
 
 ROOT = Path(__file__).parent.parent
 PAGES_OF_THE_ADMIN = ("hc_signals/static/hc_signals/admin.css", "hc_signals/templates/admin/hc_signals/page.html")
@@ -85,9 +86,7 @@ def test_installed_wheel_migrates(tmp_path: Path, distributions: Path) -> None:
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True
     )
     here = connection.settings_dict
-    (tmp_path / "settings.py").write_text(
-        SETTINGS % ("hc_signals_bare", here["HOST"], here["PORT"], here["USER"]), encoding="utf-8"
-    )
+    (tmp_path / "settings.py").write_text(SETTINGS % (BARE, here["HOST"], here["PORT"], here["USER"]), encoding="utf-8")
     dependencies = next(path for path in sys.path if path.endswith("site-packages"))
     for command in (["migrate", "--verbosity", "0"], ["hc_triggers", "status"], ["hc_simulate", "--help"]):
         done = subprocess.run(
