@@ -10,7 +10,8 @@ from django.db import connection, transaction
 from benchmarks.records import models
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.claims import claim_all
+from hc_signals.log.position import LogShard
 from hc_signals.postgres.locks import BELL
 from hc_signals.tables import quote, quoted_table, table_label
 from hc_signals.testing import HerokuConnect
@@ -146,9 +147,8 @@ def worker(**conf: Any) -> Worker:
 def skip_to_now(consumer: str) -> None:
     """Append a position behind the whole log, so that its changes are delivered and retained."""
     with transaction.atomic():
-        log = ChangeLog("default", consumer)
-        log.claim()
-        log.append(log.close_window(log.open_window(log.standing())))
+        (claim,) = claim_all([LogShard("default", consumer)])
+        claim.append(claim.close_window(claim.open_window()))
 
 
 def is_asleep() -> bool:

@@ -1,6 +1,6 @@
-"""The tables of migrations_sql/ as models, to look at (only the worker writes them), and the trigger log.
+"""Models of the log's tables, for admin and commands, and of the trigger log.
 
-Their names carry the schema: the search_path of role or database may lack ``public``.
+Table names include the schema, because the search_path of a role or database may lack ``public``.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ TRIGGER_LOG_STATE_CHOICES = sorted(TriggerLogState.choices)
 
 
 class ImageField(models.JSONField):
-    """A ``json`` column: psycopg has parsed it already, unlike ``jsonb``, whose parsing Django takes over."""
+    """A ``json`` column. psycopg parses its values; those of ``jsonb`` Django parses itself."""
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         return value if not isinstance(value, str) else super().from_db_value(value, expression, connection)
@@ -44,7 +44,7 @@ class ImageField(models.JSONField):
 
 
 class Change(models.Model):
-    """One change of one record, as the capture trigger wrote it."""
+    """One change of one record, as its capture trigger wrote it."""
 
     id = models.BigIntegerField(primary_key=True)
     captured_at = models.DateTimeField()
@@ -71,7 +71,7 @@ class Change(models.Model):
 
 
 class Position(models.Model):
-    """How far a consumer has come in one shard; the newest row counts."""
+    """How far a consumer is in one shard; the newest row counts."""
 
     id = models.BigIntegerField(primary_key=True)
     consumer = models.TextField()
@@ -89,7 +89,7 @@ class Position(models.Model):
 
 
 class Delivery(models.Model):
-    """One event owed to one receiver: waiting for its next attempt, parked behind an earlier one, or dead."""
+    """A failed delivery of one event to one receiver: due for a retry, parked behind an earlier one, or dead."""
 
     class State(models.TextChoices):
         RETRY = "retry"
@@ -130,9 +130,9 @@ class Delivery(models.Model):
 
 
 class ConnectedTable(Change):
-    """Has no rows of its own: it gives the page of the capture triggers its place in the admin and its permissions.
+    """Gives the admin's page of capture triggers its place and its permissions; it has no rows of its own.
 
-    A proxy, because a model of its own without a table would end every ``dumpdata``.
+    It is a proxy, because ``dumpdata`` fails on a model without a table.
     """
 
     class Meta:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from hc_signals.events import Change
+from hc_signals.log.change import Change
 from hc_signals.postgres.trouble import Trouble
 
 

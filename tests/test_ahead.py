@@ -12,7 +12,10 @@ from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead
 from hc_signals.delivery.shard import Outcome
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log import window
+from hc_signals.log.claims import Claim
+from hc_signals.log.position import LogShard
+from hc_signals.log.positions import read_standing
 from hc_signals.models import Delivery
 from hc_signals.postgres.locks import CLAIMS
 from hc_signals.postgres.side_connection import SideConnection
@@ -154,8 +157,9 @@ def test_no_read_ahead_after_a_page_times_out(names: list[str], monkeypatch: pyt
 
 def test_page_after_a_timeout_is_shorter(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[int] = []
-    real = ChangeLog.page
-    monkeypatch.setattr(ChangeLog, "page", lambda log, at, limit: limits.append(limit) or real(log, at, limit))
+    for owner, name in ((Claim, "page"), (window, "read_page")):
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda of, at, limit, real=real: limits.append(limit) or real(of, at, limit))
     insert_accounts(60)
     assert deliver(BATCH_SIZE=50, MAX_TRANSACTION_SECONDS=1e-9) == 60
     assert names == numbered(60)
@@ -166,12 +170,11 @@ def test_page_after_a_timeout_is_shorter(names: list[str], monkeypatch: pytest.M
 def test_window_closes_after_its_last_page(names: list[str]) -> None:
     """Changes that arrive while a window is open belong to the next one, with or without reading ahead."""
     insert_accounts(10)
-    log = ChangeLog("default", "default")
     deliver(BATCH_SIZE=4)
     insert_accounts(10)
     deliver(BATCH_SIZE=3)
     assert names == numbered(10) * 2
-    assert log.standing().position.target is None
+    assert read_standing(LogShard("default", "default")).position.target is None
 
 
 def test_infinite_date_is_read_as_the_latest(connect: Any) -> None:

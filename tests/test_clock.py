@@ -1,4 +1,4 @@
-"""The server's clock goes back and forward, and its transaction ids pass 2**32: nothing is lost, nothing stops."""
+"""The server's clock goes back and forward, and its transaction ids pass 2**32: no change is lost, no worker stops."""
 
 import os
 import tempfile
@@ -18,6 +18,7 @@ from hc_signals.capture import table_state
 from hc_signals.capture.repairing import Repairs
 from hc_signals.conf import Conf
 from hc_signals.log.rotation import rotate
+from hc_signals.log.schema import BUCKET_SECONDS
 from hc_signals.models import Change, Delivery
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
@@ -26,17 +27,16 @@ from tests.server import Server, installation
 from tests.test_worker_process import wait_until
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-BUCKET_SECONDS = 43_200
 
 
 @pytest.fixture
-def told(connect: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """All events that are delivered, in order; the example's receivers, which have tables of their own, get none."""
+def events(connect: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """All delivered events, in order; the example's receivers, which need tables of their own, get none."""
     monkeypatch.setattr(signals.record_changed, "receivers", [])
-    events: list[Any] = []
-    connect(signals.record_changed, lambda event, **kwargs: events.append(event), Account)
-    connect(signals.gap_detected, lambda event, **kwargs: events.append(event), Account)
-    return events
+    found: list[Any] = []
+    connect(signals.record_changed, lambda event, **kwargs: found.append(event), Account)
+    connect(signals.gap_detected, lambda event, **kwargs: found.append(event), Account)
+    return found
 
 
 def own_database(server: Server) -> Iterator[Server]:
@@ -58,11 +58,11 @@ def own_database(server: Server) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def faketime_server() -> Iterator[tuple[Server, Callable[[float], None]]]:
-    """A server, and how to set its clock: to how many seconds after the right time."""
+    """A server, and a function that sets its clock some seconds after the right time."""
     if FAKETIME is None:
         pytest.skip("libfaketime is not installed")
     with tempfile.NamedTemporaryFile("w+", prefix="hc_signals_clock_") as offset:
-        Path(offset.name).chmod(0o644)  # the server may run as somebody else
+        Path(offset.name).chmod(0o644)  # the server may run as another user
 
         def set_to(seconds: float) -> None:
             Path(offset.name).write_text(f"{seconds:+.3f}")
@@ -95,34 +95,34 @@ def buckets() -> set[int]:
 
 
 @pytest.mark.fault("the server's clock goes back 12 hours, forward 5 days, and back", outcome="delivered, in order")
-def test_no_jump_of_the_clock_loses_a_change(set_clock: Callable[[float], None], told: list[Any]) -> None:
+def test_no_jump_of_the_clock_loses_a_change(set_clock: Callable[[float], None], events: list[Any]) -> None:
     heroku, account = HerokuConnect(), 0
     for offset in (0, -12 * 3600, 5 * 86400, 0):
         heroku.create(Account, 2)
         set_clock(offset)
-        rotate("default", 72)  # what is not delivered stays, however old it seems
+        rotate("default", 72)  # undelivered changes stay, however old they seem
         heroku.create(Account, 1)
         assert deliver() == 3
         account += 3
-        assert len(told) == account
+        assert len(events) == account
     set_clock(9 * 86400)
     rotate("default", 72)
-    assert not buckets(), "all is delivered, and older"
-    assert [event.replay_id for event in told] == sorted({event.replay_id for event in told})
-    assert {event.change_type for event in told} == {"CREATE"}
+    assert not buckets(), "all changes are delivered and old"
+    assert [event.replay_id for event in events] == sorted({event.replay_id for event in events})
+    assert {event.change_type for event in events} == {"CREATE"}
 
 
-def test_border_of_buckets_is_passed_while_all_write(set_clock: Callable[[float], None], told: list[Any]) -> None:
+def test_writers_pass_the_border_of_buckets(set_clock: Callable[[float], None], events: list[Any]) -> None:
     heroku, count = HerokuConnect(), 0
     set_clock(BUCKET_SECONDS - time.time() % BUCKET_SECONDS - 0.5)
     while len(buckets()) < 2:
         heroku.create(Account, 1)
         count += 1
-    assert deliver() == count == len(told)
+    assert deliver() == count == len(events)
 
 
-def test_retry_is_not_put_off_by_a_clock_that_goes_back(
-    set_clock: Callable[[float], None], told: list[Any], connect: Any
+def test_retry_is_on_time_after_the_clock_goes_back(
+    set_clock: Callable[[float], None], events: list[Any], connect: Any
 ) -> None:
     def fails_once(event: Any, **kwargs: Any) -> None:
         if event.attempt == 1:
@@ -136,8 +136,8 @@ def test_retry_is_not_put_off_by_a_clock_that_goes_back(
         wait_until(lambda: not Delivery.objects.exists())
 
 
-def test_watch_believes_no_time_that_is_still_to_come(set_clock: Callable[[float], None]) -> None:
-    """Else what changes until then would not be read again."""
+def test_drift_check_ignores_times_in_the_future(set_clock: Callable[[float], None]) -> None:
+    """Otherwise rows changed before that time would not be read again."""
     repairs = Repairs("default", Conf(), connected_models())
     repairs.look()
     before = table_state.read("default")["salesforce.account"].good_at
@@ -156,7 +156,7 @@ def server() -> Iterator[Server]:
 
 @pytest.mark.fault("transaction ids pass 2**32, or jump far beyond", outcome="delivered, in order")
 @pytest.mark.usefixtures("transactional_db")
-def test_transaction_ids_beyond_32_bits_are_no_matter(server: Server, told: list[Any]) -> None:
+def test_transaction_ids_beyond_32_bits_are_delivered(server: Server, events: list[Any]) -> None:
     for _ in own_database(server):
         heroku = HerokuConnect()
         heroku.create(Account, 2)
@@ -172,16 +172,16 @@ def test_transaction_ids_beyond_32_bits_are_no_matter(server: Server, told: list
             for _ in range(20):
                 heroku.create(Account, 1)
             assert deliver() == count
-        xids = [int(event.transaction_key) for event in told]
+        xids = [int(event.transaction_key) for event in events]
         assert xids[2] < 2**32 - 10 <= xids[3] < 2**32 < xids[22] < 3 * 2**32 < xids[-1]
-        assert len(told) == 83
-        assert [event.replay_id for event in told] == sorted({event.replay_id for event in told})
+        assert len(events) == 83
+        assert [event.replay_id for event in events] == sorted({event.replay_id for event in events})
         rotate("default", 0)
         assert not buckets()
 
 
 def _set_xid(server: Server, xid: int) -> None:
-    """Set the id of the next transaction, as if all before had been used up."""
+    """Set the id of the next transaction, as if all ids before it had been used."""
     connection.close()
     server.run("vacuumdb", "--all", "--freeze", "--quiet", "-U", "postgres", "-h", str(server.directory))
     statuses = server.directory / "data" / "pg_xact" / "0FFF"

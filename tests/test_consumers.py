@@ -1,4 +1,4 @@
-"""Several consumers of one log: where a new one starts, what each has left, and how one that is gone is let go."""
+"""Several consumers of one log: where a new one starts, what each has left, and how one is removed."""
 
 import io
 import logging
@@ -17,13 +17,13 @@ from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.log import backlog as backlog_module
-from hc_signals.log import changelog
+from hc_signals.log import positions
 from hc_signals.log.backlog import backlog
-from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.consumers import shards_of
-from hc_signals.log.position import Position
+from hc_signals.log.claims import claim_all
+from hc_signals.log.layout import start
+from hc_signals.log.position import LogShard, Position
+from hc_signals.log.positions import shards_of
 from hc_signals.log.rotation import rotate
-from hc_signals.log.starting import start
 from hc_signals.models import Change, Delivery
 from hc_signals.models import Position as PositionRow
 from hc_signals.postgres.locks import CLAIMS
@@ -43,7 +43,7 @@ def command(*arguments: Any, **options: Any) -> str:
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.02)
 
 
@@ -71,7 +71,7 @@ def scalar(sql: str) -> Any:
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_latest_leaves_out_what_is_committed_and_nothing_else(
+def test_latest_skips_only_what_is_committed(
     captured: HerokuConnect, connect: Any, caplog: pytest.LogCaptureFixture, shards: int
 ) -> None:
     causes: list[str] = []
@@ -86,32 +86,32 @@ def test_latest_leaves_out_what_is_committed_and_nothing_else(
     assert deliver(SHARDS=shards, START_AT="latest") == 1
     captured.create(Account, 4)
     assert deliver(SHARDS=shards) == 4
-    assert causes == [], "what was lost before it started is not its loss"
+    assert causes == [], "losses before its start are not reported to it"
     scalar("SELECT nextval('public.hc_signals_lost_seq')")
     deliver(SHARDS=shards)
     assert causes == ["capture_failed"]
 
 
-def test_earliest_is_everything_in_the_log(captured: HerokuConnect) -> None:
+def test_earliest_delivers_the_whole_log(captured: HerokuConnect) -> None:
     captured.create(Account, 5)
     deliver()
     assert deliver(CONSUMER="second") == 5
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_a_time_is_what_was_captured_since(captured: HerokuConnect, shards: int) -> None:
+def test_time_delivers_changes_captured_since(captured: HerokuConnect, shards: int) -> None:
     with open_transaction("INSERT INTO salesforce.account (sfid) VALUES ('open')") as late:
         captured.create(Account, 5)
         age(12)
         captured.create(Account, 7)
         assert deliver(SHARDS=shards, START_AT="2h", BATCH_SIZE=3) == 7
         late.commit()
-    assert deliver(SHARDS=shards) == 1, "it was open, so it is no older change"
+    assert deliver(SHARDS=shards) == 1, "it commits later, so it is no older change"
     assert {position.shards for position in PositionRow.objects.all()} == {shards}
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_a_time_before_what_the_log_holds_is_told_as_a_gap(
+def test_time_before_the_oldest_change_is_a_gap(
     captured: HerokuConnect, connect: Any, caplog: pytest.LogCaptureFixture, shards: int
 ) -> None:
     gaps: list[Any] = []
@@ -134,7 +134,7 @@ def test_a_time_before_what_the_log_holds_is_told_as_a_gap(
     assert gaps == [gap]
 
 
-def test_a_time_since_which_nothing_happened(captured: HerokuConnect) -> None:
+def test_time_without_later_changes_delivers_nothing(captured: HerokuConnect) -> None:
     captured.create(Account, 5)
     age(12)
     assert deliver(START_AT="2h") == 0
@@ -142,7 +142,7 @@ def test_a_time_since_which_nothing_happened(captured: HerokuConnect) -> None:
     assert deliver(START_AT="2h") == 2
 
 
-def test_the_start_counts_once_only(captured: HerokuConnect) -> None:
+def test_start_at_is_ignored_after_the_first_position(captured: HerokuConnect) -> None:
     captured.create(Account, 5)
     deliver()
     captured.create(Account, 3)
@@ -155,7 +155,7 @@ def test_two_workers_that_start_at_once_agree(captured: HerokuConnect) -> None:
 
     def begin(at: str) -> None:
         try:
-            began.append((at, start([ChangeLog("default", "new", shard, 2) for shard in range(2)], at)))
+            began.append((at, start(LogShard.all_of("default", "new", 2), at)))
         finally:
             connections["default"].close()
 
@@ -173,7 +173,7 @@ def test_two_workers_that_start_at_once_agree(captured: HerokuConnect) -> None:
     assert deliver(CONSUMER="new", SHARDS=2) == (5 if first == "earliest" else 0)
 
 
-def test_a_position_given_by_hand(captured: HerokuConnect) -> None:
+def test_command_gives_a_consumer_its_position(captured: HerokuConnect) -> None:
     captured.create(Account, 5)
     assert command("start", "billing", at="latest") == "Consumer 'billing' starts at latest.\n"
     captured.create(Account, 2)
@@ -186,7 +186,7 @@ def test_a_position_given_by_hand(captured: HerokuConnect) -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_the_backlog_is_what_is_still_delivered(captured: HerokuConnect, shards: int) -> None:
+def test_backlog_is_what_gets_delivered(captured: HerokuConnect, shards: int) -> None:
     worker = Worker("default", Conf(SHARDS=shards, BATCH_SIZE=4))
     logs = [shard.log for shard in worker.shards]
     worker.deliver_once()
@@ -205,7 +205,7 @@ def test_the_backlog_is_what_is_still_delivered(captured: HerokuConnect, shards:
     assert backlog(logs) == backlog_module.Backlog(0, None)
 
 
-def test_a_long_backlog_is_not_counted_to_its_end(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_backlog_is_counted_up_to_the_limit(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog_module, "COUNT_LIMIT", 10)
     command("start", "behind", at="latest")
     captured.create(Account, 10)
@@ -214,7 +214,7 @@ def test_a_long_backlog_is_not_counted_to_its_end(captured: HerokuConnect, monke
     assert str(backlog(shards_of("default", "behind"))) == "more than 10"
 
 
-def test_the_list_tells_who_lags_and_why_the_log_grows(captured: HerokuConnect, connect: Any) -> None:
+def test_list_shows_lag_and_held_up_rotation(captured: HerokuConnect, connect: Any) -> None:
     assert command("list").startswith("No consumer yet")
 
     def fail(instance: Account, **kwargs: Any) -> None:
@@ -233,7 +233,7 @@ def test_the_list_tells_who_lags_and_why_the_log_grows(captured: HerokuConnect, 
     assert default.endswith("failed deliveries: 5 retry")
 
 
-def test_a_shard_without_changes_does_not_hold_up_the_rotation(captured: HerokuConnect) -> None:
+def test_idle_shard_does_not_hold_up_the_rotation(captured: HerokuConnect) -> None:
     deliver(SHARDS=4)
     sfid = captured.insert(Account, name="0")[0]
     for number in range(1, 5):
@@ -247,31 +247,32 @@ def test_a_shard_without_changes_does_not_hold_up_the_rotation(captured: HerokuC
     assert len(rotate("default", 72)) == 1
 
 
-def test_a_shard_that_never_had_anything_does_not_either(captured: HerokuConnect) -> None:
+def test_empty_shard_does_not_hold_up_the_rotation(captured: HerokuConnect) -> None:
     captured.insert(Account, name="0")
     assert deliver(SHARDS=4) == 1
     age(84)
     assert len(rotate("default", 72)) == 1
 
 
-def test_positions_of_consumers_that_take_turns_are_pruned(
+def test_alternating_consumers_get_their_positions_pruned(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changelog, "PRUNE_SHARE", 0.1)
-    logs = [ChangeLog("default", name) for name in ("a", "b")]
+    monkeypatch.setattr(positions, "PRUNE_SHARE", 0.1)
+    names = ("a", "b")
     with transaction.atomic():
+        claims = claim_all(LogShard("default", name) for name in names)
         for _ in range(900):
-            for log in logs:
-                log.append(Position())
-    for log in logs:
-        assert PositionRow.objects.filter(consumer=log.consumer).count() < 700
+            for claim in claims:
+                claim.append(Position())
+    for name in names:
+        assert PositionRow.objects.filter(consumer=name).count() < 700
 
 
-def test_the_view_of_newest_positions(captured: HerokuConnect) -> None:
+def test_view_has_the_newest_positions(captured: HerokuConnect) -> None:
     assert scalar("SELECT count(*) FROM public.hc_signals_newest_position") == 0
     for consumer, shards in (("b", 3), ("a", 1), ("ä", 2), ("b", 3)):
-        for shard in range(shards):
-            ChangeLog("default", consumer, shard, shards).append(Position())
+        for claim in claim_all(LogShard.all_of("default", consumer, shards)):
+            claim.append(Position())
     with connection.cursor() as cursor:
         cursor.execute("SELECT consumer, shard, id FROM public.hc_signals_newest_position ORDER BY 3")
         by_view = cursor.fetchall()
@@ -282,7 +283,7 @@ def test_the_view_of_newest_positions(captured: HerokuConnect) -> None:
 # One that is gone
 
 
-def test_a_removed_consumer_lets_the_log_go(captured: HerokuConnect) -> None:
+def test_removed_consumer_frees_the_log(captured: HerokuConnect) -> None:
     command("start", "gone", at="latest")
     captured.create(Account, 5)
     deliver()
@@ -292,11 +293,11 @@ def test_a_removed_consumer_lets_the_log_go(captured: HerokuConnect) -> None:
     assert len(rotate("default", 72)) == 1
 
 
-def test_a_consumer_whose_worker_lives_is_not_removed(captured: HerokuConnect) -> None:
+def test_consumer_with_a_running_worker_is_not_removed(captured: HerokuConnect) -> None:
     captured.create(Account, 5)
     with running_crew(CONSUMER="alive", START_AT="earliest"):
         wait_until(lambda: Seen.objects.count() == 5)
-        with pytest.raises(CommandError, match="'alive' has a worker that lives"):
+        with pytest.raises(CommandError, match="'alive' has a running worker"):
             command("remove", "alive")
         assert " 1 worker(s)" in command("list")
     wait_until(lambda: "0 worker(s)" in command("list"))
@@ -304,7 +305,7 @@ def test_a_consumer_whose_worker_lives_is_not_removed(captured: HerokuConnect) -
     assert PositionRow.objects.count() == 0
 
 
-def test_a_worker_whose_consumer_was_removed_starts_anew(captured: HerokuConnect) -> None:
+def test_worker_restarts_after_its_consumer_was_removed(captured: HerokuConnect) -> None:
     captured.create(Account, 5)
     command("start", "alive", at="earliest")
     with running_crew(CONSUMER="alive", START_AT="latest", POLL_INTERVAL=60.0):
@@ -316,7 +317,7 @@ def test_a_worker_whose_consumer_was_removed_starts_anew(captured: HerokuConnect
     assert Seen.objects.values("event_id").distinct().count() == Seen.objects.count() == 7
 
 
-def test_failed_deliveries_are_not_removed_by_the_way(captured: HerokuConnect, connect: Any) -> None:
+def test_remove_refuses_failed_deliveries_by_default(captured: HerokuConnect, connect: Any) -> None:
     def fail(instance: Account, **kwargs: Any) -> None:
         raise ValueError("no")
 
@@ -333,7 +334,7 @@ def test_failed_deliveries_are_not_removed_by_the_way(captured: HerokuConnect, c
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (["remove", "nobody"], {}, "There is no consumer 'nobody'; known: 'default'"),
+        (["remove", "missing"], {}, "There is no consumer 'missing'; known: 'default'"),
         (["remove", ""], {}, "The name is empty"),
         (["start", "", "--at", "latest"], {}, "The name is empty"),
         (["start", "new"], {}, "--at"),
@@ -345,7 +346,7 @@ def test_failed_deliveries_are_not_removed_by_the_way(captured: HerokuConnect, c
         (["drop", "default"], {}, "invalid choice: 'drop'"),
     ],
 )
-def test_mistakes_move_nothing(
+def test_wrong_arguments_change_nothing(
     captured: HerokuConnect, arguments: list[str], options: dict[str, Any], message: str
 ) -> None:
     deliver()
@@ -355,7 +356,7 @@ def test_mistakes_move_nothing(
     assert list(PositionRow.objects.values_list("id", "consumer")) == before
 
 
-def test_a_database_from_another_server_is_told(captured: HerokuConnect) -> None:
+def test_command_refuses_a_restored_database(captured: HerokuConnect) -> None:
     deliver()
     as_the_app("UPDATE public.hc_signals_control SET system_identifier = system_identifier + 1")
     try:
@@ -365,7 +366,7 @@ def test_a_database_from_another_server_is_told(captured: HerokuConnect) -> None
         as_the_app("UPDATE public.hc_signals_control SET system_identifier = system_identifier - 1")
 
 
-def test_levels_of_the_log(captured: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
+def test_start_of_a_consumer_is_logged(captured: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="hc_signals"):
         deliver()
     assert "Consumer 'default' is new and starts with the oldest change" in caplog.text

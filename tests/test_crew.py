@@ -14,8 +14,8 @@ from example.crm.models import Account, Seen
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.shard import Outcome, Shard
-from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.starting import start
+from hc_signals.log.layout import start
+from hc_signals.log.position import LogShard
 from hc_signals.models import Delivery
 from hc_signals.observing import Observer, Tally, observe, unobserve
 from hc_signals.postgres.locks import CLAIMS
@@ -64,7 +64,7 @@ def test_threads_that_start_at_once_are_all_at_work_at_once(
 ) -> None:
     """A new consumer, or another number of shards: who comes to find that all is set holds no shards meanwhile."""
     if old_shards:
-        start([ChangeLog("default", "default", shard, old_shards) for shard in range(old_shards)], "latest")
+        start(LogShard.all_of("default", "default", old_shards), "latest")
     meeting, met = threading.Barrier(4), set()
 
     def meet(**kwargs: Any) -> None:

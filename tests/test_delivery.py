@@ -12,7 +12,9 @@ from example.crm.models import Account, CompoundModel, Project, Seen, SFObjectMo
 from hc_signals import signals
 from hc_signals.capture import triggers
 from hc_signals.capture.function import function_name
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.claims import Claim
+from hc_signals.log.position import LogShard
+from hc_signals.log.positions import read_standing
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
@@ -174,7 +176,7 @@ def test_effects_and_position_commit_together(monkeypatch: pytest.MonkeyPatch) -
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ChangeLog, "append", crash)
+        patch.setattr(Claim, "append", crash)
         with pytest.raises(KeyboardInterrupt):
             deliver()
     assert Seen.objects.count() == 0
@@ -195,14 +197,14 @@ def test_a_log_that_is_gone_does_not_stop_the_writer_and_becomes_a_gap(connect: 
     connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)
     deliver()
     causes.clear()
-    before = ChangeLog("default", "default").standing().lost
+    before = read_standing(LogShard("default", "default")).lost
     as_heroku_connect("ALTER TABLE public.hc_signals_change RENAME TO hc_signals_gone")
     try:
         insert_accounts(2)
     finally:
         as_heroku_connect("ALTER TABLE public.hc_signals_gone RENAME TO hc_signals_change")
     assert Account.objects.count() == 2
-    assert ChangeLog("default", "default").standing().lost == before + 1
+    assert read_standing(LogShard("default", "default")).lost == before + 1
     deliver()
     deliver()
     assert causes == ["capture_failed"]

@@ -1,4 +1,4 @@
-"""Databases in LATIN1 and SQL_ASCII, and a server that speaks German: delivered all the same, and nothing stops."""
+"""Databases in LATIN1 and SQL_ASCII, and a server that speaks German: changes are delivered, and no worker stops."""
 
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -80,10 +80,10 @@ def printed(*command: str) -> str:
 @pytest.mark.fault(
     "a database in LATIN1 or SQL_ASCII; errors of receivers say what it cannot store", outcome="delivered"
 )
-def test_error_texts_beyond_the_encoding_stop_nothing(
+def test_error_texts_beyond_the_encoding_are_stored(
     encoded: HerokuConnect, connect: Callable[..., None], client: Client
 ) -> None:
-    """A receiver's message has characters that the database cannot store; another receiver hears everything."""
+    """A receiver's message has characters that the database cannot store; another receiver gets all events."""
     heard: list[str] = []
 
     def fails(**kwargs: Any) -> None:
@@ -159,7 +159,7 @@ def test_bytes_that_are_no_text_fail_alone(encoded: HerokuConnect, connect: Call
         assert kept.count() == 1
 
 
-def test_hc_listen_is_rung(encoded: HerokuConnect, connect: Callable[..., None]) -> None:
+def test_hc_listen_wakes_in_another_encoding(encoded: HerokuConnect, connect: Callable[..., None]) -> None:
     heard: list[str] = []
     connect(signals.record_created, lambda instance, **kwargs: heard.append(instance.name), Account)
     with running_crew():
@@ -188,8 +188,8 @@ def german(captured: HerokuConnect) -> Iterator[HerokuConnect]:
 
 
 @pytest.mark.fault("the server's messages are in another language (`lc_messages`)", outcome="delivered")
-def test_errors_are_sorted_when_the_server_speaks_german(german: HerokuConnect, connect: Callable[..., None]) -> None:
-    """Locked tables, missing tables, rights and failing receivers are told apart by SQLSTATE, never by their texts."""
+def test_errors_are_classified_on_a_german_server(german: HerokuConnect, connect: Callable[..., None]) -> None:
+    """Locked tables, missing tables, rights and failing receivers are distinguished by SQLSTATE, not by their texts."""
     heard: list[str] = []
 
     def fails(**kwargs: Any) -> None:

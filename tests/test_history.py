@@ -67,7 +67,7 @@ def tracked(heroku: HerokuConnect, disconnected: None) -> Iterator[tuple[Any, An
 
 def test_history_of_a_connected_model(tracked: tuple[Any, Any]) -> None:
     model, _ = tracked
-    record = model.objects.create(services=["a"], url="https://example.com", other_id="nobody")
+    record = model.objects.create(services=["a"], url="https://example.com", other_id="unknown")
     model.objects.filter(pk=record.pk).update(sf_id="a00000000000001AAA")
     record = model.objects.get()
     for services in (["a", "b"], None):
@@ -81,7 +81,7 @@ def test_history_of_a_connected_model(tracked: tuple[Any, Any]) -> None:
         ("~", None),
         ("-", None),
     ]
-    assert {entry.other_id for entry in entries} == {"nobody"}
+    assert {entry.other_id for entry in entries} == {"unknown"}
     assert len({entry.external_id for entry in entries}) == 1
     changes = entries[1].diff_against(entries[0]).changed_fields
     assert changes == ["services"]

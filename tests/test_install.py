@@ -15,7 +15,7 @@ from example.crm.models import Account, Contact
 from hc_signals.capture import orphans, pausing, table_state, triggers
 from hc_signals.capture.function import function_name, function_sql
 from hc_signals.db import models as hc_models
-from hc_signals.log.sql_files import read_sql
+from hc_signals.log.schema import install_sql
 from hc_signals.models import Change
 from hc_signals.tables import connected_models, table_label
 from hc_signals.testing import HerokuConnect
@@ -246,7 +246,7 @@ def test_disabled_triggers_are_enabled_without_owning_the_table(captured: Heroku
 def test_the_printed_sql_does_what_install_does(captured: HerokuConnect, bare_database: Any) -> None:
     with bare_database.cursor() as cursor:
         cursor.execute("CREATE SCHEMA salesforce")
-        cursor.execute(read_sql("0001_change_log.sql"))
+        cursor.execute(install_sql())
         for model in connected_models():
             cursor.execute(f"CREATE TABLE {triggers.quoted_table(model)} (id serial, sfid text)")
     bare_database.commit()

@@ -8,7 +8,8 @@ from django.db import connection, transaction
 
 from hc_signals import signals
 from hc_signals.delivery import interventions
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.claims import lock_all
+from hc_signals.log.position import LogShard
 from hc_signals.models import Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import IS_OURS, deliver
@@ -110,7 +111,7 @@ def test_what_a_worker_parks_while_the_one_before_is_discarded_is_let_go(receive
     thread = threading.Thread(target=discard_all)
     with transaction.atomic(), connection.cursor() as cursor:
         # As a worker does: it has seen that the record waits, and parks the next change behind it.
-        assert ChangeLog("default", "default").claim()
+        lock_all([LogShard("default", "default")])
         cursor.execute("DELETE FROM public.hc_signals_delivery WHERE state = 'parked'")
         thread.start()
         wait_until(waits_for_a_claim)

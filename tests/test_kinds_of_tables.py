@@ -19,7 +19,7 @@ from hc_signals.capture.snapshots import check_captured
 from hc_signals.checks.database import check_capture
 from hc_signals.conf import Conf
 from hc_signals.exceptions import SnapshotError
-from hc_signals.log.sql_files import read_sql
+from hc_signals.log.schema import install_sql
 from hc_signals.models import Change
 from hc_signals.observability.judge import examine
 from hc_signals.postgres.errors import sqlstate
@@ -148,7 +148,7 @@ def own_server(captured: HerokuConnect) -> Iterator[Server]:
     here = {"HOST": str(server.directory), "NAME": "postgres", "USER": "postgres", "PORT": ""}
     connections["default"].settings_dict |= here
     as_the_app("CREATE SCHEMA salesforce; " + RELATIVES["unlogged"].format(columns=COLUMNS))
-    as_the_app(read_sql("0001_change_log.sql"))
+    as_the_app(install_sql())
     yield server
     connection.close()
     connections["default"].settings_dict |= before

@@ -12,10 +12,11 @@ from example.crm.models import Account
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.log import limit
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.layout import start
 from hc_signals.log.limit import keep_below
+from hc_signals.log.position import LogShard
+from hc_signals.log.positions import read_standing
 from hc_signals.log.rotation import filled, size_mb
-from hc_signals.log.starting import start
 from hc_signals.models import Change
 from hc_signals.postgres.locks import CLAIMS
 from hc_signals.postgres.moments import now
@@ -40,18 +41,18 @@ def fill(hours: int, changes: int = 1500) -> None:
 
 
 def begin(consumer: str, shards: int = 1) -> None:
-    start([ChangeLog("default", consumer, shard, shards) for shard in range(shards)], "latest")
+    start(LogShard.all_of("default", consumer, shards), "latest")
 
 
 @pytest.fixture
 def gaps(captured: HerokuConnect, connect: Any) -> list[Any]:
-    """Collect what is told to receivers of Account."""
-    told: list[Any] = []
-    connect(signals.gap_detected, lambda event, **kwargs: told.append(event), Account)
-    return told
+    """Collect the gaps of Account."""
+    found: list[Any] = []
+    connect(signals.gap_detected, lambda event, **kwargs: found.append(event), Account)
+    return found
 
 
-def test_below_the_limit_nothing_is_touched(captured: HerokuConnect) -> None:
+def test_log_below_the_limit_is_kept(captured: HerokuConnect) -> None:
     begin("dead")
     fill(60)
     begin("alive")
@@ -60,7 +61,7 @@ def test_below_the_limit_nothing_is_touched(captured: HerokuConnect) -> None:
     assert Change.objects.count() == 1500
 
 
-def test_delivered_changes_go_early_before_any_backlog(
+def test_delivered_changes_are_removed_before_a_backlog(
     captured: HerokuConnect, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(48)
@@ -79,7 +80,7 @@ def test_delivered_changes_go_early_before_any_backlog(
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_the_backlog_of_a_dead_consumer_becomes_one_gap_per_table(
+def test_dropped_backlog_becomes_one_gap_per_table(
     captured: HerokuConnect, gaps: list[Any], caplog: pytest.LogCaptureFixture, shards: int
 ) -> None:
     begin("dead", shards)
@@ -100,10 +101,10 @@ def test_the_backlog_of_a_dead_consumer_becomes_one_gap_per_table(
     assert timedelta(hours=35, minutes=59) < before - gap.since < timedelta(hours=36, minutes=1)
     assert before <= gap.until <= now()
     assert deliver(CONSUMER="dead", SHARDS=shards) == 0
-    assert len(gaps) == 1, "told once"
+    assert len(gaps) == 1, "reported once"
 
 
-def test_only_those_who_hold_up_the_oldest_bucket_lose_theirs(captured: HerokuConnect, gaps: list[Any]) -> None:
+def test_only_backlogs_in_the_oldest_bucket_are_dropped(captured: HerokuConnect, gaps: list[Any]) -> None:
     begin("dead")
     fill(60)
     begin("slow")
@@ -117,7 +118,7 @@ def test_only_those_who_hold_up_the_oldest_bucket_lose_theirs(captured: HerokuCo
     assert [gap.cause for gap in gaps] == ["backlog_dropped"]
 
 
-def test_a_gap_that_was_not_told_yet_is_part_of_the_next_one(captured: HerokuConnect, gaps: list[Any]) -> None:
+def test_unreported_gap_becomes_part_of_the_next_one(captured: HerokuConnect, gaps: list[Any]) -> None:
     begin("dead")
     fill(60)
     assert keep_below("default", 1)
@@ -128,7 +129,7 @@ def test_a_gap_that_was_not_told_yet_is_part_of_the_next_one(captured: HerokuCon
     assert now() - gap.since > timedelta(hours=59)
 
 
-def test_nothing_is_dropped_while_the_space_would_not_come_back(
+def test_no_backlog_is_dropped_while_the_bucket_is_busy(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(limit, "PATIENCE", 0.1)
@@ -137,12 +138,12 @@ def test_nothing_is_dropped_while_the_space_would_not_come_back(
     with open_transaction("SELECT count(*) FROM public.hc_signals_change"):  # a backup
         assert not keep_below("default", 1)
     assert "nothing can be freed now" in caplog.text
-    assert ChangeLog("default", "dead").standing().position.gap is None
+    assert read_standing(LogShard("default", "dead")).position.gap is None
     assert Change.objects.count() == 1500
     assert keep_below("default", 1)
 
 
-def test_a_consumer_at_work_is_waited_for_and_otherwise_left(
+def test_no_backlog_is_dropped_while_its_shard_is_busy(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limit, "CLAIM_SECONDS", 0.1)
@@ -153,7 +154,7 @@ def test_a_consumer_at_work_is_waited_for_and_otherwise_left(
     assert Change.objects.count() == 1500
 
 
-def test_changes_of_the_last_minutes_are_no_backlog(captured: HerokuConnect, gaps: list[Any]) -> None:
+def test_backlog_of_the_last_minutes_is_kept(captured: HerokuConnect, gaps: list[Any]) -> None:
     begin("alive")
     fill(0)
     assert not keep_below("default", 1)
@@ -163,7 +164,7 @@ def test_changes_of_the_last_minutes_are_no_backlog(captured: HerokuConnect, gap
     assert gaps == []
 
 
-def test_what_commits_late_into_the_oldest_bucket_is_not_thrown_away(captured: HerokuConnect, gaps: list[Any]) -> None:
+def test_late_commit_into_the_oldest_bucket_is_delivered(captured: HerokuConnect, gaps: list[Any]) -> None:
     begin("dead")
     with open_transaction("INSERT INTO salesforce.account (sfid) VALUES ('open')") as late:
         fill(36)
@@ -173,7 +174,7 @@ def test_what_commits_late_into_the_oldest_bucket_is_not_thrown_away(captured: H
     assert len(gaps) == 1
 
 
-def test_what_is_committed_between_the_snapshot_and_the_lock_stays(captured: HerokuConnect) -> None:
+def test_commit_between_snapshot_and_lock_stays(captured: HerokuConnect) -> None:
     begin("dead")
     fill(36)
     moved = (
@@ -198,21 +199,22 @@ def test_what_is_committed_between_the_snapshot_and_the_lock_stays(captured: Her
         assert not keep_below("default", 1)
         thread.join(10)
     assert Change.objects.count() == 1501
-    assert ChangeLog("default", "dead").standing().position.gap is None
+    assert read_standing(LogShard("default", "dead")).position.gap is None
 
 
-def test_a_worker_sees_to_it(captured: HerokuConnect, gaps: list[Any]) -> None:
+def test_worker_keeps_the_log_below_the_limit(captured: HerokuConnect, gaps: list[Any]) -> None:
     begin("dead")
     fill(36)
     conf = Conf(CONSUMER="alive", START_AT="latest", MAX_LOG_MB=1)
     Worker("default", conf).prepare()
     Chores("default", conf, threading.Event())._rotate()
     assert Change.objects.count() == 0
-    assert isinstance(ChangeLog("default", "dead").standing().position.gap, dict)
-    assert datetime.fromisoformat(ChangeLog("default", "dead").standing().position.gap["since"]) < now()  # type: ignore[index]
+    gap = read_standing(LogShard("default", "dead")).position.gap
+    assert gap is not None
+    assert datetime.fromisoformat(gap["since"]) < now()
 
 
-def test_the_size_counts_indexes(captured: HerokuConnect) -> None:
+def test_size_counts_indexes(captured: HerokuConnect) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_relation_size('public.hc_signals_change_0'), pg_indexes_size('public.hc_signals_change_0')"

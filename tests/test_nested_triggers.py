@@ -183,7 +183,7 @@ FAILS_AT = "BEGIN IF pg_trigger_depth() = {} THEN RAISE 'broken'; END IF; RETURN
 FAILURES = {
     "outer": ("hc_signals_admit()", FAILS_AT.format(1)),
     "inner": ("hc_signals_admit()", FAILS_AT.format(2)),
-    "moving": ("hc_signals_settle(text)", "BEGIN RAISE 'broken'; END"),
+    "moving": ("hc_signals_reorder(text)", "BEGIN RAISE 'broken'; END"),
 }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from example.crm.models import Account
 
@@ -14,6 +14,7 @@ from hc_signals.delivery.failures import release
 from hc_signals.delivery.shard import Outcome
 from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.log import rotation
+from hc_signals.log.claims import claim_all
 from hc_signals.signals import record_changed
 from hc_signals.worker.loop import Worker
 from tests.conftest import as_the_app
@@ -21,8 +22,8 @@ from tests.test_hostile_settings import HOSTILE, database_with, of_this_server
 
 ROWS = 100_000
 BLOCKS = 400
-"""More than any of the queries has to read; the log has several thousand."""
-LOOKS = ("hc_signals_change", "hc_signals_images", "hc_signals_look", "hc_signals_page", "hc_signals_waiting")
+"""Most blocks that a query may read; the log has several thousand."""
+READS = ("hc_signals_change", "hc_signals_images", "hc_signals_claim", "hc_signals_page", "hc_signals_waiting")
 
 FILL = """
 INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)
@@ -46,7 +47,7 @@ def fill(captured: Any, connect: Any) -> Iterator[Log]:
     """Fill the log in one transaction, with statistics of before (``stale``) or after (``fresh``), or begin to."""
     connect(record_changed, lambda **kwargs: None, Account)
     with connection.cursor() as cursor:
-        # Autovacuum must not mend the statistics meanwhile.
+        # Autovacuum must not repair the statistics during the test.
         cursor.execute(
             "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'hc_signals_change'::regclass"
         )
@@ -77,20 +78,20 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def check_plans(run: Callable[[], Any]) -> int:
-    """Explain every SELECT that ``run`` sends, and what releases a delivery; return how many looked at the log."""
+    """Explain every SELECT that ``run`` sends, and what releases a delivery; return how many read the log."""
     with CaptureQueriesContext(connection) as context:
         run()
     statements = [part.strip() for query in context for part in query["sql"].split(";")]
-    looked = 0
+    reads = 0
     for statement in statements:
         if statement.startswith(("SELECT", "UPDATE public.hc_signals_delivery")) and "hc_signals_" in statement:
             with connection.cursor() as cursor:
                 cursor.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement)
                 answer = cursor.fetchone()[0]
             plan = (json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
-            looked += any(name in statement for name in LOOKS)
+            reads += any(name in statement for name in READS)
             check_plan(plan, statement)
-    return looked
+    return reads
 
 
 def check_plan(plan: dict[str, Any], statement: str) -> None:
@@ -100,7 +101,7 @@ def check_plan(plan: dict[str, Any], statement: str) -> None:
             ("hc_signals_change", "hc_signals_del")
         ):
             assert node["Actual Rows"] + node.get("Rows Removed by Filter", 0) < 100, statement
-    # Before PostgreSQL 17 each id of a list is looked up on its own, in every partition.
+    # Before PostgreSQL 17 each id of a list is reads up on its own, in every partition.
     blocks = BLOCKS if connection.pg_version >= 170000 else 3 * BLOCKS
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < blocks, statement
 
@@ -111,7 +112,7 @@ def page(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("statistics", ["stale", "fresh"])
-def test_a_long_backlog_is_paged_by_an_index(fill: Log, statistics: str) -> None:
+def test_long_backlog_is_paged_by_an_index(fill: Log, statistics: str) -> None:
     fill(statistics)
     worker = Worker("default", Conf(BATCH_SIZE=50))
     worker.prepare()
@@ -119,7 +120,7 @@ def test_a_long_backlog_is_paged_by_an_index(fill: Log, statistics: str) -> None
     assert check_plans(lambda: page(worker)) >= 2
 
 
-def test_plans_that_were_made_while_the_log_was_small_serve_a_large_one(fill: Log) -> None:
+def test_plans_of_a_small_log_serve_a_large_one(fill: Log) -> None:
     worker = Worker("default", Conf(BATCH_SIZE=50))
     worker.prepare()
     fill("small")
@@ -136,8 +137,8 @@ def test_plans_that_were_made_while_the_log_was_small_serve_a_large_one(fill: Lo
 
 
 @pytest.mark.parametrize("statistics", ["stale", "fresh"])
-def test_behind_many_delivered_changes_a_look_costs_little(fill: Log, statistics: str) -> None:
-    """Also with a transaction that was open when the consumer came here, and a snapshot that is held elsewhere."""
+def test_empty_read_behind_many_changes_costs_little(fill: Log, statistics: str) -> None:
+    """Also with a transaction that was open when the position was stored, and an old snapshot held elsewhere."""
     fill(statistics)
     worker = Worker("default", Conf())
     worker.prepare()
@@ -164,26 +165,26 @@ def test_behind_many_delivered_changes_a_look_costs_little(fill: Log, statistics
 
 
 def skip(worker: Worker) -> None:
-    """Put the consumer behind all that is committed."""
-    log = worker.shards[0].log
-    with log.claimed(50, atomic=True):
-        log.append(log.close_window(log.open_window(log.standing())))
+    """Move the consumer behind all committed changes."""
+    with transaction.atomic():
+        (claim,) = claim_all([worker.shards[0].log])
+        claim.append(claim.close_window(claim.open_window()))
 
 
 @pytest.mark.parametrize(("statistics", "count"), [("stale", 20_000), ("fresh", 0), ("fresh", 20_000)])
-def test_the_first_page_of_a_window_is_read_together_with_its_target(fill: Log, statistics: str, count: int) -> None:
+def test_first_page_is_read_together_with_the_claim(fill: Log, statistics: str, count: int) -> None:
     fill(statistics)
     worker = Worker("default", Conf(BATCH_SIZE=50))
     worker.prepare()
     page(worker)
     skip(worker)
     as_the_app(FILL.format(rows=count))
-    assert check_plans(lambda: page(worker)) == (2 if count else 1), "how things stand with the page; images"
+    assert check_plans(lambda: page(worker)) == (2 if count else 1), "the standing with the page, and the images"
     assert worker.delivered == 50 + min(count, 50)
 
 
 @pytest.mark.parametrize("statistics", ["stale", "fresh"])
-def test_retries_and_rotation_go_by_an_index(fill: Log, statistics: str) -> None:
+def test_retries_and_rotation_use_an_index(fill: Log, statistics: str) -> None:
     fill(statistics)
     worker = Worker("default", Conf())
     worker.prepare()
@@ -202,8 +203,8 @@ def _rows(sql: str) -> list[tuple[Any, ...]]:
         return cursor.fetchall()
 
 
-def test_settings_of_the_database_change_no_plan_of_a_look(fill: Log) -> None:
-    """Every kind of plan disabled, plans made anew for each call, and parallel workers forced."""
+def test_settings_of_the_database_change_no_plan(fill: Log) -> None:
+    """Every kind of plan disabled, a new plan for each call, and parallel workers forced."""
     fill("stale")
     settings = of_this_server("no plan is enabled") | of_this_server("parallel workers") | HOSTILE["custom plans"]
     with database_with(settings):

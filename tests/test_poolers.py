@@ -251,7 +251,7 @@ def test_commands_behind_a_pooler_see_the_worker(bouncer: Any, listen: Any) -> N
     assert "ok    consumer    default: 1 worker(s), nothing to deliver" in output
     assert code == 0
     output, code = command(pooler, "hc_consumers", "remove", "default")
-    assert "has a worker that lives" in output
+    assert "has a running worker" in output
     assert code == 1
     assert command(pooler, "hc_triggers", "install")[1] == 0
     assert [found[0] for found in left_behind(pooler, busy=2)] == [PRESENCE], "the running worker's own"

@@ -1,4 +1,4 @@
-"""A dump restored into another server: recognised, nothing lost, nothing twice, nothing stuck."""
+"""A dump restored into another server: no change is lost, repeated or stuck."""
 
 import logging
 import subprocess
@@ -14,7 +14,7 @@ from example.crm.models import Account, Seen
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.log.restoring import moved
-from hc_signals.log.rotation import BUCKETS
+from hc_signals.log.schema import BUCKETS
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.loop import Worker
 from tests.conftest import as_heroku_connect, deliver
@@ -29,7 +29,7 @@ def other_server() -> Iterator[Server]:
 
 
 def move_to(server: Server, path: Path) -> None:
-    """Dump the test database into a new one of the other server, and use that from now on."""
+    """Restore a dump of the test database on the other server, and use that from now on."""
     here = connection.settings_dict
     bin_path = clients()
     options = ["-h", here["HOST"], "-p", str(here["PORT"] or 5432), "-U", here["USER"], here["NAME"]]
@@ -55,7 +55,7 @@ def back(captured: HerokuConnect, other_server: Server) -> Iterator[None]:
 
 @pytest.mark.usefixtures("back")
 @pytest.mark.parametrize("shards", [1, 3])
-def test_a_restored_database_goes_on(
+def test_restored_database_delivers_what_was_left(
     captured: HerokuConnect, other_server: Server, tmp_path: Path, connect: Any, caplog: Any, shards: int
 ) -> None:
     causes: list[str] = []
@@ -81,7 +81,7 @@ def test_a_restored_database_goes_on(
     assert deliver(SHARDS=shards) == 1
     assert Seen.objects.count() == Seen.objects.values("event_id").distinct().count() == 42
     assert deliver(SHARDS=shards) == 0
-    assert causes == ["restored"], "told once"
+    assert causes == ["restored"], "reported once"
 
 
 PUBLICATIONS = {
@@ -95,7 +95,7 @@ PUBLICATIONS = {
 @pytest.mark.usefixtures("back")
 @pytest.mark.fault("restored under a publication that refuses to update the log", outcome="delivered; gap")
 @pytest.mark.parametrize("kind", list(PUBLICATIONS))
-def test_restoring_works_under_every_publication(
+def test_restored_log_is_taken_over_under_a_publication(
     captured: HerokuConnect, other_server: Server, tmp_path: Path, connect: Any, kind: str
 ) -> None:
     if kind == "columns" and major_version(other_server.programs) < 15:
@@ -124,12 +124,12 @@ def test_restoring_works_under_every_publication(
 @pytest.mark.fault(
     "an older dump restored into its own database", outcome="gap; what is in it is delivered; replay ids go on rising"
 )
-def test_older_dump_in_the_same_database_is_noticed(
+def test_older_dump_in_the_same_database_is_detected(
     captured: HerokuConnect, other_server: Server, tmp_path: Path, connect: Any
 ) -> None:
-    told: list[Any] = []
+    events: list[Any] = []
     for signal in (signals.gap_detected, signals.record_created):
-        connect(signal, lambda event, **kwargs: told.append(event), Account)
+        connect(signal, lambda event, **kwargs: events.append(event), Account)
     move_to(other_server, tmp_path)
     deliver()
     captured.create(Account, 2)
@@ -141,18 +141,18 @@ def test_older_dump_in_the_same_database_is_noticed(
     assert deliver() == 1
     captured.create(Account, 2)  # after the dump: delivered, then gone
     assert deliver() == 2
-    before = [event.replay_id for event in told]
+    before = [event.replay_id for event in events]
     connection.close()
     subprocess.run([clients() / "pg_restore", "--clean", *here, "-d", "restored", dump], check=True)
     assert moved("default") == "restored"
     captured.create(Account, 3)
     assert deliver() == 4
-    after = told[len(before) :]
+    after = events[len(before) :]
     assert [event.cause or event.change_type for event in after] == ["restored", *["CREATE"] * 4]
     assert max(before) < min(event.replay_id for event in after)
 
 
-def test_a_restart_of_the_same_server_is_no_restore(captured: HerokuConnect, caplog: Any) -> None:
+def test_restart_of_the_server_is_no_restore(captured: HerokuConnect, caplog: Any) -> None:
     captured.create(Account, 3)
     deliver()
     connection.close()

@@ -12,7 +12,8 @@ from hc_signals.capture import triggers
 from hc_signals.conf import Conf
 from hc_signals.delivery.failures import Deliveries
 from hc_signals.exceptions import RedeliveryError
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.claims import claim_all
+from hc_signals.log.position import LogShard
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
@@ -279,9 +280,9 @@ def test_a_gap_of_every_table_is_retried_by_its_receiver_alone(
 
 def test_what_cannot_be_kept_is_not_passed_over_in_silence(captured: HerokuConnect) -> None:
     captured.insert(User, username="a")
-    log = ChangeLog("default", "default")
     with transaction.atomic():
-        (change,), _ = log.page(log.open_window(log.standing()), 10)
+        (claim,) = claim_all([LogShard("default", "default")])
+        (change,), _ = claim.page(claim.open_window(), 10)
     as_the_app("DELETE FROM public.hc_signals_change")
     with pytest.raises(RedeliveryError, match=r"a\.b failed on change .* its delivery cannot be kept"):
         Deliveries("default", Conf(), 0).keep(change, "a.b", "record_created", "sfdc.User", ValueError())

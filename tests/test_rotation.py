@@ -1,4 +1,4 @@
-"""The log is a ring: old buckets are emptied by TRUNCATE, once everyone has read them, and never under anyone."""
+"""Old buckets are emptied once every consumer has got them, and not while another session uses them."""
 
 import pytest
 from django.db import connection
@@ -8,13 +8,14 @@ from hc_signals.conf import Conf
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.log import rotation
 from hc_signals.log.rotation import rotate
+from hc_signals.log.schema import bucket_table
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver
 
 
 def age(hours: int, count: int = 5) -> None:
-    """Make the oldest changes older, as if they had been written that long ago."""
+    """Make the oldest changes older by that many hours."""
     as_the_app(
         "UPDATE public.hc_signals_change SET captured_at = captured_at - make_interval(hours => %s), "
         "bucket = (bucket - %s / 12 + 16) %% 8 "
@@ -23,7 +24,7 @@ def age(hours: int, count: int = 5) -> None:
     )
 
 
-def test_old_delivered_buckets_are_emptied_and_young_ones_kept(captured: HerokuConnect) -> None:
+def test_old_delivered_buckets_are_emptied(captured: HerokuConnect) -> None:
     captured.create(Account, 5)
     age(84)
     captured.create(Account, 3)
@@ -34,27 +35,27 @@ def test_old_delivered_buckets_are_emptied_and_young_ones_kept(captured: HerokuC
     assert deliver() == 2
 
 
-def test_what_is_not_old_enough_stays(captured: HerokuConnect) -> None:
+def test_changes_younger_than_the_retention_stay(captured: HerokuConnect) -> None:
     captured.create(Account, 5)
     age(60)
     deliver()
     assert rotate("default", 72) == []
 
 
-def test_nothing_is_emptied_that_a_consumer_has_not_read(captured: HerokuConnect) -> None:
+def test_undelivered_changes_keep_their_bucket(captured: HerokuConnect) -> None:
     captured.create(Account, 5)
     age(84)
-    assert rotate("default", 72) == [], "nobody has read it"
+    assert rotate("default", 72) == [], "no consumer has got it"
     deliver()
     deliver(CONSUMER="other", BATCH_SIZE=2)
-    with connection.cursor() as cursor:  # take the other one back to the middle of its way
+    with connection.cursor() as cursor:  # put the other one back to the middle of its window
         cursor.execute("DELETE FROM public.hc_signals_position WHERE consumer = 'other' AND target IS NULL")
-    assert rotate("default", 72) == [], "one of two consumers has not"
+    assert rotate("default", 72) == [], "one of two consumers has not got it"
     assert deliver(CONSUMER="other") == 1
     assert len(rotate("default", 72)) == 1
 
 
-def test_a_bucket_in_use_is_left_for_the_next_time(captured: HerokuConnect) -> None:
+def test_busy_bucket_is_skipped(captured: HerokuConnect) -> None:
     captured.create(Account, 5)
     age(84)
     deliver()
@@ -70,7 +71,7 @@ def test_a_bucket_in_use_is_left_for_the_next_time(captured: HerokuConnect) -> N
     assert len(rotate("default", 72)) == 1
 
 
-def test_a_transaction_that_committed_late_into_an_old_bucket_is_not_thrown_away(captured: HerokuConnect) -> None:
+def test_late_commit_keeps_its_old_bucket(captured: HerokuConnect) -> None:
     late = connection.copy()
     try:
         late.set_autocommit(False)
@@ -87,13 +88,13 @@ def test_a_transaction_that_committed_late_into_an_old_bucket_is_not_thrown_away
     assert len(rotate("default", 72)) == 1
 
 
-def test_a_retention_longer_than_the_ring_is_refused() -> None:
+def test_retention_longer_than_the_buckets_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="expected at most 80"):
         Conf(RETENTION_HOURS=100)
 
 
-def test_looks_go_by_the_index_whatever_the_planner_thinks(captured: HerokuConnect) -> None:
-    """Few transactions with many rows each: ``xid >= x`` seems to be true for half of the log, and is for nothing."""
+def test_check_for_undelivered_changes_uses_the_index(captured: HerokuConnect) -> None:
+    """The planner expects ``xid >= x`` for half of the log, if few transactions have many rows; it is true for none."""
     deliver()
     for _ in range(3):
         as_the_app(
@@ -102,7 +103,9 @@ def test_looks_go_by_the_index_whatever_the_planner_thinks(captured: HerokuConne
         )
     as_the_app("ANALYZE public.hc_signals_change_3")
     with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN {rotation._UNREAD.format(bucket=3)}", {"consumer": "default", "shards": 4})
+        cursor.execute(
+            f"EXPLAIN {rotation._UNREAD.format(table=bucket_table(3))}", {"consumer": "default", "shards": 4}
+        )
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert "hc_signals_change_3_xid_id_idx" in plan
     assert "Seq Scan on hc_signals_change_3" not in plan, plan

@@ -1,4 +1,4 @@
-"""A role or database whose search_path lacks ``public``: everything of ours is found all the same."""
+"""A role or database whose search_path lacks ``public``: hc_signals finds all its tables and functions."""
 
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -23,7 +23,7 @@ FROM pg_tables WHERE schemaname IN ('app', 'public') AND tablename NOT LIKE 'hc\
 
 
 def move_the_projects_tables() -> None:
-    """Move all tables that are not ours from ``public`` to ``app``, or back."""
+    """Move all tables of other apps from ``public`` to ``app``, or back."""
     with connection.cursor() as cursor:
         cursor.execute(_OTHERS)
         for (statement,) in cursor.fetchall():
@@ -59,7 +59,7 @@ def printed(*command: str) -> str:
     return out.getvalue()
 
 
-def test_deliveries_are_made_kept_and_retried(elsewhere: HerokuConnect, connect: Callable[..., None]) -> None:
+def test_deliveries_are_stored_and_retried(elsewhere: HerokuConnect, connect: Callable[..., None]) -> None:
     calls: list[Any] = []
 
     def fails_once(event: Any, **kwargs: Any) -> None:
@@ -122,5 +122,5 @@ def test_admin_pages_work(elsewhere: HerokuConnect, admin_client: Client, connec
         assert admin_client.get(f"/admin/hc_signals/{page}").status_code == 200, page
 
 
-def test_models_are_what_the_migrations_say(elsewhere: HerokuConnect) -> None:
+def test_models_match_the_migrations(elsewhere: HerokuConnect) -> None:
     call_command("makemigrations", "hc_signals", check=True, dry_run=True, verbosity=0)

@@ -1,4 +1,4 @@
-"""Records split over shards: order per record kept, nothing lost or twice, also when their number changes under way."""
+"""Several shards, also while their number changes: no change is lost, repeated, or out of order in its record."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
 
 
-def test_every_change_once_and_each_record_in_order(captured: HerokuConnect, connect: Any) -> None:
+def test_shards_deliver_each_change_once_and_in_order(captured: HerokuConnect, connect: Any) -> None:
     got: dict[str, list[str]] = {}
 
     def on_change(instance: Account, **kwargs: Any) -> None:
@@ -29,12 +29,12 @@ def test_every_change_once_and_each_record_in_order(captured: HerokuConnect, con
 
 
 @pytest.mark.parametrize("numbers", [[1, 3, 2, 5, 1], [4, 1, 4], [2, 7]])
-def test_their_number_changes_between_and_within_windows(captured: HerokuConnect, numbers: list[int]) -> None:
+def test_number_of_shards_changes_within_a_window(captured: HerokuConnect, numbers: list[int]) -> None:
     written = 0
     for shards in numbers:
         captured.create(Account, 30)
         written += 30
-        for _ in range(2):  # leave a window half-way
+        for _ in range(2):  # leave a window unfinished
             worker_page(shards)
         deliver(SHARDS=shards, BATCH_SIZE=4)
         captured.create(Account, 10)
@@ -45,7 +45,7 @@ def test_their_number_changes_between_and_within_windows(captured: HerokuConnect
 
 
 def worker_page(shards: int) -> None:
-    """Deliver one page of the first shard only, so that shards stand at different places."""
+    """Deliver one page of the first shard only, so that the shards have different positions."""
     from hc_signals.conf import Conf
     from hc_signals.worker.loop import Worker
 
@@ -54,7 +54,7 @@ def worker_page(shards: int) -> None:
     worker.shards[0].deliver_page()
 
 
-def test_a_worker_with_the_old_number_stands_back(captured: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
+def test_worker_with_the_old_number_delivers_nothing(captured: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
     from hc_signals.conf import Conf
     from hc_signals.worker.loop import Worker
 
@@ -70,7 +70,7 @@ def test_a_worker_with_the_old_number_stands_back(captured: HerokuConnect, caplo
     assert deliver(SHARDS=3) == 5
 
 
-def test_a_late_transaction_survives_the_change(captured: HerokuConnect) -> None:
+def test_late_commit_survives_another_number_of_shards(captured: HerokuConnect) -> None:
     late = connection.copy()
     try:
         late.set_autocommit(False)

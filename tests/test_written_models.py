@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hc_signals.heroku.inspection import Column, Source, Table, class_names, mapped_source, models_code
 from hc_signals.tables import has_no_is_deleted
-from tests.machine import machine_settings
+from tests.machines.machine import machine_settings
 from tests.test_inspect import classes
 
 PARTS = (

@@ -11,7 +11,8 @@ from hc_signals.admin.read_only import ReadOnlyAdmin, database
 from hc_signals.admin.times import age, moment
 from hc_signals.conf import get_conf
 from hc_signals.log.backlog import backlog
-from hc_signals.log.consumers import Consumer, consumers, shards_of
+from hc_signals.log.consumers import Consumer, consumers
+from hc_signals.log.positions import shards_of
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.models import Delivery, Position
 

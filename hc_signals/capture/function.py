@@ -11,6 +11,7 @@ from django.db import models
 
 from hc_signals.capture.function_columns import Layout
 from hc_signals.capture.function_reload import NO_RELOADS, changed_columns, is_aware, reload_parts
+from hc_signals.log.schema import INSERT_CAPTURED
 from hc_signals.tables import NOISE_COLUMNS, literal, quote, table_label
 
 FUNCTION_PREFIX = "hc_signals_capture_"
@@ -25,10 +26,6 @@ def mapped_columns(model: type[models.Model]) -> list[str]:
     """Return the columns that the log keeps, where the table has them: all of the model's own table."""
     return [str(field.column) for field in model._meta.local_concrete_fields]
 
-
-_INSERT_INTO_LOG = (
-    "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)"
-)
 
 FUNCTION_CONFIG = [
     "search_path=pg_catalog, pg_temp",
@@ -123,7 +120,7 @@ BEGIN
         IF nested = 'lost' THEN
             RAISE EXCEPTION 'hc_signals: a change inside this one was lost' USING ERRCODE = '53400';
         ELSIF nested <> '' AND nested::integer > pg_catalog.pg_trigger_depth() THEN
-            PERFORM public.hc_signals_settle(hc_label);  -- what ran inside this statement was logged first
+            PERFORM public.hc_signals_reorder(hc_label);  -- what ran inside this statement was logged first
         ELSIF pg_catalog.pg_trigger_depth() > 1 THEN
             PERFORM pg_catalog.set_config('hc_signals.nested', pg_catalog.pg_trigger_depth()::text, true);
         END IF;
@@ -255,7 +252,7 @@ def _body(model: type[models.Model], layout: Layout) -> str:
     fresh = [c for c in layout.fresh if c in watched and aware]
     counted = {c: f"(o.{quote(c)} IS NOT NULL AND {test})" if c in fresh else test for c, test in tests.items()}
     pieces = {
-        "log": _INSERT_INTO_LOG,
+        "log": INSERT_CAPTURED,
         "origin": _ORIGIN,
         "new_image": image_sql(columns, "n"),
         "old_image": image_sql(columns, "o"),

@@ -133,5 +133,5 @@ def tell(model: type[Model], using: str) -> Returned | None:
         if fresh.found.oid is None or fresh.wrong is not None:
             return None
         is_reread = "systemmodstamp" in fresh.found.columns and before.good_at is not None
-        table_state.settle(using, before.table, fresh.good, is_reread)
+        table_state.settle(using, before, fresh.good, is_reread)
     return Returned(before.table, before.cause, before.good_at, is_reread)

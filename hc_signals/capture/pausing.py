@@ -15,6 +15,7 @@ from django.db.models import Model
 from hc_signals.capture import orphans, outages, table_state, triggers
 from hc_signals.capture.drift import look
 from hc_signals.capture.function import function_name
+from hc_signals.log.append import wake
 from hc_signals.postgres.locks import UNTOLD
 from hc_signals.postgres.moments import aware, aware_row
 from hc_signals.tables import connected_models, table_label
@@ -124,7 +125,7 @@ def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
         _owe(using, models, since)
         told = list(filter(None, (outages.tell(model, using) for model in models)))
         cursor.execute(_TOLD)
-        cursor.execute("SELECT public.hc_signals_ring()")
+        wake(using)
     reread = [returned.table for returned in told if returned.is_reread]
     return Resumed(since, reread, sorted({returned.table for returned in told} - set(reread)), failed)
 

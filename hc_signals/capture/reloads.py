@@ -18,6 +18,7 @@ from hc_signals.capture import triggers
 from hc_signals.capture.function import function_name
 from hc_signals.capture.function_columns import FRESH_MARK, read_layout
 from hc_signals.conf import Conf
+from hc_signals.log.append import INSERT_MISSING, append_note, wake
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 from hc_signals.postgres.locks import RELOADS
 from hc_signals.postgres.moments import aware_row
@@ -52,16 +53,15 @@ SELECT EXISTS (
       AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 ) OR NOT pg_try_advisory_xact_lock(%s, hashtext(%s))
 """
-_MISSING = """
+_MISSING = f"""
 WITH gone AS (
     DELETE FROM public.hc_signals_cleared WHERE table_name = %(table)s AND record_id IN (
         SELECT record_id FROM public.hc_signals_cleared WHERE table_name = %(table)s LIMIT %(chunk)s
     ) RETURNING record_id, record_key, old
 ), missing AS (
-    SELECT * FROM gone g WHERE NOT EXISTS (SELECT FROM {relation} t WHERE t."sfid" = g.record_id)
+    SELECT * FROM gone g WHERE NOT EXISTS (SELECT FROM {{relation}} t WHERE t."sfid" = g.record_id)
 ), logged AS (
-    INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, old)
-    SELECT %(table)s, 'DELETE', 'heroku_connect', record_key, record_id, old FROM missing
+    {INSERT_MISSING}
 ), counted AS (
     INSERT INTO public.hc_signals_refill (table_name, kind, deleted)
     SELECT %(table)s, 'missing', count(*) FROM missing
@@ -69,10 +69,9 @@ WITH gone AS (
 SELECT count(*) FROM gone
 """
 _RELOADED = """
-INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
-SELECT %(table)s, 'RELOADED', 'heroku_connect', json_build_object(
+SELECT json_build_object(
     'cleared', r.records, 'unchanged', f.unchanged, 'changed', f.changed, 'created', f.created, 'deleted', f.deleted,
-    'since', r.since, 'until', greatest(r.until, f.until))
+    'since', r.since, 'until', greatest(r.until, f.until))::text
 FROM (
     SELECT sum(records)::bigint AS records, min(cleared_at) AS since, max(cleared_at) AS until
     FROM public.hc_signals_reload WHERE table_name = %(table)s
@@ -84,9 +83,7 @@ FROM (
 ) f
 """
 _RESYNCED = """
-INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
-SELECT %(table)s, 'RESYNCED', 'heroku_connect',
-    json_build_object('resynced', sum(resynced)::bigint, 'since', min(at), 'until', max(at))
+SELECT json_build_object('resynced', sum(resynced)::bigint, 'since', min(at), 'until', max(at))::text
 FROM public.hc_signals_refill WHERE table_name = %(table)s AND kind = 'resync'
 """
 # Columns that have been fresh for long while nothing fills them.
@@ -178,13 +175,15 @@ def _tell_some(kind: str, label: str, model: type[Model], using: str) -> bool | 
             if cursor.fetchone()[0] == CHUNK:
                 return True
             cursor.execute(_RELOADED, params)
+            append_note(using, label, "RELOADED", cursor.fetchone()[0])
             cursor.execute("DELETE FROM public.hc_signals_reload WHERE table_name = %(table)s", params)
             kinds = ["reload", "missing"]
         else:
             cursor.execute(_RESYNCED, params)
+            append_note(using, label, "RESYNCED", cursor.fetchone()[0])
             kinds = ["resync"]
         cursor.execute("DELETE FROM public.hc_signals_refill WHERE table_name = %s AND kind = ANY (%s)", [label, kinds])
-        cursor.execute("SELECT public.hc_signals_ring()")
+    wake(using)
     return None
 
 

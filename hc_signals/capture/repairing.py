@@ -15,7 +15,7 @@ from django.db.models import Model
 from hc_signals.capture import orphans, outages, table_state
 from hc_signals.capture.drift import Sight, look
 from hc_signals.conf import Conf
-from hc_signals.log.passed import tell_passed
+from hc_signals.log.passed import report_passed
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 from hc_signals.postgres.moments import shown
 
@@ -71,7 +71,7 @@ class Repairs:
         self._report_orphans()
         minded = [sight for sight in sights if sight.is_minded]
         self._note_good([s for s in minded if s.cause is None and s.status.state in ("installed", "outdated")])
-        self._tell_passed([sight for sight in minded if sight.is_passed])
+        self._report_passed([sight for sight in minded if sight.is_passed])
         done = [self._mind(sight) for sight in minded if sight.cause or sight.status.state != "installed"]
         return self.conf.WATCH_SECONDS if all(done) else min(LOCKED_PAUSE, self.conf.WATCH_SECONDS)
 
@@ -174,13 +174,13 @@ class Repairs:
             else f"Nothing is read again; `manage.py hc_backfill {sight.model._meta.label}` does.",
         )
 
-    def _tell_passed(self, sights: list[Sight]) -> None:
+    def _report_passed(self, sights: list[Sight]) -> None:
         """Tell of changes for which this consumer had no model when they came; what is read again comes to all."""
         if not sights:
             return
         columns = {sight.status.table: sight.found.columns for sight in sights}
         with transaction.atomic(using=self.using):
-            told = tell_passed(self.using, self.conf.CONSUMER, columns)
+            told = report_passed(self.using, self.conf.CONSUMER, columns)
             for table, since in told.items():
                 if "systemmodstamp" in columns[table]:
                     table_state.owe_reread(self.using, [table], since)

@@ -21,6 +21,8 @@ from django.db import OperationalError, connections, models, transaction
 from hc_signals.capture import triggers
 from hc_signals.capture.function import image_sql, record_id_sql
 from hc_signals.exceptions import SnapshotError
+from hc_signals.log.append import append_rows, wake
+from hc_signals.log.limit import newest_bucket
 from hc_signals.postgres.errors import is_lock_timeout
 from hc_signals.tables import quoted_table, table_label
 
@@ -34,25 +36,9 @@ NO_ROOM_PAUSE = 0.5
 """Seconds between two looks whether there is room again."""
 
 
-_LOG_ROWS = """
-WITH page AS MATERIALIZED (
-    SELECT * FROM {table} n WHERE {conditions} ORDER BY n."id" LIMIT %(limit)s FOR SHARE {nowait}
-), logged AS (
-    INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, new, note)
-    SELECT %(label)s, {operation}, %(origin)s, n."id"::text, {record_id}, {image}, %(note)s::json
-    FROM page n ORDER BY n."id"
-)
-SELECT count(*), max("id") FROM page
-"""
+_PAGE = 'SELECT * FROM {table} n WHERE {conditions} ORDER BY n."id" LIMIT %(limit)s FOR SHARE {nowait}'
 _CREATED = """
 CASE WHEN n."createddate" >= %(created_since)s::timestamptz AT TIME ZONE 'UTC' THEN 'GAP_CREATE' ELSE %(operation)s END
-"""
-# The size is that which capture itself looks at: see hc_signals_admit().
-_HAS_ROOM = """
-SELECT pg_relation_size(p.oid) + coalesce(pg_relation_size(nullif(p.reltoastrelid, 0)), 0) < c.max_bucket_bytes * %s
-FROM public.hc_signals_control c, pg_class p
-WHERE c.max_bucket_bytes IS NOT NULL AND p.oid = to_regclass(
-    'public.hc_signals_change_' || (floor(extract(epoch FROM clock_timestamp()) / 43200))::bigint %% 8)
 """
 
 
@@ -108,14 +94,8 @@ def log_rows(
     """
     found = triggers.find([model], using)[0]
     columns = list(found.layout(model).columns)
-    sql = _LOG_ROWS.format(
-        operation=_CREATED if created_since and "createddate" in found.columns else "%(operation)s",
-        table=quoted_table(model),
-        conditions=_conditions(after, since),
-        nowait="" if wait else "NOWAIT",
-        record_id=record_id_sql(columns, "n"),
-        image=image_sql(columns, "n"),
-    )
+    nowait = "" if wait else "NOWAIT"
+    page = _PAGE.format(table=quoted_table(model), conditions=_conditions(after, since), nowait=nowait)
     values: dict[str, Any] = {"label": table_label(model), "operation": operation, "origin": origin, "after": after}
     values |= {"limit": limit, "since": since, "created_since": created_since}
     values |= {"note": None if note is None else json.dumps(note)}
@@ -125,10 +105,16 @@ def log_rows(
             f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL row_security = off; "
             "SET LOCAL extra_float_digits = 1; SET LOCAL jit = off"
         )
-        cursor.execute(sql, values)
-        count, last = cursor.fetchone()
+        count, last = append_rows(
+            using,
+            page,
+            operation=_CREATED if created_since and "createddate" in found.columns else "%(operation)s",
+            record_id=record_id_sql(columns, "n"),
+            image=image_sql(columns, "n"),
+            params=values,
+        )
         if count:
-            cursor.execute("SELECT public.hc_signals_ring()")
+            wake(using)
     return count, after if last is None else last
 
 
@@ -168,10 +154,8 @@ def has_room(using: str) -> bool:
 
     Where it is not, pages wait until the worker has freed space (see MAX_LOG_MB), or for the next bucket.
     """
-    with connections[using].cursor() as cursor:
-        cursor.execute(_HAS_ROOM, [ROOM])
-        row = cursor.fetchone()
-        return row is None or bool(row[0])
+    limit, size = newest_bucket(using)
+    return limit is None or size < limit * ROOM
 
 
 def count_rows(

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db import connections
 
+from hc_signals.log.append import append_gap, wake
 from hc_signals.postgres.moments import aware_row
 
 
@@ -48,14 +49,6 @@ INSERT INTO public.hc_signals_table AS t (table_name, cause) VALUES (%s, %s)
 ON CONFLICT (table_name) DO UPDATE SET cause = excluded.cause
 WHERE t.cause IS NULL AND t.uninstalled_at IS NULL AND t.good_at IS NOT DISTINCT FROM %s::timestamptz
 RETURNING true
-"""
-_TELL_GAP = """
-INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
-SELECT table_name, 'GAP', 'heroku_connect',
-    json_build_object(
-        'since', CASE WHEN good_at < clock_timestamp() THEN good_at WHEN good_at IS NOT NULL THEN clock_timestamp() END,
-        'until', clock_timestamp(), 'cause', cause)
-FROM public.hc_signals_table WHERE table_name = %s
 """
 _SETTLE = """
 UPDATE public.hc_signals_table SET relation = %s, filenode = %s, versions = %s, seen = %s::pg_snapshot,
@@ -133,17 +126,20 @@ def lock(using: str, table: str) -> Known | None:
     return Known(*found[0]) if found else None
 
 
-def settle(using: str, table: str, good: tuple[int | None, int | None, str, str, datetime], can_reread: bool) -> None:
+def settle(
+    using: str, before: Known, good: tuple[int | None, int | None, str, str, datetime], can_reread: bool
+) -> None:
     """Tell the gap of a table on which capture is right again, and have it read again. In the transaction of `lock`.
 
     Args:
+        before: what `lock` returned; it has a cause.
         good: relation, file node, versions, snapshot and time.
         can_reread: whether rows can be told by the time of their change.
     """
+    append_gap(using, before.table, before.cause or "", before.good_at)
     with connections[using].cursor() as cursor:
-        cursor.execute(_TELL_GAP, [table])
-        cursor.execute(_SETTLE, [*good, can_reread, can_reread, table])
-        cursor.execute("SELECT public.hc_signals_ring()")
+        cursor.execute(_SETTLE, [*good, can_reread, can_reread, before.table])
+    wake(using)
 
 
 def owe_reread(using: str, tables: Sequence[str], since: datetime) -> None:

@@ -8,6 +8,7 @@ from django.db import DatabaseError, connections, models
 
 from hc_signals.capture import triggers
 from hc_signals.heroku.inspection import how_to_do_without
+from hc_signals.log.schema import exists
 from hc_signals.tables import connected_models
 
 
@@ -30,10 +31,8 @@ def _check_database(using: str) -> list[checks.CheckMessage]:
     if all(status.state == "absent" for _, status in states):
         return []  # Heroku Connect has its tables elsewhere, or makes them later
     lacking = [_lacks_columns(model, status, using) for model, status in states if status.absent_columns]
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
-        if cursor.fetchone()[0]:
-            return [*lacking, _no_log(using)]
+    if not exists(using):
+        return [*lacking, _no_log(using)]
     return lacking + [
         checks.Warning(
             f"Changes of {status.table} on {using!r} are not captured as they should be: {status.state} "

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Listeners
 from hc_signals.delivery.records import Images, by_table, changed_columns
-from hc_signals.events import Change
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log import window
+from hc_signals.log.change import Change
 from hc_signals.log.images import images_sql
-from hc_signals.log.position import Position
+from hc_signals.log.position import LogShard, Position
 from hc_signals.log.rows import cut_page
 from hc_signals.postgres.side_connection import SideConnection, Statement
 
@@ -54,7 +54,7 @@ class Ahead:
         builders: by the name of the table as the log has it.
     """
 
-    def __init__(self, log: ChangeLog, side: SideConnection, builders: Mapping[str, InstanceBuilder]) -> None:
+    def __init__(self, log: LogShard, side: SideConnection, builders: Mapping[str, InstanceBuilder]) -> None:
         self.log, self._side, self._builders = log, side, builders
         self._sent: _Sent | None = None
         self._following: tuple[Position, Batch] | None = None
@@ -79,7 +79,7 @@ class Ahead:
     def go_on(self, after: Position, limit: int, listeners: Listeners, consumer: str) -> None:
         """Start to read the page after the current one, which ends at ``after``."""
         if self._following is None or not _is_same(self._following[0], after):
-            self._following = after, Batch(*self.log.page(after, limit), limit, {})
+            self._following = after, Batch(*window.read_page(self.log, after, limit), limit, {})
         batch = self._following[1]
         statements: list[Statement] = []
         old_columns: dict[str, list[str]] = {}
@@ -91,7 +91,7 @@ class Ahead:
                 statements.append((images_sql(builder.model, builder.columns, old_columns[label], ids), None))
         then = replace(after, last_id=batch.changes[-1].id) if batch.has_more and batch.changes else None
         if then is not None:
-            statements.append(self.log.page_statement(then, batch.limit))
+            statements.append(window.page_statement(self.log, then, batch.limit))
         cursors = self._side.send(statements) if statements else []  # a full page can be the last of its window
         if cursors is not None:
             self._sent = _Sent(after, batch, old_columns, then, cursors)

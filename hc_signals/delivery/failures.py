@@ -16,8 +16,8 @@ from django.db import connections, transaction
 
 from hc_signals.conf import Conf
 from hc_signals.delivery.receiver_errors import show
-from hc_signals.events import Change
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
+from hc_signals.log.change import Change
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
 from hc_signals.postgres.texts import storable
 

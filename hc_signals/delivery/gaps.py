@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import connections
 
-from hc_signals.events import Change
+from hc_signals.log.change import Change
 
 # Ids of the log, so that they are nobody else's; that the log has no such row makes a hole in it, as a rollback does.
 _DRAW = """

@@ -7,7 +7,8 @@ from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from hc_signals.delivery.failures import release, ring
-from hc_signals.log.consumers import shards_of
+from hc_signals.log.claims import lock_all
+from hc_signals.log.positions import shards_of
 from hc_signals.models import Delivery
 
 CLAIM_SECONDS = 5
@@ -64,5 +65,4 @@ def _claim(chosen: "QuerySet[Delivery]") -> None:
     with connections[chosen.db].cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{CLAIM_SECONDS}s"])
     for consumer in sorted(set(chosen.order_by().values_list("consumer", flat=True).distinct())):
-        for log in shards_of(chosen.db, consumer):
-            log.claim(wait=True)
+        lock_all(shards_of(chosen.db, consumer))

@@ -25,9 +25,10 @@ from hc_signals.delivery.routing import (
     table_event,
     told_of,
 )
-from hc_signals.events import Change, ChangeEvent
+from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.change import Change
+from hc_signals.log.position import LogShard
 
 
 class Page:
@@ -47,7 +48,7 @@ class Page:
 
     def __init__(
         self,
-        log: ChangeLog,
+        log: LogShard,
         deliveries: Deliveries,
         changes: Sequence[Change],
         builders: Mapping[str, InstanceBuilder],

@@ -12,7 +12,7 @@ from hc_signals.delivery.instances import InstanceBuilder, child_instances, chil
 from hc_signals.delivery.listeners import Listeners, Model
 from hc_signals.delivery.project_code import ends_program
 from hc_signals.delivery.routing import CHANGE_TYPES
-from hc_signals.events import Change
+from hc_signals.log.change import Change
 from hc_signals.log.images import logged_images
 
 Made = TypeVar("Made")

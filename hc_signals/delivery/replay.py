@@ -21,13 +21,15 @@ from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
 from hc_signals.delivery.page import Page
-from hc_signals.events import Change
 from hc_signals.exceptions import ReplayError
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.change import Change
+from hc_signals.log.claims import lock_all
 from hc_signals.log.images import stored_images
+from hc_signals.log.position import LogShard
+from hc_signals.log.positions import read_standing
 from hc_signals.log.restoring import WORDS, moved
-from hc_signals.log.rotation import BUCKET_HOURS, BUCKETS
 from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
+from hc_signals.log.schema import buckets_between
 from hc_signals.postgres.dates import clamp_dates
 from hc_signals.postgres.errors import is_deadlock
 from hc_signals.postgres.moments import aware_row, shown
@@ -106,7 +108,7 @@ class Replay:
         known = self.known_receivers()
         self.receivers = frozenset(receivers or known - {APPLY_ON_DELETE})
         self._builders = {table_label(model): InstanceBuilder(model, using) for model in self.models}
-        self._log = ChangeLog(using, conf.CONSUMER)
+        self._log = LogShard(using, conf.CONSUMER)
         self._limit = conf.BATCH_SIZE
 
     def known_receivers(self) -> set[str]:
@@ -139,7 +141,7 @@ class Replay:
             "snapshot": log.snapshot,
             "since": since,
             "until": until,
-            "buckets": _buckets(since, log.now),
+            "buckets": buckets_between(since, log.now),
             "tables": list(self._builders),
         }
         (count,) = self._rows(_COUNT, limit + 1)[0]
@@ -237,14 +239,6 @@ def _replayed(change: Change) -> Change:
     return change._replace(note={**(change.note or {}), "replayed": True})
 
 
-def _buckets(since: datetime | None, now: datetime) -> list[int]:
-    """Return the buckets of the log that can hold changes captured since then."""
-    if since is None:
-        return list(range(BUCKETS))
-    first, last = (int(time.timestamp() // (BUCKET_HOURS * 3600)) for time in (since, now))
-    return sorted({slot % BUCKETS for slot in range(max(first, last - BUCKETS), last + 1)})
-
-
 class _Kept(Deliveries):
     """Deliveries that are kept outside of the worker's claim of the shard.
 
@@ -270,7 +264,6 @@ class _Kept(Deliveries):
 
     def _claim(self) -> None:
         if not (self.has_claimed and self.conf.ATOMIC):  # else it is held to the end of the page
-            layout = ChangeLog(self.using, self.conf.CONSUMER).standing().layout or 1
-            for shard in range(max(layout, self.conf.SHARDS)):  # in one order, as everybody who takes several
-                ChangeLog(self.using, self.conf.CONSUMER, shard).claim(wait=True)
+            layout = read_standing(LogShard(self.using, self.conf.CONSUMER)).layout or 1
+            lock_all(LogShard.all_of(self.using, self.conf.CONSUMER, max(layout, self.conf.SHARDS)))
             self.has_claimed = True

@@ -16,15 +16,16 @@ from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import SIGNALS, Listeners, arguments
 from hc_signals.delivery.project_code import ends_program
 from hc_signals.delivery.routing import CHANGE_TYPES, RecordEvent, counting, is_link, table_event
-from hc_signals.events import Change, ChangeEvent
+from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import RedeliveryError
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.change import Change
 from hc_signals.log.images import kept_image
+from hc_signals.log.position import LogShard
 
 
 def redeliver(
     delivery: Delivery,
-    log: ChangeLog,
+    log: LogShard,
     builders: Mapping[str, InstanceBuilder],
     listeners: Listeners,
     *,
@@ -72,7 +73,7 @@ def _receivers(delivery: Delivery, sender: type[models.Model], listeners: Listen
     return resolve(delivery.receiver, known)
 
 
-def _event(delivery: Delivery, sender: type[models.Model], log: ChangeLog, builder: InstanceBuilder) -> ChangeEvent:
+def _event(delivery: Delivery, sender: type[models.Model], log: LogShard, builder: InstanceBuilder) -> ChangeEvent:
     change = delivery.change
     if change.operation not in CHANGE_TYPES:
         return table_event(change, builder.model)
@@ -105,7 +106,7 @@ class _Kept:
         return self._instance
 
 
-def _image(delivery: Delivery, log: ChangeLog, builder: InstanceBuilder, image: str) -> tuple[Any, ...]:
+def _image(delivery: Delivery, log: LogShard, builder: InstanceBuilder, image: str) -> tuple[Any, ...]:
     return kept_image(log.using, builder.model, builder.columns, delivery.id, image)
 
 

@@ -8,7 +8,8 @@ from django.db import models
 
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import OF_CHANGE_TYPE
-from hc_signals.events import Change, ChangeEvent
+from hc_signals.events import ChangeEvent
+from hc_signals.log.change import Change
 from hc_signals.tables import NOISE_COLUMNS
 
 CHANGE_TYPES = {

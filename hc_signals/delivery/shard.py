@@ -20,10 +20,10 @@ from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.retrying import redeliver
 from hc_signals.delivery.routing import CHANGE_TYPES
-from hc_signals.events import Change
-from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.passed import note_passed
-from hc_signals.log.position import Position, Standing
+from hc_signals.log.change import Change
+from hc_signals.log.claims import Claim, Claims
+from hc_signals.log.passed import record_passed
+from hc_signals.log.position import LogShard, Position
 from hc_signals.observing import here
 
 logger = logging.getLogger("hc_signals")
@@ -57,15 +57,22 @@ class Shard:
 
     Args:
         log: the shard as the log knows it.
+        claims: claim it, page by page.
         conf: the checked setting.
         audience: for whom.
         stopping: set when no further event is to be begun.
     """
 
-    def __init__(self, log: ChangeLog, conf: Conf, audience: Audience, stopping: threading.Event) -> None:
-        self.log, self.conf, self.audience, self.stopping = log, conf, audience, stopping
+    def __init__(
+        self, log: LogShard, claims: Claims, conf: Conf, audience: Audience, stopping: threading.Event
+    ) -> None:
+        self.log, self.claims, self.conf, self.audience, self.stopping = log, claims, conf, audience, stopping
         self.using = log.using
         self.delivered = 0
+        self.finished = 0
+        """How many windows were opened and finished by this object."""
+        self._opened: str | None = None
+        """Target of the last window that was opened."""
         self.unheard = 0
         """Of the delivered changes, those to which no receiver is connected."""
         self.deliveries = Deliveries(log.using, conf, log.shard)
@@ -103,21 +110,21 @@ class Shard:
     def _deliver_page(self) -> Outcome:
         page, isolation = here().page(self.log.consumer, self.log.shard), self._isolation()
         before = self.delivered
-        with page, isolation.opened(), self.log.claimed(self._limit, atomic=self.conf.ATOMIC) as is_claimed:
-            outcome = self._deliver_claimed(isolation) if is_claimed else Outcome.ELSEWHERE
+        with page, isolation.opened(), self.claims.page(self.log, self._limit, atomic=self.conf.ATOMIC) as claim:
+            outcome = self._deliver_claimed(claim, isolation) if claim else Outcome.ELSEWHERE
         caution.delivered(self.delivered - before)
         return outcome
 
     def _isolation(self) -> Isolation:
         return Isolation(self.using, atomic=self.conf.ATOMIC, is_careful=caution.changes > 0)
 
-    def deliver_claimed(self) -> Outcome:
+    def deliver_claimed(self, claim: Claim) -> Outcome:
         """Deliver one page of the shard, which the caller has claimed in the open transaction."""
         with self._isolation().opened() as isolation:
-            return self._deliver_claimed(isolation)
+            return self._deliver_claimed(claim, isolation)
 
-    def _deliver_claimed(self, isolation: Isolation) -> Outcome:
-        standing = self.log.standing()
+    def _deliver_claimed(self, claim: Claim, isolation: Isolation) -> Outcome:
+        standing = claim.standing
         if standing.has_moved:
             return Outcome.MOVED
         if standing.layout is None and self._has_begun:
@@ -126,38 +133,40 @@ class Shard:
             return Outcome.ELSEWHERE
         self._has_begun = True
         was_open = standing.position.target is not None
-        position = standing.position if was_open else self._open_window(standing)
+        position = standing.position if was_open else self._open_window(claim)
         position, has_told = self._tell_gaps(position, standing.lost, isolation)
         if standing.any_due:
-            self._retry(isolation)
-        batch = self._read(position)
-        done = self._deliver(batch, position, standing.any_kept or has_told, isolation)
+            self._retry(claim, isolation)
+        batch = self._read(claim, position)
+        done = self._deliver(claim, batch, position, standing.any_kept or has_told, isolation)
         has_more = batch.has_more or done < len(batch.changes)
-        position, outcome = self._advance(position, batch.changes[:done], has_more)
+        position, outcome = self._advance(claim, position, batch.changes[:done], has_more)
         is_news = done or has_told or was_open or standing.is_new or standing.is_idle
-        isolation.finish(lambda: self.log.append(position) if is_news else None)
+        isolation.finish(lambda: claim.append(position) if is_news else None)
         self.delivered += done
-        self.log.finished += outcome is Outcome.DONE and position.seen == self.log.opened
+        self.finished += outcome is Outcome.DONE and position.seen == self._opened
         return outcome
 
-    def _open_window(self, standing: Standing) -> Position:
-        position = self.log.open_window(standing)
-        self.log.opened = position.target
+    def _open_window(self, claim: Claim) -> Position:
+        position = claim.open_window()
+        self._opened = position.target
         return position
 
-    def _read(self, position: Position) -> Batch:
+    def _read(self, claim: Claim, position: Position) -> Batch:
         """Read a page; where large images cut it short, the next one asks for fewer."""
         batch = self.ahead.take(position) if self.ahead else None
         if batch is None:
-            batch = Batch(*self.log.page(position, self._limit), self._limit, {})
+            batch = Batch(*claim.page(position, self._limit), self._limit, {})
         was_cut = batch.has_more and len(batch.changes) < batch.limit
         self._limit = 2 * len(batch.changes) if was_cut else min(4 * batch.limit, self.conf.BATCH_SIZE)
         return batch
 
-    def _advance(self, position: Position, done: list[Change], has_more: bool) -> tuple[Position, Outcome]:
+    def _advance(
+        self, claim: Claim, position: Position, done: list[Change], has_more: bool
+    ) -> tuple[Position, Outcome]:
         if has_more:
             return (replace(position, last_id=done[-1].id) if done else position), Outcome.MORE
-        return self.log.close_window(position), Outcome.DONE
+        return claim.close_window(position), Outcome.DONE
 
     def _fits(self, layout: int | None) -> bool:
         """Tell whether the consumer's records are split as we think; if not, somebody with other settings took over."""
@@ -174,7 +183,7 @@ class Shard:
             )
         return False
 
-    def _deliver(self, batch: Batch, position: Position, any_kept: bool, isolation: Isolation) -> int:
+    def _deliver(self, claim: Claim, batch: Batch, position: Position, any_kept: bool, isolation: Isolation) -> int:
         """Hand changes to receivers until the time is up or a stop was asked for; return how many were done."""
         changes = batch.changes
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
@@ -198,16 +207,16 @@ class Shard:
         for change in changes:
             if done and (self.stopping.is_set() or time.monotonic() > deadline):
                 break
-            self.log.confirm()
+            claim.confirm()
             if tally is not None:
                 tally.delivered.append((change, time.time()))
             page.deliver(change)
             done += 1
             if self.ahead and done % 50 == 0:
                 self.ahead.receive()
-        self.log.confirm()
+        claim.confirm()
         page.deliver_bulk()
-        self.log.confirm()
+        claim.confirm()
         self._count_unheard(changes[:done], page.unheard | self.audience.unknown)
         self._is_quick = done == len(changes)
         if not self._is_quick:  # the next page need not be much longer than what there is time for
@@ -223,12 +232,12 @@ class Shard:
     def _tell_unknown(self, changes: list[Change]) -> None:
         tables = {change.table_name for change in changes} - self.audience.builders.keys()
         if tables:
-            note_passed(self.using, self.conf.CONSUMER, [c for c in changes if c.table_name in tables])
+            record_passed(self.using, self.conf.CONSUMER, [c for c in changes if c.table_name in tables])
         for table in tables - self.audience.unknown:
             self.audience.unknown.add(table)
             logger.warning("No connected model for table %s: its changes are passed over.", table)
 
-    def _retry(self, isolation: Isolation) -> None:
+    def _retry(self, claim: Claim, isolation: Isolation) -> None:
         """Try the deliveries again whose time has come, until the time of the page is up."""
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         listeners = Listeners(self.audience.extras)
@@ -239,7 +248,7 @@ class Shard:
             for delivery in due:
                 if self.stopping.is_set() or time.monotonic() > deadline:
                     return
-                self.log.confirm()
+                claim.confirm()
                 self._redeliver(delivery, listeners, isolation)
 
     def _redeliver(self, delivery: Delivery, listeners: Listeners, isolation: Isolation) -> None:

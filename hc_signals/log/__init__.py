@@ -1,1 +1,51 @@
-"""The change log as consumers read it: positions, windows, pages; backlogs, rotation, resharding, restores."""
+"""The change log: what capture writes and consumers read.
+
+Tables that this package owns, all in schema ``public`` (``migrations_sql/01_tables.sql``)::
+
+    hc_signals_change      every captured change, gap, snapshot and reload; eight buckets of twelve hours
+    hc_signals_position    how far each consumer is in each of its shards; a new row per page
+    hc_signals_control     one row: the identity of the server, the pause switch, the size limit
+    hc_signals_passed      tables whose changes a consumer skipped because it had no model
+
+The way of a change through the log::
+
+    capture function (SQL)         append.py (gaps, snapshots, ends of reloads)
+              \\                      /
+               v                    v
+              hc_signals_change: bucket 0 .. 7 ---------> rotation.py, limit.py  (TRUNCATE)
+                        |                                        ^
+                        v                                        |  all consumers have got it
+       claims.py ---> Claim: standing, first page                |
+                        |   open_window -> page -> close_window  |
+                        v                                        |
+                     delivery ---> Claim.append ---> hc_signals_position
+
+A consumer reads the difference of two snapshots, and the proof of it is in :mod:`~hc_signals.log.window`. Only a
+:class:`~hc_signals.log.claims.Claim` can append a position, so one worker at a time moves a shard. A new consumer, or
+one with another number of shards, first takes its layout. A log that comes from another server is taken over before
+anything is read.
+
+Modules, from the values up:
+
+``schema``      files of SQL, buckets, causes of gaps, and whether the log exists
+``change``      Change: one row of the log
+``position``    LogShard, Position, Standing: values
+``rows``        columns of a change, the condition of a shard, and where a page is cut
+``append``      appends gaps, snapshots, missing records, ends of reloads; wakes the worker
+``images``      reads images as rows that the database types
+``window``      opens a window, reads its pages, closes it
+``positions``   reads the standing of a shard; appends and prunes positions
+``passed``      records skipped changes and reports them as gaps
+``presence``    shows which consumers have a running worker
+``rotation``    empties old buckets
+``claims``      claims shards for a transaction, or on a connection of its own
+``backlog``     counts undelivered changes
+``consumers``   lists consumers, and removes one
+``resharding``  changes the number of shards
+``restoring``   takes over a log from another server
+``layout``      gives a consumer its first position or its new shards, one worker at a time
+``limit``       keeps the log below MAX_LOG_MB
+
+This package never calls a receiver, knows no model of the project except to type images, and never makes a writer wait:
+it takes strong locks by LOCK ... NOWAIT only.
+"""

@@ -1,45 +1,44 @@
-"""Reads the images that the log has stored, as rows typed by the database, by the table as it is now."""
+"""Reads stored images as rows that the database types after the table as it is now."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, models
 
+from hc_signals.postgres.query import row, rows
 from hc_signals.tables import quote, quoted_table
 
 Model = type[models.Model]
 
 
 def kept_image(using: str, model: Model, columns: Iterable[str], delivery: int, image: str) -> tuple[Any, ...]:
-    """Return an image of a kept delivery, which has a copy that outlives the log.
+    """Return an image of a failed delivery, whose copy stays when the log is emptied.
 
     Args:
         delivery: its id.
-        image: ``old``, or ``latest`` (the new one, for a deletion the old one).
+        image: ``old``, or ``latest`` (the new image; for a deletion the old one).
     """
     stored = {"old": "c.old", "latest": "coalesce(c.new, c.old)"}[image]
     names = ", ".join(f"r.{quote(column)}" for column in columns)
-    with connections[using].cursor() as cursor:
-        cursor.execute(
-            f"SELECT {names} FROM public.hc_signals_delivery c, "
-            f"LATERAL json_populate_record(NULL::{quoted_table(model)}, {stored}) r WHERE c.id = %s",
-            [delivery],
-        )
-        return tuple(cursor.fetchone())
+    sql = (
+        f"SELECT {names} FROM public.hc_signals_delivery c, "
+        f"LATERAL json_populate_record(NULL::{quoted_table(model)}, {stored}) r WHERE c.id = %s"
+    )
+    return tuple(row(using, sql, [delivery]))
 
 
 def logged_images(
     using: str, model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]
 ) -> dict[int, tuple[Any, ...]]:
-    """Return what :func:`images_sql` reads, by the ids of the changes; an error leaves the transaction as it was."""
-    return {row[0]: row for row in _isolated_rows(using, images_sql(model, columns, old_columns, ids))}
+    """Return the rows of :func:`images_sql` by the ids of the changes; an error leaves the transaction usable."""
+    return {found[0]: found for found in _isolated_rows(using, images_sql(model, columns, old_columns, ids))}
 
 
 def images_sql(model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]) -> str:
-    """Return the statement that reads the ids of changes, their latest images, and some columns of the old ones.
+    """Return the statement that reads changes: id, columns of the latest image, and columns of the old one.
 
     Args:
-        old_columns: NULL for what is no update.
+        old_columns: columns of the old image; NULL if the change is no update.
     """
     names = [f"r.{quote(column)}" for column in columns] + [f"o.{quote(column)}" for column in old_columns]
     typed = f"json_populate_record(NULL::{quoted_table(model)}, "
@@ -50,21 +49,19 @@ def images_sql(model: Model, columns: Sequence[str], old_columns: Sequence[str],
 
 
 def stored_images(using: str, ids: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:
-    """Return the old and the new images of changes by their ids, as the log has them: as JSON."""
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT id, old::text, new::text FROM public.hc_signals_change WHERE id = ANY (%s)", [list(ids)])
-        return {number: (old, new) for number, old, new in cursor.fetchall()}
+    """Return the old and new images of changes by their ids, as the JSON that the log has."""
+    sql = "SELECT id, old::text, new::text FROM public.hc_signals_change WHERE id = ANY (%s)"
+    return {number: (old, new) for number, old, new in rows(using, sql, [list(ids)])}
 
 
 def _isolated_rows(using: str, select: str) -> list[tuple[Any, ...]]:
-    """Return all rows, with a savepoint around the statement in the same round trip."""
+    """Return all rows of a statement, with a savepoint around it in the same round trip."""
     connection: Any = connections[using]
+    if not connection.in_atomic_block:
+        return rows(using, select)
     with connection.cursor() as cursor:
-        if not connection.in_atomic_block:
-            cursor.execute(select)
-            return list(cursor.fetchall())
         try:
-            # Without parameters, so that all three travel in one message whichever way the project binds them.
+            # No parameters: so all three statements are one message, however the project binds parameters.
             cursor.execute(f"SAVEPOINT hc_signals_images; {select}; RELEASE SAVEPOINT hc_signals_images")
             cursor.nextset()
             return list(cursor.fetchall())

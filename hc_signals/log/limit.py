@@ -1,7 +1,7 @@
-"""Keeps the log below MAX_LOG_MB: delivered changes go before their time, then the backlog of who is furthest behind.
+"""Keeps the log below MAX_LOG_MB: first removes delivered changes early, then drops backlogs.
 
-A backlog is only dropped where its space comes back at once: new positions and TRUNCATE of the oldest bucket that it
-holds up are one transaction. What was dropped is told as a gap by the consumer's next delivery.
+A backlog is dropped only if its space is free at once: one transaction moves the consumers that hold up the oldest
+bucket and truncates it. The next delivery of such a consumer reports a gap.
 """
 
 import logging
@@ -10,42 +10,45 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import OperationalError, connections, transaction
+from django.db import OperationalError, transaction
 
 from hc_signals.log.backlog import Backlog, backlog
-from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.consumers import shards_of
-from hc_signals.log.position import Position
-from hc_signals.log.rotation import (
-    OLD,
-    SIZE,
-    empty_bucket,
-    filled,
-    rotate_bucket,
-    size_mb,
-    unread,
-)
+from hc_signals.log.claims import Claim, claim_all
+from hc_signals.log.position import LogShard, Position
+from hc_signals.log.positions import read_standing, shards_of
+from hc_signals.log.rotation import OLD, SIZE, empty_bucket, filled, rotate_bucket, size_mb, unread
+from hc_signals.log.schema import Cause
+from hc_signals.log.window import close_window, open_window
 from hc_signals.postgres.errors import is_lock_timeout
 from hc_signals.postgres.moments import now, shown
+from hc_signals.postgres.query import execute, row
 
 logger = logging.getLogger("hc_signals")
 
-IN_HAND = timedelta(minutes=10)
-"""A consumer whose oldest undelivered change is younger is at work: its backlog is not what fills the disk."""
+KEEPING_UP = timedelta(minutes=10)
+"""Never drop the backlog of a consumer whose oldest undelivered change is younger than this."""
 CLAIM_SECONDS = 5.0
-"""For so long each shard of a consumer is waited for; if it is busy even then, nothing is dropped this time."""
+"""Seconds to wait for each shard of a consumer; if it stays busy, nothing is dropped this time."""
 PATIENCE = 2.0
-"""For so many seconds a moment is sought in which nobody uses the bucket; nobody has to wait meanwhile."""
-
+"""Seconds to retry LOCK ... NOWAIT on a busy bucket. Writers never queue behind us."""
 
 _IS_DUE = f"""
 SELECT EXISTS ({OLD}) OR ({SIZE}) > %(megabytes)s
     OR (SELECT max_bucket_bytes FROM public.hc_signals_control) IS DISTINCT FROM %(limit)s
 """
+_SET_LIMIT = """
+UPDATE public.hc_signals_control SET max_bucket_bytes = %(limit)s WHERE max_bucket_bytes IS DISTINCT FROM %(limit)s
+"""
+# The size that hc_signals_admit() compares with the limit.
+_NEWEST_BUCKET = """
+SELECT c.max_bucket_bytes, pg_relation_size(p.oid) + coalesce(pg_relation_size(nullif(p.reltoastrelid, 0)), 0)
+FROM public.hc_signals_control c, pg_class p
+WHERE p.oid = to_regclass('public.hc_signals_change_' || public.hc_signals_bucket())
+"""
 
 
 class _NotNow(Exception):
-    """The space would not come back now: everything stays as it is."""
+    """The space would not be free now, so nothing changes."""
 
 
 @dataclass(frozen=True)
@@ -57,29 +60,33 @@ class _Dropped:
 
 
 def is_due(using: str, retention_hours: float, megabytes: int) -> bool:
-    """Tell in one query whether there is anything to be emptied, or a new limit to be told."""
+    """Return, by one query, whether a bucket may have to be emptied or the limit to be stored.
+
+    Args:
+        retention_hours: RETENTION_HOURS.
+        megabytes: MAX_LOG_MB.
+    """
     params = {"seconds": retention_hours * 3600, "megabytes": megabytes, "limit": _bucket_bytes(megabytes)}
-    with connections[using].cursor() as cursor:
-        cursor.execute(_IS_DUE, params)
-        return bool(cursor.fetchone()[0])
+    return bool(row(using, _IS_DUE, params)[0])
 
 
 def _bucket_bytes(megabytes: int) -> int:
     return megabytes * 2**20 // 2
 
 
-def tell_limit(using: str, megabytes: int) -> None:
-    """Tell the capture functions, which keep the newest bucket below half of the limit whether or not a worker lives.
+def store_limit(using: str, megabytes: int) -> None:
+    """Store the limit for the capture functions: they keep the newest bucket below half of it without a worker.
 
     Args:
         megabytes: MAX_LOG_MB.
     """
-    limit = _bucket_bytes(megabytes)
-    with connections[using].cursor() as cursor:
-        cursor.execute(
-            "UPDATE public.hc_signals_control SET max_bucket_bytes = %s WHERE max_bucket_bytes IS DISTINCT FROM %s",
-            [limit, limit],
-        )
+    execute(using, _SET_LIMIT, {"limit": _bucket_bytes(megabytes)})
+
+
+def newest_bucket(using: str) -> tuple[int | None, int]:
+    """Return the bytes at which capture into the newest bucket stops, None without a limit; and its bytes now."""
+    limit, size = row(using, _NEWEST_BUCKET) or (None, 0)
+    return limit, size
 
 
 def keep_below(using: str, megabytes: int) -> bool:
@@ -89,7 +96,7 @@ def keep_below(using: str, megabytes: int) -> bool:
         megabytes: MAX_LOG_MB, in units of 2**20 bytes.
 
     Returns:
-        whether that was possible; if not, it was logged and is worth another look soon.
+        False if that was not possible: it is logged, and the caller should try again soon.
     """
     while (size := size_mb(using)) > megabytes:
         buckets = filled(using)
@@ -121,7 +128,7 @@ def _empty_early(using: str, bucket: int, size: float, megabytes: int) -> bool:
 
 
 def _drop_backlogs(using: str, bucket: int, megabytes: int) -> bool:
-    """Move all who hold up a bucket to the present, and empty it; False if that cannot be now."""
+    """Move all consumers that hold up a bucket to the present, and empty it; False if that is not possible now."""
     try:
         with transaction.atomic(using=using):
             dropped = _drop(using, bucket)
@@ -145,44 +152,36 @@ def _drop_backlogs(using: str, bucket: int, megabytes: int) -> bool:
 
 
 def _drop(using: str, bucket: int) -> list[_Dropped]:
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{CLAIM_SECONDS}s"])
+    execute(using, "SELECT set_config('lock_timeout', %s, true)", [f"{CLAIM_SECONDS}s"])
     names = [name for name, is_unread in unread(using, bucket).items() if is_unread]
-    shards = {name: shards_of(using, name) for name in names}
-    for logs in shards.values():
-        for log in logs:
-            log.claim(wait=True)
-        if not logs or logs[0].standing().layout != len(logs):
-            raise _NotNow  # removed or split anew while we waited
-    # Before LOCK TABLE, which takes a transaction id, and before the backlog is looked at: what is committed in between
-    # is counted and still comes.
-    log = ChangeLog(using, "")
-    present = log.close_window(log.open_window(log.standing()))
-    dropped = [_move(name, logs, present) for name, logs in shards.items()]
+    claims = {name: claim_all(shards_of(using, name)) for name in names}
+    if any(not claimed or claimed[0].standing.layout != len(claimed) for claimed in claims.values()):
+        raise _NotNow  # removed, or given other shards, while we waited
+    # Opened before LOCK TABLE takes a transaction id, and before the backlog is counted: a change that commits in
+    # between is counted and is still delivered.
+    present = close_window(open_window(using, read_standing(LogShard(using, ""))))
+    dropped = [_move(name, claimed, present) for name, claimed in claims.items()]
     if not dropped or not empty_bucket(using, bucket, PATIENCE):
-        raise _NotNow  # something was committed into it since
+        raise _NotNow  # a change was committed into the bucket since
     return [each for each in dropped if each.backlog.count]
 
 
-def _move(name: str, logs: list[ChangeLog], present: Position) -> _Dropped:
-    found, moment = backlog(logs), now()
+def _move(name: str, claims: list[Claim], present: Position) -> _Dropped:
+    found, moment = backlog(claim.shard for claim in claims), now()
     dropped = _Dropped(name, found, found.since or moment, moment)
-    if found.count and moment - dropped.since < IN_HAND:
+    if found.count and moment - dropped.since < KEEPING_UP:
         raise _NotNow
-    for log in logs:
-        before = log.standing().position
-        gap = _gap(before.gap, dropped) if log.shard == 0 and found.count else before.gap
-        log.append(replace(present, lost=before.lost, gap=gap))
+    for claim in claims:
+        before = claim.standing.position
+        gap = _gap(before.gap, dropped) if claim.shard.shard == 0 and found.count else before.gap
+        claim.append(replace(present, lost=before.lost, gap=gap))
     return dropped
 
 
 def _gap(before: Mapping[str, Any] | None, dropped: _Dropped) -> dict[str, Any]:
-    """Return the gap to tell; one that is still to be told becomes part of it."""
+    """Return the gap to report; an unreported one becomes part of it."""
     since: datetime | None = dropped.since
     if before is not None:
         since = min(dropped.since, datetime.fromisoformat(before["since"])) if before.get("since") else None
-    return {
-        "cause": "backlog_dropped",
-        "since": since.isoformat() if since else None,
-        "until": dropped.until.isoformat(),
-    }
+    until = dropped.until.isoformat()
+    return {"cause": Cause.BACKLOG_DROPPED, "since": since.isoformat() if since else None, "until": until}

@@ -1,54 +1,47 @@
-"""Changes that a consumer had no model for: passed over, noted, and told as a gap when it gets the model (again)."""
+"""Records changes that a consumer has no model for, and reports them as a gap once it gets the model."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from django.db import connections
+from django.db import transaction
 
-from hc_signals.events import Change
+from hc_signals.log.append import append_gap, wake
+from hc_signals.log.change import Change
+from hc_signals.log.schema import Cause
 from hc_signals.postgres.moments import aware_row
+from hc_signals.postgres.query import execute, rows
 
-_NOTE = """
+_RECORD = """
 INSERT INTO public.hc_signals_passed (consumer, table_name, since)
 SELECT %s, * FROM unnest(%s::text[], %s::timestamptz[]) ON CONFLICT DO NOTHING
 """
-# The gap is for this consumer alone: the others may have had the model.
-_TELL = """
-WITH passed AS (
-    DELETE FROM public.hc_signals_passed WHERE consumer = %(consumer)s AND table_name = ANY (%(tables)s)
-    RETURNING table_name, since
-), told AS (
-    INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
-    SELECT table_name, 'GAP', 'heroku_connect', json_build_object('cause', 'model_missing', 'since', since,
-        'until', clock_timestamp(), 'consumer', %(consumer)s::text)
-    FROM passed
-)
-SELECT table_name, since FROM passed ORDER BY table_name
+_FORGET = """
+DELETE FROM public.hc_signals_passed WHERE consumer = %s AND table_name = ANY (%s) RETURNING table_name, since
 """
 
 
-def note_passed(using: str, consumer: str, changes: Iterable[Change]) -> None:
-    """Note that changes are passed over; what is noted of a table already stays as it is.
+def record_passed(using: str, consumer: str, changes: Iterable[Change]) -> None:
+    """Record that the consumer skips these changes, in the transaction of their page, if it has one.
 
-    In the transaction of the page, if it has one.
+    An older record of the same table stays.
     """
     since: dict[str, datetime] = {}
     for change in changes:
         since.setdefault(change.table_name, change.captured_at)
-    names = sorted(since)  # two shards that note the same ones wait for each other in one order
-    with connections[using].cursor() as cursor:
-        cursor.execute(_NOTE, [consumer, names, [since[name] for name in names]])
+    tables = sorted(since)  # in one order, so that two shards cannot wait for each other
+    execute(using, _RECORD, [consumer, tables, [since[table] for table in tables]])
 
 
-def tell_passed(using: str, consumer: str, tables: Iterable[str]) -> Mapping[str, datetime]:
-    """Write a gap for each of the tables of which the consumer has passed changes over; return since when.
+def report_passed(using: str, consumer: str, tables: Iterable[str]) -> Mapping[str, datetime]:
+    """Append a gap for each table whose changes the consumer has skipped; return since when, by table.
 
     Args:
-        tables: those that it has a model for now.
+        tables: those that the consumer has a model for now.
     """
-    with connections[using].cursor() as cursor:
-        cursor.execute(_TELL, {"consumer": consumer, "tables": list(tables)})
-        found = dict(map(aware_row, cursor.fetchall()))
+    with transaction.atomic(using=using):
+        found = dict(sorted(map(aware_row, rows(using, _FORGET, [consumer, list(tables)]))))
+        for table, since in found.items():
+            append_gap(using, table, Cause.MODEL_MISSING, since, consumer)  # other consumers may have had the model
         if found:
-            cursor.execute("SELECT public.hc_signals_ring()")
+            wake(using)
     return found

@@ -1,62 +1,66 @@
-"""A changed number of shards on a live system: nothing lost, nothing twice, each record still in order.
+"""Changes the number of shards on a live system, without losing, repeating or reordering changes of a record.
 
-The old shards have come to different positions. So all of them are claimed at once and brought to one common snapshot,
-page by page, each still in its own order; from there the new shards start. Every step commits: a worker that dies on
-the way leaves the old layout as it is, and the next one goes on.
+The old shards are at different positions. So all of them are claimed at once and delivered up to one common snapshot,
+page by page. The new shards start from there. Every step commits. If a worker dies, the old layout stays, and the next
+worker goes on.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from django.db import transaction
 
-from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.position import Position
+from hc_signals.log.claims import Claim, claim_all
+from hc_signals.log.position import LogShard
+from hc_signals.log.positions import forget_layout, read_standing
 
 logger = logging.getLogger("hc_signals")
 
 
-def reshard(new: list[ChangeLog], deliver: Callable[[ChangeLog], None]) -> bool:
-    """Take one step from the consumer's layout to that of ``new``; True when it has it, at once if it had it before.
+def reshard(new: Sequence[LogShard], deliver: Callable[[Claim], None]) -> bool:
+    """Take one step from the consumer's layout to that of ``new``; return whether the consumer has it now.
 
     Args:
-        new: the shards as they are to be.
-        deliver: delivers one page of a claimed shard.
+        new: all shards that the consumer is to have.
+        deliver: delivers one page of a claimed shard of the old layout.
     """
-    first = new[0]
-    with transaction.atomic(using=first.using):
-        layout = first.standing().layout
+    using, consumer = new[0].using, new[0].consumer
+    with transaction.atomic(using=using):
+        layout = read_standing(new[0]).layout
         if layout in (None, len(new)):
             return True
-        old = [ChangeLog(first.using, first.consumer, shard, layout) for shard in range(layout)]
-        # In one order, so that two workers that do this cannot wait for each other.
-        for shard in range(max(layout, len(new))):
-            ChangeLog(first.using, first.consumer, shard).claim(wait=True)
-        standings = [log.standing() for log in old]
-        if standings[0].layout != layout:
+        claims = claim_all(LogShard.all_of(using, consumer, layout) + list(new[layout:]))
+        old = claims[:layout]
+        if old[0].standing.layout != layout:
             return False
-        positions = [standing.position for standing in standings]
-        unfinished = [log for log, position in zip(old, positions, strict=True) if position.target is not None]
+        unfinished = [claim for claim in old if claim.standing.position.target is not None]
         if unfinished:
-            for log in unfinished:
-                deliver(log)
-        elif len({position.seen for position in positions}) > 1:
-            # One target for all. Claimed as they are, nobody can open another window in between.
-            common = old[0].open_window(standings[0])
-            for log, standing in zip(old, standings, strict=True):
-                log.append(replace(log.open_window(standing), **_target_of(common)))
+            for claim in unfinished:
+                deliver(claim)
+        elif len({claim.standing.position.seen for claim in old}) > 1:
+            _open_common_window(old)
         else:
-            logger.warning("Consumer %r goes from %s to %s shards.", first.consumer, layout, len(new))
-            start = replace(positions[0], lost=max(position.lost for position in positions))
-            first.forget_layout(layout)
-            for log in new:
-                log.append(start)
+            logger.warning("Consumer %r goes from %s to %s shards.", consumer, layout, len(new))
+            lost = max(claim.standing.position.lost for claim in old)
+            start = replace(old[0].standing.position, lost=lost)
+            forget_layout(using, consumer, layout)
+            for claim in claim_all(new):
+                claim.append(start)
             return True
     return False
 
 
-def _target_of(position: Position) -> dict[str, Any]:
-    names = ("target", "ceiling_id", "next_floor_id", "next_floor_xid")
-    return {name: getattr(position, name) for name in names}
+def _open_common_window(old: Sequence[Claim]) -> None:
+    """Open a window with one target in all old shards; their claims keep other workers from opening another one."""
+    common = old[0].open_window()
+    for claim in old:
+        claim.append(
+            replace(
+                claim.open_window(),
+                target=common.target,
+                ceiling_id=common.ceiling_id,
+                next_floor_id=common.next_floor_id,
+                next_floor_xid=common.next_floor_xid,
+            )
+        )

@@ -1,66 +1,66 @@
-"""The ring of buckets: those whose changes are old and done by every consumer are emptied by TRUNCATE."""
+"""Empties old buckets of the log by TRUNCATE, once every consumer has got their changes."""
 
 import time
 
-from django.db import OperationalError, connections, transaction
+from django.db import OperationalError, transaction
 
+from hc_signals.log.schema import BUCKETS, bucket_table
 from hc_signals.postgres.errors import is_lock_timeout
+from hc_signals.postgres.query import execute, row, rows
 
-BUCKETS = 8
-BUCKET_HOURS = 12
-"""As in migrations_sql/0001_change_log.sql: a bucket comes round again after BUCKETS x BUCKET_HOURS."""
+RETRY_SECONDS = 0.02
+"""Seconds between two attempts to lock a busy table."""
 
 _NEWEST = " UNION ALL ".join(
-    f"(SELECT {bucket}, captured_at FROM public.hc_signals_change_{bucket} ORDER BY id DESC LIMIT 1)"
-    for bucket in range(BUCKETS)
+    f"(SELECT {bucket}, captured_at FROM {bucket_table(bucket)} ORDER BY id DESC LIMIT 1)" for bucket in range(BUCKETS)
 )
 OLD = f"""
 SELECT bucket FROM ({_NEWEST}) newest (bucket, captured_at)
 WHERE captured_at < clock_timestamp() - make_interval(secs => %(seconds)s)
 """
-"""The buckets that are not empty and whose newest change is older."""
-# Everything visible must be visible in what each consumer has seen. ORDER BY holds the planner to the index: it expects
-# that xid >= xmax is true for many rows, so it would read the whole bucket for the one that is not there.
+"""The buckets with changes, all of them older than ``seconds``."""
+# Each change visible now must be visible in what each consumer has seen. ORDER BY holds the planner to the index. It
+# expects many rows with xid >= xmax, and would read the whole bucket to find none.
 _UNREAD = """
 SELECT consumer, bool_or(
-    (SELECT xid FROM public.hc_signals_change_{bucket} ORDER BY xid DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(p.seen)
+    (SELECT xid FROM {table} ORDER BY xid DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(p.seen)
     OR EXISTS (
         SELECT 1 FROM pg_snapshot_xip(p.seen) open (x), LATERAL (
-            SELECT 1 FROM public.hc_signals_change_{bucket}
+            SELECT 1 FROM {table}
             WHERE xid BETWEEN open.x AND open.x ORDER BY xid, id LIMIT 1) found))
 FROM public.hc_signals_newest_position p GROUP BY consumer ORDER BY consumer
 """
-_NOTE_EMPTIED = """
+_RECORD_EMPTIED = """
 UPDATE public.hc_signals_control
 SET emptied_id = greatest(emptied_id, c.id), emptied_at = greatest(emptied_at, c.captured_at)
-FROM (SELECT id, captured_at FROM public.hc_signals_change_{bucket} ORDER BY id DESC LIMIT 1) c
+FROM (SELECT id, captured_at FROM {table} ORDER BY id DESC LIMIT 1) c
 """
 SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::float8 / 1048576
 FROM pg_inherits WHERE inhparent = 'public.hc_signals_change'::regclass
 """
-"""What the log takes on disk, in units of 2**20 bytes."""
+"""The log's size on disk, with indexes, in units of 2**20 bytes."""
 
 
 def rotate(using: str, retention_hours: float) -> list[int]:
-    """Empty the buckets whose changes are all older than the retention and done by every consumer.
+    """Empty the buckets whose changes are all older than the retention and delivered to every consumer.
 
-    TRUNCATE needs its lock at once: a bucket that somebody reads (a backup, say) is left for the next time. Call it
-    outside a transaction.
+    Call it outside a transaction. TRUNCATE never waits for its lock, so a bucket that a backup reads, say, stays until
+    the next time.
 
     Returns:
-        the buckets that were emptied.
+        the emptied buckets.
     """
     return [bucket for bucket in _old(using, retention_hours) if rotate_bucket(using, bucket, retention_hours)]
 
 
 def rotate_bucket(using: str, bucket: int, retention_hours: float, patience: float = 0.0) -> bool:
-    """Empty one bucket, as :func:`rotate` does; False if it is empty, younger, not done by everyone, or in use.
+    """Empty one bucket as :func:`rotate` does; False if it is empty, too young, undelivered or busy.
 
     Args:
-        patience: seconds for which a moment is sought in which nobody uses it.
+        patience: seconds to retry on a busy bucket.
     """
-    # Looked at before the lock is taken as well: writers of the present bucket should not wait for nothing.
+    # Checked before the lock is taken as well, so that writers of the newest bucket do not wait for nothing.
     if bucket not in _old(using, retention_hours) or not is_done(using, bucket):
         return False
     try:
@@ -73,67 +73,63 @@ def rotate_bucket(using: str, bucket: int, retention_hours: float, patience: flo
 
 
 def _old(using: str, hours: float) -> list[int]:
-    with connections[using].cursor() as cursor:
-        cursor.execute(OLD, {"seconds": hours * 3600})
-        return [row[0] for row in cursor.fetchall()]
+    return [bucket for (bucket,) in rows(using, OLD, {"seconds": hours * 3600})]
 
 
 def empty_bucket(using: str, bucket: int, patience: float = 0.0) -> bool:
-    """Empty a bucket if everyone is done with it. Belongs into a transaction.
+    """Empty a bucket; False if a consumer has not got all of it. Call it inside a transaction.
 
     Args:
-        patience: as in :func:`rotate_bucket`.
+        patience: seconds to retry on a busy bucket.
 
     Raises:
-        OperationalError: somebody uses the bucket (:func:`is_lock_timeout` tells).
+        OperationalError: the bucket stayed busy (:func:`is_lock_timeout`).
     """
-    lock_free_table(using, f"public.hc_signals_change_{bucket}", patience)
+    table = bucket_table(bucket)
+    lock_free_table(using, table, patience)
     if not is_done(using, bucket):
         return False
-    with connections[using].cursor() as cursor:
-        cursor.execute(_NOTE_EMPTIED.format(bucket=bucket))
-        cursor.execute(f"TRUNCATE public.hc_signals_change_{bucket}")
+    execute(using, _RECORD_EMPTIED.format(table=table))
+    execute(using, f"TRUNCATE {table}")
     return True
 
 
 def lock_free_table(using: str, table: str, patience: float) -> None:
-    """Lock a table for this transaction alone, at a moment in which nobody uses it.
+    """Lock a table for this transaction alone.
 
-    It is tried again and again and never waited for: whoever comes after a waiting TRUNCATE would wait too.
+    It retries LOCK ... NOWAIT. Writers would queue behind a lock that waits.
 
     Args:
-        patience: seconds for which such a moment is sought.
+        patience: seconds to retry on a busy table.
 
     Raises:
-        OperationalError: there was none (:func:`is_lock_timeout` tells).
+        OperationalError: the table stayed busy (:func:`is_lock_timeout`).
     """
     deadline = time.monotonic() + patience
     while True:
         try:
-            with transaction.atomic(using=using), connections[using].cursor() as cursor:
-                cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
+            with transaction.atomic(using=using):
+                execute(using, f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
                 return
         except OperationalError as error:
             if not is_lock_timeout(error) or time.monotonic() >= deadline:
                 raise
-        time.sleep(0.02)
+        time.sleep(RETRY_SECONDS)
 
 
 def unread(using: str, bucket: int) -> dict[str, bool]:
-    """Return for every consumer whether the bucket holds something that it is not done with."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(_UNREAD.format(bucket=bucket))
-        return dict(cursor.fetchall())
+    """Return for every consumer whether the bucket has a change that it has not got."""
+    return dict(rows(using, _UNREAD.format(table=bucket_table(bucket))))
 
 
 def is_done(using: str, bucket: int) -> bool:
-    """Tell whether there are consumers and all are done with the bucket."""
+    """Return whether there are consumers and all have got the whole bucket."""
     found = unread(using, bucket)
     return bool(found) and not any(found.values())
 
 
 def held_up_by(using: str, retention_hours: float) -> set[str]:
-    """Return the consumers but for which a bucket could be emptied."""
+    """Return the consumers that keep an old bucket from being emptied."""
     found: set[str] = set()
     for bucket in _old(using, retention_hours):
         found |= {consumer for consumer, is_unread in unread(using, bucket).items() if is_unread}
@@ -141,17 +137,11 @@ def held_up_by(using: str, retention_hours: float) -> set[str]:
 
 
 def size_mb(using: str) -> float:
-    """Return the size of the log on disk, indexes and all, in units of 2**20 bytes."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(SIZE)
-        return float(cursor.fetchone()[0])
+    """Return the log's size on disk, with indexes, in units of 2**20 bytes."""
+    return float(row(using, SIZE)[0])
 
 
 def filled(using: str) -> list[int]:
-    """Return the buckets that are not empty, the one with the oldest change first."""
-    oldest = []
-    with connections[using].cursor() as cursor:
-        for bucket in range(BUCKETS):
-            cursor.execute(f"SELECT min(id) FROM public.hc_signals_change_{bucket}")
-            oldest.append((cursor.fetchone()[0], bucket))
+    """Return the buckets that are not empty, in order of their oldest changes."""
+    oldest = [(row(using, f"SELECT min(id) FROM {bucket_table(bucket)}")[0], bucket) for bucket in range(BUCKETS)]
     return [bucket for first, bucket in sorted(pair for pair in oldest if pair[0] is not None)]

@@ -1,17 +1,17 @@
-"""Runs migrations_sql/0001_change_log.sql; the models of the log are unmanaged and follow it."""
+"""Creates the change log by the files of migrations_sql/; its models are unmanaged and follow them."""
 
 import django.contrib.postgres.fields
 from django.db import migrations, models
 
 import hc_signals.models
-from hc_signals.log.sql_files import read_sql
+from hc_signals.log.schema import install_sql, remove_sql
 
 
 class Migration(migrations.Migration):
     initial = True
     dependencies = []
     operations = [
-        migrations.RunSQL(read_sql("0001_change_log.sql"), read_sql("0001_change_log.down.sql")),
+        migrations.RunSQL(install_sql(), remove_sql()),
         migrations.CreateModel(
             name="Change",
             fields=[

@@ -1,4 +1,4 @@
-"""Tells Django of Heroku Connect's trigger log; the tables are Heroku Connect's, nothing is made here."""
+"""Adds Heroku Connect's trigger log to Django's state. Heroku Connect owns the tables, so nothing is created here."""
 
 from django.db import migrations, models
 
@@ -6,7 +6,7 @@ from hc_signals.tables import get_schema
 
 
 class Migration(migrations.Migration):
-    # Computed, so that another schema in the settings is no change of the model.
+    # The schema is read from the settings, so another one there is no change of the model.
     dependencies = [
         ("hc_signals", "0001_initial"),
     ]

@@ -14,7 +14,8 @@ from hc_signals import observing
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
 from hc_signals.log.backlog import Backlog, backlog
-from hc_signals.log.consumers import delivery_counts, shards_of
+from hc_signals.log.consumers import delivery_counts
+from hc_signals.log.positions import shards_of
 from hc_signals.log.presence import workers
 from hc_signals.log.rotation import size_mb
 from hc_signals.observing import Helper

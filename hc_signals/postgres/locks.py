@@ -11,7 +11,7 @@ UNTOLD = (1212372819, 2)
 INSTALLER = (1212372819, 3)
 """Held by an installer of triggers, so that two take turns."""
 CLAIMS = 1212372820
-"""Class, by consumer and shard: held by the worker that delivers the shard. And by consumer: see log/turns.py."""
+"""Class, by consumer and shard: held by the worker that delivers the shard. And by consumer: see log/layout.py."""
 RELOADS = 1212372823
 """Class, by table: shared by writers while it is reloaded; held when the end of the reload is told."""
 PRESENCE = 1212372824

@@ -11,7 +11,7 @@ from django.db.models.signals import post_migrate, pre_migrate
 
 from hc_signals.capture import triggers
 from hc_signals.exceptions import HCSignalsError
-from hc_signals.log.sql_files import read_sql
+from hc_signals.log.schema import exists, install_sql
 from hc_signals.postgres.errors import DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, sqlstate
 from hc_signals.tables import connected_models, quote, quoted_table, table_parts
 from hc_signals.testing.heroku_connect import HerokuConnect
@@ -104,10 +104,9 @@ def prepare(using: str = "default") -> None:
     states = {triggers.compare(*pair).state for pair in zip(models, triggers.find(models, using), strict=True)}
     if states == {"installed"}:
         return
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
-        if cursor.fetchone()[0]:
-            cursor.execute(read_sql("0001_change_log.sql"))
+    if not exists(using):
+        with connections[using].cursor() as cursor:
+            cursor.execute(install_sql())
     HerokuConnect(using).create_tables()
     for model in models:
         triggers.install(model, using)

@@ -1,23 +1,25 @@
 """Delivery inside a test: what hc_listen does, at once and in the test's own process."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from django.conf import settings
-from django.db import connections
+from django.db import connections, transaction
 from django.test import override_settings
 
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.failures import Deliveries, Delivery
-from hc_signals.events import Change
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.position import Position, Standing
+from hc_signals.log.change import Change
+from hc_signals.log.claims import Claim, Claims, claim_all, claim_with_page
+from hc_signals.log.position import LogShard, Position
+from hc_signals.log.positions import read_standing
 from hc_signals.log.restoring import moved, take_over
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD
 from hc_signals.postgres import wrappers
+from hc_signals.postgres.query import rows
 from hc_signals.testing.databases import played_databases
 from hc_signals.worker.loop import Worker
 
@@ -60,11 +62,11 @@ def _deliver(using: str, checked: Conf, *, raise_errors: bool) -> int:
     worker = Worker(using, checked)
     for shard in worker.shards:
         if connections[using].in_atomic_block:
-            shard.log = OpenTransactionLog(using, checked.CONSUMER, shard.log.shard, checked.SHARDS, worker.claims)
+            shard.claims = OpenTransactionClaims()
         if raise_errors:
             shard.deliveries = RaisingDeliveries(using, checked, shard.log.shard)
-        if shard.log.standing().is_new:
-            shard.log.append(Position())  # the whole log, whatever the project has chosen for a new consumer
+        if read_standing(shard.log).is_new:
+            start_at_once(shard.log)
     worker.deliver_once(ahead=False)  # another connection would not see what an open transaction has written
     return worker.delivered
 
@@ -76,41 +78,47 @@ ORDER BY id LIMIT %(limit)s
 """
 
 
-class OpenTransactionLog(ChangeLog):
-    """The log as the open transaction of a test sees it, with its own changes, which no snapshot ever shows.
+def start_at_once(shard: LogShard) -> None:
+    """Give the shard its first position at the beginning of the log, whatever START_AT the project has chosen."""
+    with transaction.atomic(using=shard.using):
+        for claim in claim_all([shard]):
+            claim.append(Position())
 
-    Nobody else writes meanwhile, so ids are enough here: everything up to ``floor_id`` is done.
-    """
+
+class OpenTransactionClaims(Claims):
+    """Claims shards inside the open transaction of a test."""
 
     @contextmanager
-    def claimed(self, limit: int, *, atomic: bool) -> Iterator[bool]:
+    def page(self, shard: LogShard, limit: int, *, atomic: bool) -> Iterator[Claim | None]:
         """Claim the shard; without a transaction for each page until the test's own one ends."""
-        if atomic:
-            with super().claimed(limit, atomic=True) as is_claimed:
-                yield is_claimed
-        else:
-            yield self.claim()
+        with transaction.atomic(using=shard.using) if atomic else nullcontext():
+            claim = claim_with_page(shard, limit)
+            yield OpenTransactionClaim(shard, claim.standing) if claim else None
 
-    def open_window(self, standing: Standing) -> Position:
-        """Begin behind what is done; the target says only that a window is open."""
-        position = standing.position
+
+class OpenTransactionClaim(Claim):
+    """Reads the log as the open transaction of a test sees it, with its own changes, which no snapshot ever shows.
+
+    No other session writes in a test, so ids are enough: all changes up to ``floor_id`` are delivered.
+    """
+
+    def open_window(self) -> Position:
+        """Begin behind the delivered changes; the target only marks a window as open."""
+        position = self.standing.position
         return replace(position, target=position.seen, last_id=position.floor_id)
 
     def page(self, position: Position, limit: int) -> tuple[list[Change], bool]:
         """Return up to ``limit`` changes, in order, and whether there may be more."""
         params = {"after": position.last_id, "seen": position.seen, "limit": limit}
-        params |= {"shard": self.shard, "shards": self.shards}
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(_PAGE, params)
-            changes = [Change(*row) for row in cursor.fetchall()]
+        params |= {"shard": self.shard.shard, "shards": self.shard.shards}
+        changes = [Change(*found) for found in rows(self.shard.using, _PAGE, params)]
         self._read_up_to = changes[-1].id if changes else position.last_id
         return changes, len(changes) == limit
 
     def close_window(self, position: Position) -> Position:
-        """All that was read is done."""
-        floor_id = self._read_up_to or 0
-        kept = {each.name: getattr(position, each.name) for each in fields(Position) if each.name in ("lost", "gap")}
-        return Position(seen=position.seen, floor_xid=position.floor_xid, floor_id=floor_id, **kept)
+        """Return the position after all changes that were read."""
+        done = Position(seen=position.seen, floor_xid=position.floor_xid, lost=position.lost, gap=position.gap)
+        return replace(done, floor_id=self._read_up_to or 0)
 
 
 class RaisingDeliveries(Deliveries):

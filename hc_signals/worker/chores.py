@@ -12,7 +12,7 @@ from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
-from hc_signals.log.limit import is_due, keep_below, tell_limit
+from hc_signals.log.limit import is_due, keep_below, store_limit
 from hc_signals.log.rotation import rotate
 from hc_signals.observing import Helper
 from hc_signals.postgres.connecting import answers, fail_fast_at_the_server, lift_limits, own_options
@@ -119,7 +119,7 @@ class Chores(threading.Thread):
     def _rotate(self) -> float:
         if not is_due(self.using, self.conf.RETENTION_HOURS, self.conf.MAX_LOG_MB):
             return ROTATE_EVERY
-        tell_limit(self.using, self.conf.MAX_LOG_MB)
+        store_limit(self.using, self.conf.MAX_LOG_MB)
         for bucket in rotate(self.using, self.conf.RETENTION_HOURS):
             logger.info("Bucket %s of the change log was emptied.", bucket)
         return ROTATE_EVERY if keep_below(self.using, self.conf.MAX_LOG_MB) else ROTATE_AGAIN

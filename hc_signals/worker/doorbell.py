@@ -1,7 +1,7 @@
 """The doorbell: sleep until a writer rings. LISTEN has a connection of its own that no receiver touches: see line.py.
 
 A worker holds an advisory lock only while it sleeps; writers ring only when they cannot share it (the proof is in
-migrations_sql/0001_change_log.sql). No flag in a table could do this without losing a ring now and then.
+migrations_sql/02_capture.sql). No flag in a table could do this without losing a ring now and then.
 
 Behind a pooler that may lend the session to others there is neither LISTEN nor lock, because both would stay in it.
 Then the sleepers look at the log at growing intervals, and the connection only shows that a worker is running.

@@ -18,12 +18,11 @@ from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.shard import Audience, Outcome, Shard
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log.claims import Claim, Claims
+from hc_signals.log.layout import take_layout
+from hc_signals.log.position import LogShard
 from hc_signals.log.presence import announce
-from hc_signals.log.resharding import reshard
 from hc_signals.log.restoring import RESTORED, moved, take_over
-from hc_signals.log.starting import start
-from hc_signals.log.turns import turn_at_layout
 from hc_signals.observing import here
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.connecting import application_name, fail_fast_at_the_server, lift_limits, show_trouble
@@ -72,9 +71,9 @@ class Worker:
         )
         self.claims = HeldLock(using, application_name(conf.CONSUMER, "claim"))
         """Used where ``ATOMIC`` is False."""
-        logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS, self.claims) for shard in range(conf.SHARDS)]
+        logs = LogShard.all_of(using, conf.CONSUMER, conf.SHARDS)
         self.side = SideConnection(using, self._prepare_side)
-        self.shards = [Shard(log, conf, self._audience, self.stopping) for log in logs]
+        self.shards = [Shard(log, Claims(self.claims), conf, self._audience, self.stopping) for log in logs]
         self._elsewhere: set[int] = set()
         self._until_retry: float | None = None
         self._prepared: Any = None
@@ -132,8 +131,8 @@ class Worker:
         with wrappers.set_aside(self.using), reading, closing(self.claims):
             self.prepare()
             for shard in self.shards:
-                finished = shard.log.finished
-                while not self.stopping.is_set() and shard.log.finished == finished:
+                finished = shard.finished
+                while not self.stopping.is_set() and shard.finished == finished:
                     if ahead:  # else it is a test's, which may want to look at them
                         wrappers.forget_queries()
                     if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED, Outcome.MOVED):
@@ -207,12 +206,14 @@ class Worker:
             return
         self._prepare_connection()
         logs = [shard.log for shard in self.shards]
+
+        def take() -> bool:
+            return take_layout(logs, self.conf.START_AT, self._deliver_old)
+
         with here().busy_with("the layout of the shards"):
             while not self.stopping.is_set():
-                with turn_at_layout(self.using, self.conf.CONSUMER):
-                    start(logs, self.conf.START_AT)
-                    if until_isolated(lambda: reshard(logs, self._deliver_old), self.conf.BATCH_SIZE, lambda: None):
-                        break
+                if until_isolated(take, self.conf.BATCH_SIZE, lambda: None):
+                    break
         if self._is_process:
             fatal_calls.begin_run(self.using, self.conf.CONSUMER, is_locked=self._is_ours)
             self._mark_calls_of_the_dead()
@@ -224,9 +225,10 @@ class Worker:
             for shard in self.shards:
                 shard.mark_calls(dead)
 
-    def _deliver_old(self, log: ChangeLog) -> None:
-        shard = Shard(log, replace(self.conf, SHARDS=log.shards), self._audience, self.stopping)
-        shard.deliver_claimed()
+    def _deliver_old(self, claim: Claim) -> None:
+        conf = replace(self.conf, SHARDS=claim.shard.shards)
+        shard = Shard(claim.shard, Claims(), conf, self._audience, self.stopping)
+        shard.deliver_claimed(claim)
         self.shards[0].delivered += shard.delivered
         self.shards[0].unheard += shard.unheard
 

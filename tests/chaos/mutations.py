@@ -5,8 +5,9 @@ from typing import Any
 
 from django.db import connections
 
-from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.position import Position, Standing
+from hc_signals.log import window
+from hc_signals.log.claims import Claim
+from hc_signals.log.position import LogShard, Position
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, cut_page
 
 
@@ -29,34 +30,38 @@ def xmin_watermark() -> None:
 
 def floor_from_xmax() -> None:
     """Take xmax of the snapshot for the next transaction to be born: loses those open above the last finished one."""
-    open_window = ChangeLog.open_window
+    open_window = Claim.open_window
 
-    def open_at_xmax(self: ChangeLog, standing: Standing) -> Position:
-        position = open_window(self, standing)
+    def open_at_xmax(self: Claim) -> Position:
+        position = open_window(self)
         return replace(position, next_floor_xid=str(position.target).split(":")[1])
 
-    ChangeLog.open_window = open_at_xmax  # type: ignore[method-assign]
+    Claim.open_window = open_at_xmax  # type: ignore[method-assign]
 
 
 def _read_by_cursor(sql: str) -> None:
     """Follow one change after another instead of the difference of two snapshots."""
-    open_window, close = ChangeLog.open_window, ChangeLog.close_window
-    highest: dict[ChangeLog, int] = {}
+    open_window, close = Claim.open_window, Claim.close_window
+    highest: dict[LogShard, int] = {}
 
-    def open_at_cursor(self: ChangeLog, standing: Standing) -> Position:
-        return replace(open_window(self, standing), last_id=standing.position.floor_id)
+    def open_at_cursor(self: Claim) -> Position:
+        return replace(open_window(self), last_id=self.standing.position.floor_id)
 
-    def page(self: ChangeLog, position: Position, limit: int) -> Any:
-        params = {"after": position.last_id, "limit": limit, "shard": self.shard, "shards": self.shards}
-        with connections[self.using].cursor() as cursor:
+    def read_page(shard: LogShard, position: Position, limit: int) -> Any:
+        params = {"after": position.last_id, "limit": limit, "shard": shard.shard, "shards": shard.shards}
+        with connections[shard.using].cursor() as cursor:
             cursor.execute(sql.format(shard=SHARD) + " LIMIT %(limit)s", params)
             changes, has_more = cut_page(cursor.fetchall(), limit)
-        highest[self] = changes[-1].id if changes else position.last_id or 0
+        highest[shard] = changes[-1].id if changes else position.last_id or 0
         return changes, has_more
 
-    def close_window(self: ChangeLog, position: Position) -> Position:
-        return replace(close(self, position), floor_id=highest[self])
+    def page(self: Claim, position: Position, limit: int) -> Any:
+        return read_page(self.shard, position, limit)
 
-    ChangeLog.open_window = open_at_cursor  # type: ignore[method-assign]
-    ChangeLog.page = page  # type: ignore[method-assign]
-    ChangeLog.close_window = close_window  # type: ignore[method-assign]
+    def close_window(self: Claim, position: Position) -> Position:
+        return replace(close(self, position), floor_id=highest[self.shard])
+
+    window.read_page = read_page
+    Claim.open_window = open_at_cursor  # type: ignore[method-assign]
+    Claim.page = page  # type: ignore[method-assign]
+    Claim.close_window = close_window  # type: ignore[method-assign]

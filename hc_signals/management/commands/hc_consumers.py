@@ -9,8 +9,9 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.conf import get_conf
 from hc_signals.exceptions import HCSignalsError
-from hc_signals.log import consumers, starting
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log import consumers
+from hc_signals.log.layout import start
+from hc_signals.log.position import LogShard
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.management.arguments import start_at
 from hc_signals.management.command import OwnCommand
@@ -65,8 +66,7 @@ class Command(OwnCommand):
 
     def _start(self, options: dict[str, Any]) -> None:
         using, name, shards = options["database"], options["name"], get_conf().SHARDS
-        logs = [ChangeLog(using, name, shard, shards) for shard in range(shards)]
-        if not starting.start(logs, options["at"]):
+        if not start(LogShard.all_of(using, name, shards), options["at"]):
             raise CommandError(f"Consumer {name!r} has a position already; nothing was changed.")
         self.stdout.write(f"Consumer {name!r} starts at {options['at']}.")
 

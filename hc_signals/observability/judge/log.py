@@ -8,7 +8,8 @@ from django.db import connections
 
 from hc_signals.conf import Conf
 from hc_signals.log.consumers import Consumer
-from hc_signals.log.rotation import BUCKETS, filled, size_mb
+from hc_signals.log.limit import newest_bucket
+from hc_signals.log.rotation import filled, size_mb
 from hc_signals.observability.findings import Finding, fine, problem
 from hc_signals.postgres.moments import age, aware_row, now
 
@@ -27,13 +28,6 @@ _LOST = """
 SELECT CASE WHEN l.is_called THEN l.last_value ELSE 0 END - coalesce(
     (SELECT min(lost) FROM public.hc_signals_newest_position WHERE shard = 0), 0)
 FROM public.hc_signals_lost_seq l
-"""
-_BUCKET = """
-SELECT c.max_bucket_bytes::float8, (SELECT max(pg_relation_size(inhrelid) + coalesce(
-    pg_relation_size(nullif(p.reltoastrelid, 0)), 0)) FROM pg_inherits JOIN pg_class p ON p.oid = inhrelid
-    WHERE inhparent = 'public.hc_signals_change'::regclass
-      AND p.relname = 'hc_signals_change_' || (floor(extract(epoch FROM clock_timestamp()) / 43200))::bigint %% %s)
-FROM public.hc_signals_control c
 """
 _OLDEST = "SELECT captured_at FROM public.hc_signals_change_{bucket} ORDER BY id LIMIT 1"
 
@@ -72,10 +66,10 @@ def retention(using: str, found: Sequence[Consumer], conf: Conf) -> Iterator[Fin
 
 
 def _bucket(using: str) -> Iterator[Finding]:
-    ((most, size),) = _rows(using, _BUCKET, [BUCKETS])
-    if most and size and size > most * 0.95:
+    most, size = newest_bucket(using)
+    if most and size > most * 0.95:
         text = f"the newest bucket has {size / 2**20:.0f} of {most / 2**20:.0f} MB: capture stops there"
-        yield problem("log-bucket-full", "log", text, bytes=int(size), max_bytes=int(most))
+        yield problem("log-bucket-full", "log", text, bytes=size, max_bytes=most)
 
 
 def _rows(using: str, sql: str, params: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What the Hypothesis state machines share: how many examples, and writers that are stepped by hand."""
+"""Shared by the Hypothesis state machines: the number of examples, and connections for writers."""
 
 import os
 from typing import Any
@@ -8,11 +8,11 @@ from django.db import connection
 from hypothesis import HealthCheck, Phase, settings
 
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "0"))
-"""Of each machine: 0 for the same few every time; any other number for so many random ones."""
+"""Random examples per machine; 0: the same few every time."""
 
 
 def machine_settings(examples: int, steps: int, shrink: bool = bool(EXAMPLES)) -> settings:
-    """Return the settings of a run; with ``shrink`` a failure is reduced to its smallest form, which takes minutes."""
+    """Return the settings of a run; ``shrink`` reduces a failure to its smallest form, which takes minutes."""
     return settings(
         max_examples=EXAMPLES or examples,
         stateful_step_count=steps,
@@ -25,7 +25,7 @@ def machine_settings(examples: int, steps: int, shrink: bool = bool(EXAMPLES)) -
 
 
 def new_connection() -> "psycopg.Connection[Any]":
-    """Return an autocommit connection to the test database that speaks as Heroku Connect does."""
+    """Return an autocommit connection to the test database that counts as Heroku Connect's."""
     values = {k: v for k, v in connection.get_connection_params().items() if k not in ("cursor_factory", "context")}
     opened: psycopg.Connection[Any] = psycopg.connect(**values, autocommit=True)
     opened.execute("SET xmlbinary = 'hex'")

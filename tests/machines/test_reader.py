@@ -1,6 +1,6 @@
-"""Writers and a reader stepped by Hypothesis in any order: nothing lost, nothing twice, each record in order, no stall.
+"""Hypothesis steps writers and a worker in any order: no change is lost, repeated, out of order or stuck.
 
-More than the few fixed examples: ``MACHINE_EXAMPLES=2000 pytest tests/test_reader_machine.py``.
+For more than the few fixed examples: ``MACHINE_EXAMPLES=2000 pytest tests/machines/test_reader.py``.
 """
 
 from collections import Counter, defaultdict
@@ -16,19 +16,20 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.log.changelog import ChangeLog
+from hc_signals.log import window
+from hc_signals.log.claims import Claim
 from hc_signals.worker.loop import Worker
 from tests.chaos import mutations
-from tests.machine import machine_settings, new_connection
+from tests.machines.machine import machine_settings, new_connection
 from tests.server import own
 
 RECORDS = ["A", "B", "C"]
 MANY_PAGES = 150
-"""More than it takes to deliver whatever one example writes."""
-Told = tuple[str, str, int]
-"""Record, change type and value: one line of a ledger."""
-Written = list[tuple[Told, int | None]]
-"""What a transaction wrote, each with the value that the record had before."""
+"""More pages than any example needs."""
+Line = tuple[str, str, int]
+"""A line of a ledger: record, change type and value."""
+Written = list[tuple[Line, int | None]]
+"""The lines that a transaction wrote, each with the value that the record had before."""
 
 writers = st.integers(0, 2)
 records = st.sampled_from(RECORDS)
@@ -36,11 +37,11 @@ kinds = st.sampled_from(["update", "rekey", "delete"])
 
 
 class Crash(KeyboardInterrupt):
-    """The reader's process dies, by a Ctrl-C: any other exception would be kept as the receiver's failure."""
+    """The worker's process dies, by a Ctrl-C: any other exception would be stored as a failure of the receiver."""
 
 
 class WriterModel:
-    """One connection, what it has written in its open transaction, and the levels of its savepoints."""
+    """One connection, and the lines of its open transaction by level of savepoint."""
 
     def __init__(self) -> None:
         self.connection = new_connection()
@@ -52,7 +53,7 @@ class WriterModel:
             self.levels = [[]]
 
     def end(self, sql: str) -> Written:
-        """End the transaction; return what it had written."""
+        """End the transaction; return the lines that it had written."""
         self.connection.execute(sql)
         written = [change for level in self.levels for change in level]
         self.levels = []
@@ -60,7 +61,7 @@ class WriterModel:
 
 
 class ReaderMachine(RuleBasedStateMachine):
-    """Transactions of every kind on a few records, and a reader that is asked for a page now and then."""
+    """Transactions of every kind on a few records, and a worker that delivers a page now and then."""
 
     resharding = True
     connections: list[WriterModel] = []
@@ -74,7 +75,7 @@ class ReaderMachine(RuleBasedStateMachine):
         self.values: dict[str, int | None] = dict.fromkeys(RECORDS)
         self.locked: dict[str, Any] = {}
         self.prepared: dict[str, Written] = {}
-        self.truth: dict[str, list[Told]] = defaultdict(list)
+        self.truth: dict[str, list[Line]] = defaultdict(list)
         self.number = 0
         self.shards, self.size, self.calls_left, self.stop_after = 1, 3, -1, -1
         self.worker = self.new_worker()
@@ -84,7 +85,7 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule(number=writers, chosen=st.lists(records, min_size=1, max_size=3), kind=kinds)
     def change(self, number: int, chosen: list[str], kind: str) -> None:
-        """Create, change or delete records, if nobody else has their locks."""
+        """Create, change or delete records that no other transaction has locked."""
         writer = self.connections[number]
         for record in chosen:
             if self.locked.get(record, writer) is writer:
@@ -92,7 +93,7 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule(number=writers, record=records, kind=kinds)
     def change_at_once(self, number: int, record: str, kind: str) -> None:
-        """The commonest transaction of all: one change, committed."""
+        """The most common transaction: one change, committed."""
         if not self.connections[number].levels and record not in self.locked:
             self.change(number, [record], kind)
             self.end(number, True)
@@ -122,7 +123,7 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule(number=writers)
     def take_xid(self, number: int) -> None:
-        """Get a transaction id long before anything is written; or be a stranger who never writes here."""
+        """Draw a transaction id long before the first write, or without any."""
         self.connections[number].begin()
         self.connections[number].connection.execute("SELECT pg_current_xact_id()")
 
@@ -145,7 +146,7 @@ class ReaderMachine(RuleBasedStateMachine):
         """Commit, or roll back."""
         writer = self.connections[number]
         if writer.levels:
-            self.settle(writer, writer.end("COMMIT" if keep else "ROLLBACK"), keep)
+            self.finish(writer, writer.end("COMMIT" if keep else "ROLLBACK"), keep)
 
     @rule(number=writers)
     def prepare(self, number: int) -> None:
@@ -165,12 +166,12 @@ class ReaderMachine(RuleBasedStateMachine):
             name, written = self.prepared.popitem()
             with connection.cursor() as cursor:
                 cursor.execute(f"{'COMMIT' if keep else 'ROLLBACK'} PREPARED '{name}'")
-            self.settle(name, written, keep)
+            self.finish(name, written, keep)
 
-    def settle(self, holder: Any, written: Written, keep: bool) -> None:
+    def finish(self, holder: Any, written: Written, keep: bool) -> None:
         if keep:
-            for told, _ in written:
-                self.truth[told[0]].append(told)
+            for line, _ in written:
+                self.truth[line[0]].append(line)
         else:
             self.take_back(written)
         self.locked = {record: other for record, other in self.locked.items() if other is not holder}
@@ -179,11 +180,11 @@ class ReaderMachine(RuleBasedStateMachine):
         for (record, _, _), before in reversed(written):
             self.values[record] = before
 
-    # -- the reader
+    # -- the worker
 
     @rule(shard=st.integers(0, 2), crash=st.integers(-1, 3), stop=st.integers(-1, 2))
     def page(self, shard: int, crash: int, stop: int) -> None:
-        """Deliver one page of one shard; its process may die within it, or be asked to stop."""
+        """Deliver one page of one shard; the process may die on the way, or be stopped."""
         self.calls_left, self.stop_after = crash, stop
         try:
             self.worker.shards[shard % self.shards].deliver_page()
@@ -194,13 +195,13 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule(size=st.integers(1, 5))
     def restart(self, size: int) -> None:
-        """Another process, with pages of another size."""
+        """Start another process, with pages of another size."""
         self.size = size
         self.worker = self.new_worker()
 
     @rule(shards=st.integers(1, 3), crash=st.integers(-1, 3))
     def reshard(self, shards: int, crash: int) -> None:
-        """Another number of shards; whoever brings it may die on the way."""
+        """Change the number of shards; the worker that does it may die on the way."""
         if not self.resharding:
             return
         self.shards, self.calls_left = shards, crash
@@ -215,7 +216,7 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule()
     def drain(self) -> None:
-        """Whoever else is open: what is committed is seen to wait, and when nothing waits any more it is delivered."""
+        """Deliver while shards have changes: after that all that is committed must be delivered, whatever is open."""
         for _ in range(MANY_PAGES):
             waiting = waiting_shards("default", self.worker.conf)[0]
             if not waiting:
@@ -223,7 +224,7 @@ class ReaderMachine(RuleBasedStateMachine):
             for shard in waiting:
                 self.worker.shards[shard].deliver_page()
         self.compare()
-        assert not waiting, "something waits for ever"
+        assert not waiting, "a shard waits forever"
 
     def new_worker(self) -> Worker:
         return Worker("default", Conf(SHARDS=self.shards, BATCH_SIZE=self.size), [Account])
@@ -241,12 +242,12 @@ class ReaderMachine(RuleBasedStateMachine):
         self.calls_left, self.stop_after = self.calls_left - 1, self.stop_after - 1
 
     def compare(self) -> None:
-        """The ledger is what was committed, record by record."""
-        got: dict[str, list[Told]] = defaultdict(list)
+        """Compare the ledger with the committed changes, record by record."""
+        got: dict[str, list[Line]] = defaultdict(list)
         with connection.cursor() as cursor:
             cursor.execute("SELECT record, operation, value::integer FROM machine_ledger ORDER BY id")
-            for told in cursor.fetchall():
-                got[told[0]].append(told)
+            for line in cursor.fetchall():
+                got[line[0]].append(line)
         for record in RECORDS:
             wanted, found = Counter(self.truth[record]), Counter(got[record])
             assert not wanted - found, f"lost: {wanted - found}"
@@ -269,7 +270,7 @@ class ReaderMachine(RuleBasedStateMachine):
 
 @pytest.fixture
 def machine(captured: Any) -> Iterator[type[ReaderMachine]]:
-    """The machine on fresh tables, with three connections to write on."""
+    """Return the machine on empty tables, with three connections for writers."""
     connections = [WriterModel() for _ in range(3)]
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE machine_ledger (id serial, record text, operation text, value numeric)")
@@ -291,9 +292,10 @@ def test_no_schedule_loses_doubles_inverts_or_stalls(machine: type[ReaderMachine
 
 @pytest.fixture
 def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Make the reader wrong, in the way of that name, for one test."""
+    """Make the worker's reading wrong, in the way of that name, for one test."""
     for name in ("open_window", "page", "close_window"):
-        monkeypatch.setattr(ChangeLog, name, getattr(ChangeLog, name))  # put back afterwards
+        monkeypatch.setattr(Claim, name, getattr(Claim, name))  # put back afterwards
+    monkeypatch.setattr(window, "read_page", window.read_page)
     return lambda name: getattr(mutations, name)()
 
 
@@ -306,8 +308,8 @@ def _commit_late(machine: ReaderMachine) -> None:
     machine.drain()
 
 
-def _commit_beside_a_stranger(machine: ReaderMachine) -> None:
-    """Somebody who has written elsewhere stays open."""
+def _commit_beside_an_open_transaction(machine: ReaderMachine) -> None:
+    """A transaction that has written elsewhere stays open."""
     machine.take_xid(0)
     machine.change_at_once(1, "A", "update")
     machine.drain()
@@ -323,7 +325,7 @@ def _change_with_an_old_xid(machine: ReaderMachine) -> None:
 
 
 def _stay_open_above_xmax(machine: ReaderMachine) -> None:
-    """Open while the window closes: a transaction above the last that had finished then."""
+    """A transaction above the last finished one is open while the window closes."""
     machine.change_at_once(0, "A", "update")
     machine.change(1, ["B", "C"], "update")
     machine.drain()
@@ -335,12 +337,12 @@ def _stay_open_above_xmax(machine: ReaderMachine) -> None:
     ("schedule", "name", "finding"),
     [
         (_commit_late, "id_cursor", "lost"),
-        (_commit_beside_a_stranger, "xmin_watermark", "lost"),
+        (_commit_beside_an_open_transaction, "xmin_watermark", "lost"),
         (_change_with_an_old_xid, "xmin_watermark", "out of order"),
         (_stay_open_above_xmax, "floor_from_xmax", "lost"),
     ],
 )
-def test_a_reader_known_to_be_wrong_is_found_out(
+def test_schedule_finds_each_wrong_reader(
     machine: type[ReaderMachine],
     wrong: Callable[[str], None],
     schedule: Callable[[ReaderMachine], None],
@@ -355,7 +357,7 @@ def test_a_reader_known_to_be_wrong_is_found_out(
         schedule(machine())
 
 
-def test_the_machine_finds_a_wrong_reader_by_itself(machine: Any, wrong: Callable[[str], None]) -> None:
+def test_machine_finds_a_wrong_reader(machine: Any, wrong: Callable[[str], None]) -> None:
     wrong("xmin_watermark")
     machine.resharding = False
     with pytest.raises(AssertionError, match="lost"):

@@ -1,7 +1,7 @@
-"""Writers and sleepers stepped by Hypothesis in any order: who sleeps is never left with something to deliver.
+"""Hypothesis steps writers and sleepers in any order: no sleeper stays asleep with a change to deliver.
 
-There is no poll and no timeout: only a ring can wake a sleeper. Each is the real ``Doorbell`` in a thread of its own,
-which stops before each step until it is told to go on.
+There is no poll and no timeout: only a notification wakes a sleeper. Each is the real ``Doorbell`` in a thread of its
+own, which stops before each step until the machine lets it go on.
 """
 
 import threading
@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from hc_signals.postgres.locks import BELL
 from hc_signals.worker.doorbell import CHANNEL, Doorbell
-from tests.machine import machine_settings, new_connection
+from tests.machines.machine import machine_settings, new_connection
 from tests.server import own
 
 WAKE_TIMEOUT = 1.0
@@ -30,10 +30,10 @@ class Ended(Exception):
 
 
 class SteppedBell(Doorbell):
-    """A doorbell that waits for its turn before it takes the lock, before its last look and in its sleep.
+    """A doorbell that waits for its turn before it takes the lock, before its last read and in its sleep.
 
     Args:
-        deliver: delivers what there is; tells whether there was any.
+        deliver: delivers all changes; returns whether there was any.
     """
 
     SLICE = 0.005
@@ -49,7 +49,7 @@ class SteppedBell(Doorbell):
         self._arrived.acquire()
 
     def step(self) -> None:
-        """Let the thread come to its next turn."""
+        """Let the thread reach its next turn."""
         self._go.release()
         assert self._arrived.acquire(timeout=20), f"the sleeper is stuck after {self.at!r}"
 
@@ -80,7 +80,7 @@ class SteppedBell(Doorbell):
         return super()._try_lock()
 
     def look(self) -> bool:
-        """The last look."""
+        """Read once more before sleeping."""
         self.turn("look")
         self.has_looked = True
         return self.deliver()
@@ -239,7 +239,7 @@ def machine(heroku: Any) -> Iterator[type[BellMachine]]:
         one.close()
 
 
-def test_nobody_sleeps_through_a_change(machine: type[BellMachine]) -> None:
+def test_no_worker_sleeps_through_a_change(machine: type[BellMachine]) -> None:
     run_state_machine_as_test(machine, settings=machine_settings(examples=40, steps=30))
 
 
@@ -289,7 +289,7 @@ def _commit_between_read_and_lock(machine: BellMachine) -> None:
 
 
 def _commit_after_falling_asleep(machine: BellMachine) -> None:
-    """A writer asks whether to ring while nobody sleeps, and commits when somebody tries to."""
+    """A writer checks the bell while no process sleeps, and commits while one tries to."""
     machine.sleepers[0].bell.step_to("lock")
     machine.log(0)
     machine.fall_asleep(0)
@@ -313,7 +313,7 @@ def _commit_after_a_ring(machine: BellMachine) -> None:
     ],
     ids=["reads_then_sleeps", "flag_in_a_table", "rings_before_the_commit"],
 )
-def test_a_doorbell_known_to_be_wrong_is_found_out(
+def test_machine_finds_each_wrong_doorbell(
     machine: type[BellMachine], schedule: Callable[[BellMachine], None], wrong: dict[str, Any]
 ) -> None:
     machine.count = 1

@@ -1,0 +1,89 @@
+"""The shape of the log in the database: its files of SQL, its buckets, and the causes of gaps."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from hc_signals.postgres.query import relation_exists
+
+INSTALL = ("01_tables.sql", "02_capture.sql", "03_reading.sql")
+"""Files of ``migrations_sql/`` that create the log, in this order."""
+REMOVE = ("03_reading.down.sql", "02_capture.down.sql", "01_tables.down.sql")
+"""Files of ``migrations_sql/`` that remove the log, in this order."""
+
+BUCKETS = 8
+"""Partitions of the log."""
+BUCKET_SECONDS = 43_200
+"""Seconds of changes that one bucket holds, as in hc_signals_bucket()."""
+
+INSERT_CAPTURED = (
+    "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)"
+)
+"""How a capture function begins the statement that appends what it captured."""
+
+
+class Cause(StrEnum):
+    """Why changes may have been missed: ``event.cause`` of ``gap_detected``."""
+
+    TRUNCATE = "truncate"
+    PAUSED = "paused"
+    UNINSTALLED = "uninstalled"
+    MODEL_MISSING = "model_missing"
+    TABLE_RECREATED = "table_recreated"
+    TABLE_RENAMED = "table_renamed"
+    TRIGGER_MISSING = "trigger_missing"
+    TRIGGER_DISABLED = "trigger_disabled"
+    FUNCTION_ALTERED = "function_altered"
+    COLUMNS_MISSING = "columns_missing"
+    TABLE_REWRITTEN = "table_rewritten"
+    UNLOGGED_EMPTIED = "unlogged_emptied"
+    CAPTURE_FAILED = "capture_failed"
+    RESTORED = "restored"
+    FAILED_OVER = "failed_over"
+    EMPTIED = "emptied"
+    BACKLOG_DROPPED = "backlog_dropped"
+
+
+def bucket_table(bucket: int) -> str:
+    """Return the name of a bucket's table."""
+    return f"public.hc_signals_change_{bucket}"
+
+
+def buckets_between(since: datetime | None, until: datetime) -> list[int]:
+    """Return the buckets that can hold changes captured in between.
+
+    Args:
+        since: None: from the oldest change on.
+        until: the present.
+    """
+    if since is None:
+        return list(range(BUCKETS))
+    first, last = (int(time.timestamp() // BUCKET_SECONDS) for time in (since, until))
+    return sorted({slot % BUCKETS for slot in range(max(first, last - BUCKETS), last + 1)})
+
+
+def exists(using: str) -> bool:
+    """Return whether the database has a change log."""
+    return relation_exists(using, "public.hc_signals_change")
+
+
+def install_sql() -> str:
+    """Return the statements that create the log.
+
+    Raises:
+        FileNotFoundError: the installation lacks the SQL files.
+    """
+    return _read(INSTALL)
+
+
+def remove_sql() -> str:
+    """Return the statements that remove the log; it raises as :func:`install_sql` does."""
+    return _read(REMOVE)
+
+
+def _read(names: Iterable[str]) -> str:
+    package = Path(__file__).parents[1]
+    is_wheel = (package / "migrations_sql").is_dir()  # in a checkout the files are beside the package
+    folder = (package if is_wheel else package.parent) / "migrations_sql"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
