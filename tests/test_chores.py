@@ -13,8 +13,10 @@ from hc_signals.conf import Conf
 from hc_signals.delivery.shard import Outcome
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker import watchdog
 from hc_signals.worker.chores import RELOADS_EVERY, Chores
 from hc_signals.worker.loop import Worker
+from hc_signals.worker.watchdog import Watchdog
 from tests.chaos.proxy import Proxy
 from tests.conftest import another, as_heroku_connect, as_the_app
 from tests.test_reloads import fill, hours_pass
@@ -144,15 +146,19 @@ def test_a_connection_that_went_deaf_does_not_end_the_watch(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Something in between holds it open and passes nothing on: TCP does not notice."""
-    monkeypatch.setattr(Chores, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(Watchdog, "EVERY", 0.05)
+    monkeypatch.setattr(watchdog, "IDLE_SECONDS", 0.2)
     params = connection.get_connection_params()
     proxy = Proxy(psycopg.conninfo.make_conninfo(host=params["host"], port=params.get("port")))
     dues: list[float] = []
+    dog = Watchdog("default")
+    dog.start()
 
     def work() -> None:
         far = connections["default"] = connection.copy()  # of this thread only
         far.settings_dict |= {"HOST": "127.0.0.1", "PORT": proxy.port}
         chores = Chores("default", Conf(), threading.Event())
+        dog.watch("the chores", lambda: far.connection, lambda: chores.done)
         chores.do_what_is_due()
         proxy.sever()
         after(RELOADS_EVERY, chores)
@@ -162,10 +168,12 @@ def test_a_connection_that_went_deaf_does_not_end_the_watch(
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(timeout=15)
+    dog.end()
+    dog.join()
     proxy.close()
     assert not thread.is_alive(), "it waits for ever"
     assert dues[0] > time.monotonic() + 15
-    assert not caplog.records
+    assert ["The connection of the chores is unresponsive" in message for message in caplog.messages] == [True]
 
 
 def test_what_fails_on_a_new_connection_is_told_and_put_off(chores: Chores, caplog: pytest.LogCaptureFixture) -> None:

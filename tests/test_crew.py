@@ -13,11 +13,11 @@ from example.crm.models import Account, Seen
 
 from hc_signals import signals
 from hc_signals.conf import Conf
+from hc_signals.delivery.pulse import Observer, Tally, observe, unobserve
 from hc_signals.delivery.shard import Outcome, Shard
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.starting import start
 from hc_signals.models import Delivery
-from hc_signals.observing import Observer, Tally, observe, unobserve
 from hc_signals.postgres.locks import CLAIMS
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.crew import Crew

@@ -9,8 +9,10 @@ import psycopg
 import pytest
 from django.db import connection
 
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.postgres.locks import BELL
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.bell_connection import BellConnection
 from hc_signals.worker.doorbell import Doorbell
 from tests.conftest import as_the_app
 
@@ -31,7 +33,7 @@ class Sleeper(threading.Thread):
 
     def run(self) -> None:
         while not self.stopping.is_set():
-            self.bell.sleep(self.look, lambda: 600.0)
+            self.bell.sleep(self.look, lambda: 600.0, Pulse())
             self.nights += 1
         connection.close()
 
@@ -119,31 +121,31 @@ def test_who_gets_up_unrung_rings_for_the_other_process(bell: Any, stopping: thr
     """Writers saw the lock free meanwhile, and did not ring."""
     one, other = bell(), bell()
     holder = Sleeper(one, stopping)
-    wait_until(lambda: holder.is_asleep and one._has_lock)
+    wait_until(lambda: holder.is_asleep and one._lock.is_held)
     guest = Sleeper(other, stopping)
     wait_until(lambda: guest.is_asleep)
-    assert not other._has_lock
+    assert not other._lock.is_held
     nights = guest.nights
     with one._guard:  # as when the holder's own look has found something
-        one._give_up_lock(and_ring=True)
+        one._end_sleep(notify=True)
     wait_until(lambda: guest.nights > nights)
 
 
 def test_a_holder_that_dies_is_replaced_although_it_cannot_ring(bell: Any, stopping: threading.Event) -> None:
     guest_bell = bell()
-    with psycopg.connect(**guest_bell._params, autocommit=True) as dying:
+    with psycopg.connect(**guest_bell._connection.params, autocommit=True) as dying:
         dying.execute("SELECT pg_advisory_lock(%s, %s)", BELL)
         guest = Sleeper(guest_bell, stopping)
         wait_until(lambda: guest.is_asleep)
         looks = guest.looks
         as_the_app(f"SELECT pg_terminate_backend({dying.info.backend_pid})")
-        wait_until(lambda: guest.looks > looks and guest_bell._has_lock)
+        wait_until(lambda: guest.looks > looks and guest_bell._lock.is_held)
 
 
 def test_no_writer_is_made_to_ring_while_the_worker_is_awake(bell: Any, captured: HerokuConnect) -> None:
     heard = bell()
     assert not lock_holders()
-    with psycopg.connect(**heard._params, autocommit=True) as listener:
+    with psycopg.connect(**heard._connection.params, autocommit=True) as listener:
         listener.execute("LISTEN hc_signals")
         ring()
         assert list(listener.notifies(timeout=0.2)) == []
@@ -153,8 +155,8 @@ def test_a_cut_connection_is_made_anew_and_rings_again(bell: Any, stopping: thre
     only = bell()
     sleeper = Sleeper(only, stopping)
     wait_until(lambda: sleeper.is_asleep)
-    as_the_app(f"SELECT pg_terminate_backend({only._connection.info.backend_pid})")
-    wait_until(lambda: sleeper.nights >= 1 and sleeper.is_asleep and only._has_lock)
+    as_the_app(f"SELECT pg_terminate_backend({only._connection.raw.info.backend_pid})")
+    wait_until(lambda: sleeper.nights >= 1 and sleeper.is_asleep and only._lock.is_held)
     nights = sleeper.nights
     ring()
     wait_until(lambda: sleeper.nights > nights)
@@ -163,12 +165,12 @@ def test_a_cut_connection_is_made_anew_and_rings_again(bell: Any, stopping: thre
 def test_the_pings_of_a_long_sleep_are_no_queries_and_lose_no_ring(
     bell: Any, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Doorbell, "PING_EVERY", 0.0)
+    monkeypatch.setattr(BellConnection, "PING_EVERY", 0.0)
     monkeypatch.setattr(Doorbell, "SLICE", 0.01)
     only = bell()
     sleeper = Sleeper(only, stopping)
     wait_until(lambda: sleeper.is_asleep)
-    last_query = f"SELECT query_start FROM pg_stat_activity WHERE pid = {only._connection.info.backend_pid}"
+    last_query = f"SELECT query_start FROM pg_stat_activity WHERE pid = {only._connection.raw.info.backend_pid}"
     with connection.cursor() as cursor:
         cursor.execute(last_query)
         before = cursor.fetchone()
@@ -186,11 +188,11 @@ def test_the_pings_of_a_long_sleep_are_no_queries_and_lose_no_ring(
 def test_a_listen_that_is_lost_later_is_noticed(
     bell: Any, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Doorbell, "PING_TIMEOUT", 0.5)
-    monkeypatch.setattr(Doorbell, "PING_EVERY", 0.05)
-    monkeypatch.setattr(Doorbell, "RING_EVERY", 0.1)
+    monkeypatch.setattr(BellConnection, "PING_TIMEOUT", 0.5)
+    monkeypatch.setattr(BellConnection, "PING_EVERY", 0.05)
+    monkeypatch.setattr(BellConnection, "NOTIFY_EVERY", 0.1)
     only = bell()
-    only._connection.execute("UNLISTEN *")
+    only._connection.raw.execute("UNLISTEN *")
     sleeper = Sleeper(only, stopping)
     wait_until(lambda: only.state().reconnects)
     wait_until(lambda: sleeper.is_asleep)
@@ -201,13 +203,13 @@ def test_a_listen_that_is_lost_later_is_noticed(
 def test_a_swallowed_listen_is_noticed_and_the_worker_looks_by_itself(
     bell: Any, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Doorbell, "PING_TIMEOUT", 0.05)
-    monkeypatch.setattr(Doorbell, "DEAF_PING_EVERY", 0.1)
-    monkeypatch.setattr(Doorbell, "POLL_PAUSES", (0.01, 0.05))
+    monkeypatch.setattr(BellConnection, "PING_TIMEOUT", 0.05)
+    monkeypatch.setattr(BellConnection, "PING_AGAIN", 0.1)
+    monkeypatch.setattr(BellConnection, "POLL_PAUSES", (0.01, 0.05))
     deaf = Doorbell("default", stopping.is_set)
-    monkeypatch.setattr(deaf, "_receive", lambda seconds: False)
+    monkeypatch.setattr(deaf._connection, "receive", lambda seconds: False)
     with deaf:
-        assert not deaf.heard
+        assert not deaf.state().listens
         sleeper = Sleeper(deaf, stopping)
         wait_until(lambda: sleeper.looks > 2)
         assert not lock_holders(), "a session lock may end up on anybody's connection behind a pooler"
@@ -225,11 +227,11 @@ def test_nobody_is_taken_to_wait_at_a_bell_that_was_let_go_without_waiting(bell:
     one = bell()
     ringer = threading.Timer(0.1, ring_once)
     ringer.start()
-    one.sleep(lambda: False, lambda: 60.0)
+    one.sleep(lambda: False, lambda: 60.0, Pulse())
     ringer.join()
     wait_until(lambda: not lock_holders())
-    assert one._connection.info.transaction_status.name == "ACTIVE"
-    assert one.connection is None
+    assert one._connection.raw.info.transaction_status.name == "ACTIVE"
+    assert one.awaited is None
     asleep: list[Any] = []
-    one.sleep(lambda: not asleep.append(one.connection), lambda: 60.0)
-    assert asleep == [one._connection]
+    one.sleep(lambda: not asleep.append(one.awaited), lambda: 60.0, Pulse())
+    assert asleep == [one._connection.raw]

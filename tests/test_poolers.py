@@ -15,7 +15,7 @@ from example.crm.models import Seen
 
 from hc_signals.log.presence import workers
 from hc_signals.postgres.locks import BELL, CLAIMS, PRESENCE, RUNS
-from hc_signals.postgres.session_kind import SessionKind, session_kind
+from hc_signals.postgres.sessions import SessionKind, session_kind
 from tests.pgbouncer import PgBouncer, needs_pgbouncer
 from tests.test_worker_process import asleep, insert, start, wait_until
 

@@ -17,8 +17,9 @@ import pytest
 from django.db import DatabaseError, OperationalError, connection, connections
 from example.crm.models import Account, Seen
 
-from hc_signals import observing, signals
+from hc_signals import signals
 from hc_signals.conf import Conf
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.observability import judge
 from hc_signals.observability.findings import Finding
 from hc_signals.observability.liveness import liveness
@@ -28,10 +29,11 @@ from hc_signals.postgres.errors import OvertakenError
 from hc_signals.postgres.limits import OWN_LIMITS
 from hc_signals.postgres.trouble import Trouble
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker import threads
 from hc_signals.worker.chores import Chores
 from hc_signals.worker.crew import Crew
 from hc_signals.worker.doorbell import Doorbell
-from hc_signals.worker.helper_threads import keep_turning
+from hc_signals.worker.threads import keep_turning
 from hc_signals.worker.watchdog import Watchdog
 from tests.chaos.proxy import Proxy
 from tests.conftest import running_crew
@@ -353,16 +355,16 @@ def test_watchdog_and_survey_go_on_after_any_exception(
     monkeypatch.setattr(Watchdog, "EVERY", 0.01)
     bad = threading.Event()
     bad.set()
-    look, survey = Watchdog._look, Surveyor._look
+    look, survey = Watchdog._turn, Surveyor._look
 
     def fails(self: Any, *args: Any) -> Any:
         if bad.is_set():
             raise RuntimeError
         return (look if isinstance(self, Watchdog) else survey)(self, *args)
 
-    monkeypatch.setattr(Watchdog, "_look", fails)
+    monkeypatch.setattr(Watchdog, "_turn", fails)
     monkeypatch.setattr(Surveyor, "_look", fails)
-    monkeypatch.setattr(observing, "workers", lambda: [observing.here()])
+    monkeypatch.setattr(threads, "workers", lambda: [Pulse()])
     dog.start()
     surveyor.start()
     try:
@@ -374,30 +376,30 @@ def test_watchdog_and_survey_go_on_after_any_exception(
         surveyor.stop()
         dog.end()
         dog.join(timeout=10)
-    assert "survey" not in [helper.name for helper in observing.helpers()], "one that has ended is not missed"
+    assert "survey" not in [helper.name for helper in threads.helpers()], "one that has ended is not missed"
 
 
 def test_survey_leaves_the_first_connection_to_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     surveyor = Surveyor("default", Conf(), Watchdog("default"))
     monkeypatch.setattr(Surveyor, "_look", lambda self: "looked")
-    surveyor._turn(observing.Helper("survey", 60))
+    surveyor._turn(threads.Helper("survey", 60))
     assert surveyor.newest is None
-    with observing.as_worker(0):
-        surveyor._turn(observing.Helper("survey", 60))
+    with threads.as_worker(0):
+        surveyor._turn(threads.Helper("survey", 60))
     assert surveyor.newest == "looked"
 
 
 def test_a_helper_that_died_or_stands_still_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observing, "_helpers", {})
+    monkeypatch.setattr(threads, "_helpers", {})
 
     def dies() -> None:
-        with suppress(SystemExit), observing.as_helper("ghost", 60):
+        with suppress(SystemExit), threads.as_helper("ghost", 60):
             raise SystemExit
 
     thread = threading.Thread(target=dies)
     thread.start()
     thread.join()
-    with observing.as_helper("sleeper", 60) as helper:
+    with threads.as_helper("sleeper", 60) as helper:
         helper.turn(30)
         assert liveness(None).reasons == ("ghost: its thread has died", "not listening yet", "no worker has begun")
         helper.due_at = time.monotonic() - 61
@@ -521,7 +523,7 @@ def test_own_sessions_outlast_the_limits_of_the_database(
 def test_the_doorbell_outlasts_the_limits_of_the_database() -> None:
     stopping = threading.Event()
     with Doorbell("default", stopping.is_set, "default") as bell:
-        thread = threading.Thread(target=lambda: bell.sleep(lambda: False, lambda: 600.0))
+        thread = threading.Thread(target=lambda: bell.sleep(lambda: False, lambda: 600.0, Pulse()))
         thread.start()
         wait_until(asleep)
         first = sessions("bell")

@@ -40,7 +40,7 @@ def listening(**conf: Any) -> AbstractContextManager[None]:
 
 
 def cuts(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if "is deaf" in record.getMessage()]
+    return [record.getMessage() for record in caplog.records if "is unresponsive" in record.getMessage()]
 
 
 @pytest.mark.parametrize(("atomic", "fault"), [(True, "sever"), (True, "deafen"), (False, "deafen")])
@@ -69,7 +69,7 @@ def test_delivery_goes_on_when_a_connection_goes_deaf_in_a_receivers_query(
 def test_a_sleeper_whose_bell_went_deaf_is_rung_again(
     captured: HerokuConnect, network: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hc_signals.worker.doorbell.Doorbell.PING_EVERY", 0.2)
+    monkeypatch.setattr("hc_signals.worker.bell_connection.BellConnection.PING_EVERY", 0.2)
     with listening():
         captured.create(Account, 1)
         wait_until(lambda: Seen.objects.count() == 1 and asleep())
@@ -169,7 +169,7 @@ def test_a_large_answer_that_stops_on_its_way_is_given_up(
         wait_until(is_asleep_at_the_server)
         network.deafen()
     assert "error" in found
-    assert "cannot get rid of its answer" in cuts(caplog)[0]
+    assert "is blocked sending its answer" in cuts(caplog)[0]
 
 
 def test_nothing_is_given_up_while_the_server_cannot_be_asked(network: Proxy, caplog: pytest.LogCaptureFixture) -> None:
