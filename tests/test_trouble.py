@@ -321,7 +321,7 @@ def test_a_helper_goes_on_after_any_exception(raised: type[BaseException], caplo
     thread.join(timeout=10)
     assert len(turns) == 2
     failed, recovered = caplog.messages
-    assert re.match(rf"The gardener failed: {raised.__name__} at tests/test_trouble.py:\d+ turn < .*helping", failed)
+    assert re.match(rf"The gardener failed: {raised.__name__} at tests/test_trouble.py:\d+ turn < .*threads", failed)
     assert "The gardener works again after" in recovered
     assert "Secret" not in caplog.text
 

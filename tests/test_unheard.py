@@ -91,7 +91,7 @@ def test_changes_without_a_receiver_are_counted(
     assert (worker.delivered, worker.unheard) == (6, 3)
     assert counted("changes_unheard_total", model="crm.Contact") == 3
     assert counted("changes_unheard_total", model="crm.Account") is None
-    assert worker._pulse.tally is None
+    assert worker.pulse.tally is None
 
 
 def test_changes_of_a_page_that_is_cut_short_are_counted_once(captured: HerokuConnect) -> None:
