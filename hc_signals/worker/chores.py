@@ -85,12 +85,11 @@ class Chores(threading.Thread):
         if self.watchdog is not None:
             self.watchdog.watch("the chores", lambda: own.connection, progress=lambda: self.done)
         with own_options(self.using):
-            keep_turning("chores", self._turn, self.stopping)
+            troubles = [chore.trouble for chore in self.chores]
+            keep_turning("chores", self._turn, self.stopping, troubles=troubles)
             own.close()
 
     def _turn(self, helper: Helper) -> float:
-        if len(helper.troubles) == 1:  # the loop's own
-            helper.troubles += [chore.trouble for chore in self.chores]
         self.do_what_is_due()
         return max(0.0, min(chore.due for chore in self.chores) - time.monotonic())
 

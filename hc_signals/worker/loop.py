@@ -76,10 +76,12 @@ class Worker:
             extras=Extras.of(conf, models),
         )
         self.claims = HeldLock(using, application_name(conf.CONSUMER, "claim"))
-        """Used where ``ATOMIC`` is False."""
+        """Hold the claim of a shard if ``ATOMIC`` is False."""
         logs = [ChangeLog(using, conf.CONSUMER, shard, conf.SHARDS, self.claims) for shard in range(conf.SHARDS)]
         self.side = SideConnection(using, self._prepare_side)
         self.shards = [Shard(log, conf, self._audience, self.stopping, self.pulse) for log in logs]
+        self._old_delivered = self._old_unheard = 0
+        """Changes delivered from the shards of a layout that was left."""
         self._elsewhere: set[int] = set()
         self._until_retry: float | None = None
         self._prepared: Any = None
@@ -89,12 +91,12 @@ class Worker:
     @property
     def delivered(self) -> int:
         """The number of delivered changes."""
-        return sum(shard.delivered for shard in self.shards)
+        return self._old_delivered + sum(shard.delivered for shard in self.shards)
 
     @property
     def unheard(self) -> int:
         """The number of delivered changes that have no receiver."""
-        return sum(shard.unheard for shard in self.shards)
+        return self._old_unheard + sum(shard.unheard for shard in self.shards)
 
     def run(self, bell: Doorbell) -> None:
         """Deliver until stopped; an error of the database does not end the loop."""
@@ -231,8 +233,8 @@ class Worker:
     def _deliver_old(self, log: ChangeLog) -> None:
         shard = Shard(log, replace(self.conf, SHARDS=log.shards), self._audience, self.stopping, self.pulse)
         shard.deliver_claimed()
-        self.shards[0].delivered += shard.delivered
-        self.shards[0].unheard += shard.unheard
+        self._old_delivered += shard.delivered
+        self._old_unheard += shard.unheard
 
     def _prepare_connection(self) -> None:
         connection = connections[self.using]

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from hc_signals.delivery.pulse import Pulse
@@ -81,6 +81,7 @@ def keep_turning(
     turn: Callable[[Helper], float],
     stopping: threading.Event,
     *,
+    troubles: Iterable[Trouble] = (),
     limit: float = STUCK_SECONDS,
     longest: float = 60.0,
 ) -> None:
@@ -90,11 +91,13 @@ def keep_turning(
         name: of the helper, as /healthz and the log show it.
         turn: does what is due and returns the seconds until the next turn.
         stopping: ends the loop; it does not interrupt a turn.
+        troubles: of the tasks that ``turn`` does; they are shown as the helper's.
         limit: most seconds of one turn; after that /healthz is red.
         longest: most seconds until the next turn after one that raised.
     """
     with as_helper(name, limit) as helper:
         trouble = helper.trouble(f"The {name}", longest)
+        helper.troubles += troubles
         while not stopping.is_set():
             helper.turn()
             try:

@@ -1,6 +1,6 @@
 """Break unresponsive connections: kept open by something on the way that passes nothing on, such as a proxy or a NAT.
 
-TCP reports nothing for such a connection, and libpq waits for ever. A long statement looks the same from here. So the
+TCP reports nothing for such a connection, and libpq waits for ever. A long statement shows no other sign. So the
 watchdog asks the server, over a new connection, whether it still works for the session. While the server cannot be
 asked, nothing is broken: then the whole network is down, which TCP reports by itself (see own_connections.py).
 """
@@ -58,13 +58,16 @@ class Watched:
     raw: Any = None
     progressed_to: object = None
 
-    def check(self) -> None:
-        """Count the check if the thread still waits."""
+    def is_due(self, waits: int) -> bool:
+        """Check whether the thread still waits; return True if so many checks in a row found it waiting."""
         raw, progress = self.connection(), self.progress()
         if progress != self.progressed_to:
             self.progressed_to, self.patience, self.waits = progress, 1, 0
         is_same, self.raw = raw is self.raw, raw
         self.waits = self.waits + 1 if is_same and self.is_waiting() else 0
+        if is_due := self.waits >= waits * self.patience:
+            self.waits = 0
+        return is_due
 
     def is_waiting(self) -> bool:
         """Return True if a statement is running. Reads one field of libpq, which any thread may do."""
@@ -123,9 +126,7 @@ class Watchdog(threading.Thread):
 
     def _turn(self, helper: Helper) -> float:
         for watched in tuple(self._watched):
-            watched.check()
-            if watched.waits >= self.WAITS * watched.patience:
-                watched.waits = 0
+            if watched.is_due(self.WAITS):
                 self._ask_about(watched)
                 helper.turn()
         return self.EVERY
