@@ -1,4 +1,4 @@
-"""A claim that ends while its worker is with a receiver: nobody goes on as if it were still there."""
+"""A claim that ends during a receiver call: the worker stops delivering."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ NAMES = ["a", "b", "c"]
 
 
 def elsewhere() -> None:
-    """Deliver as another worker does, meanwhile."""
+    """Deliver as another worker does."""
 
     def work() -> None:
         try:
@@ -32,15 +32,15 @@ def elsewhere() -> None:
 
 @pytest.fixture
 def calls(captured: HerokuConnect, disconnected: None) -> list[str]:
-    """Three changes, of which nobody hears who would ask the database for something."""
+    """Three changes, and no receiver that queries the database."""
     signals.record_changed.disconnect(keep_ledger)
     captured.insert(Account, *({"name": name} for name in NAMES))
     return []
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_a_worker_whose_session_has_ended_tells_nothing_more(calls: list[str], connect: Any, atomic: bool) -> None:
-    """It was cut off, or stood still: another one tells the same, and newer things, by now."""
+def test_worker_stops_delivering_when_its_session_ended(calls: list[str], connect: Any, atomic: bool) -> None:
+    """It was disconnected or suspended: another worker may have delivered the same changes, and newer ones."""
 
     def slow(instance: Account, **kwargs: Any) -> None:
         calls.append(instance.name)
@@ -56,8 +56,8 @@ def test_a_worker_whose_session_has_ended_tells_nothing_more(calls: list[str], c
     assert deliver(ATOMIC=atomic) == 3
 
 
-def test_a_receiver_that_closes_the_connection_does_not_free_the_shard(calls: list[str], connect: Any) -> None:
-    """As ``close_old_connections()`` does outside a transaction."""
+def test_receiver_that_closes_the_connection_keeps_the_shard(calls: list[str], connect: Any) -> None:
+    """``close_old_connections()`` does so outside a transaction."""
 
     def on_account(instance: Account, **kwargs: Any) -> None:
         calls.append(instance.name)
@@ -72,7 +72,7 @@ def test_a_receiver_that_closes_the_connection_does_not_free_the_shard(calls: li
 
 
 def test_closed_connection_leaves_the_claim(calls: list[str], connect: Any) -> None:
-    """The claim has a connection of its own, so nobody can deliver in between."""
+    """The claim has a connection of its own, so no other worker delivers in between."""
 
     def on_account(instance: Account, **kwargs: Any) -> None:
         calls.append(instance.name)
@@ -87,7 +87,7 @@ def test_closed_connection_leaves_the_claim(calls: list[str], connect: Any) -> N
 
 
 def test_lost_claim_ends_the_page(calls: list[str], connect: Any) -> None:
-    """Another worker may deliver by now, although the connection of the receivers is alive."""
+    """Another worker may have delivered, although the connection of the receivers is alive."""
 
     def slow(instance: Account, **kwargs: Any) -> None:
         calls.append(instance.name)
@@ -109,7 +109,7 @@ def test_lost_claim_ends_the_page(calls: list[str], connect: Any) -> None:
 
 
 def test_claim_holds_no_snapshot_and_no_id(calls: list[str], connect: Any) -> None:
-    """It may be held for as long as a receiver takes: VACUUM must not wait for it."""
+    """A receiver may take long: VACUUM must not wait for the claim."""
     found: list[Any] = []
 
     def on_account(**kwargs: Any) -> None:

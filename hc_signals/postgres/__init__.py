@@ -17,7 +17,7 @@ Two rules explain most of its modules.
 1. The server session may not be ours. Behind a pooler, session state (SET, LISTEN, locks of the session, prepared
    statements) stays in a session that the pooler lends to other clients. So ``sessions.is_ours`` decides, and a session
    that is not ours gets settings to the end of the transaction only.
-2. Role and database belong to the project. Its time limits, execute_wrappers and application_name hold for its own code,
+2. Role and database belong to the project. Its time limits, execute_wrappers and application_name hold for its code,
    and never end or change a statement of ours.
 
 Modules:
