@@ -121,7 +121,7 @@ def insert(count: int) -> None:
 
 
 @pytest.mark.usefixtures("captured")
-def test_a_sleeping_worker_is_rung_and_sigterm_ends_it(listener: Callable[..., subprocess.Popen[str]]) -> None:
+def test_sleeping_worker_is_woken_and_sigterm_ends_it(listener: Callable[..., subprocess.Popen[str]]) -> None:
     process = listener("--poll-interval", "600")  # no fallback poll can help
     for round_number in range(1, 4):
         wait_until(asleep)
@@ -170,7 +170,7 @@ def waits_for_the_lock() -> bool:
 
 
 @pytest.mark.usefixtures("captured")
-def test_a_terminated_backend_is_survived(listener: Callable[..., subprocess.Popen[str]]) -> None:
+def test_worker_goes_on_when_its_backend_is_terminated(listener: Callable[..., subprocess.Popen[str]]) -> None:
     process = listener("--poll-interval", "600")
     wait_until(asleep)
     with connection.cursor() as cursor:
@@ -195,7 +195,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["hc_listen", "--poll-interval", "-1"], 1, "HC_SIGNALS['POLL_INTERVAL'] is -1.0"),
     (["hc_listen", "--start-at", "soon"], 2, "'soon' is not a time"),
     (["hc_consumers", "start", "new", "--at", "2099-01-01"], 2, "lies in the future"),
-    (["hc_consumers", "remove", "nobody"], 1, "There is no consumer 'nobody'; known: none."),
+    (["hc_consumers", "remove", "nope"], 1, "There is no consumer 'nope'; known: none."),
     (["hc_triggers", "status", "--check"], 1, "run `manage.py hc_triggers install`"),
     (["hc_triggers", "install", "crm.Seen"], 1, "'crm.Seen' is not a connected model"),
     (["hc_triggers", "explode"], 2, "invalid choice: 'explode'"),
@@ -207,7 +207,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
 
 
 @pytest.mark.usefixtures("heroku")
-def test_mistakes_are_told_in_one_sentence() -> None:
+def test_mistakes_are_answered_in_one_sentence() -> None:
     outcomes = run_each([arguments for arguments, _, _ in MISTAKES])
     for (arguments, code, words), (output, found) in zip(MISTAKES, outcomes, strict=True):
         assert words in output, arguments
@@ -215,11 +215,11 @@ def test_mistakes_are_told_in_one_sentence() -> None:
         assert found == code, arguments
 
 
-def test_an_unreachable_server_is_told_in_one_sentence() -> None:
+def test_unreachable_server_is_reported_in_one_sentence() -> None:
     commands = [["hc_listen", "--no-wait"], ["hc_triggers", "status"], ["hc_simulate", "--create-only"]]
-    with socket.socket() as nobody_listens:
-        nobody_listens.bind(("127.0.0.1", 0))
-        port = nobody_listens.getsockname()[1]
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
         url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         outcomes = run_each(commands, DATABASE_URL=url, TEST_DATABASE="x")
     for command, (output, code) in zip(commands, outcomes, strict=True):
@@ -229,7 +229,7 @@ def test_an_unreachable_server_is_told_in_one_sentence() -> None:
 
 
 @pytest.mark.usefixtures("captured")
-def test_a_wrong_setting_is_told_with_the_right_one() -> None:
+def test_wrong_setting_is_reported_with_the_right_one() -> None:
     process = start("hc_listen", "--once", WRONG_SETTING="BATCHSIZE")
     output, _ = process.communicate(timeout=30)
     assert "HC_SIGNALS has the unknown key 'BATCHSIZE'; did you mean 'BATCH_SIZE'?" in output
@@ -237,7 +237,7 @@ def test_a_wrong_setting_is_told_with_the_right_one() -> None:
 
 
 @pytest.mark.usefixtures("heroku")
-def test_no_log_table_is_told_before_anything_is_done() -> None:
+def test_missing_log_is_reported_before_any_change() -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE public.hc_signals_change RENAME TO hc_signals_gone")
     try:
@@ -261,7 +261,7 @@ def test_once_delivers_and_exits(captured: HerokuConnect) -> None:
     assert Seen.objects.count() == 7
 
 
-def test_the_log_names_no_record_contents(captured: HerokuConnect) -> None:
+def test_log_holds_no_record_contents(captured: HerokuConnect) -> None:
     captured.insert(Account, name="Top Secret Ltd")
     process = start("hc_listen", "--once", "-v", "3", FAILING_RECEIVER="1")
     output, _ = process.communicate(timeout=30)
@@ -269,7 +269,7 @@ def test_the_log_names_no_record_contents(captured: HerokuConnect) -> None:
     assert "Secret" not in output
 
 
-def test_the_simulator_plays_for_a_while_and_tells(heroku: HerokuConnect) -> None:
+def test_simulator_plays_for_a_while_and_logs(heroku: HerokuConnect) -> None:
     process = start("hc_simulate", "--duration", "3", "--rate", "200", "--batch", "20", "--seed", "3")
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 0, output

@@ -12,7 +12,7 @@ from django.db.models.signals import post_migrate, pre_migrate
 from hc_signals.capture import triggers
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.log.schema import exists, install_sql
-from hc_signals.postgres.errors import DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, sqlstate
+from hc_signals.postgres.errors import is_deadlock, is_lock_timeout
 from hc_signals.tables import connected_models, quote, quoted_table, table_parts
 from hc_signals.testing.heroku_connect import HerokuConnect
 
@@ -190,7 +190,7 @@ def _truncate_giving_way(using: str, tables: list[str]) -> None:
                 cursor.execute("SELECT set_config('lock_timeout', %s, true)", [before])
             return
         except OperationalError as error:
-            if sqlstate(error) not in (LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED):
+            if not (is_lock_timeout(error) or is_deadlock(error)):
                 raise
             left = deadline - time.monotonic()
             if left <= 0:
