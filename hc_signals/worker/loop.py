@@ -78,7 +78,8 @@ class Worker:
         """Hold the claim of a shard if ``ATOMIC`` is False."""
         logs = LogShard.all_of(using, conf.CONSUMER, conf.SHARDS)
         self.side = SideConnection(using, self._prepare_side)
-        self.shards = [self._shard(log, Claims(self.claims), conf) for log in logs]
+        claims = Claims(self.claims)
+        self.shards = [self._shard(log, claims, conf) for log in logs]
         self._old_delivered = self._old_unheard = 0
         """Changes delivered from the shards of a layout that was left."""
         self._elsewhere: set[int] = set()
