@@ -20,7 +20,7 @@ from hc_signals.conf import Conf
 from hc_signals.models import Change
 from hc_signals.postgres.locks import RELOADS
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect, as_the_app, deliver
+from tests.conftest import IS_OURS, as_heroku_connect, as_the_app, deliver
 from tests.sfdc.models import Everything
 
 CONF = Conf()
@@ -410,7 +410,7 @@ def test_returning_record_is_created_after_its_deletion(filled: HerokuConnect) -
             cursor.execute("DELETE FROM public.hc_signals_cleared; DELETE FROM public.hc_signals_reload")
             writer = threading.Thread(target=with_own_connection, args=(fill, 20, 20))
             writer.start()
-            wait_for("SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            wait_for(f"SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND {IS_OURS}")
             cursor.execute("SELECT nextval('public.hc_signals_change_id_seq')")
             deletion = cursor.fetchone()[0]
         worker.commit()

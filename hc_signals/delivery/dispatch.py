@@ -16,7 +16,7 @@ from hc_signals.delivery.fatal_calls import Call, Marks
 from hc_signals.delivery.identity import Receivers
 from hc_signals.delivery.isolation import ConnectionLost, Isolation, IsolationLost, Keep, Owed
 from hc_signals.delivery.project_code import ends_program, nothing_forked
-from hc_signals.observing import here
+from hc_signals.delivery.pulse import Pulse
 
 logger = logging.getLogger("hc_signals")
 
@@ -98,6 +98,7 @@ def send(
     *,
     change: int,
     isolation: Isolation,
+    pulse: Pulse,
     keep: Keep,
     attempt: int = 1,
     record: Any = None,
@@ -109,6 +110,7 @@ def send(
     Args:
         change: id of the change that is told, of the first one of several.
         isolation: of the transaction.
+        pulse: of the calling thread.
         keep: is given a receiver of which it turns out after its call that it has failed, and the error.
         attempt: to tell it to this receiver.
         record: table and record that the change is about.
@@ -117,7 +119,7 @@ def send(
     Raises:
         IsolationLost: all that the transaction has done is lost; it must begin anew: see :func:`until_isolated`.
     """
-    failures, work = [], here()
+    failures = []
     for each in receivers:
         receiver = each.name
         owed = Owed(receiver, change, attempt, record, keep)
@@ -126,7 +128,7 @@ def send(
             continue
         failed: BaseException | None = None
         isolation.in_advance = receiver in _in_advance
-        work.begin_call(receiver, signal, named)
+        pulse.begin_call(receiver, signal, named)
         try:
             with isolation.call(owed), nothing_forked():
                 call = async_to_sync(each.call) if each.is_async else each.call
@@ -141,7 +143,7 @@ def send(
                 raise
             failures.append(Failure(receiver, error))
         finally:
-            work.end_call(receiver, failed)
+            pulse.end_call(receiver, failed)
         if isolation.late:
             isolation.keep_late()
     return failures

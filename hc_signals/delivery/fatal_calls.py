@@ -13,7 +13,7 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from hc_signals.exceptions import ProcessEndedError
 from hc_signals.postgres.locks import RUNS
-from hc_signals.postgres.sessions import another_connection
+from hc_signals.postgres.own_connections import another_connection
 
 LIMIT = 3
 """How many times a call may end the process before it is not made any more."""

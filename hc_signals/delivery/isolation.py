@@ -14,8 +14,8 @@ from psycopg.pq import TransactionStatus
 from hc_signals.delivery.project_code import contained
 from hc_signals.exceptions import LeftSettingsError
 from hc_signals.postgres import wrappers
-from hc_signals.postgres.errors import Kind, kind_of, sqlstate
-from hc_signals.postgres.page_limits import Limits, own_limits
+from hc_signals.postgres.errors import Kind, is_transaction_limit, kind_of, lacks_savepoint, left_settings, message
+from hc_signals.postgres.limits import SET_PAGE_LIMITS, Limits
 
 _numbers = itertools.count()
 
@@ -23,9 +23,6 @@ _IN_TRANSACTION = int(TransactionStatus.INTRANS)
 _IN_ERROR = int(TransactionStatus.INERROR)
 _UNKNOWN = int(TransactionStatus.UNKNOWN)
 
-_LEFT_SETTINGS = "ZHC01"  # of hc_signals_check_settings()
-_NO_SAVEPOINT = ("3B001", "25P01")  # invalid_savepoint_specification, no_active_sql_transaction
-_OWN_LIMIT = ("25P03", "25P04")  # idle_in_transaction_session_timeout, transaction_timeout
 
 _NOTE = "CALL public.hc_signals_note_settings()"
 _CHECK = "CALL public.hc_signals_check_settings()"
@@ -217,7 +214,7 @@ class Isolation:
         before = [_CHECK] * (self._pending is not None)
         self._pending = None
         if self._limits is None and self.atomic:
-            before.append(own_limits(self._connection.pg_version))
+            before.append(SET_PAGE_LIMITS)
         # In a transaction that goes on behind the page (a test's) all is then as it was; else it ends with this.
         is_nested = self._is_finishing and bool(self._connection.savepoint_ids)
         if self._limits and (self._is_projects or is_nested):
@@ -323,7 +320,7 @@ class Isolation:
         if status == _UNKNOWN:
             idle = self._limits.idle_seconds if self._limits else None
             was_idle = idle is not None and time.monotonic() - self._began >= idle
-            raise ConnectionLost(self._owed, is_certain=was_idle or _code(error) in _OWN_LIMIT)
+            raise ConnectionLost(self._owed, is_certain=was_idle or is_transaction_limit(error))
         if status == TransactionStatus.ACTIVE:  # in the middle of a COPY, or of a statement of another thread
             connection.close()
             raise ConnectionLost(self._owed, is_certain=True)
@@ -340,9 +337,9 @@ class Isolation:
         try:
             self._plain(f"ROLLBACK TO SAVEPOINT {self._open}{then}")
         except DatabaseError as error:
-            if sqlstate(error) in _NO_SAVEPOINT:
+            if lacks_savepoint(error):
                 raise IsolationLost(owed) from error
-            if sqlstate(error) == _LEFT_SETTINGS:  # somebody has passed Django by, and we have not noticed whose call
+            if left_settings(error):  # somebody has passed Django by, and we have not noticed whose call
                 raise IsolationLost(owed if self.is_careful else None) from error
             raise
         self._is_projects = True
@@ -356,10 +353,10 @@ class Isolation:
         assert self._pending is not None  # noqa: S101
         (owed, sid), self._pending = self._pending, None
         if self._status() == _UNKNOWN:
-            raise ConnectionLost(owed, is_certain=_code(error) in _OWN_LIMIT) from error
+            raise ConnectionLost(owed, is_certain=is_transaction_limit(error)) from error
         self._roll_back(owed, f"; {_CHECK}")
         self._drop_hooks(sid)
-        self.late.append((owed, _left_settings(error) if sqlstate(error) == _LEFT_SETTINGS else error))
+        self.late.append((owed, _left_settings(error) if left_settings(error) else error))
 
     # Messages
 
@@ -375,8 +372,8 @@ class Isolation:
             try:
                 return self._joined(statements, message)
             except BaseException as error:
-                status, pending, code = self._status(), before[2], _code(error)
-                is_late = pending is not None and code == _LEFT_SETTINGS
+                status, pending = self._status(), before[2]
+                is_late = pending is not None and left_settings(error)
                 # A parameter that cannot be adapted is found before anything is sent.
                 if status == _IN_TRANSACTION or is_late or (pending and status == _UNKNOWN):
                     (self._is_made, self._open, self._pending) = before[:3]
@@ -396,8 +393,8 @@ class Isolation:
         if message.many or not isinstance(message.sql, str) or not is_plain:
             for statement in statements:
                 row = self._plain(statement)
-                if takes_limits and statement == own_limits(self._connection.pg_version):
-                    self._limits = Limits.of(self._connection.pg_version, row)
+                if takes_limits and statement == SET_PAGE_LIMITS:
+                    self._limits = Limits.of(row)
             return message.send(message.sql)
         result = message.send("; ".join([*statements, message.sql]))
         if takes_limits:
@@ -408,11 +405,11 @@ class Isolation:
         return result
 
     def _limits_of(self, statements: list[str], cursor: Any) -> Limits | None:
-        """Return what the statement of :func:`own_limits` has found; move on to the results behind ours."""
-        version, found = self._connection.pg_version, None
+        """Return what the statement SET_PAGE_LIMITS has found; move on to the results behind ours."""
+        found = None
         for statement in statements:
-            if statement == own_limits(version):
-                found = Limits.of(version, cursor.fetchone())
+            if statement == SET_PAGE_LIMITS:
+                found = Limits.of(cursor.fetchone())
             cursor.nextset()
         return found
 
@@ -446,7 +443,7 @@ class Isolation:
             except (DatabaseError, InterfaceError) as found:
                 self._discard()
                 if error is None:
-                    raise _left_settings(found) if sqlstate(found) == _LEFT_SETTINGS else found from None
+                    raise _left_settings(found) if left_settings(found) else found from None
 
     def _discard(self) -> None:
         self._connection.in_atomic_block = self._connection.closed_in_transaction = False
@@ -465,13 +462,8 @@ _LEFT_OPEN = (
 
 
 def _left_settings(error: BaseException) -> LeftSettingsError:
-    names = getattr(getattr(error.__cause__, "diag", None), "message_primary", None)
     return LeftSettingsError(
-        f"The receiver changed settings of its session and left them so: {names}. They are set back, and in a "
+        f"The receiver changed settings of its session and left them so: {message(error)}. They are set back, and in a "
         "transaction whatever it wrote is gone. Put SET LOCAL into a block of transaction.atomic(), together with the "
         "queries that need it."
     )
-
-
-def _code(error: BaseException | None) -> str | None:
-    return None if error is None else sqlstate(error)

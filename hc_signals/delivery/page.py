@@ -14,6 +14,7 @@ from hc_signals.delivery.instances import InstanceBuilder, proxies_of
 from hc_signals.delivery.isolation import Isolation, Keep
 from hc_signals.delivery.listeners import SIGNALS, Listeners, Model, arguments
 from hc_signals.delivery.project_code import ends_program
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.records import Images, Records, by_table
 from hc_signals.delivery.routing import (
     CHANGE_TYPES,
@@ -41,6 +42,7 @@ class Page:
         builders: by the name of the table as the log has it; a change of another table is passed over.
         listeners: who is called.
         isolation: of the transaction.
+        pulse: of the calling thread.
         any_kept: whether the consumer has any delivery that waits.
         images: what was read already of some of the tables, by their names.
         marks: see :func:`~hc_signals.delivery.dispatch.send`.
@@ -55,6 +57,7 @@ class Page:
         listeners: Listeners,
         *,
         isolation: Isolation,
+        pulse: Pulse,
         any_kept: bool,
         images: Mapping[str, Images] | None = None,
         marks: Marks | None = None,
@@ -62,7 +65,7 @@ class Page:
         self._marks = marks
         self.log, self.using, self.builders = log, log.using, builders
         self.deliveries, self.listeners = deliveries, listeners
-        self._isolation = isolation
+        self._isolation, self._pulse = isolation, pulse
         self.records = Records(log.using, listeners)
         self._proxies: dict[str, list[Model]] = {}
         self._bulk: dict[tuple[Model, bool], list[tuple[Change, ChangeEvent]]] = defaultdict(list)
@@ -158,7 +161,15 @@ class Page:
 
     def _call(self, signal: str, receivers: Receivers, change: Change, keep: Keep, **named: Any) -> list[Failure]:
         sent = SIGNALS[signal], receivers, self.using
-        return send(*sent, change=change.id, isolation=self._isolation, keep=keep, marks=self._marks, **named)
+        return send(
+            *sent,
+            change=change.id,
+            isolation=self._isolation,
+            pulse=self._pulse,
+            keep=keep,
+            marks=self._marks,
+            **named,
+        )
 
     def _settle_for(self, receivers: Receivers, change: Change | None) -> None:
         """Find out whether the last call has failed, if one of these calls would then have to wait behind it.

@@ -21,6 +21,7 @@ from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
 from hc_signals.delivery.page import Page
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.exceptions import ReplayError
 from hc_signals.log.change import Change
 from hc_signals.log.claims import lock_all
@@ -208,6 +209,7 @@ class Replay:
             self._builders,
             listeners,
             isolation=isolation,
+            pulse=Pulse(),
             any_kept=deliveries.any_kept(),
         )
         if not self.conf.ATOMIC:  # no lock keeps them in the log until a delivery that fails is kept

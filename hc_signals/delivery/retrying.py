@@ -15,6 +15,7 @@ from hc_signals.delivery.instances import InstanceBuilder, child_instances
 from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import SIGNALS, Listeners, arguments
 from hc_signals.delivery.project_code import ends_program
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.routing import CHANGE_TYPES, RecordEvent, counting, is_link, table_event
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import RedeliveryError
@@ -30,6 +31,7 @@ def redeliver(
     listeners: Listeners,
     *,
     isolation: Isolation,
+    pulse: Pulse,
     marks: Marks | None = None,
 ) -> BaseException | None:
     """Call the receiver of a kept delivery once more; return what it failed on, None if it is done."""
@@ -63,7 +65,7 @@ def redeliver(
 
     about: dict[str, Any] = {"change": change, "attempt": attempt, "marks": marks, "sender": sender}
     signal, called = SIGNALS[delivery.signal], receivers[:1]
-    failures = send(signal, called, log.using, isolation=isolation, keep=keep, **about, **named)
+    failures = send(signal, called, log.using, isolation=isolation, pulse=pulse, keep=keep, **about, **named)
     isolation.settle()
     return next(iter([*(failure.error for failure in failures), *late]), None)
 

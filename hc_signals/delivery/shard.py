@@ -18,13 +18,13 @@ from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation import Isolation
 from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.retrying import redeliver
 from hc_signals.delivery.routing import CHANGE_TYPES
 from hc_signals.log.change import Change
 from hc_signals.log.claims import Claim, Claims
 from hc_signals.log.passed import record_passed
 from hc_signals.log.position import LogShard, Position
-from hc_signals.observing import here
 
 logger = logging.getLogger("hc_signals")
 
@@ -61,13 +61,14 @@ class Shard:
         conf: the checked setting.
         audience: for whom.
         stopping: set when no further event is to be begun.
+        pulse: of the calling thread.
     """
 
     def __init__(
-        self, log: LogShard, claims: Claims, conf: Conf, audience: Audience, stopping: threading.Event
+        self, log: LogShard, claims: Claims, conf: Conf, audience: Audience, *, stopping: threading.Event, pulse: Pulse
     ) -> None:
         self.log, self.claims, self.conf, self.audience, self.stopping = log, claims, conf, audience, stopping
-        self.using = log.using
+        self.using, self._pulse = log.using, pulse
         self.delivered = 0
         self.finished = 0
         """How many windows were opened and finished by this object."""
@@ -108,7 +109,7 @@ class Shard:
         self.marks = Marks(self.using, self.log.consumer, self.log.shard, dead, self.delivered)
 
     def _deliver_page(self) -> Outcome:
-        page, isolation = here().page(self.log.consumer, self.log.shard), self._isolation()
+        page, isolation = self._pulse.page(self.log.consumer, self.log.shard), self._isolation()
         before = self.delivered
         with page, isolation.opened(), self.claims.page(self.log, self._limit, atomic=self.conf.ATOMIC) as claim:
             outcome = self._deliver_claimed(claim, isolation) if claim else Outcome.ELSEWHERE
@@ -199,11 +200,12 @@ class Shard:
             self.audience.builders,
             listeners,
             isolation=isolation,
+            pulse=self._pulse,
             any_kept=any_kept,
             images=batch.images,
             marks=self.marks,
         )
-        done, tally = 0, here().tally
+        done, tally = 0, self._pulse.tally
         for change in changes:
             if done and (self.stopping.is_set() or time.monotonic() > deadline):
                 break
@@ -226,7 +228,7 @@ class Shard:
     def _count_unheard(self, done: list[Change], tables: set[str]) -> None:
         if tables:
             self.unheard += sum(change.table_name in tables and change.operation in CHANGE_TYPES for change in done)
-            if (tally := here().tally) is not None:
+            if (tally := self._pulse.tally) is not None:
                 tally.unheard = tables
 
     def _tell_unknown(self, changes: list[Change]) -> None:
@@ -252,7 +254,15 @@ class Shard:
                 self._redeliver(delivery, listeners, isolation)
 
     def _redeliver(self, delivery: Delivery, listeners: Listeners, isolation: Isolation) -> None:
-        error = redeliver(delivery, self.log, self.audience.builders, listeners, isolation=isolation, marks=self.marks)
+        error = redeliver(
+            delivery,
+            self.log,
+            self.audience.builders,
+            listeners,
+            isolation=isolation,
+            pulse=self._pulse,
+            marks=self.marks,
+        )
         if error is None:
             self.deliveries.succeeded(delivery)
         else:
@@ -272,7 +282,7 @@ class Shard:
 
     def _tell_gap(self, gap: Mapping[str, Any], isolation: Isolation) -> None:
         """Send a gap for every model: which tables are concerned is not known."""
-        if (tally := here().tally) is not None:
+        if (tally := self._pulse.tally) is not None:
             tally.gaps.append(gap["cause"])
         builders, listeners = self.audience.builders, Listeners(self.audience.extras)
         changes = gap_changes(self.log.using, builders, gap)
@@ -284,6 +294,7 @@ class Shard:
             builders,
             listeners,
             isolation=isolation,
+            pulse=self._pulse,
             any_kept=False,
             marks=self.marks,
         )

@@ -12,7 +12,7 @@ from opentelemetry.trace import Span, Status, StatusCode, Tracer
 
 from hc_signals import __version__
 from hc_signals.delivery.listeners import SIGNALS
-from hc_signals.observing import Observer, Tally
+from hc_signals.delivery.pulse import Observer, Tally
 
 _NAMES = {id(signal): name for name, signal in SIGNALS.items()}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import connections, models
 
-from hc_signals.heroku.inspection.read import UUID_TYPE, short_type
+from hc_signals.heroku.inspection.read import TYPE, UUID_TYPE, short_type
 from hc_signals.postgres.names import truncate_name
 from hc_signals.tables import advice_for_missing_column, quoted_table, table_parts
 
@@ -38,8 +38,8 @@ def differences(model: type[models.Model], using: str) -> list[Difference]:
     return list(_compare(model, found, using))
 
 
-_TYPES = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typcategory IN ('S', 'E')
+_TYPES = f"""
+SELECT a.attname, {TYPE}, t.typcategory IN ('S', 'E')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
