@@ -78,7 +78,7 @@ def test_rows_come_as_snapshots_just_as_the_orm_loads_them(
     connect(signals.record_created, lambda **kwargs: pytest.fail("nothing was created"), Everything)
     output = backfill("sfdc.Everything", "--page-size", "2")
     assert "hc_backfill: 5 of 5 (100%)" in output
-    assert "5 rows are logged for 'default'; hc_listen delivers them." in output
+    assert "5 rows are in the log for 'default'; hc_listen delivers them." in output
     assert deliver() == 5
     rows = Everything.objects.order_by("id").values()
     assert [
@@ -376,7 +376,7 @@ def test_nobody_who_listens_is_told(captured: HerokuConnect) -> None:
     signals.record_changed.receivers = []
     signals.record_changed.sender_receivers_cache.clear()
     try:
-        with pytest.raises(CommandError, match="nobody listens to its record_changed or records_changed"):
+        with pytest.raises(CommandError, match="no receiver is connected to record_changed or records_changed"):
             backfill("crm.Account")
     finally:
         signals.record_changed.receivers = receivers

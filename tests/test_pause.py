@@ -260,7 +260,7 @@ def test_resume_tells_what_it_could_not_put_back(captured: HerokuConnect, monkey
     """The other tables are captured again; the worker puts back the rest, and tells its gap then."""
     monkeypatch.setattr(triggers, "LOCK_TIMEOUT", "20ms")
     triggers_command("pause", "--remove")
-    refused = pytest.raises(CommandError, match=r"Not installed: crm.Account.*the gap is told then")
+    refused = pytest.raises(CommandError, match=r"Not installed: crm.Account.*the gap is reported then")
     with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"), refused:
         triggers_command("resume")
     gaps = Change.objects.filter(operation="GAP")
