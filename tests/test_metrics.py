@@ -24,7 +24,7 @@ from hc_signals.exceptions import ConfigurationError
 from hc_signals.observability.liveness import STUCK_SECONDS, Liveness, liveness
 from hc_signals.observability.metrics import Metrics
 from hc_signals.observability.metrics_server import MetricsServer, health, serve_metrics
-from hc_signals.observability.survey import survey
+from hc_signals.observability.surveyor import figures
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.bell_connection import BellState
 from hc_signals.worker.crew import Crew
@@ -57,7 +57,7 @@ def url_of(process: Any) -> str:
 def counted() -> Iterator[Callable[..., Any]]:
     """Count in this process; ``counted(name, **labels)`` is the figure."""
     registry = CollectorRegistry()
-    metrics = Metrics(Conf(), 1, lambda: ALIVE, lambda: survey("default", "default"))
+    metrics = Metrics(Conf(), 1, lambda: ALIVE, lambda: figures("default", Conf()))
     registry.register(metrics)
     observing.observe(metrics)
     yield lambda name, **labels: registry.get_sample_value(f"hc_signals_{name}", labels)

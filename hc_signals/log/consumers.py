@@ -1,18 +1,12 @@
-"""The consumers of one log: what each has come to, and the removal of one that is gone."""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+"""The names of the consumers of one log, their shards, and the removal of one that is gone."""
 
 from django.db import connections
 
 from hc_signals.exceptions import ConsumerError
-from hc_signals.log.backlog import COUNT_LIMIT, Backlog, backlog, total
+from hc_signals.log.backlog import COUNT_LIMIT
 from hc_signals.log.changelog import ChangeLog
-from hc_signals.log.presence import is_absent, workers
-from hc_signals.log.rotation import held_up_by
+from hc_signals.log.presence import is_absent
 from hc_signals.models import Delivery
-from hc_signals.postgres.moments import aware
 
 _DELIVERIES = """
 SELECT s.state, (
@@ -23,60 +17,10 @@ SELECT s.state, (
 """
 
 
-@dataclass(frozen=True)
-class Consumer:
-    """One consumer, as it stands now."""
-
-    name: str
-    shards: int
-    """0 if it has no position, only deliveries."""
-    workers: int
-    """Connections of workers that live."""
-    backlog: Backlog
-    by_shard: tuple[Backlog, ...]
-    """The same for each shard, each counted up to its share of the limit."""
-    moved_at: datetime | None
-    """When its newest position was stored; one with nothing to do stores none."""
-    deliveries: Mapping[str, int]
-    """Failed deliveries by their state, counted up to COUNT_LIMIT; without states that there are none of."""
-    holds_up_rotation: bool
-    """Changes older than the retention cannot be removed because it has not had them."""
-
-
 def shards_of(using: str, name: str) -> list[ChangeLog]:
     """Return the shards of a consumer as they are now; none if it has no position."""
     shards = ChangeLog(using, name).standing().layout or 0
     return [ChangeLog(using, name, shard, shards) for shard in range(shards)]
-
-
-def consumers(using: str, retention_hours: float, limit: int | None = None) -> list[Consumer]:
-    """Return all consumers that have a position or a failed delivery, by name.
-
-    Args:
-        retention_hours: RETENTION_HOURS, to tell who holds up the rotation.
-        limit: the backlog is counted so far; default: COUNT_LIMIT.
-    """
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT consumer, max(created_at) FROM public.hc_signals_newest_position GROUP BY consumer")
-        moved_at = dict(cursor.fetchall())
-    late = held_up_by(using, retention_hours)
-    found = []
-    for name in names(using):
-        logs = shards_of(using, name)
-        by_shard = tuple(backlog([log], (limit or COUNT_LIMIT) // len(logs)) for log in logs)
-        found.append(
-            Consumer(
-                name=name,
-                shards=len(logs),
-                workers=workers(using, name),
-                backlog=total(by_shard),
-                by_shard=by_shard,
-                moved_at=aware(moved_at.get(name)),
-                deliveries=delivery_counts(using, name),
-                holds_up_rotation=name in late,
-            )
-        )
-    return found
 
 
 def delivery_counts(using: str, name: str) -> dict[str, int]:

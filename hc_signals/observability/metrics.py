@@ -17,8 +17,9 @@ from prometheus_client.registry import Collector
 from hc_signals import __version__
 from hc_signals.conf import Conf
 from hc_signals.delivery.routing import CHANGE_TYPES, cause_of, change_type_of
+from hc_signals.models import Delivery
 from hc_signals.observability.liveness import Liveness
-from hc_signals.observability.survey import Survey
+from hc_signals.observability.surveyor import Figures
 from hc_signals.observing import Observer, Tally
 from hc_signals.tables import connected_models, table_label
 
@@ -52,13 +53,13 @@ class Metrics(Observer, Collector):
         conf: the checked setting.
         threads: how many workers this process has.
         liveness: looks at the process.
-        survey: gives the newest survey, None if there is none.
+        figures: returns the newest figures of the database, None if there are none.
     """
 
     def __init__(
-        self, conf: Conf, threads: int, liveness: Callable[[], Liveness], survey: Callable[[], Survey | None]
+        self, conf: Conf, threads: int, liveness: Callable[[], Liveness], figures: Callable[[], Figures | None]
     ) -> None:
-        self.conf, self.threads, self._liveness, self._survey = conf, threads, liveness, survey
+        self.conf, self.threads, self._liveness, self._figures = conf, threads, liveness, figures
         self._labels = {table_label(model): model._meta.label for model in connected_models()}
         self._guard = threading.Lock()
         self._delivered: Counter[tuple[str, str]] = Counter()
@@ -105,7 +106,7 @@ class Metrics(Observer, Collector):
         with self._guard:
             yield from self._counted()
         yield from self._process(self._liveness())
-        yield from self._surveyed(self._survey())
+        yield from self._surveyed(self._figures())
 
     def _counted(self) -> list[Metric]:
         delivered = CounterMetricFamily(
@@ -166,7 +167,7 @@ class Metrics(Observer, Collector):
                 ping.add_metric([], found.bell.heard_at)
         yield from (info, running, reconnects, errors, trouble, turned, healthy, listening, ping)
 
-    def _surveyed(self, found: Survey | None) -> Iterator[Metric]:
+    def _surveyed(self, found: Figures | None) -> Iterator[Metric]:
         backlog = GaugeMetricFamily("hc_signals_backlog", "Undelivered changes, counted to 10000.", labels=["shard"])
         lag = GaugeMetricFamily("hc_signals_lag_seconds", "Age of the oldest undelivered change.", labels=["shard"])
         states = GaugeMetricFamily("hc_signals_deliveries", "Failed deliveries, counted to 100000.", labels=["state"])
@@ -175,14 +176,14 @@ class Metrics(Observer, Collector):
         workers = GaugeMetricFamily("hc_signals_workers", "Worker connections of the consumer, in all processes.")
         at = GaugeMetricFamily("hc_signals_survey_timestamp_seconds", "When these figures were taken.")
         if found is not None:
-            for shard, each in found.backlogs.items():
+            for shard, (each, seconds) in enumerate(zip(found.consumer.by_shard, found.lags, strict=True)):
                 backlog.add_metric([str(shard)], each.count)
-                lag.add_metric([str(shard)], found.lags[shard])
-            for state, count in found.deliveries.items():
-                states.add_metric([state], count)
+                lag.add_metric([str(shard)], seconds)
+            for state in Delivery.State.values:
+                states.add_metric([state], found.consumer.deliveries.get(state, 0))
             for table, has_drifted in found.drift.items():
                 drift.add_metric([table], has_drifted)
             size.add_metric([], found.log_bytes)
-            workers.add_metric([], found.workers)
+            workers.add_metric([], found.consumer.workers)
             at.add_metric([], found.at)
         yield from (backlog, lag, states, drift, size, workers, at)

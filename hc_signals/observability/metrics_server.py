@@ -16,7 +16,7 @@ from typing import Any
 
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.observability.liveness import Liveness, liveness
-from hc_signals.observability.survey import Surveyor
+from hc_signals.observability.surveyor import Surveyor
 from hc_signals.observing import Helper, observe, unobserve
 from hc_signals.postgres.trouble import places
 from hc_signals.worker.crew import Crew

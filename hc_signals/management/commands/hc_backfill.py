@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import DatabaseError, connections
+from django.db import DatabaseError
 from django.db.models import Model
 
 from hc_signals.capture.snapshots import check_captured, count_rows, has_room, log_table
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.listeners import OF_CHANGE_TYPE, Extras, Listeners
+from hc_signals.log.figures import stored_at
 from hc_signals.management.arguments import at_least, moment
 from hc_signals.management.choice import check_receivers, connected_model
 from hc_signals.management.command import OwnCommand, answered
@@ -151,8 +152,6 @@ def _check_listeners(chosen_models: Iterable[type[Model]], conf: Conf, receivers
 
 
 def _check_consumer(using: str, consumer: str) -> None:
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT DISTINCT consumer FROM public.hc_signals_position ORDER BY 1")
-        known = [row[0] for row in cursor.fetchall()]
+    known = sorted(stored_at(using))
     if consumer not in known:
         raise CommandError(f"There is no consumer {consumer!r}; known: {', '.join(known) or 'none'}.")

@@ -12,6 +12,7 @@ from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.management.arguments import start_at
 from hc_signals.management.command import OwnCommand
+from hc_signals.observability.survey import Consumer, Survey
 from hc_signals.postgres.moments import age
 
 
@@ -50,7 +51,7 @@ class Command(OwnCommand):
             )
 
     def _list(self, options: dict[str, Any]) -> None:
-        found = consumers.consumers(options["database"], get_conf().RETENTION_HOURS)
+        found = Survey(options["database"], get_conf()).consumers
         for consumer in found:
             self.stdout.write(_line(consumer))
         if not found:
@@ -70,8 +71,9 @@ class Command(OwnCommand):
         self.stdout.write(f"Consumer {name!r} was removed" + (f", with {count} deliveries." if count else "."))
 
 
-def _line(consumer: consumers.Consumer) -> str:
-    parts = [f"{consumer.shards} shard(s), {consumer.workers} worker(s)" if consumer.shards else "no position"]
+def _line(consumer: Consumer) -> str:
+    shards = len(consumer.by_shard)
+    parts = [f"{shards} shard(s), {consumer.workers} worker(s)" if shards else "no position"]
     parts.append(f"{consumer.backlog} change(s) to deliver")
     if consumer.backlog.since is not None:
         parts[-1] += f", the oldest {age(consumer.backlog.since)} old"

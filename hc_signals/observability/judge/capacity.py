@@ -1,4 +1,4 @@
-"""Connections: how many the server, the role and the database allow, how many are taken, and how many by hc_listen."""
+"""Connections: the limits of server, role and database, how many are taken, and how many hc_listen takes."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ from django.db import connections
 from hc_signals.observability.findings import Finding, fine, problem
 
 FEW = 2
-"""With so few free connections or fewer, the next one may be refused to hc_listen."""
+"""Most free connections that are a problem: the server may refuse the next one to hc_listen."""
 
-# Who may not look into the sessions of others sees no backend_type, but sees whose they are.
+# A role without pg_read_all_stats sees no backend_type of other roles' sessions, but it sees whose they are.
 _LIMITS = """
 WITH clients AS (
     SELECT usename, datname FROM pg_stat_activity
@@ -36,7 +36,7 @@ WHERE datname = current_database() AND application_name LIKE 'hc\\_listen %' GRO
 
 
 def free_connections(using: str) -> Iterator[Finding]:
-    """Look at the tightest limit, and at what hc_listen takes of it; this look's own connection counts too."""
+    """Judge the tightest limit. The connection of this check counts too."""
     with connections[using].cursor() as cursor:
         cursor.execute(_LIMITS)
         of, limit, taken = min(cursor.fetchall(), key=lambda row: row[1] - row[2])

@@ -1,4 +1,4 @@
-"""The server itself: version, role, and whether the log is there and of this server."""
+"""The server: its version and role, limits and publications; whether it has the log, and made it itself."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
        current_database(), to_regclass('public.hc_signals_change') IS NOT NULL,
        current_setting('transaction_read_only')::bool
 """
-# A publication with a list of columns or a condition on rows (PostgreSQL 15) makes the server refuse some statements.
+# With a list of columns or a condition on rows (PostgreSQL 15), the server refuses some statements on our tables.
 _PUBLICATIONS = r"""
 SELECT t.pubname, current_setting('wal_level') = 'logical', bool_or(
     c.relkind = 'r' AND c.relname LIKE 'hc\_signals\_change\_%' AND c.relreplident <> 'f'
@@ -24,7 +24,7 @@ LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
 WHERE t.schemaname = 'public' AND t.tablename LIKE 'hc\_signals\_%'
 GROUP BY t.pubname ORDER BY t.pubname
 """
-# For this session; then what other roles have of their own, of which one is Heroku Connect's.
+# The limit of this session, then the limits of other roles: one of them is Heroku Connect's.
 _TEMP_FILE_LIMITS = """
 SELECT 'this session', current_setting('temp_file_limit') WHERE current_setting('temp_file_limit') <> '-1'
 UNION
@@ -34,10 +34,11 @@ WHERE setting LIKE 'temp_file_limit=%' AND setting <> 'temp_file_limit=-1'
   AND (s.setdatabase = 0 OR s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
 OLDEST = 140000
+"""Oldest server_version_num that hc_signals supports."""
 
 
 def server(using: str) -> Iterator[Finding]:
-    """Look at the server; ``log-missing`` means that nothing else can be looked at."""
+    """Judge the server; after the problem ``log-missing`` no other check can run."""
     with connections[using].cursor() as cursor:
         cursor.execute(_SERVER)
         version, number, in_recovery, role, database, has_log, is_read_only = cursor.fetchone()
