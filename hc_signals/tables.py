@@ -102,6 +102,11 @@ def table_label(model: type[models.Model]) -> str:
     return ".".join(table_parts(model))
 
 
+def model_label(table: str) -> str:
+    """Return ``crm.Account`` for the name under which the log keeps a table, or that name if no model has the table."""
+    return next((model._meta.label for model in connected_models() if table_label(model) == table), table)
+
+
 def quote(name: str) -> str:
     """Quote one SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

@@ -158,7 +158,7 @@ def test_receivers_fail_and_changes_are_missed(
         """VALUES ('salesforce.contact', 'GAP', 'heroku_connect', '{"cause": "paused"}')"""
     )
     text = status()
-    assert "warn  gaps        salesforce.contact: 1 (paused), the last 0 s ago" in text
+    assert "warn  gaps        crm.Contact: 1 (paused), the last 0 s ago" in text
     (line,) = [line for line in lines(text, "warn") if " deliveries " in line]
     assert line.startswith("warn  deliveries  default: 2 retry; tests.test_status.")
     assert "fails" in line

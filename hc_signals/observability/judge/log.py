@@ -7,6 +7,7 @@ from hc_signals.log.figures import Buckets, buckets, recent_gaps, unreported_los
 from hc_signals.observability.findings import Finding, fine, problem
 from hc_signals.observability.survey import Survey
 from hc_signals.postgres.moments import age, now
+from hc_signals.tables import model_label
 
 RECENT_CHANGES = 10_000
 """Newest changes that are searched for gaps."""
@@ -25,7 +26,7 @@ def gaps(using: str) -> Iterator[Finding]:
         yield problem("gaps-lost", "gaps", f"{lost} statement(s) were not captured, the gap is not sent yet", lost=lost)
     found = recent_gaps(using, RECENT_CHANGES, now() - RECENT)
     for each in found:
-        text = f"{each.table}: {each.count} ({each.cause}), the last {age(each.newest)} ago"
+        text = f"{model_label(each.table)}: {each.count} ({each.cause}), the last {age(each.newest)} ago"
         facts = {"table": each.table, "cause": each.cause, "count": each.count, "last": each.newest}
         yield problem("gaps-recent", "gaps", text, **facts)
     if not found and lost <= 0:
