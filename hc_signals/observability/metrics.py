@@ -1,7 +1,7 @@
-"""The figures of hc_listen for Prometheus: what the workers did, what they are at, what the survey found.
+"""The metrics of hc_listen for Prometheus: counts of deliveries, the state of the process, figures of the database.
 
-Counted here and not in prometheus_client's own objects: these are locked for each single value, and the path of a
-change is hot. Needs prometheus_client (extra ``metrics``).
+This module counts itself, because prometheus_client's objects take a lock for each value, and every change counts.
+Needs prometheus_client (extra ``metrics``).
 """
 
 import threading
@@ -41,18 +41,18 @@ class Histogram:
             self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return the upper bounds with the counts of what lies at or below."""
+        """Return each upper bound with the number of values up to it."""
         names = [*map(str, map(float, BOUNDS)), "+Inf"]
         return list(zip(names, accumulate(self.counts), strict=True))
 
 
 class Metrics(Observer, Collector):
-    """Counts what the workers of this process do, and gives all figures to whoever scrapes.
+    """Counts the work of this process's workers, and gives all figures to prometheus_client.
 
     Args:
         conf: the checked setting.
-        threads: how many workers this process has.
-        liveness: looks at the process.
+        threads: number of workers in this process.
+        liveness: returns the state of the process.
         figures: returns the newest figures of the database, None if there are none.
     """
 
@@ -70,7 +70,7 @@ class Metrics(Observer, Collector):
         self._receivers: dict[str, Histogram] = defaultdict(Histogram)
 
     def page_ends(self, tally: Tally, error: BaseException | None) -> None:
-        """Count a page. One that was not committed comes again: only the calls of its receivers have happened."""
+        """Count a page. If it was not committed, count its calls alone: it is delivered again."""
         with self._guard:
             self._count_calls(tally.calls)
             if error is None:
@@ -98,11 +98,11 @@ class Metrics(Observer, Collector):
             self._gaps.update(cause_of(change) for change, _ in tally.delivered if change.operation in of_tables)
 
     def describe(self) -> Iterator[Metric]:
-        """Name all metrics without a look at anything; labels are in docs/metrics.md."""
+        """Return all metrics without figures; docs/metrics.md explains them and their labels."""
         yield from (*self._counted(), *self._process(None), *self._surveyed(None))
 
     def collect(self) -> Iterator[Metric]:
-        """Give all figures; those of the survey only where there is one."""
+        """Return all figures, those of the database if there are any."""
         with self._guard:
             yield from self._counted()
         yield from self._process(self._liveness())
@@ -110,16 +110,16 @@ class Metrics(Observer, Collector):
 
     def _counted(self) -> list[Metric]:
         delivered = CounterMetricFamily(
-            "hc_signals_changes_delivered", "Changes handed on and committed.", labels=["model", "change_type"]
+            "hc_signals_changes_delivered", "Changes delivered and committed.", labels=["model", "change_type"]
         )
         for labels, count in self._delivered.items():
             delivered.add_metric(labels, count)
         unheard = CounterMetricFamily(
-            "hc_signals_changes_unheard", "Of them, changes of models without any receiver.", labels=["model"]
+            "hc_signals_changes_unheard", "Of these, changes of models without a receiver.", labels=["model"]
         )
         for model, count in self._unheard.items():
             unheard.add_metric([model], count)
-        gaps = CounterMetricFamily("hc_signals_gaps", "Gaps told by gap_detected.", labels=["cause"])
+        gaps = CounterMetricFamily("hc_signals_gaps", "Gaps sent by gap_detected.", labels=["cause"])
         for cause, count in self._gaps.items():
             gaps.add_metric([cause], count)
         latency = HistogramMetricFamily("hc_signals_latency_seconds", "From the capture of a change to its receivers.")
@@ -137,17 +137,17 @@ class Metrics(Observer, Collector):
         )
         info.add_metric([__version__, self.conf.CONSUMER, str(self.conf.SHARDS), str(self.threads)], 1)
         running = GaugeMetricFamily(
-            "hc_signals_receiver_running_seconds", "How long the receiver of each worker has run.", labels=["worker"]
+            "hc_signals_receiver_running_seconds", "Seconds since the receiver of each worker began.", labels=["worker"]
         )
         reconnects = CounterMetricFamily("hc_signals_reconnects", "Lost connections.", labels=["connection"])
-        healthy = GaugeMetricFamily("hc_signals_healthy", "1 where /healthz is green.")
-        listening = GaugeMetricFamily("hc_signals_listening", "1 where a ring would be heard.")
+        healthy = GaugeMetricFamily("hc_signals_healthy", "1 if /healthz is green.")
+        listening = GaugeMetricFamily("hc_signals_listening", "1 if NOTIFY wakes this process.")
         errors = CounterMetricFamily("hc_signals_errors", "Failed tries of the threads.", labels=["task", "code"])
-        trouble = GaugeMetricFamily("hc_signals_trouble", "1 where a task fails now.", labels=["task"])
+        trouble = GaugeMetricFamily("hc_signals_trouble", "1 while a task fails.", labels=["task"])
         turned = GaugeMetricFamily(
             "hc_signals_helper_turn_seconds", "Time since the last turn of each helper thread.", labels=["helper"]
         )
-        ping = GaugeMetricFamily("hc_signals_last_ping_timestamp_seconds", "When a ring to ourselves last came back.")
+        ping = GaugeMetricFamily("hc_signals_last_ping_timestamp_seconds", "When the LISTEN connection last answered.")
         if found is not None:
             workers: list[dict[str, Any]] = list(found.workers)
             for work in workers:
@@ -171,10 +171,10 @@ class Metrics(Observer, Collector):
         backlog = GaugeMetricFamily("hc_signals_backlog", "Undelivered changes, counted to 10000.", labels=["shard"])
         lag = GaugeMetricFamily("hc_signals_lag_seconds", "Age of the oldest undelivered change.", labels=["shard"])
         states = GaugeMetricFamily("hc_signals_deliveries", "Failed deliveries, counted to 100000.", labels=["state"])
-        drift = GaugeMetricFamily("hc_signals_drift", "1 where capture is not as it should be.", labels=["table"])
+        drift = GaugeMetricFamily("hc_signals_drift", "1 if capture does not work as it should.", labels=["table"])
         size = GaugeMetricFamily("hc_signals_log_bytes", "Size of the log on disk.")
         workers = GaugeMetricFamily("hc_signals_workers", "Worker connections of the consumer, in all processes.")
-        at = GaugeMetricFamily("hc_signals_survey_timestamp_seconds", "When these figures were taken.")
+        at = GaugeMetricFamily("hc_signals_survey_timestamp_seconds", "When these figures were read.")
         if found is not None:
             for shard, (each, seconds) in enumerate(zip(found.consumer.by_shard, found.lags, strict=True)):
                 backlog.add_metric([str(shard)], each.count)
