@@ -12,9 +12,9 @@ This package owns no table. It reads those of the other packages, and writes not
                                         |                      |
                                   metrics_server: /metrics, /healthz
 
-A *fact* is a value that one query reads, such as a backlog. A *verdict* says whether a fact is a problem. A *finding* is
-a fact with its verdict and its remedy, one line of hc_status. Facts and verdicts are apart, so that hc_status, the metrics
-and the admin never disagree about a fact.
+A *fact* is a value that one query reads, such as a backlog. A *verdict* says whether a fact is a problem. A *finding*
+is a fact with its verdict and its remedy: one line of hc_status. All outputs read their facts from one survey, so they
+agree about them.
 
 survey          The facts about one database, each read once, when a caller first asks for it.
 judge           The verdicts of hc_status, one module per part of the system.
@@ -31,6 +31,6 @@ Rules that hold for every module here:
 - No output quotes a value of a record: no line, label, span or fact. hc_status shows Salesforce's own message if the
   user asks for it with ``--verbose``.
 - A statement of a survey takes 5 seconds at most. A scrape and ``/healthz`` do not query the database at all.
-- A check that fails, lacks a right or takes too long becomes a finding itself. It does not keep the others from running.
-- Delivery does not import this package. A worker reports to ``hc_signals.observing``, and runs the same without listeners.
+- A check that lacks a right, or takes too long, becomes a finding. It does not keep the others from running.
+- Delivery does not import this package. A worker reports to ``hc_signals.observing``, and delivers the same without it.
 """
