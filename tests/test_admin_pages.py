@@ -162,6 +162,16 @@ def test_filters_keep_matching_changes(site: Client) -> None:
     assert shown(site, p="9" * 30)[0] == 8000
 
 
+def test_lists_show_change_types_and_models(site: Client, receiver: "Receiver") -> None:
+    for text in (content(site, "change", operation="INSERT"), content(site, "delivery")):
+        assert "CREATE" in text
+        assert "sfdc.User" in text
+        assert ">INSERT<" not in text
+        assert "salesforce.user<" not in text
+    assert "?operation=TRUNCATE" in (text := content(site, "change"))
+    assert "GAP_OVERFLOW (truncate)" in text
+
+
 @pytest.mark.parametrize("params", [{"until": "yesterday"}, {"until": "2026-13-99T00:00"}])
 def test_invalid_time_leads_back_to_the_list(site: Client, params: dict[str, str]) -> None:
     response = site.get(address("change"), params)

@@ -37,8 +37,8 @@ class Command(OwnCommand):
             getattr(self, f"_{options['action']}")(chosen, options)
 
     def _list(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
-        shown = list(chosen.defer("old", "new")[: options["limit"]])
-        for delivery in shown:
+        listed = list(chosen.defer("old", "new")[: options["limit"]])
+        for delivery in listed:
             change_type = change_type_of(delivery.operation)
             self.stdout.write(
                 f"{delivery.id:>8} {delivery.state:<7} attempt {delivery.attempt:<3} {change_type:<12} "
@@ -46,15 +46,16 @@ class Command(OwnCommand):
                 f"({delivery.signal}): {delivery.error.partition(':')[0] or 'waits for an earlier one'}"
             )
         total = chosen.count()
-        self.stdout.write(f"{total} deliveries" + (f", {len(shown)} shown" if total > len(shown) else ""))
+        self.stdout.write(f"{total} deliveries" + (f", {len(listed)} shown" if total > len(listed) else ""))
 
     def _show(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
         if not options["ids"]:
             raise CommandError("No id was given; `hc_deliveries list` shows the ids of the deliveries.", returncode=2)
         for delivery in chosen:
-            for field in Delivery._meta.fields:
-                value = getattr(delivery, field.attname)
-                self.stdout.write(f"{field.name:>16}: {shown(value) if isinstance(value, datetime) else value}")
+            values = {field.name: getattr(delivery, field.attname) for field in Delivery._meta.fields}
+            values["change_type"] = change_type_of(values.pop("operation"))
+            for name, value in values.items():
+                self.stdout.write(f"{name:>16}: {shown(value) if isinstance(value, datetime) else value}")
 
     def _retry(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
         self.stdout.write(f"{interventions.retry(chosen)} deliveries are due now; parked ones follow theirs.")
