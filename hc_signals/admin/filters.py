@@ -5,7 +5,6 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.db import connections
 from django.http import HttpRequest
 from django.utils.dateparse import parse_datetime
 
@@ -13,6 +12,7 @@ from hc_signals.admin.bounded import COUNTED_ROWS
 from hc_signals.admin.read_only import database
 from hc_signals.delivery.routing import CHANGE_TYPES, TABLE_SIGNALS, change_type_of
 from hc_signals.postgres import moments
+from hc_signals.postgres.query import rows
 from hc_signals.tables import connected_models, quoted_table, table_label
 
 CHANGE_TYPE = {operation: change_type_of(operation) for operation in (*CHANGE_TYPES, *TABLE_SIGNALS, "GAP")}
@@ -27,7 +27,15 @@ PERIODS = {
 }
 
 
-class ModelFilter(admin.SimpleListFilter):
+class ValueFilter(admin.SimpleListFilter):
+    """Keeps the rows in which the column ``parameter_name`` has the chosen value."""
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        """Keep the rows with the chosen value."""
+        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
+
+
+class ModelFilter(ValueFilter):
     """Offers the connected models, and the chosen table if no model has it any more."""
 
     title = "model"
@@ -40,12 +48,8 @@ class ModelFilter(admin.SimpleListFilter):
             tables.setdefault(str(self.value()), str(self.value()))
         return sorted(tables.items(), key=lambda pair: pair[1])
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Keep the rows of the chosen table."""
-        return queryset.filter(table_name=self.value()) if self.value() else queryset
 
-
-class ChangeTypeFilter(admin.SimpleListFilter):
+class ChangeTypeFilter(ValueFilter):
     """Offers the change types."""
 
     title = "change type"
@@ -55,12 +59,16 @@ class ChangeTypeFilter(admin.SimpleListFilter):
         """Return the operations under the names of their change types."""
         return list(CHANGE_TYPE.items())
 
+
+class TimeFilter(admin.SimpleListFilter):
+    """Leaves the rows alone: the list asks ``moment`` and searches by id."""
+
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Keep the rows of the chosen change type."""
-        return queryset.filter(operation=self.value()) if self.value() else queryset
+        """Return all rows: the list asks ``moment`` and searches by id."""
+        return queryset
 
 
-class SinceFilter(admin.SimpleListFilter):
+class SinceFilter(TimeFilter):
     """Offers recent periods; the list finds the ids of the chosen one."""
 
     title = "time"
@@ -70,10 +78,6 @@ class SinceFilter(admin.SimpleListFilter):
         """Return the periods."""
         return [(key, title) for key, (title, _) in PERIODS.items()]
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Return all rows: the list asks ``moment`` and searches by id."""
-        return queryset
-
     def moment(self) -> datetime | None:
         """Return the beginning of the chosen period."""
         if self.value() not in PERIODS:
@@ -81,7 +85,7 @@ class SinceFilter(admin.SimpleListFilter):
         return moments.now() - PERIODS[str(self.value())][1]
 
 
-class UntilFilter(admin.SimpleListFilter):
+class UntilFilter(TimeFilter):
     """Asks for a time; the list begins with the last change before it."""
 
     title = "captured until"
@@ -101,10 +105,6 @@ class UntilFilter(admin.SimpleListFilter):
         """Show the form."""
         return True
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Return all rows: the list asks ``moment`` and searches by id."""
-        return queryset
-
     def moment(self) -> datetime | None:
         """Return the time, which is read in the current time zone; None if there is none.
 
@@ -122,23 +122,15 @@ class UntilFilter(admin.SimpleListFilter):
         return moments.written(found)
 
 
-class FoundFilter(admin.SimpleListFilter):
+class FoundFilter(ValueFilter):
     """Offers the values that a column has in the newest rows, and the chosen value."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the values."""
         column, table = str(self.parameter_name), quoted_table(model_admin.model)
-        with connections[database()].cursor() as cursor:
-            cursor.execute(
-                f"SELECT DISTINCT {column} FROM (SELECT {column} FROM {table} ORDER BY id DESC LIMIT %s) newest",
-                [COUNTED_ROWS],
-            )
-            newest = {row[0] for row in cursor.fetchall()}
+        sql = f"SELECT DISTINCT {column} FROM (SELECT {column} FROM {table} ORDER BY id DESC LIMIT %s) newest"
+        newest = {value for (value,) in rows(database(), sql, [COUNTED_ROWS])}
         return [(value, value) for value in sorted((newest | {self.value() or ""}) - {""})]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Keep the rows with the chosen value."""
-        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
 
 
 class ReceiverFilter(FoundFilter):

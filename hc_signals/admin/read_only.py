@@ -4,11 +4,12 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db import connections, router
+from django.db import router
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from hc_signals.models import Change
+from hc_signals.postgres.query import relation_exists
 from hc_signals.tables import quoted_table
 
 
@@ -85,6 +86,4 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return str(self.opts.verbose_name_plural).capitalize()
 
     def _is_migrated(self) -> bool:
-        with connections[database()].cursor() as cursor:
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [quoted_table(self.model)])
-            return bool(cursor.fetchone()[0])
+        return relation_exists(database(), quoted_table(self.model))

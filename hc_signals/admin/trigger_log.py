@@ -14,12 +14,13 @@ from django.utils.html import format_html
 from django.utils.http import urlencode
 
 from hc_signals.admin.bounded import BoundedPaginator, first_rows
+from hc_signals.admin.filters import ValueFilter
 from hc_signals.heroku.trigger_log.words import TriggerLogState, WriteAlgorithm
 from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.tables import connected_models, table_label, table_parts
 
 
-class TableFilter(admin.SimpleListFilter):
+class TableFilter(ValueFilter):
     """Offers the tables of the connected models; Django's own filter would read the whole log for its choices."""
 
     title = "table"
@@ -30,10 +31,6 @@ class TableFilter(admin.SimpleListFilter):
         schema = table_parts(model_admin.model)[0]
         tables = {table for place, table in map(table_parts, connected_models()) if place == schema}
         return [(table, table) for table in sorted(tables | {self.value() or ""} - {""})]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Keep the rows of the chosen table."""
-        return queryset.filter(table_name=self.value()) if self.value() else queryset
 
 
 class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]

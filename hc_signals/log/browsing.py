@@ -3,11 +3,9 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
-
-from django.db import connections
 
 from hc_signals.postgres.moments import aware_row
+from hc_signals.postgres.query import row, rows
 
 # The log has no index of times, and ids are in the order of capture but for the odd neighbours: halve the ids.
 _ID_AT = """
@@ -42,13 +40,13 @@ def id_at(using: str, moment: datetime) -> int | None:
 
     It is one above the highest id if no change is that young, and None if the log is empty.
     """
-    rows = _rows(using, _ID_AT, {"moment": moment})
-    return int(rows[0][0]) if rows else None
+    found = row(using, _ID_AT, {"moment": moment})
+    return int(found[0]) if found else None
 
 
 def captured_between(using: str, lowest: int, highest: int) -> tuple[datetime | None, datetime | None]:
     """Return when the oldest and the newest change were captured whose ids are within these bounds."""
-    (oldest, newest) = _rows(using, _TIMES, {"lowest": lowest, "highest": highest})[0]
+    oldest, newest = aware_row(row(using, _TIMES, {"lowest": lowest, "highest": highest}))
     return oldest, newest
 
 
@@ -56,12 +54,6 @@ def summaries(using: str, ids: Sequence[int]) -> Mapping[int, list[Summary]]:
     """Return the first three changed columns of each of these changes."""
     found: dict[int, list[Summary]] = defaultdict(list)
     if ids:
-        for key, *summary in _rows(using, _SUMMARY, [list(ids)]):
-            found[key].append(tuple(summary))
+        for key, column, old, new, more in rows(using, _SUMMARY, [list(ids)]):
+            found[key].append((column, old, new, more))
     return found
-
-
-def _rows(using: str, sql: str, params: Any) -> list[tuple[Any, ...]]:
-    with connections[using].cursor() as cursor:
-        cursor.execute(sql, params)
-        return [aware_row(row) for row in cursor.fetchall()]

@@ -2,14 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
-
-from django.db import connections
+from typing import Any, NamedTuple
 
 from hc_signals.log.rotation import BUCKETS, filled
 from hc_signals.postgres.moments import aware_row
+from hc_signals.postgres.query import rows
 
 _STORED_AT = "SELECT consumer, shard, created_at FROM public.hc_signals_newest_position"
 _UNREPORTED = """
@@ -33,18 +31,16 @@ FROM public.hc_signals_control c
 _OLDEST = "SELECT captured_at FROM public.hc_signals_change_{bucket} ORDER BY id LIMIT 1"
 
 
-@dataclass(frozen=True)
-class Gaps:
+class Gaps(NamedTuple):
     """The gaps of one table and cause among the newest changes."""
 
     table: str
     cause: str
-    count: int
+    number: int
     newest: datetime
 
 
-@dataclass(frozen=True)
-class Buckets:
+class Buckets(NamedTuple):
     """What the buckets of the log hold."""
 
     filled: int
@@ -67,7 +63,8 @@ def stored_at(using: str) -> Mapping[str, Mapping[int, datetime]]:
 
 def unreported_losses(using: str) -> int:
     """Return how many statements were not captured and are not reported as a gap yet."""
-    return int(_rows(using, _UNREPORTED)[0][0])
+    ((lost,),) = rows(using, _UNREPORTED)
+    return int(lost)
 
 
 def recent_gaps(using: str, limit: int, since: datetime) -> list[Gaps]:
@@ -84,11 +81,9 @@ def buckets(using: str) -> Buckets:
     """Return what the buckets hold."""
     full = filled(using)
     oldest = _rows(using, _OLDEST.format(bucket=full[0]))[0][0] if full else None
-    ((most, size),) = _rows(using, _BUCKET, [BUCKETS])
+    ((most, size),) = rows(using, _BUCKET, [BUCKETS])
     return Buckets(len(full), oldest, int(size or 0), int(most) if most else None)
 
 
 def _rows(using: str, sql: str, params: Any = None) -> list[Any]:
-    with connections[using].cursor() as cursor:
-        cursor.execute(sql, params)
-        return [aware_row(row) for row in cursor.fetchall()]
+    return list(map(aware_row, rows(using, sql, params)))

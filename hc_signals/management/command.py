@@ -11,6 +11,7 @@ from django.utils.connection import ConnectionDoesNotExist
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.errors import ReadOnlyError, one_line
+from hc_signals.postgres.query import relation_exists
 
 
 def answered(using: str, error: Error) -> str:
@@ -57,7 +58,5 @@ class OwnCommand(BaseCommand):
         Raises:
             CommandError: the database has no change log.
         """
-        with connections[using].cursor() as cursor:
-            cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
-            if cursor.fetchone()[0]:
-                raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
+        if not relation_exists(using, "public.hc_signals_change"):
+            raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")

@@ -7,7 +7,7 @@ Needs prometheus_client (extra ``metrics``).
 import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -108,82 +108,66 @@ class Metrics(Observer, Collector):
         yield from self._process(self._liveness())
         yield from self._surveyed(self._figures())
 
-    def _counted(self) -> list[Metric]:
-        delivered = CounterMetricFamily(
-            "hc_signals_changes_delivered", "Changes delivered and committed.", labels=["model", "change_type"]
-        )
-        for labels, count in self._delivered.items():
-            delivered.add_metric(labels, count)
-        unheard = CounterMetricFamily(
-            "hc_signals_changes_unheard", "Of these, changes of models without a receiver.", labels=["model"]
-        )
-        for model, count in self._unheard.items():
-            unheard.add_metric([model], count)
-        gaps = CounterMetricFamily("hc_signals_gaps", "Gaps sent by gap_detected.", labels=["cause"])
-        for cause, count in self._gaps.items():
-            gaps.add_metric([cause], count)
+    def _counted(self) -> Iterator[Metric]:
+        yield _counter("changes_delivered", "Changes delivered and committed.", self._delivered, "model", "change_type")
+        yield _counter("changes_unheard", "Of these, changes of models without a receiver.", self._unheard, "model")
+        yield _counter("gaps", "Gaps sent by gap_detected.", self._gaps, "cause")
         latency = HistogramMetricFamily("hc_signals_latency_seconds", "From the capture of a change to its receivers.")
         latency.add_metric([], self._latency.buckets(), self._latency.sum)
         calls = HistogramMetricFamily("hc_signals_receiver_seconds", "Duration of receiver calls.", labels=["receiver"])
-        failures = CounterMetricFamily("hc_signals_receiver_failures", "Calls that raised.", labels=["receiver"])
         for receiver, histogram in self._receivers.items():
             calls.add_metric([receiver], histogram.buckets(), histogram.sum)
-            failures.add_metric([receiver], self._failures[receiver])
-        return [delivered, unheard, gaps, latency, calls, failures]
+        yield from (latency, calls)
+        yield _counter("receiver_failures", "Calls that raised.", self._failures, "receiver")
 
     def _process(self, found: Liveness | None) -> Iterator[Metric]:
-        info = GaugeMetricFamily(
-            "hc_signals_worker_info", "This process; always 1.", labels=["version", "consumer", "shards", "threads"]
+        workers: Sequence[Any] = found.workers if found else ()
+        helpers: Sequence[Any] = found.helpers if found else ()
+        troubles = found.troubles if found else ()
+        info = {(__version__, self.conf.CONSUMER, str(self.conf.SHARDS), str(self.threads)): 1}
+        yield _gauge("worker_info", "This process; always 1.", info, "version", "consumer", "shards", "threads")
+        running = {str(each["worker"]): each["receiver_seconds"] for each in workers}
+        yield _gauge("receiver_running_seconds", "Seconds since the receiver of each worker began.", running, "worker")
+        lost = (
+            {"listener": found.bell.reconnects, "worker": sum(each["reconnects"] for each in workers)} if found else {}
         )
-        info.add_metric([__version__, self.conf.CONSUMER, str(self.conf.SHARDS), str(self.threads)], 1)
-        running = GaugeMetricFamily(
-            "hc_signals_receiver_running_seconds", "Seconds since the receiver of each worker began.", labels=["worker"]
-        )
-        reconnects = CounterMetricFamily("hc_signals_reconnects", "Lost connections.", labels=["connection"])
-        healthy = GaugeMetricFamily("hc_signals_healthy", "1 if /healthz is green.")
-        listening = GaugeMetricFamily("hc_signals_listening", "1 if NOTIFY wakes this process.")
-        errors = CounterMetricFamily("hc_signals_errors", "Failed tries of the threads.", labels=["task", "code"])
-        trouble = GaugeMetricFamily("hc_signals_trouble", "1 while a task fails.", labels=["task"])
-        turned = GaugeMetricFamily(
-            "hc_signals_helper_turn_seconds", "Time since the last turn of each helper thread.", labels=["helper"]
-        )
-        ping = GaugeMetricFamily("hc_signals_last_ping_timestamp_seconds", "When the LISTEN connection last answered.")
-        if found is not None:
-            workers: list[dict[str, Any]] = list(found.workers)
-            for work in workers:
-                running.add_metric([str(work["worker"])], work["receiver_seconds"])
-            reconnects.add_metric(["listener"], found.bell.reconnects)
-            reconnects.add_metric(["worker"], sum(work["reconnects"] for work in workers))
-            for each in found.troubles:
-                trouble.add_metric([each.name], bool(each.text))
-                for code, count in each.errors.copy().items():
-                    errors.add_metric([each.name, code], count)
-            helpers: list[dict[str, Any]] = list(found.helpers)
-            for helper in helpers:
-                turned.add_metric([helper["helper"]], helper["turned_seconds_ago"])
-            healthy.add_metric([], found.is_alive)
-            listening.add_metric([], found.bell.listens)
-            if found.bell.heard_at is not None:
-                ping.add_metric([], found.bell.heard_at)
-        yield from (info, running, reconnects, errors, trouble, turned, healthy, listening, ping)
+        yield _counter("reconnects", "Lost connections.", lost, "connection")
+        errors = {(each.name, code): count for each in troubles for code, count in each.errors.copy().items()}
+        yield _counter("errors", "Failed tries of the threads.", errors, "task", "code")
+        trouble = {each.name: bool(each.text) for each in troubles}
+        yield _gauge("trouble", "1 while a task fails.", trouble, "task")
+        turned = {each["helper"]: each["turned_seconds_ago"] for each in helpers}
+        yield _gauge("helper_turn_seconds", "Seconds since the last turn of each helper thread.", turned, "helper")
+        yield _gauge("healthy", "1 if /healthz is green.", {(): found.is_alive} if found else {})
+        yield _gauge("listening", "1 if NOTIFY wakes this process.", {(): found.bell.listens} if found else {})
+        answered = {(): found.bell.heard_at} if found and found.bell.heard_at is not None else {}
+        yield _gauge("last_ping_timestamp_seconds", "When the LISTEN connection last answered.", answered)
 
     def _surveyed(self, found: Figures | None) -> Iterator[Metric]:
-        backlog = GaugeMetricFamily("hc_signals_backlog", "Undelivered changes, counted to 10000.", labels=["shard"])
-        lag = GaugeMetricFamily("hc_signals_lag_seconds", "Age of the oldest undelivered change.", labels=["shard"])
-        states = GaugeMetricFamily("hc_signals_deliveries", "Failed deliveries, counted to 100000.", labels=["state"])
-        drift = GaugeMetricFamily("hc_signals_drift", "1 if capture does not work as it should.", labels=["table"])
-        size = GaugeMetricFamily("hc_signals_log_bytes", "Size of the log on disk.")
-        workers = GaugeMetricFamily("hc_signals_workers", "Worker connections of the consumer, in all processes.")
-        at = GaugeMetricFamily("hc_signals_survey_timestamp_seconds", "When these figures were read.")
-        if found is not None:
-            for shard, (each, seconds) in enumerate(zip(found.consumer.by_shard, found.lags, strict=True)):
-                backlog.add_metric([str(shard)], each.count)
-                lag.add_metric([str(shard)], seconds)
-            for state in Delivery.State.values:
-                states.add_metric([state], found.consumer.deliveries.get(state, 0))
-            for table, has_drifted in found.drift.items():
-                drift.add_metric([table], has_drifted)
-            size.add_metric([], found.log_bytes)
-            workers.add_metric([], found.consumer.workers)
-            at.add_metric([], found.at)
-        yield from (backlog, lag, states, drift, size, workers, at)
+        shards = found.consumer.by_shard if found else ()
+        counts = {str(shard): backlog.count for shard, backlog in enumerate(shards)}
+        yield _gauge("backlog", "Undelivered changes, counted to 10000.", counts, "shard")
+        lags = {str(shard): seconds for shard, seconds in enumerate(found.lags if found else ())}
+        yield _gauge("lag_seconds", "Age of the oldest undelivered change.", lags, "shard")
+        states = {state: found.consumer.deliveries.get(state, 0) for state in Delivery.State.values} if found else {}
+        yield _gauge("deliveries", "Failed deliveries, counted to 100000.", states, "state")
+        yield _gauge("drift", "1 if capture does not work as it should.", found.drift if found else {}, "table")
+        yield _gauge("log_bytes", "Size of the log on disk.", {(): found.log_bytes} if found else {})
+        workers = {(): found.consumer.workers} if found else {}
+        yield _gauge("workers", "Worker connections of the consumer, in all processes.", workers)
+        yield _gauge("survey_timestamp_seconds", "When these figures were read.", {(): found.at} if found else {})
+
+
+def _counter(name: str, text: str, values: Mapping[Any, float], *labels: str) -> Metric:
+    return _filled(CounterMetricFamily(f"hc_signals_{name}", text, labels=labels), values)
+
+
+def _gauge(name: str, text: str, values: Mapping[Any, float], *labels: str) -> Metric:
+    return _filled(GaugeMetricFamily(f"hc_signals_{name}", text, labels=labels), values)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[Any, float]) -> Metric:
+    """Add the values, by the one label or by the tuple of labels."""
+    for labels, value in values.items():
+        family.add_metric([labels] if isinstance(labels, str) else labels, value)
+    return family

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.models import Model
 
 from hc_signals.capture import orphans, pausing, table_state, triggers
@@ -17,6 +17,7 @@ from hc_signals.log.figures import stored_at
 from hc_signals.log.presence import workers
 from hc_signals.log.rotation import held_up_by, size_mb
 from hc_signals.postgres.limits import own_limits
+from hc_signals.postgres.query import execute
 from hc_signals.tables import connected_models
 
 STATEMENT_TIMEOUT = "5s"
@@ -130,6 +131,5 @@ def limited(using: str) -> Iterator[None]:
         using: database alias.
     """
     with transaction.atomic(using=using):
-        with connections[using].cursor() as cursor:
-            cursor.execute(*own_limits(is_local=True, statement_timeout=STATEMENT_TIMEOUT))
+        execute(using, *own_limits(is_local=True, statement_timeout=STATEMENT_TIMEOUT))
         yield

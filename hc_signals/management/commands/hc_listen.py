@@ -23,6 +23,7 @@ from hc_signals.observability.metrics_server import serve_metrics
 from hc_signals.observing import as_helper, observe
 from hc_signals.postgres.connecting import own_options
 from hc_signals.postgres.errors import Kind, ReadOnlyError, kind_of
+from hc_signals.postgres.query import row
 from hc_signals.tables import connected_models
 from hc_signals.worker.crew import Crew
 from hc_signals.worker.helper_threads import STUCK_SECONDS
@@ -149,9 +150,9 @@ class Command(OwnCommand):
                     return
 
     def _check_database(self, using: str) -> None:
-        with connections[using].cursor() as cursor:
-            cursor.execute("SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool")
-            in_recovery, is_read_only = cursor.fetchone()
+        in_recovery, is_read_only = row(
+            using, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool"
+        )
         name = f"The database {using!r}"
         if in_recovery:
             raise ReadOnlyError(f"{name} is a follower: LISTEN does not work there; use the leader's URL.")

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from django.db import connections
-
 from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.postgres.query import rows
 
 FEW = 2
 """Most free connections that are a problem: the server may refuse the next one to hc_listen."""
@@ -37,11 +36,8 @@ WHERE datname = current_database() AND application_name LIKE 'hc\\_listen %' GRO
 
 def free_connections(using: str) -> Iterator[Finding]:
     """Judge the tightest limit. The connection of this check counts too."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(_LIMITS)
-        of, limit, taken = min(cursor.fetchall(), key=lambda row: row[1] - row[2])
-        cursor.execute(_OURS)
-        ours = dict(cursor.fetchall())
+    of, limit, taken = min(rows(using, _LIMITS), key=lambda row: row[1] - row[2])
+    ours = dict(rows(using, _OURS))
     text = f"{taken} of {limit} taken ({of}), {sum(ours.values())} by hc_listen"
     if ours:
         text += ": " + ", ".join(f"{name.removeprefix('hc_listen ')} {count}" for name, count in ours.items())

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
-from django.db import connections
-
 from hc_signals.capture.reloads import under_way
 from hc_signals.observability.findings import Finding, fine, problem
 from hc_signals.observability.survey import Survey
 from hc_signals.postgres.moments import age, now
+from hc_signals.postgres.query import rows
 
 LONG_RELOAD = timedelta(hours=6)
 """A reload that takes longer is a problem."""
@@ -59,13 +58,11 @@ GROUP BY c.oid ORDER BY 1
 def row_security(survey: Survey) -> Iterator[Finding]:
     """Check whether row-level security hides rows from hc_signals; no finding if it does not."""
     oids = [table.oid for table in survey.tables if table.oid is not None]
-    with connections[survey.using].cursor() as cursor:
-        cursor.execute(_HIDDEN, [oids])
-        for table, user, is_hidden, owners in cursor.fetchall():
-            roles = sorted({*([user] if is_hidden else []), *owners})
-            if roles:
-                text = f"{table}: row-level security hides rows from {', '.join(roles)}"
-                yield problem("capture-row-security", "capture", text, table=table, roles=roles)
+    for table, user, is_hidden, owners in rows(survey.using, _HIDDEN, [oids]):
+        roles = sorted({*([user] if is_hidden else []), *owners})
+        if roles:
+            text = f"{table}: row-level security hides rows from {', '.join(roles)}"
+            yield problem("capture-row-security", "capture", text, table=table, roles=roles)
 
 
 def pause(survey: Survey) -> Iterator[Finding]:

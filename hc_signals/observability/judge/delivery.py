@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from django.db import connections
 from django.db.models import Count
 
 from hc_signals.log.backlog import Backlog
@@ -14,6 +13,7 @@ from hc_signals.observability.survey import Consumer, Survey
 from hc_signals.postgres.connecting import TROUBLED, application_name
 from hc_signals.postgres.locks import BELL
 from hc_signals.postgres.moments import age, now
+from hc_signals.postgres.query import rows
 
 LATE_SECONDS = 60
 """Age of the oldest undelivered change from which on a consumer is late."""
@@ -84,7 +84,7 @@ def _seconds(backlog: Backlog) -> float:
 
 def troubles(survey: Survey) -> Iterator[Finding]:
     """Find workers that cannot deliver: each writes so into the name of its session, all that it can still write."""
-    for pid, (code, consumer) in _rows(survey, _TROUBLED, [TROUBLED, TROUBLED]):
+    for pid, (code, consumer) in rows(survey.using, _TROUBLED, [TROUBLED, TROUBLED]):
         text = f"{consumer}: a worker cannot deliver, the server answers SQLSTATE {code}"
         yield problem("worker-trouble", "worker", text, consumer=consumer, sqlstate=code, pid=pid)
 
@@ -97,14 +97,14 @@ def bell(survey: Survey) -> Iterator[Finding]:
         yield problem("bell-pooled", "bell", text, pooled=pooled)
     if listeners or not pooled:
         yield _bell(survey, listeners)
-    ((usage,),) = _rows(survey, "SELECT pg_notification_queue_usage()")
+    ((usage,),) = rows(survey.using, "SELECT pg_notification_queue_usage()")
     if usage >= QUEUE_SHARE:
         yield problem("bell-queue", "bell", f"the queue of NOTIFY is {usage:.0%} full", usage=usage)
 
 
 def _connections(survey: Survey, part: str) -> list[int]:
     names = [application_name(consumer.name, part)[:63] for consumer in survey.consumers]
-    return [pid for (pid,) in _rows(survey, _NAMED, [names])]
+    return [pid for (pid,) in rows(survey.using, _NAMED, [names])]
 
 
 def _bell(survey: Survey, listeners: list[int]) -> Finding:
@@ -123,9 +123,9 @@ def _bell(survey: Survey, listeners: list[int]) -> Finding:
 
 def _sleeper(survey: Survey, wait: float) -> Any:
     deadline = time.monotonic() + wait
-    while not (rows := _rows(survey, _SLEEPER, BELL)) and time.monotonic() < deadline:
+    while not (found := rows(survey.using, _SLEEPER, BELL)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return rows[0] if rows else None
+    return found[0] if found else None
 
 
 def deliveries(survey: Survey) -> Iterator[Finding]:
@@ -148,9 +148,3 @@ def _by_receiver(using: str, consumer: str, state: str) -> dict[str, int]:
     searched = all_of.filter(consumer=consumer, state=state).values("pk")[:COUNTED]
     counts = all_of.filter(pk__in=searched).values_list("receiver").annotate(count=Count("pk"))
     return dict(counts.order_by("-count", "receiver")[:SHOWN])
-
-
-def _rows(survey: Survey, sql: str, params: Any = None) -> list[Any]:
-    with connections[survey.using].cursor() as cursor:
-        cursor.execute(sql, params)
-        return list(cursor.fetchall())

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from django.db import connections
-
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.postgres.query import row, rows
 
 _SERVER = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(), current_user,
@@ -39,9 +38,7 @@ OLDEST = 140000
 
 def server(using: str) -> Iterator[Finding]:
     """Judge the server; after the problem ``log-missing`` no other check can run."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(_SERVER)
-        version, number, in_recovery, role, database, has_log, is_read_only = cursor.fetchone()
+    version, number, in_recovery, role, database, has_log, is_read_only = row(using, _SERVER)
     text = f"PostgreSQL {version}, {'follower' if in_recovery else 'leader'}; database {database!r} as {role!r}"
     facts = {"version": version, "in_recovery": in_recovery, "role": role, "database": database}
     if number < OLDEST:
@@ -62,21 +59,17 @@ def server(using: str) -> Iterator[Finding]:
 
 
 def _publications(using: str) -> Iterator[Finding]:
-    with connections[using].cursor() as cursor:
-        cursor.execute(_PUBLICATIONS)
-        for name, is_decoded, is_partial in cursor.fetchall():
-            text = f"the publication {name!r} covers tables of hc_signals"
-            if is_decoded:
-                text += "; subscribers receive the contents of records"
-            if is_partial:
-                text += "; a nested change becomes a gap, because PostgreSQL refuses to move its row"
-            yield problem("log-published", "log", text, publication=name, decoded=is_decoded, partial=is_partial)
+    for name, is_decoded, is_partial in rows(using, _PUBLICATIONS):
+        text = f"the publication {name!r} covers tables of hc_signals"
+        if is_decoded:
+            text += "; subscribers receive the contents of records"
+        if is_partial:
+            text += "; a nested change becomes a gap, because PostgreSQL refuses to move its row"
+        yield problem("log-published", "log", text, publication=name, decoded=is_decoded, partial=is_partial)
 
 
 def _temp_file_limits(using: str) -> Iterator[Finding]:
-    with connections[using].cursor() as cursor:
-        cursor.execute(_TEMP_FILE_LIMITS)
-        limits = dict(cursor.fetchall())
+    limits = dict(rows(using, _TEMP_FILE_LIMITS))
     if limits:
         listed = ", ".join(f"{value} for {of_whom}" for of_whom, value in sorted(limits.items()))
         yield problem("server-temp-files", "server", f"temp_file_limit is {listed}", limits=limits)
