@@ -27,8 +27,8 @@ def gaps(using: str) -> Iterator[Finding]:
     found = recent_gaps(using, RECENT_CHANGES, now() - RECENT)
     for each in found:
         text = f"{model_label(each.table)}: {each.number} ({each.cause}), the last {age(each.newest)} ago"
-        facts = {"table": each.table, "cause": each.cause, "count": each.number, "last": each.newest}
-        yield problem("gaps-recent", "gaps", text, **facts)
+        counted = {"table": each.table, "count": each.number, "last": each.newest}
+        yield problem("gaps-recent", "gaps", text, cause=each.cause, **counted)
     if not found and lost <= 0:
         yield fine("gaps", f"none in {age(now() - RECENT)}, among the newest {RECENT_CHANGES} changes")
 
