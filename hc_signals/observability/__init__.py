@@ -2,15 +2,15 @@
 
 This package owns no table. It reads those of the other packages, and writes nothing to the database::
 
-      the database                                 this process
-           |                                            |
-        survey  ---------+-----------+             observing (workers report calls, pages, turns)
-           |             |           |               |         |          |
-         judge       surveyor      admin         liveness   metrics    tracing
-           |             |                           |         |
-       hc_status         +--------> metrics <--------+         |
-                                        |                      |
-                                  metrics_server: /metrics, /healthz
+      the database                            the workers of this process
+           |                                       |  report calls, pages, turns
+        survey ------+--------------+         +----+-----+-----------+
+           |         |              |         |          |           |
+         judge    the admin     surveyor   liveness   metrics     tracing
+           |                        |         |          |
+       hc_status                    +---------+----------+
+                                              |
+                                       metrics_server: /metrics, /healthz
 
 A *fact* is a value that one query reads, such as a backlog. A *verdict* says whether a fact is a problem. A *finding*
 is a fact with its verdict and its remedy: one line of hc_status. All outputs read their facts from one survey, so they
@@ -32,5 +32,5 @@ Rules that hold for every module here:
   user asks for it with ``--verbose``.
 - A statement of a survey takes 5 seconds at most. A scrape and ``/healthz`` do not query the database at all.
 - A check that lacks a right, or takes too long, becomes a finding. It does not keep the others from running.
-- Delivery does not import this package. A worker reports to ``hc_signals.observing``, and delivers the same without it.
+- Delivery does not import this package. A worker reports to the observers of its process, and delivers without any.
 """

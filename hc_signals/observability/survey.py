@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -97,13 +97,14 @@ class Survey:
     @cached_property
     def consumers(self) -> list[Consumer]:
         """All consumers that have a position or a failed delivery, by name."""
-        moved, late = stored_at(self.using), held_up_by(self.using, self.conf.RETENTION_HOURS)
-        return [self.consumer(name, moved.get(name, {}), name in late) for name in names(self.using)]
+        stored, late = stored_at(self.using), held_up_by(self.using, self.conf.RETENTION_HOURS)
+        return [
+            replace(self.consumer(name), stored_at=stored.get(name, {}), holds_up_rotation=name in late)
+            for name in names(self.using)
+        ]
 
-    def consumer(
-        self, name: str, moved: Mapping[int, datetime] | None = None, holds_up_rotation: bool = False
-    ) -> Consumer:
-        """Read one consumer; the arguments but the name are those of :class:`Consumer`, which are read elsewhere."""
+    def consumer(self, name: str) -> Consumer:
+        """Read one consumer, without ``stored_at`` and ``holds_up_rotation``."""
         shards = shards_of(self.using, name)
         limit = self.count_limit if self.each_shard else self.count_limit // max(1, len(shards))
         return Consumer(
@@ -111,8 +112,6 @@ class Survey:
             workers=workers(self.using, name),
             by_shard=tuple(backlog([shard], limit) for shard in shards),
             deliveries=delivery_counts(self.using, name),
-            stored_at=moved or {},
-            holds_up_rotation=holds_up_rotation,
         )
 
     @cached_property
