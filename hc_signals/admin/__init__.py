@@ -1,11 +1,11 @@
 """The pages of hc_signals in Django's admin.
 
 This package owns no table. Users read the log and its consumers here; they act on failed deliveries, on capture and on
-Salesforce's refusals::
+on writes that Salesforce refused::
 
     page                     shows                            acts through
-    Changes                  hc_signals_change                -
-    Deliveries               hc_signals_delivery              delivery.interventions: retry, discard
+    Changes                  the change log                   -
+    Deliveries               stored deliveries                delivery.interventions: retry, discard
     Consumers and shards     observability.survey             -
     Capture triggers         observability.survey             capture.outages: install
     Trigger log, archive     Heroku Connect's _trigger_log    heroku.trigger_log: ignore, retry

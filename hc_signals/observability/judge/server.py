@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.observability.findings import Finding, fine, problem
-from hc_signals.postgres.query import row, rows
+from hc_signals.postgres.query import relation_exists, row, rows
 
 _SERVER = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(), current_user,
-       current_database(), to_regclass('public.hc_signals_change') IS NOT NULL,
-       current_setting('transaction_read_only')::bool
+       current_database(), current_setting('transaction_read_only')::bool
 """
 # With a list of columns or a condition on rows (PostgreSQL 15), the server refuses some statements on our tables.
 _PUBLICATIONS = r"""
@@ -38,7 +37,8 @@ OLDEST = 140000
 
 def server(using: str) -> Iterator[Finding]:
     """Judge the server; after the problem ``log-missing`` no other check can run."""
-    version, number, in_recovery, role, database, has_log, is_read_only = row(using, _SERVER)
+    version, number, in_recovery, role, database, is_read_only = row(using, _SERVER)
+    has_log = relation_exists(using, "public.hc_signals_change")
     text = f"PostgreSQL {version}, {'follower' if in_recovery else 'leader'}; database {database!r} as {role!r}"
     facts = {"version": version, "in_recovery": in_recovery, "role": role, "database": database}
     if number < OLDEST:
