@@ -1,6 +1,6 @@
 """The pages of hc_signals in Django's admin.
 
-This package owns no table. Users read the log and its consumers here; they act on failed deliveries, on capture and on
+This package owns no table. Users read the log and its consumers here; they act on failed deliveries, on capture and
 on writes that Salesforce refused::
 
     page                     shows                            acts through

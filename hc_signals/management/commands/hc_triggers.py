@@ -70,7 +70,7 @@ class Command(OwnCommand):
         self._each(chosen, act, "installed")
 
     def _print_returned(self, returned: outages.Returned) -> None:
-        since = shown(returned.since) if returned.since else "a time that is not known"
+        since = shown(returned.since) if returned.since else "an unknown time"
         more = "hc_listen reads again what Salesforce changed since" if returned.is_reread else "nothing is read again"
         self.stdout.write(f"{returned.table}: a gap since {since} is in the log ({returned.cause}); {more}.")
 
@@ -104,9 +104,9 @@ class Command(OwnCommand):
         pause = pausing.find(self.using)
         if pause.since:
             how = "Paused, and taken off every table," if pause.is_removed else "Paused"
-            self.stdout.write(f"{how} since {shown(pause.since)}: nothing is captured; `hc_triggers resume`.")
+            self.stdout.write(f"{how} since {shown(pause.since)}: nothing is captured; run `hc_triggers resume`.")
         if pause.owed:
-            self.stdout.write(f"The gap since {shown(pause.owed)} is not written; `hc_triggers resume` again.")
+            self.stdout.write(f"The gap since {shown(pause.owed)} is not written; run `hc_triggers resume` again.")
         if self.options["check"] and (pause.since or pause.owed):
             raise CommandError("Capture is paused; run `manage.py hc_triggers resume`.")
         unsupported = [status.table for status in found if status.state == "unsupported"]
@@ -175,7 +175,7 @@ class Command(OwnCommand):
             self.stdout.write(f"  {table.cause}: hc_listen reports a gap once capture works again")
         if table.reread_since:
             after = f", now at id {table.reread_after}" if table.reread_after is not None else ""
-            self.stdout.write(f"  what changed since {shown(table.reread_since)} is being read again{after}")
+            self.stdout.write(f"  changes since {shown(table.reread_since)} are being read again{after}")
 
     def _print(self, status: triggers.TableStatus) -> None:
         self.stdout.write(f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else ""))
