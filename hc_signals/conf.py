@@ -1,4 +1,4 @@
-"""The one setting, ``HC_SIGNALS``: every key, its default and its meaning; and Heroku's own, read when needed."""
+"""The setting ``HC_SIGNALS``: each key, its default and its meaning; and the settings of Heroku Connect's API."""
 
 import difflib
 import os
@@ -13,6 +13,7 @@ from hc_signals.exceptions import ConfigurationError
 from hc_signals.postgres.moments import check_start
 
 MAX_RETENTION_HOURS = 80
+"""Most hours of RETENTION_HOURS: the log is a ring of eight buckets of twelve hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,43 +21,43 @@ class Conf:
     """The keys of ``HC_SIGNALS``."""
 
     CONSUMER: str = "default"
-    """Name of this service's position in the log; two services on one database use two names."""
+    """Name under which this service reads the log; two services on one database use two names."""
     START_AT: str = "earliest"
-    """Where a consumer without any position starts: ``earliest``, ``latest``, an age such as ``2h``, an ISO time."""
+    """Start of a consumer without a position: ``earliest``, ``latest``, an age such as ``2h``, an ISO time."""
     SHARDS: int = 1
-    """Records are split by hash over this many shards; 1 keeps one total order."""
+    """Number of shards that share the records by hash; 1 keeps the order of all changes."""
     BATCH_SIZE: int = 1000
-    """Changes read per page."""
+    """Most changes per page."""
     POLL_INTERVAL: float = 60.0
-    """Seconds after which a sleeping worker looks at the log although nobody rang."""
+    """Seconds after which a sleeping worker reads the log, even if no writer has woken it."""
     MAX_TRANSACTION_SECONDS: float = 3.0
-    """A page is committed part-way when its receivers have taken this long."""
+    """Seconds after which a page is committed part-way, because its receivers take long."""
     ATOMIC: bool = True
-    """False: receivers run outside a transaction, for those that call slow services; what they do may happen twice."""
+    """False: receivers run outside a transaction, because they call slow services; their effects may happen twice."""
     RETENTION_HOURS: float = 72.0
-    """Delivered changes are kept at least this long, for replay; at most MAX_RETENTION_HOURS."""
+    """Hours for which delivered changes stay in the log for a replay; at most MAX_RETENTION_HOURS."""
     MAX_LOG_MB: int = 10240
-    """Above this the log is cut: delivered changes go early, then the backlog of the consumer furthest behind."""
+    """Size above which the log is cut: delivered changes first, then the backlog of the consumer furthest behind."""
     MAX_ATTEMPTS: int = 10
-    """Calls of a failing receiver for one change before the delivery is dead."""
+    """Calls of a failing receiver for one change, after which the delivery is dead."""
     RETRY_SECONDS: float = 5.0
-    """Before the first retry; doubled each time."""
+    """Seconds before the first retry; each further pause is twice as long."""
     RETRY_MAX_SECONDS: float = 3600.0
-    """Longest wait between two attempts."""
+    """Most seconds between two attempts."""
     DJANGO_SIGNALS: bool | Sequence[str] = False
     """Send Django's post_save and post_delete as well: True for all connected models, or their labels."""
     APPLY_ON_DELETE: bool | Sequence[str] = False
-    """Apply ``on_delete`` of relations to a record deleted in Salesforce: True for all, or the models' labels."""
+    """Apply ``on_delete`` of relations when Salesforce deletes a record: True for all models, or their labels."""
 
     RELOAD_AWARE: bool | Sequence[str] = True
-    """Recognise a table that is cleared and filled again: True for all models, False, or the models' labels."""
+    """Recognise the reload of a table, which is cleared and filled again: True for all models, or their labels."""
     RELOAD_QUIET_SECONDS: float = 300.0
-    """A reload is over when nothing has come back for this long; 12 times as long if nothing has come at all."""
+    """Seconds without a new row after which a reload is over; 12 times as many if no row has come at all."""
 
     REPAIR_TRIGGERS: bool = True
-    """The worker repairs capture that is gone or altered; False: it only reports it."""
+    """The worker repairs capture that is missing or altered; False: it reports it."""
     WATCH_SECONDS: float = 30.0
-    """Between two looks whether capture is as it should be on every table."""
+    """Seconds between two checks of capture on every table."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -68,7 +69,7 @@ class Conf:
         if self.RETENTION_HOURS > MAX_RETENTION_HOURS:
             raise ConfigurationError(
                 f"HC_SIGNALS['RETENTION_HOURS'] is {self.RETENTION_HOURS!r}; expected at most {MAX_RETENTION_HOURS}: "
-                "the log is a ring of eight buckets of twelve hours, and one must be free to be emptied."
+                "the log is a ring of eight buckets of twelve hours, and one of them must be free."
             )
         try:
             check_start(self.START_AT)
@@ -77,7 +78,7 @@ class Conf:
 
 
 MODEL_KEYS = tuple(field.name for field in fields(Conf) if field.type == bool | Sequence[str])
-"""The keys that choose models: True for all, or their labels, which :func:`chosen` checks."""
+"""The keys that choose models; :func:`chosen` checks their labels."""
 
 
 def _check_flag(key: str, value: Any) -> None:
@@ -110,6 +111,11 @@ def _check_labels(key: str, value: Any) -> None:
 def chosen(key: str, value: bool | Sequence[str], models: Iterable[type[Model]]) -> frozenset[type[Model]]:
     """Return the models that a setting chooses.
 
+    Args:
+        key: name of the setting, for the error.
+        value: True for all, False for none, or labels of models.
+        models: the connected models.
+
     Raises:
         ConfigurationError: a label is not that of a connected model.
     """
@@ -129,7 +135,7 @@ def get_conf() -> Conf:
     """Return the checked setting.
 
     Raises:
-        ConfigurationError: an unknown key (its nearest neighbour is named) or a value of the wrong type.
+        ConfigurationError: a key is unknown, or its value is wrong.
     """
     given = getattr(settings, "HC_SIGNALS", {})
     if not isinstance(given, dict):
@@ -144,11 +150,17 @@ def get_conf() -> Conf:
 
 
 def heroku_setting(name: str, variable: str = "", default: str = "") -> str:
-    """Return a Django setting, else the environment variable (of the same name unless given), else the default."""
+    """Return a Django setting, else the environment variable, else the default.
+
+    Args:
+        name: of the setting.
+        variable: name of the environment variable; default: the same name.
+        default: for both missing.
+    """
     value = getattr(settings, name, None)
     return str(os.environ.get(variable or name, default) if value is None else value)
 
 
 def heroku_app_name() -> str:
-    """Return ``HEROKU_CONNECT_APP_NAME``, else what Heroku puts into the environment, else an empty text."""
+    """Return ``HEROKU_CONNECT_APP_NAME``, else Heroku's ``HEROKU_APP_NAME``, else an empty text."""
     return heroku_setting("HEROKU_CONNECT_APP_NAME", "HEROKU_APP_NAME")

@@ -1,4 +1,4 @@
-"""The admin's pages about our own tables: what they show, who may do what, and what a page of a large log costs."""
+"""The admin's pages about our own tables: their contents, their permissions, and the cost of a page of a large log."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def messages(response: Any) -> list[str]:
 
 
 def fill(count: int, sfid: str = SFID) -> None:
-    """Put changes into the log, one a second; every thousandth is of the record, all others of records of their own."""
+    """Add changes to the log, one a second; every thousandth is of the record, each other one of its own record."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT setval('public.hc_signals_change_id_seq', 1, false)")
         cursor.execute(
@@ -72,7 +72,7 @@ def fill(count: int, sfid: str = SFID) -> None:
 
 
 def rows_read(sql: str) -> int:
-    """Return how many rows of the log a query reads, also those that it throws away."""
+    """Return how many rows of the log a query reads, those that it filters out too."""
 
     def of(node: dict[str, Any]) -> float:
         below = sum(of(child) for child in node.get("Plans", []))
@@ -94,27 +94,27 @@ def site(captured: HerokuConnect) -> Iterator[Client]:
     yield client
 
 
-@pytest.mark.parametrize("params", [{}, {"q": SFID}, {"operation": "DELETE"}, {"since": "1h", "q": "nobody"}])
-def test_a_page_of_the_log_reads_a_window_of_it(
+@pytest.mark.parametrize("params", [{}, {"q": SFID}, {"operation": "DELETE"}, {"since": "1h", "q": "nothing"}])
+def test_page_of_the_log_reads_a_window_of_it(
     site: Client, monkeypatch: pytest.MonkeyPatch, params: dict[str, str]
 ) -> None:
     monkeypatch.setattr(log_window, "SEARCHED", 1000)
     fill(8000)
     with CaptureQueriesContext(connection) as queries:
         assert site.get(address("change"), params).status_code == 200
-    looks = [
+    reads = [
         query["sql"] for query in queries if "hc_signals_change" in query["sql"] and "to_regclass" not in query["sql"]
     ]
-    assert looks
-    assert not any("COUNT(" in sql.upper() for sql in looks)
-    assert sum(map(rows_read, looks)) <= 1000 + 300, looks
+    assert reads
+    assert not any("COUNT(" in sql.upper() for sql in reads)
+    assert sum(map(rows_read, reads)) <= 1000 + 300, reads
     assert len(queries) < 15
 
 
-def test_older_pages_miss_nothing_and_show_nothing_twice(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_pages_show_each_change_once(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_window, "SEARCHED", 150)
     fill(460)
-    with connection.cursor() as cursor:  # ids that no row has are passed over
+    with connection.cursor() as cursor:  # a gap among the ids
         cursor.execute("DELETE FROM public.hc_signals_change WHERE id BETWEEN 20 AND 200")
     found: list[int] = []
     url: str | None = address("change")
@@ -125,7 +125,7 @@ def test_older_pages_miss_nothing_and_show_nothing_twice(site: Client, monkeypat
     assert found == [*range(460, 200, -1), *range(19, 0, -1)]
 
 
-def test_a_search_goes_on_where_it_stopped(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_continues_below_its_window(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_window, "SEARCHED", 700)
     fill(2500)
     response = site.get(address("change"), {"q": SFID})
@@ -137,16 +137,16 @@ def test_a_search_goes_on_where_it_stopped(site: Client, monkeypatch: pytest.Mon
     assert "among ids 1101 to 1800" in site.get(address("change") + link.replace("&amp;", "&")).content.decode()
 
 
-def test_a_record_is_found_by_each_of_its_names(site: Client) -> None:
+def test_search_finds_a_record_by_sfid_or_id(site: Client) -> None:
     fill(1000)
     assert shown(site, q=SFID) == [1000]
     assert shown(site, q=f" {SFID[:15]} ") == [1000]
     assert shown(site, q=SFID[:14]) == []
     assert shown(site, q="17") == [17]
-    assert shown(site, q="nobody's") == []
+    assert shown(site, q="unknown") == []
 
 
-def test_filters(site: Client) -> None:
+def test_filters_keep_matching_changes(site: Client) -> None:
     fill(8000)
     assert len(shown(site, table_name="salesforce.user")) == 100
     assert shown(site, table_name="salesforce.account") == []
@@ -164,8 +164,18 @@ def test_filters(site: Client) -> None:
     assert shown(site, p="9" * 30)[0] == 8000
 
 
+def test_lists_show_change_types_and_models(site: Client, receiver: "Receiver") -> None:
+    for text in (content(site, "change", operation="INSERT"), content(site, "delivery")):
+        assert "CREATE" in text
+        assert "sfdc.User" in text
+        assert ">INSERT<" not in text
+        assert "salesforce.user<" not in text
+    assert "?operation=TRUNCATE" in (text := content(site, "change"))
+    assert "GAP_OVERFLOW (truncate)" in text
+
+
 @pytest.mark.parametrize("params", [{"until": "yesterday"}, {"until": "2026-13-99T00:00"}])
-def test_a_time_that_is_none_leads_back_to_the_list(site: Client, params: dict[str, str]) -> None:
+def test_invalid_time_leads_back_to_the_list(site: Client, params: dict[str, str]) -> None:
     response = site.get(address("change"), params)
     assert response.status_code == 302
 
@@ -174,11 +184,11 @@ def test_a_time_that_is_none_leads_back_to_the_list(site: Client, params: dict[s
     ("page", "params"),
     [("change", {"old__icontains": "x"}), ("delivery", {"new__x": "1"}), ("change", {"table_name": "\x00"})],
 )
-def test_conditions_that_the_database_has_no_answer_to(site: Client, page: str, params: dict[str, str]) -> None:
+def test_unknown_conditions_are_refused(site: Client, page: str, params: dict[str, str]) -> None:
     assert site.get(address(page), params).status_code == 400
 
 
-def test_an_empty_log(site: Client) -> None:
+def test_empty_log_has_pages(site: Client) -> None:
     text = content(site, "change")
     assert "0 changes found" in text
     assert "no older ones" in text
@@ -193,14 +203,14 @@ def detail(client: Client, change: Any) -> tuple[str, dict[str, Any]]:
     return response.content.decode(), {line.name: line for line in response.context["lines"]}
 
 
-def test_old_and_new_field_by_field(site: Client, captured: HerokuConnect) -> None:
+def test_change_shows_old_and_new_of_each_field(site: Client, captured: HerokuConnect) -> None:
     (sfid,) = captured.insert(Account, name="<b>Acme</b>", industry="Energy")
     captured.update(Account, sfid, name="Bolt & Co", industry=None)
     captured.delete(Account, sfid)
     created, updated, deleted = Change.objects.filter(operation__in=["INSERT", "UPDATE", "DELETE"])
     text, lines = detail(site, updated)
     assert (lines["name"].old, lines["name"].new) == ("<del>&lt;b&gt;Acme&lt;/b&gt;</del>", "<ins>Bolt &amp; Co</ins>")
-    assert list(lines)[:3] == ["name", "industry", "system_mod_stamp"], "first what the change is about"
+    assert list(lines)[:3] == ["name", "industry", "system_mod_stamp"], "first the changed fields"
     assert "<ins>" not in lines["system_mod_stamp"].new
     assert lines["name"].changed
     assert "NULL" in lines["industry"].new
@@ -230,7 +240,7 @@ def test_long_texts_show_the_words_that_differ(site: Client, captured: HerokuCon
     assert sfid
 
 
-def test_texts_with_nothing_in_common_are_not_compared_for_ever(site: Client) -> None:
+def test_long_different_texts_are_shortened(site: Client) -> None:
     fill(1)
     words = [" ".join(f"{letter}{n * 7919 % 10007}" for n in range(20_000)) for letter in "ab"]
     with connection.cursor() as cursor:
@@ -242,7 +252,7 @@ def test_texts_with_nothing_in_common_are_not_compared_for_ever(site: Client) ->
     assert len(detail(site, Change.objects.get())[0]) < 30_000
 
 
-def test_what_has_no_record_no_model_or_no_image(site: Client) -> None:
+def test_change_without_record_model_or_image_is_shown(site: Client) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO public.hc_signals_change (table_name, operation, origin, note, new) VALUES "
@@ -272,7 +282,7 @@ class Receiver:
 
 @pytest.fixture
 def receiver(captured: HerokuConnect, connect: Any) -> Receiver:
-    """Two records with a delivery each that waits, the first with a parked one behind it."""
+    """A failed delivery of each of two records, and a parked one behind the first."""
     found = Receiver()
     connect(signals.record_changed, found, User)
     sfids = captured.insert(User, {"username": "a"}, {"username": "b"})
@@ -286,14 +296,14 @@ def act(client: Client, action: str, *deliveries: Any, **data: Any) -> Any:
     return client.post(address("delivery"), selected | data, follow=True)
 
 
-def test_deliveries_are_seen_with_error_and_payload(site: Client, receiver: Receiver) -> None:
+def test_deliveries_show_error_and_payload(site: Client, receiver: Receiver) -> None:
     text = content(site, "delivery")
     assert "3 deliveries" in text
     assert "ValueError: no &lt;way&gt;" in text
     assert "waits for an earlier one" in text
     assert "2 deliveries" in content(site, "delivery", state__exact="retry")
     assert "3 deliveries" in content(site, "delivery", receiver="tests.test_admin_pages.Receiver", sender="sfdc.User")
-    assert "0 deliveries" in content(site, "delivery", consumer="nobody")
+    assert "0 deliveries" in content(site, "delivery", consumer="unknown")
     first = Delivery.objects.earliest("id")
     assert "1 delivery" in content(site, "delivery", change_id=first.change_id)
     page = site.get(address("delivery", "change", first.id)).content.decode()
@@ -312,7 +322,7 @@ def test_retry_calls_the_receiver_again(site: Client, receiver: Receiver) -> Non
     assert LogEntry.objects.filter(change_message="Retried.").count() == 3
 
 
-def test_discard_asks_first_and_lets_go_what_was_parked(site: Client, receiver: Receiver) -> None:
+def test_discard_asks_first_and_releases_parked_deliveries(site: Client, receiver: Receiver) -> None:
     first = Delivery.objects.earliest("id")
     asked = act(site, "discard", first).content.decode()
     assert "1 of tests.test_admin_pages.Receiver (retry)" in asked
@@ -324,7 +334,7 @@ def test_discard_asks_first_and_lets_go_what_was_parked(site: Client, receiver: 
     assert LogEntry.objects.get().object_id == str(first.id)
 
 
-def test_all_deliveries_of_a_filter_at_once(site: Client, receiver: Receiver) -> None:
+def test_select_all_discards_the_filtered_deliveries(site: Client, receiver: Receiver) -> None:
     first = Delivery.objects.earliest("id")
     url = address("delivery") + "?state__exact=retry"
     data = {"action": "discard", "index": 0, "_selected_action": [first.pk], "select_across": 1}
@@ -335,7 +345,7 @@ def test_all_deliveries_of_a_filter_at_once(site: Client, receiver: Receiver) ->
     assert Delivery.objects.get().state == "retry", "the parked one"
 
 
-def test_a_busy_worker_is_not_waited_for_for_ever(
+def test_retry_gives_up_while_a_worker_is_busy(
     site: Client, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, other_worker: Any
 ) -> None:
     monkeypatch.setattr("hc_signals.delivery.interventions.CLAIM_SECONDS", 0.1)
@@ -346,7 +356,7 @@ def test_a_busy_worker_is_not_waited_for_for_ever(
 
 @pytest.fixture
 def other_worker() -> Any:
-    """Another connection that has claimed the shard, for the length of a block."""
+    """Another connection that claims the shard for the length of a block."""
     here = connection.settings_dict
 
     @contextmanager
@@ -359,7 +369,7 @@ def other_worker() -> Any:
     return claimed
 
 
-def test_consumers_and_their_lag(site: Client, captured: HerokuConnect, receiver: Receiver) -> None:
+def test_consumers_show_their_backlog(site: Client, captured: HerokuConnect, receiver: Receiver) -> None:
     captured.create(Contact, 5)
     text = content(site, "position")
     assert "<h2>default" in text
@@ -381,7 +391,7 @@ def test_consumers_and_their_lag(site: Client, captured: HerokuConnect, receiver
     assert "no worker" in content(site, "position")
 
 
-def test_the_lag_of_a_shard_is_counted_without_reading_the_log(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backlog_of_a_shard_is_counted_up_to_a_limit(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(positions, "COUNT_LIMIT", 100)
     fill(8000)
     with connection.cursor() as cursor:
@@ -397,7 +407,7 @@ def test_the_lag_of_a_shard_is_counted_without_reading_the_log(site: Client, mon
     assert max(map(rows_read, counts)) < 3000
 
 
-def test_a_restored_database_is_said_so(site: Client) -> None:
+def test_restored_database_is_named(site: Client) -> None:
     deliver()
     with connection.cursor() as cursor:
         cursor.execute("UPDATE public.hc_signals_control SET system_identifier = system_identifier + 1")
@@ -407,7 +417,7 @@ def test_a_restored_database_is_said_so(site: Client) -> None:
             cursor.execute("UPDATE public.hc_signals_control SET system_identifier = system_identifier - 1")
 
 
-def test_drift_is_seen_and_repaired_on_one_table_and_on_all(site: Client, captured: HerokuConnect) -> None:
+def test_drift_is_repaired_on_one_table_or_on_all(site: Client, captured: HerokuConnect) -> None:
     assert "Every table that exists is captured" in content(site, "connectedtable")
     for model in (Account, Contact, User):
         uninstall_capture(model, "default")
@@ -425,7 +435,7 @@ def test_drift_is_seen_and_repaired_on_one_table_and_on_all(site: Client, captur
     ]
 
 
-def test_paused_capture_and_orphans_are_not_hidden(site: Client) -> None:
+def test_paused_capture_and_orphans_are_shown(site: Client) -> None:
     assert "paused" not in content(site, "connectedtable")
     pausing.pause("default")
     with connection.cursor() as cursor:
@@ -439,7 +449,7 @@ def test_paused_capture_and_orphans_are_not_hidden(site: Client) -> None:
     assert "orphan" in text
 
 
-def test_a_locked_table_is_a_sentence_and_the_others_are_repaired(
+def test_locked_table_does_not_keep_others_from_repair(
     site: Client, monkeypatch: pytest.MonkeyPatch, other_worker: Any
 ) -> None:
     monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "100ms")
@@ -461,11 +471,11 @@ def test_repair_ends_before_the_request_does(site: Client, monkeypatch: pytest.M
     assert messages(answer) == ["Not all tables were tried: the time is up. Try again."]
 
 
-def test_a_repair_holds_no_lock_for_the_length_of_a_request(site: Client) -> None:
+def test_repair_has_a_transaction_per_table(site: Client) -> None:
     assert "default" in resolve(address("connectedtable")).func._non_atomic_requests  # type: ignore[attr-defined]
 
 
-def test_a_repair_needs_a_token(captured: HerokuConnect) -> None:
+def test_repair_needs_a_csrf_token(captured: HerokuConnect) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(Login.objects.create_superuser("root"))
     uninstall_capture(Account, "default")
@@ -474,7 +484,7 @@ def test_a_repair_needs_a_token(captured: HerokuConnect) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_needs_its_permission(page: str, captured: HerokuConnect) -> None:
+def test_page_needs_its_permission(page: str, captured: HerokuConnect) -> None:
     assert Client().get(address(page)).status_code == 302
     assert login().get(address(page)).status_code == 403
     assert login("view_user").post(address(page)).status_code == 403
@@ -484,7 +494,7 @@ def test_a_page_needs_its_permission(page: str, captured: HerokuConnect) -> None
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_nothing_is_added_edited_or_deleted(page: str, site: Client, receiver: Receiver) -> None:
+def test_users_cannot_add_edit_or_delete_rows(page: str, site: Client, receiver: Receiver) -> None:
     key = {"delivery": Delivery, "position": Change}.get(page, Change).objects.latest("id").pk  # type: ignore[attr-defined]
     assert site.get(address(page, "add")).status_code == 403
     for kind in ("change", "delete"):
@@ -494,7 +504,7 @@ def test_nothing_is_added_edited_or_deleted(page: str, site: Client, receiver: R
     assert Change.objects.count() == 3
 
 
-def test_who_may_only_look_at_deliveries_changes_nothing(receiver: Receiver) -> None:
+def test_viewer_of_deliveries_cannot_act(receiver: Receiver) -> None:
     before = list(Delivery.objects.values())
     reader = login("view_delivery")
     act(reader, "retry", *Delivery.objects.all())
@@ -506,7 +516,7 @@ def test_who_may_only_look_at_deliveries_changes_nothing(receiver: Receiver) -> 
     assert "Discard" not in page
 
 
-def test_who_may_only_look_at_triggers_installs_nothing(captured: HerokuConnect) -> None:
+def test_viewer_of_triggers_cannot_install(captured: HerokuConnect) -> None:
     uninstall_capture(Account, "default")
     reader = login("view_connectedtable")
     assert "Install" not in content(reader, "connectedtable")
@@ -517,7 +527,7 @@ def test_who_may_only_look_at_triggers_installs_nothing(captured: HerokuConnect)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_without_tables_every_page_says_what_to_do(page: str, site: Client) -> None:
+def test_page_without_its_table_says_what_to_do(page: str, site: Client) -> None:
     tables = ("change", "position", "delivery")
     with connection.cursor() as cursor:
         for table in tables:
@@ -532,7 +542,7 @@ def test_without_tables_every_page_says_what_to_do(page: str, site: Client) -> N
                 cursor.execute(f"ALTER TABLE public.hidden_{table} RENAME TO hc_signals_{table}")
 
 
-def test_index_and_app_list_name_the_pages(site: Client) -> None:
+def test_app_list_names_the_pages(site: Client) -> None:
     text = site.get(reverse("admin:app_list", args=["hc_signals"])).content.decode()
     for name in ("Changes", "Deliveries", "Consumers and shards", "Capture triggers"):
         assert name in text

@@ -1,4 +1,4 @@
-"""The API's client and ``hc_mappings import`` against a server that plays Heroku Connect; the token stays secret."""
+"""The API's client and ``hc_mappings import`` against a server that plays Heroku Connect; no output has the token."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ TOKEN = "4e9a7c52-secret-of-the-account"
 
 
 class FakeHeroku(ThreadingHTTPServer):
-    """Answers as Heroku Connect does; ``states`` are those of the following looks at a connection, the last stays."""
+    """Answers as Heroku Connect does; each GET of a connection answers the next of ``states``, then the last."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -78,21 +78,21 @@ class Handler(BaseHTTPRequestHandler):
         status, text = self.server.answer(self.command, self.path, body)
         self.send_response(status)
         self.send_header("Content-Length", str(len(text.encode())))
-        with suppress(ConnectionError):  # the client of the timeout test is gone by now
+        with suppress(ConnectionError):  # the client of the timeout test has closed the connection
             self.end_headers()
             self.wfile.write(text.encode())
 
     do_POST = do_GET
 
     def log_message(self, *args: Any) -> None:
-        """Stay silent."""
+        """Print nothing."""
 
 
 @pytest.fixture
 def heroku_api(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[FakeHeroku]:
-    """The server, in the settings' place; afterwards the token must be in no log and no output."""
+    """The server instead of Heroku's; after the test the token must be in no log and no output."""
     caplog.set_level(logging.DEBUG)
     for name in ("HEROKU_AUTH_TOKEN", "HEROKU_APP_NAME"):
         monkeypatch.delenv(name, raising=False)
@@ -111,8 +111,8 @@ def heroku_api(
     assert server.tokens <= {f"Bearer {TOKEN}"}
 
 
-def told_by(error: BaseException | None) -> str:
-    """All that an error and what it is chained to could put into a report."""
+def report_of(error: BaseException | None) -> str:
+    """Return all text of an error and of the errors that it is chained to."""
     parts = []
     while error is not None:
         parts.append(f"{error!r} {error} {vars(error)}")
@@ -121,7 +121,7 @@ def told_by(error: BaseException | None) -> str:
     return " ".join(parts)
 
 
-def test_success(heroku_api: FakeHeroku) -> None:
+def test_calls_send_the_documented_requests(heroku_api: FakeHeroku) -> None:
     heroku_api.mappings = [{"object_name": "Account", "state": "DATA_SYNCED"}]
     api = HerokuConnectAPI("my-app")
     assert api.connections() == [{"id": "c1", "name": "one"}]
@@ -138,7 +138,7 @@ def test_success(heroku_api: FakeHeroku) -> None:
     ]
 
 
-def test_the_token_is_not_shown(heroku_api: FakeHeroku) -> None:
+def test_token_is_not_shown(heroku_api: FakeHeroku) -> None:
     api = HerokuConnectAPI("my-app")
     assert repr(api) == f"HerokuConnectAPI('my-app', endpoint={heroku_api.url!r})"
     assert TOKEN not in str(api)
@@ -157,7 +157,7 @@ def test_the_token_is_not_shown(heroku_api: FakeHeroku) -> None:
         ("link_account", (), "POST /users/me/apps/my-app/auth"),
     ],
 )
-def test_refusals(
+def test_refusal_is_an_api_error(
     heroku_api: FakeHeroku, call: str, arguments: Any, request_line: str, status: int, words: str
 ) -> None:
     heroku_api.fault = (status, f"you sent {TOKEN}, and the secret is hunter2")
@@ -165,28 +165,28 @@ def test_refusals(
         getattr(HerokuConnectAPI("my-app"), call)(*arguments)
     assert str(error.value).startswith(f"{request_line}: status {words}")
     assert error.value.status == status
-    assert TOKEN not in told_by(error.value)
-    assert "hunter2" not in told_by(error.value)
+    assert TOKEN not in report_of(error.value)
+    assert "hunter2" not in report_of(error.value)
 
 
 @pytest.mark.parametrize("body", ["<html>hunter2</html>", "", "[]", '"hunter2"', "[" * 100_000])
-def test_answers_that_are_no_json_object(heroku_api: FakeHeroku, body: str) -> None:
+def test_answer_that_is_no_json_object_is_an_error(heroku_api: FakeHeroku, body: str) -> None:
     heroku_api.fault = (200, body)
     with pytest.raises(
         APIError, match=r"^GET /connections/c1: status 200, but the answer is not a JSON object\.$"
     ) as e:
         HerokuConnectAPI("my-app").connection("c1")
-    assert "hunter2" not in told_by(e.value)
+    assert "hunter2" not in report_of(e.value)
 
 
 @pytest.mark.parametrize("body", ["{}", '{"results": {}}', '{"results": [1]}', '{"results": [{"name": "x"}]}'])
-def test_answers_without_connections(heroku_api: FakeHeroku, body: str) -> None:
+def test_answer_without_connections_is_an_error(heroku_api: FakeHeroku, body: str) -> None:
     heroku_api.fault = (200, body)
     with pytest.raises(APIError, match=r"^GET /connections: the answer has no 'results'"):
         HerokuConnectAPI("my-app").connections()
 
 
-def test_a_redirect_does_not_carry_the_token_away(heroku_api: FakeHeroku) -> None:
+def test_redirect_does_not_get_the_token(heroku_api: FakeHeroku) -> None:
     heroku_api.fault = (302, "")
     with pytest.raises(APIError, match="status 302 Found"):
         HerokuConnectAPI("my-app").connections()
@@ -198,19 +198,19 @@ def test_a_redirect_does_not_carry_the_token_away(heroku_api: FakeHeroku) -> Non
     [("http://127.0.0.1:1/api", "ConnectError"), ("connect", "UnsupportedProtocol"), ("http://a:b", "InvalidURL")],
 )
 @pytest.mark.usefixtures("heroku_api")
-def test_nobody_answers(endpoint: str, fault: str) -> None:
+def test_unreachable_server_is_an_api_error(endpoint: str, fault: str) -> None:
     with pytest.raises(APIError, match=rf"GET /connections: no answer from .* \({fault}\)") as error:
         HerokuConnectAPI("my-app", endpoint=endpoint).connections()
-    assert TOKEN not in told_by(error.value)
+    assert TOKEN not in report_of(error.value)
 
 
-def test_ids_stay_one_part_of_the_path(heroku_api: FakeHeroku) -> None:
+def test_id_is_quoted_in_the_path(heroku_api: FakeHeroku) -> None:
     with pytest.raises(APIError, match="404"):
         HerokuConnectAPI("my-app").connection("../users?x")
     assert heroku_api.requests == ["GET /connections/..%2Fusers%3Fx"]
 
 
-def test_token_and_endpoint(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_and_endpoint_are_checked(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch) -> None:
     with override_settings(HEROKU_AUTH_TOKEN=TOKEN + "\n"):
         monkeypatch.delenv("HEROKU_AUTH_TOKEN")
         assert HerokuConnectAPI("my-app").connections()
@@ -219,7 +219,7 @@ def test_token_and_endpoint(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPa
     for unusable in ("hunter\n2", "hünter2"):
         with pytest.raises(ConfigurationError, match="cannot be sent") as error:
             HerokuConnectAPI("my-app", token=unusable)
-        assert unusable not in told_by(error.value)
+        assert unusable not in report_of(error.value)
     with pytest.raises(ConfigurationError, match="HEROKU_CONNECT_APP_NAME"):
         HerokuConnectAPI("", token=TOKEN).connections()
     monkeypatch.delenv("HEROKU_CONNECT_API_ENDPOINT")
@@ -228,26 +228,26 @@ def test_token_and_endpoint(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPa
         assert HerokuConnectAPI("x", token=TOKEN).endpoint == "https://example.com/api"
 
 
-def test_without_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_httpx_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(APIError, match=r"pip install hc-signals\[api\]"):
         HerokuConnectAPI("my-app", token=TOKEN)
 
 
-def test_states() -> None:
+def test_states_are_sorted_into_good_and_bad() -> None:
     assert {*ConnectionState} - ConnectionState.OK_STATES == {"NEED_AUTHENTICATION", "INACTIVE_ORG", "PAUSED"}
     groups = [MappingState.ok_states(), MappingState.TEMPORARY_ERROR_STATES, MappingState.ERROR_STATES]
     assert sorted(word for group in groups for word in group) == sorted(MappingState)
 
 
 @pytest.mark.parametrize("state", sorted(ConnectionState.OK_STATES))
-def test_healthy(heroku_api: FakeHeroku, state: str) -> None:
+def test_healthy_app_has_no_problems(heroku_api: FakeHeroku, state: str) -> None:
     heroku_api.states = [state]
     heroku_api.mappings = [{"object_name": word, "state": word} for word in MappingState.ok_states()]
     assert check_health(HerokuConnectAPI("my-app")) == []
 
 
-def test_problems(heroku_api: FakeHeroku) -> None:
+def test_bad_states_are_problems(heroku_api: FakeHeroku) -> None:
     heroku_api.connections.append({"id": "c2"})
     heroku_api.states = ["PAUSED", "ON_FIRE"]
     heroku_api.mappings = [
@@ -262,7 +262,7 @@ def test_problems(heroku_api: FakeHeroku) -> None:
     assert problems[0] == Problem(connection="one", state="PAUSED", reason="not a working state")
     assert [str(problem) for problem in problems[1:7]] == [
         "connection 'one', mapping Account: state BAD_CONFIG: an error",
-        "connection 'one', mapping Contact: state RECOVERY: temporary, no data is synchronised meanwhile",
+        "connection 'one', mapping Contact: state RECOVERY: temporary, no data is synchronised until it ends",
         "connection 'one', mapping Lead: state DREAMING: an unknown state",
         "connection 'one', mapping Task: state ['x']: an unknown state",
         "connection 'one', mapping without name: state missing: an unknown state",
@@ -270,13 +270,13 @@ def test_problems(heroku_api: FakeHeroku) -> None:
     ]
 
 
-def test_health_of_an_app_without_mappings(heroku_api: FakeHeroku) -> None:
+def test_app_without_mappings_is_healthy(heroku_api: FakeHeroku) -> None:
     assert check_health(HerokuConnectAPI("my-app")) == []
     heroku_api.mappings = None  # type: ignore[assignment]
     assert check_health(HerokuConnectAPI("my-app")) == []
 
 
-def test_import_of_the_models(heroku_api: FakeHeroku, capfd: pytest.CaptureFixture[str]) -> None:
+def test_import_sends_the_models(heroku_api: FakeHeroku, capfd: pytest.CaptureFixture[str]) -> None:
     call_command("hc_mappings", "import", "--app", "my-app")
     (sent,) = heroku_api.imported
     assert sent["connection"]["app_name"] == "my-app"
@@ -284,7 +284,7 @@ def test_import_of_the_models(heroku_api: FakeHeroku, capfd: pytest.CaptureFixtu
     assert capfd.readouterr().out == f"Sent {len(sent['mappings'])} mappings to the connection c1.\n"
 
 
-def test_import_of_a_file(heroku_api: FakeHeroku, tmp_path: Path) -> None:
+def test_import_sends_a_file(heroku_api: FakeHeroku, tmp_path: Path) -> None:
     path = tmp_path / "export.json"
     path.write_text('{"version": 1, "mappings": [], "kept": 1}', encoding="utf-8")
     call_command("hc_mappings", "import", str(path), app="my-app")
@@ -294,7 +294,7 @@ def test_import_of_a_file(heroku_api: FakeHeroku, tmp_path: Path) -> None:
     assert len(heroku_api.imported) == 1
 
 
-def test_import_honours_the_setting_and_the_environment(
+def test_import_reads_the_app_from_setting_or_environment(
     heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(CommandError, match="Name the app: --app, HEROKU_CONNECT_APP_NAME"):
@@ -306,7 +306,7 @@ def test_import_honours_the_setting_and_the_environment(
     assert [sent["connection"]["app_name"] for sent in heroku_api.imported] == ["my-app", "my-app"]
 
 
-def test_import_waits(heroku_api: FakeHeroku, capfd: pytest.CaptureFixture[str]) -> None:
+def test_import_waits_until_it_is_applied(heroku_api: FakeHeroku, capfd: pytest.CaptureFixture[str]) -> None:
     heroku_api.states = ["IMPORT_CONFIGURATION", "IMPORT_CONFIGURATION", "IDLE"]
     call_command("hc_mappings", "import", "--app", "my-app", "--wait", "--wait-interval", "0")
     assert heroku_api.requests[-3:] == ["GET /connections/c1"] * 3
@@ -318,13 +318,13 @@ def test_import_waits(heroku_api: FakeHeroku, capfd: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("state", ["NEED_AUTHENTICATION", "ON_FIRE"])
-def test_import_that_ends_badly(heroku_api: FakeHeroku, state: str) -> None:
+def test_import_fails_in_a_bad_state(heroku_api: FakeHeroku, state: str) -> None:
     heroku_api.states = ["IMPORT_CONFIGURATION", state]
     with pytest.raises(CommandError, match=f"c1 is now in the state {state}"):
         call_command("hc_mappings", "import", "--app", "my-app", "--wait", "--wait-interval", "0")
 
 
-def test_import_that_never_ends(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_gives_up_after_the_timeout(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch) -> None:
     heroku_api.states = ["IMPORT_CONFIGURATION"]
     monkeypatch.setattr(Command, "MAX_WAIT_SECONDS", 0.0)
     with pytest.raises(CommandError, match="Still importing after 0 seconds"):
@@ -372,15 +372,15 @@ def test_import_links_the_account_once(heroku_api: FakeHeroku) -> None:
         call_command("hc_mappings", "import", "--app", "my-app")
 
 
-def test_import_tells_a_refusal_in_one_sentence(heroku_api: FakeHeroku) -> None:
+def test_import_shows_a_refusal_in_one_sentence(heroku_api: FakeHeroku) -> None:
     heroku_api.fault = (401, TOKEN)
     with pytest.raises(CommandError, match="status 401 Unauthorized") as error:
         call_command("hc_mappings", "import", "--app", "my-app")
     assert error.value.returncode == 1
-    assert TOKEN not in told_by(error.value)
+    assert TOKEN not in report_of(error.value)
 
 
-def test_every_request_has_a_timeout(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_has_a_timeout(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch) -> None:
     assert api_module.TIMEOUT_SECONDS == 30
     monkeypatch.setattr(api_module, "TIMEOUT_SECONDS", 0.05)
     released = threading.Event()
@@ -389,12 +389,12 @@ def test_every_request_has_a_timeout(heroku_api: FakeHeroku, monkeypatch: pytest
     try:
         with pytest.raises(APIError, match=r"no answer from .* \(ReadTimeout\)"):
             HerokuConnectAPI("my-app").connections()
-        assert time.monotonic() - began < 4, "httpx's own default was waited for"
+        assert time.monotonic() - began < 4, "the client waited for httpx's own default"
     finally:
         released.set()
 
 
-def test_the_check_for_django_health_check(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_check_reports_problems(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch) -> None:
     check = HerokuConnectHealthCheck(app_name="my-app")
     assert TOKEN not in repr(check)
     assert asyncio.run(check.get_result()).error is None

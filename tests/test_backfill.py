@@ -77,7 +77,7 @@ def test_snapshot_instances_equal_those_of_the_orm(captured: HerokuConnect, conn
     connect(signals.record_created, lambda **kwargs: pytest.fail("nothing was created"), Everything)
     output = backfill("sfdc.Everything", "--page-size", "2")
     assert "hc_backfill: 5 of 5 (100%)" in output
-    assert "5 rows are logged for 'default'; hc_listen delivers them." in output
+    assert "5 rows are in the log for 'default'; hc_listen delivers them." in output
     assert deliver() == 5
     rows = Everything.objects.order_by("id").values()
     assert [
@@ -373,7 +373,7 @@ def test_backfill_refuses_a_model_without_receivers(captured: HerokuConnect) -> 
     signals.record_changed.receivers = []
     signals.record_changed.sender_receivers_cache.clear()
     try:
-        with pytest.raises(CommandError, match="nobody listens to its record_changed or records_changed"):
+        with pytest.raises(CommandError, match="no receiver is connected to record_changed or records_changed"):
             backfill("crm.Account")
     finally:
         signals.record_changed.receivers = receivers

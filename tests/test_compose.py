@@ -1,4 +1,4 @@
-"""docker-compose.yml holds against the code: its commands, settings and order are real ones, and no secret is in it."""
+"""docker-compose.yml matches the code: its commands, settings and order; it has no secret."""
 
 import re
 from pathlib import Path
@@ -14,14 +14,14 @@ SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 
 
-def test_the_stack_is_complete() -> None:
+def test_stack_has_all_services() -> None:
     run = [" ".join(service["command"]) for service in OURS.values()]
     for needed in ("migrate", "hc_simulate --create-only", "hc_triggers install", "hc_listen", "gunicorn"):
         assert any(needed in command for command in run), needed
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_every_command_is_one_that_manage_py_understands(name: str) -> None:
+def test_commands_are_known_to_manage_py(name: str) -> None:
     if OURS[name]["command"][0] == "gunicorn":  # test_stack.py runs it
         return
     python, script, command, *arguments = OURS[name]["command"]
@@ -33,13 +33,13 @@ def test_every_command_is_one_that_manage_py_understands(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_every_environment_variable_is_one_that_the_example_reads(name: str) -> None:
+def test_example_reads_every_environment_variable(name: str) -> None:
     source = "".join(path.read_text() for path in (ROOT / "example" / "example").rglob("*.py"))
     for variable in OURS[name]["environment"]:
         assert f'"{variable}"' in source, variable
 
 
-def test_the_database_url_leads_to_the_service() -> None:
+def test_database_url_names_the_service() -> None:
     from example.settings import database
 
     for service in OURS.values():
@@ -48,7 +48,7 @@ def test_the_database_url_leads_to_the_service() -> None:
         assert settings["PASSWORD"] == ""
 
 
-def test_no_secrets_and_nothing_public() -> None:
+def test_stack_has_no_secrets_and_no_public_ports() -> None:
     for name, service in SERVICES.items():
         for key in service["environment"]:
             assert not any(word in key for word in ("PASSWORD", "SECRET", "TOKEN", "KEY")), (name, key)
@@ -56,8 +56,8 @@ def test_no_secrets_and_nothing_public() -> None:
             assert port.startswith("127.0.0.1:"), (name, port)
 
 
-def test_services_start_in_an_order_that_works() -> None:
-    """Each waits for what it needs: a healthy server, then tables, then triggers; one-shots are waited for as such."""
+def test_services_start_in_their_order() -> None:
+    """Each service waits for a healthy server, for tables or for triggers, and for the end of commands that end."""
     assert SERVICES["postgres"]["healthcheck"]["test"][1] == "pg_isready"
 
     def before(name: str) -> set[str]:
@@ -73,7 +73,7 @@ def test_services_start_in_an_order_that_works() -> None:
                 assert SERVICES[other]["restart"] == "on-failure", "restarted for ever, it would never be completed"
 
 
-def test_what_stays_is_restarted() -> None:
+def test_lasting_services_are_restarted() -> None:
     for name in ("postgres", "simulator", "listener", "web"):
         assert SERVICES[name]["restart"] == "unless-stopped"
 
@@ -81,7 +81,7 @@ def test_what_stays_is_restarted() -> None:
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
 
 
-def test_the_dockerfile_copies_what_exists_and_what_is_not_ignored() -> None:
+def test_dockerfile_copies_existing_files() -> None:
     sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     for line in DOCKERFILE:
         if line.startswith("COPY") and "--from" not in line:
@@ -90,7 +90,7 @@ def test_the_dockerfile_copies_what_exists_and_what_is_not_ignored() -> None:
                 assert source in sent, source
 
 
-def test_the_image_is_pinned_and_nobody_is_root_in_it() -> None:
+def test_image_is_pinned_and_runs_without_root() -> None:
     bases = {line.split()[1] for line in DOCKERFILE if line.startswith("FROM")}
     images = bases | {service["image"] for service in SERVICES.values() if "image" in service}
     for image in images:
@@ -101,7 +101,7 @@ def test_the_image_is_pinned_and_nobody_is_root_in_it() -> None:
 
 
 @pytest.mark.django_db
-def test_the_site_shows_the_admin(admin_client: Any, heroku: Any) -> None:
+def test_site_shows_the_admin(admin_client: Any, heroku: Any) -> None:
     from example.crm.models import Account
 
     heroku.create(Account, 3)

@@ -1,4 +1,4 @@
-"""HC_SIGNALS: every default, every wrong value."""
+"""HC_SIGNALS: its defaults, and errors for wrong keys and values."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hc_signals.conf import Conf, get_conf
 from hc_signals.exceptions import ConfigurationError
 
 
-def test_defaults() -> None:
+def test_keys_have_defaults() -> None:
     assert get_conf() == Conf(
         CONSUMER="default",
         SHARDS=1,
@@ -33,12 +33,12 @@ def test_defaults() -> None:
         ([], "HC_SIGNALS is a list; expected a dict"),
     ],
 )
-def test_mistakes(given: Any, message: str) -> None:
+def test_wrong_setting_is_refused(given: Any, message: str) -> None:
     with override_settings(HC_SIGNALS=given), pytest.raises(ConfigurationError) as error:
         get_conf()
     assert message in str(error.value)
 
 
-def test_an_integer_is_a_number_of_seconds() -> None:
+def test_integer_is_accepted_for_seconds() -> None:
     with override_settings(HC_SIGNALS={"POLL_INTERVAL": 5}):
         assert get_conf().POLL_INTERVAL == 5

@@ -88,7 +88,7 @@ def test_discarding_lets_what_is_behind_go_on(receiver: Receiver) -> None:
     ("arguments", "options", "message", "code"),
     [
         (["show", "999999"], {}, "There is no delivery 999999", 1),
-        (["show"], {}, "Give the number of a delivery", 2),
+        (["show"], {}, "No id was given", 2),
         (["retry"], {}, "or say --all", 2),
         (["discard"], {}, "or say --all", 2),
         (["list"], {"database": "nope"}, "'nope' doesn't exist", 1),

@@ -59,16 +59,8 @@ EXCEPTIONS = {
     ("hc_signals/delivery/replay.py", "ring"): "wakes the worker whose shards it had claimed",
     ("hc_signals/delivery/waiting.py", "delivery"): "brings retries forward after the server's clock went back",
     ("hc_signals/observability/judge/delivery.py", "delivery"): "counts the receivers of failed deliveries",
-    ("hc_signals/observability/judge/log.py", "change"): "finds recent gaps",
-    ("hc_signals/observability/judge/log.py", "lost_seq"): "counts unreported losses",
-    ("hc_signals/observability/judge/log.py", "newest_position"): "counts unreported losses",
     ("hc_signals/observability/judge/server.py", "change"): "asks for the log in the query that asks for the server",
-    ("hc_signals/management/choice.py", "change"): "asks whether the log exists",
     ("hc_signals/management/commands/hc_backfill.py", "position"): "asks for the names of consumers",
-    ("hc_signals/management/commands/hc_consumers.py", "change"): "asks whether the log exists",
-    ("hc_signals/management/commands/hc_listen.py", "change"): "asks for the log in the query that asks for the server",
-    ("hc_signals/admin/changes.py", "change"): "reads the first changed columns, which the ORM cannot slice",
-    ("hc_signals/admin/log_window.py", "change"): "halves the ids to find a time",
     ("hc_signals/testing/delivering.py", "change"): "reads uncommitted changes, which no snapshot shows",
 }
 """Files outside of a name's home that name it all the same, each with a reason."""

@@ -13,7 +13,7 @@ from example.crm.models import Account
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.waiting import waiting_shards
-from hc_signals.log.consumers import consumers
+from hc_signals.observability.survey import Survey
 from hc_signals.signals import record_changed
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver, running_crew
@@ -122,7 +122,7 @@ def test_statements_of_the_reader_are_not_compiled(captured: HerokuConnect, conn
     captured.update(Account, sfid, name="two")
     assert compiled(lambda: deliver(RETRY_SECONDS=600)) == []
     assert compiled(lambda: waiting_shards("default", Conf())) == []
-    assert compiled(lambda: list(consumers("default", 72))) == []
+    assert compiled(lambda: Survey("default", Conf()).consumers) == []
 
 
 LATENCIES = 8

@@ -1,4 +1,4 @@
-"""What is told to the log: never contents of records on the console, the whole exception to whoever asks for it."""
+"""The log and the spans: no values of records on the console, the whole exception for a handler of the project."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ def fails(**kwargs: Any) -> None:
     raise ValueError("Top Secret")
 
 
-def test_json_is_one_object_a_line(captured: HerokuConnect) -> None:
+def test_json_log_has_one_object_per_line(captured: HerokuConnect) -> None:
     captured.insert(Account, name="Top Secret Ltd")
     process = start("hc_listen", "--once", "--log-format", "json", "-v", "3", FAILING_RECEIVER="1")
     output, _ = process.communicate(timeout=30)
@@ -37,7 +37,7 @@ def test_json_is_one_object_a_line(captured: HerokuConnect) -> None:
     assert "Secret" not in output
 
 
-def test_a_handler_of_the_projects_gets_the_receivers_traceback(
+def test_handler_gets_the_receivers_traceback(
     captured: HerokuConnect, connect: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     connect(signals.record_created, fails, Account)
@@ -59,7 +59,7 @@ def test_a_handler_of_the_projects_gets_the_receivers_traceback(
     assert all(record.exc_info is None for record in caplog.records if record.name == "hc_signals")
 
 
-def test_nobody_attached_means_nothing_on_stderr(
+def test_stderr_stays_empty_without_a_handler(
     captured: HerokuConnect, connect: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's
@@ -69,7 +69,7 @@ def test_nobody_attached_means_nothing_on_stderr(
     assert "Secret" not in capfd.readouterr().err
 
 
-def test_sentry_gets_one_event_for_a_failed_attempt(captured: HerokuConnect, connect: Any) -> None:
+def test_sentry_gets_one_event_per_failed_attempt(captured: HerokuConnect, connect: Any) -> None:
     import sentry_sdk
     from sentry_sdk.integrations.logging import LoggingIntegration
     from sentry_sdk.transport import Transport
@@ -113,7 +113,7 @@ def spans() -> Iterator[Any]:
     pulse.unobserve(traced)
 
 
-def test_spans_of_a_page_and_of_its_receivers(captured: HerokuConnect, connect: Any, spans: Any) -> None:
+def test_page_and_receiver_calls_have_spans(captured: HerokuConnect, connect: Any, spans: Any) -> None:
     connect(signals.record_created, fails, Account)
     deliver()
     assert spans() == (), "an empty page is not worth a span"
@@ -140,5 +140,5 @@ def test_spans_of_a_page_and_of_its_receivers(captured: HerokuConnect, connect: 
     assert "Secret" not in "".join(span.to_json() for span in spans())
 
 
-def test_without_a_tracer_provider_nothing_is_traced() -> None:
+def test_tracing_is_off_without_a_tracer_provider() -> None:
     assert not tracing.is_set_up()

@@ -1,4 +1,4 @@
-"""/metrics and /healthz of a real hc_listen, and what they count: never green with a dead listener."""
+"""/metrics and /healthz: their figures, in this process and in a real hc_listen; red without a listener."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from hc_signals.exceptions import ConfigurationError
 from hc_signals.observability.liveness import STUCK_SECONDS, Liveness, liveness
 from hc_signals.observability.metrics import Metrics
 from hc_signals.observability.metrics_server import MetricsServer, health, serve_metrics
-from hc_signals.observability.survey import survey
+from hc_signals.observability.surveyor import figures
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker import threads
 from hc_signals.worker.bell_connection import BellConnection, BellState
@@ -48,25 +48,25 @@ def get(url: str) -> tuple[int, str]:
 
 
 def url_of(process: Any) -> str:
-    """Return where the process answers, as it says itself."""
+    """Return the address that the process prints."""
     for line in process.stdout:
         if found := re.search(r"/metrics and /healthz on (http://127\.0\.0\.1:\d+)/", line):
             return found[1]
-    raise AssertionError("the process did not say where it serves its metrics")
+    raise AssertionError("the process printed no address of its metrics")
 
 
 @pytest.fixture
 def counted() -> Iterator[Callable[..., Any]]:
-    """Count in this process; ``counted(name, **labels)`` is the figure."""
+    """Count in this process; ``counted(name, **labels)`` returns a figure."""
     registry = CollectorRegistry()
-    metrics = Metrics(Conf(), 1, lambda: ALIVE, lambda: survey("default", "default"))
+    metrics = Metrics(Conf(), 1, lambda: ALIVE, lambda: figures("default", Conf()))
     registry.register(metrics)
     pulse.observe(metrics)
     yield lambda name, **labels: registry.get_sample_value(f"hc_signals_{name}", labels)
     pulse.unobserve(metrics)
 
 
-def test_what_is_delivered_is_counted(captured: HerokuConnect, connect: Any, counted: Any) -> None:
+def test_deliveries_are_counted(captured: HerokuConnect, connect: Any, counted: Any) -> None:
     def fails(**kwargs: Any) -> None:
         raise ValueError("Top Secret")
 
@@ -84,7 +84,7 @@ def test_what_is_delivered_is_counted(captured: HerokuConnect, connect: Any, cou
     assert counted("gaps_total", cause="paused") == 1
     assert counted("latency_seconds_count") == 7
     assert 0 <= counted("latency_seconds_sum") < 60
-    path = f"{__name__}.test_what_is_delivered_is_counted.<locals>.fails"
+    path = f"{__name__}.test_deliveries_are_counted.<locals>.fails"
     assert counted("receiver_seconds_count", receiver=path) == 3
     assert counted("receiver_failures_total", receiver=path) == 3
     assert counted("deliveries", state="retry") == 3
@@ -93,7 +93,7 @@ def test_what_is_delivered_is_counted(captured: HerokuConnect, connect: Any, cou
     assert counted("drift", table="salesforce.account") == 0
 
 
-def test_a_page_that_is_not_committed_is_not_counted(captured: HerokuConnect, connect: Any, counted: Any) -> None:
+def test_uncommitted_page_is_not_counted(captured: HerokuConnect, connect: Any, counted: Any) -> None:
     def exits(**kwargs: Any) -> None:
         raise KeyboardInterrupt
 
@@ -105,14 +105,14 @@ def test_a_page_that_is_not_committed_is_not_counted(captured: HerokuConnect, co
     assert counted("backlog", shard="0") == 1
 
 
-def test_what_waits_is_counted(captured: HerokuConnect, counted: Any) -> None:
+def test_backlog_is_counted(captured: HerokuConnect, counted: Any) -> None:
     deliver()
     captured.create(Account, 5)
     assert counted("backlog", shard="0") == 5
     assert counted("lag_seconds", shard="0") > 0
 
 
-def test_the_page_in_the_docs_names_what_there_is() -> None:
+def test_docs_list_every_metric_with_its_labels() -> None:
     metrics = Metrics(Conf(), 1, lambda: ALIVE, lambda: None)
     real = {
         metric.name + ("_total" if metric.type == "counter" else ""): tuple(metric._labelnames)  # type: ignore[attr-defined]
@@ -123,7 +123,7 @@ def test_the_page_in_the_docs_names_what_there_is() -> None:
 
 
 @pytest.mark.usefixtures("captured")
-def test_a_dead_listener_is_red_and_a_new_one_green(listener: Callable[..., Any]) -> None:  # noqa: F811
+def test_health_is_red_until_the_listener_reconnects(listener: Callable[..., Any]) -> None:  # noqa: F811
     process = listener("--poll-interval", "600", "--metrics-port", "0")
     url = url_of(process)
     wait_until(asleep)
@@ -170,7 +170,7 @@ def test_a_dead_listener_is_red_and_a_new_one_green(listener: Callable[..., Any]
 
 @pytest.fixture
 def far_bell(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Proxy, Doorbell]]:
-    """A doorbell behind a network that can go silent, with a thread asleep at it."""
+    """A doorbell behind a proxy that can pass nothing on, with a thread asleep at it."""
     monkeypatch.setattr(BellConnection, "PING_EVERY", 0.1)
     monkeypatch.setattr(BellConnection, "PING_TIMEOUT", 0.3)
     params = connection.get_connection_params()
@@ -195,7 +195,7 @@ def far_bell(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
     assert not thread.is_alive()
 
 
-def test_a_connection_that_went_deaf_is_red(far_bell: tuple[Proxy, Doorbell]) -> None:
+def test_health_is_red_while_the_listener_is_unresponsive(far_bell: tuple[Proxy, Doorbell]) -> None:
     proxy, bell = far_bell
     wait_until(lambda: bell._has_listener and liveness(bell).is_alive)
     proxy.go_silent()
@@ -204,13 +204,13 @@ def test_a_connection_that_went_deaf_is_red(far_bell: tuple[Proxy, Doorbell]) ->
     wait_until(lambda: liveness(bell).is_alive)
 
 
-def test_a_swallowed_listen_is_red() -> None:
+def test_health_is_red_if_listen_is_swallowed() -> None:
     bell = Doorbell("default", lambda: False)
     bell._connection.raw = type("Open", (), {"closed": False})()
     assert bell.state().trouble == "LISTEN is swallowed: a transaction pooler is in the way"
 
 
-def test_a_loop_that_stands_still_is_red_and_a_long_receiver_is_not() -> None:
+def test_health_is_red_if_a_loop_is_stuck_outside_receivers() -> None:
     with threads.as_worker(3) as work:
         work.turned_at -= STUCK_SECONDS + 1
         assert "worker 3: stuck for 11 s" in liveness(None).reasons
@@ -228,7 +228,7 @@ def test_a_loop_that_stands_still_is_red_and_a_long_receiver_is_not() -> None:
     assert "no worker has begun" in liveness(None).reasons
 
 
-def test_what_fails_in_a_scrape_does_not_end_the_server() -> None:
+def test_error_in_a_scrape_does_not_end_the_server() -> None:
     def fails(accept: str) -> tuple[str, bytes]:
         raise ValueError("a collector of the project's own")
 
@@ -239,14 +239,14 @@ def test_what_fails_in_a_scrape_does_not_end_the_server() -> None:
         assert get(url + "/metrics")[0] == 500
         assert get(url + "/nothing")[0] == 404
         with socket.create_connection(("127.0.0.1", server.port)) as silent:
-            silent.sendall(b"GET /heal")  # and says no more
+            silent.sendall(b"GET /heal")  # and no more
             assert get(url + "/healthz") == (200, health(ALIVE)[2].decode())
     finally:
         server.stop()
 
 
 @pytest.mark.usefixtures("captured")
-def test_a_port_that_is_taken_is_one_sentence_before_anything_is_delivered() -> None:
+def test_taken_port_ends_hc_listen_before_it_delivers() -> None:
     insert(3)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -267,7 +267,7 @@ def test_a_port_that_is_taken_is_one_sentence_before_anything_is_delivered() -> 
         (["--log-format", "xml"], "invalid choice: 'xml'"),
     ],
 )
-def test_mistakes_are_usage_errors(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options_are_usage_errors(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     from django.core.management import CommandError, ManagementUtility
 
     with pytest.raises((SystemExit, CommandError)) as raised:
@@ -276,12 +276,12 @@ def test_mistakes_are_usage_errors(arguments: list[str], words: str, capsys: pyt
     assert words in capsys.readouterr().err
 
 
-def test_without_prometheus_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_prometheus_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(ConfigurationError, match=r"run `pip install hc-signals\[metrics\]`"):
         serve_metrics("127.0.0.1", 0, Crew("default", Conf(), 1)).__enter__()
 
 
-def test_an_address_of_another_machine_is_one_sentence() -> None:
+def test_foreign_address_is_one_sentence() -> None:
     with pytest.raises(ConfigurationError, match=r"Metrics cannot be served on 192\.0\.2\.1:1: "):
         serve_metrics("192.0.2.1", 1, Crew("default", Conf(), 1)).__enter__()

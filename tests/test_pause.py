@@ -261,7 +261,7 @@ def test_resume_names_a_table_that_it_could_not_restore(captured: HerokuConnect,
     """The other tables are captured again; the worker restores this one later, and reports its gap."""
     monkeypatch.setattr("hc_signals.capture.install.LOCK_TIMEOUT", "20ms")
     triggers_command("pause", "--remove")
-    refused = pytest.raises(CommandError, match=r"Not installed: crm.Account.*the gap is told then")
+    refused = pytest.raises(CommandError, match=r"Not installed: crm.Account.*the gap is reported then")
     with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"), refused:
         triggers_command("resume")
     gaps = Change.objects.filter(operation="GAP")

@@ -1,4 +1,4 @@
-"""Progress: redrawn on a terminal, a line now and then elsewhere."""
+"""Progress: a bar that is redrawn on a terminal, lines elsewhere."""
 
 import io
 
@@ -14,7 +14,7 @@ class Clock:
         return self.now
 
 
-def test_lines_with_rate_and_time_left() -> None:
+def test_line_shows_rate_and_time_left() -> None:
     out, clock = io.StringIO(), Clock()
     progress = Progress(OutputWrapper(out), "hc_x", 1000, clock)
     for _ in range(10):
@@ -35,7 +35,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_bar_is_redrawn_on_a_terminal() -> None:
+def test_bar_is_redrawn_on_a_terminal() -> None:
     out, clock = Terminal(), Clock()
     progress = Progress(OutputWrapper(out), "hc_x", 20000, clock)
     clock.now = 1
@@ -48,7 +48,7 @@ def test_a_bar_is_redrawn_on_a_terminal() -> None:
     assert len(drawn) == 2
 
 
-def test_what_was_not_counted_to_the_end() -> None:
+def test_line_without_a_total_shows_the_limit() -> None:
     clock = Clock()
     progress = Progress(OutputWrapper(io.StringIO()), "hc_x", COUNT_LIMIT + 1, clock)
     clock.now = 2
@@ -56,5 +56,5 @@ def test_what_was_not_counted_to_the_end() -> None:
     assert progress.line() == "hc_x: 10 of more than 1000000, 5/s"
 
 
-def test_nothing_to_do() -> None:
+def test_line_is_complete_if_there_is_nothing_to_do() -> None:
     assert Progress(OutputWrapper(io.StringIO()), "hc_x", 0).line() == "hc_x: 0 of 0 (100%), 0/s"

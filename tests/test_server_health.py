@@ -1,4 +1,4 @@
-"""Settings of the server that hc_status reports, and what they do: temp_file_limit, publications."""
+"""Settings of the server that hc_status reports, and their effects: temp_file_limit, publications."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +48,8 @@ def update_all() -> None:
 )
 def test_transition_tables_fail_the_writer_at_the_limit(captured: HerokuConnect) -> None:
     """PostgreSQL keeps the rows for the trigger before any code of ours runs: no guard of ours can help."""
-    for theirs in ("hc_account_status_trigger", "hc_account_logtrigger"):  # they take most of the time
-        as_the_app(f"ALTER TABLE salesforce.account DISABLE TRIGGER {theirs}")
+    for trigger in ("hc_account_status_trigger", "hc_account_logtrigger"):  # without them the test is much faster
+        as_the_app(f"ALTER TABLE salesforce.account DISABLE TRIGGER {trigger}")
     as_the_app(f"INSERT INTO salesforce.account (name) SELECT 'old' FROM generate_series(1, {ROWS})")
     with pytest.raises(OperationalError, match="temp_file_limit"):
         update_all()

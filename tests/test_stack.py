@@ -1,4 +1,4 @@
-"""The services of docker-compose.yml as processes: they start in their order and outlive a restart of the database.
+"""The services of docker-compose.yml as processes: they start in their order and survive a restart of the database.
 
 There is no Docker engine where the tests run. Order, commands, environment and restart rules are those of the file.
 """
@@ -24,7 +24,7 @@ SECONDS = 40
 
 
 class Stack:
-    """The services, each restarted as its rule says."""
+    """The services as processes, restarted by the rules of docker-compose.yml."""
 
     def __init__(self, url: str, directory: Path) -> None:
         self.url, self.directory = url, directory
@@ -35,7 +35,7 @@ class Stack:
         self.restarts: dict[str, int] = {}
 
     def start(self, name: str) -> None:
-        """Start a service after all that it waits for, in the way that it waits."""
+        """Start a service once the conditions of its ``depends_on`` hold."""
         for other, wanted in OURS[name].get("depends_on", {}).items():
             if other in OURS and other not in self.running:
                 self.start(other)
@@ -52,7 +52,7 @@ class Stack:
         self.running[name] = Terminal(f"exec {command}", ROOT / "example", environment, record)
 
     def watch(self) -> None:
-        """Do what the engine does: start again what has ended, as the rule of each says."""
+        """Restart services that have ended, by their rules, as Docker does."""
         for name, terminal in self.running.items():
             code = terminal.process.poll()
             if code is not None and (OURS[name]["restart"] == "unless-stopped" or code != 0):
@@ -67,13 +67,13 @@ class Stack:
             time.sleep(0.1)
 
     def delivered(self) -> int:
-        """Return how many changes the example's receiver has entered."""
+        """Return the number of changes that the example's receiver has stored."""
         with psycopg.connect(self.url) as connection:
             row = connection.execute("SELECT count(*) FROM crm_seen").fetchone()
         return int(row[0]) if row else 0
 
     def page(self, path: str) -> str:
-        """Return a page of the site; empty while the site is not up."""
+        """Return a page of the site; empty while the site does not answer."""
         try:
             with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return str(answer.read().decode())
@@ -96,7 +96,7 @@ def stack(server: Server, tmp_path: Path) -> Iterator[Stack]:
         terminal.kill()
 
 
-def test_it_starts_in_order_and_outlives_a_restart_of_the_database(server: Server, stack: Stack) -> None:
+def test_stack_starts_and_survives_a_database_restart(server: Server, stack: Stack) -> None:
     for name in ("listener", "simulator", "web"):
         stack.start(name)
     assert list(stack.running)[:3] == ["migrate", "tables", "triggers"]

@@ -1,4 +1,4 @@
-"""hc_status as somebody reads it at three in the morning: a healthy system and broken ones, line by line."""
+"""hc_status on a healthy system and on broken ones: its lines, its JSON and its exit codes."""
 
 import ast
 import json
@@ -34,7 +34,7 @@ RUNBOOK = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def status(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run it; return what it printed, and at the end how it ended."""
+    """Run hc_status; return its output with the exit code at the end."""
 
     def run(*arguments: str) -> str:
         capsys.readouterr()
@@ -50,7 +50,7 @@ def status(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.fixture
 def worker(captured: HerokuConnect, listener: Callable[..., Any]) -> Iterator[Any]:  # noqa: F811
-    connection.close()  # an earlier test may have delivered on it, as a worker does
+    connection.close()  # an earlier test may have announced a worker on it
     process = listener("--poll-interval", "600")
     wait_until(asleep)
     yield process
@@ -61,7 +61,7 @@ def lines(text: str, verdict: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_healthy_system(status: Callable[..., str]) -> None:
+def test_healthy_system_is_ok_line_by_line(status: Callable[..., str]) -> None:
     text = status()
     assert text.endswith("All is well.\nexit 0")
     first, *found, _, _ = text.splitlines()
@@ -78,7 +78,7 @@ def test_a_healthy_system(status: Callable[..., str]) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-def test_the_keys_of_the_json_are_stable(status: Callable[..., str]) -> None:
+def test_json_has_stable_keys(status: Callable[..., str]) -> None:
     report = json.loads(status("--json").removesuffix("exit 0"))
     assert list(report) == ["verdict", "database", "checked_at", "findings"]
     assert (report["verdict"], report["database"]) == ("ok", "default")
@@ -93,21 +93,21 @@ def test_the_keys_of_the_json_are_stable(status: Callable[..., str]) -> None:
     assert facts["log"] == ["mb", "max_mb", "oldest", "buckets"]
 
 
-def test_no_worker_and_a_backlog(captured: HerokuConnect, status: Callable[..., str]) -> None:
+def test_backlog_without_a_worker_is_an_error(captured: HerokuConnect, status: Callable[..., str]) -> None:
     assert "warn  consumer    default: has never run" in status()
     captured.create(Account, 3)
     deliver()
-    connection.close()  # which would be a worker's
+    connection.close()  # deliver() has announced a worker on it
     captured.create(Account, 2)
     text = status()
     assert text.endswith("exit 1")
     (line,) = lines(text, "error")
     assert line.startswith("error consumer    default: 0 worker(s), 2 change(s) to deliver, the oldest ")
-    assert "-> Start `manage.py hc_listen`, or let it go" in text
-    assert "ok    bell        no worker, nobody to ring" in text
+    assert "-> Start `manage.py hc_listen`, or remove it" in text
+    assert "ok    bell        no worker to wake" in text
 
 
-def test_capture_is_broken(captured: HerokuConnect, status: Callable[..., str]) -> None:
+def test_broken_capture_is_an_error(captured: HerokuConnect, status: Callable[..., str]) -> None:
     deliver()
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE salesforce.account DISABLE TRIGGER USER")
@@ -131,7 +131,7 @@ def test_capture_is_broken(captured: HerokuConnect, status: Callable[..., str]) 
     assert text.endswith("exit 1")
 
 
-def test_what_was_missed_and_is_not_told_or_read_again_yet(captured: HerokuConnect, status: Callable[..., str]) -> None:
+def test_unreported_gap_and_unread_rows_are_warnings(captured: HerokuConnect, status: Callable[..., str]) -> None:
     def warnings() -> list[str]:
         return [line for line in lines(status(), "warn") if " capture " in line]
 
@@ -149,9 +149,7 @@ def test_what_was_missed_and_is_not_told_or_read_again_yet(captured: HerokuConne
     assert warnings() == []
 
 
-def test_receivers_fail_and_changes_are_missed(
-    captured: HerokuConnect, connect: Any, status: Callable[..., str]
-) -> None:
+def test_failed_receivers_and_gaps_are_shown(captured: HerokuConnect, connect: Any, status: Callable[..., str]) -> None:
     def fails(**kwargs: Any) -> None:
         raise ValueError("Top Secret")
 
@@ -163,7 +161,7 @@ def test_receivers_fail_and_changes_are_missed(
         """('salesforce.contact', 'GAP', 'heroku_connect', now() - interval '150 minutes', '{"cause": "paused"}')"""
     )
     text = status()
-    assert "warn  gaps        salesforce.contact: 1 (paused), the last 2 h ago" in text
+    assert "warn  gaps        crm.Contact: 1 (paused), the last 2 h ago" in text
     (line,) = [line for line in lines(text, "warn") if " deliveries " in line]
     assert line.startswith("warn  deliveries  default: 2 retry; tests.test_status.")
     assert "fails" in line
@@ -171,11 +169,11 @@ def test_receivers_fail_and_changes_are_missed(
     as_the_app("SELECT nextval('public.hc_signals_lost_seq')")
     text = status("--strict")
     assert "error deliveries  default: 1 dead, 1 retry; " in text
-    assert "error gaps        1 statement(s) were not captured, and it is not told yet" in text
+    assert "error gaps        1 statement(s) were not captured, the gap is not sent yet" in text
     assert "Secret" not in text
 
 
-def test_heroku_connects_own_failures(captured: HerokuConnect, status: Callable[..., str]) -> None:
+def test_refused_writes_are_shown_without_values(captured: HerokuConnect, status: Callable[..., str]) -> None:
     as_the_app(
         "INSERT INTO salesforce._trigger_log (id, table_name, record_id, action, state, sf_message, created_at) "
         "VALUES (1, 'account', 1, 'UPDATE', 'FAILED', 'bad value: Top Secret', now() - interval '150 minutes')"
@@ -187,7 +185,7 @@ def test_heroku_connects_own_failures(captured: HerokuConnect, status: Callable[
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_deaf_worker_is_found_out(status: Callable[..., str], worker: Any) -> None:
+def test_worker_without_its_listener_is_an_error(status: Callable[..., str], worker: Any) -> None:
     worker.send_signal(signal.SIGSTOP)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -196,11 +194,11 @@ def test_a_deaf_worker_is_found_out(status: Callable[..., str], worker: Any) -> 
     wait_until(lambda: not asleep())
     text = status()
     worker.send_signal(signal.SIGCONT)
-    assert "error bell        0 listening connection(s), nobody asleep" in text
-    assert "[bell-nobody-listens]" in text
+    assert "error bell        0 listening connection(s), none asleep" in text
+    assert "[bell-no-listener]" in text
 
 
-def test_what_it_may_not_see_is_a_warning(captured: HerokuConnect, status: Callable[..., str]) -> None:
+def test_missing_right_is_a_warning(captured: HerokuConnect, status: Callable[..., str]) -> None:
     onlooker = own("hc_onlooker")
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE ROLE {onlooker}")
@@ -212,10 +210,10 @@ def test_what_it_may_not_see_is_a_warning(captured: HerokuConnect, status: Calla
             cursor.execute(f"DROP ROLE {onlooker}")
     assert "warn  consumer    permission denied for" in text
     assert "ok    capture     salesforce.account: installed" in text
-    assert "[not-looked-at]" in text
+    assert "[not-checked]" in text
 
 
-def test_no_log_is_said_and_nothing_else(heroku: HerokuConnect, status: Callable[..., str]) -> None:
+def test_missing_log_is_the_only_finding(heroku: HerokuConnect, status: Callable[..., str]) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE public.hc_signals_change RENAME TO hc_signals_gone")
         try:
@@ -226,10 +224,10 @@ def test_no_log_is_said_and_nothing_else(heroku: HerokuConnect, status: Callable
     assert lines(text, "error") == ["error log         the change log does not exist"]
 
 
-def test_a_server_that_restarts_is_one_sentence() -> None:
-    with socket.socket() as nobody_listens:
-        nobody_listens.bind(("127.0.0.1", 0))
-        port = nobody_listens.getsockname()[1]
+def test_unreachable_server_is_one_sentence() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
         process = start("hc_status", DATABASE_URL=f"postgresql://postgres@127.0.0.1:{port}/x", TEST_DATABASE="x")
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 1
@@ -238,7 +236,7 @@ def test_a_server_that_restarts_is_one_sentence() -> None:
     assert "The database 'default' answered: connection failed" in output
 
 
-def test_watching_goes_on_until_it_is_ended(captured: HerokuConnect) -> None:
+def test_watch_repeats_until_ctrl_c(captured: HerokuConnect) -> None:
     process = start("hc_status", "--watch", "0.2", "--json")
     assert process.stdout is not None
     first, second = json.loads(process.stdout.readline()), json.loads(process.stdout.readline())
@@ -249,16 +247,16 @@ def test_watching_goes_on_until_it_is_ended(captured: HerokuConnect) -> None:
     assert "Traceback" not in output
 
 
-def test_every_problem_has_a_remedy_that_ends() -> None:
+def test_every_remedy_is_a_sentence() -> None:
     for key, (_, remedy) in PROBLEMS.items():
         assert remedy.endswith("."), key
 
 
-def test_the_runbook_has_a_section_for_every_problem() -> None:
+def test_runbook_has_a_section_for_every_problem() -> None:
     assert set(re.findall(r"^### (\S+)$", RUNBOOK, re.MULTILINE)) == set(PROBLEMS)
 
 
-def test_the_runbook_has_every_line_of_the_log() -> None:
+def test_runbook_has_every_line_of_the_log() -> None:
     lines = [re.sub(r"%(\.0f|[sr])", "…", template) for template in templates()]
     assert len(lines) > 15
     for line in lines:

@@ -22,8 +22,8 @@ from hc_signals import signals
 from hc_signals.capture import pausing
 from hc_signals.conf import Conf
 from hc_signals.events import ChangeEvent
-from hc_signals.log.consumers import consumers
 from hc_signals.models import Change
+from hc_signals.observability.survey import Survey
 from hc_signals.postgres import moments
 from hc_signals.testing import HerokuConnect
 from tests.conftest import ROOT, deliver
@@ -148,7 +148,7 @@ def test_commands_show_the_projects_zone(zones: HerokuConnect) -> None:
     report = json.loads(status("--json"))
     since = [finding["facts"]["last"] for finding in report["findings"] if finding["problem"] == "gaps-recent"]
     assert since and all(is_recent(datetime.fromisoformat(each)) for each in [report["checked_at"], *since])
-    (consumer,) = consumers("default", 72)
+    (consumer,) = Survey("default", Conf()).consumers
     assert consumer.moved_at is not None and is_recent(consumer.moved_at)
     assert re.search(r"moved \d+ s ago", printed("hc_consumers", "list"))
 
@@ -164,7 +164,7 @@ def test_time_options_are_in_the_projects_zone(zones: HerokuConnect, connect: Ca
         calls.clear()
         printed("hc_replay", "--since", since, "--yes")
         assert len(calls) == 2
-        assert "2 rows are logged" in printed("hc_backfill", "crm.Account", "--since", since)
+        assert "2 rows are in the log" in printed("hc_backfill", "crm.Account", "--since", since)
         assert deliver(CONSUMER=f"from {since}", START_AT=since) == Change.objects.count() > 0
     printed("hc_consumers", "start", "named", "--at", before)
     assert before == Conf(START_AT=before).START_AT

@@ -1,4 +1,4 @@
-"""The trigger log as models: what the app wrote, how to capture it again, what redo leaves behind."""
+"""The trigger log as models: rows of the app's writes, capture of a record, redo of a refused write."""
 
 import datetime
 import json
@@ -30,7 +30,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 
 def archive(log: TriggerLog) -> TriggerLogArchive:
-    """Move a row, as Heroku Connect does once it is done with it."""
+    """Move a row to the archive, as Heroku Connect does after it has sent the write."""
     as_heroku_connect(
         "WITH gone AS (DELETE FROM salesforce._trigger_log WHERE id = %s RETURNING *) "
         "INSERT INTO salesforce._trigger_log_archive SELECT * FROM gone",
@@ -40,7 +40,7 @@ def archive(log: TriggerLog) -> TriggerLogArchive:
 
 
 def failed_log(heroku: HerokuConnect, action: str = "UPDATE") -> TriggerLog:
-    """Return the log of a write of the app that Salesforce refused."""
+    """Return the row of a write that Salesforce refused."""
     row = heroku.app_insert(Contact, last_name="Ada", email="ada@example.com", external_id=KEY)
     if action != "INSERT":
         heroku.send_app_writes()
@@ -57,7 +57,7 @@ def failed_log(heroku: HerokuConnect, action: str = "UPDATE") -> TriggerLog:
 
 
 @BOTH
-def test_options_and_fields(log_model: Any) -> None:
+def test_models_have_their_options_and_fields(log_model: Any) -> None:
     opts = log_model._meta
     name = {TriggerLog: "_trigger_log", TriggerLogArchive: "_trigger_log_archive"}[log_model]
     assert (opts.db_table, opts.managed) == (f'salesforce"."{name}', False)
@@ -71,7 +71,7 @@ def test_options_and_fields(log_model: Any) -> None:
     assert log_model.is_archived is (log_model is TriggerLogArchive)
 
 
-def test_constants() -> None:
+def test_constants_have_django_heroku_connects_values() -> None:
     states = ["SUCCESS", "MERGED", "IGNORED", "FAILED", "READONLY", "NEW", "IGNORE", "PENDING", "REQUEUE", "REQUEUED"]
     assert {name: str(models.TRIGGER_LOG_STATE[name]) for name in states} == {name: name for name in states}
     assert len(models.TRIGGER_LOG_STATE) == 10
@@ -81,7 +81,7 @@ def test_constants() -> None:
     assert models.TRIGGER_LOG_STATE.FAILED == "FAILED"
 
 
-def test_a_row_as_heroku_connect_wrote_it(heroku: HerokuConnect) -> None:
+def test_row_of_heroku_connect_is_read(heroku: HerokuConnect) -> None:
     before = datetime.datetime.now(datetime.UTC)
     log = failed_log(heroku)
     assert TriggerLog.objects.latest() == log
@@ -96,7 +96,7 @@ def test_a_row_as_heroku_connect_wrote_it(heroku: HerokuConnect) -> None:
     assert str(log) == f"#{log.pk} UPDATE contact {log.record_id} [FAILED] [{when}]"
 
 
-def test_a_row_without_values_or_date(heroku: HerokuConnect) -> None:
+def test_row_without_values_or_date_is_read(heroku: HerokuConnect) -> None:
     log = failed_log(heroku, "DELETE")
     assert log.values is None
     assert log.values_as_dict == {}
@@ -105,7 +105,7 @@ def test_a_row_without_values_or_date(heroku: HerokuConnect) -> None:
 
 
 @BOTH
-def test_failed_and_related(log_model: Any, heroku: HerokuConnect) -> None:
+def test_failed_and_related_find_rows(log_model: Any, heroku: HerokuConnect) -> None:
     new, failed, other_record, other_table = (
         log_model(id=number, action="INSERT", state=state, table_name=table, record_id=record)
         for number, state, table, record in [
@@ -125,7 +125,7 @@ def test_failed_and_related(log_model: Any, heroku: HerokuConnect) -> None:
 
 
 @BOTH
-def test_get_model(log_model: Any) -> None:
+def test_get_model_finds_the_connected_model(log_model: Any) -> None:
     assert log_model(table_name="contact").get_model() is Contact
     assert log_model(table_name="user").get_model() is User
     assert log_model(table_name="dog__c").get_model() is Dog
@@ -137,7 +137,7 @@ def test_get_model(log_model: Any) -> None:
 
 
 @BOTH
-def test_capture_insert(log_model: Any, heroku: HerokuConnect) -> None:
+def test_capture_insert_adds_a_row(log_model: Any, heroku: HerokuConnect) -> None:
     sfid = heroku.insert(Contact, last_name="Ada", email="ada@example.com")[0]
     record = Contact.objects.get(sf_id=sfid)
     (log,) = log_model.capture_insert_from_model("contact", record.pk)
@@ -147,8 +147,8 @@ def test_capture_insert(log_model: Any, heroku: HerokuConnect) -> None:
     assert TriggerLog.objects.get() == log
 
 
-def test_excluded_fields_are_left_out_by_name_not_by_value(heroku: HerokuConnect) -> None:
-    """A column name as an identifier would be the column's value: here one that is itself a column."""
+def test_excluded_fields_are_left_out_by_name(heroku: HerokuConnect) -> None:
+    """The name is passed as a value: as an identifier it would be the value of a column of that name."""
     heroku.insert(Contact, last_name="email", email="lastname")
     pk = Contact.objects.get().pk
     (log,) = TriggerLog.capture_insert_from_model("contact", pk, exclude_fields=["last_name", "sf_id", "id"])
@@ -157,7 +157,7 @@ def test_excluded_fields_are_left_out_by_name_not_by_value(heroku: HerokuConnect
     assert {"id", "sfid"} <= log.values_as_dict.keys()
 
 
-def test_capture_update(heroku: HerokuConnect) -> None:
+def test_capture_update_adds_a_row(heroku: HerokuConnect) -> None:
     sfid = heroku.insert(Contact, last_name="Ada", email="ada@example.com")[0]
     pk = Contact.objects.get().pk
     (log,) = TriggerLog.capture_update_from_model("contact", pk)
@@ -172,7 +172,7 @@ def test_capture_update(heroku: HerokuConnect) -> None:
 
 
 @BOTH
-def test_capture_by_instance(log_model: Any, heroku: HerokuConnect) -> None:
+def test_capture_accepts_an_instance(log_model: Any, heroku: HerokuConnect) -> None:
     heroku.insert(Contact, last_name="Ada", email="ada@example.com")
     log = log_model(table_name="contact", record_id=Contact.objects.get().pk)
     (captured,) = log.capture_insert(exclude_fields=["email"])
@@ -183,7 +183,7 @@ def test_capture_by_instance(log_model: Any, heroku: HerokuConnect) -> None:
 
 
 @pytest.mark.parametrize("capture", [TriggerLog.capture_insert_from_model, TriggerLog.capture_update_from_model])
-def test_capture_of_what_is_not_there(capture: Any, heroku: HerokuConnect) -> None:
+def test_capture_of_a_missing_record_adds_nothing(capture: Any, heroku: HerokuConnect) -> None:
     with pytest.raises(Contact.DoesNotExist, match="no record with id 4711 in contact"):
         capture("contact", 4711)
     with pytest.raises(LookupError, match=r"No connected model has the table salesforce\.gone__c"):
@@ -191,7 +191,7 @@ def test_capture_of_what_is_not_there(capture: Any, heroku: HerokuConnect) -> No
     assert not TriggerLog.objects.exists()
 
 
-def test_capture_with_an_unknown_field(heroku: HerokuConnect) -> None:
+def test_capture_with_an_unknown_field_is_refused(heroku: HerokuConnect) -> None:
     heroku.create(Contact)
     pk = Contact.objects.get().pk
     with pytest.raises(FieldDoesNotExist, match="nmae"):
@@ -203,7 +203,7 @@ def test_capture_with_an_unknown_field(heroku: HerokuConnect) -> None:
     assert not TriggerLog.objects.exists()
 
 
-def test_a_field_of_another_table_is_refused(heroku: HerokuConnect) -> None:
+def test_capture_with_a_field_of_another_table_is_refused(heroku: HerokuConnect) -> None:
     heroku.insert(Animal, external_id=KEY, name="Rex")
     heroku.insert(Dog, animal=KEY, breed="Beagle")
     with connection.cursor() as cursor:
@@ -215,7 +215,7 @@ def test_a_field_of_another_table_is_refused(heroku: HerokuConnect) -> None:
         TriggerLog.capture_update_from_model("dog__c", pk, update_fields=["name"])
 
 
-def test_a_reserved_word_as_table_and_hostile_values(heroku: HerokuConnect) -> None:
+def test_capture_quotes_tables_and_values(heroku: HerokuConnect) -> None:
     name = 'O"Brien\\, \'x\' => NULL,\n"a"=>"b" %s'
     heroku.insert(User, username=name)
     (log,) = TriggerLog.capture_insert_from_model("user", User.objects.get().pk)
@@ -225,7 +225,7 @@ def test_a_reserved_word_as_table_and_hostile_values(heroku: HerokuConnect) -> N
         TriggerLog.capture_insert_from_model('user" t; DROP TABLE salesforce.user; --', 1)
 
 
-def test_a_column_named_as_the_alias(heroku: HerokuConnect) -> None:
+def test_capture_reads_a_column_named_as_the_alias(heroku: HerokuConnect) -> None:
     heroku.insert(User, username="ada")
     heroku.add_column(User, "t")
     (log,) = TriggerLog.capture_insert_from_model("user", User.objects.get().pk)
@@ -242,8 +242,8 @@ HSTORE_MOVES = {
 }
 
 
-def test_hstore_in_a_schema_of_its_own(heroku: HerokuConnect) -> None:
-    """With the real extension, where the server has it, or the stand-in."""
+def test_capture_finds_hstore_in_another_schema(heroku: HerokuConnect) -> None:
+    """With the real extension if the server has it, else with the replacement."""
     heroku.insert(Contact, last_name="Ada")
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'hstore')")
@@ -255,7 +255,7 @@ def test_hstore_in_a_schema_of_its_own(heroku: HerokuConnect) -> None:
         transaction.set_rollback(True)
 
 
-def test_nothing_is_captured_when_the_transaction_is_rolled_back(heroku: HerokuConnect) -> None:
+def test_capture_is_rolled_back_with_its_transaction(heroku: HerokuConnect) -> None:
     heroku.create(Contact)
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         TriggerLog.capture_update_from_model("contact", Contact.objects.get().pk)
@@ -267,7 +267,7 @@ def test_nothing_is_captured_when_the_transaction_is_rolled_back(heroku: HerokuC
 
 
 @pytest.mark.parametrize("archived", [False, True])
-def test_redo_of_an_insert_with_ordered_writes(heroku: HerokuConnect, archived: bool) -> None:
+def test_redo_captures_an_insert_with_ordered_writes(heroku: HerokuConnect, archived: bool) -> None:
     log: Any = failed_log(heroku, "INSERT")
     heroku.app_update(Contact, log.record_id, last_name="Grace")
     log = archive(log) if archived else log
@@ -281,7 +281,7 @@ def test_redo_of_an_insert_with_ordered_writes(heroku: HerokuConnect, archived: 
 
 
 @pytest.mark.parametrize("archived", [False, True])
-def test_redo_of_an_update_with_ordered_writes_takes_the_same_columns(heroku: HerokuConnect, archived: bool) -> None:
+def test_redo_captures_the_same_columns_with_ordered_writes(heroku: HerokuConnect, archived: bool) -> None:
     log: Any = failed_log(heroku)
     log = archive(log) if archived else log
     again = log.redo(WriteAlgorithm.ORDERED_WRITES)
@@ -301,7 +301,7 @@ def test_redo_of_an_update_with_ordered_writes_takes_the_same_columns(heroku: He
         ("DELETE", WriteAlgorithm.ORDERED_WRITES),
     ],
 )
-def test_redo_that_renews_the_row(heroku: HerokuConnect, action: str, write_algorithm: WriteAlgorithm) -> None:
+def test_redo_renews_the_row(heroku: HerokuConnect, action: str, write_algorithm: WriteAlgorithm) -> None:
     log = failed_log(heroku, action)
     count = TriggerLog.objects.count()
     assert log.redo(write_algorithm=write_algorithm) is log
@@ -326,7 +326,7 @@ def test_redo_that_renews_the_row(heroku: HerokuConnect, action: str, write_algo
 def test_sync_failed_is_sent_for_a_second_refusal(
     captured: HerokuConnect, connect: Any, write_algorithm: WriteAlgorithm, archived: bool
 ) -> None:
-    """Heroku Connect's status trigger makes SYNCED of FAILED written twice: redo() leaves PENDING in between."""
+    """Heroku Connect's status trigger turns a second FAILED into SYNCED, so redo() writes PENDING in between."""
     heard: list[str] = []
     connect(sync_failed, lambda message, **kwargs: heard.append(json.loads(message)["msg"]), Contact)
     changed: list[Any] = []
@@ -346,7 +346,7 @@ def test_sync_failed_is_sent_for_a_second_refusal(
         assert cursor.fetchone()[0] == "base64"
 
 
-def test_redo_touches_only_a_record_that_failed(heroku: HerokuConnect) -> None:
+def test_redo_changes_only_a_failed_record(heroku: HerokuConnect) -> None:
     log = failed_log(heroku)
     as_heroku_connect("UPDATE salesforce.contact SET _hc_lastop = 'UPDATED'")
     log.redo()
@@ -360,7 +360,7 @@ def test_redo_with_merged_writes_needs_no_table(heroku: HerokuConnect) -> None:
     assert log.redo(WriteAlgorithm.MERGE_WRITES).state == "NEW"
 
 
-def test_redo_of_an_update_of_nothing_is_not_one_of_everything(heroku: HerokuConnect) -> None:
+def test_redo_of_an_empty_update_updates_no_column(heroku: HerokuConnect) -> None:
     log = failed_log(heroku)
     TriggerLog.objects.update(values="")
     log.refresh_from_db()
@@ -368,7 +368,7 @@ def test_redo_of_an_update_of_nothing_is_not_one_of_everything(heroku: HerokuCon
     assert TriggerLog.objects.get().state == "NEW"
 
 
-def test_redo_leaves_all_as_it_was_when_the_record_is_gone(heroku: HerokuConnect) -> None:
+def test_redo_changes_nothing_if_the_record_is_gone(heroku: HerokuConnect) -> None:
     log = failed_log(heroku)
     as_heroku_connect("DELETE FROM salesforce.contact")
     with pytest.raises(Contact.DoesNotExist):
@@ -377,7 +377,7 @@ def test_redo_leaves_all_as_it_was_when_the_record_is_gone(heroku: HerokuConnect
     assert log.state == "FAILED"
 
 
-def test_redo_of_a_row_that_was_archived_meanwhile(heroku: HerokuConnect) -> None:
+def test_redo_refuses_a_row_that_was_archived(heroku: HerokuConnect) -> None:
     log = failed_log(heroku)
     archive(log)
     with pytest.raises(TriggerLog.DoesNotExist):
@@ -387,7 +387,7 @@ def test_redo_of_a_row_that_was_archived_meanwhile(heroku: HerokuConnect) -> Non
     assert not TriggerLog.objects.exists()
 
 
-def test_redo_writes_the_state_and_nothing_else(heroku: HerokuConnect) -> None:
+def test_redo_writes_the_state_alone(heroku: HerokuConnect) -> None:
     log = failed_log(heroku)
     TriggerLog.objects.update(sf_message="newer")
     log.redo(WriteAlgorithm.MERGE_WRITES)
@@ -411,17 +411,17 @@ def test_redo_writes_the_state_and_nothing_else(heroku: HerokuConnect) -> None:
         (' "a" => null , "ü"=>"日本" ', {"a": None, "ü": "日本"}),
     ],
 )
-def test_hstore_text(text: str | None, expected: dict[str, str | None]) -> None:
+def test_hstore_text_is_parsed(text: str | None, expected: dict[str, str | None]) -> None:
     assert hstore_text_to_dict(text) == expected
 
 
 @pytest.mark.parametrize("text", ["a", '"a"', '"a"=>', '"a"=>"1",', '"a"=>"1" "b"=>"2"', '"a"=>"1', ",", '"a"=>NULLx'])
-def test_text_that_is_no_hstore(text: str) -> None:
+def test_text_that_is_no_hstore_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="at character"):
         hstore_text_to_dict(text)
 
 
-def test_a_long_text_takes_no_long_time() -> None:
+def test_long_hstore_is_parsed_quickly() -> None:
     text = '"a"=>"' + '\\\\\\"x' * 300_000 + '"'
     assert len(str(hstore_text_to_dict(text)["a"])) == 900_000
     with pytest.raises(ValueError, match="at character 0"):
@@ -432,7 +432,7 @@ def test_a_long_text_takes_no_long_time() -> None:
 
 
 @pytest.mark.django_db
-def test_makemigrations_stays_clean() -> None:
+def test_makemigrations_finds_no_changes() -> None:
     call_command("makemigrations", "hc_signals", check=True, dry_run=True, verbosity=0)
 
 
@@ -459,8 +459,8 @@ with transaction.atomic():
 """
 
 
-def test_another_schema_a_reserved_word(tmp_path: Path) -> None:
-    """Read when the class is made, so in a process of its own."""
+def test_schema_may_be_a_reserved_word(tmp_path: Path) -> None:
+    """The class reads the setting when it is created, so the test needs its own process."""
     (tmp_path / "other_schema.py").write_text(OTHER_SCHEMA)
     path = os.pathsep.join([str(tmp_path), str(ROOT), str(ROOT / "example")])
     done = subprocess.run(
@@ -476,7 +476,7 @@ def test_another_schema_a_reserved_word(tmp_path: Path) -> None:
     assert last == "{'username': 'ada'}"
 
 
-def test_the_examples_of_the_page(heroku: HerokuConnect) -> None:
+def test_examples_of_the_docs_run(heroku: HerokuConnect) -> None:
     log = failed_log(heroku)
     names: dict[str, Any] = {"record_id": log.record_id}
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "trigger-log.md").read_text(), re.DOTALL)

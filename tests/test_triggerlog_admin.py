@@ -1,4 +1,4 @@
-"""The admin of the trigger log: who may do what, on which rows, and at what price."""
+"""The admin of the trigger log: lists, forms, actions, permissions, and the cost of large tables."""
 
 import re
 import threading
@@ -75,7 +75,7 @@ def merged_writes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @BOTH
-def test_options(log_model: Any) -> None:
+def test_admin_has_django_heroku_connects_options(log_model: Any) -> None:
     options = admin.site.get_model_admin(log_model)
     assert options.date_hierarchy == "created_at"
     assert options.list_per_page == 100
@@ -83,7 +83,7 @@ def test_options(log_model: Any) -> None:
 
 
 @BOTH
-def test_filters_and_search(log_model: Any, site: Client) -> None:
+def test_filters_and_search_keep_matching_rows(log_model: Any, site: Client) -> None:
     row(log_model, 1, record=12, sf_id="003000000000001AAA", created_at="2026-01-02T03:04:05Z")
     row(log_model, 2, record=112, table="gone__c", sf_message="REQUIRED_FIELD_MISSING: Name")
     row(log_model, 3, "NEW")
@@ -99,7 +99,7 @@ def test_filters_and_search(log_model: Any, site: Client) -> None:
 
 
 @BOTH
-def test_the_table_filter_offers_the_connected_tables_and_the_chosen_one(log_model: Any, site: Client) -> None:
+def test_table_filter_offers_connected_tables_and_the_chosen(log_model: Any, site: Client) -> None:
     text = site.get(changelist(log_model), {"table_name": "gone__c"}).content.decode()
     for table in ("account", "contact", "user", "gone__c"):
         assert f"table_name={table}" in text, table
@@ -107,7 +107,7 @@ def test_the_table_filter_offers_the_connected_tables_and_the_chosen_one(log_mod
 
 
 @BOTH
-def test_links_to_similar_rows(log_model: Any, site: Client) -> None:
+def test_cells_link_to_similar_rows(log_model: Any, site: Client) -> None:
     row(log_model, 1, record=1)
     row(log_model, 2, "NEW", record=1)
     row(log_model, 3, "NEW", record=2)
@@ -124,7 +124,7 @@ def test_links_to_similar_rows(log_model: Any, site: Client) -> None:
     assert "table_name=contact&amp;record_id__exact=1" in site.get(change_page(log_model(pk=1))).content.decode()
 
 
-def test_text_from_salesforce_is_no_markup(site: Client) -> None:
+def test_text_from_salesforce_is_escaped(site: Client) -> None:
     row(TriggerLog, 1, table="<b>", sf_message="<script>alert(1)</script>")
     for page in (changelist(), change_page(TriggerLog(pk=1))):
         text = site.get(page).content.decode()
@@ -133,7 +133,7 @@ def test_text_from_salesforce_is_no_markup(site: Client) -> None:
 
 
 @BOTH
-def test_only_the_state_can_be_edited(log_model: Any, site: Client) -> None:
+def test_form_changes_the_state_alone(log_model: Any, site: Client) -> None:
     log = row(log_model, 1, sf_message="as it was")
     form = site.get(change_page(log)).context["adminform"].form
     assert list(form.fields) == ["state"]
@@ -148,7 +148,7 @@ def test_only_the_state_can_be_edited(log_model: Any, site: Client) -> None:
 
 
 @BOTH
-def test_nothing_is_added_or_deleted(log_model: Any, site: Client) -> None:
+def test_users_cannot_add_or_delete_rows(log_model: Any, site: Client) -> None:
     log = row(log_model, 1)
     name = f"admin:hc_signals_{log_model._meta.model_name}"
     assert site.get(reverse(f"{name}_add")).status_code == 403
@@ -157,7 +157,7 @@ def test_nothing_is_added_or_deleted(log_model: Any, site: Client) -> None:
     assert log_model.objects.count() == 1
 
 
-def test_a_row_that_was_archived_meanwhile_is_not_brought_back(site: Client, heroku: HerokuConnect) -> None:
+def test_save_does_not_restore_an_archived_row(site: Client, heroku: HerokuConnect) -> None:
     log = failed_log(heroku)
     page = change_page(log)
     archive(log)
@@ -170,7 +170,7 @@ def test_a_row_that_was_archived_meanwhile_is_not_brought_back(site: Client, her
 
 
 @BOTH
-def test_ignore_touches_failed_rows_only(log_model: Any, site: Client) -> None:
+def test_ignore_changes_failed_rows_only(log_model: Any, site: Client) -> None:
     states = ["FAILED", "NEW", "SUCCESS", "PENDING", "FAILED"]
     logs = [row(log_model, number, state) for number, state in enumerate(states, 1)]
     assert act(site, "ignore", *logs[:4]) == ["1 failed change ignored."]
@@ -180,7 +180,7 @@ def test_ignore_touches_failed_rows_only(log_model: Any, site: Client) -> None:
 
 @pytest.mark.parametrize("archived", [False, True])
 @pytest.mark.parametrize("action", ["INSERT", "UPDATE"])
-def test_retry_with_ordered_writes(site: Client, heroku: HerokuConnect, action: str, archived: bool) -> None:
+def test_retry_resends_with_ordered_writes(site: Client, heroku: HerokuConnect, action: str, archived: bool) -> None:
     log: Any = failed_log(heroku, action)
     log = archive(log) if archived else log
     assert act(site, "retry", log) == ["1 failed change to be sent again."]
@@ -194,7 +194,7 @@ def test_retry_with_ordered_writes(site: Client, heroku: HerokuConnect, action: 
 
 @pytest.mark.parametrize("archived", [False, True])
 @pytest.mark.parametrize("action", ["INSERT", "UPDATE", "DELETE"])
-def test_retry_with_merged_writes(
+def test_retry_resends_with_merged_writes(
     site: Client, heroku: HerokuConnect, merged_writes: None, action: str, archived: bool
 ) -> None:
     log: Any = failed_log(heroku, action)
@@ -207,13 +207,13 @@ def test_retry_with_merged_writes(
 
 
 @BOTH
-def test_retry_leaves_other_states_alone(log_model: Any, site: Client) -> None:
+def test_retry_changes_failed_rows_only(log_model: Any, site: Client) -> None:
     logs = [row(log_model, number, state) for number, state in enumerate(["NEW", "PENDING", "SUCCESS"], 1)]
     assert act(site, "retry", *logs) == ["0 failed changes to be sent again."]
     assert list(log_model.objects.values_list("state", flat=True)) == ["NEW", "PENDING", "SUCCESS"]
 
 
-def test_one_row_that_cannot_be_retried_does_not_hold_up_the_others(site: Client, heroku: HerokuConnect) -> None:
+def test_failing_row_does_not_keep_others_from_retry(site: Client, heroku: HerokuConnect) -> None:
     good = failed_log(heroku)
     logs = [
         row(TriggerLog, 101, table="gone__c", values='"a"=>"1"'),
@@ -232,8 +232,8 @@ def test_one_row_that_cannot_be_retried_does_not_hold_up_the_others(site: Client
     assert good.state == "REQUEUED"
 
 
-def test_two_who_retry_the_same_row_send_it_once(site: Client, heroku: HerokuConnect) -> None:
-    """The second waits for the lock of the first and finds the row no longer FAILED."""
+def test_two_retries_at_once_send_a_row_once(site: Client, heroku: HerokuConnect) -> None:
+    """The second retry waits for the lock of the first, then finds that the row is not FAILED any more."""
     log = failed_log(heroku)
     barrier = threading.Barrier(2)
 
@@ -253,7 +253,7 @@ def test_two_who_retry_the_same_row_send_it_once(site: Client, heroku: HerokuCon
 
 
 @pytest.mark.parametrize("action", ["ignore", "retry"])
-def test_actions_lock_the_rows(site: Client, heroku: HerokuConnect, action: str) -> None:
+def test_actions_lock_their_rows(site: Client, heroku: HerokuConnect, action: str) -> None:
     log = failed_log(heroku)
     with CaptureQueriesContext(
         connection,
@@ -263,11 +263,11 @@ def test_actions_lock_the_rows(site: Client, heroku: HerokuConnect, action: str)
 
 
 @BOTH
-def test_permissions(log_model: Any, heroku: HerokuConnect) -> None:
+def test_actions_and_pages_need_their_permissions(log_model: Any, heroku: HerokuConnect) -> None:
     log = row(log_model, 1)
     name = log_model._meta.model_name
-    stranger, viewer, editor = login(), login(f"view_{name}"), login(f"view_{name}", f"change_{name}")
-    assert stranger.get(changelist(log_model)).status_code == 403
+    outsider, viewer, editor = login(), login(f"view_{name}"), login(f"view_{name}", f"change_{name}")
+    assert outsider.get(changelist(log_model)).status_code == 403
     assert shown(viewer, log_model) == [1]
     assert 'name="action"' not in viewer.get(changelist(log_model)).content.decode()
     assert viewer.post(change_page(log), {"state": "NEW"}).status_code == 403
@@ -281,7 +281,7 @@ def test_permissions(log_model: Any, heroku: HerokuConnect) -> None:
 
 
 @BOTH
-def test_no_row_is_counted_beyond_the_bound(log_model: Any, site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_is_counted_up_to_the_bound(log_model: Any, site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded, "COUNTED_ROWS", 150)
     table = log_model._meta.db_table
     as_the_app(
@@ -298,7 +298,7 @@ def test_no_row_is_counted_beyond_the_bound(log_model: Any, site: Client, monkey
     assert len(shown(site, log_model, p=2)) == 50
 
 
-def test_an_action_on_all_takes_no_more_rows_than_the_page_says(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_select_all_acts_on_the_counted_rows(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded, "COUNTED_ROWS", 150)
     as_heroku_connect(
         "INSERT INTO salesforce._trigger_log_archive (id, action, state, table_name, record_id) "
@@ -312,7 +312,7 @@ def test_an_action_on_all_takes_no_more_rows_than_the_page_says(site: Client, mo
 
 
 @BOTH
-def test_admin_says_when_the_log_is_absent(log_model: Any, heroku: HerokuConnect, admin_client: Client) -> None:
+def test_admin_names_an_absent_log(log_model: Any, heroku: HerokuConnect, admin_client: Client) -> None:
     as_the_app(f"DROP TABLE {quoted_table(log_model)} CASCADE")
     response = admin_client.get(changelist(log_model), {"state__exact": "FAILED"})
     assert response.status_code == 200
@@ -322,7 +322,7 @@ def test_admin_says_when_the_log_is_absent(log_model: Any, heroku: HerokuConnect
 
 
 @pytest.mark.parametrize("options", [[], ["--all"]])
-def test_dumpdata_passes_over_an_absent_log(heroku: HerokuConnect, options: list[str], tmp_path: Path) -> None:
+def test_dumpdata_skips_an_absent_log(heroku: HerokuConnect, options: list[str], tmp_path: Path) -> None:
     row(TriggerLog, 1)
     file = tmp_path / "dump.json"
     call_command("dumpdata", *options, exclude=["sfdc", "pghistory"], output=str(file), verbosity=0)

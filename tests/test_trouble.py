@@ -23,7 +23,7 @@ from hc_signals.delivery.pulse import Pulse
 from hc_signals.observability import judge
 from hc_signals.observability.findings import Finding
 from hc_signals.observability.liveness import liveness
-from hc_signals.observability.survey import Surveyor
+from hc_signals.observability.surveyor import Surveyor
 from hc_signals.postgres import trouble
 from hc_signals.postgres.errors import OvertakenError
 from hc_signals.postgres.limits import OWN_LIMITS
@@ -510,7 +510,7 @@ def test_own_sessions_outlast_the_limits_of_the_database(
             cursor.execute(slow)
             return cursor.fetchone()
 
-    monkeypatch.setattr("hc_signals.observability.survey.survey", slow_survey)
+    monkeypatch.setattr("hc_signals.observability.surveyor.figures", slow_survey)
     threads = [threading.Thread(target=closing, args=(ask,)) for ask in asking]
     for thread in (chores, *threads):
         thread.start()

@@ -72,7 +72,7 @@ def test_status_has_a_line_of_receivers_for_each_model(captured: HerokuConnect) 
     assert len(lines()) == len(connected_models())
     name = f"{__name__}.receive"
     assert lines()[0] == ("ok", f"crm.Account: {name}#0, {name}#1, {name}#2 and 2 more", "")
-    assert lines()[1] == ("ok", "crm.Contact: none, its changes are delivered to nobody", "")
+    assert lines()[1] == ("ok", "crm.Contact: none, its changes reach no receiver", "")
 
 
 def test_changes_without_a_receiver_are_counted(

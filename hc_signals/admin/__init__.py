@@ -1,4 +1,39 @@
-"""The pages in Django's admin: change log, deliveries, consumers, capture triggers, trigger log."""
+"""The pages of hc_signals in Django's admin.
+
+This package owns no table. Users read the log and its consumers here; they act on failed deliveries, on capture and
+on writes that Salesforce refused::
+
+    page                     shows                            acts through
+    Changes                  the change log                   -
+    Deliveries               stored deliveries                delivery.interventions: retry, discard
+    Consumers and shards     observability.survey             -
+    Capture triggers         observability.survey             capture.outages: install
+    Trigger log, archive     Heroku Connect's _trigger_log    heroku.trigger_log: ignore, retry
+
+The log may have millions of rows and no index but the ones that delivery needs. So no page counts it::
+
+    all ids of the log   |...................|=======================|.........|
+                          older pages         window: 200 000 at most  newer pages
+
+changes      The list of changes, and each change field by field.
+log_window   The window of ids that one page of the list searches.
+difference   The old and the new value of each field, with the difference marked.
+deliveries   The failed deliveries, with the actions that retry or discard them.
+positions    The consumers with their backlog and positions.
+capture      The state of capture on each table, with the button that installs it.
+trigger_log  The trigger log of Heroku Connect and its archive.
+filters      Filters for our lists, with change types and models under the names that receivers know.
+bounded      The limit up to which lists are counted.
+picklists    The filter for multi-select picklists, for the project's own pages.
+read_only    The base class of the pages about our own tables.
+
+Rules that hold for every page:
+
+- A page without its table says so in one sentence.
+- The cost of a page does not grow with the table.
+- Users add, edit or remove no row of our own tables. What they do instead goes through the package that owns the table.
+- Values of records are escaped, and shown to users with the permission for them.
+"""
 
 from hc_signals.admin.capture import ConnectedTableAdmin
 from hc_signals.admin.changes import ChangeAdmin

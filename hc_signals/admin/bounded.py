@@ -1,4 +1,4 @@
-"""Lists that are counted, paged through and acted on up to a limit only."""
+"""The limit up to which the admin counts lists, shows their pages and acts on their rows."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ from django.core.paginator import Paginator
 from django.utils.functional import cached_property
 
 COUNTED_ROWS = 10_000
-"""Rows that the admin counts, pages through and acts on at once, at most; filters lead to the others."""
+"""Most rows that the admin counts and acts on at once; filters lead to the others."""
 
 
 def first_rows(queryset: Any) -> Any:
-    """Return the rows that an action may take: "select all" names the bounded count, so no more than that."""
+    """Return the rows that one action may take, at most COUNTED_ROWS."""
     return queryset[:COUNTED_ROWS]
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Stops counting at COUNTED_ROWS: the archive of a busy connection holds millions of rows."""
+    """Counts up to COUNTED_ROWS: the archive of a busy connection has millions of rows."""
 
     @cached_property
     def count(self) -> int:

@@ -1,4 +1,4 @@
-"""The capture triggers in the admin: what has drifted on which table, and its repair."""
+"""The capture triggers in the admin: the state of each table, and a button that repairs it."""
 
 from time import monotonic
 from typing import Any
@@ -9,33 +9,35 @@ from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from hc_signals.admin.read_only import ReadOnlyAdmin, database
-from hc_signals.admin.times import moment
-from hc_signals.capture import orphans, outages, pausing
-from hc_signals.capture.status import status_of, statuses_of
+from hc_signals.capture import outages, pausing
+from hc_signals.capture.status import status_of
+from hc_signals.conf import get_conf
 from hc_signals.models import ConnectedTable
+from hc_signals.observability.survey import Survey
 from hc_signals.postgres.errors import one_line
+from hc_signals.postgres.moments import shown
 from hc_signals.tables import connected_models
 
 REPAIR_SECONDS = 15
-"""No table is begun after this time: Heroku's router gives up a request after 30 seconds."""
+"""Seconds after which no other table is begun: Heroku's router ends a request after 30 seconds."""
 
 
 @admin.register(ConnectedTable)
 class ConnectedTableAdmin(ReadOnlyAdmin):
-    """Looking needs the view permission, installing one of its own: it takes a lock on Heroku Connect's tables."""
+    """To see it takes the view permission; to install, one of its own, because that locks Heroku Connect's tables."""
 
     def has_install_permission(self, request: HttpRequest) -> bool:
-        """Tell whether the user may install."""
+        """Return whether the user may install."""
         return request.user.has_perm("hc_signals.install_connectedtable")
 
-    # Each table is a transaction of its own: with ATOMIC_REQUESTS its lock would be held until all are done.
+    # Each table has its own transaction: with ATOMIC_REQUESTS the request would hold every lock to its end.
     @transaction.non_atomic_requests
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the list, or say that there is no log yet."""
+        """Show the list, or say that the log does not exist."""
         return super().changelist_view(request, extra_context)
 
     def list_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show every connected table; on POST install what has drifted, on one or on all."""
+        """Show every connected table; on POST install capture on one table, or on all that need it."""
         if request.method != "POST":
             return self.page(request, "triggers", may_install=self.has_install_permission(request), **_found())
         if not self.has_install_permission(request):
@@ -60,7 +62,7 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
             self._install_one(request, model)
 
     def _install_one(self, request: HttpRequest, model: Any) -> None:
-        """Try once: what waits for a lock makes writers queue behind it, and so do people at their browsers."""
+        """Try once: while an installation waits for a lock, writers wait behind it."""
         try:
             outages.install(model, database(), attempts=1)
             status = status_of(model, database())
@@ -73,15 +75,13 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
 
 
 def _found() -> dict[str, Any]:
-    """Return the tables, those that have drifted, what no model accounts for, and since when capture is off."""
-    models = connected_models()
-    statuses = statuses_of(models, database())
-    rows = [(model._meta.label, status) for model, status in zip(models, statuses, strict=True)]
-    pause = pausing.find(database())
+    """Return the tables, those that have drifted, capture without a model, and the beginning of a pause."""
+    survey = Survey(database(), get_conf())
+    statuses, pause = survey.statuses, survey.pause
     return {
-        "rows": rows,
-        "drifted": [status for _, status in rows if status.is_drifted],
-        "orphans": orphans.find(models, database()),
-        "paused": pause.since and moment(pause.since),
-        "owed": pause.owed and moment(pause.owed),
+        "rows": [(model._meta.label, status) for model, status in zip(survey.models, statuses, strict=True)],
+        "drifted": [status for status in statuses if status.is_drifted],
+        "orphans": survey.orphans,
+        "paused": pause.since and shown(pause.since, zone=False),
+        "owed": pause.owed and shown(pause.owed, zone=False),
     }

@@ -1,11 +1,9 @@
-"""The change log in the admin: what Salesforce changed, newest first, and each change field by field."""
+"""The change log in the admin: the newest changes first, and each change field by field."""
 
-from collections import defaultdict
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
-from django.db import connections
 from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
@@ -13,26 +11,25 @@ from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 
 from hc_signals.admin.difference import difference, field_name
-from hc_signals.admin.filters import ModelFilter, OperationFilter, SinceFilter, UntilFilter
-from hc_signals.admin.log_window import LogWindow, look
-from hc_signals.admin.read_only import ReadOnlyAdmin, model_label
-from hc_signals.admin.times import moment
+from hc_signals.admin.filters import CHANGE_TYPE, ChangeTypeFilter, ModelFilter, SinceFilter, UntilFilter
+from hc_signals.admin.log_window import LogWindow, search
+from hc_signals.admin.read_only import ReadOnlyAdmin
+from hc_signals.log.browsing import summaries
 from hc_signals.models import Change
+from hc_signals.postgres.moments import shown
+from hc_signals.tables import model_label
 
 SHORT_SFID = 15
-"""Salesforce's older pages show the sfid without its last three characters."""
-
-# The images of a page of changes may have megabytes; the list shows the beginning of three values each.
-_SUMMARY = """
-SELECT c.id, name, left(c.old->>name, 41), left(c.new->>name, 41), cardinality(c.changed) - 3
-FROM public.hc_signals_change c, unnest(c.changed[1:3]) name WHERE c.id = ANY(%s)
-"""
+"""Characters of the sfid on Salesforce's older pages, which leave out the last three."""
+SHOWN_VALUE = 40
+"""Most characters of a value in the list."""
 
 
 class ChangeLogList(ChangeList):
     """One page of the log: a window of ids instead of a count and numbered pages.
 
-    Django's page number stands for the id to go on before: links of the filters leave it out, as they should.
+    Django's page number is the id below which the page begins. Links of the filters leave it out, so they begin at the
+    newest change again.
     """
 
     window: LogWindow
@@ -40,7 +37,7 @@ class ChangeLogList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         """Read the page."""
         moments = {type(spec): spec.moment() for spec in self.filter_specs if hasattr(spec, "moment")}
-        self.window = look(
+        self.window = search(
             self.queryset.defer("old", "new"),
             before=self.page_num if self.page_num > 1 else None,
             limit=self.list_per_page,
@@ -48,51 +45,40 @@ class ChangeLogList(ChangeList):
             until=moments.get(UntilFilter),
         )
         rows = list(self.window.rows)
-        summaries = _summaries(self.queryset.db, [row.id for row in rows])
+        found = summaries(self.queryset.db, [row.id for row in rows])
         for row in rows:
-            row.summary = summaries.get(row.id, [])
+            row.summary = found.get(row.id, [])
         self.result_list, self.result_count, self.full_result_count = rows, len(rows), None
         self.show_full_result_count = self.show_admin_actions = self.multi_page = False
         self.can_show_all = True
         self.paginator = None
 
     def get_ordering(self, request: HttpRequest, queryset: Any) -> list[Any]:
-        """Return the one order that an index has, whatever the address says."""
+        """Return the order that an index has; the address cannot change it."""
         return ["-id"]
 
     @property
     def captured(self) -> str:
-        """Between which times the changes that were looked through were captured; empty where there is none."""
+        """The times of the oldest and the newest change of the window; empty if it has none."""
         oldest, newest = self.window.times
-        return f"{moment(oldest)} to {moment(newest)}" if oldest else ""
+        return f"{shown(oldest, zone=False)} to {shown(newest, zone=False)}" if oldest and newest else ""
 
     @property
     def older_url(self) -> str | None:
-        """The link to the changes before these."""
+        """The link to older changes; None at the end of the log."""
         return None if self.window.older is None else self.get_query_string({"p": self.window.older + 1})
-
-
-def _summaries(using: str, ids: list[int]) -> dict[int, list[tuple[str, str | None, str | None, int]]]:
-    """Return of each change up to three columns with their old and new values, and how many more there are."""
-    found = defaultdict(list)
-    if ids:
-        with connections[using].cursor() as cursor:
-            cursor.execute(_SUMMARY, [ids])
-            for key, *values in cursor.fetchall():
-                found[key].append(tuple(values))
-    return found
 
 
 @admin.register(Change)
 class ChangeAdmin(ReadOnlyAdmin):
-    """The log; nobody adds, edits or removes anything here."""
+    """The list of changes and the page of each."""
 
-    list_display = ("id", "captured", "operation_badge", "model_and_record", "summary")
-    list_filter = (SinceFilter, UntilFilter, ModelFilter, OperationFilter)
+    list_display = ("id", "captured", "change_type", "model_and_record", "summary")
+    list_filter = (SinceFilter, UntilFilter, ModelFilter, ChangeTypeFilter)
     conditions = frozenset({"since", "until", "table_name", "operation"})
     search_fields = ("record_id",)
-    search_help_text = "The sfid of a record (15 or 18 characters), or its id in the table: exactly."
-    fields = ("captured", "model_name", "operation_badge", "record", "origin", "note")
+    search_help_text = "The exact sfid of a record (15 or 18 characters), or its exact id in the table."
+    fields = ("captured", "model_name", "change_type", "record", "origin", "note")
     change_form_template = "admin/hc_signals/image_form.html"
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -104,7 +90,7 @@ class ChangeAdmin(ReadOnlyAdmin):
         return ChangeLogList
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        """Keep the changes of one record."""
+        """Keep the changes of the record that the term names."""
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -120,17 +106,18 @@ class ChangeAdmin(ReadOnlyAdmin):
     @admin.display(description="captured at")
     def captured(self, change: Any) -> str:
         """Return the time with its seconds, in the time zone of the admin."""
-        return moment(change.captured_at)
+        return shown(change.captured_at, zone=False)
 
     @admin.display(description="model")
     def model_name(self, change: Any) -> str:
         """Return the model, or the table if no model has it."""
         return model_label(change.table_name)
 
-    @admin.display(description="operation")
-    def operation_badge(self, change: Any) -> str:
-        """Return the operation in its colour."""
-        return format_html('<span class="hc-badge hc-{}">{}</span>', change.operation.lower(), change.operation)
+    @admin.display(description="change type")
+    def change_type(self, change: Any) -> str:
+        """Return the change type in its colour."""
+        name = CHANGE_TYPE.get(change.operation, change.operation)
+        return format_html('<span class="hc-badge hc-{}">{}</span>', change.operation.lower(), name)
 
     @admin.display(description="record")
     def record(self, change: Any) -> str:
@@ -143,12 +130,12 @@ class ChangeAdmin(ReadOnlyAdmin):
 
     @admin.display(description="record")
     def model_and_record(self, change: Any) -> str:
-        """Return both in one column: the place is needed for what changed."""
+        """Return both in one column, to leave room for the summary."""
         return format_html("{}<br>{}", self.model_name(change), self.record(change))
 
     @admin.display(description="what changed")
     def summary(self, change: Any) -> str:
-        """Return the first changed fields, old and new."""
+        """Return the first changed fields with their old and new values."""
         lines = [
             (field_name(change.table_name, column), _cut(old), _cut(new)) for column, old, new, _ in change.summary
         ]
@@ -160,7 +147,7 @@ class ChangeAdmin(ReadOnlyAdmin):
 def _cut(text: str | None) -> str:
     if text is None:
         return "-"
-    return text if len(text) <= 40 else f"{text[:40]}…"
+    return text if len(text) <= SHOWN_VALUE else f"{text[:SHOWN_VALUE]}…"
 
 
 def _note(change: Any) -> str:

@@ -1,4 +1,4 @@
-"""The failed deliveries in the admin: what each receiver failed on, to be tried again or discarded."""
+"""The failed deliveries in the admin: their errors, and actions that retry or discard them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,22 +9,23 @@ from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.db import OperationalError, transaction
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
+from django.template.defaultfilters import pluralize
 from django.urls import reverse
 from django.utils.html import format_html
 
 from hc_signals.admin.bounded import BoundedPaginator, first_rows
 from hc_signals.admin.difference import difference
-from hc_signals.admin.filters import ConsumerFilter, ReceiverFilter, SenderFilter
+from hc_signals.admin.filters import CHANGE_TYPE, ConsumerFilter, ReceiverFilter, SenderFilter
 from hc_signals.admin.read_only import ReadOnlyAdmin, database
-from hc_signals.admin.times import moment
 from hc_signals.delivery import interventions
 from hc_signals.models import Delivery
 from hc_signals.postgres.errors import one_line
+from hc_signals.postgres.moments import shown
 
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
-    """Nobody edits a delivery; the change permission allows to retry, the delete permission to discard."""
+    """The change permission allows to retry deliveries, the delete permission to discard them."""
 
     actions = ("retry", "discard")
     change_form_template = "admin/hc_signals/delivery_form.html"
@@ -34,22 +35,22 @@ class DeliveryAdmin(ReadOnlyAdmin):
     list_filter = ("state", ReceiverFilter, SenderFilter, ConsumerFilter)
     paginator = BoundedPaginator
     search_fields = ("=record_id", "=record_key")
-    search_help_text = "The sfid of a record, or its id in the table: exactly."
+    search_help_text = "The exact sfid of a record, or its exact id in the table."
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Return all fields."""
         return self.fields
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Return the deliveries; their images may have megabytes, and only the page of one shows them."""
+        """Return the deliveries without their images, which may take megabytes; the page of one delivery loads them."""
         return super().get_queryset(request).defer("old", "new")
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
-        """Allow it to those with the change permission."""
+        """Return whether the user has the change permission."""
         return request.user.has_perm("hc_signals.change_delivery")
 
     def has_discard_permission(self, request: HttpRequest) -> bool:
-        """Allow it to those with the delete permission; Django's own deletion would strand what is parked."""
+        """Return whether the user has the delete permission. Django's own deletion would strand parked deliveries."""
         return request.user.has_perm("hc_signals.delete_delivery")
 
     @admin.action(description="Retry the selected deliveries", permissions=["retry"])
@@ -64,7 +65,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Discard the selected deliveries", permissions=["discard"])
     def discard(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
-        """Ask, then remove them."""
+        """Ask for confirmation, then remove them."""
         chosen = _chosen(queryset)
         if "confirmed" not in request.POST:
             by_receiver = chosen.order_by("receiver").values("receiver", "state").annotate(count=Count("id"))
@@ -87,7 +88,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
             return None
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add the lines of the difference, and what the receiver failed on."""
+        """Add the lines of the difference, the error and the buttons."""
         delivery = context["original"]
         context |= {
             "lines": difference(delivery),
@@ -105,27 +106,28 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="event")
     def event(self, delivery: Any) -> str:
-        """Return what the receiver is owed."""
+        """Return the change type, the model and the record."""
         record = delivery.record_id or delivery.record_key or ""
-        return format_html("{}<br>{}<br>{}", delivery.operation, delivery.sender, record)
+        change_type = CHANGE_TYPE.get(delivery.operation, delivery.operation)
+        return format_html("{}<br>{}<br>{}", change_type, delivery.sender, record)
 
     @admin.display(description="state")
     def state_and_attempts(self, delivery: Any) -> str:
-        """Return the state, and how often the receiver was called."""
-        calls = f"{delivery.attempt} call{'' if delivery.attempt == 1 else 's'}"
+        """Return the state and the number of calls."""
+        calls = f"{delivery.attempt} call{pluralize(delivery.attempt)}"
         return format_html('{}<div class="hc-quiet">{}</div>', self.state_badge(delivery), calls)
 
     @admin.display(description="next attempt")
     def next_attempt(self, delivery: Any) -> str:
-        """Return when it is due; a parked or dead one never is by itself."""
-        return moment(delivery.next_attempt_at)
+        """Return when the worker retries it: not at all while it is parked or dead."""
+        return shown(delivery.next_attempt_at, zone=False) if delivery.next_attempt_at else "-"
 
-    @admin.display(description="kept since")
+    @admin.display(description="stored at")
     def created(self, delivery: Any) -> str:
-        """Return when the receiver failed for the first time, or the delivery was parked."""
-        return moment(delivery.created_at)
+        """Return when the receiver first failed, or when the delivery was parked."""
+        return shown(delivery.created_at, zone=False)
 
-    @admin.display(description="receiver, and what it failed on")
+    @admin.display(description="receiver and error")
     def receiver_and_error(self, delivery: Any) -> str:
         """Return the receiver with the first line of the error."""
         first = delivery.error.partition("\n")[0][:120] or "waits for an earlier one of its record"
@@ -133,9 +135,10 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="change")
     def change(self, delivery: Any) -> str:
-        """Link to the row of the log, which may be gone: the delivery has its own copy."""
+        """Link to the row of the log. It may be gone: the delivery has a copy of it."""
         url = reverse("admin:hc_signals_change_change", args=[delivery.change_id], current_app=self.admin_site.name)
-        return format_html('<a href="{}">{}</a>, captured at {}', url, delivery.change_id, moment(delivery.captured_at))
+        captured_at = shown(delivery.captured_at, zone=False)
+        return format_html('<a href="{}">{}</a>, captured at {}', url, delivery.change_id, captured_at)
 
 
 def _user_id(request: HttpRequest) -> Any:
@@ -143,6 +146,6 @@ def _user_id(request: HttpRequest) -> Any:
 
 
 def _chosen(queryset: Any) -> Any:
-    """Return the rows of an action by their ids: "select all" may mean the whole table."""
+    """Return the rows of an action by their ids: with "select all" the queryset may be the whole table."""
     ids = list(first_rows(queryset.order_by("id").values_list("id", flat=True)))
     return Delivery.objects.using(database()).filter(pk__in=ids).defer("old", "new", "note").order_by("id")

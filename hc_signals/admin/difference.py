@@ -1,24 +1,22 @@
-"""The old and the new image of a change as lines to read: one per field, what differs marked."""
+"""The old and the new image of a change as lines of HTML: one per field, with the difference marked."""
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from itertools import takewhile
 from typing import Any
 
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 
 from hc_signals.tables import connected_models, table_label
 
 LONG_TEXT = 60
-"""Texts up to this length are shown side by side; in longer ones the words that differ are marked."""
+"""Longest text that is marked as a whole. In longer ones the mark goes from the first to the last different word."""
 KEPT = 40
-"""Characters that are left at each end of a piece that is shortened."""
+"""Characters that remain at each end of a shortened piece."""
 LONGEST_PIECE = 400
-"""A piece that differs is shortened beyond this."""
-COMPARED = 1_000_000
-"""Word pairs that are compared: beyond it the middle of two texts counts as different altogether."""
+"""Longest piece of a difference that is shown whole."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +24,18 @@ class Line:
     """One field."""
 
     name: str
-    """Of the field, or of the column if no field has it."""
+    """Name of the field, or of the column if no field has it."""
     old: str
     new: str
     changed: bool
-    """The two differ."""
+    """Old and new value differ."""
 
 
 def difference(row: Any) -> list[Line]:
-    """Return the lines of a ``Change`` or ``Delivery``: first what the change is about, then what else differs.
+    """Return the lines of a ``Change`` or ``Delivery``: changed fields first, then other differences, then the rest.
 
-    HTML, escaped. What one image lacks counts as NULL; what the old one of an update lacks has not changed.
+    All text is escaped. A column that one image lacks counts as NULL; one that the old image of an update lacks has not
+    changed.
     """
     about = frozenset(row.changed or ())
     old, new = row.old or {}, row.new or {}
@@ -78,40 +77,23 @@ def _shown(value: Any, tag: str) -> str:
 
 
 def marked(old: str, new: str) -> tuple[str, str]:
-    """Return both texts as HTML with the words marked that differ; what is equal around them is shortened."""
-    before, after, steps = _steps(old, new)
-    return (
-        _pieces("del", ((kind, "".join(before[a:b])) for kind, a, b, _, _ in steps)),
-        _pieces("ins", ((kind, "".join(after[c:d])) for kind, _, _, c, d in steps)),
-    )
-
-
-def _steps(old: str, new: str) -> tuple[list[str], list[str], list[tuple[str, int, int, int, int]]]:
-    """Return the words of both and how to come from one to the other, in the form of difflib's opcodes."""
+    """Return both texts as HTML, marked from the first to the last different word; equal ends are shortened."""
     before, after = (re.findall(r"\w+|\s+|[^\w\s]", text) for text in (old, new))
-    least = min(len(before), len(after))
-    start = next((n for n in range(least) if before[n] != after[n]), least)
-    end = next((n for n in range(least - start) if before[-1 - n] != after[-1 - n]), least - start)
-    last, other_last = len(before) - end, len(after) - end
-    # Quadratic in the worst case, so only what lies between the common ends, and not of any length.
-    if (last - start) * (other_last - start) > COMPARED:
-        middle = [("replace", start, last, start, other_last)]
-    else:
-        found = SequenceMatcher(None, before[start:last], after[start:other_last], autojunk=False).get_opcodes()
-        middle = [(kind, a + start, b + start, c + start, d + start) for kind, a, b, c, d in found]
-    first = ("equal", 0, start, 0, start)
-    return before, after, [first, *middle, ("equal", last, len(before), other_last, len(after))]
+    start = _equal(before, after)
+    end = _equal(before[start:][::-1], after[start:][::-1])
+    return _with_mark("del", before, start, end), _with_mark("ins", after, start, end)
 
 
-def _pieces(tag: str, pieces: Iterable[tuple[str, str]]) -> str:
-    shown = [(kind, text) for kind, text in pieces if text]
-    return format_html_join("", "{}", ((_piece(tag, kind, text),) for kind, text in shown))
+def _equal(words: Sequence[str], others: Sequence[str]) -> int:
+    """Return how many words at the beginning are equal."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(words, others, strict=False)))
 
 
-def _piece(tag: str, kind: str, text: str) -> str:
-    if kind == "equal":
-        return format_html("{}", _shortened(text, 3 * KEPT))
-    return format_html("<{0}>{1}</{0}>", tag, _shortened(text, LONGEST_PIECE))
+def _with_mark(tag: str, words: Sequence[str], start: int, end: int) -> str:
+    last = len(words) - end
+    first, middle, rest = ("".join(words[a:b]) for a, b in ((0, start), (start, last), (last, None)))
+    piece = format_html("<{0}>{1}</{0}>", tag, _shortened(middle, LONGEST_PIECE)) if middle else ""
+    return format_html("{}{}{}", _shortened(first, 3 * KEPT), piece, _shortened(rest, 3 * KEPT))
 
 
 def _shortened(text: str, longest: int) -> str:

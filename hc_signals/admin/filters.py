@@ -1,22 +1,23 @@
-"""Filters of our lists, whose choices cost nothing: Django's own read the whole table for them."""
+"""Filters of our lists. Their choices cost little; Django's own filters would read the whole table for them."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.db import connections
 from django.http import HttpRequest
 from django.utils.dateparse import parse_datetime
 
 from hc_signals.admin.bounded import COUNTED_ROWS
 from hc_signals.admin.read_only import database
-from hc_signals.delivery.routing import CHANGE_TYPES, TABLE_SIGNALS
+from hc_signals.delivery.routing import CHANGE_TYPES, TABLE_SIGNALS, change_type_of
 from hc_signals.postgres import moments
+from hc_signals.postgres.query import rows
 from hc_signals.tables import connected_models, quoted_table, table_label
 
-OPERATIONS = (*CHANGE_TYPES, *TABLE_SIGNALS, "TRUNCATE", "GAP")
-"""What the log can say of a record or of a table."""
+CHANGE_TYPE = {operation: change_type_of(operation) for operation in (*CHANGE_TYPES, *TABLE_SIGNALS, "GAP")}
+CHANGE_TYPE["TRUNCATE"] = f"{change_type_of('TRUNCATE')} (truncate)"
+"""The change types as users read them, by the operation that the log has."""
 
 PERIODS = {
     "15m": ("Last 15 minutes", timedelta(minutes=15)),
@@ -26,41 +27,49 @@ PERIODS = {
 }
 
 
-class ModelFilter(admin.SimpleListFilter):
-    """Offers the connected models, and the chosen table, which may be gone."""
+class ValueFilter(admin.SimpleListFilter):
+    """Keeps the rows in which the column ``parameter_name`` has the chosen value."""
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        """Keep the rows with the chosen value."""
+        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
+
+
+class ModelFilter(ValueFilter):
+    """Offers the connected models, and the chosen table if no model has it any more."""
 
     title = "model"
     parameter_name = "table_name"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Return tables, under the names of their models."""
+        """Return the tables under the names of their models."""
         tables = {table_label(model): model._meta.label for model in connected_models()}
         if self.value():
             tables.setdefault(str(self.value()), str(self.value()))
         return sorted(tables.items(), key=lambda pair: pair[1])
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Keep the rows of the chosen table."""
-        return queryset.filter(table_name=self.value()) if self.value() else queryset
 
+class ChangeTypeFilter(ValueFilter):
+    """Offers the change types."""
 
-class OperationFilter(admin.SimpleListFilter):
-    """Offers what can happen to a record or a table."""
-
-    title = "operation"
+    title = "change type"
     parameter_name = "operation"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Return the operations."""
-        return [(name, name) for name in OPERATIONS]
+        """Return the operations under the names of their change types."""
+        return list(CHANGE_TYPE.items())
+
+
+class TimeFilter(admin.SimpleListFilter):
+    """Leaves the rows alone: the list asks ``moment`` and searches by id."""
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Keep the rows of the chosen operation."""
-        return queryset.filter(operation=self.value()) if self.value() else queryset
+        """Return all rows: the list asks ``moment`` and searches by id."""
+        return queryset
 
 
-class SinceFilter(admin.SimpleListFilter):
-    """Offers recent periods; the list turns the chosen one into ids."""
+class SinceFilter(TimeFilter):
+    """Offers recent periods; the list finds the ids of the chosen one."""
 
     title = "time"
     parameter_name = "since"
@@ -69,19 +78,15 @@ class SinceFilter(admin.SimpleListFilter):
         """Return the periods."""
         return [(key, title) for key, (title, _) in PERIODS.items()]
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Return the rows as they are: see ``moment``."""
-        return queryset
-
     def moment(self) -> datetime | None:
-        """Return where the chosen period begins."""
+        """Return the beginning of the chosen period."""
         if self.value() not in PERIODS:
             return None
         return moments.now() - PERIODS[str(self.value())][1]
 
 
-class UntilFilter(admin.SimpleListFilter):
-    """Asks for a moment: the list begins with the last change before it."""
+class UntilFilter(TimeFilter):
+    """Asks for a time; the list begins with the last change before it."""
 
     title = "captured until"
     parameter_name = "until"
@@ -90,25 +95,21 @@ class UntilFilter(admin.SimpleListFilter):
     def __init__(self, request: HttpRequest, params: Any, model: Any, model_admin: Any) -> None:
         super().__init__(request, params, model, model_admin)
         self.others = [(key, value) for key, value in request.GET.items() if key not in (self.parameter_name, "p", "e")]
-        """What the form keeps of the address."""
+        """The other conditions of the address, which the form keeps."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Return none: the moment is typed in."""
+        """Return no choices: the user types the time."""
         return []
 
     def has_output(self) -> bool:
-        """Show the form always."""
+        """Show the form."""
         return True
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Return the rows as they are: see ``moment``."""
-        return queryset
-
     def moment(self) -> datetime | None:
-        """Return the moment, in the current time zone.
+        """Return the time, which is read in the current time zone; None if there is none.
 
         Raises:
-            IncorrectLookupParameters: it is none.
+            IncorrectLookupParameters: the value is no date and time.
         """
         if not self.value():
             return None
@@ -121,38 +122,30 @@ class UntilFilter(admin.SimpleListFilter):
         return moments.written(found)
 
 
-class FoundFilter(admin.SimpleListFilter):
-    """Offers the values that a column has in the newest rows, and the chosen one."""
+class FoundFilter(ValueFilter):
+    """Offers the values that a column has in the newest rows, and the chosen value."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the values."""
         column, table = str(self.parameter_name), quoted_table(model_admin.model)
-        with connections[database()].cursor() as cursor:
-            cursor.execute(
-                f"SELECT DISTINCT {column} FROM (SELECT {column} FROM {table} ORDER BY id DESC LIMIT %s) newest",
-                [COUNTED_ROWS],
-            )
-            newest = {row[0] for row in cursor.fetchall()}
+        sql = f"SELECT DISTINCT {column} FROM (SELECT {column} FROM {table} ORDER BY id DESC LIMIT %s) newest"
+        newest = {value for (value,) in rows(database(), sql, [COUNTED_ROWS])}
         return [(value, value) for value in sorted((newest | {self.value() or ""}) - {""})]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Keep the rows with the chosen value."""
-        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
 
 
 class ReceiverFilter(FoundFilter):
-    """Which receiver."""
+    """Offers receivers."""
 
     title = parameter_name = "receiver"
 
 
 class SenderFilter(FoundFilter):
-    """Of which model."""
+    """Offers models."""
 
     title, parameter_name = "model", "sender"
 
 
 class ConsumerFilter(FoundFilter):
-    """Of which consumer."""
+    """Offers consumers."""
 
     title = parameter_name = "consumer"

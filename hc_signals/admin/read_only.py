@@ -1,15 +1,16 @@
-"""What the pages about our own tables have in common: nothing is edited, and a missing table is said so."""
+"""The base of the pages about our own tables: users read them, and a missing table is a sentence."""
 
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db import connections, router
+from django.db import router
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from hc_signals.models import Change
-from hc_signals.tables import connected_models, quoted_table, table_label
+from hc_signals.postgres.query import relation_exists
+from hc_signals.tables import quoted_table
 
 
 def database() -> str:
@@ -17,49 +18,44 @@ def database() -> str:
     return router.db_for_write(Change)
 
 
-def model_label(table: str) -> str:
-    """Return ``app.Model`` for the name under which the log keeps a table, or that name if no model has it."""
-    return next((model._meta.label for model in connected_models() if table_label(model) == table), table)
-
-
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Shows one of our own tables; only the worker writes it."""
+    """Shows one of our own tables; users cannot edit it."""
 
     actions: Any = ()
     list_per_page = 100
     ordering = ("-id",)
-    # Facets count the rows behind each choice of a filter.
+    # Facets would count the rows of each choice of a filter.
     show_facets = admin.ShowFacets.NEVER
     show_full_result_count = False
     sortable_by = ()
     conditions: frozenset[str] = frozenset()
-    """What the address of a list may ask for. Others may have no index, or no operator: ``json`` has hardly any."""
+    """The conditions that the address of a list may have. Others lack an index, or an operator: ``json`` has few."""
 
     class Media:
         css = {"all": ["hc_signals/admin.css"]}
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Only the worker adds rows."""
+        """Refuse: the worker adds rows."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody edits them."""
+        """Refuse: rows stay as they are."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Only the worker removes them."""
+        """Refuse: the worker removes rows."""
         return False
 
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
-        """Allow the conditions of this list; a NUL in one would be an error in the database."""
+        """Allow the conditions of this list without NUL, which the database refuses."""
         return lookup in self.conditions and "\x00" not in str(value)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """Return the row, None if there is no such row or no table."""
+        """Return the row; None if there is no such row or no table."""
         return super().get_object(request, object_id, from_field) if self._is_migrated() else None
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the list, or say that there is no log yet."""
+        """Show the list, or say that the log does not exist."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         if not self._is_migrated():
@@ -67,11 +63,16 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return self.list_view(request, extra_context)
 
     def list_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the list to one who may see it; the table is there."""
+        """Show the list; permission and table are checked."""
         return super().changelist_view(request, {"title": self._title(), **(extra_context or {})})
 
     def page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
-        """Return a page of our own under the title of the list."""
+        """Return a page from a template of ours.
+
+        Args:
+            template: name of the template without its folder and suffix.
+            context: its variables.
+        """
         frame = {
             **self.admin_site.each_context(request),
             "title": self._title(),
@@ -85,6 +86,4 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return str(self.opts.verbose_name_plural).capitalize()
 
     def _is_migrated(self) -> bool:
-        with connections[database()].cursor() as cursor:
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [quoted_table(self.model)])
-            return bool(cursor.fetchone()[0])
+        return relation_exists(database(), quoted_table(self.model))

@@ -1,4 +1,4 @@
-"""The trigger log and its archive in the admin: what Salesforce refused, and two ways on from there."""
+"""The trigger log and its archive in the admin, with actions that ignore failed writes or send them again."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,39 +7,37 @@ from django.contrib import admin, messages
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import DatabaseError, router, transaction
 from django.http import HttpRequest, HttpResponse
+from django.template.defaultfilters import pluralize
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.http import urlencode
 
 from hc_signals.admin.bounded import BoundedPaginator, first_rows
+from hc_signals.admin.filters import ValueFilter
 from hc_signals.heroku.trigger_log.words import TriggerLogState, WriteAlgorithm
 from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.tables import connected_models, table_label, table_parts
 
 
-class TableFilter(admin.SimpleListFilter):
+class TableFilter(ValueFilter):
     """Offers the tables of the connected models; Django's own filter would read the whole log for its choices."""
 
     title = "table"
     parameter_name = "table_name"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Return the tables in the schema of the log, and the chosen one, which may be gone."""
+        """Return the tables in the schema of the log, and the chosen one."""
         schema = table_parts(model_admin.model)[0]
         tables = {table for place, table in map(table_parts, connected_models()) if place == schema}
         return [(table, table) for table in sorted(tables | {self.value() or ""} - {""})]
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Keep the rows of the chosen table."""
-        return queryset.filter(table_name=self.value()) if self.value() else queryset
-
 
 class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Shows a log; only ``state`` can be changed, by those with the change permission."""
+    """Shows a log; users with the change permission may change ``state``."""
 
     write_algorithm = WriteAlgorithm.ORDERED_WRITES
-    """How the connection sends what the app wrote; a subclass for a connection with merged writes says so."""
+    """How the connection sends writes to Salesforce; a subclass for a connection with merged writes sets it."""
 
     actions = ("ignore", "retry")
     date_hierarchy = "created_at"
@@ -51,7 +49,7 @@ class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
     show_full_result_count = False
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the list, or say that Heroku Connect has made no log yet."""
+        """Show the list, or say that Heroku Connect has not created the log yet."""
         rows: Any = self.get_queryset(request)
         if not self.has_view_or_change_permission(request) or rows.has_table():
             return super().changelist_view(request, extra_context)
@@ -69,17 +67,17 @@ class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
         return [name for name in self.get_fields(request, obj) if name != "state"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Only Heroku Connect adds rows."""
+        """Refuse: Heroku Connect adds rows."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Only Heroku Connect removes rows."""
+        """Refuse: Heroku Connect removes rows."""
         return False
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """Return the row, None without a table.
+        """Return the row; None if there is no such row or no table.
 
-        When it is about to be saved it is locked: Heroku Connect must not move it away meanwhile.
+        Before it is saved it is locked, so that Heroku Connect does not move it to the archive at the same time.
         """
         rows: Any = self.get_queryset(request)
         found = super().get_object(request, object_id, from_field) if rows.has_table() else None
@@ -89,7 +87,7 @@ class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
         return self.get_queryset(request).using(alias).select_for_update().filter(pk=found.pk).first()
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Save the state alone; Heroku Connect owns the other columns."""
+        """Save the state; Heroku Connect owns the other columns."""
         obj.save(update_fields=["state"])
 
     @admin.display(description="table", ordering="table_name")
@@ -114,16 +112,16 @@ class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.action(description="Ignore the selected failed changes", permissions=["change"])
     def ignore(self, request: HttpRequest, queryset: Any) -> None:
-        """Mark failed rows as done with."""
+        """Set the state of failed rows to ignored."""
         self._on_failed(request, queryset, "ignored", lambda log: log.set_state(TriggerLogState.IGNORED))
 
     @admin.action(description="Retry the selected failed changes", permissions=["change"])
     def retry(self, request: HttpRequest, queryset: Any) -> None:
-        """Have failed rows sent again."""
+        """Let Heroku Connect send failed rows again."""
         self._on_failed(request, queryset, "to be sent again", lambda log: log.redo(self.write_algorithm))
 
     def _on_failed(self, request: HttpRequest, queryset: Any, done: str, step: Callable[[Any], Any]) -> None:
-        """Do the step for every failed row, each by itself: one that cannot be done does not hold up the others."""
+        """Do the step for every failed row, each in a savepoint: an error does not keep the others from it."""
         alias = router.db_for_write(self.model)
         errors: list[str] = []
         with transaction.atomic(using=alias):
@@ -134,11 +132,11 @@ class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
                         step(log)
                 except (ObjectDoesNotExist, LookupError, ValueError, DatabaseError) as error:
                     errors.append(f"{log}: {error}")
-        self._tell(request, len(failed) - len(errors), done, errors)
+        self._report(request, len(failed) - len(errors), done, errors)
 
-    def _tell(self, request: HttpRequest, count: int, done: str, errors: Iterable[str]) -> None:
+    def _report(self, request: HttpRequest, count: int, done: str, errors: Iterable[str]) -> None:
         level = messages.SUCCESS if count else messages.WARNING
-        self.message_user(request, f"{count} failed change{'' if count == 1 else 's'} {done}.", level)
+        self.message_user(request, f"{count} failed change{pluralize(count)} {done}.", level)
         for error in errors:
             self.message_user(request, error, messages.ERROR)
 
@@ -150,4 +148,4 @@ class TriggerLogAdmin(TriggerLogAdminBase):
 
 @admin.register(TriggerLogArchive)
 class TriggerLogArchiveAdmin(TriggerLogAdminBase):
-    """The archive; what is retried goes to the live log."""
+    """The archive. A row that is retried goes to the live log."""

@@ -1,4 +1,4 @@
-"""Numbers, times and replay ids on the command line: argparse turns an error into a usage message and exit code 2."""
+"""Types of options for argparse: numbers, times, replay ids. A wrong value is a usage error with exit code 2."""
 
 import re
 from argparse import ArgumentTypeError
@@ -9,12 +9,13 @@ from typing import TypeVar
 from hc_signals.postgres.moments import check_start, parse_moment
 
 N = TypeVar("N", int, float)
+T = TypeVar("T")
 
 _REPLAY_ID = re.compile(r"[0-9a-f]{12}-\d{15,18}")
 
 
 def at_least(least: N) -> Callable[[str], N]:
-    """Return an argparse type for numbers of the type of ``least`` that are not below it."""
+    """Return a type for numbers from ``least`` up; ``least`` says whether they are integers."""
     kind = type(least)
 
     def convert(text: str) -> N:
@@ -30,7 +31,7 @@ def at_least(least: N) -> Callable[[str], N]:
 
 
 def tcp_port(text: str) -> int:
-    """An argparse type: a TCP port; 0 takes a free one."""
+    """Accept a TCP port; 0 means any free one."""
     port = at_least(0)(text)
     if port > 65535:
         raise ArgumentTypeError(f"{text} is no TCP port: expected 0 to 65535")
@@ -38,28 +39,29 @@ def tcp_port(text: str) -> int:
 
 
 def moment(text: str) -> datetime:
-    """An argparse type: an age such as ``2h``, or an ISO time in the past, as an aware datetime."""
-    try:
-        return parse_moment(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
+    """Accept an age such as ``2h``, or an ISO time in the past; return an aware datetime."""
+    return _parsed(parse_moment, text)
 
 
 def start_at(text: str) -> str:
-    """An argparse type: where a consumer can start (``earliest``, ``latest`` or a moment), as it was written."""
+    """Accept the start of a consumer: ``earliest``, ``latest`` or a moment; return it as it is."""
+    return _parsed(check_start, text)
+
+
+def _parsed(parse: Callable[[str], T], text: str) -> T:
     try:
-        return check_start(text)
+        return parse(text)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
 
 
 def replay_id(text: str) -> str:
-    """Check that the text has the form of a replay id."""
+    """Accept a replay id; return it as it is."""
     if not _REPLAY_ID.fullmatch(text):
         raise ArgumentTypeError(f"{text!r} is not a replay id; expected one like 692ad1f03e4c-000000000000123")
     return text
 
 
 def moment_or_replay_id(text: str) -> datetime | str:
-    """Return a time in the past as a datetime, a replay id as it is."""
+    """Accept a moment, returned as a datetime, or a replay id, returned as it is."""
     return text if _REPLAY_ID.fullmatch(text) else moment(text)

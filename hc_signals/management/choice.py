@@ -1,16 +1,12 @@
-"""What a command was told to work on: models, receivers, the log; what does not exist is answered with what does."""
+"""Turns names on the command line into models and receivers; an unknown name gets the names that exist."""
 
 import difflib
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 
 from django.apps import apps
 from django.core.management.base import CommandError
-from django.db import DatabaseError, connections, models
-from django.utils.connection import ConnectionDoesNotExist
+from django.db import models
 
-from hc_signals.exceptions import HCSignalsError
-from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models
 
 
@@ -18,7 +14,7 @@ def connected_model(label: str) -> type[models.Model]:
     """Return the connected model with this label.
 
     Raises:
-        CommandError: there is none.
+        CommandError: no connected model has it.
     """
     known = {model._meta.label_lower: model for model in connected_models()}
     try:
@@ -34,8 +30,12 @@ def connected_model(label: str) -> type[models.Model]:
 def check_receivers(names: Collection[str], known: Collection[str]) -> None:
     """Refuse names of receivers that are not connected.
 
+    Args:
+        names: dotted paths from the command line.
+        known: dotted paths of the connected receivers.
+
     Raises:
-        CommandError: naming the nearest ones, or all where none is near.
+        CommandError: it names the nearest receivers, or all of them if none is near.
     """
     for name in names:
         if name not in known:
@@ -45,26 +45,3 @@ def check_receivers(names: Collection[str], known: Collection[str]) -> None:
             near += sorted(other for other in known if other.rpartition(".")[2] == tail and other not in near)
             hint = f"did you mean {' or '.join(near)}?" if near else f"connected: {', '.join(sorted(known)) or 'none'}."
             raise CommandError(f"No receiver {name!r} is connected to a signal of the chosen models; {hint}")
-
-
-@contextmanager
-def told_in_one_sentence(using: str) -> Iterator[None]:
-    """Turn our own errors and the database's into a CommandError."""
-    try:
-        yield
-    except (HCSignalsError, ConnectionDoesNotExist) as error:
-        raise CommandError(str(error)) from error
-    except DatabaseError as error:
-        raise CommandError(f"The database {using!r} answered: {one_line(error)}") from error
-
-
-def require_log(using: str) -> None:
-    """Refuse a database without the change log.
-
-    Raises:
-        CommandError: it has none.
-    """
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
-        if cursor.fetchone()[0]:
-            raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")

@@ -1,36 +1,58 @@
-"""Ctrl-C and SIGTERM: the first asks a command to end in good order, the second ends it at once."""
+"""Ctrl-C and SIGTERM in our commands: the first ends a command in good order, the second ends it at once."""
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
 class Interruption:
-    """Whether a signal has come, and which."""
+    """Says whether Ctrl-C or SIGTERM has arrived; true once it has.
 
-    def __init__(self) -> None:
-        self.number = 0
+    Args:
+        stopping: set at the first signal; default: none.
+    """
+
+    SLICE = 0.1
+    """Most seconds that :meth:`sleep` takes to notice a signal."""
+
+    def __init__(self, stopping: threading.Event | None = None) -> None:
+        self._stopping = stopping
+        self._number = 0
 
     def __bool__(self) -> bool:
-        return self.number != 0
+        return self._number != 0
 
     @property
     def exit_code(self) -> int:
         """128 and the signal's number, as shells have it: 130 for Ctrl-C, 143 for SIGTERM."""
-        return 128 + self.number
+        return 128 + self._number
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep until the time is over or a signal arrives."""
+        deadline = time.monotonic() + seconds
+        while not self and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(self.SLICE, left))
 
     def _note(self, number: int, frame: Any) -> None:
         if self:
-            os._exit(128 + number)  # asked twice: now, whatever a receiver is at; the server takes back what is open
-        self.number = number
+            os._exit(128 + number)  # a receiver may be running: the server rolls back its transaction
+        self._number = number
+        if self._stopping is not None:
+            self._stopping.set()
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Watch for both signals; afterwards they mean what they meant before."""
-    interruption = Interruption()
+def interruptible(stopping: threading.Event | None = None) -> Iterator[Interruption]:
+    """Catch both signals for the length of the block, then restore the handlers that were there before.
+
+    Args:
+        stopping: set at the first signal; default: none.
+    """
+    interruption = Interruption(stopping)
     before = {number: signal.signal(number, interruption._note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interruption

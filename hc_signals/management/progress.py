@@ -1,4 +1,4 @@
-"""How far a long piece of work has come: one line redrawn on a terminal, elsewhere a line every few seconds."""
+"""Shows the progress of a long command: one line redrawn on a terminal, else one line every few seconds."""
 
 import time
 from collections.abc import Callable
@@ -8,21 +8,23 @@ BAR = 24
 """Characters of the bar."""
 
 COUNT_LIMIT = 1_000_000
-"""What there is to do is counted up to here and no further: counting must not take longer than the work."""
+"""Most rows that a command counts before it begins: the count must not take longer than the work."""
 
 
 class Progress:
-    """Counts what is done and writes it.
+    """Counts the rows that are done and writes the progress.
 
     Args:
         stream: a command's ``stderr``.
         what: first words of the line.
-        total: how much there is to do; above COUNT_LIMIT it is taken as not counted to the end.
-        clock: gives seconds.
+        total: number of rows to do; above COUNT_LIMIT it is unknown.
+        clock: returns seconds.
     """
 
     REDRAW_EVERY = 0.1
+    """Seconds between two drawings on a terminal."""
     LINE_EVERY = 5.0
+    """Seconds between two lines elsewhere."""
 
     def __init__(self, stream: Any, what: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock, self._redraws = stream, clock, stream.isatty()
@@ -31,7 +33,7 @@ class Progress:
         self._began = self._written = clock()
 
     def advance(self, count: int) -> None:
-        """Note that ``count`` more are done."""
+        """Add ``count`` to the rows that are done."""
         self.done += count
         now = self._clock()
         if now - self._written >= (self.REDRAW_EVERY if self._redraws else self.LINE_EVERY):
@@ -39,7 +41,7 @@ class Progress:
             self._write(f"\r{self.line()}\x1b[K" if self._redraws else f"{self.line()}\n")
 
     def say(self, text: str) -> None:
-        """Write a line of its own, which stays."""
+        """Write a line of its own, which the progress does not overwrite."""
         self._write(f"\r{text}\x1b[K\n" if self._redraws else f"{text}\n")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Tells whether the workers of this process do their work: each loop turns, and a ring would be heard."""
+"""The state of this process: whether each worker and helper thread makes progress, and whether NOTIFY wakes it."""
 
 import time
 from collections.abc import Iterator
@@ -11,36 +11,36 @@ from hc_signals.worker.doorbell import Doorbell
 from hc_signals.worker.threads import Helper, helpers, workers
 
 STUCK_SECONDS = 10.0
-"""A loop that has not turned for longer, and is not inside a receiver, is stuck: asleep it turns twice a second."""
+"""Seconds after which a worker's loop is stuck, outside of receivers; in sleep it turns twice a second."""
 CHORE_SECONDS = 300.0
-"""The same for what is known to take longer: making room in the log, changing the number of shards."""
+"""The same for long chores: making room in the log, changing the number of shards."""
 
 
 @dataclass(frozen=True)
 class Liveness:
-    """The state of the process."""
+    """The state of the process at one time."""
 
     reasons: tuple[str, ...]
-    """Why it is not alive; empty if it is."""
+    """Why ``/healthz`` is red; none if it is green."""
     bell: BellState
     workers: tuple[dict[str, object], ...]
-    """Of each worker: its number, seconds since its loop turned, the receiver it is in and for how many seconds."""
+    """For ``/healthz``: number, seconds since the last turn, running receiver and its seconds, of each worker."""
     helpers: tuple[dict[str, object], ...] = ()
-    """Of each other thread: its name, seconds since its last turn, what fails there now."""
+    """For ``/healthz``: name, seconds since the last turn and failing tasks, of each helper thread."""
     troubles: tuple[Trouble, ...] = ()
-    """Of all threads: what they do that may fail."""
+    """The tasks of all threads that may fail."""
 
     @property
     def is_alive(self) -> bool:
-        """Whether all is well."""
+        """Whether ``/healthz`` is green."""
         return not self.reasons
 
 
 def liveness(bell: Doorbell | None) -> Liveness:
-    """Look at this process; never waits for anything, least of all for the database.
+    """Return the state of this process, without asking the database.
 
     Args:
-        bell: what its workers sleep at; None before they have one.
+        bell: the doorbell at which the workers sleep; None before there is one.
     """
     found, beside, now = workers(), helpers(), time.monotonic()
     state = BellState("not listening yet", None, 0) if bell is None else bell.state()
@@ -66,7 +66,7 @@ def liveness(bell: Doorbell | None) -> Liveness:
 def _reasons(work: Pulse, now: float) -> Iterator[str]:
     if work.trouble.text:
         yield f"worker {work.number}: {work.trouble.text}"
-    # Read once: the worker goes on meanwhile. Its receiver may take as long as it likes.
+    # Each attribute is read once, because the worker changes it while this runs. A receiver may take any time.
     chore, is_free = work.chore, work.receiver is None
     if chore is not None:
         if now - work.chore_at > CHORE_SECONDS:
@@ -76,7 +76,7 @@ def _reasons(work: Pulse, now: float) -> Iterator[str]:
 
 
 def _reasons_of_helper(helper: Helper, now: float) -> Iterator[str]:
-    """A helper that fails is no reason: its chores are tried again, and a restart would not mend them."""
+    """Return why a helper makes no progress. A failing chore is no reason: a restart would not repair it."""
     late = now - helper.due_at
     if not helper.thread.is_alive():
         yield f"{helper.name}: its thread has died"

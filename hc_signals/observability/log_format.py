@@ -1,4 +1,4 @@
-"""What hc_listen prints of the log: lines of text, or JSON objects. Never a traceback: it may hold contents."""
+"""The log as hc_listen prints it: lines of text or JSON objects, without tracebacks, which may quote values."""
 
 import json
 import logging
@@ -8,24 +8,24 @@ from datetime import UTC, datetime
 from typing import Any
 
 FIELDS = ("consumer", "shard", "receiver", "signal", "model", "change_id", "delivery_id", "attempt", "sqlstate")
-"""Attributes of a log record that tell what it is about; each is a key of the JSON where the record has it."""
+"""Attributes of a log record that become keys of the JSON, if the record has them."""
 
 LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
-"""By --verbosity."""
+"""The lowest level that is printed, by --verbosity."""
 
 
 class TextFormatter(logging.Formatter):
-    """The message and nothing else."""
+    """Formats a record as its message alone."""
 
     def format(self, record: logging.LogRecord) -> str:
         return record.getMessage()
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time, level, logger, message, thread, and those of FIELDS that the record has.
+    """Formats a record as one JSON object: time, level, logger, message, thread, and those of FIELDS that it has.
 
     Args:
-        consumer: given to every line.
+        consumer: its name is in every line.
     """
 
     def __init__(self, consumer: str = "") -> None:
@@ -53,12 +53,12 @@ def formatter(log_format: str, consumer: str) -> logging.Formatter:
 
 @contextmanager
 def printed_log(stream: Any, verbosity: int, log_formatter: logging.Formatter) -> Iterator[None]:
-    """For the length of the block, print what ``hc_signals`` logs to the stream.
+    """For the length of the block, print the log of ``hc_signals`` to the stream, unless the project has a handler.
 
-    Where the project has a handler for it, that one is left alone. Afterwards all is as before: a command may be called
-    in a process that goes on, a test's.
+    Afterwards the logger is as before: the process may go on after the command, as in a test.
 
     Args:
+        stream: a command's ``stderr``.
         verbosity: 0 to 3, as Django's commands have it.
         log_formatter: from :func:`formatter`.
     """

@@ -1,13 +1,13 @@
-"""The figures of hc_listen for Prometheus: what the workers did, what they are at, what the survey found.
+"""The metrics of hc_listen for Prometheus: counts of deliveries, the state of the process, figures of the database.
 
-Counted here and not in prometheus_client's own objects: these are locked for each single value, and the path of a
-change is hot. Needs prometheus_client (extra ``metrics``).
+This module counts itself, because prometheus_client's objects take a lock for each value, and every change counts.
+Needs prometheus_client (extra ``metrics``).
 """
 
 import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -18,8 +18,9 @@ from hc_signals import __version__
 from hc_signals.conf import Conf
 from hc_signals.delivery.pulse import Observer, Tally
 from hc_signals.delivery.routing import CHANGE_TYPES, cause_of, change_type_of
+from hc_signals.models import Delivery
 from hc_signals.observability.liveness import Liveness
-from hc_signals.observability.survey import Survey
+from hc_signals.observability.surveyor import Figures
 from hc_signals.tables import connected_models, table_label
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -40,25 +41,25 @@ class Histogram:
             self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return the upper bounds with the counts of what lies at or below."""
+        """Return each upper bound with the number of values up to it."""
         names = [*map(str, map(float, BOUNDS)), "+Inf"]
         return list(zip(names, accumulate(self.counts), strict=True))
 
 
 class Metrics(Observer, Collector):
-    """Counts what the workers of this process do, and gives all figures to whoever scrapes.
+    """Counts the work of this process's workers, and gives all figures to prometheus_client.
 
     Args:
         conf: the checked setting.
-        threads: how many workers this process has.
-        liveness: looks at the process.
-        survey: gives the newest survey, None if there is none.
+        threads: number of workers in this process.
+        liveness: returns the state of the process.
+        figures: returns the newest figures of the database, None if there are none.
     """
 
     def __init__(
-        self, conf: Conf, threads: int, liveness: Callable[[], Liveness], survey: Callable[[], Survey | None]
+        self, conf: Conf, threads: int, liveness: Callable[[], Liveness], figures: Callable[[], Figures | None]
     ) -> None:
-        self.conf, self.threads, self._liveness, self._survey = conf, threads, liveness, survey
+        self.conf, self.threads, self._liveness, self._figures = conf, threads, liveness, figures
         self._labels = {table_label(model): model._meta.label for model in connected_models()}
         self._guard = threading.Lock()
         self._delivered: Counter[tuple[str, str]] = Counter()
@@ -69,7 +70,7 @@ class Metrics(Observer, Collector):
         self._receivers: dict[str, Histogram] = defaultdict(Histogram)
 
     def page_ends(self, tally: Tally, error: BaseException | None) -> None:
-        """Count a page. One that was not committed comes again: only the calls of its receivers have happened."""
+        """Count a page. If it was not committed, count its calls alone: it is delivered again."""
         with self._guard:
             self._count_calls(tally.calls)
             if error is None:
@@ -97,92 +98,76 @@ class Metrics(Observer, Collector):
             self._gaps.update(cause_of(change) for change, _ in tally.delivered if change.operation in of_tables)
 
     def describe(self) -> Iterator[Metric]:
-        """Name all metrics without a look at anything; labels are in docs/metrics.md."""
+        """Return all metrics without figures; docs/metrics.md explains them and their labels."""
         yield from (*self._counted(), *self._process(None), *self._surveyed(None))
 
     def collect(self) -> Iterator[Metric]:
-        """Give all figures; those of the survey only where there is one."""
+        """Return all figures, those of the database if there are any."""
         with self._guard:
             yield from self._counted()
         yield from self._process(self._liveness())
-        yield from self._surveyed(self._survey())
+        yield from self._surveyed(self._figures())
 
-    def _counted(self) -> list[Metric]:
-        delivered = CounterMetricFamily(
-            "hc_signals_changes_delivered", "Changes handed on and committed.", labels=["model", "change_type"]
-        )
-        for labels, count in self._delivered.items():
-            delivered.add_metric(labels, count)
-        unheard = CounterMetricFamily(
-            "hc_signals_changes_unheard", "Of them, changes of models without any receiver.", labels=["model"]
-        )
-        for model, count in self._unheard.items():
-            unheard.add_metric([model], count)
-        gaps = CounterMetricFamily("hc_signals_gaps", "Gaps told by gap_detected.", labels=["cause"])
-        for cause, count in self._gaps.items():
-            gaps.add_metric([cause], count)
+    def _counted(self) -> Iterator[Metric]:
+        yield _counter("changes_delivered", "Changes delivered and committed.", self._delivered, "model", "change_type")
+        yield _counter("changes_unheard", "Of these, changes of models without a receiver.", self._unheard, "model")
+        yield _counter("gaps", "Gaps sent by gap_detected.", self._gaps, "cause")
         latency = HistogramMetricFamily("hc_signals_latency_seconds", "From the capture of a change to its receivers.")
         latency.add_metric([], self._latency.buckets(), self._latency.sum)
         calls = HistogramMetricFamily("hc_signals_receiver_seconds", "Duration of receiver calls.", labels=["receiver"])
-        failures = CounterMetricFamily("hc_signals_receiver_failures", "Calls that raised.", labels=["receiver"])
         for receiver, histogram in self._receivers.items():
             calls.add_metric([receiver], histogram.buckets(), histogram.sum)
-            failures.add_metric([receiver], self._failures[receiver])
-        return [delivered, unheard, gaps, latency, calls, failures]
+        yield from (latency, calls)
+        yield _counter("receiver_failures", "Calls that raised.", self._failures, "receiver")
 
     def _process(self, found: Liveness | None) -> Iterator[Metric]:
-        info = GaugeMetricFamily(
-            "hc_signals_worker_info", "This process; always 1.", labels=["version", "consumer", "shards", "threads"]
+        workers: Sequence[Any] = found.workers if found else ()
+        helpers: Sequence[Any] = found.helpers if found else ()
+        troubles = found.troubles if found else ()
+        info = {(__version__, self.conf.CONSUMER, str(self.conf.SHARDS), str(self.threads)): 1}
+        yield _gauge("worker_info", "This process; always 1.", info, "version", "consumer", "shards", "threads")
+        running = {str(each["worker"]): each["receiver_seconds"] for each in workers}
+        yield _gauge("receiver_running_seconds", "Seconds since the receiver of each worker began.", running, "worker")
+        lost = (
+            {"listener": found.bell.reconnects, "worker": sum(each["reconnects"] for each in workers)} if found else {}
         )
-        info.add_metric([__version__, self.conf.CONSUMER, str(self.conf.SHARDS), str(self.threads)], 1)
-        running = GaugeMetricFamily(
-            "hc_signals_receiver_running_seconds", "How long the receiver of each worker has run.", labels=["worker"]
-        )
-        reconnects = CounterMetricFamily("hc_signals_reconnects", "Lost connections.", labels=["connection"])
-        healthy = GaugeMetricFamily("hc_signals_healthy", "1 where /healthz is green.")
-        listening = GaugeMetricFamily("hc_signals_listening", "1 where a ring would be heard.")
-        errors = CounterMetricFamily("hc_signals_errors", "Failed tries of the threads.", labels=["task", "code"])
-        trouble = GaugeMetricFamily("hc_signals_trouble", "1 where a task fails now.", labels=["task"])
-        turned = GaugeMetricFamily(
-            "hc_signals_helper_turn_seconds", "Time since the last turn of each helper thread.", labels=["helper"]
-        )
-        ping = GaugeMetricFamily("hc_signals_last_ping_timestamp_seconds", "When a ring to ourselves last came back.")
-        if found is not None:
-            workers: list[dict[str, Any]] = list(found.workers)
-            for work in workers:
-                running.add_metric([str(work["worker"])], work["receiver_seconds"])
-            reconnects.add_metric(["listener"], found.bell.reconnects)
-            reconnects.add_metric(["worker"], sum(work["reconnects"] for work in workers))
-            for each in found.troubles:
-                trouble.add_metric([each.name], bool(each.text))
-                for code, count in each.errors.copy().items():
-                    errors.add_metric([each.name, code], count)
-            helpers: list[dict[str, Any]] = list(found.helpers)
-            for helper in helpers:
-                turned.add_metric([helper["helper"]], helper["turned_seconds_ago"])
-            healthy.add_metric([], found.is_alive)
-            listening.add_metric([], found.bell.listens)
-            if found.bell.heard_at is not None:
-                ping.add_metric([], found.bell.heard_at)
-        yield from (info, running, reconnects, errors, trouble, turned, healthy, listening, ping)
+        yield _counter("reconnects", "Lost connections.", lost, "connection")
+        errors = {(each.name, code): count for each in troubles for code, count in each.errors.copy().items()}
+        yield _counter("errors", "Failed tries of the threads.", errors, "task", "code")
+        trouble = {each.name: bool(each.text) for each in troubles}
+        yield _gauge("trouble", "1 while a task fails.", trouble, "task")
+        turned = {each["helper"]: each["turned_seconds_ago"] for each in helpers}
+        yield _gauge("helper_turn_seconds", "Seconds since the last turn of each helper thread.", turned, "helper")
+        yield _gauge("healthy", "1 if /healthz is green.", {(): found.is_alive} if found else {})
+        yield _gauge("listening", "1 if NOTIFY wakes this process.", {(): found.bell.listens} if found else {})
+        answered = {(): found.bell.heard_at} if found and found.bell.heard_at is not None else {}
+        yield _gauge("last_ping_timestamp_seconds", "When the LISTEN connection last answered.", answered)
 
-    def _surveyed(self, found: Survey | None) -> Iterator[Metric]:
-        backlog = GaugeMetricFamily("hc_signals_backlog", "Undelivered changes, counted to 10000.", labels=["shard"])
-        lag = GaugeMetricFamily("hc_signals_lag_seconds", "Age of the oldest undelivered change.", labels=["shard"])
-        states = GaugeMetricFamily("hc_signals_deliveries", "Failed deliveries, counted to 100000.", labels=["state"])
-        drift = GaugeMetricFamily("hc_signals_drift", "1 where capture is not as it should be.", labels=["table"])
-        size = GaugeMetricFamily("hc_signals_log_bytes", "Size of the log on disk.")
-        workers = GaugeMetricFamily("hc_signals_workers", "Worker connections of the consumer, in all processes.")
-        at = GaugeMetricFamily("hc_signals_survey_timestamp_seconds", "When these figures were taken.")
-        if found is not None:
-            for shard, each in found.backlogs.items():
-                backlog.add_metric([str(shard)], each.count)
-                lag.add_metric([str(shard)], found.lags[shard])
-            for state, count in found.deliveries.items():
-                states.add_metric([state], count)
-            for table, has_drifted in found.drift.items():
-                drift.add_metric([table], has_drifted)
-            size.add_metric([], found.log_bytes)
-            workers.add_metric([], found.workers)
-            at.add_metric([], found.at)
-        yield from (backlog, lag, states, drift, size, workers, at)
+    def _surveyed(self, found: Figures | None) -> Iterator[Metric]:
+        shards = found.consumer.by_shard if found else ()
+        counts = {str(shard): backlog.count for shard, backlog in enumerate(shards)}
+        yield _gauge("backlog", "Undelivered changes, counted to 10000.", counts, "shard")
+        lags = {str(shard): seconds for shard, seconds in enumerate(found.lags if found else ())}
+        yield _gauge("lag_seconds", "Age of the oldest undelivered change.", lags, "shard")
+        states = {state: found.consumer.deliveries.get(state, 0) for state in Delivery.State.values} if found else {}
+        yield _gauge("deliveries", "Failed deliveries, counted to 100000.", states, "state")
+        yield _gauge("drift", "1 if capture does not work as it should.", found.drift if found else {}, "table")
+        yield _gauge("log_bytes", "Size of the log on disk.", {(): found.log_bytes} if found else {})
+        workers = {(): found.consumer.workers} if found else {}
+        yield _gauge("workers", "Worker connections of the consumer, in all processes.", workers)
+        yield _gauge("survey_timestamp_seconds", "When these figures were read.", {(): found.at} if found else {})
+
+
+def _counter(name: str, text: str, values: Mapping[Any, float], *labels: str) -> Metric:
+    return _filled(CounterMetricFamily(f"hc_signals_{name}", text, labels=labels), values)
+
+
+def _gauge(name: str, text: str, values: Mapping[Any, float], *labels: str) -> Metric:
+    return _filled(GaugeMetricFamily(f"hc_signals_{name}", text, labels=labels), values)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[Any, float]) -> Metric:
+    """Add the values, by the one label or by the tuple of labels."""
+    for labels, value in values.items():
+        family.add_metric([labels] if isinstance(labels, str) else labels, value)
+    return family

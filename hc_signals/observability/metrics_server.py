@@ -1,6 +1,6 @@
-"""``/metrics`` and ``/healthz`` of one hc_listen process, over HTTP in threads of its own.
+"""Serves ``/metrics`` and ``/healthz`` of one hc_listen process over HTTP, in threads of its own.
 
-It outlives whatever the workers raise and never touches the database, so that it can tell that something is wrong.
+No error of a worker ends it, and no answer waits for the database.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 from hc_signals.delivery.pulse import observe, unobserve
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.observability.liveness import Liveness, liveness
-from hc_signals.observability.survey import Surveyor
+from hc_signals.observability.surveyor import Surveyor
 from hc_signals.postgres.trouble import places
 from hc_signals.worker.crew import Crew
 from hc_signals.worker.threads import Helper, keep_turning
@@ -27,10 +27,15 @@ logger = logging.getLogger("hc_signals")
 
 @contextmanager
 def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]":
-    """Count what the crew does, and answer, for the length of the block.
+    """For the length of the block, count the work of the crew and serve the figures.
+
+    Args:
+        host: address to listen on.
+        port: TCP port; 0 takes a free one.
+        crew: the workers of this process.
 
     Raises:
-        ConfigurationError: prometheus_client is not installed, or the address cannot be had.
+        ConfigurationError: prometheus_client is not installed, or the address cannot be used.
     """
     try:
         from prometheus_client import REGISTRY
@@ -57,16 +62,16 @@ def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]"
 
 
 class MetricsServer:
-    """Answers on one address.
+    """Serves both pages on one address.
 
     Args:
         host: address to listen on.
         port: TCP port; 0 takes a free one.
         metrics: renders the metrics: ``Accept`` header in, content type and body out.
-        liveness: looks at the process.
+        liveness: returns the state of the process.
 
     Raises:
-        ConfigurationError: the address cannot be had.
+        ConfigurationError: the address cannot be used.
     """
 
     def __init__(
@@ -79,19 +84,19 @@ class MetricsServer:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigurationError(
-                f"Metrics cannot be served on {host}:{port}: {reason}. Choose another --metrics-port, or stop what has "
-                "it."
+                f"Metrics cannot be served on {host}:{port}: {reason}. Choose another --metrics-port, or stop the "
+                "process that uses it."
             ) from error
         self.port = self._server.server_port
         self._stopping = Event()
         self._thread = Thread(target=self._serve, name="hc_listen-http", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop the thread and close the port."""
         self._stopping.set()
         self._thread.join(timeout=2 * _Server.timeout)
         self._server.server_close()
@@ -100,12 +105,12 @@ class MetricsServer:
         keep_turning("metrics server", self._turn, self._stopping, longest=1.0)
 
     def _turn(self, helper: Helper) -> float:
-        self._server.handle_request()  # waits for _Server.timeout; the answer has a thread of its own
+        self._server.handle_request()  # waits for _Server.timeout; another thread answers
         return 0.0
 
 
 def health(found: Liveness) -> tuple[HTTPStatus, str, bytes]:
-    """Return status, content type and body of ``/healthz``: one line of JSON."""
+    """Return status, content type and body of ``/healthz``, one line of JSON."""
     body = {
         "healthy": found.is_alive,
         "reasons": found.reasons,
@@ -121,7 +126,11 @@ def health(found: Liveness) -> tuple[HTTPStatus, str, bytes]:
 
 
 def render_metrics(accept: str) -> tuple[str, bytes]:
-    """Return content type and body of all that is registered with prometheus_client, the project's own as well."""
+    """Return content type and body of all metrics in prometheus_client's registry, the project's own too.
+
+    Args:
+        accept: the header of the request.
+    """
     from prometheus_client import REGISTRY
     from prometheus_client.exposition import choose_encoder
 
@@ -131,26 +140,26 @@ def render_metrics(accept: str) -> tuple[str, bytes]:
 
 class _Server(ThreadingHTTPServer):
     timeout = 0.5
-    """Seconds for which a turn waits for a request."""
+    """Seconds for which one turn waits for a request."""
 
     def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = AF_INET6 if ":" in host else AF_INET
         super().__init__((host, port), handler)
 
     def server_bind(self) -> None:
-        """Not HTTPServer's: it asks the name server for our name, which may take its time."""
+        """Bind as TCPServer does: HTTPServer would ask a name server for our name, which can be slow."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = "", self.socket.getsockname()[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing on stderr: as a rule a client has gone away in the middle of the answer."""
+        """Print nothing: usually the client has closed the connection before the end of the answer."""
         logger.debug("A request for metrics was not answered.")
 
 
 class _Handler(BaseHTTPRequestHandler):
     pages: dict[str, Callable[[str], tuple[HTTPStatus, str, bytes]]]
     timeout = 10.0
-    """Seconds for which a client may say nothing."""
+    """Seconds for which a client may send nothing."""
 
     def do_GET(self) -> None:
         page = self.pages.get(self.path.partition("?")[0])
@@ -159,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             status, content_type, body = page(self.headers.get("Accept", ""))
-        except Exception as error:  # of a collector of the project's own, say
+        except Exception as error:  # for example, of the project's own collector
             logger.warning("%s could not be answered (%s at %s).", self.path, type(error).__name__, places(error))
             self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
             return
@@ -173,4 +182,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a line per scrape is noise."""
+        """Print nothing: a line per scrape is noise."""

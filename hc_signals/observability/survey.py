@@ -1,123 +1,136 @@
-"""Looks now and then at what only the database knows, for the metrics: backlog, deliveries, capture, size.
+"""The facts that hc_status, the metrics and the admin share: this module reads them, each in one place."""
 
-A thread with a connection of its own: a scrape, and above all a look at the health, never waits for the database.
-"""
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
 
-import threading
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from django.db import transaction
+from django.db.models import Model
 
-from django.db import connections, transaction
-
-from hc_signals.capture.status import statuses_of
+from hc_signals.capture import orphans, pausing, table_state
+from hc_signals.capture.status import FoundTable, TableStatus, compare, find_tables
 from hc_signals.conf import Conf
-from hc_signals.log.backlog import Backlog, backlog
-from hc_signals.log.consumers import delivery_counts
+from hc_signals.log.backlog import COUNT_LIMIT, Backlog, backlog, total
+from hc_signals.log.consumers import delivery_counts, names
+from hc_signals.log.figures import stored_at
 from hc_signals.log.positions import shards_of
 from hc_signals.log.presence import workers
-from hc_signals.log.rotation import size_mb
+from hc_signals.log.rotation import held_up_by, size_mb
 from hc_signals.postgres.limits import own_limits
-from hc_signals.postgres.moments import now
-from hc_signals.postgres.own_connections import own_options
 from hc_signals.postgres.query import execute
 from hc_signals.tables import connected_models
-from hc_signals.worker import threads
-from hc_signals.worker.threads import Helper, keep_turning
-from hc_signals.worker.watchdog import Watchdog
 
-COUNT_LIMIT = 10_000
-"""So many undelivered changes are counted: it is done again and again, also where the database has enough to do."""
 STATEMENT_TIMEOUT = "5s"
-"""No look may take longer: better no figure than a burden."""
+"""Longest that a statement may take in :func:`limited`: no figure is better than a load on the server."""
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What was found, for one consumer."""
+class Consumer:
+    """One consumer of the log, as it is now."""
 
-    at: float
-    """When, as a Unix time."""
-    backlogs: Mapping[int, Backlog]
-    """By shard."""
-    lags: Mapping[int, float]
-    """By shard: the age of the oldest undelivered change in seconds, 0 without any."""
-    deliveries: Mapping[str, int]
-    """Failed ones by state."""
-    drift: Mapping[str, bool]
-    """By table: whether its capture is not as it should be."""
-    log_bytes: float
+    name: str
     workers: int
-    """Connections of workers that live, in all processes."""
+    """Connections of its running workers."""
+    by_shard: tuple[Backlog, ...]
+    """The backlog of each shard; none if the consumer has no position, only failed deliveries."""
+    deliveries: Mapping[str, int]
+    """Failed deliveries by their state, without states that no delivery has."""
+    stored_at: Mapping[int, datetime] = field(default_factory=dict)
+    """When the newest position of each shard was stored. A shard with nothing to do stores none."""
+    holds_up_rotation: bool = False
+    """Changes older than the retention stay in the log, because this consumer has not got them."""
+
+    @property
+    def backlog(self) -> Backlog:
+        """The backlog of all shards."""
+        return total(self.by_shard)
+
+    @property
+    def moved_at(self) -> datetime | None:
+        """When its newest position was stored."""
+        return max(self.stored_at.values(), default=None)
 
 
-def survey(using: str, consumer: str) -> Survey:
-    """Look once."""
-    logs, present = shards_of(using, consumer), now()
-    backlogs = {log.shard: backlog([log], COUNT_LIMIT // len(logs)) for log in logs}
-    ages = {n: (present - found.since).total_seconds() if found.since else 0.0 for n, found in backlogs.items()}
-    models = connected_models()
-    states = statuses_of(models, using)
-    return Survey(
-        at=time.time(),
-        backlogs=backlogs,
-        lags={shard: max(0.0, age) for shard, age in ages.items()},
-        deliveries=dict.fromkeys(("retry", "parked", "dead"), 0) | delivery_counts(using, consumer),
-        drift={status.table: status.state != "installed" for status in states},
-        log_bytes=size_mb(using) * 2**20,
-        workers=workers(using, consumer),
-    )
-
-
-class Surveyor:
-    """Looks every SECONDS in a thread of its own, and keeps the newest survey.
+class Survey:
+    """The facts about one database, each read when it is first asked for, and then kept.
 
     Args:
         using: database alias.
         conf: the checked setting.
-        watchdog: looks after its connection.
+        count_limit: most undelivered changes that are counted of a consumer; each shard gets an equal share.
+        each_shard: count up to ``count_limit`` in each shard instead.
     """
 
-    SECONDS = 15.0
-    BEFORE_START = 0.5
-    """Seconds between two looks whether a worker has begun."""
+    def __init__(self, using: str, conf: Conf, count_limit: int = COUNT_LIMIT, each_shard: bool = False) -> None:
+        self.using, self.conf, self.count_limit, self.each_shard = using, conf, count_limit, each_shard
 
-    def __init__(self, using: str, conf: Conf, watchdog: Watchdog) -> None:
-        self.using, self.conf, self.watchdog = using, conf, watchdog
-        self.newest: Survey | None = None
-        """None before the first and after a look that failed: no figure is better than an old one."""
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="hc_listen-survey", daemon=True)
+    @cached_property
+    def models(self) -> list[type[Model]]:
+        """The connected models."""
+        return connected_models()
 
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
+    @cached_property
+    def tables(self) -> list[FoundTable]:
+        """The table of each connected model, from the catalog."""
+        return find_tables(self.models, self.using)
 
-    def stop(self) -> None:
-        """Look no more; a look that is under way is not waited for for long."""
-        self._stopping.set()
-        self._thread.join(timeout=1)
+    @property
+    def statuses(self) -> list[TableStatus]:
+        """The status of capture on the table of each connected model."""
+        return [compare(*pair) for pair in zip(self.models, self.tables, strict=True)]
 
-    def _run(self) -> None:
-        own = connections[self.using]
-        self.watchdog.watch("the survey", lambda: own.connection, progress=lambda: self.newest)
-        with own_options(self.using):
-            keep_turning("survey", self._turn, self._stopping)
-            own.close()
+    @cached_property
+    def orphans(self) -> list[TableStatus]:
+        """Capture that no connected model uses."""
+        return orphans.find(self.models, self.using)
 
-    def _turn(self, helper: Helper) -> float:
-        if not threads.workers():  # where connections are few, the first one is for delivering
-            return self.BEFORE_START
-        try:
-            self.newest = self._look()
-        except BaseException:
-            self.newest = None
-            connections[self.using].close()
-            raise
-        return self.SECONDS
+    @cached_property
+    def pause(self) -> pausing.Pause:
+        """Whether capture is paused."""
+        return pausing.find(self.using)
 
-    def _look(self) -> Survey:
-        # In one transaction: limits that are set for longer could stay in the session of a pooler.
-        with transaction.atomic(using=self.using):
-            execute(self.using, own_limits(is_local=True, statement_timeout=STATEMENT_TIMEOUT))
-            return survey(self.using, self.conf.CONSUMER)
+    @cached_property
+    def watched(self) -> Mapping[str, table_state.TableState]:
+        """What the watch over capture has stored of each table."""
+        return table_state.read(self.using)
+
+    @cached_property
+    def consumers(self) -> list[Consumer]:
+        """All consumers that have a position or a failed delivery, by name."""
+        stored, late = stored_at(self.using), held_up_by(self.using, self.conf.RETENTION_HOURS)
+        return [
+            replace(self.consumer(name), stored_at=stored.get(name, {}), holds_up_rotation=name in late)
+            for name in names(self.using)
+        ]
+
+    def consumer(self, name: str) -> Consumer:
+        """Read one consumer, without ``stored_at`` and ``holds_up_rotation``."""
+        shards = shards_of(self.using, name)
+        limit = self.count_limit if self.each_shard else self.count_limit // max(1, len(shards))
+        return Consumer(
+            name=name,
+            workers=workers(self.using, name),
+            by_shard=tuple(backlog([shard], limit) for shard in shards),
+            deliveries=delivery_counts(self.using, name),
+        )
+
+    @cached_property
+    def log_mb(self) -> float:
+        """Size of the log on disk with its indexes, in units of 2**20 bytes."""
+        return size_mb(self.using)
+
+
+@contextmanager
+def limited(using: str) -> Iterator[None]:
+    """Run the block in one transaction, in which no statement takes longer than STATEMENT_TIMEOUT.
+
+    In a transaction, because a limit for the session could stay in the session of a pooler.
+
+    Args:
+        using: database alias.
+    """
+    with transaction.atomic(using=using):
+        execute(using, own_limits(is_local=True, statement_timeout=STATEMENT_TIMEOUT))
+        yield

@@ -1,6 +1,6 @@
-"""Spans of OpenTelemetry: one per page in which a receiver was called, one per receiver call. No record's contents.
+"""Spans of OpenTelemetry: one per page that calls a receiver, one per call, both without values of records.
 
-Needs opentelemetry-api (extra ``otel``); without a tracer provider of the project's there is nothing to tell it to.
+Needs opentelemetry-api (extra ``otel``).
 """
 
 import threading
@@ -18,26 +18,26 @@ _NAMES = {id(signal): name for name, signal in SIGNALS.items()}
 
 
 def is_set_up() -> bool:
-    """Tell whether the project has set a tracer provider; without one, spans would be made for nobody."""
+    """Return whether the project has set a tracer provider, which gets the spans."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 class _Thread(threading.local):
-    """Where the calling thread is."""
+    """The page and the calls of one worker's thread."""
 
     def __init__(self) -> None:
         self.tally: Tally | None = None
         self.began = 0
-        """Of the page, in nanoseconds."""
+        """When the page began, in nanoseconds."""
         self.page: Span | None = None
         self.calls: list[tuple[Span, Any]] = []
 
 
 class Tracing(Observer):
-    """Makes the spans. A page that called nobody has none: a worker looks often and finds nothing.
+    """Makes the spans. A page without a call has none, because a worker often reads an empty page.
 
     Args:
-        tracer: makes them; default: that of the project's tracer provider.
+        tracer: default: that of the project's tracer provider.
     """
 
     def __init__(self, tracer: Tracer | None = None) -> None:
@@ -45,7 +45,7 @@ class Tracing(Observer):
         self._here = _Thread()
 
     def page_begins(self, tally: Tally) -> None:
-        """Remember when."""
+        """Store the time."""
         self._here.tally, self._here.began, self._here.page = tally, time.time_ns(), None
 
     def page_ends(self, tally: Tally, error: BaseException | None) -> None:
@@ -59,7 +59,7 @@ class Tracing(Observer):
         span.end()
 
     def call_begins(self, receiver: str, signal: Any, named: dict[str, Any]) -> None:
-        """Begin a span; what the receiver traces itself lies inside it."""
+        """Begin a span; spans of the receiver lie inside it."""
         attributes = {
             "hc_signals.receiver": receiver,
             "hc_signals.signal": _NAMES.get(id(signal), "?"),
@@ -74,7 +74,7 @@ class Tracing(Observer):
         self._here.calls.append((span, context.attach(trace.set_span_in_context(span))))
 
     def _page_context(self) -> Any:
-        """Return the context of the page's span, which is made with its first call."""
+        """Return the context of the page's span, which the first call makes."""
         tally = self._here.tally
         if tally is None:
             return None
@@ -89,7 +89,7 @@ class Tracing(Observer):
         return trace.set_span_in_context(self._here.page)
 
     def call_ends(self, receiver: str, error: BaseException | None) -> None:
-        """End the span; of an error only the class, because its message may hold a customer's data."""
+        """End the span. It gets the class of an error, not its message, which may quote values."""
         span, token = self._here.calls.pop()
         context.detach(token)
         if error is not None:

@@ -1,4 +1,4 @@
-"""``manage.py hc_backfill``: current rows as SNAPSHOT changes, for hc_listen to deliver."""
+"""``manage.py hc_backfill``: writes current rows to the log as SNAPSHOT changes; hc_listen delivers them."""
 
 import shlex
 import sys
@@ -8,58 +8,58 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import DatabaseError, connections
+from django.db import DatabaseError
 from django.db.models import Model
 
 from hc_signals.capture.snapshots import check_captured, count_rows, has_room, log_table
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.listeners import OF_CHANGE_TYPE, Extras, Listeners
+from hc_signals.log.figures import stored_at
 from hc_signals.management.arguments import at_least, moment
-from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
-from hc_signals.management.command import OwnCommand
+from hc_signals.management.choice import check_receivers, connected_model
+from hc_signals.management.command import OwnCommand, answered
 from hc_signals.management.interruption import Interruption, interruptible
 from hc_signals.management.progress import COUNT_LIMIT, Progress
-from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models
 
 
 class Command(OwnCommand):
     help = (
-        "Log the current rows of tables as SNAPSHOT changes; hc_listen delivers them in the stream. Ctrl-C or SIGTERM "
-        "ends it after the current page (exit code 130 or 143) and prints the command that continues."
+        "Write the current rows of tables to the log as SNAPSHOT changes; hc_listen delivers them in order with the "
+        "others. Ctrl-C or SIGTERM ends it after the current page (exit code 130 or 143) and prints the command that "
+        "continues."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
         parser.add_argument("models", nargs="+", metavar="app.Model")
         parser.add_argument(
             "--receiver",
             nargs="+",
             action="extend",
             metavar="dotted.path",
-            help="only these (default: all)",
+            help="deliver the rows to these receivers (default: to all)",
         )
-        parser.add_argument("--consumer", metavar="NAME", help="for whom (default: HC_SIGNALS['CONSUMER'])")
+        parser.add_argument("--consumer", metavar="NAME", help="deliver them to it (default: HC_SIGNALS['CONSUMER'])")
         parser.add_argument("--since", type=moment, metavar="TIME", help="only rows changed since: 2h, or ISO 8601")
         parser.add_argument("--page-size", type=at_least(1), default=500, help="rows per transaction (default: 500)")
-        parser.add_argument("--after", type=int, metavar="KEY", help="only rows of the first model with a larger id")
-        parser.add_argument("--rate", type=at_least(0.1), help="rows per second (default: as fast as it goes)")
-        parser.add_argument("--database", default="default", help="database alias (default: default)")
+        parser.add_argument("--after", type=int, metavar="KEY", help="only rows of the first model with larger ids")
+        parser.add_argument("--rate", type=at_least(0.1), help="most rows per second (default: no limit)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         using = options["database"]
-        with told_in_one_sentence(using):
-            require_log(using)
-            conf = get_conf()
-            chosen_models = list(dict.fromkeys(connected_model(label) for label in options["models"]))
-            for model in chosen_models:
-                check_captured(model, using)
-            if options["consumer"] in (None, conf.CONSUMER):
-                _check_listeners(chosen_models, conf, options["receiver"] or [])
-            else:
-                _check_consumer(using, options["consumer"])
-            note = {"consumer": options["consumer"] or conf.CONSUMER}
-            note |= {"receivers": options["receiver"]} if options["receiver"] else {}
-            _Backfill(self.stderr, chosen_models, options, note).run()
+        self.require_log(using)
+        conf = get_conf()
+        chosen_models = list(dict.fromkeys(connected_model(label) for label in options["models"]))
+        for model in chosen_models:
+            check_captured(model, using)
+        if options["consumer"] in (None, conf.CONSUMER):
+            _check_listeners(chosen_models, conf, options["receiver"] or [])
+        else:
+            _check_consumer(using, options["consumer"])
+        note = {"consumer": options["consumer"] or conf.CONSUMER}
+        note |= {"receivers": options["receiver"]} if options["receiver"] else {}
+        _Backfill(self.stderr, chosen_models, options, note).run()
 
 
 class _Backfill:
@@ -79,14 +79,13 @@ class _Backfill:
                 while self.models and not interruption:
                     self._log_first_model(interruption)
             except DatabaseError as error:
-                answer = one_line(error)
-                raise CommandError(f"The database answered: {answer}; go on with: {self._command()}") from error
+                raise CommandError(f"{answered(self.using, error)}; go on with: {self._command()}") from error
         self.progress.close()
         if self.models:
             self.stderr.write(f"hc_backfill: interrupted; go on with: {self._command()}")
             sys.exit(interruption.exit_code)
         consumer = self.note["consumer"]
-        self.stderr.write(f"hc_backfill: {self.done} rows are logged for {consumer!r}; hc_listen delivers them.")
+        self.stderr.write(f"hc_backfill: {self.done} rows are in the log for {consumer!r}; hc_listen delivers them.")
 
     def _count(self) -> int:
         since, total, after = self.options["since"], 0, self.after
@@ -113,7 +112,8 @@ class _Backfill:
             self.done, self.after = self.done + count, after
             last = (count, after)
             self.progress.advance(count)
-            self._pause(interruption)
+            if self.options["rate"]:
+                interruption.sleep(self.began + self.done / self.options["rate"] - time.monotonic())
             if interruption:
                 return
         self.models, self.after = self.models[1:], None
@@ -123,11 +123,6 @@ class _Backfill:
             return "the change log is nearly full; waiting for hc_listen to catch up, or for the log's next bucket."
         where = "the first row" if after is None else f"the row after {after}"
         return f"{where} is locked elsewhere; waiting for it."
-
-    def _pause(self, interruption: Interruption) -> None:
-        due = self.began + self.done / self.options["rate"] if self.options["rate"] else 0
-        while not interruption and (left := due - time.monotonic()) > 0:
-            time.sleep(min(0.1, left))
 
     def _command(self) -> str:
         words = ["python", "manage.py", "hc_backfill", *(model._meta.label for model in self.models)]
@@ -142,23 +137,21 @@ class _Backfill:
 
 
 def _check_listeners(chosen_models: Iterable[type[Model]], conf: Conf, receivers: list[str]) -> None:
-    """Refuse a backfill that nobody would hear; only of this service's own receivers it is known."""
+    """Refuse a backfill that no receiver of this service would get."""
     listeners = Listeners(Extras.of(conf, connected_models()))
     signals = OF_CHANGE_TYPE["CREATE" if receivers else "SNAPSHOT"]
     known = {model: listeners.names(model, signals) for model in chosen_models}
     check_receivers(receivers, set().union(*known.values()))
     for model, names in known.items():
         if not names.intersection(receivers or names):
-            told = "none of these receivers" if receivers else "nobody"
+            which = "none of these receivers" if receivers else "no receiver"
             raise CommandError(
-                f"{model._meta.label}: {told} listens to its {' or '.join(signals)}; name those who are to hear of "
-                "the rows with --receiver."
+                f"{model._meta.label}: {which} is connected to {' or '.join(signals)}; name the receivers that are to "
+                "get the rows with --receiver."
             )
 
 
 def _check_consumer(using: str, consumer: str) -> None:
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT DISTINCT consumer FROM public.hc_signals_position ORDER BY 1")
-        known = [row[0] for row in cursor.fetchall()]
+    known = sorted(stored_at(using))
     if consumer not in known:
         raise CommandError(f"There is no consumer {consumer!r}; known: {', '.join(known) or 'none'}.")

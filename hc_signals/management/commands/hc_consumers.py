@@ -1,56 +1,50 @@
-"""``manage.py hc_consumers``: who reads the log, and how far each has come; starts and removes consumers."""
+"""``manage.py hc_consumers``: lists the consumers of the log with their backlog; starts and removes consumers."""
 
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import DatabaseError, connections, transaction
-from django.utils.connection import ConnectionDoesNotExist
+from django.db import transaction
 
 from hc_signals.conf import get_conf
-from hc_signals.exceptions import HCSignalsError
 from hc_signals.log import consumers
 from hc_signals.log.layout import start
 from hc_signals.log.position import LogShard
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.management.arguments import start_at
 from hc_signals.management.command import OwnCommand
-from hc_signals.postgres.errors import one_line
+from hc_signals.observability.survey import Consumer, Survey
 from hc_signals.postgres.moments import age
 
 
 class Command(OwnCommand):
-    help = "List the consumers of the change log, start a new one, or remove one that is gone."
+    help = "List the consumers of the change log, start a new one, or remove one that is not used any more."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="list | start | remove")
-        shown = actions.add_parser("list", help="how far each has come and what holds up the log")
+        shown = actions.add_parser("list", help="backlog and workers of each consumer, and which one holds up the log")
         started = actions.add_parser("start", help="give a new consumer its position before its first worker runs")
         started.add_argument("--at", type=start_at, required=True, metavar="WHERE", help="latest, earliest, 2h, a time")
-        removed = actions.add_parser("remove", help="forget a consumer that is gone: the log does not wait for it then")
-        removed.add_argument("--with-deliveries", action="store_true", help="its failed deliveries as well")
-        removed.add_argument("--force", action="store_true", help="although a worker of it lives; it starts anew")
+        removed = actions.add_parser("remove", help="remove a consumer that is gone: the log no longer waits for it")
+        removed.add_argument("--with-deliveries", action="store_true", help="remove its failed deliveries as well")
+        removed.add_argument(
+            "--force",
+            action="store_true",
+            help="remove it even while a worker is running",
+        )
         for each in (started, removed):
             each.add_argument("name", metavar="NAME", help="the consumer, as in HC_SIGNALS['CONSUMER']")
         for each in (shown, started, removed):
-            each.add_argument("--database", default="default", help="database alias (default: default)")
+            super().add_arguments(each)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            self._check(options["database"], options.get("name"))
-            getattr(self, f"_{options['action']}")(options)
-        except (HCSignalsError, ConnectionDoesNotExist) as error:
-            raise CommandError(str(error)) from error
-        except DatabaseError as error:
-            raise CommandError(f"The database answered: {one_line(error)}") from error
+        self._check(options["database"], options.get("name"))
+        getattr(self, f"_{options['action']}")(options)
 
     def _check(self, using: str, name: str | None) -> None:
         if name == "":
             raise CommandError("The name is empty; `hc_consumers list` shows the known ones.", returncode=2)
-        with connections[using].cursor() as cursor:
-            cursor.execute("SELECT to_regclass('public.hc_signals_change') IS NULL")
-            if cursor.fetchone()[0]:
-                raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
+        self.require_log(using)
         if cause := moved(using):
             raise CommandError(
                 f"{WORDS[cause]} and no worker has run since, so positions are not right yet; run `manage.py hc_listen "
@@ -58,7 +52,7 @@ class Command(OwnCommand):
             )
 
     def _list(self, options: dict[str, Any]) -> None:
-        found = consumers.consumers(options["database"], get_conf().RETENTION_HOURS)
+        found = Survey(options["database"], get_conf()).consumers
         for consumer in found:
             self.stdout.write(_line(consumer))
         if not found:
@@ -77,8 +71,9 @@ class Command(OwnCommand):
         self.stdout.write(f"Consumer {name!r} was removed" + (f", with {count} deliveries." if count else "."))
 
 
-def _line(consumer: consumers.Consumer) -> str:
-    parts = [f"{consumer.shards} shard(s), {consumer.workers} worker(s)" if consumer.shards else "no position"]
+def _line(consumer: Consumer) -> str:
+    shards = len(consumer.by_shard)
+    parts = [f"{shards} shard(s), {consumer.workers} worker(s)" if shards else "no position"]
     parts.append(f"{consumer.backlog} change(s) to deliver")
     if consumer.backlog.since is not None:
         parts[-1] += f", the oldest {age(consumer.backlog.since)} old"

@@ -1,65 +1,61 @@
-"""``manage.py hc_deliveries``: the deliveries that failed; retried or discarded by hand."""
+"""``manage.py hc_deliveries``: lists failed deliveries, retries or discards them."""
 
 from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import DatabaseError, transaction
+from django.db import transaction
 from django.db.models import QuerySet
-from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.delivery import interventions
+from hc_signals.delivery.routing import change_type_of
 from hc_signals.management.arguments import at_least
 from hc_signals.management.command import OwnCommand
 from hc_signals.models import Delivery
-from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.moments import shown
 
 
 class Command(OwnCommand):
-    help = "List, show, retry or discard deliveries that receivers failed on."
+    help = "List, show, retry or discard failed deliveries."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
         parser.add_argument("action", choices=["list", "show", "retry", "discard"])
-        parser.add_argument("ids", nargs="*", type=at_least(1), metavar="ID", help="deliveries by their number")
-        parser.add_argument("--database", default="default", help="database alias (default: default)")
-        parser.add_argument("--state", choices=Delivery.State.values, help="only those in this state")
-        parser.add_argument("--receiver", help="only those of this receiver: its dotted path")
-        parser.add_argument("--model", metavar="app.Model", help="only those of this sender")
+        parser.add_argument("ids", nargs="*", type=at_least(1), metavar="ID", help="ids of deliveries")
+        parser.add_argument("--state", choices=Delivery.State.values, help="only deliveries in this state")
+        parser.add_argument("--receiver", help="only deliveries to this receiver: its dotted path")
+        parser.add_argument("--model", metavar="app.Model", help="only deliveries of this sender")
         parser.add_argument("--all", action="store_true", help="retry or discard all of them")
-        parser.add_argument("--limit", type=at_least(1), default=100, help="with list: at most so many (default: 100)")
+        parser.add_argument("--limit", type=at_least(1), default=100, help="with list: most lines (default: 100)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            chosen = _chosen(options)
-            if options["action"] in ("retry", "discard") and not (_is_narrowed(options) or options["all"]):
-                raise CommandError("Name them by number, --receiver, --model or --state, or say --all.", returncode=2)
-            with transaction.atomic(using=options["database"]):
-                getattr(self, f"_{options['action']}")(chosen, options)
-        except ConnectionDoesNotExist as error:
-            raise CommandError(str(error)) from error
-        except DatabaseError as error:
-            raise CommandError(f"The database answered: {one_line(error)}") from error
+        chosen = _chosen(options)
+        if options["action"] in ("retry", "discard") and not (_is_narrowed(options) or options["all"]):
+            raise CommandError("Choose by id, --receiver, --model or --state, or say --all.", returncode=2)
+        with transaction.atomic(using=options["database"]):
+            getattr(self, f"_{options['action']}")(chosen, options)
 
     def _list(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
-        shown = list(chosen.defer("old", "new")[: options["limit"]])
-        for delivery in shown:
+        listed = list(chosen.defer("old", "new")[: options["limit"]])
+        for delivery in listed:
+            change_type = change_type_of(delivery.operation)
             self.stdout.write(
-                f"{delivery.id:>8} {delivery.state:<7} attempt {delivery.attempt:<3} {delivery.operation:<8} "
+                f"{delivery.id:>8} {delivery.state:<7} attempt {delivery.attempt:<3} {change_type:<12} "
                 f"{delivery.sender} {delivery.record_id or delivery.record_key or '-'} -> {delivery.receiver} "
                 f"({delivery.signal}): {delivery.error.partition(':')[0] or 'waits for an earlier one'}"
             )
         total = chosen.count()
-        self.stdout.write(f"{total} deliveries" + (f", {len(shown)} shown" if total > len(shown) else ""))
+        self.stdout.write(f"{total} deliveries" + (f", {len(listed)} shown" if total > len(listed) else ""))
 
     def _show(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
         if not options["ids"]:
-            raise CommandError("Which? Give the number of a delivery; `hc_deliveries list` shows them.", returncode=2)
+            raise CommandError("No id was given; `hc_deliveries list` shows the ids of the deliveries.", returncode=2)
         for delivery in chosen:
-            for field in Delivery._meta.fields:
-                value = getattr(delivery, field.attname)
-                self.stdout.write(f"{field.name:>16}: {shown(value) if isinstance(value, datetime) else value}")
+            values = {field.name: getattr(delivery, field.attname) for field in Delivery._meta.fields}
+            values["change_type"] = change_type_of(values.pop("operation"))
+            for name, value in values.items():
+                self.stdout.write(f"{name:>16}: {shown(value) if isinstance(value, datetime) else value}")
 
     def _retry(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
         self.stdout.write(f"{interventions.retry(chosen)} deliveries are due now; parked ones follow theirs.")

@@ -12,11 +12,10 @@ from django.db import DatabaseError
 from hc_signals.conf import get_conf
 from hc_signals.delivery.replay import Replay
 from hc_signals.management.arguments import moment, moment_or_replay_id, replay_id
-from hc_signals.management.choice import check_receivers, connected_model, require_log, told_in_one_sentence
-from hc_signals.management.command import OwnCommand
+from hc_signals.management.choice import check_receivers, connected_model
+from hc_signals.management.command import OwnCommand, answered
 from hc_signals.management.interruption import Interruption, interruptible
 from hc_signals.management.progress import COUNT_LIMIT, Progress
-from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models
 
 
@@ -27,6 +26,7 @@ class Command(OwnCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
         first = parser.add_mutually_exclusive_group(required=True)
         first.add_argument("--since", type=moment, metavar="TIME", help="90m, 2h, 3d, or ISO 8601")
         first.add_argument("--from", dest="first", type=replay_id, metavar="REPLAY_ID", help="the first change")
@@ -34,20 +34,18 @@ class Command(OwnCommand):
         parser.add_argument("--model", nargs="+", action="extend", metavar="app.Model", help="default: all connected")
         parser.add_argument("--receiver", nargs="+", action="extend", metavar="dotted.path", help="default: all")
         parser.add_argument("--yes", action="store_true", help="do not ask before all receivers are called")
-        parser.add_argument("--database", default="default", help="database alias (default: default)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         using, first, last = options["database"], options["since"] or options["first"], options["until"]
         if last is not None and type(first) is type(last) and last < first:
             raise CommandError("--until lies before the start; nothing would be replayed.", returncode=2)
-        with told_in_one_sentence(using):
-            require_log(using)
-            models = [connected_model(label) for label in options["model"] or ()] or connected_models()
-            replay = Replay(using, get_conf(), models, options["receiver"])
-            check_receivers(options["receiver"] or (), replay.known_receivers())
-            count = replay.start(first, last, limit=COUNT_LIMIT)
-            self._confirm(replay, count, options)
-            self._run(replay, count, options)
+        self.require_log(using)
+        models = [connected_model(label) for label in options["model"] or ()] or connected_models()
+        replay = Replay(using, get_conf(), models, options["receiver"])
+        check_receivers(options["receiver"] or (), replay.known_receivers())
+        count = replay.start(first, last, limit=COUNT_LIMIT)
+        self._confirm(replay, count, options)
+        self._run(replay, count, options)
 
     def _confirm(self, replay: Replay, count: int, options: dict[str, Any]) -> None:
         if options["receiver"] or options["yes"] or not count:
@@ -68,8 +66,8 @@ class Command(OwnCommand):
                     progress.advance(replay.page(lambda: bool(interruption)))
             except DatabaseError as error:
                 progress.close()
-                answer, rest = one_line(error), _command(replay, options)
-                raise CommandError(f"The database answered: {answer}; go on with: {rest}") from error
+                sentence = answered(options["database"], error)
+                raise CommandError(f"{sentence}; go on with: {_command(replay, options)}") from error
             progress.close()
         if not replay.finished:
             self._interrupted(replay, options, interruption)

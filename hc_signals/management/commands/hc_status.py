@@ -1,4 +1,4 @@
-"""``manage.py hc_status``: the whole system on one screen, with a verdict and a remedy for each thing."""
+"""``manage.py hc_status``: shows the whole system on one screen, with a verdict and a remedy for each thing."""
 
 import json
 import time
@@ -10,53 +10,45 @@ from typing import Any
 
 from django.core.management.base import CommandError
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import DatabaseError, InterfaceError, connections
-from django.utils.connection import ConnectionDoesNotExist
+from django.db import Error, connections
 
 from hc_signals.conf import Conf, get_conf
-from hc_signals.exceptions import ConfigurationError
 from hc_signals.management.arguments import at_least
-from hc_signals.management.command import OwnCommand
+from hc_signals.management.command import OwnCommand, answered
 from hc_signals.management.interruption import Interruption, interruptible
 from hc_signals.observability.findings import Finding, Verdict, worst
 from hc_signals.observability.judge import examine
-from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.moments import now, shown
 
 
 class Command(OwnCommand):
-    help = "Tell on one screen how everything is: server, capture, consumers, doorbell, deliveries, gaps, log, Heroku."
+    help = "Show on one screen: server, capture, consumers, doorbell, deliveries, gaps, log, Heroku Connect."
 
     HEROKU_EVERY = 60.0
-    """With --watch: seconds between two questions to Heroku Connect's API."""
+    """Seconds between two questions to Heroku Connect's API with --watch."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--database", default="default", help="database alias (default: default)")
-        parser.add_argument("--json", action="store_true", help="for programs; with --watch one line per look")
+        super().add_arguments(parser)
+        parser.add_argument("--json", action="store_true", help="for programs; with --watch one line each time")
         parser.add_argument("--strict", action="store_true", help="exit 1 for a warning too")
-        parser.add_argument("--verbose", action="store_true", help="messages of Salesforce too: they may hold contents")
+        parser.add_argument("--verbose", action="store_true", help="show messages of Salesforce: they may quote values")
         parser.add_argument(
             "--watch",
             nargs="?",
             type=at_least(0.2),
             const=2.0,
             metavar="SECONDS",
-            help="look again and again until Ctrl-C, which exits 0 (default: every 2 s)",
+            help="repeat until Ctrl-C, which exits 0 (default: every 2 s)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.using, self.options = options["database"], options
-        try:
-            conf = get_conf()
-            if options["watch"]:
-                with interruptible() as interruption:
-                    self._watch(conf, interruption)
-                return
-            found = self._examine(conf)
-        except (ConfigurationError, ConnectionDoesNotExist) as error:
-            raise CommandError(str(error)) from error
-        except (DatabaseError, InterfaceError) as error:
-            raise CommandError(_sentence(self.using, error)) from error
+        conf = get_conf()
+        if options["watch"]:
+            with interruptible() as interruption:
+                self._watch(conf, interruption)
+            return
+        found = self._examine(conf)
         self._print(found)
         verdict = worst(found)
         if verdict is Verdict.ERROR or (verdict is Verdict.WARN and options["strict"]):
@@ -72,16 +64,16 @@ class Command(OwnCommand):
             is_due = time.monotonic() >= ask_at
             try:
                 found = self._examine(conf, is_due)
-            except (DatabaseError, InterfaceError) as error:
+            except Error as error:
                 connections[self.using].close()
-                self.stderr.write(_sentence(self.using, error))
+                self.stderr.write(answered(self.using, error))
             else:
                 if is_due:
                     ask_at = time.monotonic() + self.HEROKU_EVERY
                     heroku = [finding for finding in found if finding.name == "heroku"]
                 self._clear()
                 self._print(found if is_due else found + heroku)
-            _pause(self.options["watch"], interruption)
+            interruption.sleep(self.options["watch"])
 
     def _clear(self) -> None:
         if self.stdout.isatty() and not self.options["json"]:
@@ -95,7 +87,7 @@ class Command(OwnCommand):
         for finding, following in pairwise([*found, None]):
             assert finding is not None  # noqa: S101  (only the last is)
             self.stdout.write(f"{self._painted(finding.verdict)} {finding.name:<11} {finding.text}")
-            # Of several alike, the remedy is said once.
+            # Lines with the same problem share one remedy, below the last of them.
             if finding.problem and (following is None or following.problem != finding.problem):
                 self.stdout.write(f"{'':<18}-> {finding.remedy} [{finding.problem}]")
         self.stdout.write(_summary(found))
@@ -103,12 +95,6 @@ class Command(OwnCommand):
     def _painted(self, verdict: Verdict) -> str:
         styles = {Verdict.OK: self.style.SUCCESS, Verdict.WARN: self.style.WARNING, Verdict.ERROR: self.style.ERROR}
         return str(styles[verdict](f"{verdict:<5}"))
-
-
-def _pause(seconds: float, interruption: Interruption) -> None:
-    deadline = time.monotonic() + seconds
-    while not interruption and (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(left, 0.1))
 
 
 def _summary(found: Sequence[Finding]) -> str:
@@ -127,7 +113,3 @@ def _json(using: str, found: Sequence[Finding], indent: int | None) -> str:
         "findings": [asdict(finding) for finding in found],
     }
     return json.dumps(report, cls=DjangoJSONEncoder, indent=indent)
-
-
-def _sentence(using: str, error: Exception) -> str:
-    return f"The database {using!r} answered: {one_line(error)}"

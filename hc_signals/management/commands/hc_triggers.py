@@ -6,13 +6,11 @@ from typing import Any
 
 from django.core.management.base import CommandError
 from django.db import DatabaseError, models
-from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.capture import orphans, outages, pausing, table_state
 from hc_signals.capture.install import install_sql, next_layout
 from hc_signals.capture.status import TableStatus, status_of, statuses_of
-from hc_signals.exceptions import ConfigurationError
-from hc_signals.management.choice import connected_model, require_log
+from hc_signals.management.choice import connected_model
 from hc_signals.management.command import OwnCommand
 from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.moments import shown
@@ -23,37 +21,32 @@ class Command(OwnCommand):
     help = "Install, inspect, pause or remove the capture triggers on Heroku Connect's tables."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
         parser.add_argument("action", choices=["install", "status", "pause", "resume", "uninstall", "sql"])
         parser.add_argument(
             "models", nargs="*", metavar="app.Model", help="default: all connected models; uninstall has no default"
         )
-        parser.add_argument("--database", default="default", help="database alias (default: default)")
         parser.add_argument(
             "--check", action="store_true", help="with status: exit 1 on drift, pause or a missing column"
         )
         parser.add_argument(
             "--remove",
             action="store_true",
-            help="with pause: take everything off the tables as well, table by table; `resume` puts it back",
+            help="with pause: remove the triggers from the tables as well, table by table; `resume` puts them back",
         )
-        parser.add_argument("--all", action="store_true", help="with uninstall: whatever is ours, orphans as well")
-        parser.add_argument("--orphans", action="store_true", help="with uninstall: what no model accounts for, only")
+        parser.add_argument("--all", action="store_true", help="with uninstall: all capture, orphans too")
+        parser.add_argument("--orphans", action="store_true", help="with uninstall: only capture that no model uses")
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.using, self.options = options["database"], options
         self._check_usage(options["action"], options["models"])
         chosen = [connected_model(label) for label in options["models"]] or connected_models()
-        try:
-            getattr(self, f"_{options['action']}")(chosen)
-        except (ConnectionDoesNotExist, ConfigurationError) as error:
-            raise CommandError(str(error)) from error
-        except DatabaseError as error:
-            raise CommandError(f"The database answered: {one_line(error)}") from error
+        getattr(self, f"_{options['action']}")(chosen)
 
     def _check_usage(self, action: str, labels: list[str]) -> None:
         takes_all = self.options["all"] or self.options["orphans"]
         if labels and (takes_all or action in ("pause", "resume")):
-            raise CommandError("Name no models here: this concerns all tables.", returncode=2)
+            raise CommandError("Name no models here: the command acts on all tables.", returncode=2)
         if action == "uninstall" and not labels and not takes_all:
             raise CommandError(
                 "Nothing was removed. Name the models whose capture is to be removed (crm.Account), or say --all.",
@@ -64,9 +57,9 @@ class Command(OwnCommand):
                 raise CommandError(f"--{option} goes with `hc_triggers {of}` only.", returncode=2)
 
     def _install(self, chosen: list[type[models.Model]]) -> None:
-        require_log(self.using)
+        self.require_log(self.using)
         if pausing.find(self.using).is_removed:
-            # No error: a deployment's release phase goes on.
+            # No error: the release phase of a deployment must go on.
             self.stdout.write(f"{pausing.IS_REMOVED} `hc_triggers resume` puts it back.")
             return
 
@@ -79,14 +72,14 @@ class Command(OwnCommand):
         self._each(chosen, act, "installed")
 
     def _print_returned(self, returned: outages.ReportedGap) -> None:
-        since = shown(returned.since) if returned.since else "a time that is not known"
+        since = shown(returned.since) if returned.since else "an unknown time"
         more = "hc_listen reads again what Salesforce changed since" if returned.is_reread else "nothing is read again"
         self.stdout.write(f"{returned.table}: a gap since {since} is in the log ({returned.cause}); {more}.")
 
     def _each(
         self, chosen: list[type[models.Model]], act: Callable[[type[models.Model]], TableStatus], done: str
     ) -> None:
-        """Do it table by table; one that is locked for long does not keep it from the others."""
+        """Act on each table; a table that stays locked does not keep the others from it."""
         failed: dict[str, DatabaseError] = {}
         for model in chosen:
             try:
@@ -113,14 +106,14 @@ class Command(OwnCommand):
         pause = pausing.find(self.using)
         if pause.since:
             how = "Paused, and taken off every table," if pause.is_removed else "Paused"
-            self.stdout.write(f"{how} since {shown(pause.since)}: nothing is captured; `hc_triggers resume`.")
+            self.stdout.write(f"{how} since {shown(pause.since)}: nothing is captured; run `hc_triggers resume`.")
         if pause.owed:
-            self.stdout.write(f"The gap since {shown(pause.owed)} is not written; `hc_triggers resume` again.")
+            self.stdout.write(f"The gap since {shown(pause.owed)} is not written; run `hc_triggers resume` again.")
         if self.options["check"] and (pause.since or pause.owed):
             raise CommandError("Capture is paused; run `manage.py hc_triggers resume`.")
         unsupported = [status.table for status in found if status.state == "unsupported"]
         if self.options["check"] and unsupported:
-            raise CommandError(f"Not to be captured, because they are no tables: {', '.join(unsupported)}.")
+            raise CommandError(f"Cannot be captured, because they are no tables: {', '.join(unsupported)}.")
         lacking = [status.table for status in found if status.absent_columns]
         if self.options["check"] and lacking:
             raise CommandError(
@@ -133,7 +126,7 @@ class Command(OwnCommand):
     def _pause(self, chosen: list[type[models.Model]]) -> None:
         is_removed = self.options["remove"]
         since = pausing.pause(self.using, is_removed)
-        self.stdout.write(f"Paused since {shown(since)}. What changes now will be told as a gap.")
+        self.stdout.write(f"Paused since {shown(since)}. Changes from now on become a gap.")
         if not is_removed:
             return
 
@@ -158,7 +151,7 @@ class Command(OwnCommand):
             self.stdout.write(f"hc_listen reads again what Salesforce changed since, in {len(done.reread)} table(s).")
         if done.unread:
             self.stdout.write(f"Not in {', '.join(done.unread)}, without systemmodstamp: `manage.py hc_backfill` does.")
-        self._report(done.failed, "installed", "run `manage.py hc_triggers install`; the gap is told then.")
+        self._report(done.failed, "installed", "run `manage.py hc_triggers install`; the gap is reported then.")
 
     def _uninstall(self, chosen: list[type[models.Model]]) -> None:
         def act(model: type[models.Model]) -> TableStatus:
@@ -181,10 +174,10 @@ class Command(OwnCommand):
         if table.good_at:
             self.stdout.write(f"  captured without a gap until {shown(table.good_at)} at least")
         if table.cause:
-            self.stdout.write(f"  {table.cause}: told as a gap when hc_listen sees that capture is right again")
+            self.stdout.write(f"  {table.cause}: hc_listen reports a gap once capture works again")
         if table.reread_since:
             after = f", now at id {table.reread_after}" if table.reread_after is not None else ""
-            self.stdout.write(f"  what changed since {shown(table.reread_since)} is being read again{after}")
+            self.stdout.write(f"  changes since {shown(table.reread_since)} are being read again{after}")
 
     def _print(self, status: TableStatus) -> None:
         self.stdout.write(f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else ""))

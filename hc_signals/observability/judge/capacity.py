@@ -1,15 +1,14 @@
-"""Connections: how many the server, the role and the database allow, how many are taken, and how many by hc_listen."""
+"""Connections: the limits of server, role and database, how many are taken, and how many hc_listen takes."""
 
 from collections.abc import Iterator
 
-from django.db import connections
-
 from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.postgres.query import rows
 
 FEW = 2
-"""With so few free connections or fewer, the next one may be refused to hc_listen."""
+"""Most free connections that are a problem: the server may refuse the next one to hc_listen."""
 
-# Who may not look into the sessions of others sees no backend_type, but sees whose they are.
+# A role without pg_read_all_stats sees no backend_type of other roles' sessions, but it sees whose they are.
 _LIMITS = """
 WITH clients AS (
     SELECT usename, datname FROM pg_stat_activity
@@ -36,12 +35,9 @@ WHERE datname = current_database() AND application_name LIKE 'hc\\_listen %' GRO
 
 
 def free_connections(using: str) -> Iterator[Finding]:
-    """Look at the tightest limit, and at what hc_listen takes of it; this look's own connection counts too."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(_LIMITS)
-        of, limit, taken = min(cursor.fetchall(), key=lambda row: row[1] - row[2])
-        cursor.execute(_OURS)
-        ours = dict(cursor.fetchall())
+    """Judge the tightest limit. The connection of this check counts too."""
+    of, limit, taken = min(rows(using, _LIMITS), key=lambda row: row[1] - row[2])
+    ours = dict(rows(using, _OURS))
     text = f"{taken} of {limit} taken ({of}), {sum(ours.values())} by hc_listen"
     if ours:
         text += ": " + ", ".join(f"{name.removeprefix('hc_listen ')} {count}" for name, count in ours.items())

@@ -1,35 +1,31 @@
-"""Capture: the triggers of each table, a pause, what was missed, reloads that are under way."""
+"""Capture: the triggers of each table, a pause, gaps to report, rows to read again, reloads."""
 
 from collections.abc import Iterator
 from datetime import timedelta
 
-from django.db import connections
-
-from hc_signals.capture import orphans, pausing, table_state
 from hc_signals.capture.reloads import under_way
-from hc_signals.capture.status import find_tables, statuses_of
 from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.observability.survey import Survey
 from hc_signals.postgres.moments import age, now
-from hc_signals.tables import connected_models
+from hc_signals.postgres.query import rows
 
 LONG_RELOAD = timedelta(hours=6)
+"""A reload that takes longer is a problem."""
 
 
-def capture(using: str) -> Iterator[Finding]:
-    """Look at every table's triggers."""
-    models = connected_models()
-    if not models:
+def capture(survey: Survey) -> Iterator[Finding]:
+    """Judge the triggers of every table."""
+    if not survey.models:
         yield problem("capture-no-models", "capture", "there is no connected model")
-    found = statuses_of(models, using)
-    of_tables, is_removed = table_state.read(using), pausing.find(using).is_removed
-    for status in (*found, *orphans.find(models, using)):
+    is_removed = survey.pause.is_removed
+    for status in (*survey.statuses, *survey.orphans):
         text = f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else "")
         facts = {"table": status.table, "state": status.state}
-        before = of_tables.get(status.table)
+        watched = survey.watched.get(status.table)
         if status.state == "missing" and is_removed:
             yield problem("capture-paused", "capture", f"{status.table}: taken off until `resume`", **facts)
-        elif status.state == "missing" and before is not None and before.uninstalled_at is not None:
-            text = f"{status.table}: uninstalled {age(before.uninstalled_at)} ago"
+        elif status.state == "missing" and watched is not None and watched.uninstalled_at is not None:
+            text = f"{status.table}: uninstalled {age(watched.uninstalled_at)} ago"
             yield problem("capture-uninstalled", "capture", text, **facts)
         elif status.state != "installed":
             yield problem(f"capture-{status.state}", "capture", text, **facts)
@@ -43,9 +39,11 @@ def capture(using: str) -> Iterator[Finding]:
             yield problem("capture-columns", "capture", text, **facts, columns=list(status.absent_columns))
 
 
-# Of our own tables, whether rows are hidden from whoever asks; of captured ones, from the function's owner as well.
+# Rows of our own tables that are hidden from this role; rows of captured tables that are hidden from it, or from the
+# owner of the capture function.
 _HIDDEN = """
-SELECT c.oid::regclass::text, coalesce(bool_or(row_security_active(c.oid)), false), string_agg(DISTINCT o.rolname, ', ')
+SELECT c.oid::regclass::text, current_user, coalesce(bool_or(row_security_active(c.oid)), false),
+    array_remove(array_agg(DISTINCT o.rolname::text), NULL)
 FROM pg_class c
 LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname LIKE 'hc\\_signals\\_%%'
 LEFT JOIN pg_proc p ON p.oid = t.tgfoid
@@ -57,23 +55,19 @@ GROUP BY c.oid ORDER BY 1
 """
 
 
-def row_security(using: str) -> Iterator[Finding]:
-    """Look whether row-level security hides rows from us; no finding if it does not."""
-    oids = [found.oid for found in find_tables(connected_models(), using) if found.oid is not None]
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT current_user")
-        user = cursor.fetchone()[0]
-        cursor.execute(_HIDDEN, [oids])
-        for table, is_hidden, owners in cursor.fetchall():
-            roles = sorted({*([user] if is_hidden else []), *(owners.split(", ") if owners else [])})
-            if roles:
-                text = f"{table}: row-level security hides rows from {', '.join(roles)}"
-                yield problem("capture-row-security", "capture", text, table=table, roles=roles)
+def row_security(survey: Survey) -> Iterator[Finding]:
+    """Check whether row-level security hides rows from hc_signals; no finding if it does not."""
+    oids = [table.oid for table in survey.tables if table.oid is not None]
+    for table, user, is_hidden, owners in rows(survey.using, _HIDDEN, [oids]):
+        roles = sorted({*([user] if is_hidden else []), *owners})
+        if roles:
+            text = f"{table}: row-level security hides rows from {', '.join(roles)}"
+            yield problem("capture-row-security", "capture", text, table=table, roles=roles)
 
 
-def pause(using: str) -> Iterator[Finding]:
-    """Look whether capture is switched off; no finding if it is not."""
-    found = pausing.find(using)
+def pause(survey: Survey) -> Iterator[Finding]:
+    """Check whether capture is switched off; no finding if it is not."""
+    found = survey.pause
     if found.since:
         how = "switched off and taken off the tables" if found.is_removed else "switched off"
         yield problem("capture-paused", "capture", f"{how} {age(found.since)} ago", since=found.since)
@@ -83,21 +77,21 @@ def pause(using: str) -> Iterator[Finding]:
         )
 
 
-def incomplete(using: str) -> Iterator[Finding]:
-    """Look what the drift watch still has to tell or to read again; no finding where nothing is."""
-    for table in table_state.read(using).values():
+def incomplete(survey: Survey) -> Iterator[Finding]:
+    """Find tables whose gap is not reported yet, or whose rows are not read again yet."""
+    for table in survey.watched.values():
         if table.cause:
-            since = "nobody knows when" if table.good_at is None else f"{age(table.good_at)} ago"
+            since = "an unknown time" if table.good_at is None else f"{age(table.good_at)} ago"
             text = f"{table.table}: {table.cause}, complete until {since}"
-            yield problem("capture-gap-untold", "capture", text, table=table.table, since=table.good_at)
+            yield problem("capture-gap-unreported", "capture", text, table=table.table, since=table.good_at)
         if table.reread_since:
             text = f"{table.table}: to be read again, what changed since {age(table.reread_since)} ago"
             yield problem("capture-reread", "capture", text, table=table.table, since=table.reread_since)
 
 
-def reloads(using: str) -> Iterator[Finding]:
-    """Look which tables are being reloaded; no finding if none."""
-    for reload in under_way(using):
+def reloads(survey: Survey) -> Iterator[Finding]:
+    """Find tables that are being reloaded."""
+    for reload in under_way(survey.using):
         text = f"{reload.table}: reloading for {age(reload.since)}, {reload.records} record(s) were cleared"
         facts = {"table": reload.table, "since": reload.since, "records": reload.records}
         if now() - reload.since > LONG_RELOAD:

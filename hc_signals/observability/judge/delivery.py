@@ -1,21 +1,32 @@
-"""Delivery: how far each consumer has come, who works and listens, what receivers failed on."""
+"""Delivery: the backlog of each consumer, its workers, the doorbell, and what receivers failed on."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from django.db import connections
+from django.db.models import Count
 
-from hc_signals.conf import Conf
 from hc_signals.log.backlog import Backlog
-from hc_signals.log.consumers import Consumer
+from hc_signals.models import Delivery
 from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.observability.survey import Consumer, Survey
 from hc_signals.postgres.locks import BELL
 from hc_signals.postgres.moments import age, now
 from hc_signals.postgres.own_connections import TROUBLED, application_name
+from hc_signals.postgres.query import rows
 
 LATE_SECONDS = 60
+"""Age of the oldest undelivered change from which on a consumer is late."""
 STUCK_SECONDS = 600
+"""The age from which on it is stuck."""
+COUNTED = 1000
+"""Most failed deliveries that are searched for the receivers that fail most often."""
+SHOWN = 3
+"""Most receivers that a line names."""
+QUEUE_SHARE = 0.5
+"""Share of NOTIFY's queue from which on it is a problem."""
+SLEEPER_SECONDS = 2.0
+"""Longest wait for a worker to fall asleep: it may have been awake for a moment."""
 
 _TROUBLED = """
 SELECT pid, (regexp_match(application_name, %s))[1:2] FROM pg_stat_activity
@@ -27,50 +38,38 @@ SELECT a.pid, a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (
 WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid = %s AND l.objsubid = 2 AND l.mode = 'ExclusiveLock'
   AND l.granted AND a.datname = current_database()
 """
-# Of the receivers that fail, the worst; a thousand deliveries tell enough.
-_RECEIVERS = """
-SELECT receiver, count(*) FROM (
-    SELECT receiver FROM public.hc_signals_delivery WHERE consumer = %s AND state = ANY(%s) LIMIT 1000
-) failed GROUP BY receiver ORDER BY count(*) DESC, receiver LIMIT 3
-"""
 
 
-def consumer_findings(found: Sequence[Consumer], conf: Conf) -> Iterator[Finding]:
+def consumers(survey: Survey) -> Iterator[Finding]:
     """Judge each consumer; the configured one may never have run."""
-    if conf.CONSUMER not in {consumer.name for consumer in found}:
-        yield problem("consumer-new", "consumer", f"{conf.CONSUMER}: has never run", consumer=conf.CONSUMER)
-    for consumer in found:
+    configured = survey.conf.CONSUMER
+    if configured not in {consumer.name for consumer in survey.consumers}:
+        yield problem("consumer-new", "consumer", f"{configured}: has never run", consumer=configured)
+    for consumer in survey.consumers:
         yield _consumer(consumer)
 
 
 def _consumer(consumer: Consumer) -> Finding:
+    seconds = _seconds(consumer.backlog)
     facts = {
         "consumer": consumer.name,
         "workers": consumer.workers,
         "backlog": consumer.backlog.count,
-        "oldest_seconds": _seconds(consumer.backlog),
+        "oldest_seconds": seconds,
         "moved_at": consumer.moved_at,
         "shards": [{"backlog": b.count, "oldest_seconds": _seconds(b)} for b in consumer.by_shard],
     }
     name = "consumer"
-    if not consumer.shards:
+    if not consumer.by_shard:
         return problem("consumer-no-position", name, f"{consumer.name}: no position, only failed deliveries", **facts)
     text = f"{consumer.name}: {consumer.workers} worker(s), {_backlog(consumer.backlog)}"
-    if consumer.shards > 1:
+    if len(consumer.by_shard) > 1:
         text += "; by shard: " + ", ".join(f"{n}: {_backlog(b)}" for n, b in enumerate(consumer.by_shard))
     if not consumer.workers:
         return problem("consumer-no-worker", name, text, **facts)
-    seconds = _seconds(consumer.backlog)
     if seconds > LATE_SECONDS:
         return problem("consumer-stuck" if seconds > STUCK_SECONDS else "consumer-late", name, text, **facts)
     return fine(name, text, **facts)
-
-
-def troubles(using: str) -> Iterator[Finding]:
-    """Look which workers cannot deliver: each says so by the name of its session, all that it can still write."""
-    for pid, (code, consumer) in _rows(using, _TROUBLED, [TROUBLED, TROUBLED]):
-        text = f"{consumer}: a worker cannot deliver, the server answers SQLSTATE {code}"
-        yield problem("worker-trouble", "worker", text, consumer=consumer, sqlstate=code, pid=pid)
 
 
 def _backlog(backlog: Backlog) -> str:
@@ -83,62 +82,69 @@ def _seconds(backlog: Backlog) -> float:
     return max(0.0, (now() - backlog.since).total_seconds()) if backlog.since else 0.0
 
 
-def bell(using: str, found: Sequence[Consumer]) -> Iterator[Finding]:
-    """Look who listens, and whether somebody sleeps with the lock, so that writers ring."""
-    workers = sum(consumer.workers for consumer in found)
-    listeners, pooled = _connections(using, found, "bell"), _connections(using, found, "pooled")
+def troubles(survey: Survey) -> Iterator[Finding]:
+    """Find workers that cannot deliver: each writes so into the name of its session, all that it can still write."""
+    for pid, (code, consumer) in rows(survey.using, _TROUBLED, [TROUBLED, TROUBLED]):
+        text = f"{consumer}: a worker cannot deliver, the server answers SQLSTATE {code}"
+        yield problem("worker-trouble", "worker", text, consumer=consumer, sqlstate=code, pid=pid)
+
+
+def bell(survey: Survey) -> Iterator[Finding]:
+    """Check whether workers listen, and whether one sleeps with the lock, so that writers wake it."""
+    listeners, pooled = _connections(survey, "bell"), _connections(survey, "pooled")
     if pooled:
-        text = f"{len(pooled)} process(es) of hc_listen behind a pooler look at the log at intervals of up to 2 s"
+        text = f"{len(pooled)} process(es) of hc_listen behind a pooler read the log at intervals of up to 2 s"
         yield problem("bell-pooled", "bell", text, pooled=pooled)
     if listeners or not pooled:
-        yield _bell(using, found, workers, listeners)
-    ((usage,),) = _rows(using, "SELECT pg_notification_queue_usage()", [])
-    if usage >= 0.5:
+        yield _bell(survey, listeners)
+    ((usage,),) = rows(survey.using, "SELECT pg_notification_queue_usage()")
+    if usage >= QUEUE_SHARE:
         yield problem("bell-queue", "bell", f"the queue of NOTIFY is {usage:.0%} full", usage=usage)
 
 
-def _connections(using: str, found: Sequence[Consumer], part: str) -> list[int]:
-    names = [application_name(consumer.name, part)[:63] for consumer in found]
-    return [pid for (pid,) in _rows(using, _NAMED, [names])]
+def _connections(survey: Survey, part: str) -> list[int]:
+    names = [application_name(consumer.name, part)[:63] for consumer in survey.consumers]
+    return [pid for (pid,) in rows(survey.using, _NAMED, [names])]
 
 
-def _bell(using: str, found: Sequence[Consumer], workers: int, listeners: list[int]) -> Finding:
-    sleeper = _sleeper(using, wait=bool(listeners) and not any(consumer.backlog.count for consumer in found))
+def _bell(survey: Survey, listeners: list[int]) -> Finding:
+    workers = sum(consumer.workers for consumer in survey.consumers)
+    should_sleep = bool(listeners) and not any(consumer.backlog.count for consumer in survey.consumers)
+    sleeper = _sleeper(survey, SLEEPER_SECONDS if should_sleep else 0.0)
     facts: dict[str, Any] = {"listeners": listeners, "asleep": sleeper[0] if sleeper else None}
     text = f"{len(listeners)} listening connection(s), "
-    text += f"{sleeper[1]!r} is asleep" if sleeper else "nobody asleep"
+    text += f"{sleeper[1]!r} is asleep" if sleeper else "none asleep"
     if workers and not listeners:
-        return problem("bell-nobody-listens", "bell", text, **facts)
-    if listeners and not sleeper and not any(consumer.backlog.count for consumer in found):
-        return problem("bell-nobody-asleep", "bell", text, **facts)
-    return fine("bell", text if workers else "no worker, nobody to ring", **facts)
+        return problem("bell-no-listener", "bell", text, **facts)
+    if should_sleep and not sleeper:
+        return problem("bell-no-sleeper", "bell", text, **facts)
+    return fine("bell", text if workers else "no worker to wake", **facts)
 
 
-def _sleeper(using: str, wait: bool) -> Any:
-    """Return who sleeps; where somebody should, for two seconds look again: it may just have been awake."""
-    deadline = time.monotonic() + 2 * wait
-    while not (rows := _rows(using, _SLEEPER, BELL)) and time.monotonic() < deadline:
+def _sleeper(survey: Survey, wait: float) -> Any:
+    deadline = time.monotonic() + wait
+    while not (found := rows(survey.using, _SLEEPER, BELL)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return rows[0] if rows else None
+    return found[0] if found else None
 
 
-def deliveries(using: str, found: Sequence[Consumer]) -> Iterator[Finding]:
-    """Judge what receivers failed on."""
-    for consumer in found:
-        if not consumer.deliveries:
-            continue
+def deliveries(survey: Survey) -> Iterator[Finding]:
+    """Judge the failed deliveries of each consumer."""
+    failed = [consumer for consumer in survey.consumers if consumer.deliveries]
+    for consumer in failed:
         dead = consumer.deliveries.get("dead", 0)
-        states = ["dead"] if dead else ["retry"]
-        worst = _rows(using, _RECEIVERS, [consumer.name, states])
+        by_receiver = _by_receiver(survey.using, consumer.name, "dead" if dead else "retry")
         counts = ", ".join(f"{count} {state}" for state, count in sorted(consumer.deliveries.items()))
-        text = f"{consumer.name}: {counts}; {', '.join(receiver for receiver, _ in worst)}"
-        facts = {"consumer": consumer.name, **consumer.deliveries, "receivers": dict(worst)}
+        text = f"{consumer.name}: {counts}; {', '.join(by_receiver)}"
+        facts = {"consumer": consumer.name, **consumer.deliveries, "receivers": by_receiver}
         yield problem("deliveries-dead" if dead else "deliveries-failing", "deliveries", text, **facts)
-    if not any(consumer.deliveries for consumer in found):
+    if not failed:
         yield fine("deliveries", "none has failed")
 
 
-def _rows(using: str, sql: str, params: Any) -> list[Any]:
-    with connections[using].cursor() as cursor:
-        cursor.execute(sql, params)
-        return list(cursor.fetchall())
+def _by_receiver(using: str, consumer: str, state: str) -> dict[str, int]:
+    """Return the receivers that fail most often, with the number of their failed deliveries."""
+    all_of = Delivery.objects.using(using)
+    searched = all_of.filter(consumer=consumer, state=state).values("pk")[:COUNTED]
+    counts = all_of.filter(pk__in=searched).values_list("receiver").annotate(count=Count("pk"))
+    return dict(counts.order_by("-count", "receiver")[:SHOWN])

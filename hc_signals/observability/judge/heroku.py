@@ -1,4 +1,4 @@
-"""Heroku Connect itself: what Salesforce refused, and the states of connections and mappings."""
+"""Heroku Connect: writes that Salesforce refused, and the states of connections and mappings."""
 
 from collections.abc import Iterator
 
@@ -12,14 +12,15 @@ from hc_signals.postgres.moments import age, aware
 from hc_signals.tables import connected_models, table_parts
 
 NEWEST = 10_000
-"""Failed writes are looked for among so many of the newest: Heroku Connect has no index that knows them."""
+"""Newest rows of the trigger log that are searched for failed writes: it has no index for them."""
 
 
 def writes(using: str, verbose: bool) -> Iterator[Finding]:
-    """Look what Salesforce refused, in every connection's schema; no finding where there is no trigger log.
+    """Find writes that Salesforce refused, in every connection's schema that has a trigger log.
 
     Args:
-        verbose: say the last message of Salesforce, which may hold contents of a record.
+        using: database alias.
+        verbose: show the last message of Salesforce, which may quote values of a record.
     """
     schemas = {table_parts(TriggerLog)[0], *(table_parts(model)[0] for model in connected_models())}
     for schema in sorted(schemas):
@@ -43,7 +44,7 @@ def _failed(model: type[TriggerLogAbstract], using: str, verbose: bool) -> Findi
 
 
 def heroku() -> Iterator[Finding]:
-    """Ask Heroku Connect's API; no finding where no app or token is configured."""
+    """Ask Heroku Connect's API; no finding if no app or token is configured."""
     app = heroku_app_name()
     if not app or not heroku_setting("HEROKU_AUTH_TOKEN"):
         return

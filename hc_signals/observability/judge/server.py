@@ -1,18 +1,16 @@
-"""The server itself: version, role, and whether the log is there and of this server."""
+"""The server: its version and role, limits and publications; whether it has the log, and made it itself."""
 
 from collections.abc import Iterator
 
-from django.db import connections
-
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.postgres.query import relation_exists, row, rows
 
 _SERVER = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(), current_user,
-       current_database(), to_regclass('public.hc_signals_change') IS NOT NULL,
-       current_setting('transaction_read_only')::bool
+       current_database(), current_setting('transaction_read_only')::bool
 """
-# A publication with a list of columns or a condition on rows (PostgreSQL 15) makes the server refuse some statements.
+# With a list of columns or a condition on rows (PostgreSQL 15), the server refuses some statements on our tables.
 _PUBLICATIONS = r"""
 SELECT t.pubname, current_setting('wal_level') = 'logical', bool_or(
     c.relkind = 'r' AND c.relname LIKE 'hc\_signals\_change\_%' AND c.relreplident <> 'f'
@@ -24,7 +22,7 @@ LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
 WHERE t.schemaname = 'public' AND t.tablename LIKE 'hc\_signals\_%'
 GROUP BY t.pubname ORDER BY t.pubname
 """
-# For this session; then what other roles have of their own, of which one is Heroku Connect's.
+# The limit of this session, then the limits of other roles: one of them is Heroku Connect's.
 _TEMP_FILE_LIMITS = """
 SELECT 'this session', current_setting('temp_file_limit') WHERE current_setting('temp_file_limit') <> '-1'
 UNION
@@ -34,13 +32,13 @@ WHERE setting LIKE 'temp_file_limit=%' AND setting <> 'temp_file_limit=-1'
   AND (s.setdatabase = 0 OR s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
 OLDEST = 140000
+"""Oldest server_version_num that hc_signals supports."""
 
 
 def server(using: str) -> Iterator[Finding]:
-    """Look at the server; ``log-missing`` means that nothing else can be looked at."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(_SERVER)
-        version, number, in_recovery, role, database, has_log, is_read_only = cursor.fetchone()
+    """Judge the server; after the problem ``log-missing`` no other check can run."""
+    version, number, in_recovery, role, database, is_read_only = row(using, _SERVER)
+    has_log = relation_exists(using, "public.hc_signals_change")
     text = f"PostgreSQL {version}, {'follower' if in_recovery else 'leader'}; database {database!r} as {role!r}"
     facts = {"version": version, "in_recovery": in_recovery, "role": role, "database": database}
     if number < OLDEST:
@@ -61,21 +59,17 @@ def server(using: str) -> Iterator[Finding]:
 
 
 def _publications(using: str) -> Iterator[Finding]:
-    with connections[using].cursor() as cursor:
-        cursor.execute(_PUBLICATIONS)
-        for name, is_decoded, is_partial in cursor.fetchall():
-            text = f"the publication {name!r} covers tables of hc_signals"
-            if is_decoded:
-                text += "; subscribers receive the contents of records"
-            if is_partial:
-                text += "; a nested change becomes a gap, because PostgreSQL refuses to move its row"
-            yield problem("log-published", "log", text, publication=name, decoded=is_decoded, partial=is_partial)
+    for name, is_decoded, is_partial in rows(using, _PUBLICATIONS):
+        text = f"the publication {name!r} covers tables of hc_signals"
+        if is_decoded:
+            text += "; subscribers receive the contents of records"
+        if is_partial:
+            text += "; a nested change becomes a gap, because PostgreSQL refuses to move its row"
+        yield problem("log-published", "log", text, publication=name, decoded=is_decoded, partial=is_partial)
 
 
 def _temp_file_limits(using: str) -> Iterator[Finding]:
-    with connections[using].cursor() as cursor:
-        cursor.execute(_TEMP_FILE_LIMITS)
-        limits = dict(cursor.fetchall())
+    limits = dict(rows(using, _TEMP_FILE_LIMITS))
     if limits:
         listed = ", ".join(f"{value} for {of_whom}" for of_whom, value in sorted(limits.items()))
         yield problem("server-temp-files", "server", f"temp_file_limit is {listed}", limits=limits)
