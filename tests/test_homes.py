@@ -59,7 +59,6 @@ EXCEPTIONS = {
     ("hc_signals/delivery/replay.py", "ring"): "wakes the worker whose shards it had claimed",
     ("hc_signals/delivery/waiting.py", "delivery"): "brings retries forward after the server's clock went back",
     ("hc_signals/observability/judge/delivery.py", "delivery"): "counts the receivers of failed deliveries",
-    ("hc_signals/observability/judge/server.py", "change"): "asks for the log in the query that asks for the server",
     ("hc_signals/management/commands/hc_backfill.py", "position"): "asks for the names of consumers",
     ("hc_signals/testing/delivering.py", "change"): "reads uncommitted changes, which no snapshot shows",
 }

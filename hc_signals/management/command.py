@@ -9,9 +9,9 @@ from django.db import Error, connections
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.exceptions import HCSignalsError
+from hc_signals.log.schema import exists
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.errors import ReadOnlyError, one_line
-from hc_signals.postgres.query import relation_exists
 
 
 def answered(using: str, error: Error) -> str:
@@ -58,5 +58,5 @@ class OwnCommand(BaseCommand):
         Raises:
             CommandError: the database has no change log.
         """
-        if not relation_exists(using, "public.hc_signals_change"):
+        if not exists(using):
             raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from hc_signals.log.restoring import WORDS, moved
+from hc_signals.log.schema import exists
 from hc_signals.observability.findings import Finding, fine, problem
-from hc_signals.postgres.query import relation_exists, row, rows
+from hc_signals.postgres.query import row, rows
 
 _SERVER = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int, pg_is_in_recovery(), current_user,
@@ -38,7 +39,7 @@ OLDEST = 140000
 def server(using: str) -> Iterator[Finding]:
     """Judge the server; after the problem ``log-missing`` no other check can run."""
     version, number, in_recovery, role, database, is_read_only = row(using, _SERVER)
-    has_log = relation_exists(using, "public.hc_signals_change")
+    has_log = exists(using)
     text = f"PostgreSQL {version}, {'follower' if in_recovery else 'leader'}; database {database!r} as {role!r}"
     facts = {"version": version, "in_recovery": in_recovery, "role": role, "database": database}
     if number < OLDEST:
