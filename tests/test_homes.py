@@ -58,8 +58,6 @@ EXCEPTIONS = {
     ("hc_signals/delivery/replay.py", "control"): "reads past changes",
     ("hc_signals/delivery/replay.py", "ring"): "wakes the worker whose shards it had claimed",
     ("hc_signals/delivery/waiting.py", "delivery"): "brings retries forward after the server's clock went back",
-    ("hc_signals/observability/judge/delivery.py", "delivery"): "counts the receivers of failed deliveries",
-    ("hc_signals/management/commands/hc_backfill.py", "position"): "asks for the names of consumers",
     ("hc_signals/testing/delivering.py", "change"): "reads uncommitted changes, which no snapshot shows",
 }
 """Files outside of a name's home that name it all the same, each with a reason."""
