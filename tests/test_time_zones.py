@@ -87,7 +87,7 @@ def test_only_one_module_asks_for_the_time() -> None:
         for path in (ROOT / "hc_signals").rglob("*.py")
         if re.search(r"django.utils import .*timezone|timezone\.(now|localtime)\(|datetime\.now\(", path.read_text())
     }
-    assert found <= {"moments.py", "db/models/fields.py", "testing/heroku_connect.py"}
+    assert found <= {"postgres/moments.py", "db/models/fields.py", "testing/heroku_connect.py"}
 
 
 def test_aware_distinguishes_the_repeated_hour(zones: HerokuConnect) -> None:
