@@ -4,8 +4,8 @@ LISTEN has a connection of its own that no receiver uses: see bell_connection.py
 lock, by which writers know that a worker sleeps: see bell_lock.py. A sleeper that releases the lock without being
 notified notifies the other processes, because writers will not.
 
-Behind a pooler that may lend the session to other clients there is neither LISTEN nor lock, because both would stay in
-it. Then the sleepers poll the log at growing intervals, and the connection only shows that a worker is running.
+Behind a pooler that may lend the session there is neither LISTEN nor lock, because both would stay in it. The sleepers
+poll the log at growing intervals, and the connection only shows that a worker is running.
 """
 
 import threading
