@@ -66,13 +66,25 @@ def test_delivery_goes_on_when_receivers_query_gets_no_answer(
         assert (calls[:2], calls.count("a"), calls.count("c")) == (["a", "b"], 2, 1)
 
 
+def only_listens() -> bool:
+    """Return True if the worker has read the log after it took the bell's lock: now it waits for a notification."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity worker JOIN pg_stat_activity bell USING (datname) "
+            "WHERE datname = current_database() AND worker.application_name = 'hc_listen default' "
+            "AND bell.application_name = 'hc_listen default bell' AND worker.query_start > bell.query_start "
+            "AND bell.query LIKE '%pg_try_advisory_lock%' AND worker.state = 'idle')"
+        )
+        return asleep() and bool(cursor.fetchone()[0])
+
+
 def test_sleeper_wakes_again_when_doorbell_was_unresponsive(
     captured: HerokuConnect, network: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hc_signals.worker.bell_connection.BellConnection.PING_EVERY", 0.2)
     with listening():
         captured.create(Account, 1)
-        wait_until(lambda: Seen.objects.count() == 1 and asleep())
+        wait_until(lambda: Seen.objects.count() == 1 and only_listens())
         network.stall()
         captured.create(Account, 1)
         wait_until(lambda: Seen.objects.count() == 2)

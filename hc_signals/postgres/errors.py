@@ -160,8 +160,8 @@ def message(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """Return an error of the database as one line for logs and commands: the server's message and the SQLSTATE.
 
-    Messages that may quote a value (bad data, violated constraints, errors that triggers raise) are replaced by the
-    name of the error.
+    The name of the error replaces a message that may quote a value (bad data, violated constraints, errors that
+    triggers raise).
     """
     code, name = sqlstate(error), type(_driver_error(error)).__name__
     said = (str(error) if code is None else message(error)).strip().splitlines()

@@ -1,7 +1,7 @@
 """Hold an advisory lock on a connection of its own, in a transaction that stays open.
 
-The lock ends with the connection, however the process dies, also behind a pooler. A pooler lends the session of an open
-transaction to no other client, and drops it when the client goes away. A lock of the session would stay in the pooler's
+The lock ends with the connection, however the process dies, also behind a pooler. A pooler does not lend the session
+of an open transaction, and drops it when the client goes away. A lock of the session would stay in the pooler's
 session, and with the client that gets it next.
 
 The open transaction has no id and no snapshot, so neither VACUUM nor CREATE INDEX CONCURRENTLY waits for it.

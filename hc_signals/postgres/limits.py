@@ -1,7 +1,7 @@
 """The time limits and keepalives of our own sessions and transactions, whatever the project has set for its role.
 
-A project sets small limits for the requests of its site. They would end a session that sleeps, a chore that takes its
-time, or a page that delivers a thousand changes. A page of receivers runs in the project's session, so its limits last
+A project sets small limits for the requests of its site. They would end a session that sleeps, a long chore, or
+a page that delivers a thousand changes. A page of receivers runs in the project's session, so its limits last
 to the end of the transaction only; the project's code in it gets the project's limits back: see :class:`Limits`.
 """
 
@@ -40,7 +40,7 @@ def own_limits(*, is_local: bool, **limits: str) -> str:
 
     Args:
         is_local: to the end of the transaction, which is right everywhere. For the whole session only if the session is
-            ours alone, not a pooler's, and no receiver is called in it.
+            not a pooler's, and no receiver is called in it.
         limits: other values than those of OWN_LIMITS.
     """
     return f"SELECT {set_configs({**OWN_LIMITS, **limits}, is_local=is_local)}"

@@ -17,6 +17,14 @@ logger = logging.getLogger("hc_signals")
 NO_SQLSTATE = "none"
 """The code of a lost or refused connection: libpq passes no SQLSTATE on."""
 
+_LINES: dict[Kind | None, tuple[int, str]] = {
+    Kind.LOST: (logging.WARNING, "%s has no connection to the database: %s; reconnecting. Try %s in %.0f s."),
+    Kind.WAIT: (logging.WARNING, "%s waits for the server: %s; trying again. Try %s in %.0f s."),
+    Kind.FAULT: (logging.ERROR, "%s is refused by the database: %s; trying again. Try %s in %.0f s. %s"),
+    None: (logging.ERROR, "%s failed: %s; trying again. Try %s in %.0f s. Please report this."),
+}
+"""By kind of the error, None for one that is not the database's: level and text of the log line."""
+
 
 class Trouble:
     """The failed tries of one thread at one task, from the first one until :meth:`ends`.
@@ -65,23 +73,11 @@ class Trouble:
         return self._pause()
 
     def _log(self, error: BaseException, kind: Kind | None, seconds: float) -> None:
-        said = self.name, self.text, self._tries, seconds
-        extra = {"sqlstate": sqlstate(error)}
-        if kind is Kind.LOST:
-            logger.warning(
-                "%s has no connection to the database: %s; reconnecting. Try %s in %.0f s.", *said, extra=extra
-            )
-        elif kind is Kind.WAIT:
-            logger.warning("%s waits for the server: %s; trying again. Try %s in %.0f s.", *said, extra=extra)
-        elif kind is Kind.FAULT:
-            logger.error(
-                "%s is refused by the database: %s; trying again. Try %s in %.0f s. %s",
-                *said,
-                remedy(error),
-                extra=extra,
-            )
-        else:
-            logger.error("%s failed: %s; trying again. Try %s in %.0f s. Please report this.", *said)
+        said = [self.name, self.text, self._tries, seconds]
+        if kind is Kind.FAULT:
+            said.append(remedy(error))
+        level, line = _LINES[kind]
+        logger.log(level, line, *said, extra={"sqlstate": sqlstate(error)} if kind else None)
 
     def _pause(self) -> float:
         # Limit the exponent: after an outage of hours the number would be no float.

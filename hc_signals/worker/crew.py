@@ -32,13 +32,14 @@ class Crew:
     def __init__(self, using: str, conf: Conf, size: int, stopping: threading.Event | None = None) -> None:
         self.using, self.conf, self.size = using, conf, size
         self.stopping = threading.Event() if stopping is None else stopping
-        self.delivered = 0
-        self.unheard = 0
-        """The delivered changes that have no receiver."""
         self.bell: Doorbell | None = None
         """None before :meth:`run`."""
         self.watchdog = Watchdog(using)
         self._guard = threading.Lock()
+        # A worker that ends writes all below, under the guard.
+        self.delivered = 0
+        self.unheard = 0
+        """The delivered changes that have no receiver."""
         self._errors: list[BaseException] = []
 
     def run(self) -> None:
@@ -87,7 +88,8 @@ class Crew:
                 self.delivered += worker.delivered
                 self.unheard += worker.unheard
         except BaseException as error:
-            self._errors.append(error)
+            with self._guard:
+                self._errors.append(error)
             self.stopping.set()
         finally:
             connections[self.using].close()

@@ -4,8 +4,8 @@ LISTEN has a connection of its own that no receiver uses: see bell_connection.py
 lock, by which writers know that a worker sleeps: see bell_lock.py. A sleeper that releases the lock without being
 notified notifies the other processes, because writers will not.
 
-Behind a pooler that may lend the session to other clients there is neither LISTEN nor lock, because both would stay in
-it. Then the sleepers poll the log at growing intervals, and the connection only shows that a worker is running.
+Behind a pooler that may lend the session there is neither LISTEN nor lock, because both would stay in it. The sleepers
+poll the log at growing intervals, and the connection only shows that a worker is running.
 """
 
 import threading
@@ -40,8 +40,8 @@ class Doorbell:
         self._stopping = stopping
         self._guard = threading.Condition()
         # All below belongs to the thread that holds the guard, with one exception. While `_is_asleep`, connection and
-        # lock belong to the listener: the sleeper that set `_has_listener`. So they have one user at any time: a
-        # thread that enters needs them only if none sleeps, and the last sleeper to wake ends the sleep.
+        # lock belong to the listener: the sleeper that set `_has_listener`. So they have one user at any time: other
+        # threads need them only if none sleeps, and the last sleeper to wake ends the sleep. Reading needs no guard.
         self._connection = BellConnection(using, consumer)
         self._lock = BellLock(self._connection)
         self._is_asleep = False
@@ -129,7 +129,7 @@ class Doorbell:
             longest = min(2 * longest, BellConnection.POLL_PAUSES[1])
             with self._guard:
                 try:
-                    if not self._connection.must_poll():
+                    if self._is_asleep or not self._connection.must_poll():
                         return
                 except psycopg.Error as error:
                     self._give_up(error)

@@ -57,15 +57,17 @@ class Watched:
     """Checks in a row that found the thread waiting on the same connection, without progress."""
     raw: Any = None
     progressed_to: object = None
+    suspect: Any = None
+    """The connection at the time when another one was broken: likely unresponsive as well, so one check is enough."""
 
     def is_due(self, waits: int) -> bool:
         """Check whether the thread still waits; return True if so many checks in a row found it waiting."""
         raw, progress = self.connection(), self.progress()
         if progress != self.progressed_to:
-            self.progressed_to, self.patience, self.waits = progress, 1, 0
+            self.progressed_to, self.patience, self.waits, self.suspect = progress, 1, 0, None
         is_same, self.raw = raw is self.raw, raw
         self.waits = self.waits + 1 if is_same and self.is_waiting() else 0
-        if is_due := self.waits >= waits * self.patience:
+        if is_due := self.waits >= (1 if self.raw is self.suspect else waits * self.patience):
             self.waits = 0
         return is_due
 
@@ -152,6 +154,8 @@ class Watchdog(threading.Thread):
             self._ask("SELECT pg_terminate_backend(%(pid)s)", {"pid": pid})
         shut_down(watched.raw)
         watched.patience *= 2
+        for other in self._watched:
+            other.suspect = None if other is watched else other.connection()
         logger.warning(
             "The connection of %s is unresponsive: it waits for an answer, but the server %s. It is reconnected.",
             watched.name,
