@@ -13,17 +13,13 @@ from django.utils.inspect import func_accepts_kwargs
 
 from hc_signals import signals
 from hc_signals.delivery.identity import receiver_path
+from hc_signals.delivery.routing import FIRST_SIGNAL
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.tables import NOISE_COLUMNS, connected_tables_of
 
-OF_TYPE = {
-    "CREATE": signals.record_created,
-    "UPDATE": signals.record_updated,
-    "DELETE": signals.record_deleted,
-    "SNAPSHOT": signals.record_changed,
-}
-"""The signal that tells a type of change. What was missed and read again is told as created or updated as well."""
+OF_TYPE = {kind: FIRST_SIGNAL[kind] for kind in ("CREATE", "UPDATE", "DELETE", "SNAPSHOT")}
+"""The signal of each change type. Rows that are read again after a gap arrive as created or updated as well."""
 
 M = TypeVar("M", bound=Model)
 M_contra = TypeVar("M_contra", bound=Model, contravariant=True)

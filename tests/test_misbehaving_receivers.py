@@ -18,7 +18,8 @@ from example.crm.models import Account, Seen
 from func_timeout import FunctionTimedOut
 
 from hc_signals import signals
-from hc_signals.delivery import dispatch, project_code
+from hc_signals.delivery import project_code
+from hc_signals.delivery.isolation import careful
 from hc_signals.management.interruption import interruptible
 from hc_signals.models import Delivery
 from tests.conftest import another, as_heroku_connect, as_the_app, deliver, running_crew
@@ -31,9 +32,8 @@ pytestmark = pytest.mark.usefixtures("captured")
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin as a new process, which knows of no receiver that has broken anything."""
-    monkeypatch.setattr(dispatch, "_in_advance", set())
-    monkeypatch.setattr(dispatch, "_breaks", Counter())
-    monkeypatch.setattr(dispatch.caution, "changes", 0)
+    monkeypatch.setattr(careful, "_in_advance", set())
+    monkeypatch.setattr(careful, "_breaks", Counter())
 
 
 def deliver_through(**conf: Any) -> None:

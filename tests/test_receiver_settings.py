@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 from example.crm.models import Account, Contact, Seen
 
 from hc_signals import signals
-from hc_signals.delivery import dispatch
+from hc_signals.delivery.isolation import careful
 from hc_signals.exceptions import LeftSettingsError
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import deliver_changes
@@ -24,9 +24,8 @@ pytestmark = pytest.mark.usefixtures("captured")
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin as a new process, which knows of no receiver that has broken anything."""
-    monkeypatch.setattr(dispatch, "_in_advance", set())
-    monkeypatch.setattr(dispatch, "_breaks", Counter())
-    monkeypatch.setattr(dispatch.caution, "changes", 0)
+    monkeypatch.setattr(careful, "_in_advance", set())
+    monkeypatch.setattr(careful, "_breaks", Counter())
 
 
 @pytest.fixture

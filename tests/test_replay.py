@@ -16,8 +16,9 @@ from example.crm.models import Account, Seen
 from hc_signals import signals
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
-from hc_signals.delivery.replay import _PAGE, Replay
+from hc_signals.delivery.replay import Replay
 from hc_signals.exceptions import ReplayError
+from hc_signals.log.past import _PAGE
 from hc_signals.log.rotation import rotate
 from hc_signals.models import Change, Delivery, Position
 from hc_signals.postgres.locks import BELL

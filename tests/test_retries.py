@@ -10,7 +10,7 @@ from django.db.models.signals import post_save
 from hc_signals import signals
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
-from hc_signals.delivery.failures import Deliveries
+from hc_signals.delivery.failures import FailureStore
 from hc_signals.exceptions import RedeliveryError
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.models import Change, Delivery
@@ -283,8 +283,8 @@ def test_what_cannot_be_kept_is_not_passed_over_in_silence(captured: HerokuConne
     with transaction.atomic():
         (change,), _ = log.page(log.open_window(log.standing()), 10)
     as_the_app("DELETE FROM public.hc_signals_change")
-    with pytest.raises(RedeliveryError, match=r"a\.b failed on change .* its delivery cannot be kept"):
-        Deliveries("default", Conf(), 0).keep(change, "a.b", "record_created", "sfdc.User", ValueError())
+    with pytest.raises(RedeliveryError, match=r"a\.b failed on change .* its delivery cannot be stored"):
+        FailureStore("default", Conf(), 0).add(change, "a.b", "record_created", "sfdc.User", ValueError())
     assert states() == []
 
 

@@ -7,10 +7,11 @@ process was at. A call that has ended the process LIMIT times is not made again.
 """
 
 import uuid
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
 
+from hc_signals.delivery.calls import Call, CallKey
 from hc_signals.exceptions import ProcessEndedError
 from hc_signals.postgres.locks import RUNS
 from hc_signals.postgres.sessions import another_connection
@@ -88,14 +89,6 @@ def _execute(using: str, sql: str, params: Any) -> Any:
         return cursor.fetchall() if cursor.description else None
 
 
-class Call(NamedTuple):
-    """One call: of which receiver, for which change (the first one of several), the how manieth attempt."""
-
-    receiver: str
-    change: int
-    attempt: int
-
-
 class Marks:
     """Marks the calls of one shard before they are made, and refuses those that have ended the process LIMIT times.
 
@@ -112,7 +105,7 @@ class Marks:
         # Its own connection: a mark commits at once, whatever becomes of the page.
         self._connection: Any = another_connection(using)
         self._dead = min(dead, LIMIT - 1)  # an innocent call before the fatal one is made at least once
-        self._found: tuple[Call, int, str] | None = None
+        self._found: tuple[CallKey, int, str] | None = None
         self._is_read = False
         self.since = since
 
@@ -127,7 +120,7 @@ class Marks:
             begun = self._begun_before(call)
             if begun >= LIMIT:
                 return self._refusal(begun)
-            self._execute(_MARK, [*self._key, *call, begun + 1])
+            self._execute(_MARK, [*self._key, *call.key, begun + 1])
         except (DatabaseError, InterfaceError):
             self._connection.close()
         return None
@@ -136,7 +129,7 @@ class Marks:
         if self._found is None:
             return self._dead
         found, begun, _ = self._found
-        return begun if found == call else 0
+        return begun if found == call.key else 0
 
     def _refusal(self, begun: int) -> ProcessEndedError:
         last = self._found[2] if self._found else ""
@@ -149,7 +142,7 @@ class Marks:
     def _read(self) -> None:
         row = self._execute(_READ_MARK, self._key)
         if row:
-            self._found = Call(*row[0][:3]), row[0][3], row[0][4]
+            self._found = row[0][:3], row[0][3], row[0][4]
         self._is_read = True
 
     def end(self) -> None:

@@ -74,7 +74,7 @@ class InstanceBuilder:
             position, target = self.fields.index(link), link.target_field.attname
             wanted = {key: self.values(row)[position] for key, row in rows.items()}
             instances = parent._base_manager.using(self.using).filter(**{f"{target}__in": set(wanted.values())})
-            states = {getattr(i, target): _state(i) for i in instances}
+            states = {getattr(i, target): loaded_fields(i) for i in instances}
             for key, value in wanted.items():
                 found.setdefault(key, {}).update(states.get(value, {}))
         return found
@@ -90,7 +90,7 @@ def as_saved(instance: models.Model, previous: Mapping[str, Any], *, is_new: boo
         previous: old values of changed fields, by field name.
         is_new: the record was created: it is made without a primary key, which is then assigned.
     """
-    after = _state(instance)
+    after = loaded_fields(instance)
     by_attname = {
         field.attname: previous[field.name] for field in instance._meta.concrete_fields if field.name in previous
     }
@@ -105,49 +105,7 @@ def as_saved(instance: models.Model, previous: Mapping[str, Any], *, is_new: boo
     return saved
 
 
-def proxies_of(model: type[models.Model]) -> list[type[models.Model]]:
-    """Return the proxies of a model, and theirs."""
-    found = []
-    for child in model.__subclasses__():
-        if child._meta.proxy:
-            found += [child, *proxies_of(child)]
-    return found
-
-
-def children_of(model: type[models.Model]) -> list[type[models.Model]]:
-    """Return the multi-table children of a model: each has a table of its own, linked to the model's."""
-    return [
-        child
-        for base in (model, *proxies_of(model))
-        for child in base.__subclasses__()
-        if not child._meta.abstract and not child._meta.proxy and child._meta.parents.get(model) is not None
-    ]
-
-
-def child_instances(
-    child: type[models.Model], parent: type[models.Model], parents: Mapping[int, models.Model], using: str
-) -> dict[int, models.Model]:
-    """Return, by the key of each parent, the child's instance, for those that have a row of it.
-
-    The Salesforce half is the parent's state of the event; the child's own half is as it is now: one query for all.
-    """
-    link: Any = child._meta.parents[parent]
-    target = link.target_field.attname
-    values = {key: getattr(instance, target) for key, instance in parents.items()}
-    own_names = [field.attname for field in child._meta.local_concrete_fields]
-    wanted = {value for value in values.values() if value is not None}
-    rows = child._base_manager.using(using).filter(**{f"{link.attname}__in": wanted}).values_list(*own_names)
-    own_states = {state[link.attname]: state for state in (dict(zip(own_names, row, strict=True)) for row in rows)}
-    found = {}
-    for key, value in values.items():
-        if value in own_states:
-            state = _state(parents[key]) | own_states[value]
-            names = [field.attname for field in child._meta.concrete_fields if field.attname in state]
-            found[key] = child.from_db(using, names, [state[name] for name in names])
-    return found
-
-
-def _state(instance: models.Model) -> dict[str, Any]:
+def loaded_fields(instance: models.Model) -> dict[str, Any]:
     """Return the loaded fields of an instance by attname."""
     loaded = instance.__dict__
     return {f.attname: loaded[f.attname] for f in instance._meta.concrete_fields if f.attname in loaded}

@@ -14,7 +14,7 @@ from django.db.models.deletion import (
     get_candidate_relations_to_delete,
 )
 
-from hc_signals.delivery.instances import child_instances
+from hc_signals.delivery.relatives import child_instances
 
 logger = logging.getLogger("hc_signals")
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError, models
 
-from hc_signals.delivery.instances import InstanceBuilder, child_instances, children_of
+from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Listeners, Model
 from hc_signals.delivery.project_code import ends_program
-from hc_signals.delivery.routing import CHANGE_TYPES
+from hc_signals.delivery.relatives import child_instances, children_of
+from hc_signals.delivery.routing import OF_RECORDS
 from hc_signals.events import Change
 from hc_signals.log.images import logged_images
 
@@ -64,7 +65,7 @@ class Records:
         self._old_columns[changes[0].table_name] = old_columns
         self._rows |= found
         has_parents = any(link is not None for link in builder.model._meta.parents.values())
-        has_children = any(self.listeners.wanted(child, only=True) for child in children_of(builder.model))
+        has_children = any(self.listeners.wanted(child, exclusive=True) for child in children_of(builder.model))
         if has_parents:
             converted = self._made(found, lambda key: builder.values(self._latest(builder, key)))
             self._inherited |= builder.inherited({key: self._latest(builder, key) for key in converted})
@@ -117,9 +118,9 @@ class Records:
 
     def _load_children(self, parent: Model, parents: Mapping[int, models.Model]) -> None:
         for child in children_of(parent):
-            if parents and self.listeners.wanted(child, only=True):
+            if parents and self.listeners.wanted(child, exclusive=True):
                 instances = self._child_instances(child, parent, parents)
-                if self.listeners.heard(child, only=True):
+                if self.listeners.heard(child, exclusive=True):
                     for key, instance in instances.items():
                         self.children[key].append(instance)
                 self._load_children(child, instances)
@@ -150,7 +151,7 @@ def by_table(
     """Return the changes of single records, as far as they concern the consumer, by the table, which has a model."""
     found: dict[str, list[Change]] = defaultdict(list)
     for change in changes:
-        if change.table_name in builders and change.operation in CHANGE_TYPES and change.is_for(consumer):
+        if change.table_name in builders and change.operation in OF_RECORDS and change.is_for(consumer):
             found[change.table_name].append(change)
     return found
 

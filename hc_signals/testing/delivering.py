@@ -10,7 +10,7 @@ from django.db import connections
 from django.test import override_settings
 
 from hc_signals.conf import Conf, get_conf
-from hc_signals.delivery.failures import Deliveries, Delivery
+from hc_signals.delivery.failures import FailedDelivery, FailureStore
 from hc_signals.events import Change
 from hc_signals.log.changelog import ChangeLog
 from hc_signals.log.position import Position, Standing
@@ -55,7 +55,7 @@ def _deliver(using: str, checked: Conf, *, raise_errors: bool) -> int:
         if connections[using].in_atomic_block:
             shard.log = OpenTransactionLog(using, checked.CONSUMER, shard.log.shard, checked.SHARDS, worker.claims)
         if raise_errors:
-            shard.deliveries = RaisingDeliveries(using, checked, shard.log.shard)
+            shard.store = RaisingStore(using, checked, shard.log.shard)
         if shard.log.standing().is_new:
             shard.log.append(Position())  # the whole log, whatever the project has chosen for a new consumer
     worker.deliver_once(ahead=False)  # another connection would not see what an open transaction has written
@@ -106,17 +106,17 @@ class OpenTransactionLog(ChangeLog):
         return Position(seen=position.seen, floor_xid=position.floor_xid, floor_id=floor_id, **kept)
 
 
-class RaisingDeliveries(Deliveries):
-    """Keeps nothing: what a receiver raised comes out of the test."""
+class RaisingStore(FailureStore):
+    """Stores nothing: the error of a receiver ends the test."""
 
-    def keep(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> NoReturn:
-        """Raise the error, with a note of whose it is."""
+    def add(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> NoReturn:
+        """Raise the error, with a note that names the receiver."""
         error.add_note(
             f"Receiver {receiver} raised this on {signal} of {sender}, record {change.record}. "
-            "deliver_changes(raise_errors=False) keeps it for a retry, as hc_listen does."
+            "deliver_changes(raise_errors=False) stores it for a retry, as hc_listen does."
         )
         raise error
 
-    def failed(self, delivery: Delivery, error: BaseException) -> NoReturn:
-        """Raise what a retry failed on."""
-        self.keep(delivery.change, delivery.receiver, delivery.signal, delivery.sender, error)
+    def failed(self, delivery: FailedDelivery, error: BaseException) -> NoReturn:
+        """Raise the error of a retry."""
+        self.add(delivery.change, delivery.receiver, delivery.signal, delivery.sender, error)

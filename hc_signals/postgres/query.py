@@ -1,0 +1,58 @@
+"""Run one statement and return its rows: the only place that opens a cursor, fetches and closes it again."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+Database = str | BaseDatabaseWrapper
+"""A database alias, for the calling thread's connection; or another connection of Django's."""
+Params = Sequence[Any] | Mapping[str, Any] | None
+"""The values of the placeholders. With None, a percent sign in the statement needs no doubling."""
+
+
+def rows(database: Database, sql: str, params: Params = None) -> list[tuple[Any, ...]]:
+    """Run a statement and return its rows, each a tuple.
+
+    Raises:
+        DatabaseError, InterfaceError: the statement failed, or returns no rows at all.
+    """
+    with _connection(database).cursor() as cursor:
+        cursor.execute(sql, params)
+        return list(cursor.fetchall())
+
+
+def row(database: Database, sql: str, params: Params = None) -> Any:
+    """Run a statement and return its first row, a tuple; None if it has none.
+
+    Raises:
+        DatabaseError, InterfaceError: the statement failed, or returns no rows at all.
+    """
+    with _connection(database).cursor() as cursor:
+        cursor.execute(sql, params)
+        return cursor.fetchone()
+
+
+def execute(database: Database, sql: str, params: Params = None) -> int:
+    """Run a statement and return the number of rows that it changed or found.
+
+    Raises:
+        DatabaseError, InterfaceError: the statement failed.
+    """
+    with _connection(database).cursor() as cursor:
+        cursor.execute(sql, params)
+        return int(cursor.rowcount)
+
+
+def relation_exists(database: Database, name: str) -> bool:
+    """Return True if a table, view or index of this name exists.
+
+    Args:
+        name: as SQL writes it: ``public.account``, ``salesforce."MyTable__c"``.
+    """
+    return bool(row(database, "SELECT to_regclass(%s) IS NOT NULL", [name])[0])
+
+
+def _connection(database: Database) -> Any:
+    return connections[database] if isinstance(database, str) else database
