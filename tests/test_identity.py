@@ -83,7 +83,7 @@ KINDS: dict[str, Callable[[Box, str], Any]] = {
 
 def names(signal: str = "record_created", model: Any = Account) -> list[str]:
     """Return the names of this module's receivers, in order of connection."""
-    found = [each.name for each in Listeners(Extras()).receivers(signal, model, only=False)]
+    found = [each.name for each in Listeners(Extras()).receivers(signal, model, exclusive=False)]
     return [name for name in found if not name.startswith("example.")]
 
 
@@ -277,7 +277,7 @@ from hc_signals.signals import record_deleted
 def put(label, **kwargs): ...
 for label in {"a", "b", "c", "d"}:
     record_deleted.connect(functools.partial(put, label, to=[Account, {"x", "y"}]), sender=Account, weak=False)
-for each in Listeners(Extras()).receivers("record_deleted", Account, only=False):
+for each in Listeners(Extras()).receivers("record_deleted", Account, exclusive=False):
     print(each.call.args[0], each.name)
 """
 

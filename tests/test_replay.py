@@ -16,7 +16,7 @@ from example.crm.models import Account, Seen
 from hc_signals import signals
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
-from hc_signals.delivery.replay import Replay
+from hc_signals.delivery.replay import Replay, ReplayRun
 from hc_signals.exceptions import ReplayError
 from hc_signals.log.past import _PAGE
 from hc_signals.log.rotation import rotate
@@ -78,10 +78,9 @@ def replay(*arguments: str, **options: Any) -> str:
     return out.getvalue()
 
 
-def a_replay(model: Any = User) -> Replay:
-    found = Replay("default", Conf(RETRY_SECONDS=0.0001, BATCH_SIZE=100), [model], [PATH, EARLY])
-    found.start(Change.objects.earliest("id").captured_at)
-    return found
+def a_replay(model: Any = User) -> ReplayRun:
+    replay = Replay("default", Conf(RETRY_SECONDS=0.0001, BATCH_SIZE=100), [model], [PATH, EARLY])
+    return replay.start(Change.objects.earliest("id").captured_at)
 
 
 def in_a_thread(work: Callable[[], Any]) -> None:
@@ -368,8 +367,9 @@ def test_it_can_be_interrupted_and_continued(captured: HerokuConnect, connect: A
 
 def test_a_page_is_one_transaction_and_bounded_in_time(captured: HerokuConnect) -> None:
     captured.create(Account, 3)
-    found = Replay("default", Conf(MAX_TRANSACTION_SECONDS=0.000001), [Account])
-    assert found.start(Change.objects.earliest("id").captured_at) == 3
+    replay = Replay("default", Conf(MAX_TRANSACTION_SECONDS=0.000001), [Account])
+    found = replay.start(Change.objects.earliest("id").captured_at)
+    assert found.count(10) == 3
     assert [found.page(), found.page(), found.page(), found.finished] == [1, 1, 1, True]
     assert found.page() == 0
 
@@ -404,8 +404,8 @@ def test_a_delivery_is_kept_although_the_log_is_emptied_of_its_change_meanwhile(
     age(84, count=3)
     emptied: list[int] = []
     listener.fails, listener.first = True, lambda: in_a_thread(lambda: emptied.extend(rotate("default", 72)))
-    found = Replay("default", Conf(ATOMIC=False, RETRY_SECONDS=0.0001), [User], [PATH])
-    found.start(Change.objects.earliest("id").captured_at)
+    replay = Replay("default", Conf(ATOMIC=False, RETRY_SECONDS=0.0001), [User], [PATH])
+    found = replay.start(Change.objects.earliest("id").captured_at)
     assert found.page() == 3
     assert len(emptied) == 1
     assert not Change.objects.exists()
@@ -421,7 +421,7 @@ def test_a_delivery_is_kept_although_the_log_is_emptied_of_its_change_meanwhile(
 def test_only_the_buckets_that_matter_are_read(listener: Listener) -> None:
     found = a_replay()
     with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN {_PAGE}", {**found._params, "after": 0, "limit": 10})
+        cursor.execute(f"EXPLAIN {_PAGE}", {**found._past._params, "after": 0, "limit": 10})
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert 1 <= len({word for word in plan.split() if word.startswith("hc_signals_change_")}) <= 4, plan
 
