@@ -1,4 +1,4 @@
-"""Builds model instances from stored images, as the ORM would have loaded them."""
+"""Builds model instances from rows of the log, as the ORM would have loaded them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from django.db import connections, models
 
 
 class InstanceBuilder:
-    """Turns typed rows of one model's own table into instances, with the converters of its fields."""
+    """Turns typed rows of one model's own table into instances, with the converters of the model's fields."""
 
     def __init__(self, model: type[models.Model], using: str) -> None:
         self.model, self.using = model, using
@@ -15,7 +15,7 @@ class InstanceBuilder:
         self.columns = [str(field.column) for field in self.fields]
         self.names = [field.attname for field in self.fields]
         self.name_of_column = {str(field.column): field.name for field in self.fields}
-        # For converters, which ask it what it can do: looked up once, and not for every row.
+        # Converters need it. connections[using] for every row would take time.
         connection = self._connection = connections[using]
         self._converters: list[tuple[int, list[Callable[..., Any]], Any]] = []
         self._converters_of: dict[str, tuple[list[Callable[..., Any]], Any]] = {}
@@ -42,8 +42,8 @@ class InstanceBuilder:
         """Return the instance.
 
         Args:
-            model: a proxy, if it is to be one.
-            inherited: fields of parents' tables by attname; without them they stay deferred.
+            model: a proxy of the model, to get an instance of it.
+            inherited: values of fields in parents' tables, by attname; fields without a value are deferred.
         """
         names, values = self.names, self.values(row)
         if inherited:
@@ -54,7 +54,7 @@ class InstanceBuilder:
         return (model or self.model).from_db(self.using, names, values)
 
     def previous(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return old values, given by column as the database has them, by field name as Python values."""
+        """Convert old values, by column, to Python values by field name."""
         connection, found = self._connection, {}
         for column, stored in values.items():
             converters, expression = self._converters_of.get(column, ((), None))
@@ -65,7 +65,7 @@ class InstanceBuilder:
         return found
 
     def inherited(self, rows: Mapping[int, tuple[Any, ...]]) -> dict[int, dict[str, Any]]:
-        """Return, by the key of each row, what the model inherits from parents' tables, as it is there now."""
+        """Return the present values in parents' tables, by attname, for the key of each row."""
         found: dict[int, dict[str, Any]] = {}
         links: dict[type[models.Model], Any] = dict(self.model._meta.parents)
         for parent, link in links.items():
@@ -81,14 +81,14 @@ class InstanceBuilder:
 
 
 def as_saved(instance: models.Model, previous: Mapping[str, Any], *, is_new: bool) -> models.Model:
-    """Return the record as ``save()`` leaves it for receivers of ``post_save``: read with old values, then changed.
+    """Return the record as ``save()`` leaves it for receivers of ``post_save``: made with old values, then changed.
 
-    What keeps an instance's values when it is made, such as django-model-utils' FieldTracker, knows the old ones then.
+    So code that copies the values of a new instance, such as django-model-utils' FieldTracker, has the old ones.
 
     Args:
         instance: the record after the change.
         previous: old values of changed fields, by field name.
-        is_new: the record was created: it is made without a primary key, which is then assigned.
+        is_new: the record was created. It is made without a primary key, which is then assigned.
     """
     after = loaded_fields(instance)
     by_attname = {

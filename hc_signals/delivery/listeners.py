@@ -21,17 +21,17 @@ Model = type[models.Model]
 
 @dataclass(frozen=True)
 class Extras:
-    """What is done for changes beside our own signals, for which models."""
+    """The models for whose changes more is done than our own signals: Django's signals, ``on_delete``."""
 
     django_signals: frozenset[Model] = frozenset()
     on_delete: frozenset[Model] = frozenset()
 
     @classmethod
     def of(cls, conf: Conf, models: Iterable[Model]) -> "Extras":
-        """Return what the checked setting chooses among the connected models.
+        """Return the connected models that the checked setting chooses.
 
         Raises:
-            ConfigurationError: it names a model that is not one of them.
+            ConfigurationError: it names a model that is not connected.
         """
         known = list(models)
         return cls(
@@ -41,23 +41,23 @@ class Extras:
 
 
 APPLY_ON_DELETE = receiver_path(apply_on_delete)
-"""The name of the receiver that ``APPLY_ON_DELETE`` stands for."""
+"""The name of the receiver that applies ``on_delete``."""
 _APPLY_ON_DELETE = Receiver(apply_on_delete, False, APPLY_ON_DELETE, (APPLY_ON_DELETE,), (APPLY_ON_DELETE,))
 
 
 _last_names: dict[Any, tuple[list[list[Any]], Names]] = {}
-"""The names made last, by model and DJANGO_SIGNALS, with the connections they were made of: names take time to make."""
+"""Names take time to make, so the last ones are cached, by model and DJANGO_SIGNALS, with their connections."""
 
 
 class Listeners:
-    """The receivers as they are connected now, looked up once: for the length of one page.
+    """The receivers that are connected now, read once for the length of one page.
 
-    For proxies and multi-table children ``only`` those receivers count that are connected to them and not to every
-    sender: those hear the model of the table itself.
+    ``exclusive`` is for proxies and multi-table children. It leaves out receivers that are connected to every sender:
+    they are called for the model of the table itself.
 
     Args:
-        extras: what is done beside our own signals.
-        chosen: names of receivers; only these are called. Default: all.
+        extras: which models send Django's signals or apply ``on_delete``.
+        chosen: names of receivers; the others are not called. Default: all are called.
     """
 
     def __init__(self, extras: Extras, chosen: Collection[str] | None = None) -> None:
@@ -67,7 +67,7 @@ class Listeners:
         self._names: dict[Model, Names] = {}
 
     def receivers(self, signal: str, model: Model, exclusive: bool) -> Receivers:
-        """Return who is called when ``signal`` is sent for ``model``."""
+        """Return the receivers of ``signal`` for ``model``."""
         key = (signal, model, exclusive)
         if key not in self._found:
             self._found[key] = self._find(*key)
@@ -95,10 +95,12 @@ class Listeners:
                 return self.names_of(model).receivers(found) if found else []
             except KeyError:  # connected, or disconnected, since the names were made
                 self._names.pop(model)
-        raise ConfigurationError("Receivers are connected and disconnected all the time: they cannot be named.")
+        raise ConfigurationError(
+            "Receivers are connected or disconnected all the time, so they cannot be named. Connect each once."
+        )
 
     def names_of(self, model: Model) -> Names:
-        """Return the names of those who may hear of the same records as receivers of the model."""
+        """Return the names of the receivers that are called for the same records as receivers of the model."""
         if model not in self._names:
             key = model, self.extras.django_signals
             connected_now = [signal.receivers for signal in SIGNALS.values()]
@@ -119,27 +121,27 @@ class Listeners:
         )
 
     def names(self, model: Model, signals: Iterable[str] = tuple(SIGNALS), exclusive: bool = False) -> set[str]:
-        """Return the names of those who listen to the model, a proxy or a child of it."""
+        """Return the names of the receivers of the model, its proxies and its children."""
         found = {each.name for signal in signals for each in self.receivers(signal, model, exclusive)}
         for other in (*proxies_of(model), *children_of(model)):
             found |= self.names(other, signals, exclusive=True)
         return found
 
     def heard(self, model: Model, exclusive: bool = False) -> bool:
-        """Tell whether anyone listens to changes of the model's records."""
+        """Return whether changes of the model's records have a receiver."""
         key = (model, exclusive)
         if key not in self._heard:
             self._heard[key] = any(self.receivers(s, model, exclusive) for s in SIGNALS if s not in TABLE_SIGNALS)
         return self._heard[key]
 
     def wanted(self, model: Model, exclusive: bool = False) -> bool:
-        """Tell whether anyone listens to the model, a proxy or a child of it."""
+        """Return whether the model, a proxy or a child of it has a receiver."""
         others = (*proxies_of(model), *children_of(model))
         return self.heard(model, exclusive) or any(self.wanted(other, exclusive=True) for other in others)
 
 
 def _family(model: Model) -> list[Model]:
-    """Return the models whose receivers may hear of the same records."""
+    """Return the models whose receivers are called for the same records."""
     tables = connected_tables_of(model) or [model]
     return list(dict.fromkeys(each for table in tables for each in (table, *_descendants(table))))
 

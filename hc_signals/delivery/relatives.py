@@ -9,7 +9,7 @@ from hc_signals.delivery.instances import loaded_fields
 
 
 def proxies_of(model: type[models.Model]) -> list[type[models.Model]]:
-    """Return the proxies of a model, and theirs."""
+    """Return the proxies of a model, and the proxies of these."""
     found = []
     for child in model.__subclasses__():
         if child._meta.proxy:
@@ -18,7 +18,7 @@ def proxies_of(model: type[models.Model]) -> list[type[models.Model]]:
 
 
 def children_of(model: type[models.Model]) -> list[type[models.Model]]:
-    """Return the multi-table children of a model: each has a table of its own, linked to the model's."""
+    """Return the multi-table children of a model: each has a table of its own, linked to the model's table."""
     return [
         child
         for base in (model, *proxies_of(model))
@@ -30,9 +30,9 @@ def children_of(model: type[models.Model]) -> list[type[models.Model]]:
 def child_instances(
     child: type[models.Model], parent: type[models.Model], parents: Mapping[int, models.Model], using: str
 ) -> dict[int, models.Model]:
-    """Return, by the key of each parent, the child's instance, for those that have a row of it.
+    """Return the child's instance by the key of each parent that has a row of the child.
 
-    The Salesforce half is the parent's state of the event; the child's own half is as it is now: one query for all.
+    The Salesforce half is the parent's state after the change. One query reads the child's own half, as it is now.
     """
     link: Any = child._meta.parents[parent]
     target = link.target_field.attname

@@ -120,10 +120,9 @@ def _event(delivery: FailedDelivery, sender: Model, builder: InstanceBuilder) ->
     old: dict[str, Any] = {}
     if change.operation == "UPDATE":
         old = dict(zip(builder.columns, _image(delivery, builder, "old"), strict=True))
-    instance = builder.instance(row, inherited=builder.inherited({0: row}).get(0))
-    if sender._meta.proxy and sender._meta.concrete_model is builder.model:
-        instance = builder.instance(row, sender, builder.inherited({0: row}).get(0))
-    elif sender is not builder.model:
+    is_proxy = sender._meta.proxy and sender._meta.concrete_model is builder.model
+    instance = builder.instance(row, sender if is_proxy else builder.model, builder.inherited({0: row}).get(0))
+    if sender is not builder.model and not is_proxy:
         instance = _child(sender, builder.model, instance, builder.using)
     return RecordEvent.of(_Stored(change, builder, counted_columns(change, is_link(change, old)), old, instance))
 
