@@ -86,7 +86,7 @@ class on_change(Generic[M]):
 
     Args:
         model: a connected model, a proxy or a multi-table child of one.
-        fields: names of fields, any of which must have changed. In a created or deleted record every field has changed.
+        fields: names of fields; at least one must have changed. In a created or deleted record every field has changed.
         to: the new value of each of these fields, which must have changed. It is compared with ``==``; a callable gets
             it and returns whether it fits. The value of a relation is the key. A deleted record has no new values.
         from_: the same for old values. A created record has none; those of a deleted record are its last values.

@@ -123,8 +123,8 @@ def check_unheard(**kwargs: Any) -> Messages:
             by_app[model._meta.app_label].append(model._meta.label)
     return [
         checks.Warning(
-            f"No receiver is connected to any model of the app {app!r} ({', '.join(labels)}): their changes are "
-            "delivered to nobody.",
+            f"No receiver is connected to any model of the app {app!r} ({', '.join(labels)}): their changes reach no "
+            "receiver.",
             hint=f"To connect receivers, {HOW_TO_CONNECT}. If this project has none on purpose, add "
             "'hc_signals.W010' to SILENCED_SYSTEM_CHECKS.",
             id="hc_signals.W010",

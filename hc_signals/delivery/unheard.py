@@ -26,7 +26,7 @@ def warn_of_unheard(conf: Conf) -> None:
     """Log which models have no receiver; nothing if each has one."""
     if unheard := unheard_models(conf):
         logger.warning(
-            "No receiver is connected for %s: their changes are delivered without effect. To connect receivers, %s.",
+            "No receiver is connected for %s: their changes reach no receiver. To connect receivers, %s.",
             ", ".join(model._meta.label for model in unheard),
             HOW_TO_CONNECT,
         )
