@@ -153,7 +153,7 @@ def test_receivers_of_proxies_and_children_are_called_once(captured: HerokuConne
         assert len([name for name in sentry if "example" not in name]) == 5
 
 
-@pytest.mark.fault("two receivers share a dotted path and one fails", outcome="that one alone is retried")
+@pytest.mark.fault("two receivers share a dotted path and one fails", outcome="it alone is retried")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("failing", [0, 1])
 def test_failed_receiver_alone_is_retried(captured: HerokuConnect, kind: str, failing: int) -> None:
@@ -206,7 +206,9 @@ def test_receiver_has_one_name_in_all_signals() -> None:
     assert len(set(names())) == 2
 
 
-@pytest.mark.fault("the order in which receivers connect changes", outcome="each delivery is retried with its own")
+@pytest.mark.fault(
+    "the order in which receivers connect changes", outcome="each delivery is retried with its own receiver"
+)
 @pytest.mark.parametrize("kind", ["partials that differ", "closures that differ"])
 def test_retry_finds_its_receiver_when_the_order_changes(captured: HerokuConnect, kind: str) -> None:
     boxes = {label: Box() for label in "abc"}
@@ -222,7 +224,7 @@ def test_retry_finds_its_receiver_when_the_order_changes(captured: HerokuConnect
     assert not Delivery.objects.exists()
 
 
-@pytest.mark.fault("a stored name fits several receivers", outcome="none is called; the delivery keeps an error")
+@pytest.mark.fault("a stored name fits several receivers", outcome="none is called; the delivery has the error")
 def test_name_that_fits_several_is_stored_as_an_error(captured: HerokuConnect) -> None:
     boxes = [Box(), Box()]
     signals.record_created.connect(boxes[0].take, sender=Account)
@@ -359,7 +361,9 @@ def test_receivers_that_are_gone_are_not_called(captured: HerokuConnect) -> None
     captured.insert(Account, name="a")
     captured.insert(Account, name="b")
     deliver(BATCH_SIZE=1)
-    assert [len(box.received) for box in (disconnected, last)] == [1, 1], "a page has the receivers of its beginning"
+    assert [len(box.received) for box in (disconnected, last)] == [1, 1], (
+        "a page calls the receivers that were connected when it began"
+    )
 
 
 def test_signal_that_caches_its_receivers(captured: HerokuConnect) -> None:

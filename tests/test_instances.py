@@ -153,14 +153,16 @@ def test_connected_child_of_a_connected_model(captured: HerokuConnect, compared:
     (sfid,) = captured.insert(Animal, external_id=KEY, name="Rex")
     captured.insert(Dog, animal_id=KEY, breed="Boxer")
     deliver()
-    assert [(dog.name, dog.breed) for dog in dogs] == [("Rex", "Boxer")] * 2, "its own row, and its parent's"
+    assert [(dog.name, dog.breed) for dog in dogs] == [("Rex", "Boxer")] * 2, (
+        "a change of its own row, and one of its parent's"
+    )
     captured.update(Animal, sfid, name="Max")
     deliver()
     assert (dogs[-1].name, animals[-1].name) == ("Max", "Max")
     as_heroku_connect("UPDATE salesforce.dog__c SET breed__c = 'Poodle'")
     deliver()
     assert (dogs[-1].name, dogs[-1].breed) == ("Max", "Poodle")
-    assert len(animals) == 2, "the parent does not hear of the child's half"
+    assert len(animals) == 2, "the parent gets no change of the child's half"
 
 
 def test_managed_child_of_a_child_gets_changes(captured: HerokuConnect, compared: Any) -> None:
@@ -208,7 +210,7 @@ def test_unconvertible_value_of_a_child_fails_alone(
         captured.insert(Animal, external_id=key, name="Rex")
         captured.insert(Dog, animal_id=key, breed=breed)
     deliver()
-    assert got == [("Rex", "Poodle")] * 2, "its own row, and its parent's"
+    assert got == [("Rex", "Poodle")] * 2, "a change of its own row, and one of its parent's"
     assert "no such breed" in Delivery.objects.first().error  # type: ignore[union-attr]
 
 

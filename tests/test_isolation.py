@@ -139,7 +139,7 @@ def test_unparsable_first_query_fails_its_receiver_alone(
     assert deliver() == 4
     assert len(seen_changes()) == 4 - len(names)
     others = Seen.objects.exclude(event_id__startswith="mine ")
-    assert others.count() == 4, "the example's receiver, which writes right before, keeps what it wrote"
+    assert others.count() == 4, "the writes of the example's receiver, right before, are kept"
 
     careful._in_advance.clear()  # another process makes the retries
     Delivery.objects.filter(state="retry").update(next_attempt_at=Now())

@@ -93,9 +93,9 @@ class _Bare(BaseException):
 
 
 @pytest.mark.fault(
-    "a receiver raises what no program catches: timeouts of gevent and func_timeout, exception groups, SystemExit, "
+    "a receiver raises an exception that no program catches: timeouts of gevent and func_timeout, exception groups, SystemExit, "
     "KeyboardInterrupt without a Ctrl-C",
-    outcome="it fails alone, and is kept",
+    outcome="it fails alone, and its delivery is stored",
 )
 @pytest.mark.parametrize(
     "error",
@@ -190,8 +190,8 @@ def _violates_at_the_commit() -> None:
 
 
 @pytest.mark.fault(
-    "a receiver executes COMMIT, ROLLBACK or PREPARE TRANSACTION, by whatever way",
-    outcome="refused or taken back; it fails alone and is kept, and no other receiver's writes are there twice",
+    "a receiver executes COMMIT, ROLLBACK or PREPARE TRANSACTION, in any way",
+    outcome="refused or rolled back; it fails alone, its delivery is stored, no other receiver's writes are there twice",
 )
 @pytest.mark.parametrize(
     "misbehave",
@@ -222,7 +222,7 @@ def test_ended_transaction_repeats_no_committed_write(connect: Any) -> None:
 
 @pytest.mark.fault(
     "a receiver leaves a COPY, a cursor WITH HOLD, a block of `atomic()` or a violated constraint behind",
-    outcome="it fails alone, and is kept",
+    outcome="it fails alone, and its delivery is stored",
 )
 @pytest.mark.parametrize(
     "misbehave",
@@ -289,7 +289,7 @@ def role_setting(name: str, value: str) -> Iterator[None]:
 
 @pytest.mark.fault(
     "a receiver that has used the database sleeps for longer than `idle_in_transaction_session_timeout`",
-    outcome="the server ends the session; this receiver fails alone and is kept, not the next one",
+    outcome="the server ends the session; this receiver fails, and not the next one",
 )
 @pytest.mark.parametrize("asks_afterwards", [False, True])
 def test_idle_timeout_fails_the_receiver_that_slept(connect: Any, asks_afterwards: bool) -> None:
@@ -328,7 +328,7 @@ def test_statement_timeout_is_the_receivers_and_not_ours(connect: Any) -> None:
 @pytest.mark.fault(
     "`statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout` or `transaction_timeout` are short for "
     "the role",
-    outcome="they hold in receivers; our own statements in a page have none",
+    outcome="they apply to receivers; our own statements in a page have none",
 )
 @pytest.mark.parametrize("has_receiver", [False, True])
 def test_lock_timeout_does_not_end_a_page(connect: Any, has_receiver: bool) -> None:
@@ -368,7 +368,7 @@ def test_transaction_timeout_is_each_receivers_own(connect: Any) -> None:
 
 
 @pytest.mark.fault(
-    "a receiver forks, and its child comes back into the worker's loop",
+    "a receiver forks, and its child returns into the worker's loop",
     outcome="the child ends at once; its parent's connections are untouched",
 )
 def test_child_that_returns_ends_at_once(connect: Any) -> None:

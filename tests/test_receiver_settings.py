@@ -82,7 +82,7 @@ class Leaking:
 
 @pytest.mark.fault(
     "a receiver leaves its role or a setting changed: `SET ROLE`, `search_path`, timeouts, `xmlbinary`, read-only …",
-    outcome="taken back; it fails alone, its delivery is stored, and the error says what to do",
+    outcome="set back; it fails alone, its delivery is stored, and the error says what to do",
 )
 @pytest.mark.parametrize(
     "statement, name",
@@ -168,8 +168,8 @@ def test_setting_ends_with_the_block_it_was_made_in(connect: Any, statement: str
     assert deliver() == 3
     assert not Delivery.objects.exists()
     assert all(each == leaking.found[0] for each in leaking.found)
-    assert inner != leaking.found[:1], "an inner block does not end it, as it does not elsewhere"
-    assert settings() == before, "nor is anything left when the page is committed"
+    assert inner != leaking.found[:1], "an inner block does not end it, as in Django"
+    assert settings() == before, "no setting is left when the page is committed"
 
 
 def test_next_change_of_the_record_waits_for_the_check(connect: Any) -> None:

@@ -234,7 +234,7 @@ def test_nothing_is_stranded_if_the_worker_finishes_the_first(
 
     other.first = worker_retries
     assert a_replay().page() == 4
-    assert states()[0] == ("retry", 0), "the first of the record is due, it waits for nothing"
+    assert states()[0] == ("retry", 0), "the first delivery of the record is due"
     deliver()
     assert [name for _, name in listener.received[3:]] == ["d", "a", "b", "c", "d"]
     assert states() == []

@@ -74,11 +74,11 @@ def test_later_changes_of_a_failed_record_wait_in_order(captured: HerokuConnect,
     captured.update(User, sfid, username="c")
     deliver()
     assert states() == [("retry", 1), ("parked", 0), ("parked", 0)]
-    assert len(flaky.calls) == 1, "not called for what follows"
+    assert len(flaky.calls) == 1, "not called for later changes"
     flaky.failing = False
     captured.insert(User, username="other")
     deliver()
-    assert flaky.done == [("CREATE", "other", 1)], "another record of the same receiver is not held up"
+    assert flaky.done == [("CREATE", "other", 1)], "another record of the same receiver does not wait"
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now() WHERE state = 'retry'")
     captured.delete(User, sfid)
     deliver_all()

@@ -60,7 +60,7 @@ def test_check_names_the_apps_without_receivers() -> None:
         "sfdc.Wide): their changes reach no receiver.",
     ]
     signals.record_created.connect(receive, sender=Account)
-    assert len(found()) == 1, "models that need no receiver lie beside those that have one"
+    assert len(found()) == 1, "an app in which one model has a receiver is left out"
     signals.record_updated.connect(receive, sender=User)
     assert found() == []
 
