@@ -93,8 +93,8 @@ class _Bare(BaseException):
 
 
 @pytest.mark.fault(
-    "a receiver raises an exception that no program catches: timeouts of gevent and func_timeout, exception groups, SystemExit, "
-    "KeyboardInterrupt without a Ctrl-C",
+    "a receiver raises an exception that no program catches: timeouts of gevent and func_timeout, exception groups, "
+    "SystemExit, KeyboardInterrupt without a Ctrl-C",
     outcome="it fails alone, and its delivery is stored",
 )
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def _violates_at_the_commit() -> None:
 
 @pytest.mark.fault(
     "a receiver executes COMMIT, ROLLBACK or PREPARE TRANSACTION, in any way",
-    outcome="refused or rolled back; it fails alone, its delivery is stored, no other receiver's writes are there twice",
+    outcome="refused or rolled back; it fails alone, its delivery is stored, no other receiver writes twice",
 )
 @pytest.mark.parametrize(
     "misbehave",
