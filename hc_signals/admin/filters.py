@@ -11,12 +11,9 @@ from django.utils.dateparse import parse_datetime
 
 from hc_signals.admin.bounded import COUNTED_ROWS
 from hc_signals.admin.read_only import database
-from hc_signals.delivery.routing import CHANGE_TYPES, TABLE_SIGNALS
+from hc_signals.delivery.routing import ROUTES
 from hc_signals.postgres import moments
 from hc_signals.tables import connected_models, quoted_table, table_label
-
-OPERATIONS = (*CHANGE_TYPES, *TABLE_SIGNALS, "TRUNCATE", "GAP")
-"""What the log can say of a record or of a table."""
 
 PERIODS = {
     "15m": ("Last 15 minutes", timedelta(minutes=15)),
@@ -52,7 +49,7 @@ class OperationFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the operations."""
-        return [(name, name) for name in OPERATIONS]
+        return [(name, name) for name in ROUTES]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         """Keep the rows of the chosen operation."""

@@ -1,23 +1,23 @@
-"""Shows a receiver's exception, with its traceback, to whoever collects such things: Sentry and its like.
+"""Logs receivers' exceptions with traceback, for error trackers such as Sentry.
 
-The exception's message may hold a customer's data, and our own log never does. So these go to a logger of their own,
-``hc_signals.receivers``, which hc_listen does not print.
+The message of an exception may hold a customer's data; the messages of our own log do not. So they go to a logger of
+their own, ``hc_signals.receivers``, which hc_listen does not print.
 """
 
 import logging
 
 logger = logging.getLogger("hc_signals.receivers")
-# Without any handler Python would print them to stderr after all.
+# Without a handler Python would print them to stderr.
 logger.addHandler(logging.NullHandler())
 
 
 def show(receiver: str, error: BaseException, **fields: object) -> None:
-    """Log a receiver's exception for those who listen to ``hc_signals.receivers``.
+    """Log a receiver's exception to ``hc_signals.receivers``.
 
     Args:
-        receiver: dotted path.
-        error: what it raised.
-        fields: what it was called with, without contents: attributes of the log record.
+        receiver: name of the receiver.
+        error: the exception.
+        fields: attributes of the log record that describe the call, without a record's contents.
     """
     known = {"receiver": receiver, **fields}
     logger.error(

@@ -10,7 +10,7 @@ from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db.models import Model
 from django.dispatch import Signal
 
-from hc_signals.delivery.listeners import OF_TABLES, SIGNALS
+from hc_signals.delivery.routing import SIGNALS, TABLE_SIGNALS
 from hc_signals.tables import NOISE_COLUMNS, connected_models, connected_tables_of
 from hc_signals.testing.names import unknown_field
 from hc_signals.testing.records import with_checksum
@@ -22,10 +22,10 @@ OUR_SIGNALS = {name: signal for name, signal in SIGNALS.items() if name not in (
 _NAMES = {signal: name for name, signal in OUR_SIGNALS.items()}
 
 _NEVER = {
-    "changed": ("record_created", "record_deleted", *OF_TABLES),
-    "previous": ("record_created", "record_deleted", *OF_TABLES),
-    "values": OF_TABLES,
-    "record_id": OF_TABLES,
+    "changed": ("record_created", "record_deleted", *TABLE_SIGNALS),
+    "previous": ("record_created", "record_deleted", *TABLE_SIGNALS),
+    "values": TABLE_SIGNALS,
+    "record_id": TABLE_SIGNALS,
 }
 """By what is asked for: the signals whose event never has it."""
 

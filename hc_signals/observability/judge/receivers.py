@@ -23,6 +23,6 @@ def receivers(conf: Conf) -> Iterator[Finding]:
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             yield fine("receivers", f"{label}: {', '.join(names[:SHOWN])}{more}", **facts)
         elif is_any:
-            yield fine("receivers", f"{label}: none, its changes are delivered to nobody", **facts)
+            yield fine("receivers", f"{label}: none, its changes reach no receiver", **facts)
         else:
             yield problem("receivers-none", "receivers", f"{label}: none in this project", **facts)
