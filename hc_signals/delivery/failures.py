@@ -99,6 +99,11 @@ WHERE id = (
       AND coalesce(record_id, record_key, '') = coalesce(%(record)s, '')
 )
 """
+_BRING_FORWARD = """
+UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()
+WHERE consumer = %(consumer)s AND state = 'retry'
+  AND next_attempt_at > clock_timestamp() + make_interval(secs => %(longest)s)
+"""
 
 
 class FailureStore:
@@ -227,6 +232,11 @@ def release(using: str, consumer: str, receiver: str, table: str, record: str | 
     It stays parked while another delivery of the record is retried: a dead one, retried by hand, may be ahead of it.
     """
     execute(using, _RELEASE, {"consumer": consumer, "receiver": receiver, "table": table, "record": record})
+
+
+def bring_forward(using: str, conf: Conf) -> None:
+    """Make deliveries due whose retry is later than the longest pause: the server's clock was set back."""
+    execute(using, _BRING_FORWARD, {"consumer": conf.CONSUMER, "longest": conf.RETRY_MAX_SECONDS})
 
 
 def ring(using: str) -> None:
