@@ -7,7 +7,6 @@ a record, in order.
 import json
 import logging
 import random
-import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,12 @@ from typing import Any
 from django.db import transaction
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.receiver_errors import show
+from hc_signals.delivery.receiver_errors import describe, show
 from hc_signals.delivery.routing import route_of
 from hc_signals.events import Change
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
 from hc_signals.postgres.query import execute, row, rows
-from hc_signals.postgres.texts import storable
 
 logger = logging.getLogger("hc_signals")
 
@@ -242,13 +240,3 @@ def bring_forward(using: str, conf: Conf) -> None:
 def ring(using: str) -> None:
     """Wake a sleeping worker when the transaction commits."""
     execute(using, "SELECT public.hc_signals_ring()")
-
-
-def describe(error: BaseException, using: str) -> str:
-    """Return the text that is stored for an error: class and message, then the traceback."""
-    trace = "".join(traceback.format_tb(error.__traceback__))
-    try:
-        message = str(error)
-    except Exception as another:  # raised by a __str__ of the project
-        message = f"its message cannot be read ({type(another).__name__})"
-    return storable(f"{type(error).__name__}: {message[:5000]}\n{trace[-5000:]}".rstrip(), using)
