@@ -7,7 +7,6 @@ a record, in order.
 import json
 import logging
 import random
-import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,12 @@ from typing import Any
 from django.db import transaction
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.receiver_errors import show
+from hc_signals.delivery.receiver_errors import describe, show
 from hc_signals.delivery.routing import route_of
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
 from hc_signals.log.change import Change
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
 from hc_signals.postgres.query import execute, row, rows
-from hc_signals.postgres.texts import storable
 
 logger = logging.getLogger("hc_signals")
 
@@ -98,6 +96,11 @@ WHERE id = (
     WHERE consumer = %(consumer)s AND state = 'retry' AND receiver = %(receiver)s AND table_name = %(table)s
       AND coalesce(record_id, record_key, '') = coalesce(%(record)s, '')
 )
+"""
+_BRING_FORWARD = """
+UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()
+WHERE consumer = %(consumer)s AND state = 'retry'
+  AND next_attempt_at > clock_timestamp() + make_interval(secs => %(longest)s)
 """
 
 
@@ -229,16 +232,11 @@ def release(using: str, consumer: str, receiver: str, table: str, record: str | 
     execute(using, _RELEASE, {"consumer": consumer, "receiver": receiver, "table": table, "record": record})
 
 
+def bring_forward(using: str, conf: Conf) -> None:
+    """Make deliveries due whose retry is later than the longest pause: the server's clock was set back."""
+    execute(using, _BRING_FORWARD, {"consumer": conf.CONSUMER, "longest": conf.RETRY_MAX_SECONDS})
+
+
 def ring(using: str) -> None:
     """Wake a sleeping worker when the transaction commits."""
     execute(using, "SELECT public.hc_signals_ring()")
-
-
-def describe(error: BaseException, using: str) -> str:
-    """Return the text that is stored for an error: class and message, then the traceback."""
-    trace = "".join(traceback.format_tb(error.__traceback__))
-    try:
-        message = str(error)
-    except Exception as another:  # raised by a __str__ of the project
-        message = f"its message cannot be read ({type(another).__name__})"
-    return storable(f"{type(error).__name__}: {message[:5000]}\n{trace[-5000:]}".rstrip(), using)

@@ -1,10 +1,13 @@
-"""Logs receivers' exceptions with traceback, for error trackers such as Sentry.
+"""Receivers' exceptions: logged with traceback for error trackers such as Sentry, and described for the database.
 
-The message of an exception may hold a customer's data; the messages of our own log do not. So they go to a logger of
-their own, ``hc_signals.receivers``, which hc_listen does not print.
+The message of an exception may hold a customer's data; the messages of our own log do not. So the
+exceptions go to a logger of their own, ``hc_signals.receivers``, which hc_listen does not print.
 """
 
 import logging
+import traceback
+
+from hc_signals.postgres.texts import storable
 
 logger = logging.getLogger("hc_signals.receivers")
 # Without a handler Python would print them to stderr.
@@ -27,3 +30,13 @@ def show(receiver: str, error: BaseException, **fields: object) -> None:
         exc_info=(type(error), error, error.__traceback__),
         extra=known,
     )
+
+
+def describe(error: BaseException, using: str) -> str:
+    """Return the text that is stored for an error: class and message, then the traceback."""
+    trace = "".join(traceback.format_tb(error.__traceback__))
+    try:
+        message = str(error)
+    except Exception as another:  # raised by a __str__ of the project
+        message = f"its message cannot be read ({type(another).__name__})"
+    return storable(f"{type(error).__name__}: {message[:5000]}\n{trace[-5000:]}".rstrip(), using)

@@ -1,14 +1,8 @@
 """Finds the shards that have something to deliver: changes, gaps, retries that are due."""
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.failures import DUE_SHARDS
-from hc_signals.postgres.query import execute, row
-
-_BRING_FORWARD = """
-UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()
-WHERE consumer = %(consumer)s AND state = 'retry'
-  AND next_attempt_at > clock_timestamp() + make_interval(secs => %(longest)s)
-"""
+from hc_signals.delivery.failures import DUE_SHARDS, bring_forward
+from hc_signals.postgres.query import row
 
 
 def waiting_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
@@ -24,6 +18,6 @@ def waiting_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
         {"consumer": conf.CONSUMER, "shards": conf.SHARDS},
     )
     if seconds is not None and seconds > conf.RETRY_MAX_SECONDS:  # the server's clock was set back
-        execute(using, _BRING_FORWARD, {"consumer": conf.CONSUMER, "longest": conf.RETRY_MAX_SECONDS})
+        bring_forward(using, conf)
         seconds = 0
     return {*map(int, waiting), *map(int, due)}, None if seconds is None else max(0.0, float(seconds))
