@@ -25,6 +25,7 @@ from hc_signals.log.change import Change
 from hc_signals.log.claims import Claim, Claims
 from hc_signals.log.passed import record_passed
 from hc_signals.log.position import LogShard, Position, Standing
+from hc_signals.log.schema import Cause
 from hc_signals.observing import Work, here
 
 logger = logging.getLogger("hc_signals")
@@ -272,7 +273,7 @@ class Shard:
         gaps = [] if position.gap is None else [position.gap]
         if lost > position.lost:
             logger.error("A change could not be written to the log; gap_detected is sent for every connected model.")
-            gaps.insert(0, {"cause": "capture_failed"})
+            gaps.insert(0, {"cause": Cause.CAPTURE_FAILED})
         for gap in gaps:
             self._report_gap(gap, isolation)
         return replace(position, lost=lost, gap=None), bool(gaps)
