@@ -28,8 +28,8 @@ class Failure:
 def send(
     signal: Signal,
     receivers: Receivers,
-    using: str,
     *,
+    using: str,
     change: int,
     isolation: Isolation,
     pulse: Work,
@@ -42,6 +42,7 @@ def send(
     """Call the receivers one by one; return those that failed, whose writes are rolled back.
 
     Args:
+        using: database alias.
         change: id of the change; of the first one, if the event is about several.
         isolation: of the page.
         pulse: of the calling thread.

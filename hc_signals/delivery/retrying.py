@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from django.apps import apps
@@ -70,7 +71,7 @@ class Retries:
         except (LookupError, ValueError):
             return RedeliveryError(f"there is no connected model {delivery.sender} any more: renamed or removed?")
         try:
-            receivers = self._receivers(delivery, sender, exclusive=sender is not builder.model)
+            receivers = resolve(delivery.receiver, self._connected(delivery.signal, sender, builder.model))
         except RedeliveryError as error:
             return error
         if not receivers:
@@ -87,9 +88,8 @@ class Retries:
             return error
         return self._call(delivery, sender, receivers[:1], event)
 
-    def _receivers(self, delivery: FailedDelivery, sender: Model, exclusive: bool) -> Receivers:
-        known = delivery.signal in SIGNALS
-        return resolve(delivery.receiver, self.listeners.receivers(delivery.signal, sender, exclusive) if known else [])
+    def _connected(self, signal: str, sender: Model, model: Model) -> Receivers:
+        return self.listeners.receivers(signal, sender, sender is not model) if signal in SIGNALS else []
 
     def _call(
         self, delivery: FailedDelivery, sender: Model, receivers: Receivers, event: ChangeEvent
@@ -99,7 +99,7 @@ class Retries:
         failures = send(
             SIGNALS[delivery.signal],
             receivers,
-            self.store.using,
+            using=self.store.using,
             change=delivery.change.id,
             isolation=self.isolation,
             pulse=self.pulse,
@@ -117,10 +117,11 @@ def _event(delivery: FailedDelivery, sender: Model, builder: InstanceBuilder) ->
     change = delivery.change
     if change.operation not in OF_RECORDS:
         return table_event(change, builder.model)
-    row = _image(delivery, builder, "latest")
+    stored = partial(kept_image, builder.using, builder.model, builder.columns, delivery.id)
+    row = stored("latest")
     old: dict[str, Any] = {}
     if change.operation == "UPDATE":
-        old = dict(zip(builder.columns, _image(delivery, builder, "old"), strict=True))
+        old = dict(zip(builder.columns, stored("old"), strict=True))
     is_proxy = sender._meta.proxy and sender._meta.concrete_model is builder.model
     instance = builder.instance(row, sender if is_proxy else builder.model, builder.inherited({0: row}).get(0))
     if sender is not builder.model and not is_proxy:
@@ -143,10 +144,6 @@ class _Stored:
 
     def instance(self) -> models.Model:
         return self._instance
-
-
-def _image(delivery: FailedDelivery, builder: InstanceBuilder, image: str) -> tuple[Any, ...]:
-    return kept_image(builder.using, builder.model, builder.columns, delivery.id, image)
 
 
 def _child(sender: Model, parent: Model, instance: models.Model, using: str) -> models.Model:

@@ -1,9 +1,10 @@
 """Sends the signals of one page: to the receivers that may be called now. For the others it parks the change."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from hc_signals.delivery.dispatch import Failure, send
+from hc_signals.delivery.dispatch import send
 from hc_signals.delivery.event import arguments
 from hc_signals.delivery.failures import FailureStore, Key
 from hc_signals.delivery.fatal_calls import Marks
@@ -40,8 +41,8 @@ class SignalSender:
         blocked: set[Key],
         marks: Marks | None = None,
     ) -> None:
-        self.store, self.listeners = store, listeners
-        self._isolation, self._pulse, self._blocked, self._marks = isolation, pulse, blocked, marks
+        self.store, self.listeners, self._isolation, self._blocked = store, listeners, isolation, blocked
+        self._call = partial(send, using=store.using, isolation=isolation, pulse=pulse, marks=marks)
 
     def send(self, signal: str, sender: Model, change: Change, event: ChangeEvent, exclusive: bool) -> None:
         """Send one signal for one change.
@@ -64,8 +65,8 @@ class SignalSender:
         def store_failure(receiver: str, error: BaseException) -> None:
             self.store_failure(change, receiver, signal, sender, error)
 
-        record = (change.table_name, change.record)
-        for failure in self._call(signal, receivers, change, store_failure, record=record, sender=sender, **named):
+        named |= {"sender": sender, "record": (change.table_name, change.record)}
+        for failure in self._call(SIGNALS[signal], receivers, change=change.id, store_failure=store_failure, **named):
             store_failure(failure.receiver, failure.error)
 
     def send_bulk(self, receiver: Receiver, sender: Model, pairs: Sequence[tuple[Change, ChangeEvent]]) -> None:
@@ -82,8 +83,10 @@ class SignalSender:
                 if not self.park(change, receiver, signal, sender):
                     self.store_failure(change, name, signal, sender, _of_one(error, pairs))
 
-        events = [event for _, event in pairs]
-        for failure in self._call(signal, [receiver], pairs[0][0], store_failure, sender=sender, events=events):
+        named: dict[str, Any] = {"sender": sender, "events": [event for _, event in pairs]}
+        for failure in self._call(
+            SIGNALS[signal], [receiver], change=pairs[0][0].id, store_failure=store_failure, **named
+        ):
             store_failure(failure.receiver, failure.error)
 
     def receivers(self, signal: str, sender: Model, change: Change, exclusive: bool) -> Receivers:
@@ -132,21 +135,6 @@ class SignalSender:
             return
         if any(each.name == unchecked.receiver for each in receivers):
             self._isolation.check_last_call()
-
-    def _call(
-        self, signal: str, receivers: Receivers, change: Change, store_failure: Any, **named: Any
-    ) -> list[Failure]:
-        return send(
-            SIGNALS[signal],
-            receivers,
-            self.store.using,
-            change=change.id,
-            isolation=self._isolation,
-            pulse=self._pulse,
-            store_failure=store_failure,
-            marks=self._marks,
-            **named,
-        )
 
 
 def _of_one(error: BaseException, pairs: Sequence[Any]) -> BaseException:
