@@ -72,7 +72,7 @@ interop: .venv-interop/.installed  ## models of the released django-heroku-conne
 chaos: $(VENV)/.installed  ## kills, crashes, a failing network; ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)
 
-failover: $(VENV)/.installed  ## promotes a standby in several ways and counts what is lost, repeated and told
+failover: $(VENV)/.installed  ## promotes a standby in several ways and counts lost, repeated and reported changes
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.failover $(FAILOVER)
 
 docs: $(VENV)/.installed  ## the site, in build/docs/index.html; a warning is an error

@@ -1,4 +1,4 @@
-"""What a worker does beside delivering: little while nothing happens, and on a connection that may end meanwhile."""
+"""The chores of a worker: few queries while nothing happens, over a connection that may end."""
 
 import threading
 import time
@@ -13,8 +13,10 @@ from hc_signals.conf import Conf
 from hc_signals.delivery.shard import Outcome
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker import watchdog
 from hc_signals.worker.chores import RELOADS_EVERY, Chores
 from hc_signals.worker.loop import Worker
+from hc_signals.worker.watchdog import Watchdog
 from tests.chaos.proxy import Proxy
 from tests.conftest import another, as_heroku_connect, as_the_app
 from tests.test_reloads import fill, hours_pass
@@ -29,13 +31,13 @@ def chores(captured: HerokuConnect) -> Chores:
 
 
 def after(seconds: float, chores: Chores) -> None:
-    """Do what is due so much later."""
+    """Do the chores that are due after some seconds."""
     for chore in chores.chores:
         chore.due -= seconds
     chores.do_what_is_due()
 
 
-def test_while_nothing_happens_a_look_is_one_query(chores: Chores) -> None:
+def test_idle_chores_run_one_query(chores: Chores) -> None:
     with CaptureQueriesContext(connection) as queries:
         for _ in range(3):
             after(RELOADS_EVERY + 1, chores)
@@ -45,7 +47,7 @@ def test_while_nothing_happens_a_look_is_one_query(chores: Chores) -> None:
     assert len(queries) == 1
 
 
-def test_the_connection_is_kept_between_looks_and_closed_at_the_end(captured: HerokuConnect) -> None:
+def test_chores_keep_their_connection_until_they_end(captured: HerokuConnect) -> None:
     stopping = threading.Event()
     chores = Chores("default", Conf(WATCH_SECONDS=0.02), stopping)
     chores.start()
@@ -74,7 +76,7 @@ def sessions() -> list[tuple[int, Any]]:
 
 
 def wait_for_chores(since: Any) -> tuple[int, Any]:
-    """Wait for a session that has begun a query after this moment."""
+    """Wait for a session that has begun a query after this time."""
     deadline = time.monotonic() + 10
     while not (found := [session for session in sessions() if since is None or session[1] > since]):
         assert time.monotonic() < deadline, "no chore was done"
@@ -82,7 +84,7 @@ def wait_for_chores(since: Any) -> tuple[int, Any]:
     return found[0]
 
 
-def test_a_sleeping_worker_looks_at_the_log_with_one_query(captured: HerokuConnect) -> None:
+def test_sleeping_worker_reads_the_log_with_one_query(captured: HerokuConnect) -> None:
     worker = Worker("default", Conf())
     worker.prepare()
     while worker.shards[0].deliver_page() is not Outcome.DONE:
@@ -92,7 +94,7 @@ def test_a_sleeping_worker_looks_at_the_log_with_one_query(captured: HerokuConne
     assert len(queries) == 1
 
 
-def test_a_reload_that_begins_between_two_looks_is_ended_all_the_same(chores: Chores) -> None:
+def test_reload_that_begins_between_two_checks_is_ended(chores: Chores) -> None:
     fill(1, 30)
     as_heroku_connect("TRUNCATE salesforce.account")
     fill(1, 20)
@@ -104,7 +106,7 @@ def test_a_reload_that_begins_between_two_looks_is_ended_all_the_same(chores: Ch
     assert Change.objects.filter(operation="DELETE").count() == 10
 
 
-def test_the_end_of_a_reload_is_logged_once(chores: Chores, caplog: pytest.LogCaptureFixture) -> None:
+def test_end_of_a_reload_is_logged_once(chores: Chores, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "hc_signals")
     fill(1, 20)
     as_heroku_connect("TRUNCATE salesforce.account")
@@ -117,7 +119,7 @@ def test_the_end_of_a_reload_is_logged_once(chores: Chores, caplog: pytest.LogCa
     ]
 
 
-def test_a_reload_is_looked_for_where_the_watch_looks_seldom(captured: HerokuConnect) -> None:
+def test_reload_is_found_although_the_watch_is_rare(captured: HerokuConnect) -> None:
     chores = Chores("default", Conf(WATCH_SECONDS=3600), threading.Event())
     chores.do_what_is_due()
     fill(1, 30)
@@ -128,9 +130,7 @@ def test_a_reload_is_looked_for_where_the_watch_looks_seldom(captured: HerokuCon
     assert Change.objects.filter(operation="RELOADED").count() == 1
 
 
-def test_a_connection_that_ended_while_nobody_used_it_is_no_news(
-    chores: Chores, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_idle_connection_that_ended_is_replaced_silently(chores: Chores, caplog: pytest.LogCaptureFixture) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
@@ -140,19 +140,23 @@ def test_a_connection_that_ended_while_nobody_used_it_is_no_news(
     assert not caplog.records
 
 
-def test_a_connection_that_went_deaf_does_not_end_the_watch(
+def test_unresponsive_connection_does_not_end_the_watch(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Something in between holds it open and passes nothing on: TCP does not notice."""
-    monkeypatch.setattr(Chores, "ANSWER_SECONDS", 0.3)
+    """A proxy keeps the connection open and passes nothing on: TCP reports nothing."""
+    monkeypatch.setattr(Watchdog, "EVERY", 0.05)
+    monkeypatch.setattr(watchdog, "IDLE_SECONDS", 0.2)
     params = connection.get_connection_params()
     proxy = Proxy(psycopg.conninfo.make_conninfo(host=params["host"], port=params.get("port")))
     dues: list[float] = []
+    dog = Watchdog("default")
+    dog.start()
 
     def work() -> None:
         far = connections["default"] = connection.copy()  # of this thread only
         far.settings_dict |= {"HOST": "127.0.0.1", "PORT": proxy.port}
         chores = Chores("default", Conf(), threading.Event())
+        dog.watch("the chores", lambda: far.connection, lambda: chores.done)
         chores.do_what_is_due()
         proxy.sever()
         after(RELOADS_EVERY, chores)
@@ -162,13 +166,15 @@ def test_a_connection_that_went_deaf_does_not_end_the_watch(
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(timeout=15)
+    dog.end()
+    dog.join()
     proxy.close()
     assert not thread.is_alive(), "it waits for ever"
     assert dues[0] > time.monotonic() + 15
-    assert not caplog.records
+    assert ["The connection of the chores is unresponsive" in message for message in caplog.messages] == [True]
 
 
-def test_what_fails_on_a_new_connection_is_told_and_put_off(chores: Chores, caplog: pytest.LogCaptureFixture) -> None:
+def test_chore_that_fails_on_a_new_connection_is_logged(chores: Chores, caplog: pytest.LogCaptureFixture) -> None:
     as_the_app("ALTER TABLE public.hc_signals_table RENAME TO hc_signals_gone")
     try:
         after(RELOADS_EVERY, chores)

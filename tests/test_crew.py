@@ -1,4 +1,4 @@
-"""Several threads and processes share the shards: records in order, nothing twice, work shared, standbys ready."""
+"""Several threads and processes share the shards: records stay in order, no change is delivered twice."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ from example.crm.models import Account, Seen
 
 from hc_signals import signals
 from hc_signals.conf import Conf
+from hc_signals.delivery.pulse import Observer, Tally, observe, unobserve
 from hc_signals.delivery.shard import Outcome, Shard
 from hc_signals.log.layout import start
 from hc_signals.log.position import LogShard
 from hc_signals.models import Delivery
-from hc_signals.observing import Observer, Tally, observe, unobserve
 from hc_signals.postgres.locks import CLAIMS
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.crew import Crew
@@ -59,10 +59,10 @@ def test_threads_share_the_shards_and_keep_each_record_in_order(captured: Heroku
 
 
 @pytest.mark.parametrize("old_shards", [0, 3])
-def test_threads_that_start_at_once_are_all_at_work_at_once(
+def test_threads_that_start_together_all_deliver_at_once(
     captured: HerokuConnect, connect: Any, old_shards: int
 ) -> None:
-    """A new consumer, or another number of shards: who comes to find that all is set holds no shards meanwhile."""
+    """A new consumer, or another number of shards: a thread that finds the layout made holds no shards before."""
     if old_shards:
         start(LogShard.all_of("default", "default", old_shards), "latest")
     meeting, met = threading.Barrier(4), set()
@@ -84,7 +84,7 @@ def test_threads_that_start_at_once_are_all_at_work_at_once(
             return True
 
         run(crew, all_delivered)
-    assert not Delivery.objects.exists(), "a thread waited in vain for the others to be at work too"
+    assert not Delivery.objects.exists(), "the threads did not deliver at the same time"
     assert crew.delivered == Seen.objects.values("event_id").distinct().count() == 200
 
 
@@ -97,8 +97,8 @@ def waiting_for_locks() -> int:
         return int(cursor.fetchone()[0])
 
 
-def test_threads_begin_their_rounds_apart(captured: HerokuConnect, connect: Any) -> None:
-    """Who begins right behind another meets one claimed shard after the other, and asks for each."""
+def test_threads_begin_with_different_shards(captured: HerokuConnect, connect: Any) -> None:
+    """A thread that begins next to another finds one claimed shard after the other."""
     begun: dict[str, int] = {}
     both = threading.Event()
 
@@ -119,7 +119,7 @@ def test_threads_begin_their_rounds_apart(captured: HerokuConnect, connect: Any)
     assert sorted(begun.values()) == [0, 16]
 
 
-def test_sleeping_threads_are_rung_without_any_poll(captured: HerokuConnect) -> None:
+def test_sleeping_threads_are_woken_without_a_poll(captured: HerokuConnect) -> None:
     crew = Crew("default", Conf(SHARDS=3, POLL_INTERVAL=600.0), 3)
 
     def rounds() -> bool:
@@ -132,7 +132,7 @@ def test_sleeping_threads_are_rung_without_any_poll(captured: HerokuConnect) -> 
     run(crew, rounds)
 
 
-def test_a_retry_is_called_when_its_time_has_come_although_all_sleep(captured: HerokuConnect, connect: Any) -> None:
+def test_due_retry_wakes_a_sleeping_worker(captured: HerokuConnect, connect: Any) -> None:
     calls: list[int] = []
 
     def flaky(event: Any, **kwargs: Any) -> None:
@@ -148,7 +148,7 @@ def test_a_retry_is_called_when_its_time_has_come_although_all_sleep(captured: H
 
 
 @pytest.mark.usefixtures("captured")
-def test_a_standby_takes_over_from_a_killed_worker(listener: Any) -> None:
+def test_standby_takes_over_from_a_killed_worker(listener: Any) -> None:
     workers = [listener("--poll-interval", "600") for _ in range(2)]
     wait_until(asleep)
     insert(3)
@@ -171,10 +171,8 @@ def test_sigterm_ends_all_threads_with_code_0(listener: Any) -> None:
     assert process.wait(timeout=5) == 0
 
 
-def test_a_worker_that_cannot_go_on_ends_the_others_too(
-    captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What no receiver and no server can cause: a fault of our own."""
+def test_worker_that_fails_ends_the_other_workers(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a receiver nor a server can cause this error: it is a bug of ours."""
 
     crew = Crew("default", Conf(SHARDS=2), 2)
 
@@ -191,9 +189,7 @@ def test_a_worker_that_cannot_go_on_ends_the_others_too(
     assert Seen.objects.count() == 0
 
 
-def test_without_transaction_writes_stay_and_what_was_not_done_is_done_again(
-    captured: HerokuConnect, connect: Any
-) -> None:
+def test_without_transaction_unfinished_calls_are_repeated(captured: HerokuConnect, connect: Any) -> None:
     calls: list[str] = []
     hooks: list[str] = []
 
@@ -214,9 +210,7 @@ def test_without_transaction_writes_stay_and_what_was_not_done_is_done_again(
     assert deliver(ATOMIC=False) == deliver() == 0
 
 
-def test_without_transaction_a_failure_is_kept_and_a_second_worker_is_kept_out(
-    captured: HerokuConnect, connect: Any
-) -> None:
+def test_without_transaction_failure_keeps_the_claim(captured: HerokuConnect, connect: Any) -> None:
     seen_elsewhere: list[int] = []
 
     def bad(**kwargs: Any) -> None:
@@ -231,7 +225,7 @@ def test_without_transaction_a_failure_is_kept_and_a_second_worker_is_kept_out(
     assert deliver(ATOMIC=False) == 1
     assert seen_elsewhere == [0]
     assert [d.state for d in Delivery.objects.all()] == ["retry"]
-    assert Seen.objects.filter(event_id="half done").exists(), "nothing is taken back: it was committed"
+    assert Seen.objects.filter(event_id="half done").exists(), "the receiver's write was committed"
 
 
 def deliver_elsewhere() -> int:

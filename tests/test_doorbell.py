@@ -1,4 +1,4 @@
-"""Several sleepers at one bell: threads of a process, processes, and one that dies with the lock in its hands."""
+"""Several sleepers at one bell: threads of a process, processes, and a process that dies while it holds the lock."""
 
 import threading
 import time
@@ -9,8 +9,10 @@ import psycopg
 import pytest
 from django.db import connection
 
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.postgres.locks import BELL
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker.bell_connection import BellConnection
 from hc_signals.worker.doorbell import Doorbell
 from tests.conftest import as_the_app
 
@@ -18,31 +20,31 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Sleeper(threading.Thread):
-    """Sleeps at a bell again and again; counts its looks and how often it was woken."""
+    """Sleeps at a bell again and again; counts its reads of the log and how many times it woke."""
 
     def __init__(self, bell: Doorbell, stopping: threading.Event) -> None:
         super().__init__(daemon=True)
         self.bell, self.stopping = bell, stopping
-        self.looks = self.nights = 0
-        self.looked_in = -1
+        self.reads = self.nights = 0
+        self.read_in = -1
         self.something_waits = False
         bell.sleepers_of_test = [*getattr(bell, "sleepers_of_test", []), self]  # type: ignore[attr-defined]
         self.start()
 
     def run(self) -> None:
         while not self.stopping.is_set():
-            self.bell.sleep(self.look, lambda: 600.0)
+            self.bell.sleep(self.read, lambda: 600.0, Pulse())
             self.nights += 1
         connection.close()
 
-    def look(self) -> bool:
-        self.looks += 1
-        self.looked_in = self.nights
+    def read(self) -> bool:
+        self.reads += 1
+        self.read_in = self.nights
         return self.something_waits
 
     @property
     def is_asleep(self) -> bool:
-        return self.looked_in == self.nights and self.bell._has_listener
+        return self.read_in == self.nights and self.bell._has_listener
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def bell(stopping: threading.Event) -> Iterator[Callable[[], Doorbell]]:
     stopping.set()
     for each in bells:
         for sleeper in getattr(each, "sleepers_of_test", []):
-            sleeper.join(timeout=10)  # one that is still awake would connect again behind our back
+            sleeper.join(timeout=10)  # a sleeper that is awake would reconnect after the exit
         each.__exit__(None, None, None)
 
 
@@ -89,7 +91,7 @@ def lock_holders() -> list[int]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def test_one_ring_wakes_every_thread_of_every_process(bell: Any, stopping: threading.Event) -> None:
+def test_notification_wakes_all_threads_of_all_processes(bell: Any, stopping: threading.Event) -> None:
     one, other = bell(), bell()
     sleepers = [Sleeper(one, stopping), Sleeper(one, stopping), Sleeper(other, stopping)]
     for _ in range(3):
@@ -100,75 +102,75 @@ def test_one_ring_wakes_every_thread_of_every_process(bell: Any, stopping: threa
     assert len(lock_holders()) <= 1
 
 
-def test_a_thread_that_gets_up_leaves_the_bell_to_the_other(bell: Any, stopping: threading.Event) -> None:
+def test_thread_that_wakes_leaves_the_bell_to_the_other(bell: Any, stopping: threading.Event) -> None:
     shared = bell()
     first = Sleeper(shared, stopping)
     wait_until(lambda: first.is_asleep)
     second = Sleeper(shared, stopping)
-    wait_until(lambda: second.looks == 1)
+    wait_until(lambda: second.reads == 1)
     first.something_waits = True
     ring()
     wait_until(lambda: first.nights > 3)  # it is busy now: never asleep for long
     before = second.nights
-    wait_until(lambda: second.looks > before)
+    wait_until(lambda: second.reads > before)
     ring()
     wait_until(lambda: second.nights > before)
 
 
-def test_who_gets_up_unrung_rings_for_the_other_process(bell: Any, stopping: threading.Event) -> None:
-    """Writers saw the lock free meanwhile, and did not ring."""
+def test_sleeper_that_wakes_by_itself_notifies_other_processes(bell: Any, stopping: threading.Event) -> None:
+    """Writers that found the lock free did not notify."""
     one, other = bell(), bell()
     holder = Sleeper(one, stopping)
-    wait_until(lambda: holder.is_asleep and one._has_lock)
+    wait_until(lambda: holder.is_asleep and one._lock.is_held)
     guest = Sleeper(other, stopping)
     wait_until(lambda: guest.is_asleep)
-    assert not other._has_lock
+    assert not other._lock.is_held
     nights = guest.nights
-    with one._guard:  # as when the holder's own look has found something
-        one._give_up_lock(and_ring=True)
+    with one._guard:  # as when the holder has found something in the log
+        one._end_sleep(notify=True)
     wait_until(lambda: guest.nights > nights)
 
 
-def test_a_holder_that_dies_is_replaced_although_it_cannot_ring(bell: Any, stopping: threading.Event) -> None:
+def test_lock_of_a_dead_holder_is_taken_by_a_sleeper(bell: Any, stopping: threading.Event) -> None:
     guest_bell = bell()
-    with psycopg.connect(**guest_bell._params, autocommit=True) as dying:
+    with psycopg.connect(**guest_bell._connection.params, autocommit=True) as dying:
         dying.execute("SELECT pg_advisory_lock(%s, %s)", BELL)
         guest = Sleeper(guest_bell, stopping)
         wait_until(lambda: guest.is_asleep)
-        looks = guest.looks
+        reads = guest.reads
         as_the_app(f"SELECT pg_terminate_backend({dying.info.backend_pid})")
-        wait_until(lambda: guest.looks > looks and guest_bell._has_lock)
+        wait_until(lambda: guest.reads > reads and guest_bell._lock.is_held)
 
 
-def test_no_writer_is_made_to_ring_while_the_worker_is_awake(bell: Any, captured: HerokuConnect) -> None:
+def test_writer_does_not_notify_while_the_worker_is_awake(bell: Any, captured: HerokuConnect) -> None:
     heard = bell()
     assert not lock_holders()
-    with psycopg.connect(**heard._params, autocommit=True) as listener:
+    with psycopg.connect(**heard._connection.params, autocommit=True) as listener:
         listener.execute("LISTEN hc_signals")
         ring()
         assert list(listener.notifies(timeout=0.2)) == []
 
 
-def test_a_cut_connection_is_made_anew_and_rings_again(bell: Any, stopping: threading.Event) -> None:
+def test_doorbell_reconnects_when_its_session_is_terminated(bell: Any, stopping: threading.Event) -> None:
     only = bell()
     sleeper = Sleeper(only, stopping)
     wait_until(lambda: sleeper.is_asleep)
-    as_the_app(f"SELECT pg_terminate_backend({only._connection.info.backend_pid})")
-    wait_until(lambda: sleeper.nights >= 1 and sleeper.is_asleep and only._has_lock)
+    as_the_app(f"SELECT pg_terminate_backend({only._connection.raw.info.backend_pid})")
+    wait_until(lambda: sleeper.nights >= 1 and sleeper.is_asleep and only._lock.is_held)
     nights = sleeper.nights
     ring()
     wait_until(lambda: sleeper.nights > nights)
 
 
-def test_the_pings_of_a_long_sleep_are_no_queries_and_lose_no_ring(
+def test_pings_run_no_query_and_lose_no_notification(
     bell: Any, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Doorbell, "PING_EVERY", 0.0)
+    monkeypatch.setattr(BellConnection, "PING_EVERY", 0.0)
     monkeypatch.setattr(Doorbell, "SLICE", 0.01)
     only = bell()
     sleeper = Sleeper(only, stopping)
     wait_until(lambda: sleeper.is_asleep)
-    last_query = f"SELECT query_start FROM pg_stat_activity WHERE pid = {only._connection.info.backend_pid}"
+    last_query = f"SELECT query_start FROM pg_stat_activity WHERE pid = {only._connection.raw.info.backend_pid}"
     with connection.cursor() as cursor:
         cursor.execute(last_query)
         before = cursor.fetchone()
@@ -183,14 +185,14 @@ def test_the_pings_of_a_long_sleep_are_no_queries_and_lose_no_ring(
         wait_until(lambda n=nights: sleeper.nights > n and sleeper.is_asleep)
 
 
-def test_a_listen_that_is_lost_later_is_noticed(
+def test_doorbell_reconnects_when_listen_is_lost(
     bell: Any, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Doorbell, "PING_TIMEOUT", 0.5)
-    monkeypatch.setattr(Doorbell, "PING_EVERY", 0.05)
-    monkeypatch.setattr(Doorbell, "RING_EVERY", 0.1)
+    monkeypatch.setattr(BellConnection, "PING_TIMEOUT", 0.5)
+    monkeypatch.setattr(BellConnection, "PING_EVERY", 0.05)
+    monkeypatch.setattr(BellConnection, "NOTIFY_EVERY", 0.1)
     only = bell()
-    only._connection.execute("UNLISTEN *")
+    only._connection.raw.execute("UNLISTEN *")
     sleeper = Sleeper(only, stopping)
     wait_until(lambda: only.state().reconnects)
     wait_until(lambda: sleeper.is_asleep)
@@ -198,25 +200,23 @@ def test_a_listen_that_is_lost_later_is_noticed(
     wait_until(lambda: sleeper.nights > 1)
 
 
-def test_a_swallowed_listen_is_noticed_and_the_worker_looks_by_itself(
-    bell: Any, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Doorbell, "PING_TIMEOUT", 0.05)
-    monkeypatch.setattr(Doorbell, "DEAF_PING_EVERY", 0.1)
-    monkeypatch.setattr(Doorbell, "POLL_PAUSES", (0.01, 0.05))
-    deaf = Doorbell("default", stopping.is_set)
-    monkeypatch.setattr(deaf, "_receive", lambda seconds: False)
-    with deaf:
-        assert not deaf.heard
-        sleeper = Sleeper(deaf, stopping)
-        wait_until(lambda: sleeper.looks > 2)
-        assert not lock_holders(), "a session lock may end up on anybody's connection behind a pooler"
+def test_worker_polls_when_listen_is_swallowed(stopping: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BellConnection, "PING_TIMEOUT", 0.05)
+    monkeypatch.setattr(BellConnection, "PING_AGAIN", 0.1)
+    monkeypatch.setattr(BellConnection, "POLL_PAUSES", (0.01, 0.05))
+    bell = Doorbell("default", stopping.is_set)
+    monkeypatch.setattr(bell._connection, "receive", lambda seconds: False)
+    with bell:
+        assert not bell.state().listens
+        sleeper = Sleeper(bell, stopping)
+        wait_until(lambda: sleeper.reads > 2)
+        assert not lock_holders(), "behind a pooler a session lock would stay with other clients"
         stopping.set()
         sleeper.join()
 
 
-def test_nobody_is_taken_to_wait_at_a_bell_that_was_let_go_without_waiting(bell: Any) -> None:
-    """The watchdog would find it deaf while a long backlog is delivered, and cut it."""
+def test_watchdog_ignores_a_released_doorbell(bell: Any) -> None:
+    """No thread waits for the answer. The watchdog would break the connection during a long backlog."""
 
     def ring_once() -> None:
         ring()
@@ -225,11 +225,11 @@ def test_nobody_is_taken_to_wait_at_a_bell_that_was_let_go_without_waiting(bell:
     one = bell()
     ringer = threading.Timer(0.1, ring_once)
     ringer.start()
-    one.sleep(lambda: False, lambda: 60.0)
+    one.sleep(lambda: False, lambda: 60.0, Pulse())
     ringer.join()
     wait_until(lambda: not lock_holders())
-    assert one._connection.info.transaction_status.name == "ACTIVE"
-    assert one.connection is None
+    assert one._connection.raw.info.transaction_status.name == "ACTIVE"
+    assert one.awaited is None
     asleep: list[Any] = []
-    one.sleep(lambda: not asleep.append(one.connection), lambda: 60.0)
-    assert asleep == [one._connection]
+    one.sleep(lambda: not asleep.append(one.awaited), lambda: 60.0, Pulse())
+    assert asleep == [one._connection.raw]

@@ -53,7 +53,7 @@ def test_promotion_is_a_gap_and_reuses_no_replay_id(tmp_path: Path) -> None:
 @pytest.fixture
 def primary(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server with capture, as the default database of the test."""
-    monkeypatch.setattr(signals.record_changed, "receivers", [])  # the example's has a table of its own
+    monkeypatch.setattr(signals.record_changed, "receivers", [])  # the example's receiver needs a table of its own
     own = Server(installation())
     before = dict(connection.settings_dict)
     use(own)
@@ -82,7 +82,7 @@ def use(server: Server) -> None:
 
 
 def test_session_that_outlives_a_promotion_takes_over(primary: Server, standby: Standby, connect: Any) -> None:
-    """A worker that waits for its server, or sits behind a pooler, makes no new connection that could be compared."""
+    """A worker that waits for its server, or is behind a pooler, makes no new connection to compare."""
     gaps: list[Any] = []
     connect(signals.gap_detected, lambda event, **kwargs: gaps.append(event), Account)
     heroku = HerokuConnect()
@@ -95,12 +95,12 @@ def test_session_that_outlives_a_promotion_takes_over(primary: Server, standby: 
     standby.cut_off()
     heroku.create(Account, 2)
     use(standby)
-    with connection.cursor() as cursor:  # on the server in recovery nothing of it fails
+    with connection.cursor() as cursor:  # this works on the server in recovery
         cursor.execute("SELECT pg_is_in_recovery()")
         assert cursor.fetchone()[0]
     assert moved("default") is None
     worker = Worker("default", Conf(SHARDS=2))
-    worker._prepared = connection.connection  # what was compared was the server in recovery
+    worker._prepared = connection.connection  # it compared the server in recovery
     worker._took_layout = True
     primary.halt()
     standby.promote()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from example.crm.models import Account
 
-from hc_signals import observing, signals
+from hc_signals import signals
+from hc_signals.delivery import pulse
 from hc_signals.observability import tracing
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
@@ -107,9 +108,9 @@ def spans() -> Iterator[Any]:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     traced = tracing.Tracing(provider.get_tracer("hc_signals"))
-    observing.observe(traced)
+    pulse.observe(traced)
     yield exporter.get_finished_spans
-    observing.unobserve(traced)
+    pulse.unobserve(traced)
 
 
 def test_spans_of_a_page_and_of_its_receivers(captured: HerokuConnect, connect: Any, spans: Any) -> None:

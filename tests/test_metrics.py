@@ -18,15 +18,17 @@ from django.db import connection
 from example.crm.models import Account, Seen
 from prometheus_client import CollectorRegistry
 
-from hc_signals import observing, signals
+from hc_signals import signals
 from hc_signals.conf import Conf
+from hc_signals.delivery import pulse
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.observability.liveness import STUCK_SECONDS, Liveness, liveness
 from hc_signals.observability.metrics import Metrics
 from hc_signals.observability.metrics_server import MetricsServer, health, serve_metrics
 from hc_signals.observability.survey import survey
 from hc_signals.testing import HerokuConnect
-from hc_signals.worker.bell_connection import BellState
+from hc_signals.worker import threads
+from hc_signals.worker.bell_connection import BellConnection, BellState
 from hc_signals.worker.crew import Crew
 from hc_signals.worker.doorbell import Doorbell
 from tests.chaos.proxy import Proxy
@@ -59,9 +61,9 @@ def counted() -> Iterator[Callable[..., Any]]:
     registry = CollectorRegistry()
     metrics = Metrics(Conf(), 1, lambda: ALIVE, lambda: survey("default", "default"))
     registry.register(metrics)
-    observing.observe(metrics)
+    pulse.observe(metrics)
     yield lambda name, **labels: registry.get_sample_value(f"hc_signals_{name}", labels)
-    observing.unobserve(metrics)
+    pulse.unobserve(metrics)
 
 
 def test_what_is_delivered_is_counted(captured: HerokuConnect, connect: Any, counted: Any) -> None:
@@ -167,18 +169,18 @@ def test_a_dead_listener_is_red_and_a_new_one_green(listener: Callable[..., Any]
 @pytest.fixture
 def far_bell(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Proxy, Doorbell]]:
     """A doorbell behind a network that can go silent, with a thread asleep at it."""
-    monkeypatch.setattr(Doorbell, "PING_EVERY", 0.1)
-    monkeypatch.setattr(Doorbell, "PING_TIMEOUT", 0.3)
+    monkeypatch.setattr(BellConnection, "PING_EVERY", 0.1)
+    monkeypatch.setattr(BellConnection, "PING_TIMEOUT", 0.3)
     params = connection.get_connection_params()
     proxy = Proxy(psycopg.conninfo.make_conninfo(host=params["host"], port=params.get("port")))
     stopping = threading.Event()
     bell = Doorbell("default", stopping.is_set)
-    bell._params |= {"host": "127.0.0.1", "port": proxy.port}
+    bell._connection.params |= {"host": "127.0.0.1", "port": proxy.port}
 
     def sleep() -> None:
-        with observing.as_worker(0):
+        with threads.as_worker(0) as of_sleeper:
             while not stopping.is_set():
-                bell.sleep(lambda: False, lambda: 600.0)
+                bell.sleep(lambda: False, lambda: 600.0, of_sleeper)
         connection.close()
 
     with bell:
@@ -195,19 +197,19 @@ def test_a_connection_that_went_deaf_is_red(far_bell: tuple[Proxy, Doorbell]) ->
     proxy, bell = far_bell
     wait_until(lambda: bell._has_listener and liveness(bell).is_alive)
     proxy.go_silent()
-    wait_until(lambda: any("is deaf: no answer for" in reason for reason in liveness(bell).reasons), 5)
+    wait_until(lambda: any("is unresponsive: no answer for" in reason for reason in liveness(bell).reasons), 5)
     proxy.recover()
     wait_until(lambda: liveness(bell).is_alive)
 
 
 def test_a_swallowed_listen_is_red() -> None:
     bell = Doorbell("default", lambda: False)
-    bell._connection = type("Open", (), {"closed": False})()
+    bell._connection.raw = type("Open", (), {"closed": False})()
     assert bell.state().trouble == "LISTEN is swallowed: a transaction pooler is in the way"
 
 
 def test_a_loop_that_stands_still_is_red_and_a_long_receiver_is_not() -> None:
-    with observing.as_worker(3) as work:
+    with threads.as_worker(3) as work:
         work.turned_at -= STUCK_SECONDS + 1
         assert "worker 3: stuck for 11 s" in liveness(None).reasons
         work.begin_call("builtins.print", signals.record_created, {})

@@ -1,4 +1,4 @@
-"""Times as people write them, on the command line and in the setting."""
+"""Times that people write, on the command line and in the setting."""
 
 from argparse import ArgumentTypeError
 from datetime import UTC, datetime, timedelta
@@ -22,13 +22,13 @@ from hc_signals.postgres.moments import now
         ("0s", timedelta()),
     ],
 )
-def test_ages(text: str, age: timedelta) -> None:
+def test_moment_reads_ages(text: str, age: timedelta) -> None:
     before = now()
     assert before <= moment(text) + age <= now()
 
 
 @override_settings(TIME_ZONE="Europe/Berlin")
-def test_iso_times() -> None:
+def test_moment_reads_iso_times() -> None:
     assert moment("2026-01-31T12:00+02:00") == datetime(2026, 1, 31, 10, tzinfo=UTC)
     assert moment("2026-01-31T12:00:00Z") == datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert moment("2025-07-01 12:00") == datetime(2025, 7, 1, 10, tzinfo=UTC), "in TIME_ZONE"
@@ -57,21 +57,21 @@ def test_iso_times() -> None:
         "\x00",
     ],
 )
-def test_nonsense(text: str) -> None:
+def test_moment_refuses_nonsense(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match="is not a time; expected an age"):
         moment(text)
     with pytest.raises(ArgumentTypeError, match="'earliest' and 'latest' are taken too"):
         start_at(text)
 
 
-def test_the_future() -> None:
+def test_moment_refuses_the_future() -> None:
     tomorrow = (now() + timedelta(days=1)).isoformat()
     for check in (moment, start_at):
         with pytest.raises(ArgumentTypeError, match="lies in the future"):
             check(tomorrow)
 
 
-def test_the_setting() -> None:
+def test_start_at_setting_is_checked() -> None:
     for value in ("earliest", "latest", "2h", "2026-01-31"):
         assert Conf(START_AT=value).START_AT == start_at(value) == value
     wrong: Any

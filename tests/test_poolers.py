@@ -1,4 +1,4 @@
-"""The real PgBouncer between hc_listen and the server: what a process takes in a session ends with the process."""
+"""The real PgBouncer between hc_listen and the server: session state of a process ends with the process."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from example.crm.models import Seen
 
 from hc_signals.log.presence import workers
 from hc_signals.postgres.locks import BELL, CLAIMS, PRESENCE, RUNS
-from hc_signals.postgres.session_kind import SessionKind, session_kind
+from hc_signals.postgres.sessions import SessionKind, session_kind
 from tests.pgbouncer import PgBouncer, needs_pgbouncer
 from tests.test_worker_process import asleep, insert, start, wait_until
 
@@ -69,7 +69,7 @@ def listen() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def left_behind(pooler: PgBouncer, busy: int = 0) -> set[Any]:
-    """Return the session state in all server sessions of the pool but the busy ones, and our locks in the database."""
+    """Return the session state in all idle server sessions of the pool, and our locks in the database."""
     found: set[Any] = set()
     with ExitStack() as stack:
         for _ in range(POOL_SIZE - busy):  # in a transaction each, so that each has a server session of its own
@@ -90,14 +90,14 @@ def left_behind(pooler: PgBouncer, busy: int = 0) -> set[Any]:
 
 
 def application_names(name: str) -> bool:
-    """Tell whether the server shows a session of this name."""
+    """Return True if the server shows a session of this name."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [name])
         return bool(cursor.fetchone()[0])
 
 
 def command(pooler: PgBouncer, *arguments: str) -> tuple[str, int]:
-    """Run a management command through PgBouncer; return what it says and its exit code."""
+    """Run a management command through PgBouncer; return its output and exit code."""
     process = start(*arguments, DATABASE_URL=pooler.url)
     output, _ = process.communicate(timeout=30)
     return output, process.returncode
@@ -128,7 +128,7 @@ def test_session_kind_sees_through_the_pooler(bouncer: Any, mode: str, kind: Ses
 
 
 def test_session_kind_is_shared_in_a_busy_pool(bouncer: Any) -> None:
-    """Others take the sessions that are given back, so what the two connections get differs by chance."""
+    """Other clients take the sessions that are given back, so the two connections get theirs by chance."""
     pooler, stopping = bouncer("transaction"), threading.Event()
 
     def connect() -> psycopg.Connection:
@@ -154,7 +154,7 @@ def test_session_kind_is_shared_in_a_busy_pool(bouncer: Any) -> None:
 
 def test_session_kind_is_direct_without_a_pooler() -> None:
     connection.ensure_connection()
-    assert session_kind(connection.connection, lambda: pytest.fail("nobody else need be asked")) is SessionKind.DIRECT
+    assert session_kind(connection.connection, lambda: pytest.fail("needs no other connection")) is SessionKind.DIRECT
 
 
 @pytest.mark.usefixtures("captured")
@@ -190,7 +190,7 @@ def test_ended_worker_leaves_nothing_in_the_pool(bouncer: Any, listen: Any, mode
 @pytest.mark.usefixtures("captured")
 @pytest.mark.fault("PgBouncer is killed and started again", outcome="delivery goes on through it")
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-def test_restarted_pooler_is_survived(bouncer: Any, listen: Any, mode: str) -> None:
+def test_worker_goes_on_when_the_pooler_restarts(bouncer: Any, listen: Any, mode: str) -> None:
     pooler = bouncer(mode)
     process = listen(pooler)
     wait_until(is_at_work)
@@ -224,7 +224,7 @@ def test_two_workers_share_the_shards_behind_a_pooler(bouncer: Any, listen: Any,
     "PgBouncer goes from session to transaction mode while `hc_listen` runs",
     outcome="the worker polls; nothing of it stays in the pool",
 )
-def test_changed_pool_mode_is_noticed(bouncer: Any, listen: Any) -> None:
+def test_worker_notices_a_changed_pool_mode(bouncer: Any, listen: Any) -> None:
     pooler = bouncer("session")
     process = listen(pooler)
     wait_until(asleep)
@@ -276,7 +276,7 @@ def test_writer_behind_a_pooler_wakes_a_direct_worker(bouncer: Any, mode: str) -
 
 @pytest.mark.usefixtures("captured")
 def test_djangos_own_pool_lends_enough(listen: Any, bouncer: Any) -> None:
-    """Threads that keep their connection for good would soon empty it."""
+    """Threads that keep their connection for good would soon empty the pool."""
     pytest.importorskip("psycopg_pool", reason="psycopg_pool is not installed (pip install 'psycopg[pool]')")
     conf = json.dumps({"SHARDS": 2, "ATOMIC": False})
     process = start("hc_listen", "--concurrency", "2", POOL='{"min_size": 1, "max_size": 3}', HC_SIGNALS_JSON=conf)

@@ -185,12 +185,12 @@ def test_relies_on_several_statements_in_one_message() -> None:
 @pytest.mark.django_db
 def test_relies_on_copies_of_a_connection() -> None:
     """A copy has settings of its own: our options are not the project's."""
-    where = look_at("postgres/sessions.py", "connections[using].copy()")
+    where = look_at("postgres/own_connections.py", "connections[using].copy()")
     copy: Any = connections["default"].copy()
     copy.settings_dict["OPTIONS"]["application_name"] = "ours"
     assert "application_name" not in connections["default"].settings_dict["OPTIONS"], where
     assert copy.get_connection_params()["application_name"] == "ours", where
-    own = look_at("postgres/connecting.py", "connection.settings_dict = {**settings")
+    own = look_at("postgres/own_connections.py", "connection.settings_dict = {**settings")
     copy.settings_dict = {**copy.settings_dict, "OPTIONS": {"connect_timeout": 7}}
     assert copy.get_connection_params()["connect_timeout"] == 7, own
     shared = look_at("postgres/held_lock.py", "inc_thread_sharing()")
@@ -254,7 +254,7 @@ def test_relies_on_original_attrs_of_a_models_meta() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_relies_on_psycopgs_generators() -> None:
     """The bell's lock is given up by a query that is sent and not waited for; its answer is taken later."""
-    where = look_at("worker/doorbell.py", "fetch_many(")
+    where = look_at("worker/bell_lock.py", "fetch_many(")
     from psycopg.generators import fetch_many
 
     raw: Any = connection.copy()
@@ -283,7 +283,7 @@ def test_relies_on_psycopgs_pipelines() -> None:
             raw.connection.pgconn.consume_input()
             pipeline.sync()
             assert [cursor.fetchone() for cursor in cursors] == [(0,), (1,)], f"{where}; {taken}"
-        idle = look_at("postgres/connecting.py", "connection.connection.pipeline()")
+        idle = look_at("worker/bell_connection.py", "self.raw.pipeline()")
         assert raw.connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE, idle
     finally:
         raw.close()

@@ -1,4 +1,4 @@
-"""The server has no connection left for hc_listen: whichever is refused, the others go on, and it comes back."""
+"""The server refuses connections of hc_listen: the others go on, and the refused one is retried."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ def run(sql: str) -> list[Any]:
 
 
 def limit(number: int) -> None:
-    """Let the worker's role have so many connections; -1: as many as it wants."""
+    """Limit the connections of the worker's role; -1: no limit."""
     run(f"ALTER ROLE {ROLE} CONNECTION LIMIT {number}")
 
 
@@ -83,7 +83,7 @@ def test_worker_delivers_over_its_only_connection(listen: Any) -> None:
     "a connection of `hc_listen` is lost, and no other is to be had", outcome="delivered as soon as it is to be had"
 )
 @pytest.mark.parametrize("atomic", [True, False])
-def test_each_connection_is_lost_and_refused(listen: Any, atomic: bool) -> None:
+def test_worker_goes_on_when_a_lost_connection_is_refused(listen: Any, atomic: bool) -> None:
     process = listen(ATOMIC=atomic)
     expected = {"hc_listen default", "hc_listen default bell", "hc_listen default chores"}
     expected |= set() if atomic else {"hc_listen default claim"}
@@ -93,7 +93,7 @@ def test_each_connection_is_lost_and_refused(listen: Any, atomic: bool) -> None:
         run(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'")
         insert(3)
         wait_until(lambda n=name: n not in names())  # type: ignore[misc]
-        if name in ("hc_listen default bell", "hc_listen default chores"):  # the worker itself has what it needs
+        if name in ("hc_listen default bell", "hc_listen default chores"):  # the worker needs neither
             wait_until(lambda n=number: Seen.objects.count() == 3 * n)  # type: ignore[misc]
         limit(-1)
         wait_until(lambda n=number: Seen.objects.count() == 3 * n)  # type: ignore[misc]

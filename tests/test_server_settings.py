@@ -1,4 +1,4 @@
-"""What needs another server configuration than the suite's: a short NOTIFY queue, two-phase commit."""
+"""Servers with other settings than the suite's: a short NOTIFY queue, two-phase commit."""
 
 import contextlib
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def server(transactional_db: None, request: pytest.FixtureRequest, monkeypatch: 
     """A server with the given settings, with capture, as the default database of the test."""
     if "max_notify" in str(request.param) and major_version(installation()) < 17:
         pytest.skip("the length of the queue can be set from PostgreSQL 17 on; before, it is 8 GB")
-    monkeypatch.setattr(signals.record_changed, "receivers", [])  # the example's has a table of its own
+    monkeypatch.setattr(signals.record_changed, "receivers", [])  # the example's receiver needs a table of its own
     own = Server(installation(), *request.param)
     before = dict(connection.settings_dict)
     connection.close()
@@ -44,18 +44,18 @@ def server(transactional_db: None, request: pytest.FixtureRequest, monkeypatch: 
 
 @contextlib.contextmanager
 def sleeping_worker(url: str) -> Iterator[None]:
-    """Hold the bell as a worker does that sleeps: every writer rings."""
+    """Hold the bell's lock as a sleeping worker does: every writer notifies."""
     with psycopg.connect(url, autocommit=True) as worker:
         worker.execute("SELECT pg_advisory_lock(%s, %s)", BELL)
         yield
 
 
 @pytest.mark.fault(
-    "NOTIFY queue filled up by somebody who listens in an open transaction",
-    outcome="delivered at the next look, no ring",
+    "NOTIFY queue filled up by a session that LISTENs in an open transaction",
+    outcome="delivered at the next poll, without a notification",
 )
 @pytest.mark.parametrize("server", [["max_notify_queue_pages=64"]], indirect=True)
-def test_a_full_notify_queue_fails_no_commit(server: Server) -> None:
+def test_full_notify_queue_fails_no_commit(server: Server) -> None:
     with psycopg.connect(server.url, autocommit=True) as other, sleeping_worker(server.url):
         other.execute("LISTEN anything")
         other.execute("BEGIN; SELECT 1")
@@ -69,8 +69,8 @@ def test_a_full_notify_queue_fails_no_commit(server: Server) -> None:
 
 
 @pytest.mark.parametrize("server", [[]], indirect=True)
-def test_nobody_rings_while_the_notify_queue_is_half_full(server: Server) -> None:
-    """What the test above rests on, for servers whose queue is too long to be filled here."""
+def test_writer_does_not_notify_when_queue_is_half_full(server: Server) -> None:
+    """The test above relies on this; for servers whose queue is too long to be filled here."""
     with psycopg.connect(server.url, autocommit=True) as other, sleeping_worker(server.url):
         other.execute("LISTEN hc_signals")
         as_heroku_connect(INSERT, ["A1"])
@@ -86,10 +86,10 @@ def test_nobody_rings_while_the_notify_queue_is_half_full(server: Server) -> Non
     assert deliver() == 2
 
 
-@pytest.mark.fault("two-phase commit by Heroku Connect's role", outcome="delivered, if nobody was rung")
+@pytest.mark.fault("two-phase commit by Heroku Connect's role", outcome="delivered, unless it had to notify")
 @pytest.mark.parametrize("server", [["max_prepared_transactions=5"]], indirect=True)
 def test_two_phase_commit(server: Server, connect: Any) -> None:
-    """PostgreSQL refuses to prepare a transaction that has rung; Heroku Connect is not known to prepare any."""
+    """PostgreSQL refuses to prepare a transaction that has notified; Heroku Connect is not known to prepare any."""
     with another("SET LOCAL xmlbinary = 'hex'") as cursor:
         cursor.execute(INSERT, ["A1"])
         cursor.execute("PREPARE TRANSACTION 'one'")

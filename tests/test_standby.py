@@ -1,4 +1,4 @@
-"""A standby that is promoted a moment later: hc_listen waits for it, at its start and when it is running."""
+"""hc_listen waits until a standby is promoted, at its start and while it is running."""
 
 from collections.abc import Iterator
 from contextlib import suppress

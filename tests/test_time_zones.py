@@ -1,4 +1,4 @@
-"""USE_TZ = False, and a database with its own TIME_ZONE: times are aware inside, in the project's zone outside."""
+"""USE_TZ = False, and a database with its own TIME_ZONE: times are aware inside, shown in the project's zone."""
 
 import json
 import re
@@ -33,7 +33,7 @@ HERE = ZoneInfo("America/Chicago")
 
 
 def reset_time_zone() -> None:
-    """Let the connection ask again which time zone it is to have, as Django does when a setting is overridden."""
+    """Make the connection read its time zone again, as Django does when a setting is overridden."""
     for name in ("timezone", "timezone_name"):
         connection.__dict__.pop(name, None)
     connection.ensure_timezone()
@@ -41,7 +41,7 @@ def reset_time_zone() -> None:
 
 @pytest.fixture(params=["naive", "zone of the database"])
 def zones(request: pytest.FixtureRequest, captured: HerokuConnect) -> Iterator[HerokuConnect]:
-    """A captured database whose times Django gives naive, or in a time zone that is not the project's."""
+    """A captured database whose times are naive, or in another time zone than the project's."""
     if request.param == "naive":
         with override_settings(USE_TZ=False):
             yield captured
@@ -90,7 +90,7 @@ def test_only_one_module_asks_for_the_time() -> None:
     assert found <= {"moments.py", "db/models/fields.py", "testing/heroku_connect.py"}
 
 
-def test_aware_tells_apart_the_hour_that_comes_twice(zones: HerokuConnect) -> None:
+def test_aware_distinguishes_the_repeated_hour(zones: HerokuConnect) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT timestamptz '2026-11-01 06:30+00', timestamptz '2026-11-01 07:30+00', NULL, 'text'")
         first, second, *others = moments.aware_row(cursor.fetchone())
@@ -115,7 +115,7 @@ def test_receivers_get_aware_times(zones: HerokuConnect, connect: Callable[..., 
     assert created.instance.system_mod_stamp == Account.objects.get(sf_id=sfid).system_mod_stamp
 
 
-def test_what_failed_is_called_again_with_the_same_times(zones: HerokuConnect, connect: Callable[..., None]) -> None:
+def test_retry_has_the_same_times(zones: HerokuConnect, connect: Callable[..., None]) -> None:
     seen: list[datetime] = []
 
     def fails_once(event: Any, **kwargs: Any) -> None:
@@ -153,8 +153,8 @@ def test_commands_show_the_projects_zone(zones: HerokuConnect) -> None:
     assert re.search(r"moved \d+ s ago", printed("hc_consumers", "list"))
 
 
-def test_time_options_mean_the_projects_zone(zones: HerokuConnect, connect: Callable[..., None]) -> None:
-    """Times are read as they are shown: what was shown a moment before is where a replay begins."""
+def test_time_options_are_in_the_projects_zone(zones: HerokuConnect, connect: Callable[..., None]) -> None:
+    """Options accept times as commands show them."""
     zones.create(Account, 2)
     deliver()
     calls: list[Any] = []
@@ -170,7 +170,7 @@ def test_time_options_mean_the_projects_zone(zones: HerokuConnect, connect: Call
     assert before == Conf(START_AT=before).START_AT
 
 
-def test_the_admin_shows_the_projects_zone(
+def test_admin_shows_the_projects_zone(
     zones: HerokuConnect, admin_client: Client, connect: Callable[..., None]
 ) -> None:
     def fails(**kwargs: Any) -> None:
@@ -187,8 +187,8 @@ def test_the_admin_shows_the_projects_zone(
     assert all(map(is_recent, times_in(admin_client.get("/admin/hc_signals/connectedtable/").text)))
 
 
-def test_a_form_that_changes_nothing_shifts_no_time(zones: HerokuConnect) -> None:
-    """Django's forms convert times only with USE_TZ: each save would move the record by the zone's offset."""
+def test_unchanged_form_shifts_no_time(zones: HerokuConnect) -> None:
+    """Django's forms convert times only with USE_TZ: each save would shift the record by the zone's offset."""
     when = datetime(2026, 7, 1, 12, 30, 15, tzinfo=UTC)
     record = Everything(date_time=when)
     record.save()

@@ -1,4 +1,4 @@
-"""Errors of the database do not end hc_listen: it says once what is wrong, shows it, and goes on by itself."""
+"""Errors of the database do not end hc_listen: it logs them once, shows them, and goes on by itself."""
 
 import json
 import re
@@ -17,8 +17,9 @@ import pytest
 from django.db import DatabaseError, OperationalError, connection, connections
 from example.crm.models import Account, Seen
 
-from hc_signals import observing, signals
+from hc_signals import signals
 from hc_signals.conf import Conf
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.observability import judge
 from hc_signals.observability.findings import Finding
 from hc_signals.observability.liveness import liveness
@@ -28,10 +29,11 @@ from hc_signals.postgres.errors import OvertakenError
 from hc_signals.postgres.limits import OWN_LIMITS
 from hc_signals.postgres.trouble import Trouble
 from hc_signals.testing import HerokuConnect
+from hc_signals.worker import threads
 from hc_signals.worker.chores import Chores
 from hc_signals.worker.crew import Crew
 from hc_signals.worker.doorbell import Doorbell
-from hc_signals.worker.helper_threads import keep_turning
+from hc_signals.worker.threads import keep_turning
 from hc_signals.worker.watchdog import Watchdog
 from tests.chaos.proxy import Proxy
 from tests.conftest import running_crew
@@ -40,7 +42,7 @@ from tests.test_worker_process import asleep, insert, start, wait_until
 
 
 class WorkerProcess:
-    """A real hc_listen with /healthz, and all that it has printed."""
+    """A real hc_listen with /healthz, and its output."""
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         self._process: subprocess.Popen[str] = start("hc_listen", "--metrics-port", "0", *arguments, **environment)
@@ -98,7 +100,7 @@ def url(**other: Any) -> str:
 
 @contextmanager
 def administrator(*at_the_end: str) -> Iterator[Callable[[str], None]]:
-    """Run statements on the maintenance database; ``{}`` stands for the test's."""
+    """Run statements on the maintenance database; ``{}`` becomes the name of the test's database."""
     database = connection.settings_dict["NAME"]
     with psycopg.connect(url().replace("/x?", "/postgres?"), autocommit=True) as other:
 
@@ -121,7 +123,7 @@ def status(problem: str) -> list[dict[str, Any]]:
 
 
 def as_heroku_connect_writable(count: int) -> None:
-    """Insert although the database is read-only for those who do not say otherwise."""
+    """Insert although the database is read-only by default."""
     with connection.cursor() as cursor:
         cursor.execute("SET default_transaction_read_only = off")
     insert(count)
@@ -175,9 +177,9 @@ def test_worker_goes_on_when_its_rights_were_revoked(launch: Any) -> None:
 @pytest.mark.usefixtures("captured")
 def test_start_waits_for_a_server_that_is_away(launch: Any) -> None:
     insert(2)
-    with socket.socket() as nobody_listens:
-        nobody_listens.bind(("127.0.0.1", 0))
-        port = nobody_listens.getsockname()[1]
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
         worker = launch(DATABASE_URL=url(host="127.0.0.1", port=port))
         wait_until(lambda: worker.says("The start has no connection to the database"))
         assert worker.health()["helpers"][-1]["helper"] == "survey"
@@ -212,7 +214,7 @@ def test_start_waits_for_a_read_only_database(launch: Any) -> None:
 
 @pytest.mark.usefixtures("captured")
 def test_start_without_rights_says_what_to_grant(launch: Any) -> None:
-    """A plan's row limit takes rights away: a restart at that time must not become a crash loop."""
+    """A plan's row limit takes rights away: then a restart must not become a crash loop."""
     with administrator("DROP ROLE hc_without") as run:
         run("CREATE ROLE hc_without LOGIN")
         insert(1)
@@ -265,14 +267,14 @@ def wrapped(error: psycopg.Error) -> DatabaseError:
     return found
 
 
-def test_an_error_that_stays_is_logged_at_growing_intervals(
+def test_lasting_error_is_logged_at_growing_intervals(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(trouble.time, "monotonic", lambda: now[0])
-    one, logged_at = Trouble("Somebody"), []
+    one, logged_at = Trouble("The task"), []
     pauses = []
-    for _ in range(5000):  # of most ten seconds each: more than ten hours
+    for _ in range(5000):  # ten seconds each: more than ten hours
         pauses.append(one.happens(wrapped(psycopg.errors.ReadOnlySqlTransaction("no"))))
         if caplog.records:
             logged_at.append(round(now[0] - 1000))
@@ -283,17 +285,17 @@ def test_an_error_that_stays_is_logged_at_growing_intervals(
     assert pauses[0] < 0.3
     assert 4.9 < min(pauses[10:]) < max(pauses) <= 10
     one.happens(OperationalError("server closed the connection unexpectedly"))
-    assert "Somebody has no connection to the database: server closed the connection unexpectedly" in caplog.text
+    assert "The task has no connection to the database: server closed the connection unexpectedly" in caplog.text
     caplog.clear()
     one.ends()
-    assert caplog.messages == ["Somebody works again after 50000 s and 5001 failed tries."]
+    assert caplog.messages == ["The task works again after 50000 s and 5001 failed tries."]
     assert one.happens(OperationalError("again")) < 0.3
     assert one.errors == {"25006": 5000, "none": 2}
 
 
-def test_an_error_that_is_no_lost_connection_is_not_called_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_other_error_is_not_logged_as_a_lost_connection(caplog: pytest.LogCaptureFixture) -> None:
     for error in (OvertakenError("another worker has delivered"), wrapped(psycopg.errors.UndefinedFunction("f"))):
-        Trouble("Somebody").happens(error)
+        Trouble("The task").happens(error)
     assert "connection" not in caplog.text
     assert "another worker has delivered [55006]" in caplog.text
     assert "Run `manage.py migrate hc_signals`" in caplog.text
@@ -304,7 +306,7 @@ def of_helper(name: str) -> Any:
 
 
 @pytest.mark.parametrize("raised", [ValueError, SystemExit])
-def test_a_helper_goes_on_after_any_exception(raised: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+def test_helper_goes_on_after_any_exception(raised: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
     stopping, turns = threading.Event(), []
 
     def turn(helper: Any) -> float:
@@ -319,12 +321,12 @@ def test_a_helper_goes_on_after_any_exception(raised: type[BaseException], caplo
     thread.join(timeout=10)
     assert len(turns) == 2
     failed, recovered = caplog.messages
-    assert re.match(rf"The gardener failed: {raised.__name__} at tests/test_trouble.py:\d+ turn < .*helping", failed)
+    assert re.match(rf"The gardener failed: {raised.__name__} at tests/test_trouble.py:\d+ turn < .*threads", failed)
     assert "The gardener works again after" in recovered
     assert "Secret" not in caplog.text
 
 
-def test_a_chore_that_fails_keeps_no_other_from_its_turn(
+def test_failing_chore_does_not_stop_other_chores(
     captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     chores = Chores("default", Conf(), threading.Event())
@@ -353,16 +355,16 @@ def test_watchdog_and_survey_go_on_after_any_exception(
     monkeypatch.setattr(Watchdog, "EVERY", 0.01)
     bad = threading.Event()
     bad.set()
-    look, survey = Watchdog._look, Surveyor._look
+    look, survey = Watchdog._turn, Surveyor._look
 
     def fails(self: Any, *args: Any) -> Any:
         if bad.is_set():
             raise RuntimeError
         return (look if isinstance(self, Watchdog) else survey)(self, *args)
 
-    monkeypatch.setattr(Watchdog, "_look", fails)
+    monkeypatch.setattr(Watchdog, "_turn", fails)
     monkeypatch.setattr(Surveyor, "_look", fails)
-    monkeypatch.setattr(observing, "workers", lambda: [observing.here()])
+    monkeypatch.setattr(threads, "workers", lambda: [Pulse()])
     dog.start()
     surveyor.start()
     try:
@@ -374,30 +376,30 @@ def test_watchdog_and_survey_go_on_after_any_exception(
         surveyor.stop()
         dog.end()
         dog.join(timeout=10)
-    assert "survey" not in [helper.name for helper in observing.helpers()], "one that has ended is not missed"
+    assert "survey" not in [helper.name for helper in threads.helpers()], "a helper that has ended is not shown"
 
 
 def test_survey_leaves_the_first_connection_to_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     surveyor = Surveyor("default", Conf(), Watchdog("default"))
     monkeypatch.setattr(Surveyor, "_look", lambda self: "looked")
-    surveyor._turn(observing.Helper("survey", 60))
+    surveyor._turn(threads.Helper("survey", 60))
     assert surveyor.newest is None
-    with observing.as_worker(0):
-        surveyor._turn(observing.Helper("survey", 60))
+    with threads.as_worker(0):
+        surveyor._turn(threads.Helper("survey", 60))
     assert surveyor.newest == "looked"
 
 
-def test_a_helper_that_died_or_stands_still_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observing, "_helpers", {})
+def test_dead_or_stuck_helper_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_helpers", {})
 
     def dies() -> None:
-        with suppress(SystemExit), observing.as_helper("ghost", 60):
+        with suppress(SystemExit), threads.as_helper("ghost", 60):
             raise SystemExit
 
     thread = threading.Thread(target=dies)
     thread.start()
     thread.join()
-    with observing.as_helper("sleeper", 60) as helper:
+    with threads.as_helper("sleeper", 60) as helper:
         helper.turn(30)
         assert liveness(None).reasons == ("ghost: its thread has died", "not listening yet", "no worker has begun")
         helper.due_at = time.monotonic() - 61
@@ -434,12 +436,12 @@ def test_options_of_the_project_stay_as_they_are(captured: HerokuConnect, connec
 
 
 LIMIT, LONGER = "1s", 1.3
-"""Of all sessions, and seconds that are longer."""
+"""A limit for all sessions, and more seconds than that."""
 
 
 @pytest.fixture
 def limited(captured: HerokuConnect) -> Iterator[None]:
-    """Every new session of the test's database has small limits; those of the test itself are as before."""
+    """Give every new session of the test's database small limits; the test's own sessions have none."""
     connection.ensure_connection()
     newer = set() if connection.pg_version >= 170000 else {"transaction_timeout"}
     names = [name for name in OWN_LIMITS if name.endswith("_timeout") and name not in newer]
@@ -512,16 +514,16 @@ def test_own_sessions_outlast_the_limits_of_the_database(
     finally:
         chores.stopping.set()
         chores.join(timeout=10)
-    assert found[0] == found[1] != [], "the chores kept their session"
+    assert found[0] == found[1] != [], "the chores keep their session"
     assert answers == 3 * [("",)]
     assert not [message for message in caplog.messages if "watch" in message]
 
 
 @pytest.mark.usefixtures("limited")
-def test_the_doorbell_outlasts_the_limits_of_the_database() -> None:
+def test_doorbell_outlasts_the_limits_of_the_database() -> None:
     stopping = threading.Event()
     with Doorbell("default", stopping.is_set, "default") as bell:
-        thread = threading.Thread(target=lambda: bell.sleep(lambda: False, lambda: 600.0))
+        thread = threading.Thread(target=lambda: bell.sleep(lambda: False, lambda: 600.0, Pulse()))
         thread.start()
         wait_until(asleep)
         first = sessions("bell")

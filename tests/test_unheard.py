@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from example.crm.models import Account, CompoundModel, Contact, SFObjectModel
 
-from hc_signals import observing, signals
+from hc_signals import signals
 from hc_signals.checks import project
 from hc_signals.conf import Conf
 from hc_signals.delivery.routing import SIGNALS
@@ -91,7 +91,7 @@ def test_changes_without_a_receiver_are_counted(
     assert (worker.delivered, worker.unheard) == (6, 3)
     assert counted("changes_unheard_total", model="crm.Contact") == 3
     assert counted("changes_unheard_total", model="crm.Account") is None
-    assert observing.here().tally is None
+    assert worker.pulse.tally is None
 
 
 def test_changes_of_a_page_that_is_cut_short_are_counted_once(captured: HerokuConnect) -> None:

@@ -1,4 +1,4 @@
-"""Connections that something in between keeps alive although it passes nothing on: given up, and nothing else is."""
+"""The watchdog breaks connections that are kept open but pass nothing on, and no other connection."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ from tests.test_worker_process import asleep, wait_until
 
 @pytest.fixture
 def network(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A network between the database and every other thread, and watchdogs that have less patience than usual."""
+    """A network between the database and every other thread, and watchdogs with shorter limits."""
     connection.ensure_connection()
     params = connection.get_connection_params()
     proxy = Proxy(psycopg.conninfo.make_conninfo(host=params["host"], port=params.get("port")))
@@ -35,19 +35,19 @@ def network(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def listening(**conf: Any) -> AbstractContextManager[None]:
-    """A crew behind the network for the length of a block."""
+    """Run a crew behind the network during the block."""
     return running_crew(POLL_INTERVAL=600.0, **conf)
 
 
-def cuts(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if "is deaf" in record.getMessage()]
+def broken(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "is unresponsive" in record.getMessage()]
 
 
-@pytest.mark.parametrize(("atomic", "fault"), [(True, "sever"), (True, "deafen"), (False, "deafen")])
-def test_delivery_goes_on_when_a_connection_goes_deaf_in_a_receivers_query(
+@pytest.mark.parametrize(("atomic", "fault"), [(True, "sever"), (True, "stall"), (False, "stall")])
+def test_delivery_goes_on_when_receivers_query_gets_no_answer(
     captured: HerokuConnect, network: Proxy, connect: Any, atomic: bool, fault: str
 ) -> None:
-    """Whether the server has ended its session or, above all, keeps it: it has the claim of the shard."""
+    """Also if the server keeps the session, which holds the claim of the shard."""
     calls: list[str] = []
 
     def on_account(instance: Account, using: str, **kwargs: Any) -> None:
@@ -62,30 +62,30 @@ def test_delivery_goes_on_when_a_connection_goes_deaf_in_a_receivers_query(
         wait_until(lambda: "c" in calls and calls.count("b") >= 2 and Seen.objects.count() == 3)
     if atomic:
         assert calls == ["a", "b", "a", "b", "c"]
-    else:  # the call alone has failed, and is retried; the page comes again, because the claim is lost as well
+    else:  # the call is retried, and the page is delivered again because the claim is lost as well
         assert (calls[:2], calls.count("a"), calls.count("c")) == (["a", "b"], 2, 1)
 
 
-def test_a_sleeper_whose_bell_went_deaf_is_rung_again(
+def test_sleeper_wakes_again_when_doorbell_was_unresponsive(
     captured: HerokuConnect, network: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hc_signals.worker.doorbell.Doorbell.PING_EVERY", 0.2)
+    monkeypatch.setattr("hc_signals.worker.bell_connection.BellConnection.PING_EVERY", 0.2)
     with listening():
         captured.create(Account, 1)
         wait_until(lambda: Seen.objects.count() == 1 and asleep())
-        network.deafen()
+        network.stall()
         captured.create(Account, 1)
         wait_until(lambda: Seen.objects.count() == 2)
 
 
-def test_a_deaf_worker_ends_when_it_is_told_to(captured: HerokuConnect, network: Proxy, connect: Any) -> None:
-    connect(signals.record_created, lambda **kwargs: network.deafen(), Account)
+def test_unresponsive_worker_stops_on_request(captured: HerokuConnect, network: Proxy, connect: Any) -> None:
+    connect(signals.record_created, lambda **kwargs: network.stall(), Account)
     captured.create(Account, 1)
     with listening():
         wait_until(lambda: any(not pair.passing.is_set() for pair in network._pairs.copy()))
 
 
-def test_a_long_statement_is_not_taken_for_a_deaf_connection(
+def test_long_statement_keeps_its_connection(
     captured: HerokuConnect, network: Proxy, connect: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls: list[str] = []
@@ -101,13 +101,13 @@ def test_a_long_statement_is_not_taken_for_a_deaf_connection(
     with listening():
         wait_until(lambda: Seen.objects.count() == 1)
     assert calls == ["a"]
-    assert not cuts(caplog)
+    assert not broken(caplog)
 
 
-def test_what_is_cut_by_mistake_gets_more_time(
+def test_connection_broken_by_mistake_gets_more_time(
     captured: HerokuConnect, network: Proxy, connect: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who takes a statement's rows one by one and thinks in between looks as if no answer came."""
+    """A receiver that reads rows one by one, with pauses, seems to wait for an answer."""
     calls: list[str] = []
 
     def thoughtful(instance: Account, using: str, **kwargs: Any) -> None:
@@ -121,19 +121,19 @@ def test_what_is_cut_by_mistake_gets_more_time(
     with listening():
         wait_until(lambda: Seen.objects.count() == 1)
     assert 1 < len(calls) <= 4
-    assert len(cuts(caplog)) == len(calls) - 1
+    assert len(broken(caplog)) == len(calls) - 1
 
 
 @contextmanager
 def waiting_for(sql: str, dog: Watchdog, in_receiver: bool = False) -> Iterator[dict[str, Any]]:
-    """Somebody waits for the answer to a statement over the network, and the watchdog looks after it."""
+    """Wait for the answer to a statement over the network, in another thread that the watchdog watches."""
     found: dict[str, Any] = {}
     asked = threading.Event()
 
     def ask() -> None:
         own = connections["default"]
         own.ensure_connection()
-        dog.watch("somebody", lambda: own.connection, lambda: None, lambda: in_receiver)
+        dog.watch("the test", lambda: own.connection, lambda: None, lambda: in_receiver)
         asked.set()
         try:
             with own.cursor() as cursor:
@@ -161,18 +161,18 @@ def is_asleep_at_the_server() -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def test_a_large_answer_that_stops_on_its_way_is_given_up(
+def test_large_answer_that_stalls_breaks_the_connection(
     network: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(watchdog, "STALLED_SECONDS", 0.8)
     with waiting_for("SELECT repeat('x', 50000000) FROM pg_sleep(0.5)", Watchdog("default")) as found:
         wait_until(is_asleep_at_the_server)
-        network.deafen()
+        network.stall()
     assert "error" in found
-    assert "cannot get rid of its answer" in cuts(caplog)[0]
+    assert "is blocked sending its answer" in broken(caplog)[0]
 
 
-def test_nothing_is_given_up_while_the_server_cannot_be_asked(network: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_connection_is_broken_while_server_is_unreachable(network: Proxy, caplog: pytest.LogCaptureFixture) -> None:
     dog = Watchdog("default")
     dog.ASK_SECONDS = 0.3
     with waiting_for("SELECT pg_sleep(0.5)", dog) as found:
@@ -182,4 +182,4 @@ def test_nothing_is_given_up_while_the_server_cannot_be_asked(network: Proxy, ca
         assert not found
         network.recover()
     assert "error" in found
-    assert not cuts(caplog)
+    assert not broken(caplog)

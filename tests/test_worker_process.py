@@ -77,7 +77,7 @@ def insert(count: int) -> None:
 
 
 @pytest.mark.usefixtures("captured")
-def test_a_sleeping_worker_is_rung_and_sigterm_ends_it(listener: Callable[..., subprocess.Popen[str]]) -> None:
+def test_sleeping_worker_is_woken_and_sigterm_ends_it(listener: Callable[..., subprocess.Popen[str]]) -> None:
     process = listener("--poll-interval", "600")  # no fallback poll can help
     for round_number in range(1, 4):
         wait_until(asleep)
@@ -94,14 +94,14 @@ def test_sigkill_loses_nothing_and_doubles_nothing(listener: Callable[..., subpr
     wait_until(lambda: Seen.objects.count() > 100)
     process.kill()
     process.wait()
-    assert Seen.objects.count() < 3000, "the worker was done before it was killed: the test proves nothing"
+    assert Seen.objects.count() < 3000, "the worker was done before it was killed"
     listener("--batch-size", "50")
     wait_until(lambda: Seen.objects.count() >= 3000)
     assert Seen.objects.values("event_id").distinct().count() == Seen.objects.count() == 3000
 
 
 @pytest.mark.usefixtures("captured")
-def test_a_terminated_backend_is_survived(listener: Callable[..., subprocess.Popen[str]]) -> None:
+def test_worker_goes_on_when_its_backend_is_terminated(listener: Callable[..., subprocess.Popen[str]]) -> None:
     process = listener("--poll-interval", "600")
     wait_until(asleep)
     with connection.cursor() as cursor:
@@ -129,7 +129,7 @@ def test_a_terminated_backend_is_survived(listener: Callable[..., subprocess.Pop
         (["hc_listen", "--poll-interval", "-1"], 1, "HC_SIGNALS['POLL_INTERVAL'] is -1.0"),
         (["hc_listen", "--start-at", "soon"], 2, "'soon' is not a time"),
         (["hc_consumers", "start", "new", "--at", "2099-01-01"], 2, "lies in the future"),
-        (["hc_consumers", "remove", "nobody"], 1, "There is no consumer 'nobody'; known: none."),
+        (["hc_consumers", "remove", "nope"], 1, "There is no consumer 'nope'; known: none."),
         (["hc_triggers", "status", "--check"], 1, "run `manage.py hc_triggers install`"),
         (["hc_triggers", "install", "crm.Seen"], 1, "'crm.Seen' is not a connected model"),
         (["hc_triggers", "explode"], 2, "invalid choice: 'explode'"),
@@ -139,7 +139,7 @@ def test_a_terminated_backend_is_survived(listener: Callable[..., subprocess.Pop
         (["hc_simulate", "--database", "nope"], 1, "'nope' doesn't exist"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(arguments: list[str], code: int, words: str) -> None:
+def test_mistake_is_answered_in_one_sentence(arguments: list[str], code: int, words: str) -> None:
     process = start(*arguments)
     output, _ = process.communicate(timeout=30)
     assert words in output
@@ -150,10 +150,10 @@ def test_mistakes_are_told_in_one_sentence(arguments: list[str], code: int, word
 @pytest.mark.parametrize(
     "command", [["hc_listen", "--no-wait"], ["hc_triggers", "status"], ["hc_simulate", "--create-only"]]
 )
-def test_an_unreachable_server_is_told_in_one_sentence(command: list[str]) -> None:
-    with socket.socket() as nobody_listens:
-        nobody_listens.bind(("127.0.0.1", 0))
-        port = nobody_listens.getsockname()[1]
+def test_unreachable_server_is_reported_in_one_sentence(command: list[str]) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
         process = start(*command, DATABASE_URL=f"postgresql://postgres@127.0.0.1:{port}/postgres", TEST_DATABASE="x")
         output, _ = process.communicate(timeout=30)
     assert "Connection refused" in output
@@ -162,7 +162,7 @@ def test_an_unreachable_server_is_told_in_one_sentence(command: list[str]) -> No
 
 
 @pytest.mark.usefixtures("captured")
-def test_a_wrong_setting_is_told_with_the_right_one() -> None:
+def test_wrong_setting_is_reported_with_the_right_one() -> None:
     process = start("hc_listen", "--once", WRONG_SETTING="BATCHSIZE")
     output, _ = process.communicate(timeout=30)
     assert "HC_SIGNALS has the unknown key 'BATCHSIZE'; did you mean 'BATCH_SIZE'?" in output
@@ -170,7 +170,7 @@ def test_a_wrong_setting_is_told_with_the_right_one() -> None:
 
 
 @pytest.mark.usefixtures("heroku")
-def test_no_log_table_is_told_before_anything_is_done() -> None:
+def test_missing_log_is_reported_before_any_change() -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE public.hc_signals_change RENAME TO hc_signals_gone")
     try:
@@ -196,7 +196,7 @@ def test_once_delivers_and_exits(captured: HerokuConnect) -> None:
     assert Seen.objects.count() == 7
 
 
-def test_the_log_names_no_record_contents(captured: HerokuConnect) -> None:
+def test_log_holds_no_record_contents(captured: HerokuConnect) -> None:
     captured.insert(Account, name="Top Secret Ltd")
     process = start("hc_listen", "--once", "-v", "3", FAILING_RECEIVER="1")
     output, _ = process.communicate(timeout=30)
@@ -204,7 +204,7 @@ def test_the_log_names_no_record_contents(captured: HerokuConnect) -> None:
     assert "Secret" not in output
 
 
-def test_the_simulator_plays_for_a_while_and_tells(heroku: HerokuConnect) -> None:
+def test_simulator_plays_for_a_while_and_logs(heroku: HerokuConnect) -> None:
     process = start("hc_simulate", "--duration", "3", "--rate", "200", "--batch", "20", "--seed", "3")
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 0, output

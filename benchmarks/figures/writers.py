@@ -22,7 +22,7 @@ from benchmarks.rows import Row, alternate, median, percent, rate
 from benchmarks.server import Server
 from hc_signals.postgres.locks import BELL
 from hc_signals.tables import quoted_table
-from hc_signals.worker.doorbell import CHANNEL
+from hc_signals.worker.bell_connection import CHANNEL
 
 _LOOP = """
 CREATE OR REPLACE PROCEDURE bench_write(count integer) LANGUAGE plpgsql AS $$

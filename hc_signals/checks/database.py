@@ -9,6 +9,7 @@ from django.db import DatabaseError, connections, models
 from hc_signals.capture import triggers
 from hc_signals.heroku.inspection import how_to_do_without
 from hc_signals.log.schema import exists
+from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models
 
 
@@ -67,9 +68,8 @@ def _no_log(using: str) -> checks.CheckMessage:
 
 
 def _cannot_tell(using: str, error: DatabaseError) -> checks.CheckMessage:
-    lines = str(error).splitlines() or [type(error).__name__]
     return checks.Warning(
-        f"The database {using!r} could not be looked at: {lines[0]}",
+        f"The database {using!r} could not be looked at: {one_line(error)}",
         hint="Correct its URL, or the rights of its user, and check again.",
         id="hc_signals.W009",
     )

@@ -14,7 +14,7 @@ from hc_signals.delivery.isolation.call import isolated
 from hc_signals.delivery.isolation.lost import IsolationLost
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.delivery.project_code import ends_program, nothing_forked
-from hc_signals.observing import Work
+from hc_signals.delivery.pulse import Pulse
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def send(
     using: str,
     change: int,
     isolation: Isolation,
-    pulse: Work,
+    pulse: Pulse,
     store_failure: StoreFailure,
     attempt: int = 1,
     record: Any = None,

@@ -14,8 +14,8 @@ from django.db import DatabaseError, InterfaceError, connections
 from hc_signals.delivery.calls import Call, CallKey
 from hc_signals.exceptions import ProcessEndedError
 from hc_signals.postgres.locks import RUNS
+from hc_signals.postgres.own_connections import another_connection
 from hc_signals.postgres.query import execute, row
-from hc_signals.postgres.sessions import another_connection
 
 LIMIT = 3
 """How many times a call may end the process; after that it is not made again."""

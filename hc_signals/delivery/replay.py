@@ -18,12 +18,12 @@ from hc_signals.delivery.isolation.careful import Caution
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
 from hc_signals.delivery.page import Page
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.replay_failures import ReplayFailureStore
 from hc_signals.delivery.sending import SignalSender
 from hc_signals.log.change import Change
 from hc_signals.log.images import stored_images
 from hc_signals.log.past import Bound, PastChanges
-from hc_signals.observing import here
 from hc_signals.postgres.errors import is_deadlock
 from hc_signals.tables import connected_models, table_label
 
@@ -130,7 +130,7 @@ class ReplayRun:
         deadline = monotonic() + self._conf.MAX_TRANSACTION_SECONDS
         listeners = Listeners(self._replay.extras, self._replay.receivers)
         blocked = store.blocked(changes) if changes and store.any_waiting() else set()
-        page = Page(SignalSender(store, listeners, isolation, here(), blocked=blocked), changes, self._builders)
+        page = Page(SignalSender(store, listeners, isolation, Pulse(), blocked=blocked), changes, self._builders)
         self._past.refuse_loss(self._after)  # after the images were read: a loss before that is found now
         done = 0
         for change in changes:

@@ -17,13 +17,13 @@ from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.delivery.listeners import Listeners, Model
 from hc_signals.delivery.project_code import ends_program
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.relatives import child_instances
 from hc_signals.delivery.routing import OF_RECORDS, SIGNALS, counted_columns, is_link
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import RedeliveryError
 from hc_signals.log.change import Change
 from hc_signals.log.images import kept_image
-from hc_signals.observing import Work
 
 AT_ONCE = 100
 """Most deliveries that one query reads."""
@@ -39,7 +39,7 @@ class Retries:
     listeners: Listeners
     isolation: Isolation
     """Of the page."""
-    pulse: Work
+    pulse: Pulse
     """Of the calling thread."""
     marks: Marks | None = None
     """See :func:`~hc_signals.delivery.dispatch.send`."""

@@ -12,11 +12,11 @@ from hc_signals.delivery.identity import Receiver, Receivers, resolve
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.delivery.listeners import Listeners, Model
 from hc_signals.delivery.project_code import ends_program
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.routing import SIGNALS
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
 from hc_signals.log.change import Change
-from hc_signals.observing import Work
 
 
 class SignalSender:
@@ -36,7 +36,7 @@ class SignalSender:
         store: FailureStore,
         listeners: Listeners,
         isolation: Isolation,
-        pulse: Work,
+        pulse: Pulse,
         *,
         blocked: set[Key],
         marks: Marks | None = None,

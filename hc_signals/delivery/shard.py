@@ -18,6 +18,7 @@ from hc_signals.delivery.isolation.careful import Caution
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.retrying import Retries
 from hc_signals.delivery.routing import OF_RECORDS
 from hc_signals.delivery.sending import SignalSender
@@ -26,7 +27,6 @@ from hc_signals.log.claims import Claim, Claims
 from hc_signals.log.passed import record_passed
 from hc_signals.log.position import LogShard, Position, Standing
 from hc_signals.log.schema import Cause
-from hc_signals.observing import Work, here
 
 logger = logging.getLogger("hc_signals")
 
@@ -48,6 +48,8 @@ class Audience:
     builders: Mapping[str, InstanceBuilder]
     """By table, as the log names it."""
     extras: Extras
+    pulse: Pulse
+    """Of the worker's thread."""
     caution: Caution = field(default_factory=Caution)
     unknown: set[str] = field(default_factory=set)
     """Tables without a model that are logged already."""
@@ -68,7 +70,7 @@ class Shard:
         self, log: LogShard, claims: Claims, conf: Conf, audience: Audience, stopping: threading.Event
     ) -> None:
         self.log, self.claims, self.conf, self.audience, self.stopping = log, claims, conf, audience, stopping
-        self.using = log.using
+        self.using, self._pulse = log.using, audience.pulse
         self.delivered = 0
         """How many changes were delivered."""
         self.unheard = 0
@@ -151,10 +153,6 @@ class Shard:
     def _take_small_pages(self) -> None:
         """Commit the changes of a lost page one by one, then by a few."""
         self._limit = 1
-
-    @property
-    def _pulse(self) -> Work:
-        return here()
 
     def _isolation(self) -> Isolation:
         return Isolation(self.using, atomic=self.conf.ATOMIC, is_careful=self.audience.caution.is_careful)

@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hc_signals.observing import Helper, Work, helpers, workers
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.postgres.trouble import Trouble
 from hc_signals.worker.bell_connection import BellState
 from hc_signals.worker.doorbell import Doorbell
+from hc_signals.worker.threads import Helper, helpers, workers
 
 STUCK_SECONDS = 10.0
 """A loop that has not turned for longer, and is not inside a receiver, is stuck: asleep it turns twice a second."""
@@ -62,7 +63,7 @@ def liveness(bell: Doorbell | None) -> Liveness:
     )
 
 
-def _reasons(work: Work, now: float) -> Iterator[str]:
+def _reasons(work: Pulse, now: float) -> Iterator[str]:
     if work.trouble.text:
         yield f"worker {work.number}: {work.trouble.text}"
     # Read once: the worker goes on meanwhile. Its receiver may take as long as it likes.
@@ -91,7 +92,7 @@ def _facts_of_helper(helper: Helper, now: float) -> dict[str, object]:
     }
 
 
-def _facts(work: Work, now: float) -> dict[str, object]:
+def _facts(work: Pulse, now: float) -> dict[str, object]:
     receiver = work.receiver
     return {
         "worker": work.number,

@@ -17,10 +17,10 @@ from prometheus_client.registry import Collector
 from hc_signals import __version__
 from hc_signals.conf import Conf
 from hc_signals.delivery.event import cause_of
+from hc_signals.delivery.pulse import Observer, Tally
 from hc_signals.delivery.routing import OF_RECORDS, route_of
 from hc_signals.observability.liveness import Liveness
 from hc_signals.observability.survey import Survey
-from hc_signals.observing import Observer, Tally
 from hc_signals.tables import connected_models, table_label
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)

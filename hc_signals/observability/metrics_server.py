@@ -14,13 +14,13 @@ from socketserver import TCPServer
 from threading import Event, Thread
 from typing import Any
 
+from hc_signals.delivery.pulse import observe, unobserve
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.observability.liveness import Liveness, liveness
 from hc_signals.observability.survey import Surveyor
-from hc_signals.observing import Helper, observe, unobserve
 from hc_signals.postgres.trouble import places
 from hc_signals.worker.crew import Crew
-from hc_signals.worker.helper_threads import keep_turning
+from hc_signals.worker.threads import Helper, keep_turning
 
 logger = logging.getLogger("hc_signals")
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from django.db import connections, transaction
 
-from hc_signals import observing
 from hc_signals.capture import triggers
 from hc_signals.conf import Conf
 from hc_signals.log.backlog import Backlog, backlog
@@ -18,12 +17,13 @@ from hc_signals.log.consumers import delivery_counts
 from hc_signals.log.positions import shards_of
 from hc_signals.log.presence import workers
 from hc_signals.log.rotation import size_mb
-from hc_signals.observing import Helper
-from hc_signals.postgres.connecting import own_options
 from hc_signals.postgres.limits import own_limits
 from hc_signals.postgres.moments import now
+from hc_signals.postgres.own_connections import own_options
+from hc_signals.postgres.query import execute
 from hc_signals.tables import connected_models
-from hc_signals.worker.helper_threads import keep_turning
+from hc_signals.worker import threads
+from hc_signals.worker.threads import Helper, keep_turning
 from hc_signals.worker.watchdog import Watchdog
 
 COUNT_LIMIT = 10_000
@@ -106,7 +106,7 @@ class Surveyor:
             own.close()
 
     def _turn(self, helper: Helper) -> float:
-        if not observing.workers():  # where connections are few, the first one is for delivering
+        if not threads.workers():  # where connections are few, the first one is for delivering
             return self.BEFORE_START
         try:
             self.newest = self._look()
@@ -119,6 +119,5 @@ class Surveyor:
     def _look(self) -> Survey:
         # In one transaction: limits that are set for longer could stay in the session of a pooler.
         with transaction.atomic(using=self.using):
-            with connections[self.using].cursor() as cursor:
-                cursor.execute(*own_limits(is_local=True, statement_timeout=STATEMENT_TIMEOUT))
+            execute(self.using, own_limits(is_local=True, statement_timeout=STATEMENT_TIMEOUT))
             return survey(self.using, self.conf.CONSUMER)

@@ -1,4 +1,4 @@
-"""Makes dates readable that Python cannot hold: one such value must not keep a record from its receivers."""
+"""Read dates that Python cannot hold: one such value must not keep a record from its receivers."""
 
 import datetime
 from typing import Any
@@ -11,8 +11,8 @@ from psycopg.types import TypeInfo
 def clamp_dates(connection: "psycopg.Connection[Any]") -> None:
     """Read ``infinity`` and years beyond Python's on this connection as ``max`` and ``min`` of their type.
 
-    psycopg raises a DataError for them, in Django as well. Only the worker's own connection is changed; inside a
-    receiver the ORM therefore reads the same values as the delivered instance has.
+    psycopg raises a DataError for them, in Django as well. In a receiver the ORM uses the same connection, so it reads
+    the values that the delivered instance has.
     """
     kinds = (
         ("date", datetime.date.min, datetime.date.max),

@@ -1,8 +1,8 @@
-"""An advisory lock for as long as is wanted, on a connection of its own: in a transaction that is left open.
+"""Hold an advisory lock on a connection of its own, in a transaction that stays open.
 
-Such a lock ends with the connection, however the process dies and whatever poolers there are in between: a pooler lends
-the session of an open transaction to nobody else, and drops it when the client goes away. A lock of the session would
-stay with a pooler's session, and with whoever gets that next.
+The lock ends with the connection, however the process dies, also behind a pooler. A pooler lends the session of an open
+transaction to no other client, and drops it when the client goes away. A lock of the session would stay in the pooler's
+session, and with the client that gets it next.
 
 The open transaction has no id and no snapshot, so neither VACUUM nor CREATE INDEX CONCURRENTLY waits for it.
 """
@@ -13,27 +13,23 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError
 
-from hc_signals.postgres.sessions import another_connection
+from hc_signals.postgres.limits import KEEPALIVES, set_configs
+from hc_signals.postgres.own_connections import another_connection
+from hc_signals.postgres.query import row
 
-# To the end of the transaction only. The limits of role and database are for the requests of a site. The keepalives let
-# the server notice that the client is gone.
-_TAKE = """
-SELECT set_config('idle_in_transaction_session_timeout', '0', true),
-       CASE WHEN current_setting('server_version_num')::int >= 170000
-            THEN set_config('transaction_timeout', '0', true) END,
-       set_config('tcp_keepalives_idle', '5', true), set_config('tcp_keepalives_interval', '3', true),
-       set_config('tcp_keepalives_count', '3', true), set_config('tcp_user_timeout', '14000', true),
-       {lock}
-"""
+_LIMITS = set_configs(
+    {**KEEPALIVES, "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0"}, is_local=True
+)
+_READ_COMMITTED = 2
+"""``psycopg.IsolationLevel.READ_COMMITTED``, as Django's option wants it."""
 
 
 class HeldLock:
-    """Takes one lock at a time and holds it until :meth:`release`. Connects when first used; threads take turns at it.
+    """Takes one lock at a time and holds it until :meth:`release`. Connects when first used, by one thread at a time.
 
     Args:
         using: database alias.
-        application_name: under which pg_stat_activity shows the connection; a name of the project's own settings goes
-            before.
+        application_name: of the connection in pg_stat_activity; a name of the project's own settings wins.
     """
 
     def __init__(self, using: str, application_name: str) -> None:
@@ -56,34 +52,33 @@ class HeldLock:
         """Try to take a lock: three round trips with :meth:`release`.
 
         Args:
-            lock: SQL expression that takes it until the end of the transaction and tells whether it could.
+            lock: SQL expression that takes the lock to the end of the transaction and is true if that succeeded.
+            params: values of its placeholders.
 
         Raises:
-            DatabaseError, InterfaceError: the connection cannot be had, or was lost.
+            DatabaseError, InterfaceError: the connection failed, or was lost.
         """
         with self._waiting():
             if self._connection is None:
                 self._open()
-            with self._connection.cursor() as cursor:
-                cursor.execute(_TAKE.format(lock=lock), params)
-                self._is_held = bool(cursor.fetchone()[-1])
+            self._is_held = bool(row(self._connection, f"SELECT {_LIMITS}, {lock}", params)[-1])
             if not self._is_held:
                 self._connection.rollback()
         return self._is_held
 
     def confirm(self) -> None:
-        """Make sure that the lock is still held.
+        """Check that the lock is still held.
 
         Raises:
             DatabaseError, InterfaceError: it is not.
         """
         if not self._is_held:
             raise InterfaceError("no lock is held")
-        with self._waiting(), self._connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+        with self._waiting():
+            row(self._connection, "SELECT 1")
 
     def release(self) -> None:
-        """Give the lock back. Where the connection was lost, it has ended already."""
+        """Give the lock back. If the connection was lost, the lock has ended already."""
         if not self._is_held:
             return
         self._is_held = False
@@ -92,7 +87,7 @@ class HeldLock:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        """The thread may wait for the server; an error lets the connection go."""
+        """Let the watchdog see that the thread waits for the server; an error closes the connection."""
         self._is_awaited = True
         try:
             yield
@@ -103,7 +98,7 @@ class HeldLock:
             self._is_awaited = False
 
     def close(self) -> None:
-        """Let the connection go, and the lock with it."""
+        """Close the connection; the lock ends with it."""
         connection, self._connection, self._is_held = self._connection, None, False
         with suppress(DatabaseError, InterfaceError):
             if connection is not None:
@@ -111,12 +106,8 @@ class HeldLock:
 
     def _open(self) -> None:
         connection = another_connection(self._using, application_name=self._name)
-        # Another level would keep a snapshot, and with it dead rows in all tables, for as long as the lock is held.
+        # Another level would keep a snapshot, and so dead rows in all tables, while the lock is held.
         connection.settings_dict["OPTIONS"]["isolation_level"] = _READ_COMMITTED
         connection.inc_thread_sharing()
         connection.set_autocommit(False)
         self._connection = connection
-
-
-_READ_COMMITTED = 2
-"""``psycopg.IsolationLevel.READ_COMMITTED``, as Django's option wants it."""

@@ -1,7 +1,7 @@
-"""Moments: always aware inside, shown in the project's time zone, with USE_TZ on or off.
+"""Moments: aware datetimes inside hc_signals, shown in the project's time zone, with USE_TZ on or off.
 
-With ``USE_TZ = False`` Django gives naive datetimes, in the project's zone: from the clock and from the database. They
-go through :func:`aware` where they are read; the clock is :func:`now`.
+With ``USE_TZ = False`` Django gives naive datetimes in the project's zone, from the clock and from the database. Code
+that reads one from the database calls :func:`aware`; the clock is :func:`now`.
 """
 
 import re
@@ -24,10 +24,10 @@ def aware(when: datetime) -> datetime: ...
 @overload
 def aware(when: datetime | None) -> datetime | None: ...
 def aware(when: datetime | None) -> datetime | None:
-    """Return a time that was read from the database as an aware datetime, in UTC.
+    """Return a datetime of the database as an aware datetime, in UTC.
 
-    Django makes the project's ``TIME_ZONE`` the session's, and a naive value keeps which of two equal hours it is in
-    (``fold``): the moment is exact. In UTC, because Python finds no time of such an hour equal to one of another zone.
+    The moment is exact: Django makes the project's ``TIME_ZONE`` the session's, and in the hour that a clock repeats
+    ``fold`` says which one. UTC, because Python finds no time of such an hour equal to one of another zone.
     """
     if when is None:
         return None
@@ -36,12 +36,12 @@ def aware(when: datetime | None) -> datetime | None:
 
 
 def aware_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a row that was read from the database, with its times as aware datetimes."""
+    """Return a row of the database with its datetimes made aware."""
     return tuple(aware(value) if isinstance(value, datetime) else value for value in row)
 
 
 def written(when: datetime) -> datetime:
-    """Return a time that a person wrote as an aware datetime; without an offset it is as :func:`shown` shows it."""
+    """Return a time that a person wrote as an aware datetime; without an offset it is in the zone of :func:`shown`."""
     return timezone.make_aware(when) if timezone.is_naive(when) else when
 
 
@@ -55,7 +55,7 @@ def shown(when: datetime, zone: bool = True) -> str:
 
 
 def age(since: datetime) -> str:
-    """Return how long ago that was, in the largest unit of which there are two."""
+    """Return how long ago that was, in the largest unit that gives at least two."""
     seconds = max(0, int((now() - aware(since)).total_seconds()))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
@@ -71,7 +71,7 @@ def parse_moment(text: str) -> datetime:
             ``TIME_ZONE``.
 
     Raises:
-        ValueError: it is neither, or it lies in the future.
+        ValueError: it is neither, or it is in the future.
     """
     present = now()
     try:
@@ -91,7 +91,7 @@ def check_start(text: str) -> str:
     """Return ``text`` if a consumer can start there: ``earliest``, ``latest``, or a moment.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: it is none of them.
     """
     if text not in ("earliest", "latest"):
         try:

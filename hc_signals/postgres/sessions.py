@@ -1,17 +1,41 @@
-"""Whose is the server session at the other end of a connection? Session state may only be taken in one that is ours.
+"""Find out whether a connection has a server session of its own. Only there may a worker take session state.
 
-Session state is what outlives a transaction: SET, LISTEN, advisory locks of the session, prepared statements. Behind a
-pooler it stays in a session that the pooler lends to others next.
+Session state outlives a transaction: SET, LISTEN, advisory locks of the session, prepared statements. Behind a pooler
+it stays in a session that the pooler lends to other clients next.
 """
 
-from collections import deque
+import secrets
+import time
+from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
-from django.db import connections
+import psycopg
+
+from hc_signals.postgres.sockets import answering_within
+
+PROOF_ROUNDS = 2
+"""How many times a pooler must be seen to clear a session."""
+CLEARED_SECONDS = 1.0
+"""Most seconds until a pooler has cleared a session that was given back."""
+PROOF_SECONDS = 5.0
+"""Most seconds for a whole proof: a pooler without a free session does not answer."""
+CLEARED = "DISCARD ALL"
+"""PgBouncer's ``server_reset_query`` in session mode, unless it is set to something else."""
+
+_LAST_QUERY = "SELECT query FROM pg_stat_activity WHERE pid = %s"
+
+
+class SessionKind(Enum):
+    """Who uses the server session of a connection."""
+
+    DIRECT = "there is no pooler"
+    LENT = "a pooler in session mode, which clears the session afterwards"
+    SHARED = "a pooler that may give the session to other clients with anything that we leave in it"
 
 
 def is_ours(raw: Any) -> bool:
-    """Tell whether the server session is this connection's alone, and ends with it; costs a round trip.
+    """Return True if the server session belongs to this connection alone and ends with it; costs a round trip.
 
     A server names its process when it accepts a connection. A pooler has to invent a name, because it has no server
     session yet; then the two differ.
@@ -23,20 +47,44 @@ def is_ours(raw: Any) -> bool:
 
 
 def backend_pid(raw: Any) -> int:
-    """Return the process id of the session that has answered; the next statement may meet another one."""
+    """Return the process id of the session that answered; behind a pooler the next statement may use another one."""
     return int(raw.execute("SELECT pg_backend_pid()").fetchone()[0])
 
 
-def another_connection(using: str, **options: Any) -> Any:
-    """Return another of Django's connections, for one of our threads: not from Django's own pool, which lends few.
+def session_kind(raw: psycopg.Connection, connect: Callable[[], psycopg.Connection]) -> SessionKind:
+    """Find out the kind of a session from pg_stat_activity, without taking any session state.
+
+    A second connection runs a query and then is idle. If the query stays its session's last one, the pooler gave that
+    session to no other client. A pooler in transaction mode would most likely have given it to this connection. After
+    the second connection is closed, the last query must become the pooler's ``DISCARD ALL``. What cannot be seen proves
+    nothing: then the session counts as shared.
 
     Args:
-        using: database alias whose settings are taken.
-        options: further ``OPTIONS``; what the project's settings say goes before.
+        raw: the connection in question, in autocommit mode.
+        connect: makes another one to the same address.
     """
-    connection: Any = connections[using].copy()
-    own = {**options, **connection.settings_dict.get("OPTIONS", {})}
-    own.pop("pool", None)
-    connection.settings_dict["OPTIONS"] = own
-    connection.queries_log = deque(maxlen=0)  # under DEBUG = True nobody would ever clear it
-    return connection
+    if is_ours(raw):
+        return SessionKind.DIRECT
+    is_lent = all(_is_cleared(raw, connect) for _ in range(PROOF_ROUNDS))
+    return SessionKind.LENT if is_lent else SessionKind.SHARED
+
+
+def _is_cleared(raw: psycopg.Connection, connect: Callable[[], psycopg.Connection]) -> bool:
+    with answering_within(PROOF_SECONDS, lambda: raw):
+        with connect() as probe, answering_within(PROOF_SECONDS - CLEARED_SECONDS, lambda: probe):
+            token = secrets.token_hex(8)
+            row = probe.execute(f"SELECT pg_backend_pid() /* {token} */".encode()).fetchone()
+            pid = row[0] if row else None
+            for _ in range(3):
+                if token not in _last_query(raw, pid):
+                    return False
+                time.sleep(0.02)
+        deadline = time.monotonic() + CLEARED_SECONDS
+        while (query := _last_query(raw, pid)) and token in query and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return query == CLEARED
+
+
+def _last_query(raw: psycopg.Connection, pid: Any) -> str:
+    row = raw.execute(_LAST_QUERY, [pid]).fetchone()
+    return (row[0] if row else None) or ""

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError
 
-from hc_signals.postgres.sessions import another_connection
+from hc_signals.postgres.own_connections import another_connection
 
 Statement = tuple[str, Any]
 """SQL and its parameters."""

@@ -1,17 +1,17 @@
-"""Texts of ours, such as the message of a receiver's error, made fit for the encoding of the database."""
+"""Make a text fit for the encoding of the database, such as the message of a receiver's error."""
 
 from django.db import connections
 
 _CODECS = {None: "utf-8", "UTF8": "utf-8", "SQL_ASCII": "utf-8", "LATIN1": "iso8859-1"}
-"""Python's codec by the server's name of the encoding. SQL_ASCII stores every byte. Of the others only ASCII is kept:
-Python and PostgreSQL do not map all of their characters alike."""
+"""Python's codec by the server's name of the encoding. SQL_ASCII stores every byte. Other encodings get ASCII only, as
+Python and PostgreSQL map some characters differently."""
 
 
 def storable(text: str, using: str) -> str:
-    """Return a text as the database can store it, whatever it says: an error must not stand in the way of its own row.
+    """Return a text that the database can store: an odd character must not keep an error from its own row.
 
-    NUL and lone surrogates, which no encoding has, become nothing and ``?``; characters that the encoding of the
-    database lacks become escapes such as ``\\u2713``. Costs no round trip.
+    NUL is left out; a lone surrogate becomes ``?``. Characters that the encoding of the database lacks become escapes
+    such as ``\\u2713``. Costs no round trip.
 
     Args:
         using: database alias, connected.

@@ -1,4 +1,4 @@
-"""What keeps a thread from its work: logged once and then at growing intervals, retried at growing pauses, and counted.
+"""The failed tries of a thread: count them, log them at growing intervals, retry after growing pauses.
 
 All threads of hc_listen use it, so that the same error has the same words everywhere.
 """
@@ -15,13 +15,13 @@ from hc_signals.postgres.errors import Kind, is_database_error, kind_of, one_lin
 logger = logging.getLogger("hc_signals")
 
 NO_SQLSTATE = "none"
-"""Counts errors of connecting, and lost connections: libpq hands on no SQLSTATE for them."""
+"""The code of a lost or refused connection: libpq passes no SQLSTATE on."""
 
 
 class Trouble:
-    """The failed tries of one thread at one thing, from the first one until :meth:`ends`. Belongs to that thread.
+    """The failed tries of one thread at one task, from the first one until :meth:`ends`.
 
-    Other threads may read the attributes at any time.
+    Only that thread calls the methods; other threads may read the attributes at any time.
 
     Args:
         name: of the thread or its task, as the log shows it.
@@ -29,26 +29,26 @@ class Trouble:
     """
 
     FIRST_PAUSE = 0.2
-    """Seconds before the second try; doubled from try to try, and jittered down to the half."""
+    """Seconds before the second try; doubled with each try, with a jitter down to the half."""
     LOG_AGAIN = (60.0, 3600.0)
-    """First and longest interval in seconds between two log lines about the same error; doubled each time."""
+    """First and longest seconds between two log lines about the same error; doubled each time."""
 
     def __init__(self, name: str, longest: float = 10.0) -> None:
         self.name, self.longest = name, longest
         self.text = ""
-        """The last error, in words; empty while there is no trouble."""
+        """The last error as one line; empty while there is no trouble."""
         self.errors: Counter[str] = Counter()
-        """Failed tries so far by SQLSTATE, or by the class of an error that is not the database's."""
+        """Failed tries so far, by SQLSTATE or by the class of an error that is not the database's."""
         self._tries = 0
         self._since = 0.0
         self._log_again: dict[str, tuple[float, float]] = {}
-        """By SQLSTATE or class: when it is logged again, and the interval after that."""
+        """By SQLSTATE or class: when the error is logged again, and the seconds between log lines after that."""
 
     def happens(self, error: BaseException) -> float:
         """Count and log a failed try.
 
         Returns:
-            seconds until the next one.
+            seconds until the next try.
         """
         now = time.monotonic()
         if not self._tries:
@@ -84,12 +84,12 @@ class Trouble:
             logger.error("%s failed: %s; trying again. Try %s in %.0f s. Please report this.", *said)
 
     def _pause(self) -> float:
-        # The exponent is limited: an outage of hours would make a number that is no float.
+        # Limit the exponent: after an outage of hours the number would be no float.
         longest = min(self.longest, self.FIRST_PAUSE * 2.0 ** min(self._tries - 1, 30))
         return longest * random.uniform(0.5, 1)  # noqa: S311  (not for secrets)
 
     def ends(self) -> None:
-        """Note that a try has succeeded; log it if any has failed before."""
+        """Note that a try has succeeded; log it if a try failed before."""
         if not self._tries:
             return
         logger.warning(
@@ -100,7 +100,7 @@ class Trouble:
 
 
 def places(error: BaseException) -> str:
-    """Return where an error was raised, the innermost place first: a traceback in one line, without any values."""
+    """Return where an error was raised, as one line without any values; the innermost place first."""
     frames = traceback.extract_tb(error.__traceback__)
     return " < ".join(f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in reversed(frames))
 

@@ -1,7 +1,7 @@
-"""Keeps the project's ``connection.execute_wrappers`` away from our statements.
+"""Keep the project's ``connection.execute_wrappers`` away from our statements.
 
-A wrapper may put statements in front of each one, as django-pghistory's ``context()`` does; ours are not the project's
-business, and their results would be counted wrongly. What runs for the project gets them back: see :func:`of_project`.
+A wrapper may put statements in front of each one, as django-pghistory's ``context()`` does. Then we would read the
+wrong result. Code of the project gets its wrappers back: see :func:`of_project`.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ Wrapper = Callable[[Any, Any, Any, bool, Any], Any]
 
 
 class _Ours(list[Wrapper]):
-    """The wrappers of our own statements, in the place of the project's."""
+    """The wrappers of our own statements, in place of the project's."""
 
     project: list[Wrapper]
 
@@ -27,11 +27,11 @@ def of_project(connection: Any) -> list[Wrapper]:
 
 @contextmanager
 def set_aside(using: str, *ours: Wrapper) -> Iterator[None]:
-    """For the length of the block, statements of this thread's connection pass the project's wrappers by.
+    """Keep the statements of this thread's connection from the project's wrappers during the block.
 
     Args:
         using: database alias.
-        ours: the wrappers that they pass instead.
+        ours: wrappers that get the statements instead.
     """
     connection: Any = connections[using]
     before = connection.execute_wrappers
@@ -45,9 +45,9 @@ def set_aside(using: str, *ours: Wrapper) -> Iterator[None]:
 
 
 def forget_queries() -> None:
-    """Forget the statements that Django notes under ``DEBUG = True``: what never ends would keep thousands of them.
+    """Forget the statements that Django notes under ``DEBUG = True``: a long process would keep thousands of them.
 
-    Not where somebody captures them, as ``assertNumQueries`` does.
+    Statements that a test captures stay, as with ``assertNumQueries``.
     """
     for connection in connections.all(initialized_only=True):
         if not connection.force_debug_cursor:

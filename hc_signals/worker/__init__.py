@@ -1,1 +1,39 @@
-"""The process of ``hc_listen``: its threads, their loop, the doorbell that wakes them, their chores."""
+"""The process of ``hc_listen``: deliver every committed change at once, sleep while there is none, never stop.
+
+The package decides when a shard is delivered and when a thread sleeps; what a delivery is, hc_signals.delivery knows.
+It owns no table. It owns the advisory lock BELL, and the sessions whose names begin with ``hc_listen``::
+
+    Crew ──┬─ Worker 0 ─┐  one thread each: deliver a page of every shard with changes; nothing left? sleep
+           ├─ Worker n ─┴─► Doorbell ── the sleepers of the process; one of them listens for all
+           │                 ├── BellLock ────── held only during sleep: writers who cannot share it notify
+           │                 └── BellConnection ─ LISTEN, pings, reconnect, poolers
+           ├─ Chores ─────► rotation of the log, watch over capture, end of reloads
+           └─ Watchdog ───► breaks connections of all threads that wait for an answer that never comes
+
+A thread sleeps without losing a change because of the order of its steps: take the lock, then read the log once more,
+then sleep. A writer that saw the lock free has committed before that read, or commits later and then notifies. The
+proof is in migrations_sql/02_capture.sql; tests/machines/test_bell.py tries every order of steps.
+
+A failed connection is found in two ways. TCP reports a dead host or network within 14 seconds. The watchdog breaks a
+connection that something on the way keeps open without passing anything on. An idle connection waits for nothing, so
+the doorbell pings: then the watchdog sees the wait. Work on a broken connection is rolled back and done again.
+
+Modules, each above those that it uses:
+
+- ``crew``: starts and ends the threads of the process.
+- ``loop``: the rounds of one worker, its connection, its retries after an error.
+- ``chores``: tasks from time to time, which no change waits for.
+- ``doorbell``: lets threads sleep, and wakes them.
+- ``bell_lock``: takes and releases the lock that makes writers notify.
+- ``bell_connection``: the session that LISTENs, and whether notifications arrive.
+- ``watchdog``: finds unresponsive connections and breaks them.
+- ``threads``: which workers and helpers run in this process, for /healthz and the metrics.
+
+What it must never do:
+
+- sleep with the lock released and the log not read since: a change would wait for the next poll;
+- hold the lock while a thread is awake: every writer would notify for nothing;
+- take session state (LISTEN, a lock of the session, SET) in a session that a pooler lends to other clients;
+- end because of an error of the database: it retries, logs and shows the error, and goes on by itself;
+- call a receiver, or a chore, in the thread that serves /healthz.
+"""

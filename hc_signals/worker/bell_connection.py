@@ -1,7 +1,8 @@
-"""The connection that LISTENs: it may only do so in a server session that is ours, and proves that rings arrive.
+"""The doorbell's connection: it LISTENs, and proves by pings that notifications arrive.
 
-Behind a pooler in transaction mode LISTEN succeeds, and stays with a session that is lent to others. Behind one in
-session mode it works, if the pooler clears a session before it lends it again. session_kind.py tells which it is.
+LISTEN needs a server session of our own. Behind a pooler in transaction mode LISTEN succeeds, and stays with a session
+that the pooler lends to other clients. Behind one in session mode it works if the pooler clears a session before it
+lends it again. :func:`~hc_signals.postgres.sessions.session_kind` finds out which it is.
 """
 
 import logging
@@ -15,159 +16,166 @@ import psycopg
 from django.db import DatabaseError, InterfaceError, connections
 
 from hc_signals.log.presence import ANNOUNCE, announce_on
-from hc_signals.postgres.connecting import FAIL_FAST, application_name
 from hc_signals.postgres.held_lock import HeldLock
 from hc_signals.postgres.limits import own_limits
 from hc_signals.postgres.locks import PRESENCE
-from hc_signals.postgres.session_kind import PROOF_SECONDS, SessionKind, answering_within, session_kind
-from hc_signals.postgres.sessions import backend_pid
+from hc_signals.postgres.own_connections import FAIL_FAST, application_name
+from hc_signals.postgres.sessions import PROOF_SECONDS, SessionKind, backend_pid, session_kind
+from hc_signals.postgres.sockets import answering_within
 from hc_signals.postgres.trouble import Trouble
 
 logger = logging.getLogger("hc_signals")
 
 CHANNEL = "hc_signals"
-"""On which writers ring."""
+"""Writers notify on this channel."""
 
-# Our own rings change nothing that must survive a crash: they need not wait for the disk.
+# Our own notifications need not survive a crash, so they do not wait for the disk.
 NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, '')"
-# A session in which a pooler has left what is ours, and that nobody uses now. The pooler connects again.
+# For a session in which a pooler has left our state, and that no client uses now. The pooler reconnects.
 _END_IDLE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND state = 'idle'"
 
 
 @dataclass(frozen=True)
 class BellState:
-    """Whether a ring would be heard now."""
+    """Whether a notification would arrive now."""
 
     trouble: str
-    """Why not; empty where it would be."""
+    """Why it would not; empty if it would."""
     heard_at: float | None
-    """When the other end last answered, as a Unix time."""
+    """When the server last answered, as a Unix time."""
     reconnects: int
     errors: Trouble | None = None
-    """Why it cannot be heard, where the server says so, and what has failed so far."""
+    """Why the doorbell cannot connect, in the server's words, and how many tries have failed so far."""
     polls: str = ""
-    """Why the worker looks at the log by itself although nothing is broken; empty where it need not."""
+    """Why the worker polls although nothing is broken; empty if it need not."""
 
     @property
     def listens(self) -> bool:
-        """Whether a ring would be heard."""
+        """True if a notification would arrive."""
         return not self.trouble and not self.polls
 
 
-POOLED = "a pooler shares sessions: no LISTEN, the log is looked at every 0.05 to 2 s"
+POOLED = "a pooler shares sessions: no LISTEN, the log is read every 0.05 to 2 s"
 """What /healthz says of a worker behind a pooler."""
 
 
-class Line:
-    """LISTENs, and proves by pings that a ring is heard. Its user takes care that one thread at a time uses it.
+class BellConnection:
+    """LISTENs, and pings itself. Only :meth:`state` may be called by any thread; its user serializes all other calls.
 
     Args:
         using: database alias whose connection parameters are taken.
-        name: of the consumer; pg_stat_activity shows the connection under it.
+        consumer: pg_stat_activity shows the connection under its name.
     """
 
     PING_TIMEOUT = 5.0
+    """Most seconds until a ping comes back."""
     PING_EVERY = 8.0
-    """Seconds between two proofs that the other end answers: with PING_TIMEOUT, an unresponsive connection is known in
-    13."""
-    RING_EVERY = 300.0
-    """Seconds between two proofs that a ring arrives, which cost a query each. Where one did once, the same session of
-    the server keeps sending them. Behind a pooler every ping is a ring."""
-    DEAF_PING_EVERY = 60.0
-    """The same while none arrives: each try keeps the worker waiting for PING_TIMEOUT."""
+    """Seconds between two pings. With PING_TIMEOUT, an unresponsive connection is known within 13 seconds."""
+    NOTIFY_EVERY = 300.0
+    """Seconds between two pings that are notifications, which cost a query each. A session that has received one keeps
+    receiving them. Behind a pooler every ping is a notification."""
+    PING_AGAIN = 60.0
+    """Seconds between two pings while no notification arrives: each ping blocks the worker for PING_TIMEOUT."""
     POLL_PAUSES = (0.05, 2.0)
-    """First and longest pause between two looks at the log while no ring can be heard; doubled from look to look."""
+    """First and longest seconds between two reads of the log while no notification can arrive; doubled each time."""
 
-    def __init__(self, using: str, name: str = "") -> None:
-        self._using, self._consumer = using, name
+    def __init__(self, using: str, consumer: str) -> None:
+        self._using, self._consumer = using, consumer
         # Prepared statements are state of the session too.
-        self._params: dict[str, Any] = {
+        self.params: dict[str, Any] = {
             key: value
             for key, value in connections[using].get_connection_params().items()
             if key not in ("cursor_factory", "context", "pool")
         } | {"prepare_threshold": None}
-        self._params["application_name"] = application_name(name, "bell")
-        # Nobody else's: what comes on it was sent by us.
+        self.params["application_name"] = application_name(consumer, "bell")
         self._own_channel = f"{CHANNEL}_{secrets.token_hex(8)}"
-        self._connection: psycopg.Connection | None = None
+        """For pings: no other session notifies on it."""
+        self.raw: psycopg.Connection | None = None
+        self.pid: int | None = None
+        """The server process of the session in which LISTEN was executed."""
+        self.hears = False
+        """True while notifications arrive: the last ping came back."""
+        self.trouble = Trouble("The doorbell", longest=self.POLL_PAUSES[1])
         self._kind = SessionKind.DIRECT
-        self._pid: int | None = None
-        """Of the server session in which the state was taken."""
-        self._ping_at = self._ring_at = 0.0
+        self._ping_at = self._notify_at = 0.0
         self._pinging_since: float | None = None
         self._heard_at: float | None = None
         self._connects = 0
-        self._presence = HeldLock(using, application_name(name, "pooled"))
-        self._trouble = Trouble("The doorbell", longest=self.POLL_PAUSES[1])
+        self._presence = HeldLock(using, application_name(consumer, "pooled"))
         self._logged = ""
-        self.heard = False
-        """False when no ping came back, or there is no LISTEN at all: the worker polls."""
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection that is not known to be broken."""
-        return self._connection is not None and not self._connection.closed
+        """True if there is a connection that is not known to be broken."""
+        return self.raw is not None and not self.raw.closed
 
     @property
     def is_pooled(self) -> bool:
-        """Whether there is no LISTEN, because a pooler shares the session with others."""
+        """True if there is no LISTEN, because a pooler shares the session with other clients."""
         return self._kind is SessionKind.SHARED
 
     def state(self) -> BellState:
-        """Tell whether a ring would be heard; any thread may ask, and it never waits."""
-        heard, pinging, trouble, polls = self.heard, self._pinging_since, "", ""
+        """Return whether a notification would arrive. Any thread may ask; the answer never waits for the database."""
+        hears, pinging, trouble, polls = self.hears, self._pinging_since, "", ""
         if self.is_pooled:
             polls = POOLED
         elif not self.is_connected:
             trouble = "the LISTEN connection is broken"
         elif pinging is not None and (silent := time.monotonic() - pinging) > self.PING_TIMEOUT:
-            trouble = f"the LISTEN connection is deaf: no answer for {silent:.0f} s"
-        elif pinging is None and not (heard or self.heard):  # read before and after: a ping may just have ended
+            trouble = f"the LISTEN connection is unresponsive: no answer for {silent:.0f} s"
+        elif pinging is None and not (hears or self.hears):  # read before and after: a ping may just have ended
             trouble = "LISTEN is swallowed: a transaction pooler is in the way"
-        return BellState(trouble, self._heard_at, max(0, self._connects - 1), self._trouble, polls)
+        return BellState(trouble, self._heard_at, max(0, self._connects - 1), self.trouble, polls)
 
-    def _open(self) -> psycopg.Connection:
-        return psycopg.connect(**{**FAIL_FAST, **self._params}, autocommit=True)
+    def connect(self) -> None:
+        """Connect; LISTEN and ping in a session of our own. In a pooler's shared session, close the connection again.
 
-    def _connect(self) -> None:
-        """Connect; LISTEN and ping where the session is ours. Else the connection is closed again."""
-        self._kind, self.heard, self._heard_at = SessionKind.DIRECT, False, None
-        self._connection = self._open()
+        Raises:
+            psycopg.Error, DatabaseError, InterfaceError: the connection, or the calling thread's own, failed.
+        """
+        self._kind, self.hears, self._heard_at = SessionKind.DIRECT, False, None
+        self.raw = self._open()
         self._connects += 1
-        self._kind = session_kind(self._connection, self._open)
+        self._kind = session_kind(self.raw, self._open)
         if self._kind is SessionKind.SHARED:
-            self._connection.close()
+            self.raw.close()
             self._show_presence()
         else:
-            self._listen(self._connection)
+            self._listen(self.raw)
         self._log_change()
 
-    def _listen(self, connection: psycopg.Connection) -> None:
-        self._pid = backend_pid(connection)
-        sql, limits = own_limits(is_local=False)
-        connection.execute(sql, limits)
-        connection.execute(f"LISTEN {CHANNEL}")
-        connection.execute(f"LISTEN {self._own_channel}")
-        if self._kind is SessionKind.LENT:  # to workers their sessions are not known to be theirs
-            connection.execute(ANNOUNCE, [PRESENCE, self._consumer])
+    def _open(self) -> psycopg.Connection:
+        return psycopg.connect(**{**FAIL_FAST, **self.params}, autocommit=True)
+
+    def _listen(self, raw: psycopg.Connection) -> None:
+        self.pid = backend_pid(raw)
+        raw.execute(own_limits(is_local=False).encode())
+        raw.execute(f"LISTEN {CHANNEL}")
+        raw.execute(f"LISTEN {self._own_channel}")
+        if self._kind is SessionKind.LENT:  # a worker cannot know that its own session is not shared
+            raw.execute(ANNOUNCE, [PRESENCE, self._consumer])
         self._ping()
 
-    def _must_poll(self) -> bool:
-        """Tell whether no ring can be heard; now and then try whether one can."""
+    def must_poll(self) -> bool:
+        """Return True if no notification can arrive; check again from time to time.
+
+        Raises:
+            psycopg.Error: the connection is lost.
+        """
         if self.is_pooled:
             if not self._presence.is_held or time.monotonic() >= self._ping_at:
                 self._show_presence()
             return self.is_pooled
-        if self.is_connected and not self.heard:
-            self._ping_now_and_then()
+        if self.is_connected and not self.hears:
+            self.ping_if_due()
             self._log_change()
-            return not self.heard
+            return not self.hears
         return False
 
     def _show_presence(self) -> None:
-        """Hold the share of the consumer's lock that shows a running worker, in a transaction that is left open.
+        """Hold the share of the consumer's lock that shows a running worker, in a transaction that stays open.
 
-        If it is lost the next turn connects anew, and finds out anew what is in between.
+        If the lock is lost, the next turn connects again, and finds out again whether there is a pooler.
         """
         self._ping_at = time.monotonic() + self.POLL_PAUSES[1]
         try:
@@ -177,109 +185,120 @@ class Line:
                 announce_on(self._presence, self._consumer)
             self._heard_at = time.time()
         except (DatabaseError, InterfaceError) as error:
-            self._trouble.happens(error)
-            self._kind = SessionKind.DIRECT  # as long as nothing is known
+            self.trouble.happens(error)
+            self._kind = SessionKind.DIRECT  # until the next connect() finds out
 
     def _log_change(self) -> None:
-        """Log once how rings come, where that is not as it should be or was not before."""
-        how = "pooled" if self.is_pooled else "" if self.heard else "swallowed"
+        """Log once whether notifications arrive, if they do not, or did not before."""
+        how = "pooled" if self.is_pooled else "" if self.hears else "swallowed"
         if how == self._logged:
             return
         self._logged = how
         longest = self.POLL_PAUSES[1]
         if how == "pooled":
             logger.warning(
-                "A pooler shares this connection's server session with others, so LISTEN cannot be used. Looking at "
-                "the log every %s s at most; use a direct connection for hc_listen.",
+                "A pooler shares this connection's server session with other clients, so LISTEN cannot be used. The "
+                "worker reads the log every %s s at most; use a direct connection for hc_listen.",
                 longest,
             )
         elif how:
             logger.warning(
-                "LISTEN is swallowed: a ring from another session did not arrive. Looking at the log every %s s at "
-                "most; use a direct connection for hc_listen.",
+                "LISTEN is swallowed: a notification from another session did not arrive. The worker reads the log "
+                "every %s s at most; use a direct connection for hc_listen.",
                 longest,
             )
         else:
             logger.warning("LISTEN works again: hc_listen is woken at once.")
 
-    def _hang_up(self) -> None:
-        """Close the connection. A pooler keeps the session: what is ours in it is given back before."""
+    def hang_up(self) -> None:
+        """Close the connection. A pooler keeps the session, so our state in it is given back before."""
         self._presence.close()
-        if self._connection is None or self._connection.closed:
+        if self.raw is None or self.raw.closed:
             return
-        if self._kind is SessionKind.LENT and not self._connection.broken:
-            with suppress(psycopg.Error, OSError), answering_within(self._connection, PROOF_SECONDS):
-                self._give_back(self._connection)
-        self._connection.close()
+        if self._kind is SessionKind.LENT and not self.raw.broken:
+            with suppress(psycopg.Error, OSError), answering_within(PROOF_SECONDS, lambda: self.raw):
+                self._give_back(self.raw)
+        self.raw.close()
 
-    def _give_back(self, connection: psycopg.Connection) -> None:
-        if backend_pid(connection) == self._pid:
-            connection.execute("UNLISTEN *")
-            connection.execute("SELECT pg_advisory_unlock_all()")
+    def _give_back(self, raw: psycopg.Connection) -> None:
+        if backend_pid(raw) == self.pid:
+            raw.execute("UNLISTEN *")
+            raw.execute("SELECT pg_advisory_unlock_all()")
         else:
-            connection.execute(_END_IDLE, [self._pid])
+            raw.execute(_END_IDLE, [self.pid])
 
-    def _receive(self, seconds: float) -> bool:
-        """Wait for a ring. What we sent ourselves, for the others, is none."""
-        assert self._connection is not None  # noqa: S101
+    def receive(self, seconds: float) -> bool:
+        """Wait for a notification; return True if another session sent one. Our own are for the other processes.
+
+        Args:
+            seconds: most seconds to wait.
+
+        Raises:
+            psycopg.Error: the connection is lost.
+        """
+        assert self.raw is not None  # noqa: S101
         # stop_after=1 ends after the whole packet; leaving the loop by break would drop the rest of it
-        packet = list(self._connection.notifies(timeout=seconds, stop_after=1))
-        self.heard |= any(notify.channel == self._own_channel for notify in packet)
-        return any(notify.channel == CHANNEL and notify.pid != self._pid for notify in packet)
+        packet = list(self.raw.notifies(timeout=seconds, stop_after=1))
+        self.hears |= any(notify.channel == self._own_channel for notify in packet)
+        return any(notify.channel == CHANNEL and notify.pid != self.pid for notify in packet)
 
-    def _ping_now_and_then(self) -> bool:
-        """Ping if it is time to; return whether a ring came in meanwhile."""
+    def ping_if_due(self) -> bool:
+        """Ping if PING_EVERY is over; return True if a notification of another session arrived during the ping.
+
+        Raises:
+            psycopg.Error, DatabaseError, InterfaceError: the connection, or the calling thread's own, is lost.
+        """
         now = time.monotonic()
         if now < self._ping_at:
             return False
-        # A pooler may lend the session after all, from one moment to the next: only a ring tells.
-        is_sure = self.heard and now < self._ring_at and self._kind is SessionKind.DIRECT
+        # A pooler may begin to share the session at any moment: only a notification proves that it does not.
+        is_sure = self.hears and now < self._notify_at and self._kind is SessionKind.DIRECT
         if not is_sure or not psycopg.Pipeline.is_supported():
             return self._ping()
-        self._touch()
-        return False  # a ring that came in is kept by psycopg for the next look
+        self._sync()
+        return False  # psycopg keeps a notification that arrived for the next receive()
 
-    def _touch(self) -> None:
-        """Have the server's session answer: a bare Sync of the protocol, no query and no transaction.
+    def _sync(self) -> None:
+        """Make the server session answer a bare Sync of the protocol: no query and no transaction.
 
-        It goes all the way, through whatever proxies there are, as keepalives of TCP do not.
+        A Sync passes every proxy on the way; keepalives of TCP end at the first one. The watchdog breaks the connection
+        if no answer comes.
         """
-        assert self._connection is not None  # noqa: S101
+        assert self.raw is not None  # noqa: S101
         self._pinging_since = time.monotonic()
         try:
-            with self._connection.pipeline():
-                pass  # its end sends the Sync and waits for the answer
+            with self.raw.pipeline():
+                pass  # the end of the block sends the Sync and waits for the answer
         finally:
             self._pinging_since = None
         self._ping_at, self._heard_at = time.monotonic() + self.PING_EVERY, time.time()
 
     def _ping(self) -> bool:
-        """Ring ourselves from another session: only this proves that a ring arrives.
+        """Notify ourselves from another session: this alone proves that notifications arrive.
 
         Raises:
-            psycopg.OperationalError: a ring no longer arrives that did before.
+            psycopg.OperationalError: notifications arrived before, and this one did not.
             DatabaseError: the calling thread's own connection is lost.
         """
-        assert self._connection is not None  # noqa: S101
         self._pinging_since = time.monotonic()
         deadline = self._pinging_since + self.PING_TIMEOUT
-        was_heard, self.heard, rung = self.heard, False, False
+        was_heard, self.hears, rung = self.hears, False, False
         try:
-            self._ring_from_elsewhere()
-            while not self.heard and (left := deadline - time.monotonic()) > 0:
-                rung |= self._receive(left)
+            self._notify_from_another_session()
+            while not self.hears and (left := deadline - time.monotonic()) > 0:
+                rung |= self.receive(left)
         finally:
             self._pinging_since = None
-        self._ping_at = time.monotonic() + (self.PING_EVERY if self.heard else self.DEAF_PING_EVERY)
-        self._ring_at = time.monotonic() + self.RING_EVERY
-        if self.heard:
+        self._ping_at = time.monotonic() + (self.PING_EVERY if self.hears else self.PING_AGAIN)
+        self._notify_at = time.monotonic() + self.NOTIFY_EVERY
+        if self.hears:
             self._heard_at = time.time()
-        if was_heard and not self.heard:
-            raise psycopg.OperationalError("a ring to ourselves did not come back")
+        if was_heard and not self.hears:
+            raise psycopg.OperationalError("our notification to ourselves did not come back")
         return rung
 
-    def _ring_from_elsewhere(self) -> None:
-        """By the connection of the calling thread: a session would hear its own rings with the answer to them."""
+    def _notify_from_another_session(self) -> None:
+        """Use the connection of the calling thread: a session hears its own notifications even if LISTEN is lost."""
         connection: Any = connections[self._using]
         connection.ensure_connection()
         with connection.wrap_database_errors:

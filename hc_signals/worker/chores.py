@@ -1,4 +1,4 @@
-"""What a worker process does now and then beside delivering, in a thread of its own: no change waits for it."""
+"""The chores of a worker process, in a thread of their own: no change waits for them."""
 
 import logging
 import threading
@@ -14,31 +14,35 @@ from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
 from hc_signals.log.limit import is_due, keep_below, store_limit
 from hc_signals.log.rotation import rotate
-from hc_signals.observing import Helper
-from hc_signals.postgres.connecting import answers, fail_fast_at_the_server, lift_limits, own_options
+from hc_signals.postgres.limits import own_limits
+from hc_signals.postgres.own_connections import own_options, set_up_session
+from hc_signals.postgres.query import execute
 from hc_signals.postgres.trouble import Trouble
 from hc_signals.tables import connected_models
-from hc_signals.worker.helper_threads import keep_turning
+from hc_signals.worker.threads import Helper, keep_turning
 from hc_signals.worker.watchdog import Watchdog
 
 logger = logging.getLogger("hc_signals")
 
 ROTATE_EVERY = 600.0
+"""Seconds between two rotations of the log."""
 ROTATE_AGAIN = 60.0
-"""Seconds until the next try where the log is larger than MAX_LOG_MB and nothing could be freed."""
+"""Seconds until the next rotation if the log is larger than MAX_LOG_MB and nothing could be emptied."""
 RELOADS_EVERY = 30.0
+"""Seconds between two checks whether a reload is over."""
 REREAD_SECONDS = 5.0
-"""For so long pages are read again before the other chores have their turn."""
+"""Most seconds of reading rows again before the other chores have their turn."""
 
 
 @dataclass
 class Chore:
-    """One of them, and when it is done next."""
+    """A task that is done from time to time."""
 
     name: str
     do: Callable[[], float]
-    """Does it and returns the seconds until the next time."""
+    """Does the task and returns the seconds until the next time."""
     due: float = 0.0
+    """When it is done next, by the monotonic clock."""
     trouble: Trouble = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,29 +50,29 @@ class Chore:
 
 
 class Chores(threading.Thread):
-    """Does each chore when its time has come. One that fails is tried again, and keeps no other from its turn.
+    """Does each chore when it is due. A chore that fails is retried, and keeps no other chore from its turn.
 
-    Every process does them; those that must be done once take turns by locks of their own.
+    Every process does all chores. Two processes that do the same one take turns by locks of the chore.
 
     Args:
         using: database alias.
         conf: the checked setting.
         stopping: ends the thread.
-        watchdog: looks after their connection.
+        watchdog: watches the thread's connection.
     """
 
     AFTER_FAILURE = 10.0
-    """Least seconds until a chore that failed is tried again."""
-    ANSWER_SECONDS = 5.0
+    """Least seconds until a chore that failed is retried."""
 
     def __init__(self, using: str, conf: Conf, stopping: threading.Event, watchdog: Watchdog | None = None) -> None:
         super().__init__(name="hc_listen-chores", daemon=True)
         self.using, self.conf, self.stopping, self.watchdog = using, conf, stopping, watchdog
         self.done = 0
+        """How many chores were done; shows the watchdog that the thread makes progress."""
         models = connected_models()
         self._repairs, self._rereading = Repairs(using, conf, models), Rereading(using, models)
         self._reloads = Chore("end of reloads", self._finish_reloads)
-        # The watch comes first: it sees as well whether there is a reload to be ended.
+        # The watch comes first: it also sees whether a reload has to be ended.
         self.chores = [
             Chore("watch over capture", self._watch),
             Chore("rotation of the log", self._rotate),
@@ -76,22 +80,21 @@ class Chores(threading.Thread):
         ]
 
     def run(self) -> None:
-        """Do chores until stopped, on one connection: a new one costs the server more than what is done with it."""
+        """Do chores until stopped, on one connection: a new one for each chore would cost the server more."""
         own = connections[self.using]
         if self.watchdog is not None:
             self.watchdog.watch("the chores", lambda: own.connection, progress=lambda: self.done)
         with own_options(self.using):
-            keep_turning("chores", self._turn, self.stopping)
+            troubles = [chore.trouble for chore in self.chores]
+            keep_turning("chores", self._turn, self.stopping, troubles=troubles)
             own.close()
 
     def _turn(self, helper: Helper) -> float:
-        if len(helper.troubles) == 1:  # its loop's own
-            helper.troubles += [chore.trouble for chore in self.chores]
         self.do_what_is_due()
         return max(0.0, min(chore.due for chore in self.chores) - time.monotonic())
 
     def do_what_is_due(self) -> None:
-        """Do each chore whose time has come."""
+        """Do each chore that is due."""
         for chore in self.chores:
             if chore.due <= time.monotonic() and not self.stopping.is_set():
                 self._do(chore)
@@ -100,7 +103,7 @@ class Chores(threading.Thread):
         try:
             self._connect()
             pause = chore.do()
-        except Exception as error:  # whatever it is, the other chores have their turn
+        except Exception as error:  # any error: the other chores must have their turn
             pause = max(self.AFTER_FAILURE, chore.trouble.happens(error))
             connections[self.using].close()
         else:
@@ -109,12 +112,12 @@ class Chores(threading.Thread):
         chore.due = time.monotonic() + pause
 
     def _connect(self) -> None:
-        """Have a connection that answers: one that was kept may have ended, or say nothing any more."""
+        """Reconnect if the connection has ended since the last chore; if it is unresponsive, the watchdog breaks it."""
         connection = connections[self.using]
-        if connection.connection is not None and not answers(self.using, self.ANSWER_SECONDS):
+        if connection.connection is not None and not connection.is_usable():
             connection.close()
-        if connection.connection is None and fail_fast_at_the_server(connection, self.conf.CONSUMER, "chores"):
-            lift_limits(connection)
+        if connection.connection is None and set_up_session(connection, self.conf.CONSUMER, "chores"):
+            execute(self.using, own_limits(is_local=False))
 
     def _rotate(self) -> float:
         if not is_due(self.using, self.conf.RETENTION_HOURS, self.conf.MAX_LOG_MB):
@@ -131,7 +134,7 @@ class Chores(threading.Thread):
     def _watch(self) -> float:
         pause = self._repairs.look()
         if not self._repairs.is_refilling:
-            self._reloads.due = time.monotonic() + RELOADS_EVERY + 1.0  # behind the next look, as a rule
+            self._reloads.due = time.monotonic() + RELOADS_EVERY + 1.0  # after the next watch, as a rule
         if self._repairs.is_reread_due and not self._rereading.read_for(REREAD_SECONDS):
             return 0.0
         return pause

@@ -1,16 +1,18 @@
-"""The workers of one process: one thread each, with a connection of its own; one doorbell, one thread for chores."""
+"""The threads of a worker process: its workers, each with a connection of its own; chores and watchdog beside them."""
 
 import threading
+from functools import partial
 
 from django.db import connections
 
 from hc_signals.conf import Conf
 from hc_signals.delivery.fatal_calls import end_run
-from hc_signals.observing import as_worker
-from hc_signals.postgres.connecting import own_options
+from hc_signals.delivery.pulse import Pulse
+from hc_signals.postgres.own_connections import own_options
 from hc_signals.worker.chores import Chores
 from hc_signals.worker.doorbell import Doorbell
 from hc_signals.worker.loop import Worker
+from hc_signals.worker.threads import as_worker
 from hc_signals.worker.watchdog import Watchdog
 
 
@@ -20,21 +22,21 @@ class Crew:
     Args:
         using: database alias.
         conf: the checked setting.
-        size: threads; more than there are shards would have nothing to do.
-        stopping: ends all threads when it is set; default: a new one.
+        size: number of workers; more than there are shards would have nothing to do.
+        stopping: ends all threads when it is set; default: a new event.
     """
 
     CHORES_TIMEOUT = 3.0
-    """Seconds for which a chore may go on after the last event; then its transaction ends with the process."""
+    """Most seconds that a chore may go on after the last event; then its transaction ends with the process."""
 
     def __init__(self, using: str, conf: Conf, size: int, stopping: threading.Event | None = None) -> None:
         self.using, self.conf, self.size = using, conf, size
         self.stopping = threading.Event() if stopping is None else stopping
         self.delivered = 0
         self.unheard = 0
-        """Of the delivered changes, those to which no receiver is connected."""
+        """The delivered changes that have no receiver."""
         self.bell: Doorbell | None = None
-        """What all sleep at; None before the start."""
+        """None before :meth:`run`."""
         self.watchdog = Watchdog(using)
         self._guard = threading.Lock()
         self._errors: list[BaseException] = []
@@ -43,10 +45,10 @@ class Crew:
         """Deliver until ``stopping`` is set.
 
         Raises:
-            BaseException: what a worker could not survive; the others end after their current event.
+            BaseException: the error that ended a worker; the other workers end after their present event.
         """
         bell = Doorbell(self.using, self.stopping.is_set, self.conf.CONSUMER)
-        self.watchdog.watch("the doorbell", lambda: bell.connection, progress=lambda: bell.state().heard_at)
+        self.watchdog.watch("the doorbell", lambda: bell.awaited, progress=lambda: bell.state().heard_at)
         self.watchdog.start()
         try:
             self._run_at(bell)
@@ -73,27 +75,13 @@ class Crew:
 
     def _work(self, bell: Doorbell, number: int) -> None:
         try:
-            # As far apart as there is room: who begins right behind another finds his shards claimed, one by one.
+            # Spread the first shards: a worker that starts next to another finds one claimed shard after another.
             first = number * self.conf.SHARDS // self.size
-            worker = Worker(self.using, self.conf, stopping=self.stopping, first=first, is_process=True)
-            with as_worker(number) as work, own_options(self.using):
-                own = connections[self.using]
-                self.watchdog.watch(
-                    f"worker {number}",
-                    lambda: own.connection,
-                    progress=lambda: work.rounds,
-                    in_receiver=lambda: work.receiver is not None,
+            with as_worker(number) as pulse, own_options(self.using):
+                worker = Worker(
+                    self.using, self.conf, stopping=self.stopping, first=first, is_process=True, pulse=pulse
                 )
-                self.watchdog.watch(
-                    f"worker {number}, by which it reads ahead,",
-                    lambda: worker.side.awaited,
-                    progress=lambda: work.rounds,
-                )
-                self.watchdog.watch(
-                    f"worker {number}, by which it holds its claim,",
-                    lambda: worker.claims.awaited,
-                    progress=lambda: work.rounds,
-                )
+                self._watch(number, worker, pulse)
                 worker.run(bell)
             with self._guard:
                 self.delivered += worker.delivered
@@ -103,3 +91,10 @@ class Crew:
             self.stopping.set()
         finally:
             connections[self.using].close()
+
+    def _watch(self, number: int, worker: Worker, pulse: Pulse) -> None:
+        own = connections[self.using]
+        watch = partial(self.watchdog.watch, progress=lambda: pulse.rounds)
+        watch(f"worker {number}", lambda: own.connection, in_receiver=lambda: pulse.receiver is not None)
+        watch(f"worker {number} for reading ahead", lambda: worker.side.awaited)
+        watch(f"worker {number} for its claim", lambda: worker.claims.awaited)

@@ -1,13 +1,11 @@
-"""The doorbell: sleep until a writer rings. LISTEN has a connection of its own that no receiver touches: see line.py.
+"""The doorbell: the threads of a process sleep at it until a writer notifies. One of them listens for all.
 
-A worker holds an advisory lock only while it sleeps; writers ring only when they cannot share it (the proof is in
-migrations_sql/02_capture.sql). No flag in a table could do this without losing a ring now and then.
+LISTEN has a connection of its own that no receiver uses: see bell_connection.py. The sleepers of a process share one
+lock, by which writers know that a worker sleeps: see bell_lock.py. A sleeper that releases the lock without being
+notified notifies the other processes, because writers will not.
 
-Behind a pooler that may lend the session to others there is neither LISTEN nor lock, because both would stay in it.
-Then the sleepers look at the log at growing intervals, and the connection only shows that a worker is running.
-
-Only one session can hold the lock. A process that finds another one holding it sleeps as well: a ring goes to everyone
-who listens. Whoever gives the lock up without having been rung rings for the others, because writers then will not.
+Behind a pooler that may lend the session to other clients there is neither LISTEN nor lock, because both would stay in
+it. Then the sleepers poll the log at growing intervals, and the connection only shows that a worker is running.
 """
 
 import threading
@@ -17,54 +15,49 @@ from types import TracebackType
 
 import psycopg
 from django.db import DatabaseError, InterfaceError
-from psycopg.generators import fetch_many
 
-from hc_signals.observing import here
-from hc_signals.postgres.locks import BELL
-from hc_signals.worker.bell_connection import CHANNEL, Line
-
-# NULL in another session than the one that LISTENs: then a pooler lends sessions after all. Refused by the shares of
-# writers, or by another sleeper? Only the latter's rings may be waited for.
-_TRY_LOCK = """
-SELECT CASE WHEN pg_backend_pid() = %s THEN pg_try_advisory_lock(%s, %s) END, EXISTS (
-    SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND mode = 'ExclusiveLock' AND granted
-)
-"""
+from hc_signals.delivery.pulse import Pulse
+from hc_signals.worker.bell_connection import BellConnection, BellState
+from hc_signals.worker.bell_lock import BellLock
 
 
-class Doorbell(Line):
-    """LISTEN, sleep, wake, reconnect. Several threads may sleep at it: one of them listens for all.
+class Doorbell:
+    """Sleep, wake, reconnect. Several threads may sleep at it.
 
     Args:
         using: database alias whose connection parameters are taken.
-        stopping: asked at least every SLICE seconds while waiting.
-        name: of the consumer; pg_stat_activity shows the connection under it.
+        stopping: asked at least every SLICE seconds while a thread sleeps.
+        consumer: pg_stat_activity shows the connection under its name.
     """
 
     SLICE = 0.5
-    """Seconds of one wait: a signal handler's flag, and a lock whose holder died, are seen only between two."""
+    """Most seconds of one wait. Between two waits a sleeper sees a signal handler's flag, and that the process which
+    held the lock has died."""
     BUSY_PAUSES = (0.003, 0.05)
-    """First and longest pause while a writer that did not ring is open."""
+    """First and longest seconds until the next try while a writer that will not notify is open; doubled each time."""
 
-    def __init__(self, using: str, stopping: Callable[[], bool], name: str = "") -> None:
-        super().__init__(using, name)
+    def __init__(self, using: str, stopping: Callable[[], bool], consumer: str = "") -> None:
         self._stopping = stopping
-        self._busy_pause = self.BUSY_PAUSES[0]
-        # Shared by the threads; what follows is changed under the guard only.
         self._guard = threading.Condition()
+        # All below belongs to the thread that holds the guard, with one exception. While `_is_asleep`, connection and
+        # lock belong to the listener: the sleeper that set `_has_listener`. So they have one user at any time: a
+        # thread that enters needs them only if none sleeps, and the last sleeper to wake ends the sleep.
+        self._connection = BellConnection(using, consumer)
+        self._lock = BellLock(self._connection)
+        self._is_asleep = False
+        """True while the bell's lock is held for the sleepers, by us or by a process that will notify us."""
         self._sleepers = 0
-        self._asleep = self._has_lock = self._has_listener = self._is_unlocking = False
+        self._has_listener = False
         self._rings = 0
+        """How many times the sleepers were woken. Only grows; a sleeper wakes when it has changed."""
+        self._busy_pause = self.BUSY_PAUSES[0]
 
     def __enter__(self) -> "Doorbell":
-        # One that is refused now must not keep anything from being delivered: it is tried again, and polled meanwhile.
+        # A refused connection must not keep the workers from delivering: they poll, and the doorbell retries.
         try:
-            self._connect()
+            self._connection.connect()
         except (psycopg.Error, DatabaseError, InterfaceError) as error:
-            self._close()
-            self._trouble.happens(error)
+            self._give_up(error)
         return self
 
     def __exit__(
@@ -73,134 +66,133 @@ class Doorbell(Line):
         self._close()
 
     @property
-    def connection(self) -> psycopg.Connection | None:
-        """The connection of now, for whoever looks after it; None where nobody waits at it for an answer."""
-        return None if self._is_unlocking else self._connection
+    def awaited(self) -> psycopg.Connection | None:
+        """The psycopg connection, for the watchdog; None after a release, whose answer no thread waits for."""
+        return None if self._lock.is_releasing else self._connection.raw
 
-    def sleep(self, is_waiting: Callable[[], bool], pause: Callable[[], float]) -> None:
-        """Sleep until rung, stopped, or something waits although nobody rang.
+    def state(self) -> BellState:
+        """Return whether a notification would arrive. Any thread may ask; the answer never waits for the database."""
+        return self._connection.state()
+
+    def sleep(self, is_waiting: Callable[[], bool], pause: Callable[[], float], pulse: Pulse) -> None:
+        """Sleep until notified, stopped, or something waits although no writer notified.
 
         Args:
-            is_waiting: a look at the log. The last one is taken after the lock: a writer that did not ring is visible
-                to it. It is taken again each time the pause is over.
-            pause: seconds until the next look.
+            is_waiting: reads the log. It is called after the lock is taken, so that it sees a writer that did not
+                notify; and again each time the pause is over.
+            pause: returns the seconds until the next read.
+            pulse: of the calling thread.
         """
         with self._guard:
-            # Where another thread sleeps, the lock is held already: by us, or by a process that rings for us.
-            seconds = 0.0 if self._asleep else self._fall_asleep()
+            # If another thread sleeps, the lock is held already: by us, or by a process that notifies us.
+            seconds = 0.0 if self._is_asleep else self._fall_asleep()
             if seconds == 0.0:
                 self._sleepers += 1
                 rings = self._rings
         if seconds is None:
-            self._poll(is_waiting, pause)
+            self._poll(is_waiting, pause, pulse)
             return
         if seconds:
-            self.doze(seconds)
+            self.doze(seconds, pulse)
             return
         listens = False
         try:
-            look_at = 0.0
+            read_at = 0.0
             while self._rings == rings and not self._stopping():
-                here().turn()
-                if time.monotonic() >= look_at:
+                pulse.turn()
+                if time.monotonic() >= read_at:
                     if is_waiting():
                         return
-                    look_at = time.monotonic() + pause()
-                listens = listens or self._take_over_listening()
-                self._wait(min(self.SLICE, max(0.0, look_at - time.monotonic())), rings, listens)
+                    read_at = time.monotonic() + pause()
+                listens = listens or self._become_listener()
+                seconds = min(self.SLICE, max(0.0, read_at - time.monotonic()))
+                if listens:
+                    self._listen(seconds)
+                else:
+                    self._wait_for_listener(seconds, rings)
         finally:
             self._get_up(listens)
 
-    def doze(self, seconds: float) -> None:
-        """Wait without a bell, until stopped."""
+    def doze(self, seconds: float, pulse: Pulse) -> None:
+        """Wait without the doorbell, until stopped."""
         deadline = time.monotonic() + seconds
         while not self._stopping() and (left := deadline - time.monotonic()) > 0:
-            here().turn()
+            pulse.turn()
             time.sleep(min(left, 0.1))
 
-    def _poll(self, is_waiting: Callable[[], bool], pause: Callable[[], float]) -> None:
-        """Sleep without a bell, until something waits; return as well when a ring may be heard again."""
-        longest = self.POLL_PAUSES[0]
+    def _poll(self, is_waiting: Callable[[], bool], pause: Callable[[], float], pulse: Pulse) -> None:
+        """Sleep without the doorbell, until something waits, or notifications may arrive again."""
+        longest = BellConnection.POLL_PAUSES[0]
         while not self._stopping():
-            here().turn()
-            self.doze(min(longest, pause()))
-            longest = min(2 * longest, self.POLL_PAUSES[1])
+            pulse.turn()
+            self.doze(min(longest, pause()), pulse)
+            longest = min(2 * longest, BellConnection.POLL_PAUSES[1])
             with self._guard:
                 try:
-                    if not self._must_poll():
+                    if not self._connection.must_poll():
                         return
                 except psycopg.Error as error:
-                    self._close()
-                    self._trouble.happens(error)
+                    self._give_up(error)
                     return
             if self._stopping() or is_waiting():
                 return
 
     def _fall_asleep(self) -> float | None:
-        """Take the lock, or see that another process has it, and return 0; else the seconds to wait without a bell.
+        """Take the lock, or see that another process has it, and return 0. Needs the guard.
 
-        None: no ring can be heard.
+        Returns:
+            seconds until the next try, if a writer shares the lock or there is no connection; None: no notification can
+            arrive.
         """
         try:
-            self._settle()
-            if self._must_poll():
-                self._trouble.ends()
+            self._lock.finish_release()
+            if self._connection.must_poll():
+                self._connection.trouble.ends()
                 return None
-            if not self.is_connected:
-                self._connect()
-                return self.BUSY_PAUSES[0]  # read the log first: rings sent meanwhile never come again
-            is_locked = self._try_lock()
-            self._trouble.ends()
-            if is_locked:
-                self._busy_pause = self.BUSY_PAUSES[0]
-                self._asleep = True
-                return 0.0
+            if not self._connection.is_connected:
+                self._connection.connect()
+                return self.BUSY_PAUSES[0]  # read the log first: notifications of before never arrive
+            self._is_asleep = self._lock.take()
+            self._connection.trouble.ends()
         except psycopg.Error as error:
-            self._close()
-            return self._trouble.happens(error)
+            return self._give_up(error)
+        if self._is_asleep:
+            self._busy_pause = self.BUSY_PAUSES[0]
+            return 0.0
         pause, self._busy_pause = self._busy_pause, min(2 * self._busy_pause, self.BUSY_PAUSES[1])
         return pause
 
-    def _try_lock(self) -> bool:
-        """Tell whether the lock is held now, by us or by another sleeper."""
-        assert self._connection is not None  # noqa: S101
-        row = self._connection.execute(_TRY_LOCK, [self._pid, *BELL * 2]).fetchone()
-        took, is_held = row or (None, False)
-        if took is None:
-            raise psycopg.OperationalError("a pooler has changed the server session")
-        self._has_lock = bool(took)
-        return bool(took or is_held)
-
-    def _take_over_listening(self) -> bool:
+    def _become_listener(self) -> bool:
         with self._guard:
             if self._has_listener:
                 return False
             self._has_listener = True
             return True
 
-    def _wait(self, seconds: float, rings: int, listens: bool) -> None:
-        if not listens:
-            with self._guard:
-                self._guard.wait_for(lambda: self._rings != rings or not self._has_listener, timeout=seconds)
-            return
+    def _wait_for_listener(self, seconds: float, rings: int) -> None:
+        with self._guard:
+            self._guard.wait_for(lambda: self._rings != rings or not self._has_listener, timeout=seconds)
+
+    def _listen(self, seconds: float) -> None:
+        """Wait for a notification, and wake all sleepers. Only the listener calls it."""
         try:
-            rung = self._receive(seconds)
-            rung |= self._ping_now_and_then()
-            if not self._has_lock:
-                # Its holder rings when it gets up; killed, it cannot. Whoever finds the lock free takes it.
-                rung |= not self._try_lock() or self._has_lock
+            rung = self._connection.receive(seconds)
+            rung |= self._connection.ping_if_due()
+            if not self._lock.is_held:
+                # Its holder notifies when it wakes, but not if it is killed. Then the first to find the lock free
+                # takes it.
+                rung |= not self._lock.take() or self._lock.is_held
             if rung:
                 self._wake_all()
         except psycopg.Error as error:
             with self._guard:
-                self._close()
-                self._trouble.happens(error)
+                self._give_up(error)
                 self._wake_all()
 
     def _wake_all(self) -> None:
         with self._guard:
             self._rings += 1
-            self._give_up_lock(and_ring=False)
+            self._end_sleep(notify=False)
             self._guard.notify_all()
 
     def _get_up(self, listens: bool) -> None:
@@ -209,33 +201,27 @@ class Doorbell(Line):
             if listens:
                 self._has_listener = False
                 self._guard.notify_all()
-            if not self._sleepers and self._asleep:
-                self._give_up_lock(and_ring=True)
+            if not self._sleepers and self._is_asleep:
+                self._end_sleep(notify=True)
 
-    def _give_up_lock(self, and_ring: bool) -> None:
-        held, self._asleep, self._has_lock = self._has_lock, False, False
-        if not held or self._connection is None:
-            return
-        # Our own rings change nothing that must survive a crash: they need not wait for the disk.
-        ring = f", set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', '')" if and_ring else ""
-        # Sent, and not waited for: the change that woke us is waiting too.
-        self._is_unlocking = True
+    def _end_sleep(self, *, notify: bool) -> None:
+        """Release the lock. Needs the guard.
+
+        Args:
+            notify: wake the other processes as well, because no writer did.
+        """
+        self._is_asleep = False
         try:
-            self._connection.pgconn.send_query(f"SELECT pg_advisory_unlock({BELL[0]}, {BELL[1]}){ring}".encode())
-            self._connection.pgconn.flush()
+            self._lock.release(notify=notify)
         except psycopg.Error:
             self._close()
 
-    def _settle(self) -> None:
-        """Take the answer to what was sent and not waited for."""
-        if not self._is_unlocking:
-            return
-        assert self._connection is not None  # noqa: S101
-        self._is_unlocking = False
-        results = self._connection.wait(fetch_many(self._connection.pgconn))
-        if any(result.status != psycopg.pq.ExecStatus.TUPLES_OK for result in results):
-            raise psycopg.OperationalError("the bell's lock could not be given up")
+    def _give_up(self, error: BaseException) -> float:
+        """Close the connection after an error; return the seconds until the next try. Needs the guard."""
+        self._close()
+        return self._connection.trouble.happens(error)
 
     def _close(self) -> None:
-        self._asleep = self._has_lock = self._is_unlocking = False
-        self._hang_up()
+        self._is_asleep = False
+        self._lock.forget()
+        self._connection.hang_up()

@@ -1,4 +1,4 @@
-"""The loop: take a round over the shards, then sleep. Holds no logic of theirs."""
+"""The loop of a worker: deliver a page of every shard that has changes, then sleep."""
 
 import logging
 import threading
@@ -15,6 +15,7 @@ from hc_signals.delivery import fatal_calls
 from hc_signals.delivery.ahead import Ahead
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Extras
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.shard import Audience, Outcome, Shard
 from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.log.claims import Claim, Claims
@@ -22,12 +23,13 @@ from hc_signals.log.layout import take_layout
 from hc_signals.log.position import LogShard
 from hc_signals.log.presence import announce
 from hc_signals.log.restoring import RESTORED, moved, take_over
-from hc_signals.observing import here
 from hc_signals.postgres import wrappers
-from hc_signals.postgres.connecting import application_name, fail_fast_at_the_server, lift_limits, show_trouble
 from hc_signals.postgres.dates import clamp_dates
 from hc_signals.postgres.errors import Kind, kind_of, sqlstate
 from hc_signals.postgres.held_lock import HeldLock
+from hc_signals.postgres.limits import own_limits
+from hc_signals.postgres.own_connections import application_name, set_up_session, show_trouble
+from hc_signals.postgres.query import execute
 from hc_signals.postgres.side_connection import SideConnection
 from hc_signals.tables import connected_models, table_label
 from hc_signals.worker.doorbell import Doorbell
@@ -42,13 +44,14 @@ class Worker:
         using: database alias.
         conf: the checked setting.
         models: connected models whose changes are delivered; default: all.
-        stopping: set when the loop is to end after the current event.
+        stopping: set when the loop is to end after the present event.
         first: the shard with which it begins its rounds.
-        is_process: it is at work for a process of its own, whose death the next one has to learn of.
+        is_process: the worker runs in a worker process, whose death the next worker must know of.
+        pulse: of the calling thread; default: a new one that nothing reads.
     """
 
     STANDBY_PAUSE = 0.25
-    """Seconds between two looks whether a shard that another worker has is free."""
+    """Seconds between two tries to claim a shard that another worker has."""
 
     def __init__(
         self,
@@ -59,19 +62,24 @@ class Worker:
         stopping: threading.Event | None = None,
         first: int = 0,
         is_process: bool = False,
+        pulse: Pulse | None = None,
     ) -> None:
         models = connected_models() if models is None else list(models)
         self.using, self.conf, self.first = using, conf, first
         self.stopping = threading.Event() if stopping is None else stopping
+        self.pulse = Pulse() if pulse is None else pulse
         self._audience = Audience(
             builders={table_label(model): InstanceBuilder(model, using) for model in models},
             extras=Extras.of(conf, models),
+            pulse=self.pulse,
         )
         self.claims = HeldLock(using, application_name(conf.CONSUMER, "claim"))
-        """Used where ``ATOMIC`` is False."""
-        logs = LogShard.all_of(using, conf.CONSUMER, conf.SHARDS)
+        """Hold the claim of a shard if ``ATOMIC`` is False."""
+        logs, claims = LogShard.all_of(using, conf.CONSUMER, conf.SHARDS), Claims(self.claims)
         self.side = SideConnection(using, self._prepare_side)
-        self.shards = [Shard(log, Claims(self.claims), conf, self._audience, self.stopping) for log in logs]
+        self.shards = [Shard(log, claims, conf, self._audience, self.stopping) for log in logs]
+        self._old_delivered = self._old_unheard = 0
+        """Changes delivered from the shards of a layout that was left."""
         self._elsewhere: set[int] = set()
         self._until_retry: float | None = None
         self._prepared: Any = None
@@ -80,50 +88,49 @@ class Worker:
 
     @property
     def delivered(self) -> int:
-        """How many changes were delivered so far."""
-        return sum(shard.delivered for shard in self.shards)
+        """The number of delivered changes."""
+        return self._old_delivered + sum(shard.delivered for shard in self.shards)
 
     @property
     def unheard(self) -> int:
-        """How many of them had no receiver."""
-        return sum(shard.unheard for shard in self.shards)
+        """The number of delivered changes that have no receiver."""
+        return self._old_unheard + sum(shard.unheard for shard in self.shards)
 
     def run(self, bell: Doorbell) -> None:
-        """Deliver until stopped; no error of the database ends it."""
+        """Deliver until stopped; an error of the database does not end the loop."""
         with wrappers.set_aside(self.using), self.reading_ahead(), closing(self.claims):
             while not self.stopping.is_set():
-                here().turn()
+                self.pulse.turn()
                 wrappers.forget_queries()
                 try:
                     self.prepare()
                     self._deliver_and_sleep(bell)
-                    here().trouble.ends()
+                    self.pulse.trouble.ends()
                 except Error as error:
-                    self._get_over(error, bell)
+                    self._pause_after(error, bell)
 
-    def _get_over(self, error: Error, bell: Doorbell) -> None:
+    def _pause_after(self, error: Error, bell: Doorbell) -> None:
         """Wait before the next try, which has a new connection, whatever the error was.
 
-        What the old one's session has is in doubt: its settings, its role, and which server it is on. After a failover
-        it may be the one that is read-only now.
+        The old session is in doubt: its settings, its role, its server. After a failover its server may be read-only.
         """
-        pause = here().trouble.happens(error)
+        pause = self.pulse.trouble.happens(error)
         connection, is_lost = connections[self.using], kind_of(error) is Kind.LOST
         self.side.close()
         self.claims.close()
         if is_lost:
-            here().reconnects += 1
+            self.pulse.reconnects += 1
             connection.close()
         elif self._is_ours:
             show_trouble(connection, self.conf.CONSUMER, sqlstate(error) or "")
-        bell.doze(pause)
+        bell.doze(pause, self.pulse)
         connection.close()
 
     def deliver_once(self, *, ahead: bool = True) -> None:
-        """Deliver what is committed now; a shard that another worker has is left to it.
+        """Deliver all changes that are committed now, except those of shards that another worker has.
 
         Args:
-            ahead: read the next page, over a second connection, while receivers are at the present one.
+            ahead: read the next page over a second connection while receivers run.
         """
         reading = self.reading_ahead() if ahead else nullcontext()
         with wrappers.set_aside(self.using), reading, closing(self.claims):
@@ -131,14 +138,14 @@ class Worker:
             for shard in self.shards:
                 finished = shard.finished
                 while not self.stopping.is_set() and shard.finished == finished:
-                    if ahead:  # else it is a test's, which may want to look at them
+                    if ahead:  # else a test may want to read them
                         wrappers.forget_queries()
                     if shard.deliver_page() in (Outcome.ELSEWHERE, Outcome.REMOVED, Outcome.MOVED):
                         break
 
     @contextmanager
     def reading_ahead(self) -> Iterator[None]:
-        """For the length of the block, read the next page while receivers are at the present one."""
+        """Read the next page over a second connection while receivers run, during the block."""
         for shard in self.shards:
             shard.ahead = Ahead(shard.log, self.side, self._audience.builders)
         try:
@@ -149,10 +156,10 @@ class Worker:
             self.side.close()
 
     def _deliver_and_sleep(self, bell: Doorbell) -> None:
-        """Take one round; then sleep, unless there is more."""
+        """Deliver one round; then sleep, unless there is more."""
         outcomes = self._deliver_round()
-        here().ends_round()
-        if Outcome.REMOVED in outcomes.values():  # by `hc_consumers remove --force`: start anew, where START_AT says
+        self.pulse.end_round()
+        if Outcome.REMOVED in outcomes.values():  # by `hc_consumers remove --force`: restart from START_AT
             self._took_layout = False
             return
         if Outcome.MOVED in outcomes.values():
@@ -160,33 +167,33 @@ class Worker:
         self._elsewhere = {number for number, outcome in outcomes.items() if outcome is Outcome.ELSEWHERE}
         self._is_standby = len(self._elsewhere) == len(self.shards)
         if self._is_standby:
-            # A standby does not listen: with the bell in its hands, writers would ring although a worker is awake.
-            bell.doze(self.STANDBY_PAUSE)
+            # A standby must not hold the bell's lock, or writers would notify although a worker is awake.
+            bell.doze(self.STANDBY_PAUSE, self.pulse)
         elif Outcome.MORE not in outcomes.values():
             self.side.close()  # only a backlog has more than one page
-            bell.sleep(self._is_waiting, self._until_next_look)
+            bell.sleep(self._is_waiting, self._until_next_read, self.pulse)
 
     def _deliver_round(self) -> dict[int, Outcome]:
-        """Deliver one page of every shard in which something waits."""
+        """Deliver one page of every shard that has something to deliver."""
         waiting = {0} if len(self.shards) == 1 else self._waiting()
         outcomes = {}
         for shard in self.shards[self.first :] + self.shards[: self.first]:
             if shard.log.shard in waiting and not self.stopping.is_set():
                 self._prepare_connection()
                 if self._is_standby:
-                    self._mark_calls_of_the_dead()
+                    self._mark_calls_of_dead_processes()
                 outcomes[shard.log.shard] = outcome = shard.deliver_page()
                 if outcome is Outcome.MOVED:  # under an open session: promoted, or changed by a pooler
                     self._prepared = None
         return outcomes
 
     def _is_waiting(self) -> bool:
-        """Look whether there is anything to do; what another worker is at counts only at the second look."""
+        """Return True if there is anything to deliver; shards that another worker has count from the second read on."""
         is_waiting = bool(self._waiting() - self._elsewhere)
-        here().trouble.ends()  # the round before was delivered: now it is known that all of this turn works
+        self.pulse.trouble.ends()  # the last round was delivered, and the database answers
         return is_waiting
 
-    def _until_next_look(self) -> float:
+    def _until_next_read(self) -> float:
         if self._elsewhere:
             self._elsewhere = set()
             return self.STANDBY_PAUSE
@@ -199,7 +206,7 @@ class Worker:
         return waiting
 
     def prepare(self) -> None:
-        """At start, once: give a new consumer its position; split the records anew if SHARDS was changed."""
+        """At the start, once: give a new consumer its position, and split the records again if SHARDS was changed."""
         if self._took_layout:
             return
         self._prepare_connection()
@@ -208,17 +215,17 @@ class Worker:
         def take() -> bool:
             return take_layout(logs, self.conf.START_AT, self._deliver_old)
 
-        with here().busy_with("the layout of the shards"):
+        with self.pulse.busy_with("the layout of the shards"):
             while not self.stopping.is_set():
                 if caution.until_isolated(take, self.conf.BATCH_SIZE):
                     break
         if self._is_process:
             fatal_calls.begin_run(self.using, self.conf.CONSUMER, is_locked=self._is_ours)
-            self._mark_calls_of_the_dead()
+            self._mark_calls_of_dead_processes()
         self._took_layout = True
 
-    def _mark_calls_of_the_dead(self) -> None:
-        """Mark the calls ahead of us if a process has died in one of them, perhaps."""
+    def _mark_calls_of_dead_processes(self) -> None:
+        """Mark the next calls if a process has died, perhaps in one of them."""
         if self._is_process and (dead := fatal_calls.take_dead_runs(self.using, self.conf.CONSUMER)):
             for shard in self.shards:
                 shard.mark_calls(dead)
@@ -227,16 +234,16 @@ class Worker:
         conf = replace(self.conf, SHARDS=claim.shard.shards)
         shard = Shard(claim.shard, Claims(), conf, self._audience, self.stopping)
         shard.deliver_claimed(claim)
-        self.shards[0].delivered += shard.delivered
-        self.shards[0].unheard += shard.unheard
+        self._old_delivered += shard.delivered
+        self._old_unheard += shard.unheard
 
     def _prepare_connection(self) -> None:
         connection = connections[self.using]
         connection.ensure_connection()
-        if connection.connection is not self._prepared:  # the first one, or a new one after a loss
-            self._is_ours = fail_fast_at_the_server(connection, self.conf.CONSUMER)
+        if connection.connection is not self._prepared:  # the first connection, or a new one
+            self._is_ours = set_up_session(connection, self.conf.CONSUMER)
             clamp_dates(connection.connection)
-            if self._is_ours:  # elsewhere the doorbell shows that a worker is running: see line.py
+            if self._is_ours:  # behind a pooler the doorbell shows the running worker: see bell_connection.py
                 announce(self.using, self.conf.CONSUMER)
                 if self._is_process:
                     fatal_calls.hold_run(self.using)
@@ -244,9 +251,9 @@ class Worker:
             self._prepared = connection.connection
 
     def _prepare_side(self, connection: Any) -> None:
-        # Without clamp_dates(), which costs a call for each date: images with one beyond Python's are read once more.
-        if fail_fast_at_the_server(connection, self.conf.CONSUMER, "ahead"):
-            lift_limits(connection)
+        # Without clamp_dates(), which costs a call for each date: an image with a date beyond Python's is read again.
+        if set_up_session(connection, self.conf.CONSUMER, "ahead"):
+            execute(connection, own_limits(is_local=False))
 
     def _take_over_if_moved(self) -> None:
         if moved(self.using) is None or (done := take_over(self.using)) is None:

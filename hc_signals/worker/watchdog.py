@@ -1,42 +1,42 @@
-"""Gives up deaf connections: kept alive by something in between that passes nothing on.
+"""Break unresponsive connections: kept open by something on the way that passes nothing on, such as a proxy or a NAT.
 
-TCP finds nothing wrong with one, and libpq waits for ever. A long statement looks the same from here, so the server is
-asked over a new connection whether it still works for the session that somebody here waits for. While it cannot be
-asked nothing is given up: then the whole network is gone, which TCP notices by itself (see connecting.py).
+TCP reports nothing for such a connection, and libpq waits for ever. A long statement shows no other sign. So the
+watchdog asks the server, over a new connection, whether it still works for the session. While the server cannot be
+asked, nothing is broken: then the whole network is down, which TCP reports by itself (see own_connections.py).
 """
 
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
 
-from hc_signals.observing import Helper
-from hc_signals.postgres.connecting import own_options, shut_down
 from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.limits import own_limits
-from hc_signals.worker.helper_threads import keep_turning
+from hc_signals.postgres.own_connections import own_options
+from hc_signals.postgres.query import execute, row
+from hc_signals.postgres.sockets import answering_within, shut_down
+from hc_signals.worker.threads import Helper, keep_turning
 
 logger = logging.getLogger("hc_signals")
 
 IDLE_SECONDS = 3.0
-"""A session for which the server has had nothing to do for so long owes nobody an answer."""
+"""A server session that has been idle for this many seconds has already sent its answer."""
 STALLED_SECONDS = 60.0
-"""For so long an answer may be on its way, the largest one over the slowest line. A receiver's may take its time."""
+"""Most seconds that an answer may be on its way: the largest one over the slowest line. A receiver's has no limit."""
 
-# The application_name is what the server has told us last: a number that another process has by now is not ours.
-# Behind a pooler that hands out numbers of its own nothing can be said.
+# Also match application_name: the pid may belong to another process by now. Behind a pooler, which invents pids, the
+# answer is NULL.
 _ASK = """
 SELECT a.pid, CASE
     WHEN pg_backend_pid() <> %(asker)s THEN NULL
-    WHEN a.pid IS NULL THEN 'knows nothing of it any more'
+    WHEN a.pid IS NULL THEN 'has ended the session'
     WHEN a.state LIKE 'idle%%' AND a.state_change < clock_timestamp() - make_interval(secs => %(idle)s)
         THEN 'has nothing to do for it'
     WHEN a.state = 'active' AND a.wait_event_type = 'Client' AND NOT %(in_receiver)s
-        AND a.query_start < clock_timestamp() - make_interval(secs => %(stalled)s) THEN 'cannot get rid of its answer'
+        AND a.query_start < clock_timestamp() - make_interval(secs => %(stalled)s) THEN 'is blocked sending its answer'
 END
 FROM (SELECT) one LEFT JOIN pg_stat_activity a
     ON a.pid = %(pid)s AND a.application_name = %(application_name)s AND a.datname = current_database()
@@ -45,54 +45,52 @@ FROM (SELECT) one LEFT JOIN pg_stat_activity a
 
 @dataclass
 class Watched:
-    """A connection of one thread after the other, and how long somebody has been seen to wait at it."""
+    """The connection of one thread, and for how many checks the thread has waited for an answer on it."""
 
     name: str
     connection: Callable[[], Any]
     progress: Callable[[], object]
     in_receiver: Callable[[], bool]
     patience: int = 1
-    """Doubled each time it was given up; 1 again when its thread has come on since."""
-    looks: int = 0
+    """Doubled each time the connection is broken; 1 again when its thread has made progress since."""
+    waits: int = 0
+    """Checks in a row that found the thread waiting on the same connection, without progress."""
     raw: Any = None
-    come_to: object = None
-    suspect: Any = None
-    """The one it had when another connection of the process was given up: likely as deaf, it gets one look."""
+    progressed_to: object = None
 
-    def look(self) -> None:
-        """Count the looks in a row that have found a thread waiting for an answer, without having come on."""
-        raw, come_to = self.connection(), self.progress()
-        if come_to != self.come_to:
-            self.come_to, self.patience, self.looks, self.suspect = come_to, 1, 0, None
+    def is_due(self, waits: int) -> bool:
+        """Check whether the thread still waits; return True if so many checks in a row found it waiting."""
+        raw, progress = self.connection(), self.progress()
+        if progress != self.progressed_to:
+            self.progressed_to, self.patience, self.waits = progress, 1, 0
         is_same, self.raw = raw is self.raw, raw
-        self.looks = self.looks + 1 if is_same and self.is_waiting() else 0
-
-    def is_due(self, looks: int) -> bool:
-        """Tell whether somebody has waited for long enough, where so many looks are the least."""
-        return self.looks >= (1 if self.raw is self.suspect else looks * self.patience)
+        self.waits = self.waits + 1 if is_same and self.is_waiting() else 0
+        if is_due := self.waits >= waits * self.patience:
+            self.waits = 0
+        return is_due
 
     def is_waiting(self) -> bool:
-        """Tell whether a statement is under way. Reads one field of libpq, which any thread may do."""
+        """Return True if a statement is running. Reads one field of libpq, which any thread may do."""
         return self.raw is not None and not self.raw.closed and self.raw.info.transaction_status.name == "ACTIVE"
 
 
 class Watchdog(threading.Thread):
-    """Looks after the connections of a process until :meth:`end`.
+    """Watches the connections of a process until :meth:`end`.
 
     Args:
         using: database alias.
     """
 
     EVERY = 1.0
-    """Seconds between two looks."""
-    LOOKS = 5
-    """So many looks in a row must find a thread waiting before the server is asked: with IDLE_SECONDS, a deaf
-    connection is given up before the process is called stuck (10 s, see liveness.py). Looks and no seconds: a process
-    that was stopped for a while has not waited."""
+    """Seconds between two checks."""
+    WAITS = 5
+    """Checks in a row that must find a thread waiting before the server is asked. An unresponsive connection is broken
+    before /healthz calls the process stuck (10 s, see liveness.py). Checks, not seconds: a process that was suspended
+    has not waited."""
     STUCK_SECONDS = 60.0
-    """Longest time for one connection: it may ask twice."""
+    """Most seconds for one connection: the watchdog may ask twice."""
     ASK_SECONDS = 15.0
-    """The watchdog's own question, for which it has to connect, may meet a deaf connection as well."""
+    """Most seconds for one question, with its connection, which may be unresponsive as well."""
 
     def __init__(self, using: str) -> None:
         super().__init__(name="hc_listen-watchdog", daemon=True)
@@ -107,30 +105,28 @@ class Watchdog(threading.Thread):
         progress: Callable[[], object],
         in_receiver: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Look after one more.
+        """Watch one more connection.
 
         Args:
-            name: whose it is, for the log.
-            connection: returns the psycopg connection of now, or None.
-            progress: returns what changes whenever some work is done.
-            in_receiver: tells whether a receiver has the connection now.
+            name: of its thread, for the log.
+            connection: returns the present psycopg connection, or None.
+            progress: returns a value that changes whenever the thread finishes some work.
+            in_receiver: returns True while a receiver may use the connection.
         """
         self._watched.append(Watched(name, connection, progress, in_receiver))
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         self._ended.set()
 
     def run(self) -> None:
-        """Look, ask, give up."""
+        """Check every connection, ask the server about those that wait, break the unresponsive ones."""
         with own_options(self.using):
-            keep_turning("watchdog", self._look, self._ended, limit=self.STUCK_SECONDS)
+            keep_turning("watchdog", self._turn, self._ended, limit=self.STUCK_SECONDS)
 
-    def _look(self, helper: Helper) -> float:
+    def _turn(self, helper: Helper) -> float:
         for watched in tuple(self._watched):
-            watched.look()
-            if watched.is_due(self.LOOKS):
-                watched.looks = 0
+            if watched.is_due(self.WAITS):
                 self._ask_about(watched)
                 helper.turn()
         return self.EVERY
@@ -147,44 +143,32 @@ class Watchdog(threading.Thread):
                 "stalled": STALLED_SECONDS * watched.patience,
             },
         )
-        # Whoever waited may have been answered meanwhile.
+        # The thread may have got its answer while we asked.
         if answer and answer[1] and watched.connection() is raw and watched.is_waiting():
-            self._give_up(watched, *answer)
+            self._break(watched, *answer)
 
-    def _give_up(self, watched: Watched, pid: int | None, found: str) -> None:
-        if pid is not None:  # what is in between may keep its session, and with it the claim of a shard, for ever
+    def _break(self, watched: Watched, pid: int | None, found: str) -> None:
+        if pid is not None:  # a proxy may keep the session for ever, and with it the claim of a shard
             self._ask("SELECT pg_terminate_backend(%(pid)s)", {"pid": pid})
-        cut(watched.raw, self.using)
+        shut_down(watched.raw)
         watched.patience *= 2
-        for other in self._watched:
-            other.suspect = None if other is watched else other.connection()
         logger.warning(
-            "The connection of %s is deaf: an answer has been waited for, but the server %s. It is cut and made anew.",
+            "The connection of %s is unresponsive: it waits for an answer, but the server %s. It is reconnected.",
             watched.name,
             found,
         )
 
     def _ask(self, sql: str, params: dict[str, Any]) -> Any:
-        """Return a row over a new connection; None if there is none."""
+        """Return a row over a new connection; None if the server cannot be asked."""
         connection: Any = connections[self.using]
-        limit = threading.Timer(self.ASK_SECONDS, lambda: cut(connection.connection, self.using))
-        limit.start()
         try:
-            connection.ensure_connection()
-            with transaction.atomic(using=self.using), connection.cursor() as cursor:
-                cursor.execute(*own_limits(is_local=True))
-                cursor.execute(sql, {**params, "asker": connection.connection.info.backend_pid})
-                return cursor.fetchone()
+            with answering_within(self.ASK_SECONDS, lambda: connection.connection):
+                connection.ensure_connection()
+                with transaction.atomic(using=self.using):
+                    execute(self.using, own_limits(is_local=True))
+                    return row(self.using, sql, {**params, "asker": connection.connection.info.backend_pid})
         except (DatabaseError, InterfaceError) as error:
-            logger.debug("The server cannot be asked about a connection (%s).", one_line(error))
+            logger.debug("The watchdog cannot ask the server about a connection (%s).", one_line(error))
             return None
         finally:
-            limit.cancel()
             connection.close()
-
-
-def cut(raw: Any, using: str) -> None:
-    """Let whoever waits at a psycopg connection get an error, from any thread; nothing if it is closed or None."""
-    with suppress(OSError, DatabaseError, InterfaceError), connections[using].wrap_database_errors:
-        if raw is not None:
-            shut_down(raw.fileno())

@@ -1,4 +1,4 @@
-"""The worker's side: receivers that write the ledger and fail now and then; wrong readers to test the test with."""
+"""The workers' side of a chaos run: receivers that write the ledger and sometimes fail; wrong readers."""
 
 import hashlib
 import json
@@ -33,8 +33,8 @@ class ChaosConfig(AppConfig):
             record_changed.connect(keep_change, sender=Account)
         gap_detected.connect(keep_gap, sender=Account)
         if "CHAOS_OUTSIDE" in os.environ:
-            record_changed.connect(tell_outside, sender=Account)
-            gap_detected.connect(tell_outside, sender=Account)
+            record_changed.connect(keep_outside, sender=Account)
+            gap_detected.connect(keep_outside, sender=Account)
         mutation = os.environ.get("CHAOS_MUTATION")
         if mutation:
             from tests.chaos import mutations
@@ -43,7 +43,7 @@ class ChaosConfig(AppConfig):
 
 
 def keep_change(event: Any, using: str, **kwargs: Any) -> None:
-    """Append one change; one in fifty fails half-way, once or twice."""
+    """Append one change; the call fails for one change in fifty, once or twice."""
     _write([event], using)
     chance = _chance(event)
     if chance % 50 == 0 and event.attempt <= 1 + chance % 4 // 2:
@@ -51,7 +51,7 @@ def keep_change(event: Any, using: str, **kwargs: Any) -> None:
 
 
 def keep_page(events: Any, using: str, **kwargs: Any) -> None:
-    """Append a page of changes; one page in about twenty fails half-way, and so all its changes are retried singly."""
+    """Append a page of changes; the call fails for one page in about twenty, so its changes are retried one by one."""
     _write(events, using)
     if events[0].attempt == 1 and _chance(events[0]) % 20 == 0:
         raise RuntimeError("chaos: this receiver fails now")
@@ -65,8 +65,8 @@ def keep_gap(event: Any, using: str, **kwargs: Any) -> None:
         cursor.execute("INSERT INTO chaos_gap VALUES (%s, %s)", [os.environ["CHAOS_CONSUMER"], event.cause])
 
 
-def tell_outside(event: Any, **kwargs: Any) -> None:
-    """Append a change or a gap to a file: it stays whatever becomes of worker and server."""
+def keep_outside(event: Any, **kwargs: Any) -> None:
+    """Append a change or a gap to a file, which survives the loss of worker and server."""
     line = {"gap": event.cause, "since": str(event.since)} if event.cause else {"record": event.record_id}
     line |= {"replay_id": event.replay_id, "event_id": event.event_id}
     with open(os.environ["CHAOS_OUTSIDE"], "a", encoding="utf-8") as file:
@@ -86,7 +86,7 @@ def _write(events: Any, using: str) -> None:
 
 
 def _elsewhere() -> Any:
-    """Return this thread's way to another service: what is told there stays, whatever becomes of the worker."""
+    """Return this thread's connection to another service, whose data survive the loss of the worker."""
     if not hasattr(_of_thread, "service") or _of_thread.service.closed:
         _of_thread.service = psycopg.connect(os.environ["CHAOS_SERVICE"], autocommit=True)
     return _of_thread.service

@@ -1,7 +1,7 @@
-"""`make failover`: a standby is promoted in several ways; what was lost, repeated and told is counted, in a table.
+"""`make failover`: promote a standby in several ways; count lost, repeated and reported changes, in a table.
 
 A real hc_listen delivers to two ledgers: one in the database, and one outside of it, as another service would have it.
-The one outside keeps what it was told also where the new primary knows nothing of it.
+The ledger outside also keeps the changes that the new primary has lost.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from tests.chaos.workers import ROOT
 
 RECORDS = [f"{number:018d}" for number in range(20)]
 CHANGES = 80
-"""How many are made in each of the phases of a scenario, in transactions of four."""
+"""Changes in each phase of a scenario, in transactions of four."""
 TIMEOUT = 60.0
 _COMMITTED = """
 SELECT id || '-' || (extract(epoch FROM captured_at) * 1000000)::bigint FROM public.hc_signals_change WHERE id > %s
@@ -41,11 +41,11 @@ class Scenario:
 
     name: str
     loses: bool
-    """The standby lacks the last changes, all of which were delivered."""
+    """The standby lacks the last changes; the worker has delivered them."""
     runs: bool
-    """hc_listen runs through it; else it is stopped before, and started when the new primary has changes."""
+    """hc_listen runs during the promotion; else it is stopped before, and started when the new primary has changes."""
     old_answers: bool = False
-    """The old primary is not stopped, and keeps the sessions that it has."""
+    """The old primary is not stopped, and keeps its sessions."""
 
 
 SCENARIOS = (
@@ -59,13 +59,13 @@ SCENARIOS = (
 
 @dataclass(frozen=True)
 class Counts:
-    """What came of one scenario. What is committed is so on the new primary."""
+    """The figures of one scenario, by the changes that are committed on the new primary."""
 
     committed: int
     lost: int
     """Committed, and not delivered."""
     twice: int
-    """Effects in the database that are there more than once, or of a change that is not there."""
+    """Effects in the database that exist more than once, or of a change that does not exist."""
     inverted: int
     """Effects in the database in another order than the changes of their record."""
     twice_outside: int
@@ -73,14 +73,14 @@ class Counts:
     gaps: int
     """gap_detected with the cause failed_over, for one model."""
     phantoms: int
-    """Delivered to the ledger outside, and not there on the new primary."""
+    """Delivered to the ledger outside, and missing on the new primary."""
     reused: int
     """Replay ids that two different changes had."""
     passed_over: int
-    """Committed changes that a receiver passes over that keeps the highest replay id of each record."""
+    """Committed changes that a receiver skips if it remembers the highest replay id of each record."""
 
     def is_right(self, scenario: Scenario) -> bool:
-        """Whether the promises are kept, and the scenario is one."""
+        """Return True if the promises are kept, and changes were lost where the scenario says so."""
         wrong = self.lost or self.twice or self.inverted or self.reused or self.passed_over
         return not wrong and self.gaps == 1 and bool(self.phantoms) == scenario.loses
 
@@ -105,7 +105,7 @@ class Failover:
         standby = self.server.follow(synchronous=False)
         if scenario.loses:
             standby.cut_off()
-        self.change(self.server.url)  # if it is to be lost: delivered before; else before, in the middle, or after
+        self.change(self.server.url)  # if these are to be lost, they are delivered before
         if scenario.loses:
             self.wait_until_delivered()
         if not scenario.runs:
@@ -114,7 +114,7 @@ class Failover:
             standby.catch_up()
         old = self.server.fail_over(keep_old=scenario.old_answers)
         self.change(self.server.url)
-        if scenario.old_answers:  # the worker has its sessions there, so it delivers what is written there
+        if scenario.old_answers:  # the worker has its sessions there, so it delivers the changes there
             self.change(old.url)
             self.wait_until_delivered(old.execute)
         old.stop()
@@ -144,7 +144,7 @@ class Failover:
             self.worker = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
 
     def stop_worker(self) -> None:
-        """Stop it as a platform does."""
+        """Stop hc_listen as a platform does."""
         self.worker.send_signal(signal.SIGTERM)
         self.worker.wait(timeout=30)
 
@@ -156,7 +156,7 @@ class Failover:
                 first = number % len(RECORDS)
                 connection.execute(_CHANGE, [RECORDS[first : first + 4], 4])
 
-    def told(self) -> list[dict[str, Any]]:
+    def delivered(self) -> list[dict[str, Any]]:
         """Return the changes in the ledger outside, in order."""
         return [line for line in self._lines() if "gap" not in line]
 
@@ -164,7 +164,7 @@ class Failover:
         return [json.loads(line) for line in self.outside.read_text().splitlines()]
 
     def wait_until_delivered(self, query: Any = None) -> None:
-        """Wait until all that is committed is in the ledger in the database.
+        """Wait until all committed changes are in the ledger in the database.
 
         Args:
             query: asks the server; default: the present primary.
@@ -175,7 +175,7 @@ class Failover:
         """Wait for a condition.
 
         Raises:
-            RuntimeError: the worker has ended, or it takes too long; with what the worker has said.
+            RuntimeError: the worker has ended, or the wait takes too long; with the worker's output.
         """
         deadline = time.monotonic() + TIMEOUT
         while not condition():
@@ -184,29 +184,29 @@ class Failover:
             time.sleep(0.05)
 
     def count(self, last_id: int) -> Counts:
-        """Compare the ledgers with what is committed on the present primary.
+        """Compare the ledgers with the changes that are committed on the present primary.
 
         Args:
             last_id: changes with larger ids belong to the scenario.
         """
         verdict = ledger.compare(self.server.query, "failover")
         committed = {event_id for (event_id,) in self.server.query(_COMMITTED, [last_id])}
-        told = self.told()
+        delivered = self.delivered()
         events_of: defaultdict[str, set[str]] = defaultdict(set)
         highest: dict[str, str] = {}
         kept = set()
-        for line in told:
+        for line in delivered:
             events_of[line["replay_id"]].add(line["event_id"])
             if line["replay_id"] > highest.get(line["record"], ""):
                 highest[line["record"]] = line["replay_id"]
                 kept.add(line["event_id"])
-        events = {line["event_id"] for line in told}
+        events = {line["event_id"] for line in delivered}
         return Counts(
             committed=len(committed),
             lost=verdict.lost + len(committed - events),
             twice=verdict.twice,
             inverted=verdict.inverted,
-            twice_outside=len(told) - len(events),
+            twice_outside=len(delivered) - len(events),
             gaps=sum(line.get("gap") == "failed_over" for line in self._lines()),
             phantoms=len(events - committed),
             reused=sum(len(names) > 1 for names in events_of.values()),
@@ -214,7 +214,7 @@ class Failover:
         )
 
     def stop(self) -> None:
-        """Leave nothing behind."""
+        """Stop worker and servers."""
         if self.worker is not None:
             self.worker.kill()
             self.worker.wait()

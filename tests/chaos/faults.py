@@ -1,4 +1,4 @@
-"""What goes wrong during a run: processes, backends, the server, the network, the layout of the shards."""
+"""The faults of a run: of processes, backends, the server, the network, the layout of the shards."""
 
 import random
 import signal
@@ -18,13 +18,13 @@ SELECT extract(epoch FROM min(created_at))::float8 FROM public.hc_signals_positi
 WHERE consumer = %s AND hashtext(consumer || ' ' || shard)::bigint & 4294967295 = ANY (%s)
   AND created_at > to_timestamp(%s)
 """
-# Those that deliver: each has announced itself.
+# Sessions that deliver: each has announced itself.
 _SESSIONS = """
 SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND classid = %s AND mode = 'ShareLock' AND granted AND application_name = %s
 """
 STANDBYS = ("synchronous", "lossy")
-"""All that was confirmed; or not the last that was."""
+"""The standby has all confirmed changes, or lacks the last of them."""
 TAKE_OVER_TIMEOUT = 20.0
 KINDS = (
     "kill_worker",
@@ -34,7 +34,7 @@ KINDS = (
     "black_hole",
     "crash_server",
     "change_shards",
-    "deafen_worker",
+    "stall_worker",
     "promote_standby",
 )
 
@@ -45,22 +45,23 @@ class Faults:
     Args:
         server, workers: what is broken.
         chance: every choice comes from it.
-        silence: seconds of the longest silence of a network.
-        deaf: seconds within which a worker must give up connections that say nothing; 0 leaves that fault out.
-        standby: what a standby has that is promoted: STANDBYS names them; empty: none is.
+        silence: most seconds of a silent network.
+        unresponsive: most seconds until a worker reconnects when its connections stop answering; 0 leaves that fault
+            out.
+        standby: one of STANDBYS; empty: no standby is promoted.
     """
 
     def __init__(
-        self, server: Server, workers: Workers, chance: random.Random, silence: float, deaf: float, standby: str = ""
+        self, server: Server, workers: Workers, chance: random.Random, silence: float, limit: float, standby: str = ""
     ) -> None:
         self.server, self.workers, self.chance = server, workers, chance
-        self.silence, self.deaf, self.standby = silence, deaf, standby
+        self.silence, self.limit, self.standby = silence, limit, standby
         self.done: Counter[str] = Counter()
-        self.takeovers: dict[str, list[float]] = {"killed": [], "frozen": [], "deaf": []}
-        """Seconds, by what had happened; figures.py says from what to what."""
+        self.takeovers: dict[str, list[float]] = {"killed": [], "frozen": [], "unresponsive": []}
+        """Seconds, by fault; figures.py says from when to when."""
         self.missed = 0
-        """Takeovers that nobody made in time."""
-        left_out = {"deafen_worker"} if not deaf else set()
+        """Takeovers that no worker made in time."""
+        left_out = {"stall_worker"} if not limit else set()
         left_out |= {"promote_standby"} if not standby else set()
         self.kinds = [kind for kind in KINDS if kind not in left_out]
         self._turns: list[str] = []
@@ -68,11 +69,11 @@ class Faults:
 
     @property
     def had_all(self) -> bool:
-        """Whether every kind has had its turn."""
+        """True if every kind has had its turn."""
         return len(self.done) == len(self.kinds)
 
     def next(self) -> str:
-        """Do the next one; all have had their turn before one comes again."""
+        """Cause the next fault; all kinds have their turn before one is repeated."""
         if not self._turns:
             self._turns = list(self.kinds)
             self.chance.shuffle(self._turns)
@@ -82,7 +83,7 @@ class Faults:
         return kind
 
     def end(self) -> None:
-        """No more changes come: who waits for the next one on a shard waits in vain."""
+        """Note that no more changes come: a takeover that is still awaited may never show."""
         self._layouts += 1
 
     def kill_worker(self) -> None:
@@ -97,7 +98,7 @@ class Faults:
         self._watch("killed", worker, held, killed_at)
 
     def freeze_worker(self) -> None:
-        """Stop a process; the server notices, another takes over; then it goes on and must not commit what it had."""
+        """Suspend a process; another one takes over; then the first goes on and must not commit its page."""
         worker = self._victim()
         with self.workers.lock:
             held = self._stop(worker)
@@ -113,21 +114,21 @@ class Faults:
         time.sleep(0.2)  # it may say COMMIT into the silence
         worker.proxy.recover()
 
-    def deafen_worker(self) -> None:
-        """A worker's connections say nothing any more, for ever, though TCP finds nothing wrong; new ones work.
+    def stall_worker(self) -> None:
+        """Make a worker's connections unresponsive for ever, though TCP finds nothing wrong; new ones work.
 
-        The server's ends are closed or stay, with all that these sessions have claimed.
+        The server's ends are closed, or stay with all their locks.
         """
         worker = self._victim()
-        deaf = self._sessions(worker)
-        self.chance.choice([worker.proxy.sever, worker.proxy.deafen])()
+        stalled = self._sessions(worker)
+        self.chance.choice([worker.proxy.sever, worker.proxy.stall])()
         since = time.time()
-        while len(self._sessions(worker) - deaf) < max(1, len(deaf)):
-            if time.time() > since + self.deaf:
+        while len(self._sessions(worker) - stalled) < max(1, len(stalled)):
+            if time.time() > since + self.limit:
                 self.missed += 1
                 return
             time.sleep(0.05)
-        self.takeovers["deaf"].append(time.time() - since)
+        self.takeovers["unresponsive"].append(time.time() - since)
 
     def _sessions(self, worker: Worker) -> set[int]:
         from hc_signals.postgres.locks import PRESENCE
@@ -146,7 +147,7 @@ class Faults:
         self._victim().proxy.cut()
 
     def black_hole(self) -> None:
-        """The network of one worker accepts and says nothing, then drops what it had."""
+        """Make the network of one worker accept and pass nothing on, then drop all of it."""
         proxy = self._victim().proxy
         proxy.go_silent()
         time.sleep(self.chance.uniform(0.3, self.silence))
@@ -159,18 +160,18 @@ class Faults:
     def promote_standby(self) -> None:
         """Let a standby follow, stop the primary in immediate mode, and give its address to the promoted standby.
 
-        ``lossy``: the standby was cut off some time before, so all that was done since is gone, on both sides.
+        ``lossy``: the standby was cut off some time before, so all later changes and positions are gone.
         """
         standby = self.server.follow(synchronous=self.standby == "synchronous")
         time.sleep(self.chance.uniform(0.3, self.silence))
         if self.standby == "lossy":
             standby.cut_off()
             time.sleep(self.chance.uniform(0.1, self.silence))
-        self._layouts += 1  # what was claimed then need not be claimed again
+        self._layouts += 1  # a shard that was claimed then need not be claimed again
         self.server.fail_over().stop()
 
     def change_shards(self) -> None:
-        """Roll out another number of shards to the first consumer: one worker after the other gets it."""
+        """Give the first consumer another number of shards, one worker after the other."""
         self._layouts += 1
         peers = [worker for worker in self.workers.all if worker.consumer == self.workers.all[0].consumer]
         before = peers[0].environment["CHAOS_SHARDS"]
@@ -188,7 +189,7 @@ class Faults:
         return sum(other.consumer == worker.consumer for other in self.workers.all) > 1
 
     def _stop(self, worker: Worker) -> list[int]:
-        """Halt a worker, in the middle of a page if it comes to one soon; return the shards it has claimed."""
+        """Suspend a worker, in the middle of a page if it begins one soon; return the shards that it has claimed."""
         from hc_signals.postgres.locks import CLAIMS
 
         for _ in range(20):
@@ -201,8 +202,10 @@ class Faults:
         return []
 
     def _watch(self, kind: str, worker: Worker, held: list[int], since: float) -> threading.Thread:
-        """Measure in the background when somebody goes on with a claimed shard. Where a layout is left it may have
-        claimed several, some of which are never seen again."""
+        """Measure in the background when another worker continues a claimed shard.
+
+        With a change of the layout the measurement ends: shards of the old layout may never be seen again.
+        """
         layouts = self._layouts
 
         def watch() -> None:

@@ -12,13 +12,13 @@ from tests.chaos.workers import Workers
 
 _MEANING = {
     "killed": "kill -9 of a worker in the middle of a page, to the next commit on its shard",
-    "deaf": "a worker's connections say nothing any more, to its next session",
+    "unresponsive": "a worker's connections stop answering, to its next session",
     "frozen": "the server notices a frozen worker, to the next commit on its shard",
 }
 
 
 class Figures:
-    """Counts and times; the run fills in what it sees."""
+    """Counts and times of a run."""
 
     def __init__(self, faults: Faults, workers: Workers, seconds: float) -> None:
         self.faults, self.workers, self.seconds = faults, workers, seconds
@@ -28,15 +28,15 @@ class Figures:
         self._written: float | None = None
 
     def start(self) -> None:
-        """The writers begin."""
+        """Note that the writers begin."""
         self._started = time.monotonic()
 
     def written(self) -> None:
-        """The writers have ended."""
+        """Note that the writers have ended."""
         self._written = time.monotonic()
 
     def progress(self) -> str:
-        """Return the counts of now."""
+        """Return the present counts."""
         passed = time.monotonic() - self._started
         behind = ", ".join(f"{name} {self.committed - count}" for name, count in sorted(self.delivered.items()))
         return (

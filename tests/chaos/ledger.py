@@ -1,7 +1,7 @@
-"""Two ledgers, what the writers committed and what the receivers wrote: compared by the database, however long.
+"""Two ledgers, one of the writers and one of the receivers, which the database compares.
 
-Every committed change has one line in ``chaos_truth``; ``step`` rises in the order in which a record's changes came.
-A version is used once per record, so record, operation and version name one change.
+Every committed change has one line in ``chaos_truth``; ``step`` rises in the order of a record's changes. A version is
+used once per record, so record, operation and version name one change.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ SELECT count(*) FILTER (WHERE record IS NOT NULL),
        count(*) FILTER (WHERE times > 0 AND step_before > step)
 FROM pairs
 """
-# What was never delivered sorts behind everything (NULLS LAST), so it is nobody's predecessor.
+# An undelivered change sorts last (NULLS LAST), so no other change has it as its predecessor.
 
 _STALE = """
 SELECT count(*) FROM (
@@ -39,8 +39,8 @@ SELECT count(*) FROM (
 ) newest JOIN (
     SELECT DISTINCT ON (record) record, operation, version FROM chaos_ledger WHERE consumer = %(consumer)s
     ORDER BY record, id DESC
-) told USING (record)
-WHERE (newest.operation, newest.version) <> (told.operation, told.version)
+) newest_delivered USING (record)
+WHERE (newest.operation, newest.version) <> (newest_delivered.operation, newest_delivered.version)
 """
 
 _LOST = """
@@ -58,20 +58,20 @@ WHERE record_id = %(record)s AND coalesce(new, old)->>'numberofemployees' = %(ve
 
 @dataclass(frozen=True)
 class Verdict:
-    """What comparing one consumer's ledger with the truth has shown."""
+    """The differences between one consumer's ledger and the truth."""
 
     changes: int
     lost: int
     twice: int
     inverted: int
-    """Not counting those that repeat an earlier delivery."""
+    """Repetitions of an earlier delivery do not count."""
     stale: int
-    """Records of which something else came last than their newest change."""
+    """Records whose last delivery was not their newest change."""
     kept: int
-    """Deliveries that are still kept for another attempt."""
+    """Deliveries that still wait for a retry."""
 
     def is_right(self, once: bool) -> bool:
-        """Every change is there, in order, and where that is promised once."""
+        """Return True if every change was delivered in order; and once, if that is promised."""
         wrong = self.lost or self.inverted or self.kept or (once and (self.twice or self.stale))
         return self.changes > 0 and not wrong
 
@@ -84,7 +84,7 @@ class Verdict:
 
 
 def compare(query: Any, consumer: str) -> Verdict:
-    """Compare one consumer's ledger with what was committed."""
+    """Compare one consumer's ledger with the committed changes."""
     values = {"consumer": consumer}
     ((kept,),) = query("SELECT count(*) FROM public.hc_signals_delivery WHERE consumer = %(consumer)s", values)
     ((changes, lost, twice, inverted),) = query(_COMPARE, values)
@@ -93,7 +93,7 @@ def compare(query: Any, consumer: str) -> Verdict:
 
 
 def gaps(query: Any) -> dict[str, dict[str, int]]:
-    """Return how many gaps each consumer was told, by their cause."""
+    """Return how many gaps were reported to each consumer, by cause."""
     found: dict[str, dict[str, int]] = {}
     for consumer, cause, count in query("SELECT consumer, cause, count(*) FROM chaos_gap GROUP BY 1, 2"):
         found.setdefault(consumer, {})[cause] = count
@@ -101,7 +101,7 @@ def gaps(query: Any) -> dict[str, dict[str, int]]:
 
 
 def explain(query: Any, consumer: str) -> list[str]:
-    """Say of some lost changes what the log knows of them."""
+    """Return what the log has of some lost changes."""
     lines = []
     for record, operation, version in query(_LOST, {"consumer": consumer}):
         rows = query(_IN_LOG, {"record": record, "version": str(version)})
@@ -114,7 +114,7 @@ def counts(query: Any, once: bool) -> tuple[int, dict[str, int]]:
 
     Args:
         query: runs a statement.
-        once: whether none is there twice; else counting takes longer.
+        once: no change is delivered twice; else counting takes longer.
     """
     ((committed,),) = query("SELECT count(*) FROM chaos_truth")
     what = "*" if once else "DISTINCT (record, operation, version)"

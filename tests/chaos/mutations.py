@@ -1,4 +1,4 @@
-"""Readers known to be wrong: the chaos run and the state machine must find each of them out."""
+"""Wrong readers: the chaos run and the state machine must detect each of them."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,14 +12,14 @@ from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, cut_page
 
 
 def id_cursor() -> None:
-    """Read ``id > last``: loses what commits late."""
+    """Read ``id > last``: loses changes that commit late."""
     _read_by_cursor(
         f"SELECT 0, id, {CHANGE_COLUMNS} FROM public.hc_signals_change WHERE id > %(after)s {{shard}} ORDER BY id"
     )
 
 
 def xmin_watermark() -> None:
-    """Read what is below the oldest open transaction, by (xid, id): inverts, and stalls behind strangers."""
+    """Read changes below the oldest open transaction, by (xid, id): inverts, and waits for other transactions."""
     _read_by_cursor(
         f"SELECT 0, id, {CHANGE_COLUMNS} FROM public.hc_signals_change "
         "WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) "
@@ -29,7 +29,7 @@ def xmin_watermark() -> None:
 
 
 def floor_from_xmax() -> None:
-    """Take xmax of the snapshot for the next transaction to be born: loses those open above the last finished one."""
+    """Take the snapshot's xmax for the next xid: loses open transactions above the last finished one."""
     open_window = Claim.open_window
 
     def open_at_xmax(self: Claim) -> Position:

@@ -8,10 +8,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 
 class Proxy:
-    """Passes bytes between a port of 127.0.0.1 and the server, until told not to.
+    """Passes bytes between a port of 127.0.0.1 and the server, until a method makes it fail.
 
     Args:
-        url: the server; a Unix socket's directory as host is fine.
+        url: of the server; its host may be a directory of a Unix socket.
         port: to listen on; default: a free one.
     """
 
@@ -42,25 +42,25 @@ class Proxy:
                 pair.passing.clear()
 
     def sever(self) -> None:
-        """Close the server's ends and tell the clients nothing: their connections are deaf, new ones work."""
+        """Close the server's ends, not the clients': their connections are unresponsive, new ones work."""
         with self._lock:
             for pair in self._pairs:
                 pair.passing.clear()
                 _close(pair.server)
 
-    def deafen(self) -> None:
-        """Pass nothing on any more and tell neither end: the connections are deaf, new ones work."""
+    def stall(self) -> None:
+        """Pass nothing on any more, and close neither end: the connections are unresponsive, new ones work."""
         with self._lock:
             for pair in self._pairs:
                 pair.passing.clear()
 
     def recover(self) -> None:
-        """Drop what was caught in the silence, and pass on what comes from now on."""
+        """Drop all bytes of the silence, and pass bytes on from now on."""
         self.cut()
         self._silent = False
 
     def close(self) -> None:
-        """Accept no more and close everything."""
+        """Accept no more connections, and close all."""
         _close(self._listener)
         self.cut()
 
@@ -91,21 +91,21 @@ class Proxy:
             while data := source.recv(1 << 16):
                 pair.passing.wait()
                 sink.sendall(data)
-        pair.passing.wait()  # a silent network does not tell either that the other end is gone
+        pair.passing.wait()  # a silent network does not show that the other end is gone
         with self._lock:
             self._pairs.discard(pair)
         pair.close()
 
 
 class _Pair:
-    """A client's connection and the one to the server that belongs to it."""
+    """A client's connection and its connection to the server."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client, self.server = client, server
         self.passing = threading.Event()
 
     def close(self) -> None:
-        """Close both and let nobody wait any more."""
+        """Close both, and wake the threads that pass bytes on."""
         _close(self.client)
         _close(self.server)
         self.passing.set()

@@ -1,7 +1,7 @@
 """`make chaos`: kills, crashes and hostile writers; at the end the ledgers must be equal.
 
-What the writers committed and what the receivers wrote is compared record by record: nothing lost, nothing twice,
-nothing in another order. Exit code 1 otherwise. The seed is printed; the same seed gives the same writers and faults,
+The ledgers of writers and receivers are compared record by record: nothing lost, nothing twice, nothing in another
+order. Exit code 1 otherwise. The seed is printed; the same seed gives the same writers and faults,
 though not the same interleaving.
 """
 
@@ -20,15 +20,15 @@ from tests.chaos.faults import STANDBYS, Faults
 from tests.chaos.figures import Figures
 from tests.chaos.server import Server
 from tests.chaos.workers import Workers
-from tests.chaos.writers import Stranger, Writer
+from tests.chaos.writers import OtherSession, Writer
 from tests.pgbouncer import PgBouncer
 
 WRONG_PATIENCE = 2.0
-"""Seconds without progress after which a wrong reader is taken to be done: it will never have told everything."""
+"""Seconds without progress after which a wrong reader counts as done: it never delivers everything."""
 
 
 class Run:
-    """One chaos run on a server of its own: two workers of one consumer, one of a second that is told page by page."""
+    """One chaos run on its own server: two workers of one consumer, and one of a second, whose receiver gets pages."""
 
     def __init__(self, options: argparse.Namespace, directory: str) -> None:
         self.options, self.chance = options, random.Random(options.seed)
@@ -42,7 +42,9 @@ class Run:
             },
         )
         self.pooler = PgBouncer(self.server.url, options.pooler) if options.pooler else None
-        self.faults = Faults(self.server, self.workers, self.chance, options.silence, options.deaf, options.standby)
+        self.faults = Faults(
+            self.server, self.workers, self.chance, options.silence, options.unresponsive, options.standby
+        )
         self.figures = Figures(self.faults, self.workers, options.seconds)
         self.stopping, self.storm = threading.Event(), threading.Event()
         self.is_ending = False
@@ -60,7 +62,7 @@ class Run:
         seeds = [int(self.chance.random() * 10**9) for _ in range(options.writers)]
         writers = [Writer(self.server.url, seed, options.records, self.stopping, self.storm) for seed in seeds]
         monitor = threading.Thread(target=self.watch, daemon=True)
-        for thread in (*writers, Stranger(self.server.url, self.stopping), monitor):
+        for thread in (*writers, OtherSession(self.server.url, self.stopping), monitor):
             thread.start()
         self.figures.start()
         self.break_things()
@@ -79,7 +81,7 @@ class Run:
         return self.judge() or any(codes)
 
     def wait_for_workers(self) -> None:
-        """Wait until every worker has come to the server: before that there is little to break."""
+        """Wait until every worker is connected: before that there is little to break."""
         names = [worker.name for worker in self.workers.all]
         sql = "SELECT count(DISTINCT application_name) FROM pg_stat_activity WHERE application_name = ANY (%s)"
         deadline = time.monotonic() + 60
@@ -87,7 +89,7 @@ class Run:
             time.sleep(0.1)
 
     def break_things(self) -> None:
-        """Break one thing after another until the time is up, enough is written and everything had its turn."""
+        """Cause one fault after another until the time is up, enough is written and every kind had its turn."""
         end = time.monotonic() + self.options.seconds
         while time.monotonic() < end or not self.faults.had_all or self.figures.committed < self.options.changes:
             time.sleep(self.chance.uniform(0.3, self.options.pause))
@@ -95,9 +97,9 @@ class Run:
             print(f"chaos: {self.figures.progress()}, now {kind}", flush=True)
 
     def end_calmly(self) -> None:
-        """Let the wrong readers come up and then be passed by late commits: one that is always behind loses nothing.
+        """Let the wrong readers catch up, so that late commits pass them: one that is always behind loses nothing.
 
-        After the last fault they connect again at their leisure: who has not moved since then has not come up.
+        After the last fault they reconnect in their own time. One that has not moved since has not caught up.
         """
         self.is_ending = True
         deadline = time.monotonic() + self.options.patience
@@ -113,7 +115,7 @@ class Run:
         time.sleep(self.options.calm)
 
     def watch(self) -> None:
-        """Count, turn storm into calm when the readers are far behind, and back; look after the workers."""
+        """Count, turn storm into calm when the readers are far behind, and back; restart the workers that ended."""
         calm_until = 0.0
         while True:
             started = time.monotonic()
@@ -129,13 +131,13 @@ class Run:
             time.sleep(min(5.0, max(0.3, 20 * (time.monotonic() - started))))  # counting must not cost much
 
     def behind(self, consumers: list[str]) -> int:
-        """Return how many changes the slowest of these consumers has yet to be told."""
+        """Return how many changes of the slowest of these consumers are undelivered."""
         committed, delivered = ledger.counts(self.server.query, self.options.atomic)
         self.figures.committed, self.figures.delivered = committed, delivered
         return max((committed - delivered.get(consumer, 0) for consumer in consumers), default=0)
 
     def drain(self, consumers: list[str], patience: float) -> None:
-        """Wait until all is delivered, or nothing has moved for a long time."""
+        """Wait until all is delivered, or there was no progress for a long time."""
         before, moved = -1, time.monotonic()
         while (behind := self.behind(consumers)) > 0 and time.monotonic() < moved + patience:
             if behind != before:
@@ -144,7 +146,7 @@ class Run:
             time.sleep(0.2)
 
     def judge(self) -> int:
-        """Print the figures; 1 if a ledger is not right, or if that of a wrong reader is."""
+        """Print the figures; return 1 if a ledger is wrong, or if the ledger of a wrong reader is right."""
         verdicts = {name: ledger.compare(self.server.query, name) for name in self.consumers + self.options.wrong}
         for consumer in self.consumers:
             for line in ledger.explain(self.server.query, consumer) if verdicts[consumer].lost else ():
@@ -165,25 +167,25 @@ class Run:
             self.options.json.write_text(json.dumps(figures, indent=2) + "\n")
         once = self.options.atomic
         right = all(verdict.is_right(once) == (name in self.consumers) for name, verdict in verdicts.items())
-        # One that is told before the next promotion with loss may be gone with what it wrote.
-        are_told = all(0 < gaps.get(name, {}).get("failed_over", 0) <= promotions for name in self.consumers)
-        return int(crashed or not right or bool(self.faults.missed) or (promotions > 0 and not are_told))
+        # The effect of a gap that was reported before the next promotion with loss may be lost with it.
+        are_reported = all(0 < gaps.get(name, {}).get("failed_over", 0) <= promotions for name in self.consumers)
+        return int(crashed or not right or bool(self.faults.missed) or (promotions > 0 and not are_reported))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="seconds of writing and breaking (default: 60)")
-    parser.add_argument("--changes", type=int, default=0, help="go on until so many are committed if it takes longer")
+    parser.add_argument("--changes", type=int, default=0, help="go on until this many changes are committed")
     parser.add_argument("--pause", type=float, default=4, help="longest pause between two faults (default: 4)")
     parser.add_argument("--silence", type=float, default=4, help="longest silence of a network (default: 4 s)")
     parser.add_argument(
-        "--deaf",
+        "--unresponsive",
         type=float,
         default=20,
-        help="seconds within which a worker must give up deaf connections; 0 leaves this fault out (default: 20)",
+        help="most seconds until a worker replaces unresponsive connections; 0 leaves this fault out (default: 20)",
     )
-    parser.add_argument("--patience", type=float, default=20, help="seconds without progress after which all is told")
-    parser.add_argument("--records", type=int, default=3000, help="how many records are changed (default: 3000)")
+    parser.add_argument("--patience", type=float, default=20, help="seconds without progress after which the run ends")
+    parser.add_argument("--records", type=int, default=3000, help="number of records (default: 3000)")
     parser.add_argument("--writers", type=int, default=4)
     parser.add_argument("--batch", type=int, default=200, help="changes in a page of a worker (default: 200)")
     parser.add_argument("--concurrency", type=int, default=1, help="threads of each worker (default: 1)")
@@ -191,13 +193,13 @@ def _options() -> argparse.Namespace:
         "--atomic",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="as HC_SIGNALS['ATOMIC']; --no-atomic: what is told twice is counted and is no failure",
+        help="as HC_SIGNALS['ATOMIC']; --no-atomic: repeated deliveries are counted and are no failure",
     )
     parser.add_argument(
         "--standby",
         choices=STANDBYS,
         default="",
-        help="promote standbys as well: those that have all that was confirmed, or lack the last of it",
+        help="also promote standbys: with all confirmed changes, or without the last of them",
     )
     parser.add_argument(
         "--pooler", choices=("session", "transaction"), help="PgBouncer in front of the workers, its mode"
@@ -205,9 +207,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--backlog", type=int, default=20_000, help="a storm ends when more is undelivered")
     parser.add_argument("--calm", type=float, default=3, help="seconds of calm after a storm is caught up (default: 3)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--wrong", nargs="*", default=[], help="readers of tests/chaos/mutations.py to be found out")
+    parser.add_argument("--wrong", nargs="*", default=[], help="readers of tests/chaos/mutations.py to be detected")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--verbose", action="store_true", help="show what the workers say")
+    parser.add_argument("--verbose", action="store_true", help="show the output of the workers")
     return parser.parse_args()
 
 

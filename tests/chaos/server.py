@@ -1,4 +1,4 @@
-"""The server of one run: its own, crashed or replaced now and then, and asked again and again until it answers."""
+"""The server of one run, which crashes and is replaced; queries are repeated until it answers."""
 
 import os
 import tempfile
@@ -26,7 +26,7 @@ class Server:
         self.primary = TemporaryServer(installation(), *SETTINGS)
         self.standby: Standby | None = None
         self._address = Path(tempfile.mkdtemp(prefix="hc_signals_address_"))
-        self._address.chmod(0o755)  # a pooler may run as somebody else
+        self._address.chmod(0o755)  # a pooler may run as another user
         self.url = f"postgresql://postgres@/postgres?host={self._address}"
         self._point_to(self.primary)
 
@@ -36,7 +36,7 @@ class Server:
         new.replace(socket)
 
     def set_up(self, records: int) -> None:
-        """Make everything, for so many records."""
+        """Create tables, capture and ledgers, for this number of records."""
         os.environ |= {"DATABASE_URL": self.url, "DJANGO_SETTINGS_MODULE": "example.settings"}
         import django
         from django.core.management import call_command
@@ -50,7 +50,7 @@ class Server:
         self.query(writers.TABLES.replace("%(records)s", str(records)))
 
     def query(self, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
-        """Run one statement, however often the server goes away meanwhile."""
+        """Run one statement; repeat it until the server answers."""
         while True:
             try:
                 with psycopg.connect(self.url, autocommit=True) as connection:
@@ -64,10 +64,10 @@ class Server:
         self.primary.crash()
 
     def follow(self, *, synchronous: bool) -> Standby:
-        """Start a standby, and wait until it has all that is written by now.
+        """Start a standby, and wait until it has all committed changes.
 
         Args:
-            synchronous: no commit is confirmed that it does not have.
+            synchronous: the primary confirms a commit only after the standby has it.
         """
         self.standby = Standby(self.primary, *SETTINGS)
         if synchronous:
@@ -92,7 +92,7 @@ class Server:
         return old
 
     def stop(self) -> None:
-        """Stop all for good."""
+        """Stop all servers for good."""
         for server in (self.standby, self.primary):
             if server is not None:
                 server.stop()

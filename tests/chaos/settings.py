@@ -6,7 +6,7 @@ from example.settings import *  # noqa: F403
 from example.settings import DATABASES, INSTALLED_APPS
 
 INSTALLED_APPS += ["tests.chaos"]
-# Under this name the run finds a worker's connections.
+# The run finds a worker's connections by this name.
 DATABASES["default"]["OPTIONS"] = {"application_name": os.environ["CHAOS_WORKER"]}
 HC_SIGNALS = {
     "CONSUMER": os.environ["CHAOS_CONSUMER"],
@@ -15,5 +15,5 @@ HC_SIGNALS = {
     "ATOMIC": os.environ["CHAOS_ATOMIC"] == "True",
     "RETRY_SECONDS": 0.02,
     "RETRY_MAX_SECONDS": 0.1,
-    "POLL_INTERVAL": 600.0,  # no fallback poll: the doorbell alone must do
+    "POLL_INTERVAL": 600.0,  # no poll helps: the doorbell must wake the worker
 }

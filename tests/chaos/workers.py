@@ -1,4 +1,4 @@
-"""The worker processes of one run, each behind a network of its own; whoever ends by itself is started again."""
+"""The worker processes of one run, each behind its own network; a process that ends by itself is started again."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class Worker:
-    """One ``hc_listen`` and whoever replaces it.
+    """One ``hc_listen``, and the processes that replace it.
 
     Args:
         name: its ``application_name``.
         url: the server.
         environment: ``CHAOS_CONSUMER``, ``CHAOS_SHARDS`` and so on.
-        output: file to which it writes what it has to say.
+        output: file for its output.
     """
 
     def __init__(self, name: str, url: str, environment: dict[str, str], output: Path) -> None:
@@ -31,12 +31,12 @@ class Worker:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether it is one that the run must find out; nobody need break it."""
+        """True for a wrong reader, which the run must detect; it gets no faults."""
         return bool(self.environment["CHAOS_MUTATION"])
 
     @property
     def consumer(self) -> str:
-        """Whose position it moves."""
+        """The consumer for which it delivers."""
         return self.environment["CHAOS_CONSUMER"]
 
     def start(self) -> None:
@@ -65,7 +65,7 @@ class Worker:
             return -1
 
     def measure(self) -> None:
-        """Note the highest resident memory, in KiB, where the system tells it."""
+        """Note the highest resident memory in KiB, if the system shows it."""
         status = Path(f"/proc/{self.process.pid}/status")
         for line in status.read_text().splitlines() if status.exists() else ():
             if line.startswith("VmHWM:"):
@@ -73,24 +73,24 @@ class Worker:
 
 
 class Workers:
-    """All of them.
+    """All worker processes of a run.
 
     Args:
-        directory: where their output goes.
-        environment: of each of them.
+        directory: for their output.
+        environment: of each process.
     """
 
     def __init__(self, directory: Path, environment: dict[str, str]) -> None:
         self.directory, self.environment = directory, environment
         self.all: list[Worker] = []
         self.lock = threading.RLock()
-        """Held while one is replaced."""
+        """Held while a process is replaced."""
         self.stopping = False
         self.exits = 0
-        """How many ended by themselves, and were started again."""
+        """Processes that ended by themselves and were started again."""
 
     def add(self, url: str, consumer: str, shards: int, mutation: str = "", pooler: str | None = None) -> None:
-        """Start one more.
+        """Start one more worker.
 
         Args:
             url: the server.
@@ -108,7 +108,7 @@ class Workers:
         self.all[-1].start()
 
     def look_after(self) -> None:
-        """Start again what has ended by itself, as a platform does; measure the others."""
+        """Restart the processes that ended by themselves, as a platform does; measure the others."""
         with self.lock:
             for worker in self.all:
                 if worker.process.poll() is None:
@@ -124,12 +124,12 @@ class Workers:
             return [worker.end(signal.SIGTERM) for worker in self.all]
 
     def kill(self) -> None:
-        """Leave nothing behind."""
+        """Kill all processes."""
         for worker in self.all:
             worker.process.kill()
             worker.process.wait()
             worker.proxy.close()
 
     def output(self) -> str:
-        """Return all they have said."""
+        """Return the output of all processes."""
         return "".join(path.read_text() for path in sorted(self.directory.glob("*.log")))

@@ -1,11 +1,11 @@
-"""Hostile writers: they play Heroku Connect in transactions of every kind, and keep the ledger of what they committed.
+"""Hostile writers: they play Heroku Connect in transactions of every kind, and keep a ledger of the committed changes.
 
 A change and its line in ``chaos_truth`` commit together, under the lock of the record's counter: so the versions of one
 record rise in the order in which its changes happened.
 
 There are two paces. In a storm half of the transactions change rows one by one, the others many rows with one
-statement: the readers fall behind. In a calm there are small transactions with long pauses in them: the readers come
-to the end of the log and sleep, and what commits late and out of order is in front of them.
+statement: the readers fall behind. In a calm there are small transactions with long pauses in them: the readers reach
+the end of the log and sleep, and then meet commits that are late and out of order.
 """
 
 import random
@@ -21,13 +21,13 @@ CREATE TABLE chaos_counter (
     record text PRIMARY KEY, version integer NOT NULL DEFAULT 0, alive boolean NOT NULL DEFAULT false, operation text
 ) WITH (fillfactor = 50);
 INSERT INTO chaos_counter (record) SELECT lpad(n::text, 18, '0') FROM generate_series(0, %(records)s - 1) n;
-CREATE TABLE chaos_stranger (id serial);
+CREATE TABLE chaos_other (id serial);
 -- Heroku Connect's own triggers only slow the run down.
 ALTER TABLE salesforce.account DISABLE TRIGGER hc_account_status_trigger;
 ALTER TABLE salesforce.account DISABLE TRIGGER hc_account_logtrigger;
 
--- Changes the records, each in the way its dice say. Every statement sees what is committed then: the rows of the
--- accounts are those that the lock on the counters protects.
+-- Changes the records, each as its dice say. Every statement has a new snapshot, so it sees the accounts as the lock on
+-- the counters protects them.
 CREATE FUNCTION chaos_change(records text[], dice float8[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     operations text[];
@@ -67,14 +67,14 @@ $$;
 
 
 class Writer(threading.Thread):
-    """Writes until told to stop; survives the loss of the server.
+    """Writes until stopped; survives the loss of the server.
 
     Args:
         url: the server.
-        seed: of everything it does.
-        records: how many records there are.
-        stop: set when it is to end.
-        storm: set while it is to write as fast as it can.
+        seed: of all its choices.
+        records: number of records.
+        stop: ends the thread.
+        storm: set during a storm: write as fast as possible.
     """
 
     def __init__(self, url: str, seed: int, records: int, stop: threading.Event, storm: threading.Event) -> None:
@@ -128,7 +128,7 @@ class Writer(threading.Thread):
         name = f"{self.name} {self.number}"
         try:
             connection.execute(f"PREPARE TRANSACTION '{name}'")
-        except psycopg.errors.FeatureNotSupported:  # it has rung the bell
+        except psycopg.errors.FeatureNotSupported:  # it has notified
             connection.rollback()
             return
         connection.autocommit = True
@@ -137,7 +137,7 @@ class Writer(threading.Thread):
         connection.autocommit = False
 
     def finish_prepared(self, connection: Any) -> None:
-        """End what was prepared when the connection was lost: its locks would hold up everybody for ever."""
+        """End transactions that were prepared when the connection was lost: their locks would block all writers."""
         connection.autocommit = True
         prepared = "SELECT gid FROM pg_prepared_xacts WHERE starts_with(gid, %s)"
         for (name,) in connection.execute(prepared, [f"{self.name} "]).fetchall():
@@ -145,7 +145,7 @@ class Writer(threading.Thread):
         connection.autocommit = False
 
     def change(self, connection: Any, records: list[str]) -> None:
-        """Change some records, sometimes inside a savepoint, sometimes only to take it back."""
+        """Change some records, sometimes inside a savepoint, which is sometimes rolled back."""
         dice = [self.chance.random() for _ in records]
         if self.chance.random() < 0.2:
             with suppress(_TakenBack), connection.transaction():
@@ -160,8 +160,8 @@ class _TakenBack(Exception):
     pass
 
 
-class Stranger(threading.Thread):
-    """Holds a transaction open that has written something else; it must cost nothing."""
+class OtherSession(threading.Thread):
+    """Holds an unrelated transaction open that has written; it must not delay delivery."""
 
     def __init__(self, url: str, stop: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -171,5 +171,5 @@ class Stranger(threading.Thread):
         """Hold transactions of a few seconds until stopped."""
         while not self.stopping.is_set():
             with suppress(psycopg.OperationalError), psycopg.connect(self.url) as connection:
-                connection.execute("INSERT INTO chaos_stranger DEFAULT VALUES")
+                connection.execute("INSERT INTO chaos_other DEFAULT VALUES")
                 self.stopping.wait(3)

@@ -15,8 +15,11 @@ from django.db import connection
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from hc_signals.delivery.pulse import Pulse
 from hc_signals.postgres.locks import BELL
-from hc_signals.worker.doorbell import CHANNEL, Doorbell
+from hc_signals.worker.bell_connection import CHANNEL
+from hc_signals.worker.bell_lock import BellLock
+from hc_signals.worker.doorbell import Doorbell
 from tests.machines.machine import machine_settings, new_connection
 
 WAKE_TIMEOUT = 1.0
@@ -37,9 +40,11 @@ class SteppedBell(Doorbell):
 
     SLICE = 0.005
     BUSY_PAUSES = (0.001, 0.001)
+    lock_class: type["SteppedLock"]
 
     def __init__(self, deliver: Callable[[], bool]) -> None:
         super().__init__("default", self.is_stopping)
+        self._lock = self.lock_class(self)
         self.at, self.deliver = "start", deliver
         self.ending = self.has_looked = False
         self._go, self._arrived = threading.Semaphore(0), threading.Semaphore(0)
@@ -74,10 +79,6 @@ class SteppedBell(Doorbell):
         self.turn("asleep" if self.has_looked else "locked")
         return False
 
-    def _try_lock(self) -> bool:
-        self.turn("lock")
-        return super()._try_lock()
-
     def look(self) -> bool:
         """Read once more before sleeping."""
         self.turn("look")
@@ -91,13 +92,28 @@ class SteppedBell(Doorbell):
                     self.turn("read")
                     self.has_looked = False
                     if not self.deliver():
-                        self.sleep(self.look, lambda: 1e9)
+                        self.sleep(self.look, lambda: 1e9, Pulse())
         except Ended:
             pass
         finally:
             connection.close()
             self.at = "ended"
             self._arrived.release()
+
+
+class SteppedLock(BellLock):
+    """The lock of a stepped bell, which waits for its turn before it is taken."""
+
+    def __init__(self, bell: SteppedBell) -> None:
+        super().__init__(bell._connection)
+        self.turn = bell.turn
+
+    def take(self) -> bool:
+        self.turn("lock")
+        return super().take()
+
+
+SteppedBell.lock_class = SteppedLock
 
 
 class Sleeper:
@@ -251,21 +267,24 @@ class BellWithoutLook(SteppedBell):
         return False
 
 
-class BellWithFlag(SteppedBell):
-    """Says in a table that it sleeps."""
+class FlagInTable(SteppedLock):
+    """Says in a table that the process sleeps."""
 
-    def _try_lock(self) -> bool:
+    def take(self) -> bool:
         self.turn("lock")
         self._set("true")
         return True
 
-    def _give_up_lock(self, and_ring: bool) -> None:
-        self._asleep = False
+    def release(self, *, notify: bool) -> None:
         self._set("false")
 
     def _set(self, value: str) -> None:
-        assert self._connection is not None
-        self._connection.execute(f"UPDATE machine_asleep SET asleep = {value}")
+        assert self._connection.raw is not None
+        self._connection.raw.execute(f"UPDATE machine_asleep SET asleep = {value}")
+
+
+class BellWithFlag(SteppedBell):
+    lock_class = FlagInTable
 
 
 def _ring_by_flag(self: BellMachine, writer: Any) -> None:

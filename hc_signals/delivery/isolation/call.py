@@ -7,9 +7,9 @@ from django.db import DatabaseError, InterfaceError
 from django.db.transaction import TransactionManagementError
 
 from hc_signals.delivery.calls import Call
-from hc_signals.delivery.isolation.lost import OWN_LIMIT, ConnectionLost, IsolationLost
+from hc_signals.delivery.isolation.lost import ConnectionLost, IsolationLost
 from hc_signals.delivery.isolation.message import Message
-from hc_signals.delivery.isolation.settings import CHECK_AGAINST, RESTORE, has_left_settings, left_settings
+from hc_signals.delivery.isolation.settings import CHECK_AGAINST, RESTORE, left_settings_error
 from hc_signals.delivery.isolation.status import (
     ACTIVE,
     IDLE,
@@ -21,7 +21,7 @@ from hc_signals.delivery.isolation.status import (
 )
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.postgres import wrappers
-from hc_signals.postgres.errors import sqlstate
+from hc_signals.postgres.errors import is_transaction_limit, left_settings
 
 _WENT_ON = (
     "The receiver went on after an error of the database, which had ended its transaction: "
@@ -124,8 +124,7 @@ class CallInTransaction:
         if connection.closed_in_transaction:
             raise ConnectionLost(self._call, is_certain=True)
         if state == UNKNOWN:
-            is_own_limit = error is not None and sqlstate(error) in OWN_LIMIT
-            raise ConnectionLost(self._call, is_certain=self._may_have_ended() or is_own_limit)
+            raise ConnectionLost(self._call, is_certain=self._may_have_ended() or is_transaction_limit(error))
         if state == ACTIVE:  # in the middle of a COPY, or of a statement of another thread
             connection.close()
             raise ConnectionLost(self._call, is_certain=True)
@@ -178,7 +177,7 @@ class CallOutside:
         except (DatabaseError, InterfaceError) as found:
             self._discard()
             if error is None:
-                raise left_settings(found) if has_left_settings(found) else found from None
+                raise left_settings_error(found) if left_settings(found) else found from None
 
     def _discard(self) -> None:
         connection = self._isolation.connection

@@ -2,9 +2,6 @@
 
 from hc_signals.delivery.calls import Call
 
-OWN_LIMIT = ("25P03", "25P04")
-"""SQLSTATEs by which the server ends a session: idle_in_transaction_session_timeout, transaction_timeout."""
-
 
 class IsolationLost(Exception):
     """A call has broken the transaction beyond its savepoint, or ended it: everything that the page wrote is lost.

@@ -4,7 +4,7 @@ from typing import NamedTuple, Self
 
 from hc_signals.delivery.calls import Call
 from hc_signals.delivery.isolation.settings import CHECK, NOTE
-from hc_signals.postgres.page_limits import Limits
+from hc_signals.postgres.limits import Limits
 
 # COMMIT reads a cursor WITH HOLD to its end, and PREPARE TRANSACTION refuses one: either fails while this one is open.
 _REFUSE_COMMIT = "DECLARE hc_signals_commit NO SCROLL CURSOR WITH HOLD FOR SELECT public.hc_signals_refuse_commit()"

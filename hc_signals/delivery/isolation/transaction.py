@@ -9,19 +9,17 @@ from typing import Any
 from django.db import DatabaseError, connections
 
 from hc_signals.delivery.calls import Call
-from hc_signals.delivery.isolation.lost import OWN_LIMIT, ConnectionLost, IsolationLost
+from hc_signals.delivery.isolation.lost import ConnectionLost, IsolationLost
 from hc_signals.delivery.isolation.message import Message, empty_message, send_alone
 from hc_signals.delivery.isolation.session import Session
-from hc_signals.delivery.isolation.settings import CHECK, READ, has_left_settings, left_settings
+from hc_signals.delivery.isolation.settings import CHECK, READ, left_settings_error
 from hc_signals.delivery.isolation.status import IN_ERROR, IN_TRANSACTION, UNKNOWN, status
 from hc_signals.delivery.project_code import contained
 from hc_signals.postgres import wrappers
-from hc_signals.postgres.errors import Kind, kind_of, sqlstate
-from hc_signals.postgres.page_limits import Limits, own_limits
+from hc_signals.postgres.errors import Kind, is_transaction_limit, kind_of, lacks_savepoint, left_settings
+from hc_signals.postgres.limits import SET_PAGE_LIMITS, Limits
 
 _numbers = itertools.count()
-
-_NO_SAVEPOINT = ("3B001", "25P01")  # invalid_savepoint_specification, no_active_sql_transaction
 
 
 class Isolation:
@@ -115,7 +113,7 @@ class Isolation:
             return execute(sql, params, many, context)
         if not self.connection.in_atomic_block or status(self.connection) == IN_ERROR:
             return execute(sql, params, many, context)
-        first = own_limits(self.connection.pg_version) if is_first else ""
+        first = SET_PAGE_LIMITS if is_first else ""
         is_nested = bool(self.connection.savepoint_ids)
         message = Message(execute, sql, params, many, context)
         return self._send(lambda before: before.before_own(self._limits, first, is_nested=is_nested), message)
@@ -175,9 +173,9 @@ class Isolation:
         try:
             send_alone(self.using, f"ROLLBACK TO SAVEPOINT {self._session.savepoint}{then}")
         except DatabaseError as error:
-            if sqlstate(error) in _NO_SAVEPOINT:
+            if lacks_savepoint(error):
                 raise IsolationLost(call) from error
-            if has_left_settings(error):  # by a call that has bypassed Django, perhaps an earlier one
+            if left_settings(error):  # by a call that has bypassed Django, perhaps an earlier one
                 raise IsolationLost(call if self.is_careful else None) from error
             raise
         self._session = self._session._replace(has_project_limits=True)
@@ -192,10 +190,10 @@ class Isolation:
         call, sid = self._session.unchecked
         self._session = self._session._replace(unchecked=None)
         if status(self.connection) == UNKNOWN:
-            raise ConnectionLost(call, is_certain=sqlstate(error) in OWN_LIMIT) from error
+            raise ConnectionLost(call, is_certain=is_transaction_limit(error)) from error
         self._roll_back(call, f"; {CHECK}")
         self._drop_hooks(sid)
-        self._failed.append((call, left_settings(error) if has_left_settings(error) else error))
+        self._failed.append((call, left_settings_error(error) if left_settings(error) else error))
 
     # Messages
 
@@ -205,7 +203,7 @@ class Isolation:
         Args:
             lead: returns the other statements, and the session after them.
         """
-        wanted = own_limits(self.connection.pg_version) if self._limits is None and self.atomic else ""
+        wanted = SET_PAGE_LIMITS if self._limits is None and self.atomic else ""
         while True:
             before = self._session
             statements, self._session = lead(before)
@@ -213,7 +211,7 @@ class Isolation:
                 result, found = message.send_after(statements, wanted)
             except BaseException as error:
                 state = status(self.connection)
-                is_late = before.unchecked is not None and (has_left_settings(error) or state == UNKNOWN)
+                is_late = before.unchecked is not None and (left_settings(error) or state == UNKNOWN)
                 # psycopg finds a parameter that it cannot adapt before it sends anything.
                 if is_late or state == IN_TRANSACTION:
                     self._session = before
@@ -222,5 +220,5 @@ class Isolation:
                 self._fail_unchecked(error)
             else:
                 if found is not None:
-                    self._limits = Limits.of(self.connection.pg_version, found)
+                    self._limits = Limits.of(found)
                 return result

@@ -17,19 +17,19 @@ from django.utils.connection import ConnectionDoesNotExist
 from hc_signals.capture import table_state, triggers
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.fatal_calls import end_run
+from hc_signals.delivery.pulse import observe
 from hc_signals.delivery.unheard import warn_of_unheard
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.management.arguments import at_least, start_at, tcp_port
 from hc_signals.management.command import OwnCommand
 from hc_signals.observability.log_format import formatter, printed_log
 from hc_signals.observability.metrics_server import serve_metrics
-from hc_signals.observing import as_helper, observe
-from hc_signals.postgres.connecting import own_options
 from hc_signals.postgres.errors import Kind, ReadOnlyError, kind_of, one_line
+from hc_signals.postgres.own_connections import own_options
 from hc_signals.tables import connected_models
 from hc_signals.worker.crew import Crew
-from hc_signals.worker.helper_threads import STUCK_SECONDS
 from hc_signals.worker.loop import Worker
+from hc_signals.worker.threads import STUCK_SECONDS, as_helper
 
 
 class Command(OwnCommand):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, transaction
 
 from hc_signals.conf import Conf
 from hc_signals.log.consumers import Consumer, consumers
@@ -11,14 +11,12 @@ from hc_signals.observability.judge import capture, delivery, heroku, log
 from hc_signals.observability.judge.capacity import free_connections
 from hc_signals.observability.judge.receivers import receivers
 from hc_signals.observability.judge.server import server
-from hc_signals.postgres.errors import one_line, sqlstate
+from hc_signals.postgres.errors import one_line, prevents_reading
 from hc_signals.postgres.limits import own_limits
+from hc_signals.postgres.query import execute
 
 STATEMENT_TIMEOUT = "5s"
 """No question to the server may take longer: a look must not be felt."""
-
-_MAY_NOT_LOOK = ("42501", "57014", "55P03")
-"""No right to; it took too long; somebody has it locked."""
 
 
 def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool = True) -> list[Finding]:
@@ -67,10 +65,9 @@ def _look(using: str, name: str, check: Callable[[], Iterator[Finding]]) -> list
     """Take one look; without a right, or when it takes too long, that is the finding."""
     try:
         with transaction.atomic(using=using):
-            with connections[using].cursor() as cursor:
-                cursor.execute(*own_limits(is_local=True, statement_timeout=STATEMENT_TIMEOUT))
+            execute(using, own_limits(is_local=True, statement_timeout=STATEMENT_TIMEOUT))
             return list(check())
     except DatabaseError as error:
-        if sqlstate(error) not in _MAY_NOT_LOOK:
+        if not prevents_reading(error):
             raise
         return [problem("not-looked-at", name, one_line(error))]

@@ -10,9 +10,9 @@ from hc_signals.conf import Conf
 from hc_signals.log.backlog import Backlog
 from hc_signals.log.consumers import Consumer
 from hc_signals.observability.findings import Finding, fine, problem
-from hc_signals.postgres.connecting import TROUBLED, application_name
 from hc_signals.postgres.locks import BELL
 from hc_signals.postgres.moments import age, now
+from hc_signals.postgres.own_connections import TROUBLED, application_name
 
 LATE_SECONDS = 60
 STUCK_SECONDS = 600

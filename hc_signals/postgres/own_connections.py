@@ -1,0 +1,108 @@
+"""The connections of a worker: how they notice a dead server, how they differ from the project's, how they are named.
+
+A worker uses the project's DATABASES with options of its own. The names of its sessions in pg_stat_activity say whose
+they are, and whether the worker cannot deliver.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from django.db import Error, connections
+
+from hc_signals.postgres.limits import KEEPALIVES, set_configs
+from hc_signals.postgres.query import execute
+from hc_signals.postgres.sessions import is_ours
+
+FAIL_FAST: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 14_000,
+}
+"""Options of libpq: TCP reports a dead server within 14 seconds. They mean nothing over a Unix socket."""
+
+# The server ends a query whose client is gone, and never the session of a worker that sleeps. Receivers are called in a
+# transaction, where idle_session_timeout does not act.
+_AT_THE_SERVER = set_configs(
+    {**KEEPALIVES, "client_connection_check_interval": "5000", "idle_session_timeout": "0"}, is_local=False
+)
+
+_NAME_SESSION = "SELECT set_config('application_name', %s, false)"
+
+TROUBLED = r"^hc_listen !([0-9A-Z]{5}) (.*)$"
+"""Regular expression for the name of a session whose worker cannot deliver: SQLSTATE and consumer."""
+
+
+def application_name(consumer: str, part: str = "") -> str:
+    """Return the name of a worker's connection in pg_stat_activity; PostgreSQL keeps 63 bytes of it."""
+    return f"hc_listen {consumer} {part}".strip()
+
+
+@contextmanager
+def own_options(using: str) -> Iterator[None]:
+    """Give this thread's connection the options of FAIL_FAST during the block.
+
+    The project's own options win. Its settings and the connections of other threads stay unchanged. A connection that
+    is open keeps the options with which it was opened.
+    """
+    connection: Any = connections[using]
+    settings = connection.settings_dict
+    connection.settings_dict = {**settings, "OPTIONS": {**FAIL_FAST, **settings.get("OPTIONS", {})}}
+    try:
+        yield
+    finally:
+        connection.settings_dict = settings
+
+
+def another_connection(using: str, **options: Any) -> Any:
+    """Return another connection of Django's, for one of our threads: not from Django's own pool, which lends few.
+
+    Args:
+        using: database alias whose settings are taken.
+        options: further ``OPTIONS``; the project's own win.
+    """
+    connection: Any = connections[using].copy()
+    own = {**options, **connection.settings_dict.get("OPTIONS", {})}
+    own.pop("pool", None)
+    connection.settings_dict["OPTIONS"] = own
+    connection.queries_log = deque(maxlen=0)  # under DEBUG = True no request would ever clear it
+    return connection
+
+
+def set_up_session(connection: Any, consumer: str, part: str = "") -> bool:
+    """Make the server watch a worker's connection and show the worker's name; return False behind a pooler.
+
+    There the settings would stay with the client that gets the session next. A name of the project's own settings wins.
+
+    Args:
+        connection: a connection of Django's; it is opened if it is not open.
+    """
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        if not is_ours(connection.connection):
+            return False
+    name = _own_name(connection) or application_name(consumer, part)
+    execute(connection, f"{_NAME_SESSION}, {_AT_THE_SERVER}", [name])
+    return True
+
+
+def show_trouble(connection: Any, consumer: str, code: str) -> None:
+    """Show hc_status why a worker cannot deliver, by the name of its session: a table may refuse to be written to.
+
+    A name of the project's own settings stays; then hc_status does not know.
+
+    Args:
+        connection: a connection of Django's; nothing is done if it is closed.
+        code: SQLSTATE.
+    """
+    raw = connection.connection
+    if raw is not None and not raw.closed and not _own_name(connection):
+        with suppress(Error):
+            execute(connection, _NAME_SESSION, [f"hc_listen !{code} {consumer}"])
+
+
+def _own_name(connection: Any) -> Any:
+    return connection.settings_dict.get("OPTIONS", {}).get("application_name")
