@@ -12,7 +12,7 @@ from hc_signals.delivery.connections import ATTEMPTS, EVERY_SENDER, connected, c
 from hc_signals.delivery.identity import Names, Receiver, Receivers, receiver_path
 from hc_signals.delivery.on_delete import apply_on_delete
 from hc_signals.delivery.relatives import children_of, proxies_of
-from hc_signals.delivery.routing import SIGNALS, TABLE_SIGNALS
+from hc_signals.delivery.routing import DJANGO_SIGNALS, SIGNALS, TABLE_SIGNALS
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.tables import connected_tables_of
 
@@ -82,7 +82,7 @@ class Listeners:
         return receivers if self.chosen is None else [each for each in receivers if each.name in self.chosen]
 
     def _is_sent(self, signal: str, model: Model) -> bool:
-        if signal not in ("post_save", "post_delete"):
+        if signal not in DJANGO_SIGNALS:
             return True
         return any(issubclass(model, chosen) for chosen in self.extras.django_signals)
 

@@ -26,6 +26,9 @@ SIGNALS: dict[str, Signal] = {
 }
 """Every signal that we send, by the name under which a stored delivery refers to it."""
 
+DJANGO_SIGNALS = ("post_save", "post_delete")
+"""Those that are Django's own: sent for the models that ``DJANGO_SIGNALS`` chooses."""
+
 
 class Route(NamedTuple):
     """What one operation of the log sends."""

@@ -10,7 +10,7 @@ from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db.models import Model
 from django.dispatch import Signal
 
-from hc_signals.delivery.routing import SIGNALS, TABLE_SIGNALS
+from hc_signals.delivery.routing import DJANGO_SIGNALS, SIGNALS, TABLE_SIGNALS
 from hc_signals.tables import NOISE_COLUMNS, connected_models, connected_tables_of
 from hc_signals.testing.names import unknown_field
 from hc_signals.testing.records import with_checksum
@@ -18,7 +18,7 @@ from hc_signals.testing.records import with_checksum
 if TYPE_CHECKING:
     from hc_signals.testing.sent import Sent
 
-OUR_SIGNALS = {name: signal for name, signal in SIGNALS.items() if name not in ("post_save", "post_delete")}
+OUR_SIGNALS = {name: signal for name, signal in SIGNALS.items() if name not in DJANGO_SIGNALS}
 _NAMES = {signal: name for name, signal in OUR_SIGNALS.items()}
 
 _NEVER = {
