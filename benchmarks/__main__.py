@@ -41,19 +41,20 @@ FIGURES = {
     "idle": Figure("idle", quick=False),
     "scaling": Figure("scaling", quick=False),
     "start": Figure("start"),
+    "network": Figure("network", quick=False),
 }
 
 
 def main() -> int:
-    """Run what was asked for; return the exit code."""
+    """Measure the chosen figures; return the exit code."""
     options = parse(None, list(FIGURES))
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # not without ending the server
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the server ends too
     with running(options) as server:
         os.environ["BENCH_URL"] = server.create()
         os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
         django.setup()
         import_module("benchmarks.workload").set_up()
-        gc.freeze()  # as hc_listen does; the bare loops have it as well
+        gc.freeze()  # as hc_listen does; the bare loops benefit as well
         rows = [row for name in _chosen(options) for row in _measure(name, options, server)]
         version = server.version()
     print("\n" + "\n".join([*report.conditions(version), "", *report.lines(rows)]), flush=True)
@@ -76,7 +77,7 @@ def _chosen(options: Options) -> list[str]:
 
 
 def _measure(name: str, options: Options, server: Server) -> list[Row]:
-    """Measure one figure; one that fails is told and left out."""
+    """Measure one figure; if it fails, say why and leave it out."""
     figure = FIGURES[name]
     if not server.has_room(figure.megabytes):
         say(f"{name} is left out: it needs {figure.megabytes} MB of disk and 1 GB to spare")

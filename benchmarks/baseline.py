@@ -1,4 +1,4 @@
-"""Compares a few ratios with those of before: absolute numbers depend on the machine, these hardly."""
+"""Compares a few ratios with stored ones. Unlike absolute numbers they hardly depend on the machine."""
 
 import json
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ from benchmarks.rows import Row, say
 
 PATH = Path(__file__).parent / "baseline.json"
 FIGURES = ("drain", "effects", "sync", "capture")
-"""What is measured for it."""
+"""The figures that the baseline holds."""
 FALL = 2 / 3
 """A ratio that falls below this share of the baseline is a failure."""
 
 
 def ratios(rows: Iterable[Row]) -> dict[str, float]:
-    """Return the steady ratios by name, each such that more is better."""
+    """Return the steady ratios by name; a higher ratio is better."""
     found = {}
     for row in rows:
         if row.steady:
@@ -29,7 +29,7 @@ def write(rows: Iterable[Row]) -> None:
 
 
 def compare(rows: Iterable[Row]) -> list[str]:
-    """Return a sentence for each ratio that fell by more than a third, or is not there any more."""
+    """Return a sentence for each ratio that fell by more than a third, or was not measured."""
     before, found, failures = json.loads(PATH.read_text(encoding="utf-8")), ratios(rows), []
     for name, wanted in before.items():
         if name not in found:

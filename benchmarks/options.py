@@ -1,4 +1,4 @@
-"""What `make bench` may be told."""
+"""The options of `make bench`."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Options:
-    """The options, with everything that follows from them."""
+    """The options, and what follows from them."""
 
     only: tuple[str, ...]
     rounds: int
@@ -22,7 +22,7 @@ class Options:
     document: bool
 
     def size(self, full: int, quick: int) -> int:
-        """Return the one that fits the run."""
+        """Return the size for this run: ``quick`` with --quick, else ``full``."""
         return quick if self.quick else full
 
 
@@ -34,13 +34,19 @@ def parse(arguments: Sequence[str] | None, known: Sequence[str]) -> Options:
     """
     parser = argparse.ArgumentParser(prog="make bench", description="Measure hc_signals beside bare loops and peers.")
     parser.add_argument("--only", default="", help=f"figures, by comma: {','.join(known)} (default: all)")
-    parser.add_argument("--rounds", type=int, help="rounds of which the median counts (default: 5; 3 with --quick)")
-    parser.add_argument("--quick", action="store_true", help="smaller, without peers and long figures: under a minute")
+    parser.add_argument("--rounds", type=int, help="rounds; their median counts (default: 5; 3 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, no peers, no long figures: under a minute")
     parser.add_argument("--large", action="store_true", help="backlog up to 10 M and 5 M retained: needs 15 GB of disk")
     parser.add_argument("--no-peers", action="store_true", help="leave the peers out")
-    parser.add_argument("--snapshot-seconds", type=float, help="seconds a snapshot is held (default: 30), 40 MB each")
-    parser.add_argument("--idle-seconds", type=float, help="how long the idle worker is watched (default: 125)")
-    parser.add_argument("--allow-foreign-server", action="store_true", help="use DATABASE_URL, in own databases")
+    parser.add_argument(
+        "--snapshot-seconds",
+        type=float,
+        help="seconds to hold a snapshot (default: 30); needs 40 MB of disk per second",
+    )
+    parser.add_argument("--idle-seconds", type=float, help="seconds to watch the idle worker (default: 125)")
+    parser.add_argument(
+        "--allow-foreign-server", action="store_true", help="use the server of DATABASE_URL, in databases of our own"
+    )
     parser.add_argument("--check", action="store_true", help="compare a few ratios with benchmarks/baseline.json")
     parser.add_argument("--write-baseline", action="store_true", help="write those ratios to benchmarks/baseline.json")
     given = parser.parse_args(arguments)

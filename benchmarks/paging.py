@@ -1,4 +1,4 @@
-"""Delivers pages to a receiver that does nothing, in turns with the bare loop; prints the seconds and the memory."""
+"""Delivers pages to a no-op receiver, in turns with the bare loop; prints the seconds and the peak memory."""
 
 import json
 import resource

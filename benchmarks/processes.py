@@ -1,4 +1,4 @@
-"""Processes that are measured: a real hc_listen and others, and the mailbox in which their receivers tell."""
+"""The measured processes: a real hc_listen and others; and the mailbox that their receivers write to."""
 
 import os
 import socket
@@ -15,11 +15,11 @@ from benchmarks import workload
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 60.0
-"""Seconds after which something that should have happened is given up."""
+"""Seconds to wait for a process before giving up."""
 
 
 class Mailbox:
-    """Collects what receivers tell: the moment by the monotonic clock, and a number, both whole."""
+    """Collects letters of receivers: the monotonic time in nanoseconds, and a number."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class Mailbox:
         """Return the letters once there are ``count``, and empty the box.
 
         Raises:
-            TimeoutError: nothing new came for PATIENCE seconds.
+            TimeoutError: no letter arrived for PATIENCE seconds.
         """
         seen, deadline = 0, time.monotonic() + PATIENCE
         while len(self.letters) < count:
@@ -52,13 +52,13 @@ class Mailbox:
 
 @contextmanager
 def mailbox() -> Iterator[Mailbox]:
-    """Open a mailbox in a directory of its own."""
+    """Open a mailbox in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="hc_bench_") as directory:
         yield Mailbox(f"{directory}/box")
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start this Python with the environment of the measuring process and more."""
+    """Start this Python with the environment of the measuring process and the given variables."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}", **environment},
@@ -70,7 +70,7 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def end(process: "subprocess.Popen[str]") -> None:
-    """End a process that was started here."""
+    """End a process started by :func:`start`."""
     process.terminate()
     try:
         process.wait(timeout=10)
@@ -96,10 +96,10 @@ def wait_until_asleep() -> None:
     """Wait until a worker has nothing to do.
 
     Raises:
-        TimeoutError: it did not come to that.
+        TimeoutError: it is still busy after PATIENCE seconds.
     """
     deadline = time.monotonic() + PATIENCE
     while not workload.is_asleep():
         if time.monotonic() > deadline:
-            raise TimeoutError("hc_listen did not come to rest; run it by hand to see why")
+            raise TimeoutError("hc_listen did not fall asleep; run it by hand to see why")
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""The table: printed, and written between two marks of docs/benchmarks.md; the text around them stays."""
+"""The table of figures: printed, and written between two marks of docs/benchmarks.md."""
 
 import datetime
 import os
@@ -26,7 +26,7 @@ def lines(rows: Iterable[Row]) -> list[str]:
 
 
 def conditions(server: str) -> list[str]:
-    """Return what the figures were measured on, and how."""
+    """Return the machine, the versions and the command of the run."""
     load = os.getloadavg()[0]
     cores = os.cpu_count() or 1
     packages = ", ".join(f"{name} {version(name)}" for name in ("Django", "psycopg"))
@@ -41,7 +41,7 @@ def conditions(server: str) -> list[str]:
 
 
 def write(rows: Iterable[Row], server: str) -> None:
-    """Put the table and the conditions between the marks."""
+    """Write the conditions and the table between the marks; keep the text around them."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     text = "\n".join([BEGIN, "", *conditions(server), "", *lines(rows), "", END])

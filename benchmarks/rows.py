@@ -1,4 +1,4 @@
-"""Row, one line of the table that `make bench` prints; and how rounds of alternating runs become one."""
+"""Row, one line of the table that `make bench` prints; and the rounds of alternating runs behind it."""
 
 import statistics
 import time
@@ -19,15 +19,15 @@ class Row:
     against: str
     measured: float
     unit: str
-    """Of ``measured`` and of the limits: ``%`` and ``×`` are ratios of ours and what it is held against."""
+    """Unit of ``measured`` and of the limits; ``%`` and ``×`` are ratios of our figure to the other one."""
     at_least: float | None = None
     at_most: float | None = None
     steady: bool = False
-    """Compared with the baseline: one of the few that hardly depend on the machine and on what else it does."""
+    """True if the ratio is compared with the baseline: it hardly depends on the machine and its load."""
 
     @property
     def reached(self) -> bool | None:
-        """Tell whether the target is reached; None if there is none."""
+        """True if the target is reached; None if there is no target."""
         if self.at_least is not None:
             return self.measured >= self.at_least
         return None if self.at_most is None else self.measured <= self.at_most
@@ -75,7 +75,7 @@ def alternate(
 
 
 def ratio(ours: list[float], against: list[float]) -> float:
-    """Return the median of the ratios of the rounds: what slows a whole round down does not count."""
+    """Return the median of the ratios of the rounds, so that a slow round does not count."""
     return statistics.median(a / b for a, b in zip(ours, against, strict=True))
 
 

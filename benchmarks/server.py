@@ -1,4 +1,4 @@
-"""The server that is measured on: an embedded one of its own, or by choice another, in databases of our own names."""
+"""The server to measure on: an embedded one, or by choice another, in databases of our own names."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from hc_signals.testing import embedded
 
 DATABASE = "hc_signals_benchmark"
 MARK = "made by the benchmarks of hc_signals; dropped at their end"
-"""The comment on a database of ours: one of the same name without it belongs to somebody else."""
+"""Comment on our databases; a database of the same name without it is not ours."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Server:
 
     url: str
     directory: str | None
-    """Where its files are; None if that is another machine's matter."""
+    """Path of its files; None for a server of DATABASE_URL, which may be on another machine."""
 
     def database_url(self, name: str = DATABASE) -> str:
         """Return the URL of a database of the server."""
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
 
     def create(self, name: str = DATABASE) -> str:
-        """Create a database, or anew if it is one of ours; return its URL."""
+        """Create a database, replacing one of ours; return its URL."""
         self.drop(name)
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}"')
@@ -44,7 +44,7 @@ class Server:
         """Drop a database of ours.
 
         Raises:
-            SystemExit: there is one of that name which is not ours.
+            SystemExit: the database of that name is not ours.
         """
         with psycopg.connect(self.url, autocommit=True) as connection:
             found = connection.execute(
@@ -57,12 +57,12 @@ class Server:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def has_room(self, megabytes: int) -> bool:
-        """Tell whether the disk has room; of another machine's disk that is not known."""
+        """True if the disk has room, or if it may be on another machine."""
         return self.directory is None or shutil.disk_usage(self.directory).free > (megabytes + 1000) * 1_000_000
 
     @contextmanager
     def without_autovacuum(self) -> Iterator[None]:
-        """Keep autovacuum away for the length of the block; on another's server it stays as it is."""
+        """Switch autovacuum off during the block; a server of DATABASE_URL is left alone."""
         if self.directory is not None:
             self._autovacuum("ALTER SYSTEM SET autovacuum = off")
         try:
@@ -77,7 +77,7 @@ class Server:
             connection.execute("SELECT pg_reload_conf()")
 
     def version(self) -> str:
-        """Return the server's version and the settings that decide about speed."""
+        """Return the server's version and the settings that affect speed."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             names = ("server_version", "fsync", "synchronous_commit", "shared_buffers")
             values = [connection.execute(f"SHOW {name}").fetchone() or ("?",) for name in names]
@@ -87,7 +87,7 @@ class Server:
 
 @contextmanager
 def running(options: Options) -> Iterator[Server]:
-    """Start a server, or take the one of DATABASE_URL if that was allowed; leave nothing behind."""
+    """Start a server, or use that of DATABASE_URL if allowed; remove our databases at the end."""
     foreign = os.environ.pop("DATABASE_URL", None)
     if foreign and options.allow_foreign_server:
         say("measuring on the server of DATABASE_URL, in databases of our own names")

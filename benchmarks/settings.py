@@ -1,4 +1,4 @@
-"""Django's settings of the measuring process and of the workers that are measured; the server is BENCH_URL's."""
+"""Django's settings of the measuring process and of the measured workers. BENCH_URL names the server."""
 
 import os
 
@@ -20,6 +20,6 @@ HEROKU_CONNECT_SCHEMA = "salesforce"
 HC_SIGNALS = {
     "SHARDS": int(os.environ.get("BENCH_SHARDS", "1")),
     "CONSUMER": os.environ.get("BENCH_CONSUMER", "default"),
-    # A worker would install capture on the tables that are measured without it.
+    # A worker would install capture on the tables measured without it.
     "REPAIR_TRIGGERS": False,
 }

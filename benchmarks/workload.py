@@ -1,4 +1,4 @@
-"""Tables with records, a log with a backlog, and clean slates between figures."""
+"""Fills tables and the log for the figures, and empties the log between them."""
 
 import itertools
 import os
@@ -22,7 +22,7 @@ BARE = (models.BareCaptured, models.BareUncaptured)
 CAPTURED = (models.Captured, models.BareCaptured)
 RECORDS = 20_000
 LOG_COLUMNS = "table_name, operation, origin, record_key, record_id, changed, old, new"
-"""What a trigger fills in."""
+"""Columns of the log that a capture trigger fills in."""
 
 VALUES = {
     "sfid": "'003' || lpad(n::text, 15, '0')",
@@ -50,7 +50,7 @@ VALUES = {
     "opens_at__c": "time '08:00'",
     "_hc_lastop": "'SYNCED'",
 }
-"""Of the n-th record, as SQL, by column."""
+"""Values of the n-th record: SQL by column."""
 
 _consumers = itertools.count()
 
@@ -71,7 +71,7 @@ def as_heroku_connect(*statements: str) -> None:
 
 
 def set_up() -> None:
-    """Make the log and the four tables, fill them, install capture on two."""
+    """Create the log and the four tables, fill the tables, install capture on two."""
     call_command("migrate", run_syncdb=True, verbosity=0)
     HerokuConnect(models=TABLES).create_tables()
     columns = ", ".join(map(quote, VALUES))
@@ -95,10 +95,10 @@ def clear() -> None:
 
 
 def pack(*tables: Any) -> None:
-    """Write tables anew: of two that are compared, neither must have more dead rows than the other.
+    """Rewrite tables, so that two compared tables have equally few dead rows.
 
     Raises:
-        RuntimeError: a table is captured that is measured without capture, or the other way round.
+        RuntimeError: a table measured without capture is captured, or the other way round.
     """
     for model, status in zip(tables, triggers.statuses(tables, "default"), strict=True):
         if (status.state == "installed") is not (model in CAPTURED):
@@ -116,7 +116,7 @@ def updates(count: int, model: Any = models.BareCaptured) -> str:
 
 
 def capture_backlog(count: int) -> None:
-    """Make a backlog the real way: Heroku Connect updates ``count`` records, the trigger logs them."""
+    """Make a backlog as Heroku Connect does: it updates ``count`` records, the trigger logs them."""
     clear()
     left = count
     while left > 0:
@@ -126,7 +126,7 @@ def capture_backlog(count: int) -> None:
 
 
 def append_backlog(count: int) -> None:
-    """Append ``count`` changes of the real form directly, for backlogs too long to be captured one by one."""
+    """Append ``count`` changes directly to the log, for backlogs too long to capture."""
     table = models.BareCaptured
     execute(
         f"INSERT INTO public.hc_signals_change ({LOG_COLUMNS}) "
@@ -139,20 +139,20 @@ def append_backlog(count: int) -> None:
 
 
 def worker(**conf: Any) -> Worker:
-    """Return a worker of a consumer that has read nothing yet, for the captured table."""
+    """Return a worker of a new consumer, for the captured table."""
     conf.setdefault("CONSUMER", f"bench-{os.getpid()}-{next(_consumers)}")
     return Worker("default", Conf(**conf), [models.BareCaptured])
 
 
 def skip_to_now(consumer: str) -> None:
-    """Append a position behind all that is in the log: it is retained, and delivered."""
+    """Append a position behind the whole log, so that its changes are delivered and retained."""
     with transaction.atomic():
         (claim,) = claim_all([LogShard("default", consumer)])
         claim.append(claim.close_window(claim.open_window()))
 
 
 def is_asleep() -> bool:
-    """Tell whether a worker of this database sleeps at its bell."""
+    """True if a worker of this database sleeps at its bell."""
     found = execute(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND granted "
         "AND mode = 'ExclusiveLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",

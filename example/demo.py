@@ -32,7 +32,7 @@ def manage(*arguments: str) -> None:
 
 
 def play(heroku: HerokuConnect) -> None:
-    """Play Heroku Connect for SECONDS, saying what happens; the app adds its own half to compound records."""
+    """Play Heroku Connect for SECONDS, and print each step; the app adds its own half to compound records."""
     end = time.monotonic() + SECONDS
     for step in heroku.play(poll_size=BATCH):
         left = max(0.0, end - time.monotonic())
@@ -48,7 +48,7 @@ def play(heroku: HerokuConnect) -> None:
 
 
 def extend_compound_records() -> None:
-    """Give one Salesforce record of My_Object__c its Django half, as the app of the documentation would."""
+    """Create the Django half of one record of My_Object__c, as the app of the documentation does."""
     from example.crm.models import CompoundModel, SFObjectModel
 
     bare = SFObjectModel.objects.filter(compoundmodel=None, external_id__isnull=False).first()
@@ -57,14 +57,14 @@ def extend_compound_records() -> None:
 
 
 def delivered() -> int:
-    """Return how many changes the receivers have written down; the ledger refuses the same one twice."""
+    """Return the number of changes in the receivers' ledger, which refuses the same change twice."""
     from example.crm.models import Seen
 
     return Seen.objects.count()
 
 
 def wait_for(count: int) -> int:
-    """Wait until the receivers have seen ``count`` changes; return how many they saw."""
+    """Wait until the receivers have got ``count`` changes; return how many they got."""
     deadline = time.monotonic() + DRAIN_TIMEOUT
     while (seen := delivered()) < count and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -79,8 +79,8 @@ CREATE INDEX hc_signals_change_xid_idx ON public.hc_signals_change (xid, id);
 -- Usually empty: see hc_signals_reorder().
 CREATE INDEX hc_signals_change_nested_idx ON public.hc_signals_change (xid, depth, id) WHERE depth > 1;
 
--- The server's timeline. It changes when a standby is promoted, a server is forked, or recovered to a point in time,
--- while the system_identifier stays. The name of a WAL file shows it at once, pg_control_checkpoint() only after a
+-- The server's timeline. It changes when a standby is promoted, or a server is forked or recovered to a point in time.
+-- The system_identifier stays. The name of a WAL file shows it at once, pg_control_checkpoint() only after a
 -- checkpoint. NULL on a server in recovery.
 CREATE FUNCTION public.hc_signals_timeline() RETURNS integer
 LANGUAGE sql VOLATILE
@@ -141,7 +141,7 @@ CREATE TABLE public.hc_signals_position (
 CREATE INDEX hc_signals_position_newest_idx ON public.hc_signals_position (consumer, shard, id DESC);
 
 -- The newest position of each consumer and shard. The recursion goes from one to the next by the index. DISTINCT ON
--- would read all older positions too, and dead rows, which pile up while any session holds an old snapshot.
+-- would read all older positions too. Dead rows are among them while any session holds an old snapshot.
 CREATE VIEW public.hc_signals_newest_position AS
 WITH RECURSIVE known AS (
     (SELECT consumer, shard FROM public.hc_signals_position ORDER BY consumer, shard LIMIT 1)
@@ -189,7 +189,7 @@ CREATE INDEX hc_signals_delivery_due_idx ON public.hc_signals_delivery (consumer
 CREATE INDEX hc_signals_delivery_state_idx ON public.hc_signals_delivery (consumer, state);
 
 -- The worker processes that are running or were killed: a process deletes its row when it stops. If a row is left, the
--- next process marks its calls until it is past the changes that the killed one was delivering.
+-- next process marks its calls. It stops once it is past the changes of the killed one.
 CREATE TABLE public.hc_signals_run (
     run text PRIMARY KEY,
     consumer text NOT NULL,
@@ -229,9 +229,9 @@ CREATE TABLE public.hc_signals_reload (
     records bigint NOT NULL
 ) WITH (vacuum_truncate = false);
 
--- The result of reloads, one row per statement: 'reload' counts rows that returned, 'missing' rows reported as deleted,
--- 'resync' rows that got the first value of a new column. Rows are appended, so that writers do not wait for each
--- other.
+-- The result of reloads, one row per statement. 'reload' counts rows that returned, 'missing' rows reported as deleted.
+-- 'resync' counts rows that got the first value of a new column. Rows are appended, so that writers do not wait for
+-- each other.
 CREATE TABLE public.hc_signals_refill (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     table_name text NOT NULL,
@@ -244,8 +244,8 @@ CREATE TABLE public.hc_signals_refill (
     resynced bigint NOT NULL DEFAULT 0
 ) WITH (vacuum_truncate = false);
 
--- The state of each captured table: when capture was last complete on it, how the table looked at that time, and what
--- is to be reported and read again since. Written when that changes, otherwise every few minutes.
+-- The state of each captured table: when capture was last complete on it, and which table that was. Also what is to be
+-- reported and read again since. The worker writes it when it changes, otherwise every few minutes.
 CREATE TABLE public.hc_signals_table (
     table_name text PRIMARY KEY,
     relation oid,               -- the table, its file, and the versions of our trigger rows on it, which change with

@@ -64,9 +64,9 @@ BEGIN
 END
 $$;
 
--- Records that a captured table was written to under another name. Its changes are in the log under that name, so they
--- are a gap once the table has its own name `of_table` again. Another table that has taken the name is not affected.
--- One record is enough, so writers skip a locked row and do not wait for each other.
+-- Records that a captured table was written to under another name. Its changes are in the log under that name. They are
+-- a gap once the table has its own name `of_table` again. Another table that has taken the name is not affected. One
+-- record is enough, so writers skip a locked row and do not wait for each other.
 CREATE FUNCTION public.hc_signals_renamed(captured oid, of_table text) RETURNS void
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -109,8 +109,8 @@ BEGIN
 END
 $$;
 
--- True if a table has no row left. Deleted rows stay in its file until the transaction ends, so a walk over all of them
--- for each chunk of a clearing would be quadratic. The rows that are left mostly lie at one of the ends.
+-- True if a table has no row left. Deleted rows stay in its file until the transaction ends. A walk over all of them
+-- per chunk of a clearing would be quadratic. The rows that are left mostly lie at one of the ends.
 CREATE FUNCTION public.hc_signals_is_empty(captured regclass) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp

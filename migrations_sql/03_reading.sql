@@ -2,9 +2,9 @@
 --
 -- Functions keep their plans while the session is open, behind a pooler too; planning eight partitions takes longer
 -- than reading them. Their settings force plans by the indexes. With statistics from before a large load, the planner
--- would read and sort the whole backlog for each page. It expects many rows with `xid >= xmax`, and would read all of
--- them for the one that is not there. BETWEEN is used for an equality: with `=`, ORDER BY id alone is enough for the
--- planner, and a walk of the ids seems cheap if one transaction has many changes.
+-- would read and sort the whole backlog for each page. It expects many rows with `xid >= xmax`, and would read them all
+-- to find none. BETWEEN is used for an equality. With `=`, ORDER BY id alone is enough for the planner. A walk of the
+-- ids then seems cheap if one transaction has many changes.
 --
 -- row_security = off: a policy that would hide rows of the log is then an error, not an empty log.
 
@@ -106,8 +106,8 @@ END
 $$;
 
 -- True if a position is stale, after a thousand ids or ten minutes: the worker then stores a new one even if nothing
--- was delivered. A stale position would keep old buckets from being emptied, and each read would pass over all changes
--- of other shards.
+-- was delivered. A stale position would keep old buckets from being emptied. Each read would pass over all changes of
+-- other shards.
 CREATE FUNCTION public.hc_signals_is_idle(floor_id bigint, floor_xid xid8, since timestamptz, newest_id bigint)
 RETURNS boolean
 LANGUAGE sql VOLATILE
@@ -153,9 +153,9 @@ BEGIN
 END
 $$;
 
--- The current snapshot, the transaction id that the server gives out next, and the highest change id that can be
--- visible in the snapshot. age() counts from the next transaction id, so it is read without taking one. last_value is
--- read after the snapshot was taken, so no visible change is above it.
+-- The current snapshot, the next transaction id of the server, and the highest change id that the snapshot can show.
+-- age() counts from the next transaction id, so it is read without taking one. last_value is read after the snapshot
+-- was taken, so no visible change is above it.
 CREATE FUNCTION public.hc_signals_target() RETURNS TABLE (target pg_snapshot, next_xid xid8, ceiling_id bigint)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -170,10 +170,10 @@ BEGIN
 END
 $$;
 
--- Claims a shard until the transaction ends, and reads in the same round trip its standing, a target and, if no window
--- is open, the changes above the floor. They are the first page, unless a change came late. It returns no row if
--- another worker has the shard. The first row has only the head. Each query in it has a snapshot of its own, so the
--- standing has all that the last owner of the claim committed.
+-- Claims a shard until the transaction ends. In the same round trip it reads the standing and a target. If no window is
+-- open, it also reads the changes above the floor. They are the first page, unless a change came late. It returns no
+-- row if another worker has the shard. The first row has only the head. Each query in it has a snapshot of its own. So
+-- the standing has all that the last owner of the claim committed.
 CREATE FUNCTION public.hc_signals_claim(of_consumer text, of_shard integer, of_shards integer, size integer)
 RETURNS TABLE (
     head json, image_bytes integer, id bigint, xid text, captured_at timestamp, table_name text, operation text,
@@ -242,11 +242,10 @@ BEGIN
 END
 $$;
 
--- Receivers run in the worker's session. The functions from here on guard its settings for hc_signals.delivery.isolation.
+-- Receivers run in the worker's session. From here on the functions guard its settings: hc_signals.delivery.isolation.
 
--- The settings that a receiver may change in its session and that would affect other receivers of the page, or the
--- worker. These functions must not have SET or SECURITY DEFINER: they would read their own settings, not the
--- receiver's.
+-- The settings that a receiver may change in its session, to the harm of other receivers or the worker. These functions
+-- must not have SET or SECURITY DEFINER: they would read their own settings, not the receiver's.
 CREATE FUNCTION public.hc_signals_settings() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$

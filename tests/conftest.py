@@ -3,7 +3,8 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from hc_signals.testing import HerokuConnect, databases
 from hc_signals.worker.crew import Crew
 from hc_signals.worker.loop import Worker
 from tests import faults
+from tests.server import of_this_run, own, start_for_this_run
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,8 +34,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-faults", action="store_true", help="write the table of faults, if all tests pass")
 
 
+def pytest_configure() -> None:
+    """Let a Ctrl-C raise KeyboardInterrupt, as in a terminal. A process in a shell's background would ignore it."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: Sequence[Any]) -> None:
+    """Give each of xdist's workers a server of its own; the first one inherits that of this process."""
+    if of_this_run:
+        for worker in specs[1:]:
+            worker.env["DATABASE_URL"] = start_for_this_run().url
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if session.config.option.write_faults and exitstatus == pytest.ExitCode.OK:
+    is_worker = hasattr(session.config, "workerinput")  # of xdist: it knows its own tests' results only
+    if session.config.option.write_faults and exitstatus == pytest.ExitCode.OK and not is_worker:
         faults.write()
 
 
@@ -61,6 +79,8 @@ def pytest_report_header() -> str:
 
 
 _server = settings.DATABASES["default"]
+BARE = own("hc_signals_bare")
+"""Name of the database of ``bare_database``."""
 server = factories.postgresql_noproc(
     host=_server["HOST"] or "127.0.0.1",
     port=int(_server["PORT"] or 5432),
@@ -68,8 +88,12 @@ server = factories.postgresql_noproc(
     password=_server["PASSWORD"] or None,
     dbname="hc_signals_bare",
 )
-bare_database = factories.postgresql("server")
+bare_database = factories.postgresql("server", dbname=BARE)
 """A psycopg connection to a new, empty database on the same server."""
+
+
+IS_OURS = "pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())"
+"""Condition on pg_locks and pg_stat_activity: other databases of the server may be those of other xdist workers."""
 
 
 def as_heroku_connect(sql: str, params: list[Any] | None = None) -> None:
@@ -204,10 +228,30 @@ def fresh_tables(is_captured: bool) -> HerokuConnect:
     return simulator
 
 
+_AT_WORK = """
+SELECT pid, application_name, state, query FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND state <> 'idle'
+"""
+
+
+def wait_for_sessions(seconds: float = 30) -> None:
+    """Wait until no other session of the database has a statement or a transaction: those of killed processes end."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_AT_WORK)
+            found = cursor.fetchall()
+        if not found:
+            return
+        assert time.monotonic() < deadline, f"sessions that the test has left: {found}"
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def heroku(transactional_db: None) -> Iterator[HerokuConnect]:
     """Fresh connected tables with Heroku Connect's own triggers, and an empty change log."""
     yield fresh_tables(is_captured=False)
+    wait_for_sessions()
     databases.empty_log()
 
 
@@ -215,6 +259,7 @@ def heroku(transactional_db: None) -> Iterator[HerokuConnect]:
 def captured(transactional_db: None) -> Iterator[HerokuConnect]:
     """The same, with capture triggers on every table."""
     yield fresh_tables(is_captured=True)
+    wait_for_sessions()
     databases.empty_log()
 
 
@@ -241,3 +286,10 @@ def disconnected() -> Iterator[None]:
     for signal, receivers in zip(signals, before, strict=True):
         signal.receivers = receivers
         signal.sender_receivers_cache.clear()
+
+
+def server_url() -> str:
+    """Return where the tests' server is, as psycopg takes it: its database ``postgres``."""
+    parts = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
+    given = {name: settings.DATABASES["default"].get(key) for name, key in parts.items()}
+    return " ".join(f"{name}={value}" for name, value in given.items() if value) + " dbname=postgres"

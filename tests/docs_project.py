@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,7 @@ from django.conf import settings
 from django.core.management import call_command
 
 from tests.pages import BLOCKS, ROOT, Block, write_file
-
-EMBEDDED = 'embedded.start(BASE_DIR / "postgres").settings'
-"""How the page gets its database. The tests have a server already."""
+from tests.server import own
 
 _SERVER = {key: settings.DATABASES["default"].get(key, "") for key in ("ENGINE", "USER", "PASSWORD", "HOST", "PORT")}
 
@@ -34,19 +33,46 @@ def on_the_server(statement: str) -> None:
         server.execute(statement)
 
 
+def write_start(folder: Path, databases: Mapping[str, Any]) -> None:
+    """Write the files of docs/start.md into an empty folder.
+
+    Args:
+        folder: of the project.
+        databases: ``DATABASES``, in place of the page's own server.
+    """
+    call_command("startproject", "shop", str(folder))
+    add_app(folder, "crm")
+    for block in BLOCKS:
+        if block.page == "start.md" and block.language == "python":
+            assert block.file, block
+            write_file(folder, block.code)
+    file = folder / "shop" / "settings.py"
+    text, count = re.subn(
+        r"^DATABASES = .*embedded.*$", f"DATABASES = {databases!r}", file.read_text("utf-8"), flags=re.M
+    )
+    assert count == 1, "the page's own server"
+    file.write_text(text, encoding="utf-8")
+
+
+def add_app(folder: Path, name: str) -> None:
+    """Run startapp."""
+    (folder / name).mkdir()
+    call_command("startapp", name, str(folder / name))
+
+
 class Project:
     """A Django project in a folder.
 
     Args:
         folder: its directory.
-        database: name of its database, which is created and dropped here.
+        database: begin of the name of its database, which is created and dropped here.
         template: name of the database to copy; empty without one.
     """
 
     def __init__(self, folder: Path, database: str, template: str = "") -> None:
-        self.folder, self.database = folder, database
-        on_the_server(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
-        on_the_server(f'CREATE DATABASE "{database}"' + (f' TEMPLATE "{template}"' if template else ""))
+        self.folder, self.database = folder, own(database)
+        on_the_server(f'DROP DATABASE IF EXISTS "{self.database}" WITH (FORCE)')
+        on_the_server(f'CREATE DATABASE "{self.database}"' + (f' TEMPLATE "{template}"' if template else ""))
 
     @property
     def url(self) -> str:
@@ -62,22 +88,12 @@ class Project:
 
     def start(self) -> None:
         """Follow docs/start.md up to its triggers."""
-        call_command("startproject", "shop", str(self.folder))
-        self.add_app("crm")
-        for block in BLOCKS:
-            if block.page == "start.md" and block.language == "python":
-                assert block.file, block
-                write_file(self.folder, block.code)
-        file = self.folder / "shop" / "settings.py"
-        before = file.read_text(encoding="utf-8")
-        assert EMBEDDED in before
-        file.write_text(before.replace(EMBEDDED, repr(self.database_settings)), encoding="utf-8")
+        write_start(self.folder, {"default": self.database_settings})
         self.play([])
 
     def add_app(self, name: str) -> None:
         """Run startapp."""
-        (self.folder / name).mkdir()
-        call_command("startapp", name, str(self.folder / name))
+        add_app(self.folder, name)
 
     def copy(self, folder: Path, database: str) -> "Project":
         """Return the same project in another folder, with its own copy of the database."""
@@ -85,7 +101,7 @@ class Project:
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
         file = folder / "shop" / "settings.py"
         text = file.read_text(encoding="utf-8")
-        file.write_text(text.replace(f"'NAME': '{self.database}'", f"'NAME': '{database}'"), encoding="utf-8")
+        file.write_text(text.replace(f"'NAME': '{self.database}'", f"'NAME': '{copied.database}'"), encoding="utf-8")
         return copied
 
     def play(self, shown: list[Block], after: str = "") -> str:

@@ -1,7 +1,6 @@
 """A project in a folder of its own, as docs/start.md builds it, whose tests run on the test server."""
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,7 +8,9 @@ from pathlib import Path
 
 from django.conf import settings
 
-from tests.pages import BLOCKS, ROOT
+from tests.docs_project import write_start
+from tests.pages import ROOT
+from tests.server import own
 
 _OWN = ("PYTEST", "COV", "DJANGO_SETTINGS_MODULE", "PYTHONPATH")
 
@@ -22,25 +23,14 @@ def make(directory: Path, files: Mapping[str, str], *, databases: tuple[str, ...
         files: texts by path; ``shop/settings.py`` is added to.
         databases: aliases; each has a test database of its own on the server of this test run.
     """
-    for command in (("startproject", "shop", "."), ("startapp", "crm")):
-        subprocess.run([sys.executable, "-m", "django", *command], cwd=directory, check=True)
-    start = {block.code.split("\n")[0]: block.code for block in BLOCKS if (block.page, block.language) == _START}
-    for first_line, text in start.items():
-        name, _, how = first_line.removeprefix("# ").partition(", ")
-        with (directory / name).open("a" if how else "w", encoding="utf-8") as file:
-            file.write(re.sub(r"^DATABASES = .*$", "", text, flags=re.M))
     server = {key: settings.DATABASES["default"][key] for key in ("ENGINE", "HOST", "PORT", "USER", "PASSWORD")}
     chosen = {
-        alias: {**server, "NAME": f"kit_{alias}", "TEST": {"NAME": f"hc_signals_kit_{alias}"}} for alias in databases
+        alias: {**server, "NAME": f"kit_{alias}", "TEST": {"NAME": own(f"hc_signals_{alias}")}} for alias in databases
     }
-    with (directory / "shop" / "settings.py").open("a", encoding="utf-8") as file:
-        file.write(f"\nDATABASES = {chosen!r}\n")
+    write_start(directory, chosen)
     for name, text in files.items():
         with (directory / name).open("a", encoding="utf-8") as file:
             file.write(f"\n{text}")
-
-
-_START = ("start.md", "python")
 
 
 def run(directory: Path, *command: str, settings_module: str = "") -> str:

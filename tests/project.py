@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
 
@@ -13,10 +14,8 @@ ROOT = Path(__file__).parent.parent
 SETTINGS = """
 from tests.worker_settings import *
 
-INSTALLED_APPS = ["django.contrib.postgres", "pgtrigger", "hc_signals", {apps}]
-ROOT_URLCONF = None
-MIDDLEWARE = []
-TEMPLATES = []
+INSTALLED_APPS = [{apps}]
+ROOT_URLCONF = "tests.admin_urls"
 {more}
 """
 BEGIN = """
@@ -24,23 +23,28 @@ import django
 from django.core.management import call_command
 django.setup()
 """
+_APPS = (
+    *("django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions", "django.contrib.messages"),
+    *("django.contrib.admin", "django.contrib.staticfiles", "django.contrib.postgres", "pgtrigger", "hc_signals"),
+)
 
 
 class Project:
-    """One app for each text of models, on the test database.
+    """One app for each text of models.
 
     Args:
-        folder: an empty one.
+        folder: where it is written; files of an older project in it are replaced.
         apps: the code of the models by the app's name.
         settings: more lines of settings.
+        database: name of the database on the server of this process; default: the test database.
     """
 
-    def __init__(self, folder: Path, apps: dict[str, str], settings: str = "") -> None:
-        self.folder = folder
-        names = ", ".join(map(repr, apps))
+    def __init__(self, folder: Path, apps: Mapping[str, str], settings: str = "", database: str = "") -> None:
+        self.folder, self.database = folder, database
+        names = ", ".join(map(repr, (*_APPS, *apps)))
         (folder / "project_settings.py").write_text(SETTINGS.format(apps=names, more=settings), encoding="utf-8")
         for name, code in apps.items():
-            (folder / name).mkdir()
+            (folder / name).mkdir(exist_ok=True)
             (folder / name / "__init__.py").touch()
             (folder / name / "models.py").write_text(code, encoding="utf-8")
 
@@ -49,12 +53,7 @@ class Project:
         done = subprocess.run(
             [sys.executable, "-c", BEGIN + dedent(script)],
             cwd=self.folder,
-            env={
-                **os.environ,
-                "DJANGO_SETTINGS_MODULE": "project_settings",
-                "PYTHONPATH": os.pathsep.join(map(str, (self.folder, ROOT, ROOT / "example"))),
-                "TEST_DATABASE": connection.settings_dict["NAME"],
-            },
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -62,3 +61,25 @@ class Project:
         )
         assert (done.returncode != 0) is fails, done.stdout
         return done.stdout
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start Python with arguments; both streams are one pipe."""
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables of the project's processes."""
+        foreign = ("PYTEST", "COV", "DJANGO_SETTINGS_MODULE")
+        return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | {
+            "DJANGO_SETTINGS_MODULE": "project_settings",
+            "PYTHONPATH": os.pathsep.join(map(str, (self.folder, ROOT, ROOT / "example"))),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TEST_DATABASE": self.database or str(connection.settings_dict["NAME"]),
+        }

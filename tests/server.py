@@ -1,5 +1,6 @@
 """A PostgreSQL server of an installation on this machine: for `PG_BIN=... make test`, and for tests with their own."""
 
+import atexit
 import importlib.util
 import os
 import pwd
@@ -87,6 +88,12 @@ def clients() -> Path:
     able = [programs for programs in [installation(), *_everywhere()] if has(programs, "pg_dump")]
     versions = [(major_version(programs), programs) for programs in able]
     return min(each for each in versions if each[0] >= major_version(installation()))[1]
+
+
+def own(name: str) -> str:
+    """Return the name of a role or database that no other xdist worker uses, although they may share a server."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    return f"{name}_{worker}" if worker else name
 
 
 class Server:
@@ -194,6 +201,18 @@ class Standby(Server):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not within {seconds} s: {sql}")
             time.sleep(0.02)
+
+
+of_this_run: list[Server] = []
+"""The servers that this process has started for the tests; none where DATABASE_URL names one."""
+
+
+def start_for_this_run() -> Server:
+    """Start a server that ends with this process."""
+    server = Server(installation(), "max_prepared_transactions=5", "full_page_writes=off")
+    atexit.register(server.stop)
+    of_this_run.append(server)
+    return server
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
 """The example's settings and a test app, on a real server: DATABASE_URL, else one of PG_BIN or the embedded package."""
 
-import atexit
 import os
 
 if "DATABASE_URL" not in os.environ:
-    from tests.server import Server, installation
+    from tests.server import start_for_this_run
 
-    _server = Server(installation(), "max_prepared_transactions=5", "full_page_writes=off")
-    atexit.register(_server.stop)
-    os.environ["DATABASE_URL"] = _server.url
+    os.environ["DATABASE_URL"] = start_for_this_run().url
 
 from example.settings import *  # noqa: F403
 from example.settings import INSTALLED_APPS

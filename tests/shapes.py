@@ -1,24 +1,9 @@
 """Tables in the shapes that real orgs have, as SQL: what Heroku Connect makes for objects that are not ordinary."""
 
 from collections.abc import Iterator
-from pathlib import Path
-
-from django.db import connection
 
 from hc_signals.tables import quote
-
-_ABOVE = (above / "shared" / "data" / "mappings" for above in Path(__file__).resolve().parents[1:])
-SHARED_MAPPINGS = next((folder for folder in _ABOVE if folder.is_dir()), Path("no exported mappings"))
-"""Exported mappings beside the checkout: not part of it."""
-
-_LOGGER = """
-CREATE FUNCTION {schema}.{name}() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    -- {state}
-    RETURN NULL;
-END
-$$
-"""
+from hc_signals.testing.tables import schema_sql, triggers_sql
 
 SYSTEM = "id serial PRIMARY KEY, sfid varchar(18), _hc_lastop varchar(32), _hc_err text"
 STAMP, DELETED = "systemmodstamp timestamp", "isdeleted boolean"
@@ -79,6 +64,12 @@ READ_ONLY = {
     "any_number numeric, inexact real, seen_at timestamptz, token uuid, facts jsonb, raw bytea, lasts interval, "
     'address inet, "MyCol" text, '
     "code character(3), no_length varchar, tags text[], words tsvector, old_json json, span int4range",
+    "prisma__c": f"{USUAL}, seen__c timestamp(3), at__c time(0), stamp timestamptz(3) NOT NULL DEFAULT now(), "
+    "lasts interval(2), code_of shapes.code, amount_of shapes.amount, price money, flags bit(3), self__c text, "
+    'twice integer GENERATED ALWAYS AS (id * 2) STORED, counted integer GENERATED ALWAYS AS IDENTITY, "100%" text, '
+    '"us$" text',
+    "pairs__c": f"{USUAL}, name varchar(80), part__c varchar(10), kind__c shapes.mood UNIQUE, model__c varchar(80), "
+    "UNIQUE (name, part__c)",
     "unusual__c": f"{SYSTEM}, systemmodstamp timestamptz, isdeleted varchar(5), name varchar(80)",
     "bare__c": "id serial PRIMARY KEY, sfid varchar(18)",
 }
@@ -98,6 +89,7 @@ LEFT_OUT = {
     "text_id": "CREATE TABLE {name} (id text PRIMARY KEY, sfid varchar(18))",
     "a_view": "CREATE VIEW {name} AS SELECT 1 AS id, 'x' AS sfid",
     "a_copy": "CREATE MATERIALIZED VIEW {name} AS SELECT 1 AS id, 'x' AS sfid",
+    "per%cent": "CREATE TABLE {name} (id serial PRIMARY KEY, sfid varchar(18))",
     "Capitals": "CREATE TABLE {name} (id serial PRIMARY KEY, sfid varchar(18))",
     "break\n    no_comment": "CREATE TABLE {name} (id serial PRIMARY KEY)",
 }
@@ -107,24 +99,17 @@ def statements(schema: str) -> Iterator[str]:
     """Yield the statements that make all of it in a new schema."""
     place = quote(schema)
     yield f"CREATE SCHEMA {place}"
-    yield f"CREATE TABLE {place}._hcmeta (id serial PRIMARY KEY, hcver integer, org_id varchar(50), details text)"
-    states = dict.fromkeys(READ_ONLY, "READONLY") | dict.fromkeys(READ_WRITE, "NEW")
+    yield f"CREATE TYPE {place}.mood AS ENUM ('good', 'bad')"
+    yield f"CREATE DOMAIN {place}.code AS varchar(12)"
+    yield f"CREATE DOMAIN {place}.amount AS numeric(9,3)"
+    yield schema_sql(schema)
     for table, columns in (READ_ONLY | READ_WRITE).items():
-        name, function = f"{place}.{quote(table)}", quote(f"hc_{table[:40]}_logger")
-        yield f"CREATE TABLE {name} ({columns})"
-        yield _LOGGER.format(schema=place, name=function, state=states[table])
-        yield f"CREATE TRIGGER log AFTER INSERT ON {name} FOR EACH ROW EXECUTE FUNCTION {place}.{function}()"
+        yield f"CREATE TABLE {place}.{quote(table)} ({columns})"
+        if "_hc_err" in columns:
+            yield triggers_sql(schema, table, read_write=table in READ_WRITE)
     for table, statement in LEFT_OUT.items():
         yield statement.format(name=f"{place}.{quote(table)}")
-    yield f"CREATE TYPE {place}.mood AS ENUM ('good', 'bad')"
     yield f"ALTER TABLE {place}.own_columns__c ADD mood {place}.mood"
     yield f"CREATE UNIQUE INDEX ON {place}.no_unique__c (name) WHERE name <> ''"
+    yield f"CREATE UNIQUE INDEX ON {place}.prisma__c (lower(code_of), seen__c)"
     yield f"INSERT INTO {place}.code_key__c (ext__c) VALUES ('ORD-1')"
-
-
-def make(schema: str) -> None:
-    """Make the tables on the test database; an older schema of the name goes."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"DROP SCHEMA IF EXISTS {quote(schema)} CASCADE")
-        for statement in statements(schema):
-            cursor.execute(statement.replace("%", "%%"))

@@ -1,4 +1,4 @@
-"""The next page is read while receivers are at the present one; nothing is lost by it, or told twice."""
+"""Reading ahead: the worker reads the next page while receivers process one; no change is lost or delivered twice."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -20,11 +20,11 @@ from hc_signals.models import Delivery
 from hc_signals.postgres.locks import CLAIMS
 from hc_signals.postgres.side_connection import SideConnection
 from hc_signals.worker.loop import Worker
-from tests.conftest import as_heroku_connect, deliver
+from tests.conftest import IS_OURS, as_heroku_connect, deliver
 from tests.test_worker_process import wait_until
 
 pytestmark = pytest.mark.usefixtures("captured")
-AHEAD = "SELECT pid, state FROM pg_stat_activity WHERE application_name = 'hc_listen default ahead'"
+AHEAD = "SELECT pid, state FROM pg_stat_activity WHERE application_name = 'hc_listen default ahead' AND " + IS_OURS
 
 
 def insert_accounts(count: int) -> None:
@@ -37,10 +37,10 @@ def insert_accounts(count: int) -> None:
 
 @pytest.fixture
 def names(connect: Any) -> list[str]:
-    """Of the accounts that were told, in order."""
-    told: list[str] = []
-    connect(signals.record_created, lambda instance, **kwargs: told.append(instance.name), Account)
-    return told
+    """Names of the delivered accounts, in order."""
+    delivered: list[str] = []
+    connect(signals.record_created, lambda instance, **kwargs: delivered.append(instance.name), Account)
+    return delivered
 
 
 def numbered(count: int) -> list[str]:
@@ -54,13 +54,13 @@ def rows(sql: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 9, 30])
-def test_every_page_comes_once_and_in_order(names: list[str], count: int) -> None:
+def test_pages_are_delivered_once_and_in_order(names: list[str], count: int) -> None:
     insert_accounts(count)
     assert deliver(BATCH_SIZE=4) == count
     assert names == numbered(count)
 
 
-def test_the_workers_own_connection_reads_only_the_beginning_of_a_backlog(names: list[str]) -> None:
+def test_first_connection_reads_images_of_one_page_only(names: list[str]) -> None:
     insert_accounts(40)
     with CaptureQueriesContext(connection) as captured:
         deliver(BATCH_SIZE=4)
@@ -69,7 +69,7 @@ def test_the_workers_own_connection_reads_only_the_beginning_of_a_backlog(names:
     wait_until(lambda: not rows(AHEAD))
 
 
-def test_of_several_tables_and_operations(names: list[str], connect: Any) -> None:
+def test_page_mixes_tables_and_operations(names: list[str], connect: Any) -> None:
     previous: list[dict[str, Any]] = []
     connect(signals.record_updated, lambda event, **kwargs: previous.append(dict(event.previous)), Project)
     for number in range(10):
@@ -81,7 +81,7 @@ def test_of_several_tables_and_operations(names: list[str], connect: Any) -> Non
     assert previous == [{"name": "a"}] * 10
 
 
-def test_the_connection_is_lost_while_it_reads(names: list[str], connect: Any) -> None:
+def test_lost_side_connection_loses_no_change(names: list[str], connect: Any) -> None:
     def lose(instance: Account, **kwargs: Any) -> None:
         if instance.name in ("n6", "n19"):
             rows(f"SELECT pg_terminate_backend(pid) FROM ({AHEAD}) ahead")
@@ -92,7 +92,7 @@ def test_the_connection_is_lost_while_it_reads(names: list[str], connect: Any) -
     assert names == numbered(30)
 
 
-def test_no_second_connection_is_to_be_had(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_delivers_without_a_side_connection(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: SideConnection) -> None:
         with connection.cursor() as cursor, transaction.atomic():
             cursor.execute("DO $$ BEGIN RAISE too_many_connections; END $$")
@@ -103,7 +103,7 @@ def test_no_second_connection_is_to_be_had(names: list[str], monkeypatch: pytest
     assert names == numbered(30)
 
 
-def test_somebody_else_has_delivered_what_was_read_in_advance(names: list[str]) -> None:
+def test_page_delivered_by_another_worker_is_discarded(names: list[str]) -> None:
     insert_accounts(30)
     worker = Worker("default", Conf(BATCH_SIZE=4))
     worker.prepare()
@@ -116,7 +116,7 @@ def test_somebody_else_has_delivered_what_was_read_in_advance(names: list[str]) 
     assert names == numbered(30) + numbered(2)
 
 
-def test_a_shard_that_another_worker_has_leaves_no_transaction_open(names: list[str]) -> None:
+def test_claimed_shard_leaves_no_transaction_open(names: list[str]) -> None:
     insert_accounts(30)
     worker = Worker("default", Conf(BATCH_SIZE=4))
     worker.prepare()
@@ -137,7 +137,7 @@ def test_a_shard_that_another_worker_has_leaves_no_transaction_open(names: list[
     assert names == numbered(30)
 
 
-def test_one_image_of_a_page_that_no_longer_fits_its_table(names: list[str]) -> None:
+def test_unreadable_image_fails_only_its_record(names: list[str]) -> None:
     insert_accounts(30)
     as_heroku_connect("UPDATE public.hc_signals_change SET new = '{\"id\": \"no number\"}' WHERE new->>'name' = 'n13'")
     assert deliver(BATCH_SIZE=4) == 30
@@ -145,9 +145,7 @@ def test_one_image_of_a_page_that_no_longer_fits_its_table(names: list[str]) -> 
     assert Delivery.objects.filter(signal="record_created").count() >= 1
 
 
-def test_receivers_that_outlast_the_transactions_time_have_nothing_read_for_them_in_vain(
-    names: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_read_ahead_after_a_page_times_out(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Any] = []
     real = Ahead.go_on
     monkeypatch.setattr(Ahead, "go_on", lambda *args: begun.append(args) or real(*args))
@@ -157,9 +155,7 @@ def test_receivers_that_outlast_the_transactions_time_have_nothing_read_for_them
     assert len(begun) == 1
 
 
-def test_a_page_that_was_cut_by_time_is_followed_by_a_shorter_one(
-    names: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_after_a_timeout_is_shorter(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[int] = []
     for owner, name in ((Claim, "page"), (window, "read_page")):
         real = getattr(owner, name)
@@ -171,8 +167,8 @@ def test_a_page_that_was_cut_by_time_is_followed_by_a_shorter_one(
     assert max(limits[2:]) <= 8
 
 
-def test_positions_are_those_of_the_log(names: list[str]) -> None:
-    """What comes while a window is read waits for the next one, read in advance or not."""
+def test_window_closes_after_its_last_page(names: list[str]) -> None:
+    """Changes that arrive while a window is open belong to the next one, with or without reading ahead."""
     insert_accounts(10)
     deliver(BATCH_SIZE=4)
     insert_accounts(10)
@@ -181,7 +177,7 @@ def test_positions_are_those_of_the_log(names: list[str]) -> None:
     assert read_standing(LogShard("default", "default")).position.target is None
 
 
-def test_a_date_that_python_cannot_hold(connect: Any) -> None:
+def test_infinite_date_is_read_as_the_latest(connect: Any) -> None:
     dates: list[datetime] = []
     connect(signals.record_created, lambda instance, **kwargs: dates.append(instance.starts_at), Project)
     for number in range(12):
@@ -195,8 +191,8 @@ def test_a_date_that_python_cannot_hold(connect: Any) -> None:
     assert dates == [usual] * 9 + [datetime.max.replace(tzinfo=UTC)] + [usual] * 2
 
 
-def test_what_was_asked_for_over_a_connection_that_is_lost_is_not_taken_for_an_answer_of_the_next_one() -> None:
-    side = SideConnection("default", lambda connection: None)  # the shards of a worker share it
+def test_results_of_a_closed_side_connection_are_discarded() -> None:
+    side = SideConnection("default", lambda connection: None)  # all shards of a worker share one
     try:
         before = side.send([("SELECT 1", None)])
         side.close()

@@ -1,4 +1,4 @@
-"""The benchmarks measure nothing here: what they do with bad input, with others' databases and with the page."""
+"""The benchmarks' handling of bad input, foreign databases and the docs page; nothing is measured here."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from benchmarks import baseline, peers, report
 from benchmarks.options import parse
 from benchmarks.rows import Row, ratio
 from benchmarks.server import Server
+from tests.server import own
 
 
 def row(measured: float, *, steady: bool = True) -> Row:
@@ -19,7 +20,7 @@ def row(measured: float, *, steady: bool = True) -> Row:
 
 
 @pytest.mark.parametrize(("measured", "failures"), [(51, 0), (34, 0), (32, 1)])
-def test_a_ratio_that_fell_by_more_than_a_third_is_told(
+def test_ratio_below_two_thirds_of_baseline_fails(
     measured: float, failures: int, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(baseline, "PATH", tmp_path / "baseline.json")
@@ -28,17 +29,17 @@ def test_a_ratio_that_fell_by_more_than_a_third_is_told(
     assert len(baseline.compare([row(measured)])) == failures
 
 
-def test_a_figure_that_was_not_measured_is_no_success(tmp_path: Path, monkeypatch: Any) -> None:
+def test_figure_without_measurement_fails(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(baseline, "PATH", tmp_path / "baseline.json")
     baseline.write([row(50)])
     assert "not measured" in baseline.compare([])[0]
 
 
-def test_what_slows_a_whole_round_down_does_not_count() -> None:
+def test_slow_round_does_not_change_the_ratio() -> None:
     assert ratio([100, 10, 101], [200, 20, 202]) == 0.5
 
 
-def test_text_around_the_table_stays(tmp_path: Path, monkeypatch: Any) -> None:
+def test_report_keeps_the_text_around_the_table(tmp_path: Path, monkeypatch: Any) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text(f"before\n{report.BEGIN}\nold table\n{report.END}\nafter\n", encoding="utf-8")
     monkeypatch.setattr(report, "PAGE", page)
@@ -48,9 +49,9 @@ def test_text_around_the_table_stays(tmp_path: Path, monkeypatch: Any) -> None:
     assert "| a backlog | 10/s | bare: 20/s | 50 % | ≥ 60 % | **missed** |" in text
 
 
-def test_a_database_of_the_same_name_that_is_not_ours_is_left_alone() -> None:
+def test_server_keeps_a_foreign_database_of_the_same_name() -> None:
     url = os.environ["DATABASE_URL"]  # the suite's own server: tests/settings.py sets it
-    server, name = Server(url, None), "hc_signals_somebody_elses"
+    server, name = Server(url, None), own("hc_signals_not_ours")
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
         try:
@@ -59,15 +60,15 @@ def test_a_database_of_the_same_name_that_is_not_ours_is_left_alone() -> None:
         finally:
             connection.execute(f"DROP DATABASE {name}")
     server.create(name)
-    server.create(name)  # one of ours may be made anew
+    server.create(name)  # one of ours is replaced
     server.drop(name)
 
 
 def test_a_peer_that_cannot_be_installed_is_left_out(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(peers, "ENVIRONMENTS", tmp_path)
-    monkeypatch.setattr(peers, "PEERS", (peers.Peer("nobody", "nobody's queue", (str(tmp_path / "nowhere"),), 1),))
+    monkeypatch.setattr(peers, "PEERS", (peers.Peer("unknown", "an unknown queue", (str(tmp_path / "nowhere"),), 1),))
     assert peers.runs(parse([], ["drain"]), Server("", None)) == {}
-    assert "nobody's queue is left out, it cannot be installed" in capsys.readouterr().out
+    assert "an unknown queue is left out, it cannot be installed" in capsys.readouterr().out
 
 
 def test_an_unknown_figure_is_a_usage_error(capsys: Any) -> None:

@@ -45,6 +45,7 @@ def test_checks_of_one_model() -> None:
     assert of_model(model("E", sf_object_name="E", sf_access=hc_models.READ_WRITE)) == [
         ("heroku_connect.E007", "sfdc.E does not have an upsert field.", "Read-write models need an upsert field.")
     ]
+    assert of_model(model("F", sf_object_name="F", sf_access=hc_models.READ_WRITE, sf_without_upsert=True)) == []
 
 
 @isolate_apps("tests.sfdc")

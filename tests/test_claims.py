@@ -116,7 +116,7 @@ def test_claim_holds_no_snapshot_and_no_id(calls: list[str], connect: Any) -> No
         with another() as cursor:
             cursor.execute(
                 "SELECT state, backend_xid, backend_xmin FROM pg_stat_activity "
-                "WHERE application_name = 'hc_listen default claim'"
+                "WHERE application_name = 'hc_listen default claim' AND datname = current_database()"
             )
             found.extend(cursor.fetchall())
 

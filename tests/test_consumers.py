@@ -30,7 +30,7 @@ from hc_signals.postgres.locks import CLAIMS
 from hc_signals.postgres.moments import aware
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.loop import Worker
-from tests.conftest import as_the_app, deliver, running_crew
+from tests.conftest import IS_OURS, as_the_app, deliver, running_crew
 from tests.test_rotation import age
 
 
@@ -164,7 +164,7 @@ def test_two_workers_that_start_at_once_agree(captured: HerokuConnect) -> None:
         threads = [threading.Thread(target=begin, args=[at]) for at in ("latest", "earliest")]
         for thread in threads:
             thread.start()
-        wait_until(lambda: scalar("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'") == 2)
+        wait_until(lambda: scalar(f"SELECT count(*) FROM pg_locks WHERE NOT granted AND {IS_OURS}") == 2)
         other.commit()
         for thread in threads:
             thread.join(10)

@@ -15,6 +15,7 @@ from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
 from tests import faults
 from tests.conftest import another, as_heroku_connect, as_the_app, deliver, lost
+from tests.server import own
 from tests.sfdc.models import WIDE_COLUMNS, Everything, Wide
 
 BUCKET = "public.hc_signals_change_{}"
@@ -131,14 +132,15 @@ def test_a_locked_log_holds_nobody_up(gaps: list[str]) -> None:
 
 @pytest.mark.fault("capture function of a role without rights on the log", outcome="gap")
 def test_a_powerless_owner_is_a_gap(gaps: list[str]) -> None:
+    role = own("hc_powerless")
     with connection.cursor() as cursor:
-        cursor.execute("CREATE ROLE hc_signals_powerless")
+        cursor.execute(f"CREATE ROLE {role}")
         try:
-            cursor.execute(f"ALTER FUNCTION public.{function_name(Account)}() OWNER TO hc_signals_powerless")
+            cursor.execute(f"ALTER FUNCTION public.{function_name(Account)}() OWNER TO {role}")
             as_heroku_connect("INSERT INTO salesforce.account (sfid) VALUES ('A1')")
         finally:
-            cursor.execute("REASSIGN OWNED BY hc_signals_powerless TO CURRENT_USER")
-            cursor.execute("DROP ROLE hc_signals_powerless")
+            cursor.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER")
+            cursor.execute(f"DROP ROLE {role}")
     deliver()
     assert gaps == ["capture_failed"]
     assert Account.objects.count() == 1
@@ -286,8 +288,8 @@ def test_no_rows(captured: HerokuConnect) -> None:
 
 @pytest.mark.fault("a statement of very many rows", outcome="delivered: one statement of ours, one ring")
 def test_very_many_rows(captured: HerokuConnect) -> None:
-    for own in ("hc_account_status_trigger", "hc_account_logtrigger"):  # they take 2 ms a row
-        as_the_app(f"ALTER TABLE salesforce.account DISABLE TRIGGER {own}")
+    for theirs in ("hc_account_status_trigger", "hc_account_logtrigger"):  # they take 2 ms a row
+        as_the_app(f"ALTER TABLE salesforce.account DISABLE TRIGGER {theirs}")
     as_heroku_connect(
         "INSERT INTO salesforce.account (sfid, name) SELECT 'A' || g, 'n' FROM generate_series(1, 30000) g"
     )

@@ -27,7 +27,7 @@ CODE = "".join(
 
 
 def resolve(name: str) -> Any:
-    """Return the module or object; attributes of classes are reached as well."""
+    """Return the module or object of a dotted name, also attributes of classes."""
     with suppress(ModuleNotFoundError):
         return import_module(name)
     try:
@@ -44,7 +44,7 @@ def test_dotted_names_exist(page: str) -> None:
             resolve(name)
 
 
-def test_every_row_of_the_parity_table_names_something_that_is_there() -> None:
+def test_parity_table_names_what_exists() -> None:
     table = TEXT["parity.md"].split("| django-heroku-connect 6.0 | here |", 1)[1].split("\n\n", 1)[0]
     rows = table.splitlines()[2:]
     assert len(rows) >= 15
@@ -59,7 +59,7 @@ def table_of(page: str, heading: str) -> list[str]:
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
 
 
-def test_every_setting_is_in_its_table_with_its_default() -> None:
+def test_settings_page_has_every_key_and_default() -> None:
     assert sorted(table_of("settings.md", "key")) == sorted(field.name for field in fields(Conf))
     for field in fields(Conf):
         default = f'"{field.default}"' if isinstance(field.default, str) else f"{field.default:g}"
@@ -67,22 +67,22 @@ def test_every_setting_is_in_its_table_with_its_default() -> None:
         assert re.search(rf"\| `{field.name}` \| `?{re.escape(default)}`? \|", TEXT["settings.md"]), field.name
 
 
-def test_every_command_is_in_its_table() -> None:
+def test_commands_page_has_every_command() -> None:
     commands = {path.stem for path in (ROOT / "hc_signals" / "management" / "commands").glob("hc_*.py")}
     listed = {name.split(" ")[0] for name in table_of("commands.md", "command")}
     assert {name for name in listed if name.startswith("hc_")} == commands
 
 
-def test_every_signal_is_in_its_table() -> None:
+def test_signals_page_has_every_signal() -> None:
     known = {name for name, value in vars(signals).items() if isinstance(value, Signal)}
     assert set(table_of("signals.md", "signal")) == known
 
 
-def test_every_field_of_an_event_is_in_its_table() -> None:
+def test_signals_page_has_every_event_field() -> None:
     assert table_of("signals.md", "field") == [field.name for field in fields(ChangeEvent)]
 
 
-def test_every_cause_of_a_gap_is_in_its_table() -> None:
+def test_signals_page_has_every_cause_of_a_gap() -> None:
     of_capture = set(re.findall(r" \| `(\w+)` \| \w+ \|$", TEXT["drift.md"], re.MULTILINE))
     assert "uninstalled" in of_capture
     assert of_capture <= set(Cause)
@@ -90,8 +90,8 @@ def test_every_cause_of_a_gap_is_in_its_table() -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in TEXT if page not in ("parity.md", "metrics.md")])
-def test_names_in_code_type_are_somewhere_in_the_code(page: str) -> None:
-    """A setting, signal, table, column or option that was renamed is still called by its old name in a page.
+def test_names_in_code_type_exist_in_the_code(page: str) -> None:
+    """A page must not use the old name of a renamed setting, signal, table, column or option.
 
     The page of the move has others' names too; that of the metrics has a test of its own.
     """
@@ -104,7 +104,7 @@ def test_names_in_code_type_are_somewhere_in_the_code(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in TEXT if page != "README.md"])
-def test_every_page_is_in_the_table_of_contents(page: str) -> None:
+def test_contents_list_every_page(page: str) -> None:
     assert page == "index.md" or f"\n{page.removesuffix('.md')}\n" in TEXT["index.md"]
 
 
@@ -128,7 +128,7 @@ def test_api_page_documents_names_that_exist() -> None:
 
 
 def test_api_page_documents_every_public_name() -> None:
-    """What a page imports, the signals, the errors, the models with their fields, and the test kit."""
+    """Public are the names that pages import, signals, errors, models with their fields, and the test kit."""
     public = {"hc_signals.db.models"}
     for block in BLOCKS:
         if block.language == "python":
@@ -142,5 +142,5 @@ def test_api_page_documents_every_public_name() -> None:
 
 
 def is_public(value: Any) -> bool:
-    """Tell whether it is a class, function or signal of ours."""
+    """True for a class, function or signal of hc_signals."""
     return isinstance(value, Signal) or str(getattr(value, "__module__", "")).startswith("hc_signals")

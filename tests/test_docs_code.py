@@ -1,4 +1,4 @@
-"""Every block of code in the docs is run, or says in a comment that no reader sees why it is not."""
+"""Every block of code in the docs is run, or a hidden comment says why it is not."""
 
 import json
 import re
@@ -23,21 +23,22 @@ TRIED_BY = {
     "testing.md": "tests/test_kit.py",
     "trigger-log.md": "tests/test_triggerlog.py",
     "two-orgs.md": "tests/test_orgs.py",
+    "your-app.md": "tests/test_ten_minutes.py",
 }
-"""Pages whose blocks of Python or SQL have a test of their own, where what they say is looked at."""
+"""Pages whose blocks of Python or SQL have their own test."""
 
 NOT_RUN = {"heroku.md": 1}
-"""How many blocks of a page cannot be run here."""
+"""Number of blocks of a page that cannot be run here."""
 
 SHOWN = ("", "text")
-"""Blocks that only show something: output, mostly."""
+"""Languages of blocks that show output."""
 
 DIRECTIVES = ("{eval-rst}", "{toctree}", "{include} ../CHANGELOG.md")
 
 # -- which blocks there are --------------------------------------------------------------------------------------------
 
 
-def test_blocks_that_are_not_run_are_counted() -> None:
+def test_pages_count_their_unrun_blocks() -> None:
     counted: dict[str, int] = {}
     for block in BLOCKS:
         if block.marker.startswith("not run: "):
@@ -45,24 +46,24 @@ def test_blocks_that_are_not_run_are_counted() -> None:
     assert counted == NOT_RUN
 
 
-def test_blocks_are_of_a_kind_that_is_tested() -> None:
+def test_blocks_have_a_tested_kind() -> None:
     for block in BLOCKS:
         assert block.language in ("python", "sh", "sql", *SHOWN, *DIRECTIVES), block
         assert block.language != "sql" or block.page in TRIED_BY, block
 
 
 @pytest.mark.parametrize(("page", "test"), TRIED_BY.items())
-def test_pages_with_a_test_of_their_own_have_it(page: str, test: str) -> None:
+def test_pages_tested_elsewhere_have_their_test(page: str, test: str) -> None:
     assert page.removesuffix(".md") in (ROOT / test).read_text(encoding="utf-8")
 
 
-def test_blocks_that_another_test_runs_name_it() -> None:
+def test_blocks_run_elsewhere_name_their_test() -> None:
     for block in BLOCKS:
         if block.marker.startswith("run by: "):
             assert f'"{block.page}"' in (ROOT / block.marker.removeprefix("run by: ")).read_text(encoding="utf-8")
 
 
-def test_a_block_that_shows_a_file_shows_what_is_in_it() -> None:
+def test_shown_file_equals_the_file() -> None:
     shown = [block for block in BLOCKS if block.marker.startswith("file: ")]
     assert shown
     for block in shown:
@@ -70,7 +71,7 @@ def test_a_block_that_shows_a_file_shows_what_is_in_it() -> None:
         assert block.code == file.replace("example.wsgi", "shop.wsgi"), block.marker  # the page's project is start.md's
 
 
-def test_the_code_of_the_readme_is_that_of_the_ten_minute_start() -> None:
+def test_readme_code_equals_the_start_page() -> None:
     (block,) = [block for block in BLOCKS if block.page == "README.md" and block.language == "python"]
     tried = "\n".join(block.code for block in BLOCKS if block.page == "start.md" and block.language == "python")
     files = re.split(r"^(?=# \S+\.py)", block.code, flags=re.M)[1:]
@@ -92,21 +93,21 @@ SAID = {
         "crm.Account may have changed since None because of capture_failed",
     ],
 }
-"""What the receivers of a page print while Salesforce's part is played."""
+"""Lines that the receivers of a page print while a test plays Salesforce."""
 
 AFTER = {
     "parity.md": "from crm.views import heroku_connect\nprint(heroku_connect(None).content.decode())",
     "receivers.md": "from django_tasks_db.models import DBTaskResult\n"
     "print('task:', DBTaskResult.objects.get().args_kwargs['kwargs']['change_type'])",
 }
-"""What else is looked at when a page has been played."""
+"""Further expressions to check after a page was played, with their results."""
 
 RUN_HERE = sorted({block.page for block in BLOCKS if block.language == "python"} - set(TRIED_BY))
 
 
 @pytest.fixture(scope="module")
 def start_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """The project of docs/start.md, made once."""
+    """The project of docs/start.md, created once."""
     project = Project(tmp_path_factory.mktemp("start"), "hc_signals_start")
     project.start()
     yield project
@@ -116,7 +117,7 @@ def start_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]
 @pytest.mark.usefixtures("heroku_api")
 @pytest.mark.parametrize("page", RUN_HERE)
 def test_python_of_a_page_runs_in_the_start_project(page: str, start_project: Project, tmp_path: Path) -> None:
-    """Its files are written in their order, and what names no file is run; then Salesforce's part is played."""
+    """Write the page's files in order, run the blocks without a file name, then play Salesforce."""
     project = start_project.copy(tmp_path, "hc_signals_page")
     try:
         printed = project.play([block for block in BLOCKS if block.page == page], AFTER.get(page, ""))
@@ -154,7 +155,7 @@ for field in Job._meta.fields:
 """Reads a Job of docs/models.md with all its fields filled."""
 
 
-def test_table_of_field_classes_is_true(start_project: Project, tmp_path: Path) -> None:
+def test_table_of_field_classes_is_correct(start_project: Project, tmp_path: Path) -> None:
     """The page lists every class, in the order of its example, with the column and the type of the value."""
     project = start_project.copy(tmp_path, "hc_signals_page")
     try:
@@ -179,14 +180,14 @@ def test_table_of_field_classes_is_true(start_project: Project, tmp_path: Path) 
 
 @pytest.mark.parametrize("page", TEXT)
 def test_no_page_imports_the_example(page: str) -> None:
-    """A reader has the project of docs/start.md, not ours."""
+    """Readers have the project of docs/start.md, not our example."""
     for block in BLOCKS:
         assert block.page != page or "example." not in block.code.replace("example.com", ""), block.code
 
 
 @pytest.fixture
 def heroku_api(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Heroku Connect's API, with a connection in a state that nobody has heard of."""
+    """Heroku Connect's API, with a connection in an unknown state."""
     import threading
 
     with FakeHeroku() as server:
@@ -208,7 +209,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 
 
 def manage(arguments: list[str]) -> None:
-    """Parse what comes after manage.py by the command's own parser."""
+    """Parse the words after manage.py with the command's own parser."""
     command, *rest = arguments
     parser = load_command_class(get_commands()[command], command).create_parser("manage.py", command)
     parser.parse_args(rest)
@@ -241,7 +242,7 @@ def pip(arguments: list[str]) -> None:
 
 
 def docker(arguments: list[str]) -> None:
-    """Only what the compose file has; there is no engine where the tests run."""
+    """Check that the compose file has the services; the tests need no container engine."""
     import yaml
 
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
@@ -280,13 +281,13 @@ def is_known(command: str) -> None:
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "sh"], ids=lambda block: block.page)
-def test_commands_are_understood(block: Block) -> None:
+def test_commands_parse(block: Block) -> None:
     if not block.marker.startswith(("not run: ", "run by: ")):
         for command in commands(block):
             is_known(command)
 
 
-def test_heroku_runs_commands_that_are_understood() -> None:
+def test_heroku_commands_parse() -> None:
     for block in BLOCKS:
         for command in re.findall(r"^heroku run (.*)$", block.code, re.M):
             is_known(command)
@@ -297,7 +298,7 @@ def test_heroku_runs_commands_that_are_understood() -> None:
 
 
 @pytest.mark.parametrize("page", TEXT)
-def test_commands_in_a_sentence_are_understood(page: str) -> None:
+def test_commands_in_sentences_parse(page: str) -> None:
     prose = re.sub(r"^```.*?^```$", "", TEXT[page], flags=re.M | re.S)
     for span in re.findall(r"`([^`]+)`", prose):
         words = shlex.split(span) if re.match(r"(python )?manage\.py |hc_(?!signals_)\w+ ", span) else []
@@ -323,7 +324,7 @@ def options(command: str) -> set[str]:
 # -- files of the example ----------------------------------------------------------------------------------------------
 
 
-def test_app_json_fits_the_procfile() -> None:
+def test_app_json_matches_the_procfile() -> None:
     app = json.loads((ROOT / "example" / "app.json").read_text(encoding="utf-8"))
     lines = (ROOT / "example" / "Procfile").read_text(encoding="utf-8").splitlines()
     processes = {line.partition(":")[0] for line in lines}

@@ -14,7 +14,7 @@ from hc_signals.postgres.locks import BELL
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.bell_connection import BellConnection
 from hc_signals.worker.doorbell import Doorbell
-from tests.conftest import as_the_app
+from tests.conftest import IS_OURS, as_the_app
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -85,7 +85,7 @@ def lock_holders() -> list[int]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s "
-            "AND mode = 'ExclusiveLock' AND granted",
+            f"AND mode = 'ExclusiveLock' AND granted AND {IS_OURS}",
             BELL,
         )
         return [row[0] for row in cursor.fetchall()]

@@ -17,6 +17,7 @@ from hc_signals.models import Delivery
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect, databases
 from tests.conftest import another, as_the_app, deliver, lost, running_crew
+from tests.server import own
 from tests.test_worker_process import wait_until
 
 GERMAN = "de_DE.UTF-8"
@@ -53,7 +54,7 @@ def make(name: str, encoding: str) -> None:
 @pytest.fixture(params=["LATIN1", "SQL_ASCII"])
 def encoded(request: pytest.FixtureRequest, transactional_db: None, made: set[str]) -> Iterator[HerokuConnect]:
     """A captured database in another encoding than UTF8, without records and changes."""
-    before, name = connection.settings_dict["NAME"], f"hc_signals_in_{request.param.lower()}"
+    before, name = connection.settings_dict["NAME"], own(f"hc_signals_in_{request.param.lower()}")
     try:
         if name in made:
             switch_to(name)

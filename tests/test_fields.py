@@ -1,4 +1,4 @@
-"""Every field class: column, type, defaults; values go to the table and come back; mistakes are told at once."""
+"""Every field class: column, type, defaults; values are stored and read back; mistakes raise an error at once."""
 
 import copy
 import datetime
@@ -53,7 +53,7 @@ TYPES: list[tuple[Any, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "arguments", "db_type"), TYPES)
-def test_column_and_type(kind: Any, arguments: dict[str, Any], db_type: str) -> None:
+def test_field_has_its_column_and_type(kind: Any, arguments: dict[str, Any], db_type: str) -> None:
     field = kind(sf_field_name="Some_Field__c", **arguments)
     field.set_attributes_from_name("some_field")
     assert field.db_type(connection) == db_type
@@ -77,12 +77,12 @@ def test_upsert_and_unique_force_an_index() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind, _, _ in TYPES])
-def test_a_missing_sf_field_name_is_one_clear_error(kind: Any) -> None:
+def test_missing_sf_field_name_is_one_clear_error(kind: Any) -> None:
     with pytest.raises(MissingArgumentError, match=r"needs the argument 'sf_field_name'"):
         kind(choices=[("a", "A")])
 
 
-def test_choices_of_a_picklist() -> None:
+def test_picklist_takes_choices_of_every_form() -> None:
     class Colour(models.TextChoices):
         RED = "red"
 
@@ -99,7 +99,7 @@ def test_choices_of_a_picklist() -> None:
         hc_models.Picklist(sf_field_name="X", choices=[(1, "One")])
 
 
-def test_form_fields() -> None:
+def test_field_has_its_form_field() -> None:
     assert isinstance(hc_models.TextArea(sf_field_name="X").formfield().widget, forms.Textarea)
     assert isinstance(hc_models.TextArea(sf_field_name="X", choices=[("a", "A")]).formfield().widget, forms.Select)
     assert hc_models.Text(sf_field_name="X", max_length=5).formfield().required is False
@@ -121,7 +121,7 @@ def raw(column: str) -> Any:
         return cursor.fetchone()[0]
 
 
-def test_external_id(stored: Any) -> None:
+def test_external_id_reads_and_writes_uuids(stored: Any) -> None:
     key = uuid.uuid4()
     assert stored(external_id=key).external_id == key
     assert raw("external_id__c") == key.hex
@@ -132,7 +132,7 @@ def test_external_id(stored: Any) -> None:
     assert "by hand" in Everything.objects.values_list("external_id", flat=True)
 
 
-def test_numbers(stored: Any) -> None:
+def test_numbers_are_read_in_full(stored: Any) -> None:
     assert stored(number=decimal.Decimal("12.34")).number == decimal.Decimal("12.34")
     assert isinstance(raw("number__c"), float)
     assert Everything.objects.filter(number=decimal.Decimal("12.34")).count() == 1
@@ -143,7 +143,7 @@ def test_numbers(stored: Any) -> None:
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Asia/Kolkata"])
-def test_date_time_under_every_session_time_zone(stored: Any, zone: str) -> None:
+def test_datetime_is_right_under_every_session_zone(stored: Any, zone: str) -> None:
     moment = datetime.datetime(2024, 3, 31, 2, 30, tzinfo=datetime.UTC)
     elsewhere = moment.astimezone(datetime.timezone(datetime.timedelta(hours=-5)))
     with connection.cursor() as cursor:
@@ -157,7 +157,7 @@ def test_date_time_under_every_session_time_zone(stored: Any, zone: str) -> None
         connection.close()
 
 
-def test_multi_picklist(stored: Any) -> None:
+def test_multi_picklist_reads_and_writes_lists(stored: Any) -> None:
     assert stored(multi_picklist=["a", "b"]).multi_picklist == ["a", "b"]
     assert raw("multi_picklist__c") == "a;b"
     assert Everything.objects.filter(multi_picklist=["a", "b"]).count() == 1
@@ -170,7 +170,7 @@ def test_multi_picklist(stored: Any) -> None:
         Everything(multi_picklist=["a", "c"]).clean_fields()
 
 
-def test_geolocation(stored: Any) -> None:
+def test_geolocation_reads_and_writes_pairs(stored: Any) -> None:
     record = stored(location=(52.5, 13.4))
     assert record.location == (52.5, 13.4)
     assert (raw("location__latitude__s"), raw("location__longitude__s")) == (52.5, 13.4)
@@ -211,20 +211,20 @@ def test_every_number_validates_and_is_saved_unchanged(heroku: HerokuConnect, va
 @settings(max_examples=50, derandomize=True, deadline=None)
 @example(7)
 @example(10**7)
-def test_whole_numbers_that_fit_are_valid_without_a_table(value: int) -> None:
+def test_whole_numbers_validate_without_a_table(value: int) -> None:
     field = hc_models.Number(sf_field_name="X", max_digits=8, decimal_places=0)
     number = field.from_db_value(float(value), None, connection)
     assert str(number) == str(value)
     assert field.clean(number, None) == value
 
 
-def test_what_is_stored_is_valid_and_nothing_else(stored: Any) -> None:
+def test_stored_values_validate_and_others_do_not(stored: Any) -> None:
     record = stored(picklist="a", url="https://example.com")
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE salesforce.everything__c SET picklist__c = 'gone', url__c = 'www', lookup__c = 'nobody'")
+        cursor.execute("UPDATE salesforce.everything__c SET picklist__c = 'gone', url__c = 'www', lookup__c = 'absent'")
     record.refresh_from_db()
     record.full_clean()
-    for field, wrong in (("picklist", "other"), ("url", "ww"), ("lookup_id", "somebody")):
+    for field, wrong in (("picklist", "other"), ("url", "ww"), ("lookup_id", "unknown")):
         record.refresh_from_db()
         setattr(record, field, wrong)
         with pytest.raises(ValidationError) as error:
@@ -235,7 +235,7 @@ def test_what_is_stored_is_valid_and_nothing_else(stored: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["by hand", "0" * 31 + "A", "6f9619ffA0864011b42d00cf4fc964ff"])
-def test_an_external_id_is_written_as_it_was_read(stored: Any, text: str) -> None:
+def test_external_id_is_written_as_read(stored: Any, text: str) -> None:
     stored()
     with connection.cursor() as cursor:
         cursor.execute("UPDATE salesforce.everything__c SET external_id__c = %s", [text])
@@ -249,7 +249,7 @@ def test_an_external_id_is_written_as_it_was_read(stored: Any, text: str) -> Non
         stored(external_id="typed by the app")
 
 
-def test_a_selection_is_a_list_whose_text_is_the_tables() -> None:
+def test_selection_is_a_list_with_the_stored_text() -> None:
     record = Everything(multi_picklist=["b", "a"], tags="x;y")
     assert (record.multi_picklist, str(record.multi_picklist), f"{record.tags}") == (["b", "a"], "b;a", "x;y")
     assert record.get_multi_picklist_display() == "B, A"
@@ -307,7 +307,7 @@ def test_arguments_name_every_field_class() -> None:
 
 
 def state(field: Any) -> dict[str, Any]:
-    """Return all that makes a field what it is."""
+    """Return all properties of a field that a clone must keep."""
     relation = vars(field.remote_field) if field.remote_field else {}
     skipped = ("creation_counter", "remote_field", "field", "related_model")
     return {name: value for name, value in (vars(field) | relation).items() if name not in skipped}
@@ -316,7 +316,7 @@ def state(field: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ARGUMENTS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
 @settings(max_examples=25, derandomize=True, deadline=None)
-def test_a_clone_equals_the_original(kind: Any, data: st.DataObject) -> None:
+def test_clone_equals_the_original(kind: Any, data: st.DataObject) -> None:
     own = ARGUMENTS[kind]
     required = {name: each for name, each in own.items() if name in REQUIRED or (kind, name) == PICKLIST}
     optional = {name: each for name, each in (COMMON | own).items() if name not in required}

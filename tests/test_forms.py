@@ -1,4 +1,4 @@
-"""What a form did not touch survives it: the stock admin, for every field class and for awkward stored values."""
+"""Forms keep untouched values: the stock admin, for every field class and for awkward stored values."""
 
 import uuid
 from html.parser import HTMLParser
@@ -47,7 +47,7 @@ NEW: dict[str, tuple[Any, Any]] = {
     "lookup": (SFID, SFID),
     "master_detail": (SFID, SFID),
 }
-"""For each field, what is submitted, and what the table has then."""
+"""By field: the submitted value, and the stored value after it."""
 
 
 site = AdminSite("stock")
@@ -92,7 +92,7 @@ for _name, _admin in (("by_key", ByKey), ("searched", Searched)):
 urlpatterns = [path(f"{each.name}/", each.urls) for each in (*sites.values(), listing, editable)]
 
 UNSENT = ("submit", "file", "button", "checkbox", "radio")
-"""Kinds of inputs that a browser does not submit, unless they are checked."""
+"""Input types that a browser submits only if they are checked."""
 
 
 class Form(HTMLParser):
@@ -154,7 +154,7 @@ def test_columns_name_every_editable_field() -> None:
 
 
 @pytest.mark.parametrize("name", sites)
-def test_an_unchanged_form_changes_nothing(admin: Client, name: str) -> None:
+def test_unchanged_form_changes_nothing(admin: Client, name: str) -> None:
     before = rows()
     for key in {key for key, _ in before}:
         submit(admin, f"/{name}/sfdc/everything/{key}/change/")
@@ -162,7 +162,7 @@ def test_an_unchanged_form_changes_nothing(admin: Client, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sites)
-def test_a_changed_field_changes_no_other(admin: Client, name: str) -> None:
+def test_changed_field_changes_no_other(admin: Client, name: str) -> None:
     assert NEW.keys() == {field.name for field in Everything._meta.fields if field.column in COLUMNS}
     of_widget = ("lookup", "master_detail", "picklist")
     for number, (field, (submitted, stored)) in enumerate(NEW.items()):
@@ -185,7 +185,7 @@ def selected(admin: Client, key: int, field: str) -> list[str]:
     return Form(page).data.get(field, [])
 
 
-def test_a_multi_picklist_is_a_multiple_choice(admin: Client) -> None:
+def test_multi_picklist_is_a_multiple_choice(admin: Client) -> None:
     url = "/stock/sfdc/everything/{}/change/"
     assert selected(admin, 2, "multi_picklist") == ["a", "no longer"]
     submit(admin, url.format(2), multi_picklist=["a", "b", "no longer"])
@@ -198,7 +198,7 @@ def test_a_multi_picklist_is_a_multiple_choice(admin: Client) -> None:
 
 
 @pytest.mark.parametrize("field", ["picklist", "multi_picklist", "lookup", "url", "number"])
-def test_an_invalid_new_value_is_refused(admin: Client, field: str) -> None:
+def test_form_refuses_an_invalid_new_value(admin: Client, field: str) -> None:
     before = rows()
     for key in (1, 5):
         url = f"/stock/sfdc/everything/{key}/change/"
@@ -207,7 +207,7 @@ def test_an_invalid_new_value_is_refused(admin: Client, field: str) -> None:
     assert different(before) == {}
 
 
-def test_a_required_field_stays_required() -> None:
+def test_required_field_stays_required() -> None:
     form_class = modelform_factory(Dog, fields=["breed"], widgets={"breed": forms.TextInput()})
     form_class.base_fields["breed"].required = True
     dog = Dog(id=1)
@@ -216,7 +216,7 @@ def test_a_required_field_stays_required() -> None:
     assert form_class({"breed": ""}, instance=Dog()).errors == {"breed": ["This field is required."]}
 
 
-def test_what_was_not_touched_is_not_called_changed(admin: Client) -> None:
+def test_untouched_field_is_not_in_changed_data(admin: Client) -> None:
     form_class = modelform_factory(Everything, fields="__all__")
     for record in Everything.objects.all():
         data = {bound.html_name: bound.value() for bound in form_class(instance=record)}
@@ -226,7 +226,7 @@ def test_what_was_not_touched_is_not_called_changed(admin: Client) -> None:
     assert LogEntry.objects.get().get_change_message() == "No fields changed."
 
 
-def test_the_admin_lists_and_filters_selections(admin: Client) -> None:
+def test_admin_lists_and_filters_selections(admin: Client) -> None:
     page = admin.get("/listing/sfdc/everything/").content.decode()
     assert 'class="field-multi_picklist">b, a<' in page
     assert 'class="field-tags">p, q<' in page
@@ -241,7 +241,7 @@ def test_the_admin_lists_and_filters_selections(admin: Client) -> None:
     assert "A (2)" in found.content.decode()
 
 
-def test_an_editable_list_keeps_what_it_does_not_touch(admin: Client) -> None:
+def test_editable_list_keeps_untouched_values(admin: Client) -> None:
     url, before = "/editable/sfdc/everything/", rows()
     data = Form(admin.get(url).content.decode()).data | {"_save": ["Save"], "action": [""]}
     number = {key: number for number, (key,) in enumerate(data[f"form-{n}-id"] for n in range(5))}["2"]
@@ -250,7 +250,7 @@ def test_an_editable_list_keeps_what_it_does_not_touch(admin: Client) -> None:
     assert different(before) == {(2, "multi_picklist__c"): ("a;no longer", "no longer;b")}
 
 
-def test_the_admin_adds_changes_and_deletes_compound_records(admin: Client) -> None:
+def test_admin_saves_and_deletes_compound_records(admin: Client) -> None:
     url = "/editable/crm/compoundmodel/"
     submit(admin, f"{url}add/", data="a", more_data="b")
     record = CompoundModel.objects.get()

@@ -13,11 +13,12 @@ from example.crm.models import Account
 
 from hc_signals.db import models as hc_models
 from hc_signals.heroku.inspection import class_name, differences
+from hc_signals.heroku.mappings import compare, load
 from hc_signals.testing import HerokuConnect
 from tests import shapes
 from tests.conftest import as_heroku_connect
+from tests.orgs import SHARED_MAPPINGS
 from tests.sfdc.models import Everything
-from tests.shapes import SHARED_MAPPINGS
 
 MAPPINGS = SHARED_MAPPINGS
 
@@ -185,3 +186,27 @@ def test_names() -> None:
     assert class_name("account") == "Account"
     assert class_name("SACAP__CAP_File__c") == "SACAPCAPFile"
     assert class_name("2nd__c") == "Object2nd"
+
+
+def test_written_models_fit_the_mapping_they_were_written_from(tmp_path: Path) -> None:
+    """Also one that is read-write without a unique identifier, with one unique field or two."""
+    fields = {"Id": {}, "Name": {}, "CreatedDate": {}, "CreatedById": {}, "CurrencyIsoCode": {}, "Code__c": {}}
+    two: dict[str, Any] = {"Name": {"unique": True}, "Code__c": {"unique": True}}
+    indexes: list[dict[str, Any]] = [{}, {"Name": {"unique": True}}, two]
+    config = {"access": "read_write", "fields": fields}
+    entries = [
+        {"object_name": f"Object{number}__c", "config": config | {"indexes": each}}
+        for number, each in enumerate(indexes)
+    ]
+    entries.append({"object_name": "Order", "config": config | {"indexes": two, "upsert_field": "Code__c"}})
+    path = tmp_path / "mapping.json"
+    path.write_text(json.dumps({"version": 1, "mappings": entries}))
+    code = inspect(mapping=str(path))
+    assert code.count("    created_date = hc_models.DateTime(sf_field_name='CreatedDate')\n") == 4
+    assert code.count("    created_by = hc_models.") == 0, "no model of a user"
+    assert code.count("    created_by_id = hc_models.Text(sf_field_name='CreatedById', max_length=18)") == 4
+    assert code.count("    # The mapping has no unique identifier: ") == 3
+    with isolate_apps("tests.sfdc"):
+        written = classes(code)
+        assert [model.check() for model in written.values()] == [[]] * 4
+        assert [each for each in compare(load(path), written.values()) if each.is_failure] == []

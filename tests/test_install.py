@@ -19,7 +19,7 @@ from hc_signals.log.schema import install_sql
 from hc_signals.models import Change
 from hc_signals.tables import connected_models, table_label
 from hc_signals.testing import HerokuConnect
-from tests.conftest import another, as_heroku_connect
+from tests.conftest import IS_OURS, another, as_heroku_connect
 from tests.server import clients
 from tests.test_worker_process import wait_until
 
@@ -222,7 +222,7 @@ def test_who_comes_second_leaves_the_triggers_of_the_first(heroku: HerokuConnect
 
 def is_somebody_waiting() -> bool:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        cursor.execute(f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND {IS_OURS}")
         return bool(cursor.fetchone()[0])
 
 

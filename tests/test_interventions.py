@@ -12,7 +12,7 @@ from hc_signals.log.claims import lock_all
 from hc_signals.log.position import LogShard
 from hc_signals.models import Delivery
 from hc_signals.testing import HerokuConnect
-from tests.conftest import deliver
+from tests.conftest import IS_OURS, deliver
 from tests.sfdc.models import User
 from tests.test_worker_process import wait_until
 
@@ -103,8 +103,8 @@ def discard_all() -> None:
 
 def waits_for_a_claim() -> bool:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
-        return bool(cursor.fetchone()[0])
+        cursor.execute(f"SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND {IS_OURS}")
+        return bool(cursor.rowcount)
 
 
 def test_delivery_parked_during_a_discard_is_released(receiver: Receiver) -> None:

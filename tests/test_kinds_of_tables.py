@@ -26,7 +26,7 @@ from hc_signals.postgres.errors import sqlstate
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, lost
-from tests.server import Server, installation
+from tests.server import Server, installation, own
 from tests.test_reloads import fill, hours_pass
 
 TABLE = "salesforce.account"
@@ -185,23 +185,26 @@ def role(name: str) -> Iterator[None]:
             cursor.execute("RESET ROLE")
 
 
+BLIND = own("hc_blind")
+
+
 @pytest.fixture
 def blind(captured: HerokuConnect) -> Iterator[str]:
     """A role that may do everything with our tables and the captured ones, but sees no row behind a policy."""
-    as_the_app("CREATE ROLE hc_blind; GRANT USAGE ON SCHEMA public, salesforce TO hc_blind")
+    as_the_app(f"CREATE ROLE {BLIND}; GRANT USAGE ON SCHEMA public, salesforce TO {BLIND}")
     for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
-        as_the_app(f"GRANT ALL ON ALL {kind} IN SCHEMA public, salesforce TO hc_blind")
-    yield "hc_blind"
+        as_the_app(f"GRANT ALL ON ALL {kind} IN SCHEMA public, salesforce TO {BLIND}")
+    yield BLIND
     for table in (*OWN, TABLE):
         as_the_app(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY")
     as_the_app(f"ALTER FUNCTION public.{function_name(Account)}() OWNER TO CURRENT_USER")
-    as_the_app("DROP OWNED BY hc_blind; DROP ROLE hc_blind")
+    as_the_app(f"DROP OWNED BY {BLIND}; DROP ROLE {BLIND}")
     assert triggers.status(Account, "default").state == "installed"
 
 
 def of_the_blind() -> None:
     """Let the capture function of the accounts be that role's."""
-    as_the_app(f"ALTER FUNCTION public.{function_name(Account)}() OWNER TO hc_blind")
+    as_the_app(f"ALTER FUNCTION public.{function_name(Account)}() OWNER TO {BLIND}")
 
 
 @pytest.mark.fault(
@@ -220,7 +223,7 @@ def test_hidden_rows_are_captured(captured: HerokuConnect, blind: str) -> None:
     as_heroku_connect("TRUNCATE salesforce.account")
     assert logged() == [("TRUNCATE", None)]
     (text,) = [text for text, problem in problems().items() if problem == "capture-row-security"]
-    assert text == "salesforce.account: row-level security hides rows from hc_blind"
+    assert text == f"salesforce.account: row-level security hides rows from {BLIND}"
 
 
 @pytest.mark.fault(
@@ -242,7 +245,7 @@ def test_what_a_worker_cannot_see_is_not_told_as_gone(captured: HerokuConnect, b
         assert finish_reloads("default", Conf()) == []
         assert finish_reloads("default", Conf()) == []
         Rereading("default", connected_models()).read_for(5)
-        assert "salesforce.account: row-level security hides rows from hc_blind" in problems()
+        assert f"salesforce.account: row-level security hides rows from {BLIND}" in problems()
     assert logged() == []
     assert caplog.text.count("the end of its reload cannot be told") == 1
     assert "BYPASSRLS where row-level security hides rows; or let" in caplog.text
@@ -274,7 +277,7 @@ def test_a_log_that_is_hidden_is_not_an_empty_one(captured: HerokuConnect, blind
     captured.create(Account, 1)
     as_the_app(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     with role(blind):
-        assert f"{table}: row-level security hides rows from hc_blind" in problems()
+        assert f"{table}: row-level security hides rows from {BLIND}" in problems()
         with pytest.raises(ProgrammingError) as error:
             OWN[table]()
     assert sqlstate(error.value) == "42501"

@@ -1,13 +1,16 @@
-"""The test kit: what its page shows works as it stands there, and delivery inside a test is the real one."""
+"""The test kit: the code of its page works unchanged, and it delivers with the real worker code."""
 
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
+import psycopg
 import pytest
 from django.db import connection, transaction
 from django.db.models.signals import post_save
@@ -18,9 +21,10 @@ from hc_signals.exceptions import ConfigurationError
 from hc_signals.models import Delivery
 from hc_signals.receivers import on_change
 from hc_signals.signals import gap_detected, record_created, record_updated, records_changed
-from hc_signals.testing import HerokuConnect, assert_signal, capture_signals
-from hc_signals.testing.databases import empty, prepare
+from hc_signals.testing import HerokuConnect, assert_signal, capture_signals, databases
+from hc_signals.testing.databases import TablesInUseError, empty, prepare
 from tests import kit_project
+from tests.conftest import another
 from tests.pages import TEXT
 from tests.sfdc.models import Everything, EverythingProxy
 
@@ -37,7 +41,7 @@ from django.test import TestCase
 
 
 class PreparedTests(TestCase):
-    def test_capture_was_there_before_any_test_asked_for_it(self):
+    def test_capture_exists_before_the_first_test(self):
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(DISTINCT tgrelid) FROM pg_trigger WHERE tgname ~ '^hc_signals_'")
             self.assertEqual(cursor.fetchone()[0], 1)  # the project's connected model
@@ -57,18 +61,18 @@ def page_project(directory: Path, engine: str = "django.db.backends.postgresql")
     return directory
 
 
-def test_the_page_with_pytest_and_djangos_backend(tmp_path: Path) -> None:
+def test_page_runs_with_pytest_and_djangos_backend(tmp_path: Path) -> None:
     printed = kit_project.run(page_project(tmp_path), "-m", "pytest", "-q")
-    assert re.search(r"\b6 passed in", printed), printed
+    assert re.search(r"\b7 passed in", printed), printed
 
 
-def test_the_page_without_migrations_and_with_our_backend(tmp_path: Path) -> None:
+def test_page_runs_without_migrations_on_our_backend(tmp_path: Path) -> None:
     project = page_project(tmp_path, "hc_signals.db.backends.postgresql")
     printed = kit_project.run(project, "-m", "pytest", "-q", "--nomigrations")
-    assert re.search(r"\b6 passed in", printed), printed
+    assert re.search(r"\b7 passed in", printed), printed
 
 
-def test_the_page_with_djangos_runner_in_parallel(tmp_path: Path) -> None:
+def test_page_runs_with_djangos_runner_in_parallel(tmp_path: Path) -> None:
     project = page_project(tmp_path)
     for name in FILES.keys() - {"crm/tests.py", "shop/settings.py"}:  # pytest's own
         (project / name).unlink()
@@ -76,13 +80,13 @@ def test_the_page_with_djangos_runner_in_parallel(tmp_path: Path) -> None:
     assert re.search(r"Ran 3 tests in .*\n\nOK\n", printed), printed
 
 
-def test_cases_make_their_tables_with_another_runner(tmp_path: Path) -> None:
+def test_cases_create_tables_with_another_runner(tmp_path: Path) -> None:
     project = page_project(tmp_path)
     printed = kit_project.run(project, "manage.py", "test", "crm", "--testrunner", "django.test.runner.DiscoverRunner")
     assert re.search(r"Ran 2 tests in .*\n\nOK\n", printed), printed
 
 
-def test_the_plugin_leaves_projects_without_django_alone() -> None:
+def test_plugin_ignores_projects_without_django() -> None:
     code = "import sys, hc_signals.testing.plugin; sys.exit('django' in sys.modules)"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
@@ -91,7 +95,7 @@ def test_the_plugin_leaves_projects_without_django_alone() -> None:
 
 
 @pytest.mark.parametrize("conf", [{}, {"BATCH_SIZE": 1}, {"SHARDS": 4}, {"ATOMIC": False}], ids=str)
-def test_each_change_comes_once_and_what_was_rolled_back_never(
+def test_open_transaction_delivers_once_without_rollbacks(
     heroku_connect: HerokuConnect, deliver_changes: Deliver, conf: dict[str, Any]
 ) -> None:
     assert deliver_changes(**conf) == 0
@@ -110,7 +114,7 @@ def test_each_change_comes_once_and_what_was_rolled_back_never(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_open_and_committed_in_one_test(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+def test_delivery_mixes_open_and_committed_changes(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
     (sfid,) = heroku_connect.insert(Account, name="a")
     assert deliver_changes() == 1
     with transaction.atomic():
@@ -121,7 +125,7 @@ def test_open_and_committed_in_one_test(heroku_connect: HerokuConnect, deliver_c
     assert deliver_changes() == 0
 
 
-def test_hooks_of_a_receiver(
+def test_on_commit_hooks_of_a_receiver_run(
     heroku_connect: HerokuConnect, deliver_changes: Deliver, django_capture_on_commit_callbacks: Any
 ) -> None:
     called: list[str] = []
@@ -136,9 +140,7 @@ def test_hooks_of_a_receiver(
     assert called == ["a"]
 
 
-def test_a_receivers_error_comes_out_and_the_rest_is_not_lost(
-    heroku_connect: HerokuConnect, deliver_changes: Deliver
-) -> None:
+def test_receiver_error_is_raised_and_nothing_is_lost(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
     broken = True
 
     @on_change(Account, to={"name": "b"})
@@ -164,17 +166,17 @@ def test_a_receivers_error_comes_out_and_the_rest_is_not_lost(
     assert Seen.objects.count() == 2
 
 
-def test_settings_of_one_call(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+def test_deliver_changes_takes_settings(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
     with pytest.raises(ConfigurationError, match="unknown key 'SHARD'; did you mean 'SHARDS'"):
         deliver_changes(SHARD=1)
 
 
-def test_a_project_whose_consumers_start_late(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+def test_kit_delivers_when_start_at_is_latest(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
     heroku_connect.create(Account)
     assert deliver_changes(START_AT="latest") == 1
 
 
-def test_a_copy_of_the_test_database(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+def test_cloned_test_database_captures(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE public.hc_signals_control SET database_oid = 1")
     heroku_connect.create(Account, 2)
@@ -187,7 +189,7 @@ def test_a_copy_of_the_test_database(heroku_connect: HerokuConnect, deliver_chan
 
 
 @pytest.mark.django_db
-def test_nothing_is_made_per_test() -> None:
+def test_kit_creates_nothing_per_test() -> None:
     prepare()
     with CaptureQueriesContext(
         connection,
@@ -197,7 +199,7 @@ def test_nothing_is_made_per_test() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_test_that_loses_tables_and_rows_harms_no_later_one(deliver_changes: Deliver) -> None:
+def test_dropped_tables_do_not_affect_later_tests(deliver_changes: Deliver) -> None:
     prepare()
     heroku = HerokuConnect()
     heroku.create(Account, 2)
@@ -213,10 +215,55 @@ def test_a_test_that_loses_tables_and_rows_harms_no_later_one(deliver_changes: D
     empty()
 
 
+@pytest.mark.django_db(transaction=True)
+def test_emptying_gives_way_to_a_session_that_reads(heroku_connect: HerokuConnect) -> None:
+    """The reader holds the log; as soon as the emptying holds the records and waits for the log, it wants these."""
+    heroku_connect.create(Account)
+    counted: list[Any] = []
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (emptying,) = cursor.fetchone()
+
+    def read() -> None:
+        while reader.execute("SELECT FROM pg_locks WHERE pid = %s AND NOT granted", [emptying]).rowcount == 0:
+            time.sleep(0.001)
+        counted.append(reader.execute("SELECT count(*) FROM salesforce.account").fetchone())
+        reader.commit()
+
+    with psycopg.connect(**connection.get_connection_params()) as reader:
+        reader.execute("LOCK TABLE public.hc_signals_change IN ACCESS SHARE MODE")
+        reading = threading.Thread(target=read)
+        reading.start()
+        try:
+            empty()
+        finally:
+            reading.join()
+    assert counted == [(1,)]
+    assert not Account.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_emptying_names_a_session_that_never_ends(
+    heroku_connect: HerokuConnect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heroku_connect.create(Account)
+    monkeypatch.setattr(databases, "PATIENCE", 0.2)
+    with (
+        another("SET application_name = 'a thread'; SELECT FROM public.hc_signals_change"),
+        pytest.raises(TablesInUseError, match=r"process \d+ \(a thread, idle in transaction\): .* SELECT FROM public"),
+    ):
+        empty()
+    with transaction.atomic(), connection.cursor() as cursor:
+        empty()
+        cursor.execute("SHOW lock_timeout")
+        assert cursor.fetchone() == ("0",), "the caller's own transaction waits as it did"
+    assert not Account.objects.exists()
+
+
 # -- assertions --------------------------------------------------------------------------------------------------------
 
 
-def test_assert_signal_says_what_was_sent_instead(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+def test_assert_signal_shows_the_signals_sent(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
     (sfid,) = heroku_connect.insert(Account, name="a", industry="Energy")
     deliver_changes()
     with (
@@ -249,7 +296,7 @@ def test_assert_signal_says_what_was_sent_instead(heroku_connect: HerokuConnect,
         pass
 
 
-def test_assert_signal_finds_it(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
+def test_assert_signal_finds_the_signal(heroku_connect: HerokuConnect, deliver_changes: Deliver) -> None:
     with (
         assert_signal(record_created, EverythingProxy, times=1),
         assert_signal(record_created, Everything),
@@ -266,7 +313,7 @@ def test_assert_signal_finds_it(heroku_connect: HerokuConnect, deliver_changes: 
     assert sent[0].instance == Account.objects.get(sf_id=sfid)
 
 
-def test_the_blocks_own_error_comes_out(heroku_connect: HerokuConnect) -> None:
+def test_assert_signal_raises_the_blocks_error(heroku_connect: HerokuConnect) -> None:
     with pytest.raises(ZeroDivisionError), assert_signal(record_created, Account):
         1 / 0  # noqa: B018
 
@@ -292,7 +339,7 @@ def test_the_blocks_own_error_comes_out(heroku_connect: HerokuConnect) -> None:
         (record_updated, Account, {"times": -1}, ValueError, "expected a number, 0 or more"),
     ],
 )
-def test_assert_signal_refuses_what_is_never_sent(
+def test_assert_signal_refuses_impossible_arguments(
     signal: Any, sender: Any, wanted: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message), assert_signal(signal, sender, **({"times": 0} | wanted)):
@@ -302,7 +349,7 @@ def test_assert_signal_refuses_what_is_never_sent(
             raise AssertionError("the block must not begin")
 
 
-def test_assert_signal_fails_where_nothing_was_delivered(heroku_connect: HerokuConnect) -> None:
+def test_assert_signal_fails_without_a_delivery(heroku_connect: HerokuConnect) -> None:
     with (
         pytest.raises(AssertionError, match=r"is deliver_changes\(\) called inside the block"),
         assert_signal(record_created, Account, times=0),

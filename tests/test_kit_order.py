@@ -1,4 +1,4 @@
-"""The order of a user's tests never matters: what a test leaves in connected tables is gone for the next one."""
+"""The order of a user's tests does not matter: rows left in connected tables are gone for the next test."""
 
 import re
 from pathlib import Path
@@ -39,7 +39,7 @@ BOTH = {"default", "other"}
 
 
 class Leaves(TransactionTestCase):
-    """A user's own, which knows nothing of the kit; Django flushes after it."""
+    """A user's own test case without the kit; Django flushes after it."""
 
     databases = BOTH
 

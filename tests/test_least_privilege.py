@@ -21,12 +21,21 @@ from hc_signals.log.rotation import rotate
 from hc_signals.models import Delivery
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
-from tests.conftest import deliver
+from tests.conftest import BARE, deliver
+from tests.server import own
 
-ADMIN, OWNER, INSTALLER = re.findall(
-    r"```sql\n(.*?)```", (Path(__file__).parent.parent / "docs" / "security.md").read_text(), re.DOTALL
-)
 ROLES = ("hc_writer", "hc_installer", "hc_worker", "hc_nobody")
+
+
+def with_own_roles(sql: str) -> str:
+    """Put the names of this process's roles into SQL that has those of the page."""
+    return re.sub("|".join(rf"\b{name}\b" for name in ROLES), lambda name: own(name[0]), sql)
+
+
+ADMIN, OWNER, INSTALLER = map(
+    with_own_roles,
+    re.findall(r"```sql\n(.*?)```", (Path(__file__).parent.parent / "docs" / "security.md").read_text(), re.DOTALL),
+)
 
 
 @contextmanager
@@ -34,7 +43,7 @@ def role(name: str) -> Iterator[None]:
     """Be connected to the bare database as one of the roles."""
     before = dict(connection.settings_dict)
     connection.close()
-    connection.settings_dict |= {"NAME": "hc_signals_bare", "OPTIONS": {"options": f"-c role={name}"}}
+    connection.settings_dict |= {"NAME": BARE, "OPTIONS": {"options": f"-c role={own(name)}"}}
     try:
         yield
     finally:
@@ -51,14 +60,14 @@ def run(sql: str) -> None:
 def roles(transactional_db: None, bare_database: Any) -> Iterator[None]:
     """The roles on a bare database, with the grants of the page."""
     bare_database.autocommit = True
-    bare_database.execute("CREATE ROLE hc_writer LOGIN; CREATE ROLE hc_nobody LOGIN")
+    bare_database.execute(with_own_roles("CREATE ROLE hc_writer LOGIN; CREATE ROLE hc_nobody LOGIN"))
     bare_database.execute(
-        "GRANT CREATE ON DATABASE hc_signals_bare TO hc_writer; GRANT ALL ON SCHEMA public TO hc_writer"
+        with_own_roles(f"GRANT CREATE ON DATABASE {BARE} TO hc_writer; GRANT ALL ON SCHEMA public TO hc_writer")
     )
     bare_database.execute(ADMIN)
     with role("hc_writer"):
         HerokuConnect().create_tables()
-    bare_database.execute("REVOKE CREATE ON SCHEMA public FROM hc_writer, PUBLIC")
+    bare_database.execute(with_own_roles("REVOKE CREATE ON SCHEMA public FROM hc_writer, PUBLIC"))
     with role("hc_writer"):
         run(OWNER)
     with role("hc_installer"):
@@ -66,7 +75,7 @@ def roles(transactional_db: None, bare_database: Any) -> Iterator[None]:
         run(INSTALLER)
         call_command("hc_triggers", "install", stdout=StringIO())
     yield
-    for name in ROLES:
+    for name in map(own, ROLES):
         bare_database.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
 
 

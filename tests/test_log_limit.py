@@ -23,7 +23,7 @@ from hc_signals.postgres.moments import now
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.chores import Chores
 from hc_signals.worker.loop import Worker
-from tests.conftest import as_the_app, deliver
+from tests.conftest import IS_OURS, as_the_app, deliver
 from tests.test_consumers import open_transaction, scalar, wait_until
 
 
@@ -179,7 +179,7 @@ def test_commit_between_snapshot_and_lock_stays(captured: HerokuConnect) -> None
     fill(36)
     moved = (
         "SELECT count(*) FROM pg_locks claim JOIN pg_locks own USING (pid) WHERE own.locktype = 'transactionid' "
-        f"AND claim.locktype = 'advisory' AND claim.classid = {CLAIMS}"
+        f"AND claim.locktype = 'advisory' AND claim.classid = {CLAIMS} AND {IS_OURS}"
     )
     into_oldest = (
         "INSERT INTO public.hc_signals_change (table_name, operation, origin, bucket) "

@@ -1,4 +1,4 @@
-"""The configuration of Heroku Connect: its exact shape, every difference, every unusable file, the commands."""
+"""The configuration of Heroku Connect: its exact shape, every difference, unusable files, the commands."""
 
 import copy
 import datetime
@@ -16,15 +16,15 @@ from hc_signals.db import models as hc_models
 from hc_signals.exceptions import HCSignalsError, MappingError
 from hc_signals.heroku.mappings import Difference, compare, get_mapping, load
 from hc_signals.tables import connected_models
+from tests.orgs import SHARED_MAPPINGS
 from tests.sfdc.models import User
-from tests.shapes import SHARED_MAPPINGS
 
 EXPORTS = SHARED_MAPPINGS
 NOON = datetime.datetime(2024, 5, 6, 12, tzinfo=datetime.UTC)
 
 
 def exported(*models: Any) -> dict[str, Any]:
-    """What Heroku Connect would export for these models, as a JSON file would hold it."""
+    """Return the mapping that Heroku Connect would export for these models, as read from JSON."""
     return json.loads(json.dumps({"version": 1, "mappings": [model.get_heroku_connect_mapping() for model in models]}))
 
 
@@ -37,7 +37,7 @@ def lines(export: dict[str, Any], *models: Any) -> list[str]:
     return [str(difference) for difference in compare(export, models)]
 
 
-def test_the_shape() -> None:
+def test_mapping_has_the_exported_shape() -> None:
     mapping = get_mapping(exported_at=NOON, app_name="my-app")
     assert list(mapping) == ["version", "connection", "mappings"]
     assert mapping["version"] == 1
@@ -70,7 +70,7 @@ def test_the_shape() -> None:
     assert [entry["object_name"] for entry in mapping["mappings"]] == [m.sf_object_name for m in connected_models()]
 
 
-def test_settings_before_environment_before_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_override_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HEROKU_APP_NAME", raising=False)
     monkeypatch.delenv("HEROKU_CONNECT_ORGANIZATION_ID", raising=False)
     connection = get_mapping()["connection"]
@@ -84,17 +84,17 @@ def test_settings_before_environment_before_nothing(monkeypatch: pytest.MonkeyPa
     assert (connection["organization_id"], connection["app_name"]) == ("00D2", "set")
 
 
-def test_the_models_agree_with_their_own_export() -> None:
+def test_models_match_their_own_export() -> None:
     assert compare(get_mapping(), connected_models()) == []
 
 
-def test_names_compare_whatever_their_case() -> None:
+def test_names_compare_without_case() -> None:
     export = json.loads(json.dumps(exported(Contact)).replace("External_ID__c", "EXTERNAL_id__C"))
     export["mappings"][0]["object_name"] = "CONTACT"
     assert compare(export, [Contact]) == []
 
 
-def test_an_object_without_a_model_is_information_and_a_model_without_mapping_a_failure() -> None:
+def test_unmapped_model_fails_and_unmodelled_object_informs() -> None:
     (difference,) = compare(exported(Account), [])
     assert not difference.is_failure
     assert str(difference).startswith("information: no model (Account): found a mapping")
@@ -103,7 +103,7 @@ def test_an_object_without_a_model_is_information_and_a_model_without_mapping_a_
     ]
 
 
-def test_a_field_that_is_not_mapped_is_one_difference_even_if_it_is_unique() -> None:
+def test_unmapped_unique_field_is_one_difference() -> None:
     export = exported(Contact)
     config = config_of(export, "Contact")
     del config["fields"]["External_ID__c"], config["indexes"]["External_ID__c"]
@@ -115,7 +115,7 @@ def test_a_field_that_is_not_mapped_is_one_difference_even_if_it_is_unique() -> 
 @pytest.mark.parametrize(
     ("model", "found", "expected"), [(Contact, "read_only", "read_write"), (Account, "read_write", "read_only")]
 )
-def test_access(model: Any, found: str, expected: str) -> None:
+def test_different_access_is_a_difference(model: Any, found: str, expected: str) -> None:
     export = exported(model)
     name = model.sf_object_name
     config_of(export, name)["access"] = found
@@ -135,7 +135,7 @@ def test_access(model: Any, found: str, expected: str) -> None:
         (None, "no index"),
     ],
 )
-def test_a_unique_field_needs_a_unique_index(indexes: Any, found: str) -> None:
+def test_unique_field_needs_a_unique_index(indexes: Any, found: str) -> None:
     export = exported(Contact)
     config_of(export, "Contact")["indexes"] = indexes
     assert lines(export, Contact) == [
@@ -143,7 +143,7 @@ def test_a_unique_field_needs_a_unique_index(indexes: Any, found: str) -> None:
     ]
 
 
-def test_old_exports_have_no_indexes_and_yet_the_id_is_unique() -> None:
+def test_export_without_indexes_has_a_unique_id() -> None:
     export = exported(Account)
     del config_of(export, "Account")["indexes"]
     assert compare(export, [Account]) == []
@@ -151,7 +151,7 @@ def test_old_exports_have_no_indexes_and_yet_the_id_is_unique() -> None:
     assert len(compare(export, [Account])) == 1
 
 
-def test_upsert_field() -> None:
+def test_different_upsert_field_is_a_difference() -> None:
     export = exported(Contact)
     config_of(export, "Contact")["upsert_field"] = "Email"
     assert lines(export, Contact) == [
@@ -163,7 +163,7 @@ def test_upsert_field() -> None:
     ]
 
 
-def test_where_nobody_writes_the_upsert_field_is_information() -> None:
+def test_upsert_field_of_a_read_only_mapping_informs() -> None:
     export = exported(Account)
     config_of(export, "Account")["upsert_field"] = "Name"
     (difference,) = compare(export, [Account])
@@ -171,13 +171,13 @@ def test_where_nobody_writes_the_upsert_field_is_information() -> None:
     assert str(difference).endswith("found upsert field 'Name', expected none")
 
 
-def test_users_have_no_is_deleted() -> None:
+def test_mapping_of_user_has_no_is_deleted() -> None:
     export = exported(User)
     assert "IsDeleted" not in config_of(export, "User")["fields"]
     assert compare(export, [User]) == []
 
 
-def test_more_than_the_models_need_is_no_difference() -> None:
+def test_additional_mapped_fields_are_no_difference() -> None:
     export = exported(Account) | {"extra": 1}
     config = config_of(export, "Account")
     config["fields"]["Extra__c"] = {}
@@ -186,7 +186,7 @@ def test_more_than_the_models_need_is_no_difference() -> None:
 
 
 @pytest.mark.parametrize("make", [list, lambda fields: [{"name": name} for name in fields]])
-def test_fields_may_be_a_list(make: Any) -> None:
+def test_mapped_fields_may_be_a_list(make: Any) -> None:
     export = exported(Account)
     config = config_of(export, "Account")
     config["fields"] = make(config["fields"])
@@ -196,7 +196,7 @@ def test_fields_may_be_a_list(make: Any) -> None:
 
 
 @pytest.mark.parametrize("fields", [None, 3, "Name", [None, 3, {}]])
-def test_fields_that_are_none_are_differences_and_no_crash(fields: Any) -> None:
+def test_malformed_fields_are_differences(fields: Any) -> None:
     export = exported(Account)
     config_of(export, "Account")["fields"] = fields
     assert len(compare(export, [Account])) == len(exported(Account)["mappings"][0]["config"]["fields"])
@@ -220,7 +220,7 @@ def test_fields_that_are_none_are_differences_and_no_crash(fields: Any) -> None:
         ('{"version": 1, "mappings": [{"object_name": "Lead"}]}', "the mapping of Lead has no 'config'"),
     ],
 )
-def test_unusable_files(tmp_path: Path, text: str | bytes, message: str) -> None:
+def test_check_refuses_unusable_files(tmp_path: Path, text: str | bytes, message: str) -> None:
     path = tmp_path / "export.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(MappingError) as error:
@@ -231,19 +231,19 @@ def test_unusable_files(tmp_path: Path, text: str | bytes, message: str) -> None
         call_command("hc_mappings", "check", str(path))
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_check_refuses_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(HCSignalsError, match=r"There is no file '.*none.json'\."):
         load(tmp_path / "none.json")
     with pytest.raises(MappingError, match="cannot be read: Is a directory"):
         load(tmp_path)
 
 
-def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+def test_check_reads_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "bom.json").write_text(json.dumps(exported(Account)), encoding="utf-8-sig")
     assert load(tmp_path / "bom.json") == exported(Account)
 
 
-def test_export_prints_one_document_and_leaves_stdout_open(capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_prints_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("hc_mappings", "export")
     print("still open")
     document, _, rest = capsys.readouterr().out.rpartition("}\n")
@@ -251,7 +251,7 @@ def test_export_prints_one_document_and_leaves_stdout_open(capsys: pytest.Captur
     assert json.loads(document + "}")["mappings"] == get_mapping()["mappings"]
 
 
-def test_what_is_exported_to_a_file_passes_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exported_file_passes_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "export.json"
     call_command("hc_mappings", "export", "-o", str(path))
     assert capsys.readouterr().out == ""
@@ -261,9 +261,7 @@ def test_what_is_exported_to_a_file_passes_the_check(tmp_path: Path, capsys: pyt
         call_command("hc_mappings", "export", "--output", str(tmp_path))
 
 
-def test_check_tells_each_difference_and_counts_the_failures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_prints_differences_and_counts_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export = get_mapping()
     del config_of(export, "Account")["fields"]["Name"]
     config_of(export, "Contact")["access"] = "read_only"
@@ -273,8 +271,8 @@ def test_check_tells_each_difference_and_counts_the_failures(
     with pytest.raises(CommandError, match=r"^2 differences between the models and ") as error:
         call_command("hc_mappings", "check", str(path))
     assert error.value.returncode == 1
-    told = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in told] == [
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in printed] == [
         "crm.Account (Account), field Name",
         "crm.Contact (Contact)",
         "information",
@@ -282,7 +280,7 @@ def test_check_tells_each_difference_and_counts_the_failures(
 
 
 @pytest.mark.parametrize("arguments", [[], ["check"], ["export", "x"], ["import", "--wait-interval", "-1"], ["list"]])
-def test_usage(arguments: list[str]) -> None:
+def test_wrong_usage_exits_2(arguments: list[str]) -> None:
     with pytest.raises(CommandError):
         call_command("hc_mappings", *arguments)
 
@@ -306,7 +304,7 @@ def models_of(export: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.skipif(not EXPORTS.is_dir(), reason=f"no exports in {EXPORTS}")
-def test_real_exports() -> None:
+def test_real_exports_are_read() -> None:
     removed = 0
     for path in sorted(EXPORTS.glob("*/*.json")):
         export = load(path)

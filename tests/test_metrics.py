@@ -145,7 +145,9 @@ def test_a_dead_listener_is_red_and_a_new_one_green(listener: Callable[..., Any]
         began = time.monotonic()
         try:
             other.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'hc_listen %'"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name LIKE 'hc_listen %%' AND datname = %s",
+                [database],
             )
             wait_until(lambda: get(url + "/healthz")[0] == 503)
             assert time.monotonic() - began < 15

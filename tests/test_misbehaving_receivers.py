@@ -23,6 +23,7 @@ from hc_signals.delivery.isolation import careful
 from hc_signals.management.interruption import interruptible
 from hc_signals.models import Delivery
 from tests.conftest import another, as_heroku_connect, as_the_app, deliver, running_crew
+from tests.server import own
 from tests.test_isolation import insert_accounts, seen, seen_changes
 from tests.test_worker_process import wait_until
 
@@ -200,7 +201,7 @@ def _violates_at_the_commit() -> None:
         _sql("COMMIT AND CHAIN"),
         _sql("ROLLBACK"),
         _sql("ROLLBACK AND CHAIN"),
-        _sql("PREPARE TRANSACTION 'hers'"),
+        _sql(f"PREPARE TRANSACTION '{own('hers')}'"),
         _closes_all_cursors_and_commits,
         _commits_by_the_driver,
         _passes_django_by("COMMIT"),
@@ -277,13 +278,14 @@ def test_crew_outlives_a_copy_left_open(connect: Any) -> None:
 @contextmanager
 def role_setting(name: str, value: str) -> Iterator[None]:
     """Give new sessions of the test's role this setting, for the length of the block."""
-    as_the_app(f"ALTER ROLE CURRENT_USER SET {name} = '{value}'")
+    role = f'ALTER ROLE CURRENT_USER IN DATABASE "{connection.settings_dict["NAME"]}"'
+    as_the_app(f"{role} SET {name} = '{value}'")
     connection.close()
     try:
         yield
     finally:
         connection.close()
-        as_the_app(f"ALTER ROLE CURRENT_USER RESET {name}")
+        as_the_app(f"{role} RESET {name}")
         connection.close()
 
 

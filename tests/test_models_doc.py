@@ -1,4 +1,4 @@
-"""The examples of the models page, each as it stands there, and the sentences around them."""
+"""The examples of the models page, unchanged, and the sentences around them."""
 
 import pytest
 from django.core.exceptions import FieldDoesNotExist
@@ -10,7 +10,7 @@ from hc_signals.db import models as hc_models
 
 
 @isolate_apps("tests")
-def test_my_custom_object() -> None:
+def test_custom_object_has_its_mapping() -> None:
     class MyCustomObject(hc_models.HerokuConnectModel):
         sf_object_name = "My_Custom_Object__c"
         custom_date = hc_models.DateTime(sf_field_name="Custom_Date__c")
@@ -29,7 +29,7 @@ def test_my_custom_object() -> None:
 
 @isolate_apps("tests")
 @override_settings(HEROKU_CONNECT_SCHEMA="org")
-def test_the_schema_comes_from_the_setting() -> None:
+def test_schema_comes_from_the_setting() -> None:
     class Lead(hc_models.HerokuConnectModel):
         sf_object_name = "Lead"
 
@@ -52,13 +52,13 @@ def test_user_has_no_is_deleted() -> None:
     assert not hasattr(User(), "is_deleted")
 
 
-def test_no_table_name_is_a_lookup_error() -> None:
+def test_missing_table_name_raises_lookup_error() -> None:
     with pytest.raises(LookupError):
         hc_models.HerokuConnectModel.get_heroku_connect_table_name()
 
 
 @isolate_apps("tests")
-def test_mixin_and_compound_model() -> None:
+def test_mixin_and_compound_model_work() -> None:
     class ExternalIDModelMixin(hc_models.HerokuConnectModel):
         sf_access = hc_models.READ_WRITE
         external_id = hc_models.ExternalID(sf_field_name="External_ID__c")

@@ -17,7 +17,7 @@ from hc_signals.worker.loop import Worker
 
 
 @isolate_apps("tests.sfdc")
-def test_children_of_an_abstract_model_keep_its_meta() -> None:
+def test_children_of_an_abstract_model_keep_meta() -> None:
     class Base(hc_models.HerokuConnectModel):
         class Meta:
             app_label = "sfdc"
@@ -36,7 +36,7 @@ def test_children_of_an_abstract_model_keep_its_meta() -> None:
 
 
 @isolate_apps("tests.sfdc")
-def test_an_inherited_meta_class_and_an_inherited_object_name_give_a_table() -> None:
+def test_inherited_meta_and_object_name_give_a_table() -> None:
     class Base(hc_models.HerokuConnectModel):
         sf_object_name = "Shared__c"
 
@@ -58,7 +58,7 @@ def test_an_inherited_meta_class_and_an_inherited_object_name_give_a_table() -> 
 
 
 @isolate_apps("tests.sfdc")
-def test_an_abstract_user_with_a_child() -> None:
+def test_abstract_user_model_has_a_child() -> None:
     class BaseUser(hc_models.HerokuConnectModel):
         sf_object_name = "User"
 
@@ -75,7 +75,7 @@ def test_an_abstract_user_with_a_child() -> None:
 
 
 @isolate_apps("tests.sfdc")
-def test_the_users_own_choices_win() -> None:
+def test_explicit_options_override_defaults() -> None:
     class Own(hc_models.HerokuConnectModel):
         sf_object_name = "Own__c"
 
@@ -89,7 +89,7 @@ def test_the_users_own_choices_win() -> None:
     assert Own.get_heroku_connect_table_name() == "own"
 
 
-def test_the_models_module_is_importable_without_the_app() -> None:
+def test_models_import_without_the_app() -> None:
     script = (
         "from django.conf import settings; settings.configure(INSTALLED_APPS=[]); import django; django.setup(); "
         "from hc_signals.db import models as hc_models; print(hc_models.HerokuConnectModel.sf_access)"
@@ -120,7 +120,7 @@ def test_awkward_object_names_are_captured(heroku: HerokuConnect, connect: Any, 
 
 
 @isolate_apps("tests.sfdc")
-def test_an_upsert_field_that_is_not_unique_is_an_error() -> None:
+def test_upsert_field_without_unique_is_an_error() -> None:
     class Loose(hc_models.HerokuConnectModel):
         sf_object_name = "Loose__c"
         sf_access = hc_models.READ_WRITE
@@ -133,7 +133,7 @@ def test_an_upsert_field_that_is_not_unique_is_an_error() -> None:
     assert (error.id, error.msg) == ("hc_signals.E003", "sfdc.Loose.external_id is an upsert field that is not unique.")
 
 
-def test_a_plain_child_of_a_connected_model_is_djangos() -> None:
+def test_plain_child_of_a_connected_model_is_managed() -> None:
     from tests.sfdc.models import Kennel
 
     assert Kennel._meta.managed is True

@@ -60,10 +60,10 @@ call_command("migrate", verbosity=0)
 call_command("hc_triggers", "install")
 
 heroku = HerokuConnect()
-def tell(event, **kwargs):
+def show(event, **kwargs):
     print("signal:", event.entity_name, event.change_type)
 for model in connected_models():
-    signals.record_changed.connect(tell, sender=model)
+    signals.record_changed.connect(show, sender=model)
     heroku.create(model)
 Worker("default", Conf()).deliver_once()
 """

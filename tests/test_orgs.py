@@ -1,6 +1,7 @@
 """Schemas as orgs have them: inspect, check, install, deliver, without a correction by hand; two in one database."""
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -17,8 +18,8 @@ from hc_signals.models import Delivery
 from hc_signals.signals import record_created
 from hc_signals.tables import connected_models, quote
 from hc_signals.testing import HerokuConnect
-from tests import shapes
-from tests.conftest import deliver
+from tests import orgs, shapes
+from tests.conftest import deliver, server_url
 from tests.pages import BLOCKS
 from tests.project import Project
 from tests.test_inspect import inspect
@@ -57,29 +58,58 @@ EXPECTED = (
     "    ext = hc_models.Text(sf_field_name='Ext__c', max_length=32, upsert=True)\n",
     "    facts = models.JSONField(db_column='facts', null=True, blank=True)",
     "    # Left out: 'words': no field class reads tsvector.\n",
+    "    seen = hc_models.DateTime(sf_field_name='Seen__c')\n",
+    "    code_of = hc_models.Text(sf_field_name='Code_Of', max_length=12)\n",
+    "    amount_of = models.DecimalField(db_column='amount_of', null=True, blank=True, max_digits=9, decimal_places=3)",
+    "    # Left out: 'twice': the database fills it, and saving a record would write to it.\n",
+    "    # Left out: 'counted': the database fills it, and saving a record would write to it.\n",
+    "    # Left out: '100%': its name has '%', which no query of Django's can name.\n",
+    "    # Left out: 'us$': its name has '$', which no query of Django's can name.\n",
+    "# Left out: 'per%cent': its name has '%', which no query of Django's can name.\n",
+    "    self_c = hc_models.TextAreaLong(sf_field_name='Self__c')\n",
+    "    sf_access = hc_models.READ_WRITE\n    sf_without_upsert = True\n",
 )
 """Some of what is written of tests/shapes.py."""
 
 
-@pytest.fixture
-def org(heroku: HerokuConnect) -> Iterator[None]:
-    """Tables in many shapes, in a schema of their own."""
-    shapes.make(SCHEMA)
-    yield
-    with connection.cursor() as cursor:
-        cursor.execute(f"DROP SCHEMA {quote(SCHEMA)} CASCADE")
-    orphans.remove(connected_models(), "default")
-
-
-@pytest.mark.usefixtures("org")
 def test_written_models_work_without_a_correction(tmp_path: Path) -> None:
-    code = inspect(schema=SCHEMA)
+    """Tables in many shapes: inspect, check, install, simulate, deliver, compare."""
+    source = tmp_path / "shapes.sql"
+    source.write_text(";\n".join(shapes.statements(SCHEMA)), encoding="utf-8")
+    outcome = orgs.try_out([source], server_url(), tmp_path, changes=100)
     for line in EXPECTED:
-        assert line in code, line
-    output = Project(tmp_path, {"org": code}).run(ALL_IS_WELL + "import tests.deliver_written")
-    count = len(shapes.READ_ONLY) + len(shapes.READ_WRITE)
-    assert "Every model can be read.\n" in output
-    assert output.splitlines()[-1].startswith(f"{count} models, {count} delivered, ")
+        assert line in outcome.models, line
+    assert outcome.is_well, str(outcome)
+    assert outcome.counts["models"] == len(shapes.READ_ONLY) + len(shapes.READ_WRITE)
+
+
+@pytest.mark.skipif(not orgs.SHARED_MAPPINGS.is_dir(), reason="no folder shared/data/mappings beside the checkout")
+def test_real_mappings_work_without_a_correction(tmp_path: Path) -> None:
+    """`make orgs` in short: one project, with an app for each exported mapping."""
+    files = sorted(orgs.SHARED_MAPPINGS.rglob("*.json"))
+    outcome = orgs.try_out(files, server_url(), tmp_path, changes=100)
+    assert outcome.is_well, str(outcome)
+
+
+def test_difference_fails_the_whole(tmp_path: Path) -> None:
+    source = tmp_path / "mapping.json"
+    config = {"access": "read_only", "fields": {"Id": {}, "Name": {}}}
+    source.write_text(json.dumps({"version": 1, "mappings": [{"object_name": "Account", "config": config}]}))
+    told: list[str] = []
+    outcome = orgs.try_out([source], server_url(), tmp_path, changes=10, tell=told.append)
+    assert outcome.is_well, str(outcome)
+    assert told == [f"mapping.json: {step}" for step in orgs.STEPS[:4]]
+    assert orgs.line_of(outcome, 13).split()[:9] == ["mapping.json", *"000000", "1", "1"]
+    config["upsert_field"] = "Id"  # no field of a model can be that
+    source.write_text(
+        json.dumps(
+            {"version": 1, "mappings": [{"object_name": "Account", "config": config | {"access": "read_write"}}]}
+        )
+    )
+    outcome = orgs.try_out([source], server_url(), tmp_path, changes=10)
+    assert outcome.codes == {"inspect": 0, "check": 0, "install": 1}
+    assert "found upsert field 'Id', expected none" in outcome.printed
+    assert not outcome.is_well
 
 
 @pytest.fixture
@@ -97,17 +127,6 @@ MAKE_TABLES = """
 from hc_signals.testing import HerokuConnect
 HerokuConnect().create_tables()
 """
-
-
-@pytest.mark.skipif(not shapes.SHARED_MAPPINGS.is_dir(), reason="no folder shared/data/mappings beside the checkout")
-def test_real_mappings_work_without_a_correction(tmp_path: Path, schemas: list[str]) -> None:
-    files = sorted(shapes.SHARED_MAPPINGS.rglob("*.json"))
-    schemas += [f"mapped_{number}" for number in range(len(files))]
-    apps = {schema: inspect(mapping=str(path), schema=schema) for schema, path in zip(schemas, files, strict=True)}
-    output = Project(tmp_path, apps).run(MAKE_TABLES + ALL_IS_WELL + "import tests.deliver_written")
-    assert "Every model can be read.\n" in output
-    count = sum(code.count("(hc_models.HerokuConnectModel):") for code in apps.values())
-    assert output.splitlines()[-1] == f"{count} models, {count} delivered, {2 * count} deliveries"
 
 
 PLAIN = '''
@@ -135,8 +154,13 @@ def test_plain_model_is_connected_for_every_command(tmp_path: Path, schemas: lis
         "call_command('hc_mappings', 'export', output='exported.json')\n"
         "print(open('exported.json').read())\n"
         "call_command('hc_mappings', 'check', 'exported.json')\n"
-        "import tests.deliver_written\n"
-        "call_command('hc_backfill', 'crm.Account', receiver=['tests.deliver_written.compare'])\n"
+        "from hc_signals.signals import record_created\n"
+        "from tests import play_org\n"
+        "outcome = play_org.play(0, 20)\n"
+        "print(outcome['delivered'] == outcome['simulated'], outcome['differing'], outcome['failed'])\n"
+        "def hear(sender, instance, **kwargs): print('heard of', sender._meta.label)\n"
+        "record_created.connect(hear)\n"
+        "call_command('hc_backfill', 'crm.Account', receiver=['__main__.hear'])\n"
         "call_command('hc_listen', once=True)\n"
         "call_command('hc_deliveries', 'list')\n"
         "call_command('hc_status', json=True)\n",
@@ -144,7 +168,8 @@ def test_plain_model_is_connected_for_every_command(tmp_path: Path, schemas: lis
     )
     assert '"fields": {\n          "Id": {},\n          "name": {}\n        }' in output
     assert "'exported.json' maps all that the models need." in output
-    assert "1 models, 1 delivered, 2 deliveries" in output
+    assert "True 0 []\n" in output
+    assert "heard of crm.Account\n" in output
     assert '"text": "plain.account: installed"' in output
     assert "Traceback" not in output.replace("Traceback", "", 1)  # of the last command, hc_status
 

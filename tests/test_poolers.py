@@ -16,6 +16,7 @@ from example.crm.models import Seen
 from hc_signals.log.presence import workers
 from hc_signals.postgres.locks import BELL, CLAIMS, PRESENCE, RUNS
 from hc_signals.postgres.sessions import SessionKind, session_kind
+from tests.conftest import IS_OURS
 from tests.pgbouncer import PgBouncer, needs_pgbouncer
 from tests.test_worker_process import asleep, insert, start, wait_until
 
@@ -83,7 +84,8 @@ def left_behind(pooler: PgBouncer, busy: int = 0) -> set[Any]:
             )
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT classid, objid, mode FROM pg_locks WHERE locktype = 'advisory' AND classid = ANY(%s)",
+            "SELECT classid, objid, mode FROM pg_locks WHERE locktype = 'advisory' AND classid = ANY(%s) AND "
+            + IS_OURS,
             [[BELL[0], CLAIMS, PRESENCE, RUNS]],
         )
         return found | set(cursor.fetchall())
@@ -92,8 +94,8 @@ def left_behind(pooler: PgBouncer, busy: int = 0) -> set[Any]:
 def application_names(name: str) -> bool:
     """Return True if the server shows a session of this name."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [name])
-        return bool(cursor.fetchone()[0])
+        cursor.execute(f"SELECT FROM pg_stat_activity WHERE application_name = %s AND {IS_OURS}", [name])
+        return bool(cursor.rowcount)
 
 
 def command(pooler: PgBouncer, *arguments: str) -> tuple[str, int]:

@@ -32,9 +32,7 @@ LONGEST_NAME = 60
 NOT_YET: tuple[str, ...] = (
     "CHANGELOG.md",
     "README.md",
-    "benchmarks/",
     "docs/",
-    "example/",
     "hc_signals/",
     "migrations_sql/",
     "tests/",

@@ -15,10 +15,15 @@ from hc_signals.exceptions import LeftSettingsError
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import deliver_changes
 from tests.conftest import as_heroku_connect, as_the_app, deliver
+from tests.server import own
 from tests.test_isolation import insert_accounts, seen, seen_changes
 from tests.test_misbehaving_receivers import deliver_through
 
 pytestmark = pytest.mark.usefixtures("captured")
+
+
+WEAK = own("hc_weak")
+"""A role without rights."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +35,10 @@ def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def weak_role(captured: Any) -> Iterator[None]:
-    as_the_app("CREATE ROLE weak")
+    as_the_app(f"CREATE ROLE {WEAK}")
     yield
     connection.close()
-    as_the_app("DROP ROLE weak")
+    as_the_app(f"DROP ROLE {WEAK}")
 
 
 _NAMES = """SELECT public.hc_signals_setting_names(), string_to_array(public.hc_signals_settings(), E'\\x1f')"""
@@ -99,14 +104,14 @@ class Leaking:
         ("SET LOCAL session_replication_role = replica", "session_replication_role"),
         ("SET LOCAL row_security = off", "row_security"),
         ("SET synchronous_commit = off", "synchronous_commit"),
-        ("SET ROLE weak", "role"),
-        ("SET LOCAL ROLE weak", "role"),
-        ("SET SESSION AUTHORIZATION weak", "session_authorization"),
+        ("SET ROLE {weak}", "role"),
+        ("SET LOCAL ROLE {weak}", "role"),
+        ("SET SESSION AUTHORIZATION {weak}", "session_authorization"),
     ],
 )
 @pytest.mark.usefixtures("weak_role")
 def test_setting_left_fails_its_receiver_alone(connect: Any, statement: str, name: str) -> None:
-    leaking = Leaking(connect, lambda: execute(statement))
+    leaking = Leaking(connect, lambda: execute(statement.format(weak=WEAK)))
     insert_accounts(3)
     assert deliver() == 3
     leaking.assert_alone(name)
@@ -149,7 +154,7 @@ def test_other_receivers_writes_keep_their_origin(connect: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["SET LOCAL statement_timeout = '5s'", "SET ROLE weak", "SET TimeZone = 'Asia/Tokyo'"]
+    "statement", ["SET LOCAL statement_timeout = '5s'", "SET ROLE {weak}", "SET TimeZone = 'Asia/Tokyo'"]
 )
 @pytest.mark.usefixtures("weak_role")
 def test_setting_ends_with_the_block_it_was_made_in(connect: Any, statement: str) -> None:
@@ -158,7 +163,7 @@ def test_setting_ends_with_the_block_it_was_made_in(connect: Any, statement: str
     def in_a_block() -> None:
         with transaction.atomic():
             with transaction.atomic():
-                execute(statement)
+                execute(statement.format(weak=WEAK))
             inner.append(settings())
 
     inner: list[dict[str, str]] = []

@@ -12,11 +12,12 @@ from django.conf import settings
 from django.db import connection
 from example.crm.models import Seen
 
+from tests.server import own
 from tests.test_worker_process import asleep, insert, start, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ROLE = "hc_limited"
+ROLE = own("hc_limited")
 
 
 def run(sql: str) -> list[Any]:
@@ -90,7 +91,10 @@ def test_worker_goes_on_when_a_lost_connection_is_refused(listen: Any, atomic: b
     wait_until(lambda: expected <= names() and asleep())
     for number, name in enumerate(sorted(expected), 1):
         limit(0)
-        run(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'")
+        run(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            f"WHERE application_name = '{name}' AND usename = '{ROLE}'"
+        )
         insert(3)
         wait_until(lambda n=name: n not in names())  # type: ignore[misc]
         if name in ("hc_listen default bell", "hc_listen default chores"):  # the worker needs neither

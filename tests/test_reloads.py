@@ -19,7 +19,7 @@ from hc_signals.conf import Conf
 from hc_signals.models import Change
 from hc_signals.postgres.locks import RELOADS
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect, as_the_app, deliver
+from tests.conftest import IS_OURS, as_heroku_connect, as_the_app, deliver
 from tests.sfdc.models import Everything
 
 CONF = Conf()
@@ -409,7 +409,7 @@ def test_a_record_that_comes_back_while_its_deletion_is_told_comes_behind_it(fil
             cursor.execute("DELETE FROM public.hc_signals_cleared; DELETE FROM public.hc_signals_reload")
             writer = threading.Thread(target=in_a_connection_of_its_own, args=(fill, 20, 20))
             writer.start()
-            wait_for("SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            wait_for(f"SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND {IS_OURS}")
             cursor.execute("SELECT nextval('public.hc_signals_change_id_seq')")
             deletion = cursor.fetchone()[0]
         worker.commit()

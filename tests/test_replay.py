@@ -24,7 +24,7 @@ from hc_signals.models import Change, Delivery, Position
 from hc_signals.postgres.locks import BELL
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_the_app, deliver
+from tests.conftest import IS_OURS, as_the_app, deliver
 from tests.sfdc.models import Everything, EverythingProxy, Note, User
 from tests.test_rotation import age
 from tests.test_worker_process import wait_until
@@ -300,7 +300,7 @@ def test_replay_survives_a_deadlock_with_the_worker(listener: Listener, captured
 
 def waiting_for_a_row() -> bool:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted")
+        cursor.execute(f"SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted AND {IS_OURS}")
         return bool(cursor.fetchone()[0])
 
 

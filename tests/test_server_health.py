@@ -13,6 +13,7 @@ from hc_signals.observability.findings import Finding
 from hc_signals.observability.judge.server import server
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app
+from tests.server import own
 
 ROWS = 10_000
 """The new rows alone take more than a megabyte."""
@@ -46,8 +47,8 @@ def update_all() -> None:
 )
 def test_transition_tables_fail_the_writer_at_the_limit(captured: HerokuConnect) -> None:
     """PostgreSQL keeps the rows for the trigger before any code of ours runs: no guard of ours can help."""
-    for own in ("hc_account_status_trigger", "hc_account_logtrigger"):  # they take most of the time
-        as_the_app(f"ALTER TABLE salesforce.account DISABLE TRIGGER {own}")
+    for theirs in ("hc_account_status_trigger", "hc_account_logtrigger"):  # they take most of the time
+        as_the_app(f"ALTER TABLE salesforce.account DISABLE TRIGGER {theirs}")
     as_the_app(f"INSERT INTO salesforce.account (name) SELECT 'old' FROM generate_series(1, {ROWS})")
     with pytest.raises(OperationalError, match="temp_file_limit"):
         update_all()
@@ -67,18 +68,20 @@ def test_transition_tables_fail_the_writer_at_the_limit(captured: HerokuConnect)
 
 def test_status_names_a_temp_file_limit(captured: HerokuConnect) -> None:
     assert "server-temp-files" not in problems()
+    limited = own("hc_writer_limited")
+    here = f'ALTER ROLE {limited} IN DATABASE "{connection.settings_dict["NAME"]}"'
     with (
-        made("CREATE ROLE hc_writer_limited", "DROP ROLE hc_writer_limited"),
-        made("ALTER ROLE hc_writer_limited SET temp_file_limit = '3GB'", "ALTER ROLE hc_writer_limited RESET ALL"),
+        made(f"CREATE ROLE {limited}", f"DROP ROLE {limited}"),
+        made(f"{here} SET temp_file_limit = '3GB'", f"{here} RESET ALL"),
         connection.cursor() as cursor,
     ):
-        assert problems()["server-temp-files"].text == "temp_file_limit is 3GB for role hc_writer_limited"
+        assert problems()["server-temp-files"].text == f"temp_file_limit is 3GB for role {limited}"
         cursor.execute("SET temp_file_limit = '1GB'")
         try:
             found = problems()["server-temp-files"]
         finally:
             cursor.execute("RESET temp_file_limit")
-    assert found.text == "temp_file_limit is 3GB for role hc_writer_limited, 1GB for this session"
+    assert found.text == f"temp_file_limit is 3GB for role {limited}, 1GB for this session"
     assert "pause --remove" in found.remedy
 
 

@@ -23,7 +23,8 @@ from hc_signals.models import Delivery
 from hc_signals.observability.findings import PROBLEMS
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect, as_the_app, deliver
+from tests.conftest import IS_OURS, as_heroku_connect, as_the_app, deliver
+from tests.server import own
 from tests.test_worker_process import asleep, listener, start, wait_until  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).parent.parent
@@ -110,8 +111,11 @@ def test_capture_is_broken(captured: HerokuConnect, status: Callable[..., str]) 
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE salesforce.account DISABLE TRIGGER USER")
     triggers.uninstall(next(m for m in connected_models() if m._meta.model_name == "contact"), "default")
-    as_the_app("UPDATE public.hc_signals_control SET gap_since = clock_timestamp()")
     pausing.pause("default")
+    as_the_app(
+        "UPDATE public.hc_signals_control "
+        "SET gap_since = now() - interval '150 minutes', paused_at = now() - interval '30 minutes'"
+    )
     as_heroku_connect("TRUNCATE salesforce.everything__c")
     text = status()
     pausing.resume("default", [])
@@ -120,8 +124,8 @@ def test_capture_is_broken(captured: HerokuConnect, status: Callable[..., str]) 
     assert any(
         line.startswith("error capture     salesforce.contact: missing (no trigger for insert,") for line in errors
     )
-    assert any(line.startswith("error capture     switched off 0 s ago") for line in errors)
-    assert any(line.startswith("error capture     the gap of 0 s ago is not written") for line in errors)
+    assert any(line.startswith("error capture     switched off 30 min ago") for line in errors)
+    assert any(line.startswith("error capture     the gap of 2 h ago is not written") for line in errors)
     assert text.count("-> Run `manage.py hc_triggers install`") == 2
     assert text.endswith("exit 1")
 
@@ -154,11 +158,11 @@ def test_receivers_fail_and_changes_are_missed(
     captured.create(Account, 2)
     deliver(RETRY_SECONDS=600)
     as_the_app(
-        "INSERT INTO hc_signals_change (table_name, operation, origin, note) "
-        """VALUES ('salesforce.contact', 'GAP', 'heroku_connect', '{"cause": "paused"}')"""
+        "INSERT INTO hc_signals_change (table_name, operation, origin, captured_at, note) VALUES "
+        """('salesforce.contact', 'GAP', 'heroku_connect', now() - interval '150 minutes', '{"cause": "paused"}')"""
     )
     text = status()
-    assert "warn  gaps        salesforce.contact: 1 (paused), the last 0 s ago" in text
+    assert "warn  gaps        salesforce.contact: 1 (paused), the last 2 h ago" in text
     (line,) = [line for line in lines(text, "warn") if " deliveries " in line]
     assert line.startswith("warn  deliveries  default: 2 retry; tests.test_status.")
     assert "fails" in line
@@ -173,19 +177,21 @@ def test_receivers_fail_and_changes_are_missed(
 def test_heroku_connects_own_failures(captured: HerokuConnect, status: Callable[..., str]) -> None:
     as_the_app(
         "INSERT INTO salesforce._trigger_log (id, table_name, record_id, action, state, sf_message, created_at) "
-        "VALUES (1, 'account', 1, 'UPDATE', 'FAILED', 'bad value: Top Secret', now())"
+        "VALUES (1, 'account', 1, 'UPDATE', 'FAILED', 'bad value: Top Secret', now() - interval '150 minutes')"
     )
     text = status()
-    assert "warn  writes      salesforce._trigger_log: 1 failed, the last one on account 0 s ago\n" in text
+    assert "warn  writes      salesforce._trigger_log: 1 failed, the last one on account 2 h ago\n" in text
     assert "Secret" not in text
-    assert "account 0 s ago: bad value: Top Secret" in status("--verbose")
+    assert "account 2 h ago: bad value: Top Secret" in status("--verbose")
 
 
 @pytest.mark.usefixtures("worker")
 def test_a_deaf_worker_is_found_out(status: Callable[..., str], worker: Any) -> None:
     worker.send_signal(signal.SIGSTOP)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '% bell'")
+        cursor.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '% bell' AND {IS_OURS}"
+        )
     wait_until(lambda: not asleep())
     text = status()
     worker.send_signal(signal.SIGCONT)
@@ -194,14 +200,15 @@ def test_a_deaf_worker_is_found_out(status: Callable[..., str], worker: Any) -> 
 
 
 def test_what_it_may_not_see_is_a_warning(captured: HerokuConnect, status: Callable[..., str]) -> None:
+    onlooker = own("hc_onlooker")
     with connection.cursor() as cursor:
-        cursor.execute("CREATE ROLE hc_onlooker")
-        cursor.execute("SET ROLE hc_onlooker")
+        cursor.execute(f"CREATE ROLE {onlooker}")
+        cursor.execute(f"SET ROLE {onlooker}")
         try:
             text = status()
         finally:
             cursor.execute("RESET ROLE")
-            cursor.execute("DROP ROLE hc_onlooker")
+            cursor.execute(f"DROP ROLE {onlooker}")
     assert "warn  consumer    permission denied for" in text
     assert "ok    capture     salesforce.account: installed" in text
     assert "[not-looked-at]" in text

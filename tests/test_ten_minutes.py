@@ -1,22 +1,28 @@
-"""docs/start.md is followed to the letter from an empty folder: each file written, each command run, each line read."""
+"""docs/start.md and docs/your-app.md, to the letter from an empty folder: files, commands, output, links."""
 
+import http.cookiejar
 import os
 import re
 import signal
+import socket
 import tempfile
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.pages import write_file
+from tests.pages import BLOCKS, TEXT, file_of, write_file
 from tests.terminal import Terminal
-
-PAGE = Path(__file__).parent.parent / "docs" / "start.md"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What a reader does not have: the settings of the project that runs this test.
 FOREIGN = ("DATABASE_URL", "DJANGO_SETTINGS_MODULE", "PYTHONPATH", "PYTHONWARNINGS", "VIRTUAL_ENV")
+
+STAYS = {"hc_listen": "listening", "runserver": "Quit the server"}
+"""Commands that do not end, and what each prints when it is ready."""
+
+SITE = "http://127.0.0.1:8000"
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def shell(folder: Path, tmp_path: Path, distributions: Path) -> Iterator[Callable[[str], Terminal]]:
-    """Type a block into a terminal of its own, in the folder; what still runs at the end is killed."""
+    """Type a block into a terminal of its own, in the folder; what still runs at the end is stopped."""
     environment = {key: value for key, value in os.environ.items() if key not in FOREIGN}
     # Not published yet: pip finds the package here, and its dependencies where it finds everything.
     environment |= {"PIP_FIND_LINKS": str(distributions), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -42,23 +48,65 @@ def shell(folder: Path, tmp_path: Path, distributions: Path) -> Iterator[Callabl
         return terminals[-1]
 
     yield start
-    for terminal in terminals:
+    for terminal in reversed(terminals):
         terminal.kill()
 
 
-def test_the_page_leads_to_a_signal(folder: Path, shell: Callable[[str], Terminal]) -> None:
-    listener = None
-    for language, block in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
-        if language == "python":
-            write_file(folder, block)
-        elif language == "text":
-            assert listener is not None
-            listener.wait_until(lambda output: block in output)  # noqa: B023
-        elif "hc_listen" in block:
-            listener = shell(block)
-            listener.wait_until(lambda output: "listening" in output)
+def follow(page: str, folder: Path, shell: Callable[[str], Terminal], site: str) -> dict[str, Terminal]:
+    """Do what a page says; return the terminals whose command has not ended, by the command."""
+    running: dict[str, Terminal] = {}
+    for block in (block for block in BLOCKS if block.page == page):
+        if file_of(block.code)[0]:
+            write_file(folder, block.code)
+        elif block.language == "text":
+            listener = running["hc_listen"]
+            listener.wait_until(lambda output: block.code.rstrip("\n") in output)  # noqa: B023
         else:
-            shell(block).succeed()
-    assert listener is not None
+            lines = block.code.splitlines(keepends=True)
+            stays = next((name for name in STAYS if f"manage.py {name}" in lines[-1]), "")
+            if before := "".join(lines[:-1] if stays else lines):
+                shell(before).succeed()
+            if stays:
+                at = f" {site.removeprefix('http://')}" if stays == "runserver" else ""
+                running[stays] = shell(f"{lines[-1].rstrip()}{at}\n")
+                running[stays].wait_until(lambda output: STAYS[stays] in output)  # noqa: B023
+    return running
+
+
+def test_the_pages_lead_to_a_signal_and_a_tested_app(folder: Path, shell: Callable[[str], Terminal]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        site = f"http://127.0.0.1:{free.getsockname()[1]}"
+    listener = follow("start.md", folder, shell, site)["hc_listen"]
     assert listener.stop(signal.SIGINT) == 0
     assert listener.output.count("CREATE") > 1, "the simulator's records were delivered as well"
+
+    running = follow("your-app.md", folder, shell, site)
+    links = re.findall(rf"\({SITE}(/admin/\S+)\)", TEXT["your-app.md"])
+    assert len(links) == 5
+    pages = read_admin(site, links)
+    assert re.search(r'href="/admin/orders/order/\d+/change/', pages[links[0]]), "there are orders"
+    (order, *_) = re.findall(r'href="(/admin/orders/order/\d+/change/)', pages[links[0]])
+    assert 'name="_save"' not in read_admin(site, [order])[order], "a read-only record is only shown"
+    (shipment, *_) = re.findall(r'href="(/admin/orders/shipment/\d+/change/)', pages[links[1]])
+    assert 'name="_save"' in read_admin(site, [shipment])[shipment]
+    for terminal in (running["hc_listen"], running["runserver"]):
+        assert terminal.stop(signal.SIGINT) == 0, terminal.output
+
+
+def read_admin(site: str, links: list[str]) -> dict[str, str]:
+    """Log in as the page says, by HTTP; return the pages."""
+    command = next(block.code for block in BLOCKS if block.page == "your-app.md" and "createsuperuser" in block.code)
+    (password,) = re.findall(r"DJANGO_SUPERUSER_PASSWORD=(\S+)", command)
+    cookies = http.cookiejar.CookieJar()
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(cookies))
+    with browser.open(f"{site}/admin/login/"):
+        token = next(cookie.value for cookie in cookies if cookie.name == "csrftoken")
+    form = {"username": "admin", "password": password, "csrfmiddlewaretoken": token, "next": links[0]}
+    with browser.open(f"{site}/admin/login/", urllib.parse.urlencode(form).encode()) as answer:
+        assert answer.url == f"{site}{links[0]}", "logged in"
+    pages = {}
+    for link in links:
+        with browser.open(f"{site}{link}") as answer:
+            pages[link] = answer.read().decode()
+    return pages

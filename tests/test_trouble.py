@@ -37,6 +37,7 @@ from hc_signals.worker.threads import keep_turning
 from hc_signals.worker.watchdog import Watchdog
 from tests.chaos.proxy import Proxy
 from tests.conftest import running_crew
+from tests.server import own
 from tests.test_metrics import get, url_of
 from tests.test_worker_process import asleep, insert, start, wait_until
 
@@ -114,7 +115,10 @@ def administrator(*at_the_end: str) -> Iterator[Callable[[str], None]]:
                 run(sql)
 
 
-END_SESSIONS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'hc_listen %'"
+END_SESSIONS = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+    "WHERE application_name LIKE 'hc_listen %' AND format('\"%s\"', datname) = '{}'"
+)
 
 
 def status(problem: str) -> list[dict[str, Any]]:
@@ -157,17 +161,18 @@ def test_worker_goes_on_when_database_was_read_only(launch: Any) -> None:
 @pytest.mark.fault("the worker's rights are revoked for a while", outcome="delivered")
 @pytest.mark.usefixtures("captured")
 def test_worker_goes_on_when_its_rights_were_revoked(launch: Any) -> None:
-    with administrator("DROP ROLE IF EXISTS hc_revoked") as run:
-        run("CREATE ROLE hc_revoked LOGIN SUPERUSER")
-        worker = launch(DATABASE_URL=url(user="hc_revoked"))
+    role = own("hc_revoked")
+    with administrator(f"DROP ROLE IF EXISTS {role}") as run:
+        run(f"CREATE ROLE {role} LOGIN SUPERUSER")
+        worker = launch(DATABASE_URL=url(user=role))
         wait_until(asleep)
-        run("ALTER ROLE hc_revoked NOSUPERUSER")
+        run(f"ALTER ROLE {role} NOSUPERUSER")
         insert(2)
         wait_until(lambda: worker.says("Worker 0 is refused by the database: permission denied"))
         assert worker.says("[42501]") and worker.says("Grant the database role its rights: see docs/security.md.")
         wait_until(lambda: [found["sqlstate"] for found in status("worker-trouble")] == ["42501"])
         assert not worker.says("no connection")
-        run("ALTER ROLE hc_revoked SUPERUSER")
+        run(f"ALTER ROLE {role} SUPERUSER")
         wait_until(lambda: Seen.objects.count() == 2)
         wait_until(worker.is_well)
         assert worker.stop() == 0
@@ -215,14 +220,15 @@ def test_start_waits_for_a_read_only_database(launch: Any) -> None:
 @pytest.mark.usefixtures("captured")
 def test_start_without_rights_says_what_to_grant(launch: Any) -> None:
     """A plan's row limit takes rights away: then a restart must not become a crash loop."""
-    with administrator("DROP ROLE hc_without") as run:
-        run("CREATE ROLE hc_without LOGIN")
+    role = own("hc_without")
+    with administrator(f"DROP ROLE {role}") as run:
+        run(f"CREATE ROLE {role} LOGIN")
         insert(1)
-        worker = launch(DATABASE_URL=url(user="hc_without"))
+        worker = launch(DATABASE_URL=url(user=role))
         wait_until(lambda: worker.says("Worker 0 is refused by the database: permission denied"))
         assert worker.says("Grant the database role its rights: see docs/security.md.")
         assert not worker.is_well()
-        run("ALTER ROLE hc_without SUPERUSER")
+        run(f"ALTER ROLE {role} SUPERUSER")
         wait_until(lambda: Seen.objects.count() == 1)
         assert worker.stop() == 0
 
@@ -241,14 +247,15 @@ def test_sigterm_ends_a_start_that_waits(launch: Any) -> None:
 @pytest.mark.fault("no connection is free but the worker's first one", outcome="delivered, by polling")
 @pytest.mark.usefixtures("captured")
 def test_worker_delivers_over_its_only_connection(launch: Any) -> None:
-    with administrator("DROP OWNED BY hc_single", "DROP ROLE hc_single") as run:
-        run(f"CREATE ROLE hc_single LOGIN CONNECTION LIMIT 1; GRANT {connection.settings_dict['USER']} TO hc_single")
-        worker = launch(DATABASE_URL=url(user="hc_single"))
+    role = own("hc_single")
+    with administrator(f"DROP OWNED BY {role}", f"DROP ROLE {role}") as run:
+        run(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1; GRANT {connection.settings_dict['USER']} TO {role}")
+        worker = launch(DATABASE_URL=url(user=role))
         wait_until(lambda: worker.says("The doorbell has no connection to the database"))
         for number in range(1, 3):
             insert(1)
             wait_until(lambda n=number: Seen.objects.count() == n)  # type: ignore[misc]
-        run("ALTER ROLE hc_single CONNECTION LIMIT 10")
+        run(f"ALTER ROLE {role} CONNECTION LIMIT 10")
         wait_until(lambda: worker.says("The doorbell works again after"))
         wait_until(asleep)
         assert worker.stop() == 0

@@ -26,6 +26,7 @@ from hc_signals.postgres.moments import now
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_heroku_connect, as_the_app, deliver, in_utc
+from tests.server import own
 from tests.test_worker_process import start, wait_until
 
 TABLE = "salesforce.account"
@@ -466,18 +467,19 @@ def test_report_only_repairs_nothing_and_tells_the_gap_after_a_repair_by_hand(
 
 def test_lack_of_rights_is_told_once_with_the_remedy(watched: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:
     as_the_app("ALTER TABLE salesforce.account DISABLE TRIGGER ALL")
-    as_the_app("CREATE ROLE hc_meek; GRANT USAGE ON SCHEMA public TO hc_meek")
-    as_the_app("GRANT ALL ON ALL TABLES IN SCHEMA public TO hc_meek")
+    role = own("hc_meek")
+    as_the_app(f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA public TO {role}")
+    as_the_app(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
     repairs = Repairs("default", Conf(), connected_models())
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SET ROLE hc_meek")
+            cursor.execute(f"SET ROLE {role}")
             for _ in range(3):
                 repairs.look()
             cursor.execute("RESET ROLE")
         assert caplog.text.count("as the role that owns") == 1
     finally:
-        as_the_app("RESET ROLE; DROP OWNED BY hc_meek; DROP ROLE hc_meek")
+        as_the_app(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_orphans_are_told_and_left(watched: HerokuConnect, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,7 @@ from hc_signals.testing import HerokuConnect
 from hc_signals.worker import watchdog
 from hc_signals.worker.watchdog import Watchdog
 from tests.chaos.proxy import Proxy
-from tests.conftest import running_crew
+from tests.conftest import IS_OURS, running_crew
 from tests.test_worker_process import asleep, wait_until
 
 
@@ -157,8 +157,8 @@ def waiting_for(sql: str, dog: Watchdog, in_receiver: bool = False) -> Iterator[
 
 def is_asleep_at_the_server() -> bool:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')")
-        return bool(cursor.fetchone()[0])
+        cursor.execute(f"SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND {IS_OURS}")
+        return bool(cursor.rowcount)
 
 
 def test_large_answer_that_stalls_breaks_the_connection(

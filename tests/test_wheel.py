@@ -1,4 +1,4 @@
-"""What is released works without the checkout; test_ten_minutes.py installs it in an empty folder."""
+"""The wheel works without the checkout; test_ten_minutes.py installs it in an empty folder."""
 
 import os
 import re
@@ -13,6 +13,7 @@ import pytest
 from django.db import connection
 
 from hc_signals import __version__
+from tests.conftest import BARE
 
 ROOT = Path(__file__).parent.parent
 PAGES_OF_THE_ADMIN = ("hc_signals/static/hc_signals/admin.css", "hc_signals/templates/admin/hc_signals/page.html")
@@ -33,7 +34,7 @@ execute_from_command_line(["manage.py", *sys.argv[1:]])
 """
 
 
-def test_twine_finds_nothing_to_say(distributions: Path) -> None:
+def test_twine_accepts_the_distributions(distributions: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions.iterdir())],
         capture_output=True,
@@ -44,7 +45,7 @@ def test_twine_finds_nothing_to_say(distributions: Path) -> None:
     assert done.stdout.count("PASSED") == 2
 
 
-def test_the_version_comes_from_one_place_and_types_travel(distributions: Path) -> None:
+def test_version_has_one_place_and_wheel_has_types(distributions: Path) -> None:
     (wheel,), (sdist,) = distributions.glob("*.whl"), distributions.glob("*.tar.gz")
     assert wheel.name == f"hc_signals-{__version__}-py3-none-any.whl"
     assert sdist.name == f"hc_signals-{__version__}.tar.gz"
@@ -54,7 +55,7 @@ def test_the_version_comes_from_one_place_and_types_travel(distributions: Path) 
     assert {name.split("/")[0] for name in names} == {"hc_signals", f"hc_signals-{__version__}.dist-info"}
 
 
-def test_the_classifiers_are_what_the_docs_say() -> None:
+def test_classifiers_match_the_docs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     rows = (ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8")
     for kind, name in (("Framework :: Django", "Django"), ("Programming Language :: Python", "Python")):
@@ -62,7 +63,7 @@ def test_the_classifiers_are_what_the_docs_say() -> None:
         assert f"| {name} | {', '.join(versions)} |" in rows
 
 
-def test_the_changelog_keeps_its_form() -> None:
+def test_changelog_keeps_its_form() -> None:
     """https://keepachangelog.com: versions from new to old, each with a date, and changes by kind."""
     lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
     versions = [line for line in lines if line.startswith("## ")]
@@ -74,7 +75,7 @@ def test_the_changelog_keeps_its_form() -> None:
 
 
 @pytest.mark.usefixtures("bare_database")
-def test_an_installed_wheel_migrates(tmp_path: Path, distributions: Path) -> None:
+def test_installed_wheel_migrates(tmp_path: Path, distributions: Path) -> None:
     """The wheel was built from the sdist, so the sdist has all that is needed."""
     (wheel,) = distributions.glob("*.whl")
     # Dependencies come from this environment; the package itself must come from the wheel.
@@ -85,9 +86,7 @@ def test_an_installed_wheel_migrates(tmp_path: Path, distributions: Path) -> Non
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True
     )
     here = connection.settings_dict
-    (tmp_path / "settings.py").write_text(
-        SETTINGS % ("hc_signals_bare", here["HOST"], here["PORT"], here["USER"]), encoding="utf-8"
-    )
+    (tmp_path / "settings.py").write_text(SETTINGS % (BARE, here["HOST"], here["PORT"], here["USER"]), encoding="utf-8")
     dependencies = next(path for path in sys.path if path.endswith("site-packages"))
     for command in (["migrate", "--verbosity", "0"], ["hc_triggers", "status"], ["hc_simulate", "--help"]):
         done = subprocess.run(

@@ -1,5 +1,6 @@
 """A real hc_listen process: woken by the doorbell, killed, stopped, misconfigured."""
 
+import json
 import os
 import signal
 import socket
@@ -15,26 +16,69 @@ from example.crm.models import Account, Seen
 
 from hc_signals.postgres.locks import BELL
 from hc_signals.testing import HerokuConnect
-from tests.conftest import as_heroku_connect
+from tests.conftest import IS_OURS, another, as_heroku_connect, as_the_app
 
 ROOT = Path(__file__).parent.parent
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    environment = {
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "example" / "manage.py"), *arguments],
+        env=on_test_database(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def on_test_database(environment: dict[str, str]) -> dict[str, str]:
+    """Return the environment of a process that works on the test database."""
+    return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.worker_settings",
         "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}",
         "TEST_DATABASE": connection.settings_dict["NAME"],
         **environment,
     }
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "example" / "manage.py"), *arguments],
-        env=environment,
+
+
+RUN_EACH = """
+import json, os, sys
+import django
+from django.core.management import execute_from_command_line
+
+django.setup()
+said = []
+for arguments in json.loads(sys.argv[1]):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(writer, 1)
+        os.dup2(writer, 2)
+        execute_from_command_line(["manage.py", *arguments])
+        sys.exit()
+    os.close(writer)
+    with open(reader) as output:
+        text = output.read()
+    said.append([text, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])])
+print(json.dumps(said))
+"""
+
+
+def run_each(commands: list[list[str]], **environment: str) -> list[tuple[str, int]]:
+    """Run command lines, each in a process of its own that has Django set up already: that takes most of the time.
+
+    Return what each one prints, and its exit code.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_EACH, json.dumps(commands)],
+        env=on_test_database(environment),
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
+        check=True,
+        timeout=60,
     )
+    return [(text, code) for text, code in json.loads(done.stdout)]
 
 
 @pytest.fixture
@@ -51,7 +95,7 @@ def listener() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
@@ -62,7 +106,7 @@ def asleep() -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s "
-            "AND mode = 'ExclusiveLock' AND granted",
+            f"AND mode = 'ExclusiveLock' AND granted AND {IS_OURS}",
             BELL,
         )
         return bool(cursor.fetchone()[0])
@@ -87,17 +131,42 @@ def test_sleeping_worker_is_woken_and_sigterm_ends_it(listener: Callable[..., su
     assert process.wait(timeout=5) == 0
 
 
+WAIT_AT_1000 = """
+CREATE SEQUENCE public.seen_number;
+CREATE FUNCTION public.wait_at_1000() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('public.seen_number') = 1000 THEN
+        PERFORM pg_advisory_xact_lock(1000);
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER wait_at_1000 BEFORE INSERT ON public.crm_seen FOR EACH ROW EXECUTE FUNCTION public.wait_at_1000()
+"""
+
+
 @pytest.mark.usefixtures("captured")
 def test_sigkill_loses_nothing_and_doubles_nothing(listener: Callable[..., subprocess.Popen[str]]) -> None:
+    """The worker is killed in the middle of a page: its receiver's thousandth write waits for a lock of the test."""
     insert(3000)
-    process = listener("--batch-size", "50")
-    wait_until(lambda: Seen.objects.count() > 100)
-    process.kill()
-    process.wait()
-    assert Seen.objects.count() < 3000, "the worker was done before it was killed"
-    listener("--batch-size", "50")
-    wait_until(lambda: Seen.objects.count() >= 3000)
-    assert Seen.objects.values("event_id").distinct().count() == Seen.objects.count() == 3000
+    as_the_app(WAIT_AT_1000)
+    try:
+        with another("SELECT pg_advisory_xact_lock(1000)"):
+            process = listener("--batch-size", "50")
+            wait_until(waits_for_the_lock)
+            process.kill()
+            process.wait()
+            assert 0 < Seen.objects.count() < 1000
+        listener("--batch-size", "50")
+        wait_until(lambda: Seen.objects.count() >= 3000)
+        assert Seen.objects.values("event_id").distinct().count() == Seen.objects.count() == 3000
+    finally:
+        as_the_app("DROP FUNCTION public.wait_at_1000 CASCADE; DROP SEQUENCE public.seen_number")
+
+
+def waits_for_the_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND {IS_OURS}")
+        return bool(cursor.rowcount)
 
 
 @pytest.mark.usefixtures("captured")
@@ -117,48 +186,46 @@ def test_worker_goes_on_when_its_backend_is_terminated(listener: Callable[..., s
     assert process.poll() is None
 
 
+MISTAKES: list[tuple[list[str], int, str]] = [
+    (["hc_listen"], 1, "run `manage.py hc_triggers install` first"),
+    (["hc_listen", "--database", "nope"], 1, "'nope' doesn't exist"),
+    (["hc_listen", "--batch-size", "0"], 1, "HC_SIGNALS['BATCH_SIZE'] is 0"),
+    (["hc_listen", "--batch-size", "x"], 2, "invalid int value"),
+    (["hc_triggers", "install", "crm.Nope"], 1, "There is no model 'crm.Nope'"),
+    (["hc_listen", "--poll-interval", "-1"], 1, "HC_SIGNALS['POLL_INTERVAL'] is -1.0"),
+    (["hc_listen", "--start-at", "soon"], 2, "'soon' is not a time"),
+    (["hc_consumers", "start", "new", "--at", "2099-01-01"], 2, "lies in the future"),
+    (["hc_consumers", "remove", "nope"], 1, "There is no consumer 'nope'; known: none."),
+    (["hc_triggers", "status", "--check"], 1, "run `manage.py hc_triggers install`"),
+    (["hc_triggers", "install", "crm.Seen"], 1, "'crm.Seen' is not a connected model"),
+    (["hc_triggers", "explode"], 2, "invalid choice: 'explode'"),
+    (["hc_triggers", "install", "--database", "nope"], 1, "'nope' doesn't exist"),
+    (["hc_simulate", "--actions", "poll,dance"], 2, "'dance' is unknown"),
+    (["hc_simulate", "--rate", "0"], 2, "0 is out of range"),
+    (["hc_simulate", "--database", "nope"], 1, "'nope' doesn't exist"),
+]
+
+
 @pytest.mark.usefixtures("heroku")
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["hc_listen"], 1, "run `manage.py hc_triggers install` first"),
-        (["hc_listen", "--database", "nope"], 1, "'nope' doesn't exist"),
-        (["hc_listen", "--batch-size", "0"], 1, "HC_SIGNALS['BATCH_SIZE'] is 0"),
-        (["hc_listen", "--batch-size", "x"], 2, "invalid int value"),
-        (["hc_triggers", "install", "crm.Nope"], 1, "There is no model 'crm.Nope'"),
-        (["hc_listen", "--poll-interval", "-1"], 1, "HC_SIGNALS['POLL_INTERVAL'] is -1.0"),
-        (["hc_listen", "--start-at", "soon"], 2, "'soon' is not a time"),
-        (["hc_consumers", "start", "new", "--at", "2099-01-01"], 2, "lies in the future"),
-        (["hc_consumers", "remove", "nope"], 1, "There is no consumer 'nope'; known: none."),
-        (["hc_triggers", "status", "--check"], 1, "run `manage.py hc_triggers install`"),
-        (["hc_triggers", "install", "crm.Seen"], 1, "'crm.Seen' is not a connected model"),
-        (["hc_triggers", "explode"], 2, "invalid choice: 'explode'"),
-        (["hc_triggers", "install", "--database", "nope"], 1, "'nope' doesn't exist"),
-        (["hc_simulate", "--actions", "poll,dance"], 2, "'dance' is unknown"),
-        (["hc_simulate", "--rate", "0"], 2, "0 is out of range"),
-        (["hc_simulate", "--database", "nope"], 1, "'nope' doesn't exist"),
-    ],
-)
-def test_mistake_is_answered_in_one_sentence(arguments: list[str], code: int, words: str) -> None:
-    process = start(*arguments)
-    output, _ = process.communicate(timeout=30)
-    assert words in output
-    assert "Traceback" not in output
-    assert process.returncode == code
+def test_mistakes_are_answered_in_one_sentence() -> None:
+    outcomes = run_each([arguments for arguments, _, _ in MISTAKES])
+    for (arguments, code, words), (output, found) in zip(MISTAKES, outcomes, strict=True):
+        assert words in output, arguments
+        assert "Traceback" not in output, arguments
+        assert found == code, arguments
 
 
-@pytest.mark.parametrize(
-    "command", [["hc_listen", "--no-wait"], ["hc_triggers", "status"], ["hc_simulate", "--create-only"]]
-)
-def test_unreachable_server_is_reported_in_one_sentence(command: list[str]) -> None:
+def test_unreachable_server_is_reported_in_one_sentence() -> None:
+    commands = [["hc_listen", "--no-wait"], ["hc_triggers", "status"], ["hc_simulate", "--create-only"]]
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         port = silent.getsockname()[1]
-        process = start(*command, DATABASE_URL=f"postgresql://postgres@127.0.0.1:{port}/postgres", TEST_DATABASE="x")
-        output, _ = process.communicate(timeout=30)
-    assert "Connection refused" in output
-    assert "Traceback" not in output
-    assert process.returncode == 1
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        outcomes = run_each(commands, DATABASE_URL=url, TEST_DATABASE="x")
+    for command, (output, code) in zip(commands, outcomes, strict=True):
+        assert "Connection refused" in output, command
+        assert "Traceback" not in output, command
+        assert code == 1, command
 
 
 @pytest.mark.usefixtures("captured")
@@ -174,11 +241,9 @@ def test_missing_log_is_reported_before_any_change() -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE public.hc_signals_change RENAME TO hc_signals_gone")
     try:
-        for command in (["hc_listen"], ["hc_triggers", "install"]):
-            process = start(*command)
-            output, _ = process.communicate(timeout=30)
+        for output, code in run_each([["hc_listen"], ["hc_triggers", "install"]]):
             assert "run `manage.py migrate hc_signals` first" in output
-            assert process.returncode == 1
+            assert code == 1
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'hc\\_signals\\_%'")
             assert cursor.fetchone() == (0,)

@@ -1,1 +1,1 @@
-"""The figures: each module says what it measures and what it is held against."""
+"""The figures. Each module says what it measures and what it compares it with."""

@@ -1,8 +1,8 @@
-"""What the app's own writes cost (``xmlbinary = base64``): our triggers are there, and their WHEN says no.
+"""What capture costs the app's own writes (``xmlbinary = base64``), which our triggers' WHEN leaves out.
 
-Single-row updates as an app makes them, each a round trip of psycopg, in one transaction so that the disk hides little;
-the same in a loop inside the server, where the client hides nothing either; and one statement for many rows. For each
-statement PostgreSQL keeps old and new rows for our triggers although they do not run.
+Three kinds of writes are measured. Single-row updates, each a round trip of psycopg, in one transaction, so that the
+disk hides little. The same in a loop inside the server, where the client hides nothing. One statement for many rows.
+PostgreSQL keeps old and new rows of each statement for our triggers, although they do not run.
 """
 
 import time
@@ -53,7 +53,7 @@ def measure(options: Options, server: Server) -> list[Row]:
 def _singly(model: type, count: int) -> float:
     update = f"UPDATE {quoted_table(model)} SET annualrevenue = annualrevenue + 1 WHERE id = %s"
     with transaction.atomic(), connection.cursor() as cursor:
-        own = cursor.cursor  # psycopg's own: Django's part is the same with and without
+        own = cursor.cursor  # psycopg's cursor: Django costs the same with and without capture
         began = time.perf_counter()
         for number in range(1, count + 1):
             own.execute(update, [number])

@@ -1,9 +1,8 @@
-"""Whether the cost of a page depends on how much waits behind it, or on how much is retained; and the worker's memory.
+"""Whether a page costs more with a longer backlog or with more retained changes; and the worker's memory.
 
-Pages are delivered from the beginning of backlogs of growing length, and from one behind many delivered changes, by a
-process of its own whose largest memory is read at the end. The first page, which opens the window, does not count. The
-lengths cannot take turns, so that process takes turns with the bare loop: compared is how many times as long a page of
-ours takes.
+A separate process delivers pages from the start of ever longer backlogs, and pages behind many delivered changes. Its
+peak memory is read at the end. The first page opens the window and does not count. Backlogs of different lengths cannot
+take turns, so each page takes turns with the bare loop; the figure is how many times as long it takes.
 """
 
 import json
@@ -17,9 +16,9 @@ from benchmarks.rows import Row, median, ratio, say
 from benchmarks.server import Server
 
 SHORTEST = 20 * PAGE
-"""No fewer than are read: a page without changes takes no time."""
+"""At least as many changes as are read: a page without changes takes no time."""
 MEGABYTES_PER_MILLION = 1_300
-"""Of changes, with their indexes; 1,160 were measured."""
+"""Bytes of one change with its index entries; 1,160 were measured."""
 
 
 def measure(options: Options, server: Server) -> list[Row]:
@@ -59,17 +58,17 @@ def _append(count: int) -> None:
 
 @dataclass(frozen=True)
 class Pages:
-    """What one process found."""
+    """What one process measured."""
 
     milliseconds: float
     """Of a page."""
     times: float
-    """As long as the bare loop."""
+    """Duration of a page divided by that of the bare loop."""
     megabytes: float
 
 
 def _pages(options: Options, consumer: str) -> Pages:
-    """Deliver pages to a consumer in a process of its own."""
+    """Deliver pages to a consumer in a separate process."""
     process = start("-m", "benchmarks.paging", consumer, str(options.size(19, 10)))
     output, _ = process.communicate()
     found = json.loads(output)

@@ -1,4 +1,4 @@
-"""What capture costs for each updated row of 25 columns: both images, of the old one what differs, and changed fields.
+"""What capture costs per updated row of 25 columns: the new image, the old values that differ, the changed fields.
 
 Ours is the time of an UPDATE with capture less that of the same UPDATE without. It is held against a plain
 ``INSERT … SELECT`` that joins the rows before and after from two ordinary tables and writes the same into the same log;
@@ -78,10 +78,9 @@ def _plain_insert() -> str:
 
 
 def _microseconds(sql: str, count: int) -> float:
-    """Run the statement as Heroku Connect; return microseconds for each row. What it logged goes again.
+    """Run the statement as Heroku Connect, then empty the log; return microseconds per row.
 
-    Ours is a difference, so all begin alike: no row is dead, and no page is to be written to the WAL as a whole but for
-    the first time since the checkpoint.
+    Our figure is a difference of two runs, so both start alike: without dead rows, and right after a checkpoint.
     """
     for table in (BareCaptured, BareUncaptured):
         workload.execute(f"VACUUM {quoted_table(table)}")

@@ -62,7 +62,7 @@ def _row(what: str, ours: str, bare: str, measured: float, target: float, *, ste
 
 
 def measure_effects(options: Options, server: Server) -> list[Row]:
-    """The same with a receiver that writes one row by the ORM; the bare loop does just these writes, in pages."""
+    """Measure a receiver that writes one row by the ORM; the bare loop makes the same writes in pages."""
     count = options.size(5_000, 500)
     workload.capture_backlog(count)
     runs = {
@@ -76,13 +76,17 @@ def measure_effects(options: Options, server: Server) -> list[Row]:
     return [Row("effects", what, rate(median(ours)), against, percent(ours, bare), "%", at_least=70, steady=True)]
 
 
-def deliver(receiver: str, count: int) -> float:
-    """Deliver the whole backlog to one receiver; return the seconds."""
+def deliver(receiver: str, count: int, *, ahead: bool = True) -> float:
+    """Deliver the whole backlog to one receiver; return the seconds.
+
+    Args:
+        ahead: read the next page while the receiver is called.
+    """
     worker = workload.worker()
     receivers.connect(receiver)
     try:
         began = time.perf_counter()
-        worker.deliver_once()
+        worker.deliver_once(ahead=ahead)
         seconds = time.perf_counter() - began
     finally:
         receivers.disconnect()

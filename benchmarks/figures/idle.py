@@ -1,7 +1,7 @@
-"""What a worker costs that has nothing to do: transactions it makes, processor time, memory.
+"""What an idle worker costs: transactions, processor time, memory.
 
-The transactions are those that the server counted in the database, with autovacuum switched off; on a server that is
-not ours it stays on, and its transactions count as well.
+The server counts the transactions of the database, with autovacuum switched off. On a server that is not ours
+autovacuum stays on, and its transactions count too.
 """
 
 import os
@@ -27,7 +27,7 @@ def measure(options: Options, server: Server) -> list[Row]:
         psycopg.connect(server.url, autocommit=True) as watcher,
         listening("nothing") as process,
     ):
-        time.sleep(15)  # what it did at start is counted some seconds late
+        time.sleep(15)  # the server counts the worker's first transactions some seconds late
         transactions, used = _transactions(watcher), _processor(process)
         say(f"idle: watching hc_listen for {seconds:.0f} s (--idle-seconds)")
         time.sleep(seconds)

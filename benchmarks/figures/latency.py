@@ -26,7 +26,7 @@ PAUSE = 0.03
 BURST = 5
 """Changes of one transaction at a thousand a second."""
 _numbers = itertools.count(1_000_000)
-"""Written into the records: others than those that are there."""
+"""First number written into the records; differs from the numbers in the table."""
 
 
 def measure(options: Options, server: Server) -> list[Row]:
@@ -63,7 +63,7 @@ def measure(options: Options, server: Server) -> list[Row]:
 def _take_turns(
     options: Options, connection: psycopg.Connection, box: Mailbox, count: int
 ) -> tuple[list[float], list[float]]:
-    """Return the milliseconds of ours and of the bare form, in turns."""
+    """Return the milliseconds of hc_signals and of the bare form, which take turns."""
     update = f"UPDATE {quoted_table(BareCaptured)} SET numberofemployees = %s WHERE id = %s"
     insert = "INSERT INTO bench_bare (number, payload) VALUES (%s, repeat('x', 500 + %s %% 2))"
     kinds: dict[str, Callable[[int], None]] = {

@@ -1,7 +1,7 @@
-"""What more threads, or more processes, bring to receivers that take 5 ms each.
+"""How delivery scales with threads and with processes, for receivers that take 5 ms each.
 
-The records are split into 16 shards for all. The rate is that between the first and the last change delivered, so the
-start of the processes does not count.
+All runs split the records into 16 shards. The rate counts from the first to the last delivered change, so starting the
+processes does not count.
 """
 
 import contextlib
@@ -49,6 +49,6 @@ def _rate(box: Mailbox, count: int, processes: int, threads: int) -> float:
         letters = box.wait_for(count)
     time.sleep(0.1)
     moments = sorted(moment for moment, _ in letters)
-    # The first tenth is left out: processes do not come up at the same moment.
+    # The first tenth does not count: processes do not start at the same moment.
     first = count // 10
     return (count - first) * 1e9 / (moments[-1] - moments[first])

@@ -1,8 +1,8 @@
-"""Whether a snapshot that somebody holds open elsewhere slows delivery, and what it leaves behind in the log.
+"""Whether an open snapshot in another session slows delivery, and how many dead rows it leaves in the log.
 
-Short backlogs are appended and delivered over and over, first without and then with a REPEATABLE READ transaction open
-in another session; the last half of the time under the snapshot counts. The two cannot take turns, so each delivery
-takes turns with the bare loop: compared is how much of its rate ours has.
+Short backlogs are appended and delivered repeatedly, first without and then with a REPEATABLE READ transaction open in
+another session. The second half of the time under the snapshot counts. The two cannot take turns, so each delivery
+takes turns with the bare loop; the figure is the share of the bare loop's rate.
 """
 
 import time
@@ -19,7 +19,7 @@ from hc_signals.worker.loop import Worker
 
 CYCLE = 2_000
 MEGABYTES_PER_SECOND = 40
-"""What the appended changes may fill, for each second that the snapshot is held; a slow machine filled 14."""
+"""Megabytes that the appended changes may fill per second of the held snapshot; a slow machine filled 14."""
 
 
 def measure(options: Options, server: Server) -> list[Row]:
@@ -39,7 +39,7 @@ def measure(options: Options, server: Server) -> list[Row]:
             other.execute("SELECT count(*) FROM public.hc_signals_position")
             say(f"snapshot: held open for {seconds:.0f} s (--snapshot-seconds)")
             during = _cycles(worker, seconds)
-            # Not autovacuum's estimate: what the server counted as dead since the tables were made.
+            # The server's own count since the tables were created, not autovacuum's estimate.
             workload.execute("SELECT pg_stat_force_next_flush()")
             ((dead,),) = workload.execute(
                 "SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname LIKE 'hc_signals_change%'"
@@ -64,7 +64,7 @@ def measure(options: Options, server: Server) -> list[Row]:
 
 
 def _cycles(worker: Worker, seconds: float) -> list[tuple[float, float]]:
-    """Append and deliver until the time is up; return the rates, each also as a share of the bare loop's."""
+    """Append and deliver until the time is up; return each rate, and its share of the bare loop's."""
     rates, end = [], time.monotonic() + seconds
     while time.monotonic() < end or len(rates) < 4:
         workload.append_backlog(CYCLE)

@@ -1,4 +1,4 @@
-"""From the start of ``hc_listen`` to its first delivery, held against ``manage.py check`` of the same project."""
+"""From the start of ``hc_listen`` to its first delivery, compared with ``manage.py check`` of the same project."""
 
 import time
 

@@ -1,7 +1,7 @@
 """What capture costs Heroku Connect: a batch of 500 rows written by one statement, with its own triggers on the table.
 
-Both tables carry Heroku Connect's own triggers; one carries ours as well. No worker runs, so nobody else takes the
-processor; whether one sleeps or not makes one NOTIFY per batch.
+Both tables have Heroku Connect's own triggers; one has ours too. No worker runs, so none competes for the processor. A
+sleeping worker would add one NOTIFY per batch.
 """
 
 import time

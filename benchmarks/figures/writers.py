@@ -1,9 +1,8 @@
-"""Many writers at once while the worker is awake: what ringing only a sleeping worker saves.
+"""What it saves to notify a sleeping worker only: many concurrent writers while the worker is awake.
 
-Each writer updates single rows of a captured table, a transaction each, in a loop inside the server, so that no client
-is measured. hc_listen runs; it is kept awake by a session that holds a share of its bell, as an open writer does.
-Held against the same with the ring taken out of the function, and shown beside the same with a NOTIFY in each
-transaction.
+Each writer updates single rows of a captured table in a loop inside the server, one transaction per row, so that no
+client is measured. A session holds a share of the worker's bell, as an open writer does, and so keeps hc_listen awake.
+The figure compares this with writers that never notify, and shows writers that notify in each transaction.
 """
 
 import threading
@@ -60,7 +59,7 @@ def measure(options: Options, server: Server) -> list[Row]:
 
 
 def _keep_awake(connection: psycopg.Connection) -> None:
-    """Ring until the worker is up, and take a share of its bell before it falls asleep again."""
+    """Notify the worker until it is awake, and take a share of its bell before it falls asleep again."""
     while connection.execute("SELECT pg_try_advisory_lock_shared(%s, %s)", BELL).fetchone() != (True,):
         connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
         time.sleep(0.0005)
@@ -87,7 +86,7 @@ def _with(writers: int, options: Options, url: str, ways: dict[str, str]) -> lis
 
 
 def _write(ring: str, url: str, writers: int, each: int) -> float:
-    """Let the writers write; return transactions per second of all together."""
+    """Let the writers write; return the transactions per second of all of them."""
     workload.execute(ring)
     workload.execute("TRUNCATE public.hc_signals_change")
     connections = [psycopg.connect(url, autocommit=True) for _ in range(writers)]

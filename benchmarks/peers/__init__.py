@@ -1,4 +1,4 @@
-"""Peers, each in an environment of its own: what they do with a backlog, without anything of ours in the process."""
+"""Peers: each works off a backlog in its own environment, without our code in the process."""
 
 import json
 import os
@@ -24,19 +24,19 @@ class Peer:
     """One of them."""
 
     name: str
-    """Of its environment, and of its script here."""
+    """Names its environment and its script in this directory."""
     label: str
     requirements: tuple[str, ...]
     count: int
-    """Length of its backlog: long enough to be measured, short enough not to be waited for."""
+    """Number of changes in its backlog: enough to measure, few enough to finish soon."""
     at_least: float | None = None
-    """How many times its rate ours is to be."""
+    """Lowest ratio of our rate to its rate."""
     live: bool = False
-    """Changes come while it listens; else they waited for it."""
+    """True if changes arrive while it listens; False if they are there before it starts."""
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
+        """Path of its Python interpreter."""
         return ENVIRONMENTS / self.name / "bin" / "python"
 
 
@@ -50,7 +50,7 @@ PEERS = (
 
 
 def runs(options: Options, server: Server) -> dict[str, Callable[[], float]]:
-    """Return what measures each peer that can be had; say which are left out."""
+    """Return a function for each peer that can be installed; say which peers are left out."""
     if not options.peers:
         say("peers are left out of this run")
         return {}
@@ -59,7 +59,7 @@ def runs(options: Options, server: Server) -> dict[str, Callable[[], float]]:
 
 
 def _works(label: str, run: Callable[[], float]) -> bool:
-    """Try it once, unmeasured: a peer that does not run here is left out, with what it said."""
+    """Run the peer once, unmeasured; if it fails, leave it out and print its message."""
     try:
         run()
     except subprocess.CalledProcessError as error:
@@ -67,7 +67,7 @@ def _works(label: str, run: Callable[[], float]) -> bool:
         say(f"{label} is left out, it does not run here: {said[-1]}")
         return False
     except subprocess.TimeoutExpired:
-        say(f"{label} is left out: nothing came of it in {TIMEOUT:.0f} s")
+        say(f"{label} is left out: it did not finish within {TIMEOUT:.0f} s")
         return False
     return True
 

@@ -1,6 +1,6 @@
-"""django-pgpubsub: changes that were stored while no listener ran, worked off as its ``listen --recover`` does.
+"""django-pgpubsub works off changes stored while no listener ran, as its ``listen --recover`` does.
 
-With LIVE=1 a listener runs while the changes come, all in one transaction, and works off the notifications.
+With LIVE=1 a listener runs while one transaction makes the changes, and works off the notifications.
 """
 
 import importlib.machinery
@@ -30,7 +30,7 @@ settings.configure(
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     USE_TZ=True,
 )
-# An app made on the spot: the script is one file.
+# The app is defined here, so that the script is one file.
 for name in ("peer", "peer.models"):
     module = sys.modules[name] = types.ModuleType(name)
     module.__file__, module.__path__ = __file__, []
@@ -58,7 +58,7 @@ class RecordChannel(pgpubsub.TriggerChannel):
 
 @pgpubsub.post_insert_listener(RecordChannel)
 def receive(old, new):  # type: ignore[no-untyped-def]
-    """Do nothing but count; the moment of the last one counts."""
+    """Count the calls and note the time of the last one."""
     global delivered, last
     delivered, last = delivered + 1, time.perf_counter()
 

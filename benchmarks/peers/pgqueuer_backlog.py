@@ -1,4 +1,4 @@
-"""pgqueuer on psycopg 3: jobs that wait are drained by one worker."""
+"""pgqueuer on psycopg 3: one worker drains waiting jobs."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from pgqueuer.types import QueueExecutionMode
 COUNT = int(os.environ["COUNT"])
 PAYLOAD = json.dumps({f"column_{number}": f"value {number}" for number in range(24)}).encode()
 BATCH = 500
-"""As many as a page of ours; its default of 10 would be slower."""
+"""Jobs per batch: as many as our page has. Its default of 10 is slower."""
 
 
 async def main() -> None:
@@ -36,7 +36,7 @@ async def main() -> None:
 
     began = time.perf_counter()
     await queuer.qm.run(batch_size=BATCH, mode=QueueExecutionMode.drain)
-    seconds = last - began  # it takes a while longer to end
+    seconds = last - began  # it stops some time later
     if delivered != COUNT:
         sys.exit(f"{delivered} of {COUNT} were delivered")
     print(json.dumps({"seconds": seconds}))

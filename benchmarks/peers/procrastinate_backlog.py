@@ -1,4 +1,4 @@
-"""procrastinate on psycopg 3: jobs that wait are worked off by one worker, one after the other."""
+"""procrastinate on psycopg 3: one worker works off waiting jobs, one by one."""
 
 import asyncio
 import json
@@ -16,13 +16,13 @@ delivered, last = 0, 0.0
 
 @app.task(name="receive")
 async def receive(**record: str) -> None:
-    """Do nothing but count; the moment of the last one counts."""
+    """Count the calls and note the time of the last one."""
     global delivered, last
     delivered, last = delivered + 1, time.perf_counter()
 
 
 async def main() -> None:
-    """Defer, work off, print the seconds."""
+    """Defer the jobs, work them off, print the seconds."""
     async with app.open_async():
         await app.schema_manager.apply_schema_async()
         await receive.batch_defer_async(*[ARGUMENTS] * COUNT)

@@ -1,1 +1,1 @@
-"""The Django app that is measured: four tables of 25 columns, and receivers."""
+"""The measured Django app: four tables of 25 columns, and receivers."""

@@ -1,4 +1,4 @@
-"""Connects the receiver that a worker process is to have."""
+"""Connects the receiver that the environment names."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Receivers of the workers that are measured; what they have to tell goes to a datagram socket."""
+"""Receivers of the measured workers; they send their letters to a datagram socket."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ def connect(name: str) -> None:
 
 
 def disconnect() -> None:
-    """Disconnect whichever is connected."""
+    """Disconnect the connected receivers."""
     for signal in (record_changed, records_changed):
         signal.disconnect(sender=BareCaptured, dispatch_uid="benchmark")
 
@@ -36,18 +36,18 @@ def write(instance: Any, event: Any, **kwargs: Any) -> None:
 
 
 def clock(instance: Any, event: Any, **kwargs: Any) -> None:
-    """Tell when the change arrived, and what the writer wrote into it."""
-    _tell(f"{time.monotonic_ns()} {instance.employees:.0f}")
+    """Send the time of arrival, and the number that the writer put into the record."""
+    _send(f"{time.monotonic_ns()} {instance.employees:.0f}")
 
 
 def slow(instance: Any, event: Any, **kwargs: Any) -> None:
     """Take 5 ms, as a call of a quick service does."""
     time.sleep(0.005)
-    _tell(f"{time.monotonic_ns()} 0")
+    _send(f"{time.monotonic_ns()} 0")
 
 
 _socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
-def _tell(text: str) -> None:
+def _send(text: str) -> None:
     _socket.sendto(text.encode(), os.environ["BENCH_SOCKET"])

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 def database(url: str) -> dict[str, object]:
-    """Return Django's settings for a postgresql:// URL; a socket directory may stand in ?host=."""
+    """Return Django's settings for a postgresql:// URL; ?host= may name a socket directory."""
     parts = urlsplit(url)
     query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
     return {
@@ -19,7 +19,7 @@ def database(url: str) -> dict[str, object]:
     }
 
 
-# Without SECRET_KEY a new one per process: sessions end with it, and no secret stands in a file.
+# Without SECRET_KEY each process makes its own: sessions end with it, and no file holds a secret.
 SECRET_KEY = os.environ.get("SECRET_KEY") or secrets.token_urlsafe(32)
 DEBUG = os.environ.get("DEBUG") == "1"
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1").split(",")
@@ -61,7 +61,7 @@ TEMPLATES = [
 ]
 ROOT_URLCONF = "example.urls"
 STATIC_URL = "static/"
-WHITENOISE_USE_FINDERS = True  # the admin's files from its package: there is nothing to collect
+WHITENOISE_USE_FINDERS = True  # serve the admin's files from its package, without collectstatic
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 HEROKU_CONNECT_SCHEMA = "salesforce"

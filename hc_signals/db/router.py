@@ -8,6 +8,9 @@ from hc_signals.db.exceptions import WriteNotSupportedError
 from hc_signals.db.models.base import READ_ONLY
 from hc_signals.tables import is_connected
 
+_LOG = 'public"."hc_signals_'
+"""The beginning of the names of our own tables, as the models spell them."""
+
 
 class HerokuConnectRouter:
     """Refuse writes to read-only models and migrations of connected ones; leave the rest to the next router."""
@@ -19,13 +22,24 @@ class HerokuConnectRouter:
             WriteNotSupportedError: the model is a read-only connected model.
         """
         if getattr(model, "sf_access", None) == READ_ONLY:
-            raise WriteNotSupportedError(f"{model!r} is a read-only model.")
+            raise WriteNotSupportedError(
+                f"{model._meta.label} is a read-only model: Heroku Connect overwrites or ignores what the app writes "
+                "to its table. If the mapping is read-write, set sf_access = READ_WRITE. In tests, insert the record "
+                "by hc_signals.testing.HerokuConnect, or write inside "
+                "hc_signals.testing.utils.no_heroku_connect_write_restrictions()."
+            )
         return None
 
     def allow_migrate(self, db: str, app_label: str, model_name: str | None = None, **hints: Any) -> bool | None:
-        """Return False for a connected model: its table belongs to Heroku Connect, whatever a migration says."""
+        """Return False for a connected model: its table belongs to Heroku Connect, whatever a migration says.
+
+        ``dumpdata``, ``loaddata`` and the fixtures of a test ask the same question, about the model itself. They may
+        read and write Heroku Connect's tables, but not the change log: its rows mean nothing in another database.
+        """
         try:
-            model = apps.get_model(app_label, model_name) if model_name else None
+            model = apps.get_model(app_label, model_name or "")
         except LookupError:
             return None
-        return False if model is not None and is_connected(model) else None
+        if hints.get("model") is model:  # a migration asks with a class of its own
+            return False if model._meta.db_table.startswith(_LOG) else None
+        return False if is_connected(model) else None

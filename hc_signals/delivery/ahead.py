@@ -1,11 +1,11 @@
-"""Reads the next page of an open window while receivers are at the present one.
+"""Reads the next page of an open window while receivers process the current one.
 
-The server takes about as long to read a page and to type its images as receivers that do little take to hear of it. So
-both are asked for in advance, over a connection of its own: the images of the next page, whose changes are known by
-then, and the changes of the page after it.
+The server takes about as long to read a page and to type its images as fast receivers take to process it. So the worker
+asks for both in advance, over a second connection: the images of the next page, whose changes it has already read, and
+the changes of the page after it. ``make bench BENCH="--only network"`` measures what this gains.
 
-What was read in advance is what would be read now: a window and its target are fixed. Whether the page is still this
-worker's to deliver is decided as ever, under the claim; if the position is another one by then, it is forgotten.
+A page read in advance is not stale: the window and its target are fixed. The claim still decides whether this worker
+may deliver the page. If the position has moved, the worker discards the page.
 """
 
 from collections.abc import Mapping
@@ -24,19 +24,19 @@ from hc_signals.postgres.side_connection import SideConnection, Statement
 
 
 class Batch(NamedTuple):
-    """The changes of a page, with as many images as were read with them."""
+    """The changes of a page, and the images that were read with them."""
 
     changes: list[Change]
     has_more: bool
     limit: int
-    """How many changes were asked for."""
+    """Most changes that the page could have."""
     images: Mapping[str, Images]
     """By table."""
 
 
 @dataclass
 class _Sent:
-    """What is being read: the images of a page, by table, and where the statement for what follows it begins."""
+    """Statements on their way: the images of a page by table, then the changes of the page after it."""
 
     at: Position
     batch: Batch
@@ -58,10 +58,10 @@ class Ahead:
         self.log, self._side, self._builders = log, side, builders
         self._sent: _Sent | None = None
         self._following: tuple[Position, Batch] | None = None
-        """The page behind the one that was taken last, without images."""
+        """The page after the last one taken, without images."""
 
     def take(self, position: Position) -> Batch | None:
-        """Return the page at this position, if it was read in advance."""
+        """Return the page at this position if it was read in advance, else None."""
         sent, self._sent, self._following = self._sent, None, None
         if sent is None:
             return None
@@ -77,7 +77,7 @@ class Ahead:
         return sent.batch._replace(images=read)
 
     def go_on(self, after: Position, limit: int, listeners: Listeners, consumer: str) -> None:
-        """Begin to read the page behind the present one, which ends at ``after``."""
+        """Start to read the page after the current one, which ends at ``after``."""
         if self._following is None or not _is_same(self._following[0], after):
             self._following = after, Batch(*window.read_page(self.log, after, limit), limit, {})
         batch = self._following[1]
@@ -92,17 +92,17 @@ class Ahead:
         then = replace(after, last_id=batch.changes[-1].id) if batch.has_more and batch.changes else None
         if then is not None:
             statements.append(window.page_statement(self.log, then, batch.limit))
-        cursors = self._side.send(statements) if statements else []  # a window may end with a full page
+        cursors = self._side.send(statements) if statements else []  # a full page can be the last of its window
         if cursors is not None:
             self._sent = _Sent(after, batch, old_columns, then, cursors)
 
     def receive(self) -> None:
-        """Take in what has arrived, so that the server can go on; wait for nothing."""
+        """Read whatever has arrived, without blocking; otherwise the server stalls on a full socket."""
         if self._sent is not None:
             self._side.receive()
 
     def forget(self) -> None:
-        """Forget what was read in advance: another worker goes on from here, or nobody."""
+        """Discard the page read in advance: this worker does not deliver it."""
         if self._sent is not None:
             self.take(self._sent.at)
         self._following = None

@@ -48,8 +48,6 @@ class Audience:
     builders: Mapping[str, InstanceBuilder]
     """By table, as the log names it."""
     extras: Extras
-    pulse: Pulse
-    """Of the worker's thread."""
     caution: Caution = field(default_factory=Caution)
     unknown: set[str] = field(default_factory=set)
     """Tables without a model that are logged already."""
@@ -64,13 +62,14 @@ class Shard:
         conf: the checked setting.
         audience: what it shares with the worker's other shards.
         stopping: set when no further change is to be delivered.
+        pulse: of the calling thread.
     """
 
     def __init__(
-        self, log: LogShard, claims: Claims, conf: Conf, audience: Audience, stopping: threading.Event
+        self, log: LogShard, claims: Claims, conf: Conf, audience: Audience, *, stopping: threading.Event, pulse: Pulse
     ) -> None:
         self.log, self.claims, self.conf, self.audience, self.stopping = log, claims, conf, audience, stopping
-        self.using, self._pulse = log.using, audience.pulse
+        self.using, self._pulse = log.using, pulse
         self.delivered = 0
         """How many changes were delivered."""
         self.unheard = 0

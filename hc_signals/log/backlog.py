@@ -1,4 +1,4 @@
-"""Counts the changes that a consumer still has to get, up to a limit, and finds the age of the oldest."""
+"""Counts the undelivered changes of a consumer, up to a limit, and finds the oldest of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

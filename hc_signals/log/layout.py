@@ -1,7 +1,7 @@
 """Takes a consumer's layout: its first position if it is new, or another number of shards.
 
-Taking a layout claims every shard. Two workers that start at once therefore take turns: otherwise the second would
-claim some shards, block on one that the first is delivering, and stall the shards it already holds.
+Taking a layout claims every shard, so two workers that start at once take turns. Otherwise the second would block on a
+shard that the first is delivering, and stall those it has claimed.
 """
 
 import logging

@@ -157,7 +157,7 @@ def _drop(using: str, bucket: int) -> list[_Dropped]:
     claims = {name: claim_all(shards_of(using, name)) for name in names}
     if any(not claimed or claimed[0].standing.layout != len(claimed) for claimed in claims.values()):
         raise _NotNow  # removed, or given other shards, while we waited
-    # Before LOCK TABLE, which takes a transaction id, and before the backlog is counted. A change that commits in
+    # Opened before LOCK TABLE takes a transaction id, and before the backlog is counted: a change that commits in
     # between is counted and is still delivered.
     present = close_window(open_window(using, read_standing(LogShard(using, ""))))
     dropped = [_move(name, claimed, present) for name, claimed in claims.items()]

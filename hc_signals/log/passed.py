@@ -1,4 +1,4 @@
-"""Records changes that a consumer skips because it has no model for them, and reports a gap once it gets the model."""
+"""Records changes that a consumer has no model for, and reports them as a gap once it gets the model."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime

@@ -1,8 +1,8 @@
 """Changes the number of shards on a live system, without losing, repeating or reordering changes of a record.
 
-The old shards are at different positions. So all of them are claimed at once and delivered, page by page and each in
-its own order, up to one common snapshot. The new shards start from there. Every step commits. If a worker dies, the old
-layout stays, and the next worker goes on.
+The old shards are at different positions. So all of them are claimed at once and delivered up to one common snapshot,
+page by page. The new shards start from there. Every step commits. If a worker dies, the old layout stays, and the next
+worker goes on.
 """
 
 import logging

@@ -19,8 +19,8 @@ SELECT bucket FROM ({_NEWEST}) newest (bucket, captured_at)
 WHERE captured_at < clock_timestamp() - make_interval(secs => %(seconds)s)
 """
 """The buckets with changes, all of them older than ``seconds``."""
-# Each change visible now must be visible in what each consumer has seen. ORDER BY holds the planner to the index: it
-# expects many rows with xid >= xmax, so it would read the whole bucket for the one that is not there.
+# Each change visible now must be visible in what each consumer has seen. ORDER BY holds the planner to the index. It
+# expects many rows with xid >= xmax, and would read the whole bucket to find none.
 _UNREAD = """
 SELECT consumer, bool_or(
     (SELECT xid FROM {table} ORDER BY xid DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(p.seen)

@@ -1,4 +1,4 @@
-"""A second connection that reads while the first one is at work: the server answers meanwhile, nobody waits for it."""
+"""A second connection, in pipeline mode: the server answers its statements while the first connection is busy."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,29 +13,29 @@ Statement = tuple[str, Any]
 
 
 class SideConnection:
-    """Sends statements without waiting, whose rows are fetched later. Belongs to one thread; opened when first used.
+    """Sends statements now and fetches their rows later. Belongs to one thread; opened by the first use.
 
     Args:
         using: database alias.
-        prepare: is called with the Django connection when it has been opened.
+        prepare: called with the Django connection after it has been opened.
     """
 
     def __init__(self, using: str, prepare: Callable[[Any], None]) -> None:
         self._using, self._prepare = using, prepare
         self._connection: Any = None
         self._mode: Any = None
-        """The context manager of the pipeline mode, in which the connection is all its life."""
+        """Context manager of the pipeline mode, which lasts as long as the connection."""
         self._pipeline: Any = None
         self._is_awaited = False
 
     @property
     def awaited(self) -> Any:
-        """The psycopg connection while its thread waits at it, for whoever looks after it; else None."""
+        """The psycopg connection while a thread is blocked on it (read by the watchdog); otherwise None."""
         connection = self._connection
         return connection.connection if self._is_awaited and connection is not None else None
 
     def send(self, statements: Sequence[Statement]) -> list[Any] | None:
-        """Send statements; return the cursors to be fetched from, None if the connection cannot be had."""
+        """Send statements; return their cursors, or None if the connection failed."""
         with self._waiting():
             if self._connection is None:
                 self._open()
@@ -46,27 +46,27 @@ class SideConnection:
         return None
 
     def receive(self) -> None:
-        """Take in what the server has sent so far: it stops where nobody does. An error shows when it is fetched."""
+        """Read whatever has arrived, without blocking; otherwise the server stalls. Errors surface on fetch."""
         with suppress(Exception):
             self._connection.connection.pgconn.consume_input()
 
     def finish(self, cursors: Sequence[Any]) -> bool:
-        """Wait for all answers, so that rows can be fetched; False if a statement has failed, whichever.
+        """Wait for all answers, so that rows can be fetched; return False if any statement failed.
 
-        After a failure the connection begins anew with the next statements.
+        After a failure the next statements open a new connection.
         """
         if not cursors:
             return True
-        if cursors[0].db is not self._connection:  # closed since, by an error of other statements; perhaps made anew
+        if cursors[0].db is not self._connection:  # an error of other statements has closed it since
             return False
         with self._waiting(), self._connection.wrap_database_errors:
-            self._pipeline.sync()  # ends the transaction that they had in common as well
+            self._pipeline.sync()  # also ends the transaction that the statements shared
             return True
         return False
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        """The thread may wait for the server; an error ends the block, and the connection with it."""
+        """Mark the thread as blocked during the block; an error ends the block and closes the connection."""
         self._is_awaited = True
         try:
             yield
@@ -84,12 +84,12 @@ class SideConnection:
             self._pipeline = self._mode.__enter__()
 
     def close(self) -> None:
-        """Let the connection go, with whatever was sent and not fetched."""
+        """Close the connection, and discard what was sent and not fetched."""
         connection, mode = self._connection, self._mode
         self._connection = self._mode = self._pipeline = None
         with suppress(DatabaseError, InterfaceError):
             if connection is not None:
                 connection.close()
-        with suppress(Exception):  # psycopg's: the mode ends with the connection
+        with suppress(Exception):  # psycopg raises here: the mode has ended with the connection
             if mode is not None:
                 mode.__exit__(None, None, None)

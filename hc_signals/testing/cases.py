@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db import connections
 from django.test import TestCase, TransactionTestCase
-from django.test.runner import DiscoverRunner
+from django.test.runner import DiscoverRunner, RemoteTestRunner
 
 from hc_signals.testing.databases import (
     clear,
@@ -66,8 +66,24 @@ class HerokuConnectTransactionTestCase(HerokuConnectMixin, TransactionTestCase):
     """Everything is committed, and emptied afterwards: for ``on_commit`` and threads."""
 
 
+class _WorkerRunner(RemoteTestRunner):
+    """Runs tests in a process of ``--parallel``."""
+
+    def run(self, test: Any) -> Any:
+        """Empty our tables after a flush in this process too: one that was spawned knows nothing of its parent."""
+        clearing_after_flush()
+        return super().run(test)
+
+
 class HerokuConnectRunnerMixin:
     """Beside a test runner of your own."""
+
+    def parallel_test_suite(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the suite of a parallel run; its processes empty our tables after a flush as well."""
+        suite = super().parallel_test_suite(*args, **kwargs)  # type: ignore[misc]
+        if suite.runner_class is RemoteTestRunner:
+            suite.runner_class = _WorkerRunner
+        return suite
 
     def setup_databases(self, **kwargs: Any) -> Any:
         """Make test databases with Heroku Connect's tables and capture; every flush empties these too from now on."""
@@ -77,5 +93,5 @@ class HerokuConnectRunnerMixin:
         return made
 
 
-class HerokuConnectRunner(HerokuConnectRunnerMixin, DiscoverRunner):
+class HerokuConnectRunner(HerokuConnectRunnerMixin, DiscoverRunner):  # type: ignore[misc]  # there it is a class
     """``TEST_RUNNER = "hc_signals.testing.cases.HerokuConnectRunner"``."""

@@ -1,15 +1,18 @@
 """Test databases with the change log, Heroku Connect's tables and capture on them: made once, emptied after a test."""
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from django.apps import apps
-from django.db import connections, router
+from django.db import OperationalError, connections, router, transaction
 from django.db.models.signals import post_migrate, pre_migrate
 
 from hc_signals.capture import triggers
+from hc_signals.exceptions import HCSignalsError
 from hc_signals.log.schema import exists, install_sql
+from hc_signals.postgres.errors import is_deadlock, is_lock_timeout
 from hc_signals.tables import connected_models, quote, quoted_table, table_parts
 from hc_signals.testing.heroku_connect import HerokuConnect
 
@@ -21,6 +24,21 @@ SELECT oid::regclass::text FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND starts_with(relname, 'hc_signals_')
   AND relname <> 'hc_signals_control' AND relpersistence = 'p'
 """
+
+PATIENCE = 30.0
+"""Seconds for which other sessions may hold locks on tables that are to be emptied."""
+_FIRST_TRY = 0.1
+"""Seconds of the first wait for a lock; each further wait is twice as long."""
+_HOLDERS = """
+SELECT DISTINCT format('process %%s (%%s, %%s): %%s', pid,
+                       coalesce(nullif(application_name, ''), 'no name'), state, query)
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE relation = ANY (%s::regclass[]) AND granted AND pid <> pg_backend_pid()
+"""
+
+
+class TablesInUseError(HCSignalsError):
+    """Tables cannot be emptied, because other sessions hold locks on them; the message names these sessions."""
 
 
 @contextmanager
@@ -142,8 +160,50 @@ def truncate(using: str, tables: list[str]) -> None:
 
     The others have files without a block. To truncate these as well would make new files of them, and of their indexes:
     dozens after each test.
+
+    Raises:
+        TablesInUseError: other sessions hold locks on them for longer than ``PATIENCE``.
     """
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT t::text FROM unnest(%s::regclass[]) t WHERE pg_relation_size(t) > 0", [tables])
-        if written := [row[0] for row in cursor.fetchall()]:
-            cursor.execute(f"TRUNCATE {', '.join(written)} RESTART IDENTITY CASCADE")
+        written = [row[0] for row in cursor.fetchall()]
+    if written:
+        _truncate_giving_way(using, written)
+
+
+def _truncate_giving_way(using: str, tables: list[str]) -> None:
+    """Truncate tables that a worker, a thread or a killed process may still use.
+
+    Such a session can hold one of the tables and want another. So the TRUNCATE waits briefly, gives up its locks and
+    tries again. The other session goes on, and PostgreSQL ends no statement of it because of a deadlock.
+    """
+    wait, deadline = _FIRST_TRY, time.monotonic() + PATIENCE
+    while True:
+        try:
+            with transaction.atomic(using), connections[using].cursor() as cursor:
+                cursor.execute(
+                    "SELECT current_setting('lock_timeout'), set_config('lock_timeout', %s, true)",
+                    [f"{max(round(wait * 1000), 1)}ms"],
+                )
+                before = cursor.fetchone()[0]
+                cursor.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE")
+                cursor.execute("SELECT set_config('lock_timeout', %s, true)", [before])
+            return
+        except OperationalError as error:
+            if not (is_lock_timeout(error) or is_deadlock(error)):
+                raise
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TablesInUseError(_in_use(using, tables)) from error
+            wait = min(2 * wait, left)
+
+
+def _in_use(using: str, tables: list[str]) -> str:
+    with connections[using].cursor() as cursor:
+        cursor.execute(_HOLDERS, [tables])
+        holders = "; ".join(row[0] for row in cursor.fetchall())
+    return (
+        f"Other sessions have held locks on tables of the test database {using!r} for {PATIENCE:g} s: "
+        f"{holders or 'they have ended by now'}. Expected none when the tables are emptied. "
+        "End the workers, threads and transactions of a test before it ends."
+    )

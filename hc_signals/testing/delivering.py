@@ -11,6 +11,7 @@ from django.test import override_settings
 
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.failures import FailedDelivery, FailureStore
+from hc_signals.exceptions import ConfigurationError
 from hc_signals.log.change import Change
 from hc_signals.log.claims import Claim, Claims, claim_all, claim_with_page
 from hc_signals.log.position import LogShard, Position
@@ -19,6 +20,7 @@ from hc_signals.log.restoring import moved, take_over
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.query import rows
+from hc_signals.testing.databases import played_databases
 from hc_signals.worker.loop import Worker
 
 calls = 0
@@ -39,8 +41,13 @@ def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf
         how many changes were delivered.
 
     Raises:
-        ConfigurationError: an unknown key or a wrong value.
+        ConfigurationError: an unknown key or a wrong value, or a database without a change log.
     """
+    if not played_databases([using]):
+        raise ConfigurationError(
+            f"The database {using!r} has no change log: the routers do not migrate hc_signals there, or it is not "
+            "PostgreSQL. Deliver on the alias where Heroku Connect's tables are, or let DATABASE_ROUTERS allow it."
+        )
     global calls  # noqa: PLW0603 - of the process, as receivers are
     calls += 1
     with override_settings(HC_SIGNALS={**getattr(settings, "HC_SIGNALS", {}), **conf}):

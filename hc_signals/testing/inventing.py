@@ -1,5 +1,8 @@
 """Invents whole records of a model: what is unique stays unique, what is related exists."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections
@@ -21,12 +24,31 @@ _ROUNDS = 50
 _NEIGHBOURS = 100
 """Most records of another table that the relations of one batch point at."""
 
-_CONSTRAINTS = """
-SELECT a.attname, a.attnotnull,
-       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indnkeyatts = 1
-               AND i.indkey[0] = a.attnum)
+_COLUMNS = """
+SELECT a.attname, a.attnotnull, ARRAY(SELECT enumlabel::text FROM pg_enum e WHERE e.enumtypid = a.atttypid ORDER BY 1)
 FROM pg_attribute a WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
 """
+
+_UNIQUE = """
+SELECT ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum > 0 AND (
+           a.attnum = ANY (i.indkey::int2[]) OR EXISTS (
+               SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+               AND d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indrelid AND d.refobjsubid = a.attnum))
+           ORDER BY 1)
+FROM pg_index i WHERE i.indrelid = %s::regclass AND i.indisunique
+"""
+"""The columns of each unique index, those in its expressions included."""
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What the model and its table demand of a record, by column."""
+
+    unique: set[str]
+    required: set[str]
+    """Never NULL."""
+    labels: dict[str, list[str]]
+    """The values of an enum."""
 
 
 class NoValueLeftError(HCSignalsError):
@@ -39,6 +61,13 @@ class NoValueLeftError(HCSignalsError):
         )
 
 
+def _variety(field: Any) -> float:
+    """Return how many different values a field is given."""
+    if field.is_relation:
+        return 0
+    return math.inf if isinstance(field, NEVER_ALIKE) else distinct(field)[0]
+
+
 class Inventing(Rows):
     """Knows what the tables demand of a record."""
 
@@ -49,37 +78,50 @@ class Inventing(Rows):
         """Insert ``count`` invented records in one poll; return their sfids."""
         raise NotImplementedError
 
-    def _invented(self, model: Model, count: int) -> list[dict[str, Any]]:
+    def _invented(self, model: Model, count: int, given: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
         """Return ``count`` records, by attname.
+
+        Args:
+            given: columns that need no value.
 
         Raises:
             NoValueLeftError: a field that is unique and must not be NULL has no value left.
         """
-        unique, required = self._constraints(model)
+        demands = self._demands(model)
         values: dict[str, list[Any]] = {}
         for field in model._meta.local_concrete_fields:
-            column = str(field.column)
-            if field is model._meta.auto_field or column in _OWN:
-                continue
-            demands = {"is_unique": column in unique, "is_required": column in required}
-            values[field.attname] = self._values(field, count, **demands)
+            if field is not model._meta.auto_field and str(field.column) not in _OWN | given:
+                values[field.attname] = self._values(field, count, demands)
         return [{name: column[number] for name, column in values.items()} for number in range(count)]
 
-    def _constraints(self, model: Model) -> tuple[set[str], set[str]]:
-        """Return the columns that are unique, and those that must not be NULL: by the model or by the table."""
-        fields: list[Any] = list(model._meta.local_concrete_fields)
-        unique = {str(field.column) for field in fields if field.unique}
-        required = {str(field.column) for field in fields if not field.null or getattr(field, "upsert", False)}
+    def _demands(self, model: Model) -> Demands:
+        fields: dict[str, Any] = {str(field.column): field for field in model._meta.local_concrete_fields}
+        unique = {column for column, field in fields.items() if field.unique}
+        required = {column for column, field in fields.items() if not field.null or getattr(field, "upsert", False)}
+        labels: dict[str, list[str]] = {}
         with self._cursor() as cursor:
-            cursor.execute(_CONSTRAINTS, [quoted_table(model)])
-            for column, not_null, has_index in cursor.fetchall():
-                unique |= {column} if has_index else set()
+            cursor.execute(_COLUMNS, [quoted_table(model)])
+            for column, not_null, values in cursor.fetchall():
                 required |= {column} if not_null else set()
-        return unique, required
+                labels |= {column: values} if values else {}
+            cursor.execute(_UNIQUE, [quoted_table(model)])
+            for (columns,) in sorted(cursor.fetchall(), key=lambda row: len(row[0])):
+                # If one column never has the same value twice, neither have all of them together.
+                own = [fields[column] for column in columns if column in fields and column not in _OWN]
+                if own and not unique & set(columns) and "sfid" not in columns:
+                    unique.add(str(max(own, key=_variety).column))
+        return Demands(unique, required, labels)
 
-    def _values(self, field: Any, count: int, *, is_unique: bool, is_required: bool) -> list[Any]:
+    def _values(self, field: Any, count: int, demands: Demands) -> list[Any]:
+        column = str(field.column)
+        is_unique, is_required = column in demands.unique, column in demands.required
         if field.is_relation:
             found = self._related(field, count, is_unique=is_unique, is_required=is_required)
+        elif labels := demands.labels.get(column):
+            if is_unique:
+                found = self._unused(field, count, is_required=is_required, labels=labels)
+            else:
+                found = self.chance.choices(labels, k=count)
         elif is_unique and not isinstance(field, NEVER_ALIKE):
             found = self._unused(field, count, is_required=is_required)
         else:
@@ -88,9 +130,9 @@ class Inventing(Rows):
 
     # -- unique fields -------------------------------------------------------------------------------------------------
 
-    def _unused(self, field: Any, count: int, *, is_required: bool) -> list[Any]:
+    def _unused(self, field: Any, count: int, *, is_required: bool, labels: Sequence[str] = ()) -> list[Any]:
         """Return up to ``count`` different values that are not in the table: fewer only if NULL will do."""
-        size, value_of = distinct(field)
+        size, value_of = (len(labels), labels.__getitem__) if labels else distinct(field)
         found: dict[Any, Any] = {}
         for _ in range(1 if size <= _FEW else _ROUNDS):
             drawn = range(size) if size <= _FEW else sorted(self._drawn(size, count - len(found)))
@@ -111,10 +153,11 @@ class Inventing(Rows):
         return field.get_db_prep_save(value, connections[self.using])
 
     def _in_table(self, field: Any, stored: list[Any]) -> set[Any]:
-        column = quote(field.column)
+        kind = self._type(field)
+        column = f"{quote(field.column)}::{kind}"  # the column's own may be an enum
         with self._cursor() as cursor:
             cursor.execute(
-                f"SELECT {column} FROM {quoted_table(field.model)} WHERE {column} = ANY(%s::{self._type(field)}[])",
+                f"SELECT {column} FROM {quoted_table(field.model)} WHERE {column} = ANY(%s::{kind}[])",
                 [stored],
             )
             return {row[0] for row in cursor.fetchall()}

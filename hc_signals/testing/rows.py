@@ -101,10 +101,14 @@ class Rows:
         return {str(field.column) for field in model._meta.local_concrete_fields}
 
     def _existing(self, model: Model) -> set[str]:
-        """Return the table's columns as it is now: some mappings lack createddate, systemmodstamp, isdeleted."""
+        """Return the table's columns as it is now, but for those that the database alone fills.
+
+        Some mappings lack createddate, systemmodstamp, isdeleted.
+        """
         with self._cursor() as cursor:
             cursor.execute(
-                "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+                "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped "
+                "AND attgenerated = '' AND attidentity <> 'a'",
                 [quoted_table(model)],
             )
             return {row[0] for row in cursor.fetchall()}

@@ -12,7 +12,7 @@ from hc_signals.testing.rows import Model
 class Salesforce(Inventing):
     """Salesforce's side: what Heroku Connect reads there and writes into the tables."""
 
-    def insert(self, model: Model, *records: Mapping[str, Any], **values: Any) -> list[str]:
+    def insert(self, model: Model, /, *records: Mapping[str, Any], **values: Any) -> list[str]:
         """New records in Salesforce, read in one poll; return their sfids.
 
         Args:
@@ -30,18 +30,23 @@ class Salesforce(Inventing):
         self.changes += len(rows)
         return [row["sfid"] for row in rows]
 
-    def create(self, model: Model, count: int = 1) -> list[str]:
+    def create(self, model: Model, count: int = 1, **values: Any) -> list[str]:
         """Insert ``count`` invented records in one poll; return their sfids.
 
         Unique fields get values that are not in the table yet, relations the key of a record that is, or NULL. Where
         they must not be NULL, the records that they need are created first.
 
+        Args:
+            values: values of all these records by field name, as for :meth:`insert`; only the rest is invented.
+
         Raises:
+            LookupError: the model has no such field.
             NoValueLeftError: a field that is unique and must not be NULL has no value left.
         """
-        return self.insert(model, *self._invented(model, count)) if count else []
+        invented = self._invented(model, count, given=frozenset(self._columns(model, values)))
+        return self.insert(model, *(record | values for record in invented)) if count else []
 
-    def update(self, model: Model, sfid: str, **values: Any) -> bool:
+    def update(self, model: Model, sfid: str, /, **values: Any) -> bool:
         """One record was edited in Salesforce and is polled; tell whether anything that counts changed."""
         return bool(self.poll(model, [{"sf_id": sfid, **values}]))
 

@@ -43,12 +43,10 @@ class Tables(Rows):
         Tables that exist stay. They get the columns that their model has gained.
         """
         with self._cursor() as cursor:
-            cursor.execute("SELECT to_regtype('public.hstore') IS NULL, to_regtype('hstore') IS NULL")
-            if all(cursor.fetchone()):
-                cursor.execute("SELECT count(*) FROM pg_available_extensions WHERE name = 'hstore'")
-                has_extension = cursor.fetchone()[0]
-                hstore = "CREATE EXTENSION hstore SCHEMA public" if has_extension else _read("hstore.sql")
-                cursor.execute(hstore)
+            create_hstore(cursor)
+            cursor.execute("SELECT to_regproc('public.get_xmlbinary') IS NULL")
+            if cursor.fetchone()[0]:
+                cursor.execute(_read("xmlbinary.sql"))
         for model in self.models:
             self.create_table(model)
 
@@ -61,11 +59,7 @@ class Tables(Rows):
         with self._cursor() as cursor:
             cursor.execute("SELECT to_regclass(%s)", [f"{quote(schema)}._hcmeta"])
             if cursor.fetchone()[0] is None:
-                channel = literal(f"{schema}.hc_trigger_log")
-                cursor.execute(_filled("schema.sql", schema=quote(schema), channel=channel))
-                cursor.execute(
-                    f"INSERT INTO {quote(schema)}._hcmeta (hcver, org_id, details) VALUES (1, %s, '{{}}')", [_ORG]
-                )
+                cursor.execute(schema_sql(schema))
             self._refuse_real(schema)
             cursor.execute("SELECT to_regclass(%s)", [quoted_table(model)])
             is_new = cursor.fetchone()[0] is None
@@ -121,26 +115,14 @@ class Tables(Rows):
         plain = {str(f.column) for f in model._meta.local_concrete_fields if getattr(f, "db_index", False)} - unique
         for prefix, kind, names in (("hcu_idx", "UNIQUE INDEX", unique), ("hc_idx", "INDEX", plain)):
             for name in sorted(names):
-                index = quote(_fitting(f"{prefix}_{table}_{name}"))
+                index = quote(fitting(f"{prefix}_{table}_{name}"))
                 yield f"CREATE {kind} IF NOT EXISTS {index} ON {quoted_table(model)} ({quote(name)})"
 
     def _table_sql(self, model: Model, schema: str, table: str) -> Iterator[str]:
         lines = [f"{quote(name)} {kind}" for name, kind in self._column_types(model).items()]
         yield f"CREATE TABLE {quoted_table(model)} ({', '.join(lines)}, PRIMARY KEY (id))"
         yield from self._index_sql(model, table)
-        read_write = getattr(model, "sf_access", "") == "read_write"
-        yield _filled(
-            "table.sql",
-            schema=quote(schema),
-            table=quote(table),
-            log_sequence=literal(f"{quote(schema)}._trigger_log_id_seq"),
-            first_state=literal("NEW" if read_write else "READONLY"),
-            ignored_state=literal("IGNORE" if read_write else "READONLY"),
-            status_function=quote(_fitting(f"hc_{table}_status")),
-            logger_function=quote(_fitting(f"hc_{table}_logger")),
-            status_trigger=quote(_fitting(f"hc_{table}_status_trigger")),
-            log_trigger=quote(_fitting(f"hc_{table}_logtrigger")),
-        )
+        yield triggers_sql(schema, table, read_write=getattr(model, "sf_access", "") == "read_write")
 
     def drop_table(self, model: Model) -> None:
         """Remove a mapping: its table goes, with every trigger on it; functions stay."""
@@ -192,18 +174,54 @@ def _has_system_column(model: Model, column: str) -> bool:
     return column == "createddate" or (column == "systemmodstamp" and not isinstance(model, HerokuConnectModelBase))
 
 
+def create_hstore(cursor: Any) -> None:
+    """Make the type that Heroku Connect's functions need, unless it is there: the extension, or the part they use."""
+    cursor.execute("SELECT to_regtype('public.hstore') IS NULL AND to_regtype('hstore') IS NULL")
+    if cursor.fetchone()[0]:
+        cursor.execute("SELECT count(*) FROM pg_available_extensions WHERE name = 'hstore'")
+        has_extension = cursor.fetchone()[0]
+        cursor.execute("CREATE EXTENSION hstore SCHEMA public" if has_extension else _read("hstore.sql"))
+
+
+def triggers_sql(schema: str, table: str, *, read_write: bool) -> str:
+    """Return Heroku Connect's own functions and triggers on one mapped table."""
+    return heroku_sql(
+        "table.sql",
+        schema=quote(schema),
+        table=quote(table),
+        log_sequence=literal(f"{quote(schema)}._trigger_log_id_seq"),
+        first_state=literal("NEW" if read_write else "READONLY"),
+        ignored_state=literal("IGNORE" if read_write else "READONLY"),
+        status_function=quote(fitting(f"hc_{table}_status")),
+        logger_function=quote(fitting(f"hc_{table}_logger")),
+        status_trigger=quote(fitting(f"hc_{table}_status_trigger")),
+        log_trigger=quote(fitting(f"hc_{table}_logtrigger")),
+    )
+
+
+def schema_sql(schema: str) -> str:
+    """Return what Heroku Connect itself keeps in a mapped schema."""
+    channel = literal(f"{schema}.hc_trigger_log")
+    return (
+        _read("xmlbinary.sql")
+        + heroku_sql("schema.sql", schema=quote(schema), channel=channel)
+        + (f"\nINSERT INTO {quote(schema)}._hcmeta (hcver, org_id, details) VALUES (1, {literal(_ORG)}, '{{}}');\n")
+    )
+
+
 def _read(name: str) -> str:
     return (_SQL / name).read_text(encoding="utf-8")
 
 
-def _filled(name: str, **places: str) -> str:
+def heroku_sql(name: str, **places: str) -> str:
+    """Return one of the files in ``sql/``, its places filled in."""
     text = _read(name)
     for place, value in places.items():
         text = text.replace(f"{{{place}}}", value)
     return text
 
 
-def _fitting(name: str) -> str:
+def fitting(name: str) -> str:
     """Shorten a name to PostgreSQL's 63 bytes; a hash keeps two long ones apart."""
     if len(name.encode()) <= 63:
         return name

@@ -13,13 +13,13 @@ from hc_signals.testing.salesforce import Salesforce
 class AppWrites(Salesforce):
     """The app's side: from a write to the trigger log, to Salesforce and back."""
 
-    def app_insert(self, model: Model, **values: Any) -> int:
+    def app_insert(self, model: Model, /, **values: Any) -> int:
         """The app makes a record: no sfid yet, PENDING, in the trigger log; return the row's id."""
         row = self._columns(model, values)
         with transaction.atomic(using=self.using):
             return self._insert_rows(model, [row])[0]
 
-    def app_update(self, model: Model, row_id: int, **values: Any) -> None:
+    def app_update(self, model: Model, row_id: int, /, **values: Any) -> None:
         """The app edits a record."""
         row = self._columns(model, values)
         names = ", ".join(f"{quote(name)} = %s" for name in row)
@@ -67,7 +67,7 @@ class AppWrites(Salesforce):
             row = cursor.fetchone()
             return row[0] if row else None
 
-    def echo(self, model: Model, **computed: Any) -> int:
+    def echo(self, model: Model, /, **computed: Any) -> int:
         """The next poll reads what the app wrote: SYNCED, new stamps, and values that Salesforce computed.
 
         Returns:

@@ -71,13 +71,13 @@ class Worker:
         self._audience = Audience(
             builders={table_label(model): InstanceBuilder(model, using) for model in models},
             extras=Extras.of(conf, models),
-            pulse=self.pulse,
         )
         self.claims = HeldLock(using, application_name(conf.CONSUMER, "claim"))
         """Hold the claim of a shard if ``ATOMIC`` is False."""
-        logs, claims = LogShard.all_of(using, conf.CONSUMER, conf.SHARDS), Claims(self.claims)
+        logs = LogShard.all_of(using, conf.CONSUMER, conf.SHARDS)
         self.side = SideConnection(using, self._prepare_side)
-        self.shards = [Shard(log, claims, conf, self._audience, self.stopping) for log in logs]
+        claims = Claims(self.claims)
+        self.shards = [self._shard(log, claims, conf) for log in logs]
         self._old_delivered = self._old_unheard = 0
         """Changes delivered from the shards of a layout that was left."""
         self._elsewhere: set[int] = set()
@@ -230,9 +230,12 @@ class Worker:
             for shard in self.shards:
                 shard.mark_calls(dead)
 
+    def _shard(self, log: LogShard, claims: Claims, conf: Conf) -> Shard:
+        return Shard(log, claims, conf, self._audience, stopping=self.stopping, pulse=self.pulse)
+
     def _deliver_old(self, claim: Claim) -> None:
         conf = replace(self.conf, SHARDS=claim.shard.shards)
-        shard = Shard(claim.shard, Claims(), conf, self._audience, self.stopping)
+        shard = self._shard(claim.shard, Claims(), conf)
         shard.deliver_claimed(claim)
         self._old_delivered += shard.delivered
         self._old_unheard += shard.unheard

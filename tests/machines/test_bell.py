@@ -21,6 +21,7 @@ from hc_signals.worker.bell_connection import CHANNEL
 from hc_signals.worker.bell_lock import BellLock
 from hc_signals.worker.doorbell import Doorbell
 from tests.machines.machine import machine_settings, new_connection
+from tests.server import own
 
 WAKE_TIMEOUT = 1.0
 INSERT = "INSERT INTO public.hc_signals_change (table_name, operation, origin) VALUES ('machine', 'UPDATE', 'app')"
@@ -198,7 +199,7 @@ class BellMachine(RuleBasedStateMachine):
     def prepare(self, number: int) -> None:
         """The share of the lock outlives the connection's transaction; who has rung may not."""
         if self.depth[number] and len(self.prepared) < 2:
-            name = f"bell {time.monotonic_ns()}"
+            name = own(f"bell {time.monotonic_ns()}")
             self.depth[number] = 0
             try:
                 self.connections[number].execute(f"PREPARE TRANSACTION '{name}'")

@@ -21,6 +21,7 @@ from hc_signals.log.claims import Claim
 from hc_signals.worker.loop import Worker
 from tests.chaos import mutations
 from tests.machines.machine import machine_settings, new_connection
+from tests.server import own
 
 RECORDS = ["A", "B", "C"]
 MANY_PAGES = 150
@@ -153,7 +154,7 @@ class ReaderMachine(RuleBasedStateMachine):
         writer = self.connections[number]
         if writer.levels and self.two_phase:
             self.number += 1
-            name = f"machine {self.number}"
+            name = own(f"machine {self.number}")
             self.prepared[name] = writer.end(f"PREPARE TRANSACTION '{name}'")
             for record in [record for record, holder in self.locked.items() if holder is writer]:
                 self.locked[record] = name

@@ -1,4 +1,4 @@
-"""The example's records in the admin; those that Salesforce owns can only be looked at."""
+"""The example's records in the admin; records that Salesforce owns are shown read-only."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from example.crm.models import Account, CompoundModel, Contact, Project, Seen
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
-    """Writing to a read-only mapping would only be refused by the router, so it is not offered."""
+    """No editing: the router refuses writes to a read-only mapping."""
 
     def has_add_permission(self, *args: Any, **kwargs: Any) -> bool:
-        """Nothing is added here."""
+        """No adding."""
         return False
 
     has_change_permission = has_add_permission

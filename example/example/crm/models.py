@@ -47,7 +47,7 @@ class SFObjectModel(hc_models.HerokuConnectModel):
 
 
 class CompoundModel(SFObjectModel):
-    """Half Heroku Connect's, half Django's."""
+    """A compound model: one table of Heroku Connect, one of Django."""
 
     hc_model = models.OneToOneField(
         SFObjectModel, on_delete=models.CASCADE, to_field="external_id", parent_link=True, db_constraint=False
@@ -59,7 +59,7 @@ class CompoundModel(SFObjectModel):
 
 
 class Seen(models.Model):
-    """What the example's receiver writes: an effect that commits together with the worker's position."""
+    """A row per change, written by the example's receiver; it commits together with the worker's position."""
 
     event_id = models.TextField(unique=True)
     sequence_number = models.BigIntegerField()

@@ -1,4 +1,4 @@
-"""Receivers of the example: print every signal, and keep a ledger in the same transaction."""
+"""Receivers of the example: they print every signal, and write a ledger in the same transaction."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from hc_signals.signals import gap_detected, record_changed
 
 @receiver(record_changed)
 def keep_ledger(sender: type, event: ChangeEvent, using: str, **kwargs: Any) -> None:
-    """Write one row per change: the demo and the tests count it."""
+    """Write one row per change; the demo and the tests count the rows."""
     Seen.objects.using(using).create(
         event_id=event.event_id,
         sequence_number=event.sequence_number,
@@ -25,7 +25,7 @@ def keep_ledger(sender: type, event: ChangeEvent, using: str, **kwargs: Any) -> 
 
 @receiver(record_changed)
 def print_change(sender: type, instance: Any, event: ChangeEvent, **kwargs: Any) -> None:
-    """Print the signal as a receiver sees it, where CRM_PRINT is set."""
+    """Print the signal, if CRM_PRINT is set."""
     if not os.environ.get("CRM_PRINT"):
         return
     changes = ", ".join(
@@ -37,7 +37,7 @@ def print_change(sender: type, instance: Any, event: ChangeEvent, **kwargs: Any)
 
 @receiver(record_changed, sender=CompoundModel)
 def print_compound_change(instance: CompoundModel, event: ChangeEvent, **kwargs: Any) -> None:
-    """The compound model hears of changes to its Salesforce half where its own row exists."""
+    """Print changes of the compound model's Salesforce half; they are sent if its Django row exists."""
     if os.environ.get("CRM_PRINT"):
         sys.stdout.write(f"  CompoundModel  {event.change_type:<7} {instance.data!s:.30} + {instance.more_data}\n")
         sys.stdout.flush()
@@ -45,6 +45,6 @@ def print_compound_change(instance: CompoundModel, event: ChangeEvent, **kwargs:
 
 @receiver(gap_detected)
 def print_gap(sender: type, event: ChangeEvent, **kwargs: Any) -> None:
-    """Say that changes may have been missed."""
+    """Print that changes may have been missed."""
     sys.stdout.write(f"  {sender.__name__:<14} GAP     {event.cause}\n")
     sys.stdout.flush()

@@ -105,6 +105,12 @@ class HerokuConnectModel(LinkedByValue, metaclass=HerokuConnectModelBase):
     """Schema of the connection that maps the object, if it is not ``HEROKU_CONNECT_SCHEMA``: for a second org."""
     sf_access: str = READ_ONLY
     """``READ_ONLY``: from Salesforce to PostgreSQL only; ``READ_WRITE``: both ways."""
+    sf_without_upsert: bool = False
+    """True: the mapping is read-write and has no unique identifier, which Heroku Connect allows and advises against.
+
+    Heroku Connect then knows a record by its Salesforce id alone. It makes a second row of a record that your app has
+    inserted, if it reads the record before it has written the id back.
+    """
     sf_notify_enabled: bool = False
     """Let Salesforce's Streaming API trigger polls when data changes."""
     sf_polling_seconds: int = 600
@@ -181,7 +187,7 @@ class HerokuConnectModel(LinkedByValue, metaclass=HerokuConnectModelBase):
         upserts = [field for field in fields if field.upsert]
         if len(upserts) > 1:
             add(4, " can only have a single upsert field.", upserts)
-        if cls.sf_access == READ_WRITE and not upserts:
+        if cls.sf_access == READ_WRITE and not upserts and not cls.sf_without_upsert:
             add(7, " does not have an upsert field.", "Read-write models need an upsert field.")
         errors += [
             checks.Error(

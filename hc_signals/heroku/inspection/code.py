@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from hc_signals.heroku.inspection.fields import Guess, can_be_upsert, guess
 from hc_signals.heroku.inspection.names import Attributes, class_names
-from hc_signals.heroku.inspection.read import Column, Source, Table
+from hc_signals.heroku.inspection.read import Column, Source, Table, unnameable
 from hc_signals.tables import SYSTEM_COLUMNS, get_schema, has_no_is_deleted
 
 _HALVES = ("latitude", "longitude")
@@ -52,6 +52,8 @@ def _model_lines(name: str, table: Table, targets: Mapping[str, str], schema: st
         yield f"    hc_schema = {schema!r}"
     if choice.read_write:
         yield "    sf_access = hc_models.READ_WRITE"
+        if not choice.upsert:
+            yield "    sf_without_upsert = True"
     usual = {column.column for column in table.columns if _is_usual(column)}
     yield from _system_lines(table, usual)
     if fields := list(_field_lines(table, usual, targets, choice.upsert)):
@@ -100,24 +102,24 @@ class _Choice:
 
 
 def _choose_upsert(table: Table) -> _Choice:
-    """A read-write model needs exactly one upsert field: where the source does not tell it, choose, and say so."""
+    """Choose the upsert field where the source does not tell it, and say so; a mapping without one says that too."""
+    if table.upsert or (table.case_known and table.read_write):
+        return _Choice(table.read_write, table.upsert, () if table.upsert else _NO_UPSERT)
     candidates = sorted(filter(can_be_upsert, table.columns), key=_unlikeliness)
-    if table.upsert:
-        return _Choice(table.read_write, table.upsert)
     if len(candidates) == 1:
         return _Choice(table.read_write, candidates[0].column)
     if not table.read_write:
         return _Choice(False)
     if not candidates:
-        return _Choice(False, comments=_NO_UPSERT)
+        return _Choice(True, comments=_NO_UPSERT)
     names = ", ".join(repr(column.name) for column in candidates)
     chosen = f"Several columns are unique: {names}. The upsert field is the first here: compare it with the mapping."
     return _Choice(True, candidates[0].column, (chosen,))
 
 
 _NO_UPSERT = (
-    "Heroku Connect's mapping is read-write. A read-write model needs an upsert field, and no field is unique:",
-    "this model is read-only. To write, give one field `upsert=True`, and add `sf_access = hc_models.READ_WRITE`.",
+    "The mapping has no unique identifier: Heroku Connect can make two rows of a record that your app inserts.",
+    "Better choose one in the mapping, and write `upsert=True` in its field instead of `sf_without_upsert = True`.",
 )
 
 
@@ -128,7 +130,9 @@ def _unlikeliness(column: Column) -> tuple[bool, bool, bool]:
 
 def _field_lines(table: Table, usual: set[str], targets: Mapping[str, str], upsert: str) -> Iterator[str]:
     """Standard fields choose their names first: those of custom ones do not depend on the order of the columns."""
-    found = [(column, field) for column, field in _fields(table, targets, upsert) if column.column not in usual]
+    left_out = {column.column: reason for column in table.columns if (reason := _why_no_field(column))}
+    every = [pair for pair in _fields(table, targets, upsert) if pair[0].column not in usual]
+    found = [(column, None if column.column in left_out else field) for column, field in every]
     attributes = Attributes()
     names = {
         column.column: attributes.claim(_asked(table, column, field), _ALSO.get(field.kind, ()))
@@ -137,9 +141,16 @@ def _field_lines(table: Table, usual: set[str], targets: Mapping[str, str], upse
     }
     for column, field in found:
         if field is None:
-            yield f"    # Left out: {column.name!r}: no field class reads {column.type}."
+            reason = left_out.get(column.column) or f"no field class reads {column.type}."
+            yield f"    # Left out: {column.name!r}: {reason}"
         else:
             yield f"    {names[column.column]} = {_call(table, column, field)}"
+
+
+def _why_no_field(column: Column) -> str:
+    if unreadable := unnameable(column.column):
+        return f"its name has {unreadable}, which no query of Django's can name."
+    return "the database fills it, and saving a record would write to it." if column.is_computed else ""
 
 
 def _asked(table: Table, column: Column, field: Guess) -> str:

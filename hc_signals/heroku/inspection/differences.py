@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import connections, models
 
-from hc_signals.heroku.inspection.read import UUID_TYPE, short_type
+from hc_signals.heroku.inspection.read import TYPE, UUID_TYPE, short_type
 from hc_signals.tables import SYSTEM_COLUMNS, as_stored, quoted_table, table_parts
 
 
@@ -46,8 +46,8 @@ def how_to_do_without(column: str) -> str:
     return "map the field or remove it"
 
 
-_TYPES = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typcategory IN ('S', 'E')
+_TYPES = f"""
+SELECT a.attname, {TYPE}, t.typcategory IN ('S', 'E')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hc_signals.heroku.inspection.read import Column
+from hc_signals.heroku.inspection.read import Column, unnameable
 from hc_signals.tables import SYSTEM_COLUMNS
 
 
@@ -36,6 +36,26 @@ _TO_ITSELF = frozenset(
     | {("user", "managerid")}
 )
 """Standard references to records of the same object."""
+
+_MOMENT = Guess("hc_models.DateTime")
+_REFERENCE = Guess("hc_models.Text", "max_length=18", doubt="a reference?")
+_STANDARD = {
+    "createddate": _MOMENT,
+    "lastmodifieddate": _MOMENT,
+    "lastvieweddate": _MOMENT,
+    "lastreferenceddate": _MOMENT,
+    "systemmodstamp": _MOMENT,
+    "lastactivitydate": Guess("hc_models.Date"),
+    "createdbyid": _REFERENCE,
+    "lastmodifiedbyid": _REFERENCE,
+    "ownerid": _REFERENCE,
+    "recordtypeid": _REFERENCE,
+    "masterrecordid": _REFERENCE,
+    "currencyisocode": Guess("hc_models.Text", "max_length=3"),
+    "mayedit": Guess("hc_models.Checkbox"),
+    "islocked": Guess("hc_models.Checkbox"),
+}
+"""Salesforce's own fields, which have the same type in each object: for mappings, which know no types."""
 
 _NUMBER = "max_digits=18, decimal_places=2"
 _DIGITS = "digits are not in the table: adjust"
@@ -78,14 +98,17 @@ def guess(column: Column, object_name: str, class_names: Mapping[str, str], upse
     if not is_upsert and (found := _lookup(column, object_name, class_names)):
         return found
     if column.type is None:
-        return Guess("hc_models.AnyType", _index(column, is_upsert), doubt="a mapping knows no types")
+        known = _STANDARD.get(column.name.lower(), Guess("hc_models.AnyType", doubt="a mapping knows no types"))
+        return replace(known, arguments=_joined(known.arguments, _index(column, is_upsert)))
     found = _by_type(column, is_upsert)
-    return found and Guess(found.kind, _joined(found.arguments, _index(column, is_upsert, found)), doubt=found.doubt)
+    return found and replace(found, arguments=_joined(found.arguments, _index(column, is_upsert, found)))
 
 
 def can_be_upsert(column: Column) -> bool:
     """Tell whether Heroku Connect may find records by the column: it is unique, and a text or a number."""
     if not column.unique or column.column == "id" or column.column in SYSTEM_COLUMNS:
+        return False
+    if column.is_computed or unnameable(column.column):
         return False
     kind = column.type or "text"
     return kind in ("text", "varchar", "double precision", "integer") or kind.startswith("varchar(")

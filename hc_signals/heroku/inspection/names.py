@@ -11,8 +11,11 @@ from hc_signals.db.models import HerokuConnectModel
 _OBJECT_SUFFIX = re.compile(r"__(?:c|kav|ka|x|mdt|e|b|xo|dlm|dmo)$", re.IGNORECASE)
 _FIELD_SUFFIX = re.compile(r"__[a-z]$", re.IGNORECASE)
 
-RESERVED = frozenset({*dir(HerokuConnectModel), "id", "pk", "objects", "models", "hc_models"})
-"""What a field must not be called: it would hide an attribute of the model, or a module that the class body needs."""
+RESERVED = frozenset({*dir(HerokuConnectModel), "id", "pk", "objects", "models", "hc_models", "self"})
+"""What a field must not be called.
+
+It would hide an attribute of the model, or a module that the class body needs; ``self`` could be no keyword argument.
+"""
 
 
 def class_name(object_name: str) -> str:

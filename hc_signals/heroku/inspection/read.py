@@ -1,5 +1,6 @@
 """Reads the mapped objects, from the tables of a schema or from an exported mapping."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +24,8 @@ class Column:
     unique: bool = False
     is_text: bool = False
     """Texts in Python, although the type may be one of the user's own: an enum, citext."""
+    is_computed: bool = False
+    """The database fills it and takes no other value: a generated column, or an identity that is always generated."""
     holds_uuids: bool = False
     """The values are UUIDs as 32 hex digits; also where there is none yet, in a column of 32 characters."""
 
@@ -63,8 +66,11 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND c.relname NOT LIKE '\\_%%'
 ORDER BY c.relname
 """
-_COLUMNS = """
-SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod), t.typcategory IN ('S', 'E'),
+TYPE = """format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END,
+                   CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END)"""
+"""SQL for the name of a column's type: of a domain that of its base. ``a`` is pg_attribute, ``t`` pg_type."""
+_COLUMNS = f"""
+SELECT a.attrelid, a.attname, {TYPE}, t.typcategory IN ('S', 'E'), a.attgenerated <> '' OR a.attidentity = 'a',
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid
                AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)
 FROM pg_attribute a
@@ -84,8 +90,8 @@ def live_source(using: str, schema: str) -> Source:
         relations = cursor.fetchall()
         cursor.execute(_COLUMNS, [[oid for oid, *_ in relations]])
         columns: dict[int, list[Column]] = {}
-        for oid, name, kind, is_text, unique in cursor.fetchall():
-            columns.setdefault(oid, []).append(Column(name, name, short_type(kind), unique, is_text))
+        for oid, name, kind, is_text, is_computed, unique in cursor.fetchall():
+            columns.setdefault(oid, []).append(Column(name, name, short_type(kind), unique, is_text, is_computed))
     tables, left_out = [], {}
     for oid, name, relkind, read_write in relations:
         found = columns.get(oid, [])
@@ -103,6 +109,8 @@ def _why_no_model(name: str, relkind: str, columns: Iterable[Column]) -> str:
         return f"it is {_NO_TABLES[relkind]}; Heroku Connect writes to tables."
     if name != name.lower():
         return "its name has capitals; names of Heroku Connect's tables have none."
+    if unreadable := unnameable(name):
+        return f"its name has {unreadable}, which no query of Django's can name."
     types = {column.column: column.type for column in columns}
     missing = [name for name in ("id", "sfid") if name not in types]
     if missing:
@@ -127,9 +135,15 @@ def _holds_uuids(using: str, schema: str, table: str, column: Column) -> bool:
         return False
 
 
+def unnameable(name: str) -> str:
+    """Return the character for which no query of Django's can name a column or table; empty where there is none."""
+    return next((repr(each) for each in name if each in '"$%'), "")
+
+
 def short_type(kind: str) -> str:
-    """Return PostgreSQL's long name of a type as Django writes it, in one line."""
-    return " ".join(kind.split()).replace("character varying", "varchar").replace("time without time zone", "time")
+    """Return PostgreSQL's long name of a type as Django writes it, in one line; without the precision of a time."""
+    kind = re.sub(r"^(timestamp|time|interval)\(\d\)", r"\1", " ".join(kind.split()))
+    return kind.replace("character varying", "varchar").replace("time without time zone", "time")
 
 
 def mapped_source(mapping: dict[str, Any]) -> Source:
@@ -161,7 +175,7 @@ def _mapped_table(object_name: str, config: dict[str, Any]) -> Table:
         columns.setdefault(column.column, column)
     upsert = as_stored(str(config.get("upsert_field") or "").lower())
     # No system field can be one, the record's id included: such a mapping is treated as one without.
-    upsert = upsert if upsert in columns.keys() - {"id", *SYSTEM_COLUMNS} else ""
+    upsert = upsert if upsert in columns.keys() - {"id", *SYSTEM_COLUMNS} and not unnameable(upsert) else ""
     return Table(object_name, tuple(columns.values()), config.get("access") == "read_write", upsert, case_known=True)
 
 

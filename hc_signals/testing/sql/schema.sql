@@ -3,13 +3,6 @@
 
 CREATE SCHEMA IF NOT EXISTS {schema};
 
--- Correct and very slow, as the original: a capture trigger must never call it.
-CREATE OR REPLACE FUNCTION public.get_xmlbinary() RETURNS varchar LANGUAGE plpgsql AS $$
-BEGIN
-    RETURN (SELECT s.setting FROM pg_settings s WHERE s.name = 'xmlbinary');
-END
-$$;
-
 -- The text that hstore gives: shorter keys first, then by byte.
 CREATE OR REPLACE FUNCTION {schema}.hc_row_text(fields jsonb) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT string_agg(
