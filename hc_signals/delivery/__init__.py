@@ -20,7 +20,7 @@ The package owns three tables: ``hc_signals_delivery`` (failed and parked delive
 ``hc_signals_call`` (which process runs, and which call may have ended one). It reads the log through
 :mod:`hc_signals.log`.
 
-It must never commit a position without the effects of its changes, nor call a receiver with a change while an earlier
+It must never commit a position without the effects of its changes. It must never call a receiver while an earlier
 change of the same record waits for that receiver. A receiver may raise, break its transaction, fork, or end the
 process: no other receiver, record or worker may fail because of it.
 

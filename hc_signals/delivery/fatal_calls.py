@@ -2,8 +2,8 @@
 
 No code can catch such a call, so the next process must find it. To mark every call in the database would slow down
 every receiver, so calls are marked after a process has died: its row is left in ``hc_signals_run``. The next process
-then marks each call before it makes it, until it is past the changes that the dead process was delivering. A call that
-has ended the process LIMIT times is not made again.
+then marks each call before it makes it. It stops when it is past the changes that the dead process was delivering. A
+call that has ended the process LIMIT times is not made again.
 """
 
 import uuid
