@@ -1,6 +1,6 @@
 """``records_changed``: one signal per model and page."""
 
-from collections import defaultdict
+from collections.abc import Mapping
 
 from hc_signals.delivery.listeners import Model
 from hc_signals.delivery.sending import SignalSender
@@ -9,30 +9,23 @@ from hc_signals.log.change import Change
 
 SIGNAL = "records_changed"
 
+Events = dict[tuple[Model, bool], list[tuple[Change, ChangeEvent]]]
+"""Changes with their events, by the model that they are sent for and ``exclusive`` (see ``Listeners.receivers``)."""
 
-class Bulk:
-    """The events of one page for receivers of ``records_changed``.
+
+def send_bulk(sender: SignalSender, events: Events, *, any_note: bool) -> None:
+    """Send ``records_changed`` for these events, once per model and receiver.
 
     Args:
         sender: sends the signals of the page.
+        events: the events of the page.
         any_note: some change of the page has a note, so it may be for named receivers.
     """
-
-    def __init__(self, sender: SignalSender, *, any_note: bool) -> None:
-        self._sender, self._any_note = sender, any_note
-        self._pairs: dict[tuple[Model, bool], list[tuple[Change, ChangeEvent]]] = defaultdict(list)
-
-    def add(self, model: Model, exclusive: bool, change: Change, event: ChangeEvent) -> None:
-        """Add an event, to be sent with the others of its model."""
-        self._pairs[model, exclusive].append((change, event))
-
-    def send(self) -> None:
-        """Send all events that were added, once per model and receiver."""
-        for (model, exclusive), pairs in self._pairs.items():
-            wanted: dict[int, set[str]] = {}
-            for change, _ in pairs if self._any_note else ():
-                wanted[change.id] = {each.name for each in self._sender.receivers(SIGNAL, model, change, exclusive)}
-            for receiver in self._sender.listeners.receivers(SIGNAL, model, exclusive):
-                mine = [pair for pair in pairs if receiver.name in wanted[pair[0].id]] if wanted else pairs
-                self._sender.send_bulk(receiver, model, mine)
-        self._pairs.clear()
+    for (model, exclusive), pairs in events.items():
+        wanted: Mapping[int, set[str]] = {
+            change.id: {each.name for each in sender.receivers(SIGNAL, model, change, exclusive)}
+            for change, _ in (pairs if any_note else ())
+        }
+        for receiver in sender.listeners.receivers(SIGNAL, model, exclusive):
+            mine = [pair for pair in pairs if receiver.name in wanted[pair[0].id]] if wanted else pairs
+            sender.send_bulk(receiver, model, mine)

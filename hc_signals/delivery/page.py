@@ -1,12 +1,13 @@
 """One page of changes on its way to the receivers."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db import models
 
 from hc_signals.delivery.bulk import SIGNAL as BULK_SIGNAL
-from hc_signals.delivery.bulk import Bulk
+from hc_signals.delivery.bulk import Events, send_bulk
 from hc_signals.delivery.event import RecordEvent, table_event
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Model
@@ -44,7 +45,8 @@ class Page:
         self._sender, self._listeners, self._builders = sender, sender.listeners, builders
         self._consumer = sender.store.conf.CONSUMER
         self._records = Records(sender.store.using, sender.listeners)
-        self._bulk = Bulk(sender, any_note=any(change.note for change in changes))
+        self._any_note = any(change.note for change in changes)
+        self._bulk: Events = defaultdict(list)
         self._proxies: dict[str, list[Model]] = {}
         self._routes: dict[Any, tuple[Sequence[str], list[str]]] = {}
         """Counted columns and signals, by everything that they depend on: the changes of a page are much alike."""
@@ -73,7 +75,8 @@ class Page:
 
     def deliver_bulk(self) -> None:
         """Send ``records_changed`` for all changes that were delivered so far."""
-        self._bulk.send()
+        send_bulk(self._sender, self._bulk, any_note=self._any_note)
+        self._bulk.clear()
 
     def _deliver_record(self, change: Change, builder: InstanceBuilder) -> None:
         """Send the change for its model, for proxies, and for multi-table children."""
@@ -106,7 +109,7 @@ class Page:
         event = RecordEvent.of(_Source(self._records, change, builder, columns, sender, child))
         for signal in signals:
             if signal == BULK_SIGNAL:
-                self._bulk.add(sender, exclusive, change, event)
+                self._bulk[sender, exclusive].append((change, event))
             else:
                 self._sender.send(signal, sender, change, event, exclusive)
 
