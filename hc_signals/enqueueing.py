@@ -1,4 +1,4 @@
-"""``enqueue_on_change``: hands changes over to a task queue, for work that outgrows the worker."""
+"""``enqueue_on_change``: enqueues a task for each change, for work that takes too long for the worker."""
 
 from functools import partial
 from typing import Any
@@ -16,9 +16,9 @@ def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
     The task is called with keyword arguments that survive JSON: ``model`` (label), ``record_id`` (sfid, or None),
     ``change_type``, ``changed_fields`` (list) and ``event_id`` (the same for every attempt).
 
-    It is enqueued before the worker's position is committed, never after: a queue in the same database commits
-    together with the position, a task of any other broker is there at least once. After a crash it may be there
-    twice, so tell them apart by ``event_id``. If the broker cannot be reached, the delivery is retried like any other.
+    It is enqueued before the worker's position is committed. A queue in the same database commits together with the
+    position. Any other broker gets each task at least once: after a crash perhaps twice, with the same ``event_id``.
+    If the broker cannot be reached, the delivery is stored and retried like any other.
 
     Args:
         model: as for :func:`~hc_signals.receivers.on_change`.
@@ -27,16 +27,14 @@ def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
             :func:`~hc_signals.receivers.on_change`.
 
     Raises:
-        ConfigurationError: ``task`` is neither, or a filter is wrong.
+        ConfigurationError: ``task`` is no such task, or a filter is wrong.
     """
     if hasattr(task, "enqueue") and hasattr(task, "func"):
         function, put = task.func, task.enqueue
     elif hasattr(task, "apply_async") and hasattr(task, "run"):
         function, put = task.run, partial(_apply, task)
     else:
-        raise ConfigurationError(
-            f"enqueue_on_change was given {task!r}; expected a task, of Django Tasks or of Celery."
-        )
+        raise ConfigurationError(f"enqueue_on_change got {task!r}; expected a task of Django Tasks or of Celery.")
 
     def enqueue(event: ChangeEvent[Any], sender: type[Model], **kwargs: Any) -> None:
         put(
@@ -47,7 +45,7 @@ def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
             event_id=event.event_id,
         )
 
-    # Failures are kept and shown under the name of the task.
+    # Failures are stored under the name of the task.
     enqueue.__module__, enqueue.__qualname__ = function.__module__, function.__qualname__
     on_change(model, **filters)(enqueue)
 

@@ -1,4 +1,4 @@
-"""The errors that a user may meet; each message says what was found, what was expected and what to do."""
+"""The errors that a user may catch. Each message says what was found, what was expected and what to do."""
 
 
 class HCSignalsError(Exception):
@@ -10,19 +10,19 @@ class ConfigurationError(HCSignalsError):
 
 
 class RedeliveryError(HCSignalsError):
-    """A kept delivery cannot be tried again as things are; the message says what is gone."""
+    """A stored delivery cannot be retried now; the message says what is missing."""
 
 
 class ProcessEndedError(HCSignalsError):
-    """A receiver was not called, because the worker's process has ended during that very call several times."""
+    """A receiver was not called, because the worker's process has ended several times during that call."""
 
 
 class LeftSettingsError(HCSignalsError):
-    """A receiver has changed settings of its database session and left them changed."""
+    """A receiver has changed settings of its database session and has not set them back."""
 
 
 class ReplayError(HCSignalsError):
-    """The changes asked for cannot be replayed: of another database, or no longer in the log."""
+    """The chosen changes cannot be replayed: they are of another database, or no longer in the log."""
 
 
 class SnapshotError(HCSignalsError):

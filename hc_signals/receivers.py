@@ -1,4 +1,4 @@
-"""``@on_change``: connects a receiver to the changes of one model that it wants."""
+"""``@on_change``: connects a receiver to chosen changes of one model."""
 
 import difflib
 from collections.abc import Callable, Collection, Mapping
@@ -13,24 +13,20 @@ from django.utils.inspect import func_accepts_kwargs
 
 from hc_signals import signals
 from hc_signals.delivery.identity import receiver_path
+from hc_signals.delivery.routing import FIRST_SIGNAL
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.tables import connected_tables_of, counts_as_change
 
-OF_TYPE = {
-    "CREATE": signals.record_created,
-    "UPDATE": signals.record_updated,
-    "DELETE": signals.record_deleted,
-    "SNAPSHOT": signals.record_changed,
-}
-"""The signal that tells a type of change. What was missed and read again is told as created or updated as well."""
+OF_TYPE = {kind: FIRST_SIGNAL[kind] for kind in ("CREATE", "UPDATE", "DELETE", "SNAPSHOT")}
+"""The signal of each change type. Rows that are read again after a gap arrive as created or updated as well."""
 
 M = TypeVar("M", bound=Model)
 M_contra = TypeVar("M_contra", bound=Model, contravariant=True)
 
 
 class Receiver(Protocol[M_contra]):
-    """What a receiver of ``@on_change`` must bear to be called with; it may leave any of it to its ``**kwargs``."""
+    """The arguments that a receiver of ``@on_change`` must accept; ``**kwargs`` may take any of them."""
 
     def __call__(
         self, *, sender: Any, instance: M_contra, event: ChangeEvent[M_contra], using: str, **kwargs: Any
@@ -40,21 +36,21 @@ class Receiver(Protocol[M_contra]):
 
 @dataclass(frozen=True)
 class Filter:
-    """Which changes a receiver wants. See :func:`on_change`."""
+    """The changes that a receiver wants: see :func:`on_change`."""
 
     types: frozenset[str]
     fields: frozenset[str]
     to: Mapping[str, Any]
     from_: Mapping[str, Any]
     attnames: Mapping[str, str]
-    """Where an instance has the value of each field: for a relation the key, so that no query is made."""
+    """By field: the attribute of its value. For a relation it is the key, which needs no query."""
 
     def matches(self, signal: Signal, event: ChangeEvent[Any]) -> bool:
-        """Tell whether the receiver is to be called."""
+        """Return whether the receiver is called."""
         if not any(OF_TYPE[kind] is signal for kind in self.types):
             return False
         kind = event.change_type
-        # Of a new, a deleted and a re-read record it is not said what changed: every field counts as changed.
+        # A new, a deleted and a re-read record have no changed fields: every field counts as changed.
         is_changed = event.changed_fields if event.changed_fields or kind == "UPDATE" else self.attnames
         if self.fields and self.fields.isdisjoint(is_changed):
             return False
@@ -70,7 +66,7 @@ class Filter:
 
     def _came_from(self, event: ChangeEvent[Any]) -> bool:
         if not self.from_ or (event.change_type == "GAP_UPDATE" and not event.previous):
-            return True  # what was there before a gap is not known: better one call too many than none
+            return True  # the value before the gap is unknown: one call too many is better than none
         if event.change_type == "DELETE":
             values = event.instance.__dict__
             return all(_fits(values.get(self.attnames[name]), wanted) for name, wanted in self.from_.items())
@@ -86,16 +82,16 @@ def _fits(value: Any, wanted: Any) -> bool:
 class on_change(Generic[M]):
     """Connect a receiver ``(instance, event, using, **kwargs)`` to changes of one model's records.
 
-    Everything that is given must hold. Decorators on top of each other: called once where any of them matches.
+    A change must fit all arguments. With several decorators, the function is called once if any of them matches.
 
     Args:
         model: a connected model, a proxy or a multi-table child of one.
-        fields: any of these changed. Names of fields; a created or deleted record counts as changed in every field.
-        to: the new value of each of these fields, which must have changed: a value to equal, or a callable that says
-            of the value whether it fits. Relations by their key. A deleted record has no new values.
-        from_: the same for the old values; a created record has none, of a deleted one they are its last.
-        types: of CREATE, UPDATE, DELETE, SNAPSHOT. GAP_CREATE and GAP_UPDATE come with the first two; a snapshot that
-            is for this receiver counts as CREATE, one for everybody comes only to those who name it.
+        fields: names of fields; at least one must have changed. In a created or deleted record every field has changed.
+        to: the new value of each of these fields, which must have changed. It is compared with ``==``; a callable gets
+            it and returns whether it fits. The value of a relation is the key. A deleted record has no new values.
+        from_: the same for old values. A created record has none; those of a deleted record are its last values.
+        types: change types, of CREATE, UPDATE, DELETE and SNAPSHOT. CREATE includes GAP_CREATE, and UPDATE includes
+            GAP_UPDATE. A backfill for this receiver counts as CREATE. Any other backfill calls it if SNAPSHOT is named.
         dispatch_uid: part of the receiver's name, for functions that share a dotted path; see docs/receivers.md.
 
     Raises:
@@ -111,13 +107,13 @@ class on_change(Generic[M]):
     dispatch_uid: str = ""
 
     def __call__(self, function: Receiver[M]) -> Receiver[M]:
-        """Connect the function and return it as it is."""
+        """Connect the function, and return it unchanged."""
         if not func_accepts_kwargs(function):
             raise ConfigurationError(
                 f"{receiver_path(function)} must accept **kwargs: arguments may be added to a signal at any time."
             )
         wanted = self._filter(f"@on_change of {receiver_path(function)}")
-        # One receiver per function and model: decorators on top of each other call it once.
+        # One receiver per function and model, so that several decorators call it once.
         connected: dict[Any, _Connected] = function.__dict__.setdefault("_hc_signals", {})
         # Methods of two objects share one __dict__.
         key = self.model, id(getattr(function, "__self__", None)), self.dispatch_uid
@@ -145,7 +141,9 @@ class on_change(Generic[M]):
         for name in (*self.fields, *(self.to or {}), *(self.from_ or {})):
             _check_name(what, name, attnames, f"{self.model._meta.label} has no field of Salesforce")
             if not counts_as_change(known[name].column):
-                raise ConfigurationError(f"{what}: {name!r} is bookkeeping: a change of it is never told.")
+                raise ConfigurationError(
+                    f"{what}: {name!r} is bookkeeping of Heroku Connect, whose changes send no signal; leave it out."
+                )
         for kind in self.types:
             _check_name(what, kind, OF_TYPE, "there is no change type")
         return Filter(frozenset(self.types), frozenset(self.fields), self.to or {}, self.from_ or {}, attnames)
@@ -159,11 +157,11 @@ def _check_name(what: str, name: str, known: Collection[str], problem: str) -> N
 
 
 _Connected = tuple[list[Filter], Callable[..., Any]]
-"""The filters of one function for one model, and the receiver that asks them."""
+"""The filters of one function for one model, and the receiver that applies them."""
 
 
 def _filtered(function: Any, filters: list[Filter]) -> Callable[..., Any]:
-    """Return the receiver that is connected, under the path of the user's function."""
+    """Return the receiver that is connected. It has the dotted path of the user's function."""
     receive: Callable[..., Any]
     if iscoroutinefunction(function):
 
@@ -178,7 +176,7 @@ def _filtered(function: Any, filters: list[Filter]) -> Callable[..., Any]:
             if _is_wanted(filters, signal, event):
                 function(signal=signal, event=event, **named)
 
-    # A partial, or an object with a __call__, has none that wraps() could copy.
+    # A partial, or an object with a __call__, has no __qualname__ that wraps() could copy.
     receive.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)
     return receive
 
@@ -187,7 +185,7 @@ def _is_wanted(filters: list[Filter], signal: Signal, event: ChangeEvent[Any]) -
     is_snapshot = event.change_type == "SNAPSHOT"
     if signal is signals.record_changed:
         if not is_snapshot:
-            return False  # told by its own signal
+            return False  # its own signal calls the receiver
     elif is_snapshot and any("SNAPSHOT" in each.types for each in filters):
-        return False  # one for this receiver is told by both; record_changed comes next
+        return False  # a snapshot for this receiver sends both signals; record_changed comes next
     return any(each.matches(signal, event) for each in filters)

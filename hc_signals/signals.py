@@ -9,16 +9,16 @@ record_updated = Signal()
 record_deleted = Signal()
 """A record was deleted in Salesforce; ``instance`` is its last state."""
 record_changed = Signal()
-"""Any of the three above, and a SNAPSHOT by hc_backfill."""
+"""Sent for each of the three changes above, and for a SNAPSHOT by hc_backfill."""
 records_changed = Signal()
-"""Once per model and page, with ``events=[...]`` instead of ``instance`` and ``event``: for bulk work."""
+"""Sent once per model and page, with ``events=[...]`` instead of ``instance`` and ``event``: for bulk work."""
 gap_detected = Signal()
 """Changes may have been missed: read the table again. ``event.cause`` says why."""
 table_reloaded = Signal()
-"""Heroku Connect has cleared a table and filled it again; ``event.counts`` says what came of it. No ``instance``."""
+"""Heroku Connect has cleared a table and filled it again. ``event.counts`` has the result; there is no ``instance``."""
 table_resynced = Signal()
-"""A newly mapped field was filled in all records; ``event.counts`` says in how many. No ``instance``."""
+"""A newly mapped field was filled in all records. ``event.counts`` has their number; there is no ``instance``."""
 record_linked = Signal()
-"""A row that the app made has got its sfid. Only of read-write mappings."""
+"""Salesforce has given its sfid to a row that the app created, in a read-write mapping."""
 sync_failed = Signal()
-"""Salesforce refused what the app wrote; ``message`` is its answer (``_hc_err``). Only of read-write mappings."""
+"""Salesforce has refused a write of the app, in a read-write mapping. ``message`` is the answer (``_hc_err``)."""

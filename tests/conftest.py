@@ -20,7 +20,7 @@ from pytest_postgresql import factories
 from hc_signals.capture import orphans
 from hc_signals.capture.install import install_capture
 from hc_signals.conf import Conf
-from hc_signals.delivery.listeners import SIGNALS
+from hc_signals.delivery.routing import SIGNALS
 from hc_signals.tables import connected_models, table_parts
 from hc_signals.testing import HerokuConnect, databases
 from hc_signals.worker.crew import Crew

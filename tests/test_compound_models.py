@@ -1,4 +1,4 @@
-"""Multi-table children of connected models are saved, loaded, updated and deleted as any of Django's."""
+"""Multi-table children of connected models are saved, loaded, updated and deleted like any other of Django."""
 
 import uuid
 from typing import Any
@@ -15,7 +15,7 @@ KEY, OTHER = uuid.UUID(int=7), uuid.UUID(int=8)
 
 
 def halves() -> tuple[list[Any], list[Any]]:
-    """Return what the two tables have of compound records."""
+    """Return the rows of both tables."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT external_id__c, data__c FROM salesforce.my_object__c ORDER BY id")
         theirs = cursor.fetchall()
@@ -24,7 +24,7 @@ def halves() -> tuple[list[Any], list[Any]]:
 
 
 @pytest.mark.parametrize("how", ["create", "save", "by_parent", "by_value", "by_new_value", "get_or_create"])
-def test_a_compound_record_is_saved_as_two_rows(heroku: HerokuConnect, how: str) -> None:
+def test_compound_record_is_saved_as_two_rows(heroku: HerokuConnect, how: str) -> None:
     values = {"data": "a", "more_data": "b"}
     if how in ("by_parent", "by_value"):
         parent = SFObjectModel.objects.create(external_id=KEY, data="before")
@@ -55,12 +55,12 @@ def test_a_compound_record_is_saved_as_two_rows(heroku: HerokuConnect, how: str)
     assert record.hc_model.compoundmodel == record
 
 
-def test_a_default_key_links_the_halves(heroku: HerokuConnect) -> None:
+def test_default_key_links_the_halves(heroku: HerokuConnect) -> None:
     record = CompoundModel.objects.create(more_data="b")
     assert halves() == ([(record.external_id.hex, None)], [(record.external_id.hex, "b")])
 
 
-def test_a_loaded_record_is_updated_and_deleted(heroku: HerokuConnect) -> None:
+def test_loaded_record_is_updated_and_deleted(heroku: HerokuConnect) -> None:
     CompoundModel.objects.create(external_id=OTHER, data="x", more_data="y")
     CompoundModel.objects.create(external_id=KEY, data="a", more_data="b")
     record = CompoundModel.objects.get(external_id=KEY)
@@ -118,13 +118,13 @@ def test_both_halves_follow_a_new_external_id(heroku: HerokuConnect) -> None:
     assert CompoundModel.objects.get() == record
 
 
-def test_a_record_without_a_key_leaves_no_half(heroku: HerokuConnect) -> None:
+def test_record_without_a_key_leaves_no_half(heroku: HerokuConnect) -> None:
     with pytest.raises(IntegrityError):
         CompoundModel.objects.create(external_id=None, more_data="b")
     assert halves() == ([], [])
 
 
-def test_a_copy_is_a_record_of_its_own(heroku: HerokuConnect) -> None:
+def test_copy_is_a_record_of_its_own(heroku: HerokuConnect) -> None:
     record = CompoundModel.objects.create(external_id=KEY, data="a", more_data="b")
     record.pk = record.id = None
     record._state.adding = True

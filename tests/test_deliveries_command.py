@@ -1,4 +1,4 @@
-"""hc_deliveries: what failed is seen, tried again and discarded by hand."""
+"""hc_deliveries lists, shows, retries and discards failed deliveries."""
 
 import io
 from typing import Any
@@ -31,7 +31,7 @@ class Receiver:
 
 @pytest.fixture
 def receiver(captured: HerokuConnect, connect: Any) -> Receiver:
-    """Two records with a dead or waiting delivery each, the first with a parked one behind it."""
+    """Two records with a dead or a retried delivery each; a parked one is behind the first."""
     found = Receiver()
     found.done = []
     connect(signals.record_changed, found, User)
@@ -41,7 +41,7 @@ def receiver(captured: HerokuConnect, connect: Any) -> Receiver:
     return found
 
 
-def test_list_and_show(receiver: Receiver) -> None:
+def test_list_and_show_print_deliveries(receiver: Receiver) -> None:
     listed = command("list").splitlines()
     assert listed[-1] == "3 deliveries"
     assert "tests.test_deliveries_command.Receiver (record_changed): ValueError" in listed[0]
@@ -57,7 +57,7 @@ def test_list_and_show(receiver: Receiver) -> None:
     assert "'username': 'a'" in shown
 
 
-def test_retry_by_hand(receiver: Receiver) -> None:
+def test_retry_makes_deliveries_due(receiver: Receiver) -> None:
     receiver.failing = False
     assert "2 deliveries are due now" in command("retry", all=True)
     deliver()
@@ -65,7 +65,7 @@ def test_retry_by_hand(receiver: Receiver) -> None:
     assert Delivery.objects.count() == 0
 
 
-def test_a_dead_delivery_gets_its_attempts_again(receiver: Receiver) -> None:
+def test_dead_delivery_gets_its_attempts_again(receiver: Receiver) -> None:
     Delivery.objects.filter(state="retry").update(state="dead", attempt=10)
     receiver.failing = False
     command("retry", state="dead")
@@ -73,7 +73,7 @@ def test_a_dead_delivery_gets_its_attempts_again(receiver: Receiver) -> None:
     assert sorted(receiver.done) == ["A", "a", "b"]
 
 
-def test_discarding_lets_what_is_behind_go_on(receiver: Receiver) -> None:
+def test_discard_releases_parked_deliveries(receiver: Receiver) -> None:
     first = Delivery.objects.first()
     assert first is not None
     assert command("discard", str(first.id)) == "1 deliveries discarded.\n"

@@ -1,4 +1,4 @@
-"""The main job: a change in a Salesforce table reaches a Django receiver, once, in order, as the ORM would see it."""
+"""The main job: a change of a Salesforce table reaches a receiver once, in order, as the ORM would load it."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -45,8 +45,8 @@ def test_create_update_delete_arrive_in_order_with_old_values(connect: Any) -> N
     assert deliver() == 0
 
 
-def test_an_undeleted_record_is_told_as_created_as_the_docs_say(connect: Any) -> None:
-    """Salesforce restores a record from its bin: the same sfid comes back, in a row with another id."""
+def test_undeleted_record_is_created_as_the_docs_say(connect: Any) -> None:
+    """Salesforce restores a record from its recycle bin: the sfid is the same, in a row with another id."""
     got: list[tuple[str, str | None]] = []
     connect(signals.record_changed, lambda event, **kwargs: got.append((event.change_type, event.record_id)), Account)
     insert_accounts(1)
@@ -58,7 +58,7 @@ def test_an_undeleted_record_is_told_as_created_as_the_docs_say(connect: Any) ->
     assert "a record that is undeleted in Salesforce comes as `CREATE`" in " ".join(signals_page.split())
 
 
-def test_bookkeeping_no_ops_and_the_apps_own_writes_are_no_changes() -> None:
+def test_bookkeeping_no_ops_and_own_writes_are_no_changes() -> None:
     insert_accounts(2)
     deliver()
     as_heroku_connect("UPDATE salesforce.account SET _hc_lastop = 'UPDATED', systemmodstamp = now(), name = name")
@@ -84,7 +84,7 @@ def test_instance_equals_what_the_orm_loads(connect: Any) -> None:
     assert len(got) == 2
 
 
-def test_a_raising_receiver_harms_nobody_else_and_is_kept(connect: Any) -> None:
+def test_raising_receiver_fails_alone_and_its_delivery_is_stored(connect: Any) -> None:
     def bad(instance: Any, **kwargs: Any) -> None:
         Seen.objects.create(event_id="half done", sequence_number=0, entity_name="", change_type="")
         transaction.on_commit(lambda: pytest.fail("a failed receiver's hook ran"))
@@ -100,7 +100,7 @@ def test_a_raising_receiver_harms_nobody_else_and_is_kept(connect: Any) -> None:
     assert [d.error.splitlines()[0] for d in Delivery.objects.all()] == ["ValueError: no"] * 3
 
 
-def test_a_receivers_database_error_leaves_the_transaction_usable(connect: Any) -> None:
+def test_receivers_database_error_leaves_transaction_usable(connect: Any) -> None:
     def bad(**kwargs: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1/0")
@@ -112,7 +112,7 @@ def test_a_receivers_database_error_leaves_the_transaction_usable(connect: Any) 
     assert Delivery.objects.count() == 2
 
 
-def test_async_receivers_and_bulk_receivers(connect: Any) -> None:
+def test_async_receivers_and_bulk_receivers_are_called(connect: Any) -> None:
     names: list[str] = []
     pages: list[int] = []
 
@@ -127,7 +127,7 @@ def test_async_receivers_and_bulk_receivers(connect: Any) -> None:
     assert pages == [3, 2]
 
 
-def test_compound_model_hears_of_its_salesforce_half(connect: Any) -> None:
+def test_compound_model_gets_changes_of_its_salesforce_half(connect: Any) -> None:
     got: list[CompoundModel] = []
     connect(signals.record_updated, lambda instance, **kwargs: got.append(instance), CompoundModel)
     key = "0123456789abcdef0123456789abcdef"
@@ -142,7 +142,7 @@ def test_compound_model_hears_of_its_salesforce_half(connect: Any) -> None:
     assert [(type(i), i.data, i.more_data) for i in got] == [(CompoundModel, "new", "ours")]
 
 
-def test_truncate_is_a_gap_and_not_silence(connect: Any, settings: Any) -> None:
+def test_truncate_is_reported_as_a_gap(connect: Any, settings: Any) -> None:
     settings.HC_SIGNALS = {"RELOAD_AWARE": False}
     install_capture(Account, "default")
     causes: list[str] = []
@@ -152,8 +152,8 @@ def test_truncate_is_a_gap_and_not_silence(connect: Any, settings: Any) -> None:
     assert causes == ["truncate"]
 
 
-def test_a_transaction_that_commits_late_is_not_lost() -> None:
-    """Ids alone would skip it: its ids are lower than those already delivered."""
+def test_transaction_that_commits_late_is_delivered() -> None:
+    """A reader that pages by id would skip it: its ids are lower than the delivered ones."""
     late = connection.copy()
     try:
         late.set_autocommit(False)
@@ -186,7 +186,7 @@ def test_effects_and_position_commit_together(monkeypatch: pytest.MonkeyPatch) -
     assert Seen.objects.count() == 4
 
 
-def test_a_column_dropped_under_the_trigger_does_not_stop_the_writer() -> None:
+def test_writer_goes_on_after_a_column_is_dropped() -> None:
     as_heroku_connect("ALTER TABLE salesforce.account DROP COLUMN industry")
     insert_accounts(2)
     as_heroku_connect("UPDATE salesforce.account SET name = 'changed', systemmodstamp = now()")
@@ -194,7 +194,7 @@ def test_a_column_dropped_under_the_trigger_does_not_stop_the_writer() -> None:
     assert rows == [("INSERT", False)] * 2 + [("UPDATE", True)] * 2
 
 
-def test_a_log_that_is_gone_does_not_stop_the_writer_and_becomes_a_gap(connect: Any) -> None:
+def test_writer_goes_on_without_the_log_and_a_gap_is_sent(connect: Any) -> None:
     causes: list[str] = []
     connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)
     deliver()
@@ -212,7 +212,7 @@ def test_a_log_that_is_gone_does_not_stop_the_writer_and_becomes_a_gap(connect: 
     assert causes == ["capture_failed"]
 
 
-def test_status_tells_drift_and_install_mends_it() -> None:
+def test_status_shows_drift_and_install_repairs_it() -> None:
     assert status_of(Account, "default").state == "installed"
     as_heroku_connect(
         f"CREATE OR REPLACE FUNCTION public.{function_name(Account)}() RETURNS trigger "
@@ -231,7 +231,7 @@ def test_status_tells_drift_and_install_mends_it() -> None:
 
 
 @pytest.mark.parametrize("search_path", ["public", "public,salesforce"])
-def test_pgtriggers_own_commands_leave_ours_alone(search_path: str) -> None:
+def test_pgtriggers_commands_leave_our_triggers_alone(search_path: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('search_path', %s, false)", [search_path])
     try:
@@ -242,7 +242,7 @@ def test_pgtriggers_own_commands_leave_ours_alone(search_path: str) -> None:
     assert status_of(Account, "default").state == "installed"
 
 
-def test_a_window_of_exactly_one_full_page_does_not_stall_what_follows() -> None:
+def test_window_of_exactly_one_full_page_stalls_nothing() -> None:
     for _ in range(3):
         as_heroku_connect("DELETE FROM salesforce.account")
         deliver(BATCH_SIZE=4)
@@ -250,8 +250,8 @@ def test_a_window_of_exactly_one_full_page_does_not_stall_what_follows() -> None
         assert deliver(BATCH_SIZE=4) == 4
 
 
-def test_once_ends_although_changes_keep_coming(connect: Any) -> None:
-    """``hc_listen --once`` delivers what was committed when it started, not what its own receivers cause."""
+def test_once_ends_although_changes_keep_arriving(connect: Any) -> None:
+    """``hc_listen --once`` delivers the changes that were committed before it, and not those of its own receivers."""
     connect(signals.record_created, lambda **kwargs: insert_behind(), Account)
     writer = connection.copy()
 
@@ -268,7 +268,7 @@ def test_once_ends_although_changes_keep_coming(connect: Any) -> None:
         writer.close()
 
 
-def test_the_log_keeps_of_an_updates_old_row_what_differs(captured: HerokuConnect, connect: Any) -> None:
+def test_log_stores_changed_columns_of_an_updates_old_row(captured: HerokuConnect, connect: Any) -> None:
     got: list[Any] = []
     connect(signals.record_updated, lambda event, **kwargs: got.append(event), Account)
     (sfid,) = captured.insert(Account, name='\\ "quoted" \n', industry=None, annual_revenue="1.50")

@@ -1,4 +1,4 @@
-"""What Django would have done itself: on_delete, post_save and post_delete, for changes that Salesforce makes."""
+"""on_delete, post_save and post_delete for changes that Salesforce makes, like Django's own for the app's."""
 
 import uuid
 from typing import Any
@@ -20,7 +20,7 @@ from tests.sfdc.models import Animal, Comment, DatabaseNote, Everything, Everyth
 KEY = uuid.UUID(int=7)
 
 
-def test_on_delete_is_left_alone_unless_asked_for(captured: HerokuConnect) -> None:
+def test_on_delete_is_not_applied_by_default(captured: HerokuConnect) -> None:
     (sfid,) = captured.create(User)
     Note.objects.create(set_null_id=sfid, text="x")
     captured.delete(User, sfid)
@@ -37,14 +37,14 @@ def test_every_on_delete(captured: HerokuConnect, caplog: pytest.LogCaptureFixtu
     notes = {note.text: note for note in Note.objects.all()}
     assert len(notes) == 5
     assert notes["set_null"].set_null_id is None
-    assert notes["set_default"].set_default_id == "nobody"
+    assert notes["set_default"].set_default_id == "fallback"
     assert notes["protect"].protect_id == notes["restrict"].restrict_id == notes["nothing"].nothing_id == sfid
-    assert "1 row(s) of sfdc.Note point at a deleted record of sfdc.User and say PROTECT" in caplog.text
-    assert "and say RESTRICT" in caplog.text
+    assert "1 row(s) of sfdc.Note point at a deleted record of sfdc.User with on_delete=PROTECT" in caplog.text
+    assert "with on_delete=RESTRICT" in caplog.text
     assert Delivery.objects.count() == 0
 
 
-def test_rules_of_the_database_are_applied(captured: HerokuConnect) -> None:
+def test_database_level_on_delete_is_applied(captured: HerokuConnect) -> None:
     (sfid,) = captured.create(User)
     for relation in ("set_null", "set_default", "cascade"):
         DatabaseNote.objects.create(**{f"{relation}_id": sfid, "text": relation})
@@ -61,7 +61,7 @@ def test_rules_of_the_database_are_applied(captured: HerokuConnect) -> None:
     assert Delivery.objects.count() == 0
 
 
-def test_cascade_goes_on_in_django_and_tells_its_signals(captured: HerokuConnect, connect: Any) -> None:
+def test_cascade_continues_and_sends_djangos_signals(captured: HerokuConnect, connect: Any) -> None:
     gone: list[str] = []
     connect(pre_delete, lambda instance, **kwargs: gone.append(type(instance).__name__), Note)
     connect(pre_delete, lambda instance, **kwargs: gone.append(type(instance).__name__), Comment)
@@ -76,19 +76,19 @@ def test_cascade_goes_on_in_django_and_tells_its_signals(captured: HerokuConnect
     assert sorted(gone) == ["Comment", "Note"]
 
 
-def test_the_django_half_of_a_compound_model_goes_with_its_record(captured: HerokuConnect, connect: Any) -> None:
-    told: list[str] = []
-    connect(signals.record_deleted, lambda instance, **kwargs: told.append(instance.more_data), CompoundModel)
+def test_django_half_is_deleted_with_its_record(captured: HerokuConnect, connect: Any) -> None:
+    deleted: list[str] = []
+    connect(signals.record_deleted, lambda instance, **kwargs: deleted.append(instance.more_data), CompoundModel)
     (sfid,) = captured.insert(SFObjectModel, external_id=KEY, data="a")
     CompoundModel(hc_model_id=KEY, more_data="ours").save_base(raw=True)
     captured.delete(SFObjectModel, sfid)
     assert CompoundModel._base_manager.values_list("hc_model_id").count() == 1
     deliver(APPLY_ON_DELETE=True)
     assert CompoundModel._base_manager.values_list("hc_model_id").count() == 0
-    assert told == ["ours"], "it heard of the deletion before it went"
+    assert deleted == ["ours"], "its receiver is called before it is deleted"
 
 
-def test_only_the_chosen_models_and_wrong_labels_are_named(captured: HerokuConnect) -> None:
+def test_chosen_models_alone_and_wrong_labels_are_refused(captured: HerokuConnect) -> None:
     (sfid,) = captured.create(User)
     Note.objects.create(set_null_id=sfid, text="x")
     captured.delete(User, sfid)
@@ -101,7 +101,7 @@ def test_only_the_chosen_models_and_wrong_labels_are_named(captured: HerokuConne
             Conf(**{key: "sfdc.User"})
 
 
-def test_djangos_own_signals(captured: HerokuConnect, connect: Any) -> None:
+def test_djangos_signals_are_sent_for_chosen_models(captured: HerokuConnect, connect: Any) -> None:
     got: list[Any] = []
 
     def on_save(sender: Any, instance: Any, signal: Any, **named: Any) -> None:
@@ -123,7 +123,7 @@ def test_djangos_own_signals(captured: HerokuConnect, connect: Any) -> None:
     ]
 
 
-def test_a_receiver_that_saves_is_not_called_again(captured: HerokuConnect, connect: Any) -> None:
+def test_receiver_that_saves_is_not_called_again(captured: HerokuConnect, connect: Any) -> None:
     calls: list[str] = []
 
     def on_save(instance: Contact, created: bool, **kwargs: Any) -> None:
@@ -141,7 +141,7 @@ def test_a_receiver_that_saves_is_not_called_again(captured: HerokuConnect, conn
     assert calls == ["Ada"]
 
 
-def test_a_raising_post_save_receiver_harms_nobody_else(captured: HerokuConnect, connect: Any) -> None:
+def test_raising_post_save_receiver_fails_alone(captured: HerokuConnect, connect: Any) -> None:
     got: list[str] = []
 
     def bad(**kwargs: Any) -> None:
@@ -155,7 +155,7 @@ def test_a_raising_post_save_receiver_harms_nobody_else(captured: HerokuConnect,
     assert [d.error.splitlines()[0] for d in Delivery.objects.all()] == ["ValueError: no"]
 
 
-def test_a_receiver_of_every_sender_hears_once(captured: HerokuConnect, connect: Any) -> None:
+def test_receiver_of_every_sender_is_called_once(captured: HerokuConnect, connect: Any) -> None:
     got: list[Any] = []
     connect(post_save, lambda sender, **kwargs: got.append(sender))
     connect(post_save, lambda sender, **kwargs: got.append(sender), EverythingProxy)
@@ -166,7 +166,7 @@ def test_a_receiver_of_every_sender_hears_once(captured: HerokuConnect, connect:
     assert [sender for sender in got if sender is not Seen] == [Everything, EverythingProxy]
 
 
-def test_linked_and_refused_app_writes(captured: HerokuConnect, connect: Any) -> None:
+def test_linked_and_refused_writes_send_their_signals(captured: HerokuConnect, connect: Any) -> None:
     got: list[Any] = []
     changed: list[Any] = []
     connect(signals.record_linked, lambda instance, **kwargs: got.append(("linked", instance.sf_id)), Contact)
@@ -190,7 +190,7 @@ def test_linked_and_refused_app_writes(captured: HerokuConnect, connect: Any) ->
     assert changed == [("last_name", "email")]
 
 
-def test_the_sfid_may_first_come_with_an_echo_that_changes_something(captured: HerokuConnect, connect: Any) -> None:
+def test_sfid_may_arrive_with_an_echo_that_changes_a_field(captured: HerokuConnect, connect: Any) -> None:
     got: list[Any] = []
     connect(signals.record_linked, lambda instance, **kwargs: got.append(instance.sf_id), Contact)
     connect(signals.record_updated, lambda event, **kwargs: got.append(event.changed_fields), Contact)

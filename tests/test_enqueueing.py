@@ -1,4 +1,4 @@
-"""enqueue_on_change: the task commits with the position, or is there at least once; its arguments survive JSON."""
+"""enqueue_on_change: a task commits with the position, or exists at least once; its arguments survive JSON."""
 
 import json
 from typing import Any
@@ -32,13 +32,13 @@ def send_fax(**arguments: Any) -> None:
     done.append(arguments)
 
 
-def test_a_task_in_the_same_database_commits_with_the_position(captured: HerokuConnect) -> None:
+def test_task_in_the_same_database_commits_with_the_position(captured: HerokuConnect) -> None:
     enqueue_on_change(Account, send_mail, fields=["name"])
     (sfid,) = captured.insert(Account, name="a")
     captured.update(Account, sfid, name="b", industry="Retail")
 
     class PulledTheplug(KeyboardInterrupt):
-        """A Ctrl-C, which ends the process: any other exception would be kept as the receiver's failure."""
+        """A Ctrl-C, which ends the process: any other exception would be stored as the receiver's failure."""
 
     def dies(**kwargs: Any) -> None:
         raise PulledTheplug
@@ -56,7 +56,7 @@ def test_a_task_in_the_same_database_commits_with_the_position(captured: HerokuC
     assert updated["changed_fields"] == ["name", "industry"]
 
 
-def test_the_worker_of_the_queue_runs_it(captured: HerokuConnect) -> None:
+def test_queues_worker_runs_the_task(captured: HerokuConnect) -> None:
     enqueue_on_change(Account, send_mail)
     captured.insert(Account, name="a")
     deliver()
@@ -66,7 +66,7 @@ def test_the_worker_of_the_queue_runs_it(captured: HerokuConnect) -> None:
     assert done[0]["change_type"] == "CREATE"
 
 
-def test_celery(captured: HerokuConnect) -> None:
+def test_celery_task_is_enqueued_at_least_once(captured: HerokuConnect) -> None:
     app = Celery(broker="memory://", set_as_current=True)
     fax = app.tasks[f"{__name__}.send_fax"]
     enqueue_on_change(Account, fax)
@@ -76,7 +76,7 @@ def test_celery(captured: HerokuConnect) -> None:
         message = broker.SimpleQueue("celery").get(block=False)
     _, arguments, _ = json.loads(message.body)
     assert arguments["record_id"] == sfid
-    # The broker is gone: the delivery waits for it, and is known by the name of the task.
+    # Without a broker the delivery waits, under the name of the task.
     app.conf.update(broker_url="amqp://127.0.0.1:1", task_publish_retry=False, broker_connection_timeout=0.2)
     app.pool.force_close_all()
     app.amqp._producer_pool = None
@@ -87,7 +87,7 @@ def test_celery(captured: HerokuConnect) -> None:
         assert cursor.fetchall() == [(f"{__name__}.send_fax", "retry")]
 
 
-def test_anything_else_is_refused() -> None:
+def test_other_objects_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="expected a task, of Django Tasks or of Celery"):
         enqueue_on_change(Account, print)
     with pytest.raises(ConfigurationError, match=r"test_enqueueing\.send_mail: crm.Account has no field"):

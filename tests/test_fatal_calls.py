@@ -1,4 +1,4 @@
-"""Receiver calls that end the worker's process: found out by the next processes, kept, and no longer made."""
+"""Receiver calls that end the worker's process: the next processes find them, and store and skip them."""
 
 import subprocess
 from pathlib import Path
@@ -31,7 +31,7 @@ def rows(table: str) -> int:
 
 @pytest.mark.fault(
     "a receiver's call ends the worker's process: killed, out of memory, `os._exit()`",
-    outcome="after the third time it is not made any more; its delivery is dead, everything else is delivered",
+    outcome="after the third time it is skipped and its delivery is dead; everything else is delivered",
 )
 def test_call_that_ends_the_process_is_made_three_times(captured: HerokuConnect, tmp_path: Path) -> None:
     captured.create(Account, 3)
@@ -80,8 +80,8 @@ def test_bulk_call_that_ends_the_process_is_split(captured: HerokuConnect, tmp_p
     assert list(Delivery.objects.values_list("state", flat=True)) == ["dead"]
 
 
-def test_process_killed_elsewhere_blames_no_call(captured: HerokuConnect, tmp_path: Path) -> None:
-    """A run that has ended without saying so only costs marks: nothing is kept, and no mark stays."""
+def test_process_killed_between_calls_fails_no_call(captured: HerokuConnect, tmp_path: Path) -> None:
+    """After a process was killed between calls, calls are marked for a while: no failure is stored, no mark stays."""
     as_the_app("INSERT INTO public.hc_signals_run (run, consumer, is_locked) VALUES ('gone', 'default', true)")
     captured.create(Account, 5)
 
@@ -92,7 +92,7 @@ def test_process_killed_elsewhere_blames_no_call(captured: HerokuConnect, tmp_pa
 
 
 @pytest.mark.usefixtures("captured")
-def test_live_run_is_not_taken_for_dead() -> None:
+def test_running_process_is_not_counted_as_dead() -> None:
     as_the_app("INSERT INTO public.hc_signals_run (run, consumer, is_locked) VALUES ('other', 'default', true)")
     other = connection.copy()
     try:

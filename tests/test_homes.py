@@ -53,11 +53,6 @@ EXCEPTIONS = {
     ("hc_signals/delivery/failures.py", "ring"): "a failed delivery that is due wakes the worker",
     ("hc_signals/delivery/gaps.py", "change_id_seq"): "draws ids for gaps that have no row in the log",
     ("hc_signals/delivery/gaps.py", "control"): "draws ids for gaps that have no row in the log",
-    ("hc_signals/delivery/replay.py", "change"): "reads past changes",
-    ("hc_signals/delivery/replay.py", "change_id_seq"): "reads past changes",
-    ("hc_signals/delivery/replay.py", "control"): "reads past changes",
-    ("hc_signals/delivery/replay.py", "ring"): "wakes the worker whose shards it had claimed",
-    ("hc_signals/delivery/waiting.py", "delivery"): "brings retries forward after the server's clock went back",
     ("hc_signals/testing/delivering.py", "change"): "reads uncommitted changes, which no snapshot shows",
 }
 """Files outside of a name's home that name it all the same, each with a reason."""
@@ -67,7 +62,6 @@ CAUSES_AS_TEXT = {
     "hc_signals/capture/outages.py": "compares a cause",
     "hc_signals/capture/repairing.py": "compares a cause",
     "hc_signals/capture/table_state.py": "SQL that finds emptied unlogged tables",
-    "hc_signals/delivery/shard.py": "reports losses",
 }
 """Files that write a cause as text instead of ``Cause``, each with a reason."""
 

@@ -1,4 +1,4 @@
-"""Receivers are told apart by their connection, and by a name that no other receiver has."""
+"""Each receiver has a name that no other receiver has, whatever path they share."""
 
 import functools
 import gc
@@ -40,14 +40,14 @@ HERE = "tests.test_identity"
 
 
 class Box:
-    """A receiver that notes what it was told of; ``fails`` makes it raise."""
+    """A receiver that records the change types that it received; ``fails`` makes it raise."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.received: list[str] = []
         self.fails = False
 
     def take(self, event: Any, **kwargs: Any) -> None:
-        self.told.append(event.change_type)
+        self.received.append(event.change_type)
         if self.fails:
             raise ValueError
 
@@ -83,12 +83,12 @@ KINDS: dict[str, Callable[[Box, str], Any]] = {
 
 def names(signal: str = "record_created", model: Any = Account) -> list[str]:
     """Return the names of this module's receivers, in order of connection."""
-    found = [each.name for each in Listeners(Extras()).receivers(signal, model, only=False)]
+    found = [each.name for each in Listeners(Extras()).receivers(signal, model, exclusive=False)]
     return [name for name in found if not name.startswith("example.")]
 
 
 def fail_once(captured: HerokuConnect, box: Box) -> None:
-    """Have a change delivered on which the box fails; it does not fail again."""
+    """Deliver a change on which the box fails; it does not fail again."""
     box.fails = True
     captured.insert(Account, name="a")
     deliver()
@@ -105,11 +105,11 @@ def make_due() -> None:
 
 @pytest.fixture(params=[None, False, True], ids=["without Sentry", "signals_spans=False", "signals_spans=True"])
 def sentry(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The real SDK, or nothing: the descriptions of its spans, None where there are to be none."""
+    """Return the descriptions of the real SDK's spans; None without the SDK."""
     if request.param is None:
         yield None
         return
-    monkeypatch.setattr(Signal, "_live_receivers", Signal._live_receivers)  # so that it is put back at the end
+    monkeypatch.setattr(Signal, "_live_receivers", Signal._live_receivers)  # restored at the end
     spans: list[str] = []
 
     def collect(event: Any, hint: Any) -> None:
@@ -123,7 +123,7 @@ def sentry(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
             traces_sample_rate=1.0,
             before_send_transaction=collect,
         )
-        # Of DjangoIntegration.setup_once() only what concerns signals: the rest cannot be undone.
+        # The part of DjangoIntegration.setup_once() for signals: the other parts cannot be undone.
         client.integrations[DjangoIntegration.identifier] = DjangoIntegration(signals_spans=request.param)
         patch_signals()
         sentry_sdk.get_isolation_scope().set_client(client)
@@ -148,12 +148,12 @@ def test_receivers_of_proxies_and_children_are_called_once(captured: HerokuConne
     with sentry_sdk.start_transaction(name="page"):
         deliver()
     assert not Delivery.objects.exists()
-    assert [len(box.told) for box in (of_proxy, of_child, of_model, general)] == [1, 1, 1, 2]
+    assert [len(box.received) for box in (of_proxy, of_child, of_model, general)] == [1, 1, 1, 2]
     if sentry is not None and kind != "async methods":  # Sentry leaves async receivers alone
         assert len([name for name in sentry if "example" not in name]) == 5
 
 
-@pytest.mark.fault("two receivers share a dotted path and one fails", outcome="that one alone is retried")
+@pytest.mark.fault("two receivers share a dotted path and one fails", outcome="it alone is retried")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("failing", [0, 1])
 def test_failed_receiver_alone_is_retried(captured: HerokuConnect, kind: str, failing: int) -> None:
@@ -166,18 +166,18 @@ def test_failed_receiver_alone_is_retried(captured: HerokuConnect, kind: str, fa
     deliver()
     captured.update(Account, sfid, name="b")
     deliver()
-    assert boxes[1 - failing].told == ["CREATE", "UPDATE"]
-    assert boxes[failing].told == ["CREATE"], "the update waits"
+    assert boxes[1 - failing].received == ["CREATE", "UPDATE"]
+    assert boxes[failing].received == ["CREATE"], "the update waits"
     boxes[failing].fails = False
     make_due()
     deliver()
     deliver()
-    assert boxes[1 - failing].told == ["CREATE", "UPDATE"], "never called for the other one"
-    assert boxes[failing].told == ["CREATE", "CREATE", "UPDATE"]
+    assert boxes[1 - failing].received == ["CREATE", "UPDATE"], "never called for the other one"
+    assert boxes[failing].received == ["CREATE", "CREATE", "UPDATE"]
     assert not Delivery.objects.exists()
 
 
-def test_receiver_of_its_own_path_is_known_by_it() -> None:
+def test_receiver_with_a_unique_path_is_named_by_it() -> None:
     signals.record_created.connect(put, sender=Account)
     signals.record_created.connect(Box().take, sender=Account, weak=False)
     signals.record_created.connect(functools.partial(put, Box()), sender=Account, weak=False)
@@ -206,7 +206,9 @@ def test_receiver_has_one_name_in_all_signals() -> None:
     assert len(set(names())) == 2
 
 
-@pytest.mark.fault("the order in which receivers connect changes", outcome="each delivery is retried with its own")
+@pytest.mark.fault(
+    "the order in which receivers connect changes", outcome="each delivery is retried with its own receiver"
+)
 @pytest.mark.parametrize("kind", ["partials that differ", "closures that differ"])
 def test_retry_finds_its_receiver_when_the_order_changes(captured: HerokuConnect, kind: str) -> None:
     boxes = {label: Box() for label in "abc"}
@@ -218,25 +220,26 @@ def test_retry_finds_its_receiver_when_the_order_changes(captured: HerokuConnect
     for label in "cba":  # another process, after a deployment
         signals.record_created.connect(KINDS[kind](boxes[label], label), Account, weak=False, dispatch_uid=(label,))
     deliver()
-    assert [len(box.told) for box in boxes.values()] == [1, 2, 0]
+    assert [len(box.received) for box in boxes.values()] == [1, 2, 0]
     assert not Delivery.objects.exists()
 
 
-@pytest.mark.fault("a stored name fits several receivers", outcome="none is called; the delivery keeps an error")
-def test_name_that_fits_several_is_kept_as_an_error(captured: HerokuConnect) -> None:
+@pytest.mark.fault("a stored name fits several receivers", outcome="none is called; the delivery has the error")
+def test_name_that_fits_several_is_stored_as_an_error(captured: HerokuConnect) -> None:
     boxes = [Box(), Box()]
     signals.record_created.connect(boxes[0].take, sender=Account)
     fail_once(captured, boxes[0])
     assert Delivery.objects.get().receiver == f"{HERE}.Box.take"
     signals.record_created.connect(boxes[1].take, sender=Account)
     deliver()
-    assert [len(box.told) for box in boxes] == [1, 0]
+    assert [len(box.received) for box in boxes] == [1, 0]
     error = Delivery.objects.get().error
-    assert error.startswith(f"RedeliveryError: {HERE}.Box.take fits 2 connected receivers ({names()[0]}, {names()[1]})")
+    both = ", ".join(sorted(names()[:2]))
+    assert error.startswith(f"RedeliveryError: {HERE}.Box.take fits 2 connected receivers ({both})")
     assert "dispatch_uid" in error
 
 
-def test_receivers_that_carry_the_same_are_never_mixed_up_by_number(captured: HerokuConnect) -> None:
+def test_counted_names_are_not_mixed_up(captured: HerokuConnect) -> None:
     boxes = [Box(), Box(), Box()]
     for box in boxes[:2]:
         signals.record_created.connect(box.take, sender=Account)
@@ -246,7 +249,7 @@ def test_receivers_that_carry_the_same_are_never_mixed_up_by_number(captured: He
     signals.record_created.connect(boxes[0].take, sender=Account)
     signals.record_created.connect(boxes[2].take, sender=Account)
     deliver()
-    assert [len(box.told) for box in boxes] == [1, 1, 0]
+    assert [len(box.received) for box in boxes] == [1, 1, 0]
     assert "is not connected to record_created of crm.Account any more" in Delivery.objects.get().error
 
 
@@ -260,11 +263,11 @@ def test_delivery_outlives_a_dispatch_uid_given_later(captured: HerokuConnect) -
         cursor.execute("UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp() + interval '1 h'")
     captured.update(Account, Delivery.objects.get().record_id, name="b")
     deliver()
-    assert box.told == ["CREATE"], "the update waits behind it"
+    assert box.received == ["CREATE"], "the update waits behind it"
     make_due()
     deliver()
     deliver()
-    assert box.told == ["CREATE", "CREATE", "UPDATE"]
+    assert box.received == ["CREATE", "CREATE", "UPDATE"]
     assert not Delivery.objects.exists()
 
 
@@ -277,7 +280,7 @@ from hc_signals.signals import record_deleted
 def put(label, **kwargs): ...
 for label in {"a", "b", "c", "d"}:
     record_deleted.connect(functools.partial(put, label, to=[Account, {"x", "y"}]), sender=Account, weak=False)
-for each in Listeners(Extras()).receivers("record_deleted", Account, only=False):
+for each in Listeners(Extras()).receivers("record_deleted", Account, exclusive=False):
     print(each.call.args[0], each.name)
 """
 
@@ -286,7 +289,7 @@ def test_names_are_the_same_in_every_process() -> None:
     found = []
     for seed in ("1", "2"):
         environment = {"DJANGO_SETTINGS_MODULE": "example.settings", "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}"}
-        environment |= {"PYTHONHASHSEED": seed, "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none"}
+        environment |= {"PYTHONHASHSEED": seed, "DATABASE_URL": "postgres://none@127.0.0.1:1/none"}
         done = subprocess.run(
             [sys.executable, "-c", CONNECT], env=environment, capture_output=True, text=True, check=False
         )
@@ -310,10 +313,10 @@ def test_commands_take_names_and_refuse_what_fits_several(captured: HerokuConnec
             call_command(*command, "--receiver", f"{HERE}.Box.take", verbosity=0)
         call_command(*command, "--receiver", second, verbosity=0)
         deliver()
-    assert [box.told for box in boxes] == [["CREATE"], ["CREATE", "CREATE", "SNAPSHOT"]]
+    assert [box.received for box in boxes] == [["CREATE"], ["CREATE", "CREATE", "SNAPSHOT"]]
 
 
-def test_snapshot_for_a_name_that_fits_several_is_kept(captured: HerokuConnect) -> None:
+def test_snapshot_for_a_name_that_fits_several_is_stored(captured: HerokuConnect) -> None:
     boxes = [Box(), Box()]
     captured.insert(Account, name="a")
     as_heroku_connect(
@@ -324,7 +327,7 @@ def test_snapshot_for_a_name_that_fits_several_is_kept(captured: HerokuConnect) 
     for box in boxes:
         signals.record_changed.connect(box.take, sender=Account)
     deliver()
-    assert [box.told for box in boxes] == [["CREATE"], ["CREATE"]]
+    assert [box.received for box in boxes] == [["CREATE"], ["CREATE"]]
     delivery = Delivery.objects.get()
     assert (delivery.receiver, delivery.operation) == (f"{HERE}.Box.take", "SNAPSHOT")
     assert "fits 2 connected receivers" in delivery.error
@@ -339,7 +342,7 @@ def test_on_change_takes_a_dispatch_uid(captured: HerokuConnect) -> None:
     assert names() == [f"{path}#box 0", f"{path}#box 1", "functools.partial#box"]
     fail_once(captured, boxes[1])
     deliver()
-    assert [len(box.told) for box in boxes] == [1, 2]
+    assert [len(box.received) for box in boxes] == [1, 2]
 
 
 def test_receivers_that_are_gone_are_not_called(captured: HerokuConnect) -> None:
@@ -358,14 +361,16 @@ def test_receivers_that_are_gone_are_not_called(captured: HerokuConnect) -> None
     captured.insert(Account, name="a")
     captured.insert(Account, name="b")
     deliver(BATCH_SIZE=1)
-    assert [len(box.told) for box in (disconnected, last)] == [1, 1], "a page has the receivers of its beginning"
+    assert [len(box.received) for box in (disconnected, last)] == [1, 1], (
+        "a page calls the receivers that were connected when it began"
+    )
 
 
 def test_signal_that_caches_its_receivers(captured: HerokuConnect) -> None:
     one, two, of_proxy = Box(), Box(), Box()
 
     def to(box: Box) -> Callable[..., None]:
-        return lambda **kwargs: box.told.append("saved")
+        return lambda **kwargs: box.received.append("saved")
 
     post_save.connect(to(one), sender=Everything, weak=False)
     post_save.connect(to(of_proxy), sender=EverythingProxy, weak=False)
@@ -374,11 +379,11 @@ def test_signal_that_caches_its_receivers(captured: HerokuConnect) -> None:
     post_save.connect(to(two), sender=Everything, weak=False)
     captured.create(Everything, 1)
     deliver(DJANGO_SIGNALS=True)
-    assert [len(box.told) for box in (one, two, of_proxy)] == [2, 1, 2]
+    assert [len(box.received) for box in (one, two, of_proxy)] == [2, 1, 2]
 
 
 def test_relies_on_signals_private_parts() -> None:
-    """If this fails after an upgrade of Django, look at hc_signals/delivery/connections.py."""
+    """If this fails after an upgrade of Django, compare hc_signals/delivery/connections.py with it."""
     box = Box()
     for signal in (Signal(), Signal(use_caching=True)):
         signal.connect(put)
@@ -398,7 +403,7 @@ def test_relies_on_signals_private_parts() -> None:
         assert [call for _, call in connected(signal, Account)] == [put, box.take, box.wait_and_take]
 
 
-def test_replaced_look_up_of_receivers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replaced_live_receivers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     signals.record_created.connect(put, sender=Account)
     monkeypatch.setattr(Signal, "_live_receivers", lambda *args: ([], []))
     monkeypatch.setattr(connections, "PAUSE", 0)

@@ -23,14 +23,14 @@ OTHER_KEY = uuid.UUID(int=8)
 
 
 def state(instance: models.Model) -> dict[str, Any]:
-    """What the instance holds, without a query, as type and text: NaN is not equal to itself."""
+    """Return the loaded values of an instance as type and text, because NaN is not equal to itself."""
     values = {field.attname: instance.__dict__[field.attname] for field in instance._meta.concrete_fields}
     return {name: f"{type(value).__name__} {value!r}" for name, value in values.items()}
 
 
 @pytest.fixture
 def compared(connect: Any) -> Callable[[type[models.Model]], list[models.Model]]:
-    """Connect a receiver that holds each instance against the ORM inside the worker; return what it saw."""
+    """Return a function that connects a receiver, which compares each instance with the ORM's; and its instances."""
 
     def start(model: type[models.Model]) -> list[models.Model]:
         seen: list[models.Model] = []
@@ -43,14 +43,14 @@ def compared(connect: Any) -> Callable[[type[models.Model]], list[models.Model]]
             assert instance._state.adding is False
             seen.append(instance)
 
-        def compare_or_tell(**kwargs: Any) -> None:
+        def compare_or_fail(**kwargs: Any) -> None:
             try:
                 compare(**kwargs)
             except Exception as error:
-                pytest.fail(f"{error}")  # not an Exception: the worker does not swallow it
+                pytest.fail(f"{error}")  # no Exception: the worker lets it through
 
-        connect(signals.record_created, compare_or_tell, model)
-        connect(signals.record_updated, compare_or_tell, model)
+        connect(signals.record_created, compare_or_fail, model)
+        connect(signals.record_updated, compare_or_fail, model)
         return seen
 
     return start
@@ -83,7 +83,7 @@ VALUES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/St_Johns"])
-def test_every_field_class_and_value(captured: HerokuConnect, compared: Any, zone: str) -> None:
+def test_every_field_class_and_value_is_delivered(captured: HerokuConnect, compared: Any, zone: str) -> None:
     seen = compared(Everything)
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('TimeZone', %s, false)", [zone])
@@ -103,7 +103,7 @@ def test_every_field_class_and_value(captured: HerokuConnect, compared: Any, zon
 @pytest.mark.parametrize(
     "text", ["infinity", "-infinity", "294276-12-31 23:59:59", "0044-03-15 BC", "NaN", "Infinity", "1e308"]
 )
-def test_values_that_python_cannot_hold(captured: HerokuConnect, compared: Any, text: str) -> None:
+def test_values_beyond_python_arrive_as_the_orm_loads_them(captured: HerokuConnect, compared: Any, text: str) -> None:
     seen = compared(Everything)
     columns = "number__c" if text in ("NaN", "Infinity", "1e308") else "date_time__c, systemmodstamp"
     values = ", ".join(["%s"] * len(columns.split(",")))
@@ -115,7 +115,7 @@ def test_values_that_python_cannot_hold(captured: HerokuConnect, compared: Any, 
     assert len(seen) == 1
 
 
-def test_an_update_brings_the_old_values_typed(captured: HerokuConnect, connect: Any) -> None:
+def test_update_has_typed_old_values(captured: HerokuConnect, connect: Any) -> None:
     got: list[dict[str, Any]] = []
     connect(signals.record_updated, lambda event, **kwargs: got.append(dict(event.previous)), Everything)
     moment = datetime.datetime(2024, 6, 30, 12, tzinfo=datetime.UTC)
@@ -125,7 +125,7 @@ def test_an_update_brings_the_old_values_typed(captured: HerokuConnect, connect:
     assert got == [{"date_time": moment, "percent": decimal.Decimal("12.50"), "external_id": KEY}]
 
 
-def test_the_instance_is_never_a_later_state(captured: HerokuConnect, connect: Any) -> None:
+def test_instance_is_not_a_later_state(captured: HerokuConnect, connect: Any) -> None:
     got: list[str | None] = []
     connect(signals.record_changed, lambda instance, **kwargs: got.append(instance.username), User)
     (sfid,) = captured.insert(User, username="one")
@@ -135,7 +135,7 @@ def test_the_instance_is_never_a_later_state(captured: HerokuConnect, connect: A
     assert got == ["one", "two", "two"]
 
 
-def test_a_proxy_hears_as_itself_and_only_what_it_asked_for(captured: HerokuConnect, connect: Any) -> None:
+def test_proxys_receiver_gets_proxies_of_its_signals(captured: HerokuConnect, connect: Any) -> None:
     got: list[Any] = []
     everyone: list[Any] = []
     connect(signals.record_created, lambda sender, instance, **kw: got.append(type(instance)), EverythingProxy)
@@ -146,24 +146,26 @@ def test_a_proxy_hears_as_itself_and_only_what_it_asked_for(captured: HerokuConn
     assert everyone == [Everything]
 
 
-def test_two_connected_models_that_inherit_from_each_other(captured: HerokuConnect, compared: Any) -> None:
+def test_connected_child_of_a_connected_model(captured: HerokuConnect, compared: Any) -> None:
     assert Dog._meta.managed is False
     assert Dog._meta.db_table == 'salesforce"."dog__c'
     dogs, animals = compared(Dog), compared(Animal)
     (sfid,) = captured.insert(Animal, external_id=KEY, name="Rex")
     captured.insert(Dog, animal_id=KEY, breed="Boxer")
     deliver()
-    assert [(dog.name, dog.breed) for dog in dogs] == [("Rex", "Boxer")] * 2, "its own row, and its parent's"
+    assert [(dog.name, dog.breed) for dog in dogs] == [("Rex", "Boxer")] * 2, (
+        "a change of its own row, and one of its parent's"
+    )
     captured.update(Animal, sfid, name="Max")
     deliver()
     assert (dogs[-1].name, animals[-1].name) == ("Max", "Max")
     as_heroku_connect("UPDATE salesforce.dog__c SET breed__c = 'Poodle'")
     deliver()
     assert (dogs[-1].name, dogs[-1].breed) == ("Max", "Poodle")
-    assert len(animals) == 2, "the parent does not hear of the child's half"
+    assert len(animals) == 2, "the parent gets no change of the child's half"
 
 
-def test_a_managed_child_of_a_child_hears_too(captured: HerokuConnect, compared: Any) -> None:
+def test_managed_child_of_a_child_gets_changes(captured: HerokuConnect, compared: Any) -> None:
     (sfid,) = captured.insert(Animal, external_id=KEY, name="Rex")
     captured.insert(Dog, animal_id=KEY, breed="Boxer")
     Kennel(resident_id=KEY, number=3).save_base(raw=True)
@@ -174,7 +176,7 @@ def test_a_managed_child_of_a_child_hears_too(captured: HerokuConnect, compared:
     assert [(kennel.name, kennel.breed, kennel.number) for kennel in kennels] == [("Max", "Boxer", 3)]
 
 
-def test_a_parent_that_cannot_be_made_harms_no_other(captured: HerokuConnect, connect: Any) -> None:
+def test_unbuildable_parent_fails_alone(captured: HerokuConnect, connect: Any) -> None:
     def refuse(instance: Animal, **kwargs: Any) -> None:
         if instance.name == "Max":
             raise LookupError("not this one")
@@ -193,7 +195,7 @@ def test_a_parent_that_cannot_be_made_harms_no_other(captured: HerokuConnect, co
     assert got == ["Poodle"]
 
 
-def test_a_value_that_a_childs_field_cannot_convert_harms_no_other(
+def test_unconvertible_value_of_a_child_fails_alone(
     captured: HerokuConnect, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def convert(value: str, *args: Any) -> str:
@@ -208,7 +210,7 @@ def test_a_value_that_a_childs_field_cannot_convert_harms_no_other(
         captured.insert(Animal, external_id=key, name="Rex")
         captured.insert(Dog, animal_id=key, breed=breed)
     deliver()
-    assert got == [("Rex", "Poodle")] * 2, "its own row, and its parent's"
+    assert got == [("Rex", "Poodle")] * 2, "a change of its own row, and one of its parent's"
     assert "no such breed" in Delivery.objects.first().error  # type: ignore[union-attr]
 
 
@@ -244,7 +246,7 @@ def test_children_are_read_once_per_page(
     assert len(got) == 200
 
 
-def test_four_hundred_columns(captured: HerokuConnect, compared: Any) -> None:
+def test_instance_of_four_hundred_columns(captured: HerokuConnect, compared: Any) -> None:
     seen = compared(Wide)
     values = {f"column_{number}": f"{number} ü" * 20 for number in range(WIDE_COLUMNS)}
     (sfid,) = captured.insert(Wide, {**values})
@@ -254,14 +256,14 @@ def test_four_hundred_columns(captured: HerokuConnect, compared: Any) -> None:
     assert len(seen) == 2
 
 
-def test_a_reserved_word_as_table_name_and_no_is_deleted(captured: HerokuConnect, compared: Any) -> None:
+def test_reserved_table_name_without_is_deleted(captured: HerokuConnect, compared: Any) -> None:
     seen = compared(User)
     captured.create(User, 3)
     deliver()
     assert len(seen) == 3
 
 
-def test_a_value_that_no_longer_fits_its_column_fails_alone(captured: HerokuConnect, connect: Any) -> None:
+def test_value_that_no_longer_fits_its_column_fails_alone(captured: HerokuConnect, connect: Any) -> None:
     from hc_signals.models import Delivery
 
     got: list[str] = []

@@ -1,4 +1,4 @@
-"""Retry and discard by hand, beside a worker: nothing is stranded, nothing overtakes."""
+"""Retry and discard by hand, beside a running worker: no delivery is stranded, and the order is kept."""
 
 import threading
 from typing import Any
@@ -30,7 +30,7 @@ class Receiver:
 
 @pytest.fixture
 def receiver(heroku: HerokuConnect, captured: HerokuConnect, connect: Any) -> Receiver:
-    """One record whose changes a, b and c each fail: the first waits, the others are parked behind it."""
+    """One record whose changes a, b and c each fail: the first is retried, the others are parked behind it."""
     found = Receiver()
     connect(signals.record_changed, found, User)
     (sfid,) = captured.insert(User, username="a")
@@ -53,10 +53,10 @@ def make_due() -> None:
     Delivery.objects.filter(state="retry").update(next_attempt_at="2000-01-01T00:00Z")
 
 
-def test_a_dead_one_that_is_retried_lets_nothing_overtake_the_one_behind_it(receiver: Receiver) -> None:
+def test_retried_dead_delivery_keeps_the_order(receiver: Receiver) -> None:
     nth(0).update(attempt=9)
     make_due()
-    deliver()  # a is dead, so b is tried, fails and waits
+    deliver()  # a is dead, so b is called, fails and is retried later
     assert states() == ["dead", "retry", "parked"]
     with transaction.atomic():
         assert interventions.retry(nth(0)) == 1
@@ -70,7 +70,7 @@ def test_a_dead_one_that_is_retried_lets_nothing_overtake_the_one_behind_it(rece
     assert receiver.done == ["a", "b", "c"]
 
 
-def test_discarding_one_of_two_on_their_way_lets_nothing_overtake_the_other(receiver: Receiver) -> None:
+def test_discarding_one_of_two_retried_keeps_the_order(receiver: Receiver) -> None:
     nth(1).update(state="retry", next_attempt_at="2999-06-01T00:00Z")
     with transaction.atomic():
         interventions.discard(nth(0))
@@ -78,13 +78,13 @@ def test_discarding_one_of_two_on_their_way_lets_nothing_overtake_the_other(rece
     assert Delivery.objects.filter(next_attempt_at__year=2999).exists()
 
 
-def test_discarding_a_parked_one_leaves_the_others_where_they_are(receiver: Receiver) -> None:
+def test_discarding_a_parked_delivery_releases_no_other(receiver: Receiver) -> None:
     with transaction.atomic():
         assert interventions.discard(nth(1)) == 1
     assert states() == ["retry", "parked"]
 
 
-def test_consumers_do_not_let_go_what_waits_for_another_ones_delivery(receiver: Receiver) -> None:
+def test_discarding_releases_the_same_consumers_deliveries(receiver: Receiver) -> None:
     deliver(CONSUMER="other")
     Delivery.objects.filter(receiver__endswith="keep_ledger").delete()
     assert states() == ["retry", "parked", "parked"] * 2
@@ -107,10 +107,10 @@ def waits_for_a_claim() -> bool:
         return bool(cursor.rowcount)
 
 
-def test_what_a_worker_parks_while_the_one_before_is_discarded_is_let_go(receiver: Receiver) -> None:
+def test_delivery_parked_during_a_discard_is_released(receiver: Receiver) -> None:
     thread = threading.Thread(target=discard_all)
     with transaction.atomic(), connection.cursor() as cursor:
-        # As a worker does: it has seen that the record waits, and parks the next change behind it.
+        # Like a worker that has read that the record waits, and parks the next change behind it.
         lock_all([LogShard("default", "default")])
         cursor.execute("DELETE FROM public.hc_signals_delivery WHERE state = 'parked'")
         thread.start()

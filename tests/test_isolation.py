@@ -17,8 +17,8 @@ from example.crm.models import Account, Seen
 
 from hc_signals import signals
 from hc_signals.conf import Conf
-from hc_signals.delivery import dispatch
 from hc_signals.delivery.identity import receiver_path
+from hc_signals.delivery.isolation import careful
 from hc_signals.delivery.shard import Outcome
 from hc_signals.models import Change, Delivery
 from hc_signals.worker.loop import Worker
@@ -27,11 +27,10 @@ from tests.test_worker_process import wait_until
 
 
 @pytest.fixture(autouse=True)
-def nobody_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin as a new process, which does not know which receivers cannot be isolated in passing."""
-    monkeypatch.setattr(dispatch, "_in_advance", set())
-    monkeypatch.setattr(dispatch, "_breaks", Counter())
-    monkeypatch.setattr(dispatch.caution, "changes", 0)
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin like a new process, which does not know yet which receivers break transactions."""
+    monkeypatch.setattr(careful, "_in_advance", set())
+    monkeypatch.setattr(careful, "_breaks", Counter())
 
 
 pytestmark = pytest.mark.usefixtures("captured")
@@ -97,9 +96,7 @@ def _after_an_error_that_it_survives(event: Any) -> None:
     "write",
     [_by_orm, _many, _after_a_streamed_read, _in_a_block, _after_several_statements, _after_an_error_that_it_survives],
 )
-def test_a_failing_receiver_takes_back_its_own_writes_and_nobody_elses(
-    connect: Any, write: Callable[[Any], None]
-) -> None:
+def test_failed_receivers_writes_alone_are_rolled_back(connect: Any, write: Callable[[Any], None]) -> None:
     def every_other_fails(instance: Account, event: Any, **kwargs: Any) -> None:
         write(event)
         if instance.name in ("n2", "n4"):
@@ -129,7 +126,7 @@ def _misspelled_copy(event: Any) -> None:
 
 @pytest.mark.parametrize("query", [_misspelled, _misspelled_past_django, _misspelled_copy])
 @pytest.mark.parametrize("names", [["n1"], ["n2", "n3"]])
-def test_a_first_query_that_the_server_cannot_parse_harms_nobody(
+def test_unparsable_first_query_fails_its_receiver_alone(
     connect: Any, query: Callable[[Any], None], names: list[str]
 ) -> None:
     def misspells(instance: Account, event: Any, **kwargs: Any) -> None:
@@ -142,9 +139,9 @@ def test_a_first_query_that_the_server_cannot_parse_harms_nobody(
     assert deliver() == 4
     assert len(seen_changes()) == 4 - len(names)
     others = Seen.objects.exclude(event_id__startswith="mine ")
-    assert others.count() == 4, "the example's receiver, which writes right before, keeps what it wrote"
+    assert others.count() == 4, "the writes of the example's receiver, right before, are kept"
 
-    dispatch._in_advance.clear()  # the retries are another process's
+    careful._in_advance.clear()  # another process makes the retries
     Delivery.objects.filter(state="retry").update(next_attempt_at=Now())
     assert deliver() == 0
     assert list(Delivery.objects.values_list("state", "attempt")) == [("retry", 2)] * len(names)
@@ -166,9 +163,7 @@ def _twice_by_hand(event: Any) -> None:
 
 
 @pytest.mark.parametrize("query", [_twice_by_orm, _twice_by_hand, _misspelled])
-def test_a_database_error_that_a_receiver_swallows_is_its_failure_and_nobody_elses(
-    connect: Any, query: Callable[[Any], None]
-) -> None:
+def test_swallowed_database_error_fails_its_receiver_alone(connect: Any, query: Callable[[Any], None]) -> None:
     def swallows(instance: Account, event: Any, **kwargs: Any) -> None:
         if instance.name != "n2":
             seen(event)
@@ -183,7 +178,7 @@ def test_a_database_error_that_a_receiver_swallows_is_its_failure_and_nobody_els
     assert "went on after an error of the database" in Delivery.objects.get().error
 
 
-def test_a_receiver_that_cannot_be_isolated_at_first_is_told_of_once(connect: Any, caplog: Any) -> None:
+def test_receiver_that_breaks_its_page_is_logged_once(connect: Any, caplog: Any) -> None:
     calls: list[str] = []
 
     def misspells(instance: Account, event: Any, **kwargs: Any) -> None:
@@ -195,10 +190,10 @@ def test_a_receiver_that_cannot_be_isolated_at_first_is_told_of_once(connect: An
     insert_accounts(4)
     deliver()
     assert calls == ["n1", "n2", "n1", "n2", "n3", "n4"]
-    assert caplog.text.count("has broken the transaction of its page") == 1
+    assert caplog.text.count("broke the transaction of its page") == 1
 
 
-def test_hooks_of_a_receiver_that_swallowed_an_error_are_dropped_with_its_writes(connect: Any) -> None:
+def test_hooks_of_a_failed_receiver_go_with_its_writes(connect: Any) -> None:
     hooks: list[str] = []
 
     def swallows(instance: Account, event: Any, **kwargs: Any) -> None:
@@ -213,7 +208,7 @@ def test_hooks_of_a_receiver_that_swallowed_an_error_are_dropped_with_its_writes
     assert hooks == ["n1", "n3"]
 
 
-def test_a_replay_isolates_as_well(connect: Any) -> None:
+def test_replay_isolates_receivers(connect: Any) -> None:
     fails: list[bool] = []
 
     def misspells(instance: Account, event: Any, **kwargs: Any) -> None:
@@ -231,7 +226,7 @@ def test_a_replay_isolates_as_well(connect: Any) -> None:
     assert Delivery.objects.count() == 1
 
 
-def test_a_new_number_of_shards_isolates_as_well(connect: Any) -> None:
+def test_resharding_isolates_receivers(connect: Any) -> None:
     def misspells(instance: Account, event: Any, **kwargs: Any) -> None:
         if instance.name == "n3":
             _misspelled(event)
@@ -241,7 +236,7 @@ def test_a_new_number_of_shards_isolates_as_well(connect: Any) -> None:
     deliver()
     insert_accounts(4)
     worker = Worker("default", Conf(BATCH_SIZE=2))
-    assert worker.shards[0].deliver_page() is Outcome.MORE  # its window is left to those who split the records
+    assert worker.shards[0].deliver_page() is Outcome.MORE  # the resharding takes over its window
     deliver(SHARDS=2)
     assert len(seen_changes()) == 3
     assert Delivery.objects.count() == 1
@@ -288,7 +283,7 @@ def _marks_for_rollback() -> None:
         _marks_for_rollback,
     ],
 )
-def test_a_receiver_that_fails_in_an_unusual_way_fails_alone(connect: Any, fail: Callable[[], None]) -> None:
+def test_receiver_that_fails_in_an_unusual_way_fails_alone(connect: Any, fail: Callable[[], None]) -> None:
     connect_one_that_fails(connect, fail)
     assert deliver() == 3
     assert len(seen_changes()) == 2
@@ -317,14 +312,14 @@ def _is_terminated() -> None:
 
 
 @pytest.mark.parametrize("fail", [_closes, _is_terminated])
-def test_a_receiver_that_loses_the_connection_each_time_fails_alone(connect: Any, fail: Callable[[], None]) -> None:
+def test_receiver_that_always_loses_connection_fails_alone(connect: Any, fail: Callable[[], None]) -> None:
     connect_one_that_fails(connect, fail)
     with running_crew():
         wait_until(lambda: len(seen_changes()) == 2)
     assert "it was not called again" in Delivery.objects.get().error
 
 
-def test_receivers_of_post_save_and_of_many_records_fail_alone_as_well(connect: Any) -> None:
+def test_receivers_of_post_save_and_bulk_fail_alone(connect: Any) -> None:
     def breaks(**kwargs: Any) -> None:
         _rolls_back()
 
@@ -337,7 +332,7 @@ def test_receivers_of_post_save_and_of_many_records_fail_alone_as_well(connect: 
     assert Delivery.objects.count() == 4
 
 
-def test_a_record_of_which_the_project_lets_no_instance_be_made_harms_nobody(connect: Any) -> None:
+def test_error_in_post_init_fails_only_that_record(connect: Any) -> None:
     def refuse(sender: Any, instance: Account, **kwargs: Any) -> None:
         if instance.name == "n2":
             raise LookupError("not this one")
@@ -359,7 +354,7 @@ class _Unsendable:
 
 
 @pytest.mark.parametrize("params", [[_Unsendable()], [1, 2, 3], ["nul \x00"]])
-def test_a_first_query_that_cannot_be_sent_harms_nobody(connect: Any, params: list[Any]) -> None:
+def test_first_query_that_cannot_be_sent_fails_alone(connect: Any, params: list[Any]) -> None:
     def first_fails(instance: Account, event: Any, **kwargs: Any) -> None:
         if instance.name != "n2":
             seen(event)
@@ -374,7 +369,7 @@ def test_a_first_query_that_cannot_be_sent_harms_nobody(connect: Any, params: li
     assert Delivery.objects.count() == 1
 
 
-def test_a_receiver_that_tries_another_way_after_a_query_that_cannot_be_sent_is_still_isolated(connect: Any) -> None:
+def test_receiver_is_isolated_after_a_query_that_was_not_sent(connect: Any) -> None:
     def second_way(event: Any, **kwargs: Any) -> None:
         with connection.cursor() as cursor, pytest.raises(Exception, match=r"."):
             cursor.execute("SELECT %s", [_Unsendable()])
@@ -388,7 +383,7 @@ def test_a_receiver_that_tries_another_way_after_a_query_that_cannot_be_sent_is_
     assert Delivery.objects.count() == 2
 
 
-def test_a_writing_receiver_costs_no_round_trip_of_ours(connect: Any) -> None:
+def test_writing_receiver_adds_no_round_trip(connect: Any) -> None:
     connect(signals.record_created, lambda event, **kwargs: seen(event), Account)
 
     insert_accounts(20)
@@ -399,7 +394,7 @@ def test_a_writing_receiver_costs_no_round_trip_of_ours(connect: Any) -> None:
     assert sum("SAVEPOINT hc_signals" in sql or "crm_seen" in sql for sql in sent) == 41
 
 
-def test_savepoints_do_not_pile_up(connect: Any) -> None:
+def test_savepoints_are_released(connect: Any) -> None:
     depths: list[int] = []
 
     def look(event: Any, **kwargs: Any) -> None:
@@ -411,6 +406,6 @@ def test_savepoints_do_not_pile_up(connect: Any) -> None:
     connect(signals.record_created, look, Account)
     insert_accounts(20)
     deliver()
-    # The transaction's own id, and one of each subtransaction that has written and still goes on.
+    # The transaction's own id, and one of each open subtransaction that has written.
     assert len(depths) == 20
     assert max(depths) <= 3

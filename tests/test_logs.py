@@ -28,7 +28,7 @@ def test_json_log_has_one_object_per_line(captured: HerokuConnect) -> None:
     lines = [json.loads(line) for line in output.splitlines()]
     for line in lines:
         assert {"time", "level", "logger", "message", "consumer"} <= line.keys()
-    (failed,) = [line for line in lines if "failed on INSERT of salesforce.account" in line["message"]]
+    (failed,) = [line for line in lines if "failed on CREATE of crm.Account" in line["message"]]
     assert failed["level"] == "warning"
     assert failed["model"] == "crm.Account"
     assert failed["shard"] == 0

@@ -1,4 +1,4 @@
-"""Receivers that do to their worker what a receiver must not do: each fails alone, and nobody else notices."""
+"""Receivers that break the rules: each fails alone, and no other receiver, record or worker is affected."""
 
 import os
 import sys
@@ -18,7 +18,8 @@ from example.crm.models import Account, Seen
 from func_timeout import FunctionTimedOut
 
 from hc_signals import signals
-from hc_signals.delivery import dispatch, project_code
+from hc_signals.delivery import project_code
+from hc_signals.delivery.isolation import careful
 from hc_signals.management.interruption import interruptible
 from hc_signals.models import Delivery
 from tests.conftest import another, as_heroku_connect, as_the_app, deliver, running_crew
@@ -31,17 +32,16 @@ pytestmark = pytest.mark.usefixtures("captured")
 
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin as a new process, which knows of no receiver that has broken anything."""
-    monkeypatch.setattr(dispatch, "_in_advance", set())
-    monkeypatch.setattr(dispatch, "_breaks", Counter())
-    monkeypatch.setattr(dispatch.caution, "changes", 0)
+    """Begin like a new process, which knows of no receiver that has broken a page."""
+    monkeypatch.setattr(careful, "_in_advance", set())
+    monkeypatch.setattr(careful, "_breaks", Counter())
 
 
 def deliver_through(**conf: Any) -> None:
-    """Deliver all that is committed, as a worker does that connects again when its connection is lost."""
+    """Deliver all committed changes like a worker, which reconnects when its connection is lost."""
     for _ in range(4):
         try:
-            with interruptible():  # as in a command of ours: a KeyboardInterrupt is nobody's Ctrl-C
+            with interruptible():  # as in a command of ours: a KeyboardInterrupt is no Ctrl-C
                 deliver(**conf)
             return
         except OperationalError:
@@ -50,7 +50,7 @@ def deliver_through(**conf: Any) -> None:
 
 
 class Calls:
-    """A receiver that writes, and misbehaves at the second of three changes; another one that only writes."""
+    """Connect a receiver that writes and misbehaves at the second of three changes, and another one that writes."""
 
     def __init__(self, connect: Any, misbehave: Callable[[], Any], *, writes: bool = True) -> None:
         self.names: list[str] = []
@@ -71,7 +71,7 @@ class Calls:
         connect(signals.record_created, misbehaves, Account)
 
     def delivered(self) -> None:
-        """Deliver three changes, then another one: hers fails once, and everything else is there exactly once."""
+        """Deliver three changes, then another one: one call fails, and every other effect is there exactly once."""
         insert_accounts(3)
         deliver_through()
         assert len(seen_changes()) == 3
@@ -94,9 +94,9 @@ class _Bare(BaseException):
 
 
 @pytest.mark.fault(
-    "a receiver raises what no program catches: timeouts of gevent and func_timeout, exception groups, SystemExit, "
-    "KeyboardInterrupt without a Ctrl-C",
-    outcome="it fails alone, and is kept",
+    "a receiver raises an exception that no program catches: timeouts of gevent and func_timeout, exception groups, "
+    "SystemExit, KeyboardInterrupt without a Ctrl-C",
+    outcome="it fails alone, and its delivery is stored",
 )
 @pytest.mark.parametrize(
     "error",
@@ -134,7 +134,7 @@ def _sql(statement: str) -> Callable[[], None]:
 
 
 _held: list[Any] = []
-"""What a garbage collector would end."""
+"""References that keep objects from the garbage collector."""
 
 
 def _begins_a_copy() -> None:
@@ -144,7 +144,7 @@ def _begins_a_copy() -> None:
 
 @pytest.fixture(autouse=True)
 def held() -> Iterator[None]:
-    """End what is held, without a word about it."""
+    """Close what is held, without warnings."""
     yield
     while _held:
         with suppress(Exception):
@@ -191,8 +191,8 @@ def _violates_at_the_commit() -> None:
 
 
 @pytest.mark.fault(
-    "a receiver executes COMMIT, ROLLBACK or PREPARE TRANSACTION, by whatever way",
-    outcome="refused or taken back; it fails alone and is kept, and no other receiver's writes are there twice",
+    "a receiver executes COMMIT, ROLLBACK or PREPARE TRANSACTION, in any way",
+    outcome="refused or rolled back; it fails alone, its delivery is stored, no other receiver writes twice",
 )
 @pytest.mark.parametrize(
     "misbehave",
@@ -213,17 +213,17 @@ def test_ended_transaction_fails_its_receiver_alone(connect: Any, misbehave: Cal
 
 
 def test_ended_transaction_repeats_no_committed_write(connect: Any) -> None:
-    """Writes of all kinds would be there twice if COMMIT had committed a part of the page."""
+    """If COMMIT had committed a part of the page, writes would be there twice."""
     calls = Calls(connect, _sql("COMMIT"))
     calls.delivered()
-    assert Counter(calls.names)["n1"] <= 2, "what goes beyond the database is told once more, and no more"
+    assert Counter(calls.names)["n1"] <= 2, "an effect outside the database happens once more at most"
     written = Seen.objects.filter(event_id__startswith="mine ").count()
     assert written == 4
 
 
 @pytest.mark.fault(
     "a receiver leaves a COPY, a cursor WITH HOLD, a block of `atomic()` or a violated constraint behind",
-    outcome="it fails alone, and is kept",
+    outcome="it fails alone, and its delivery is stored",
 )
 @pytest.mark.parametrize(
     "misbehave",
@@ -259,7 +259,7 @@ def test_left_state_fails_its_receiver_alone(connect: Any, misbehave: Callable[[
     ids=["bare", "copy_to", "copy_open", "begin", "block", "authorization", "search_path", "terminated"],
 )
 def test_receiver_fails_alone_without_a_transaction(connect: Any, misbehave: Callable[[], Any]) -> None:
-    """What it wrote before stays, as ATOMIC = False has it; everything else is as in a transaction."""
+    """With ATOMIC = False its earlier writes stay; everything else is as in a transaction."""
     Calls(connect, misbehave, writes=False)
     insert_accounts(3)
     deliver_through(ATOMIC=False)
@@ -268,7 +268,7 @@ def test_receiver_fails_alone_without_a_transaction(connect: Any, misbehave: Cal
 
 
 def test_crew_outlives_a_copy_left_open(connect: Any) -> None:
-    """A real worker's threads: the connection is given up, and stopping is obeyed."""
+    """Run a real worker's threads: they close the connection, and stop when they are asked to."""
     Calls(connect, _begins_a_copy)
     insert_accounts(3)
     with running_crew():
@@ -277,7 +277,7 @@ def test_crew_outlives_a_copy_left_open(connect: Any) -> None:
 
 @contextmanager
 def role_setting(name: str, value: str) -> Iterator[None]:
-    """New sessions of the test's role have this setting, for the length of the block."""
+    """Give new sessions of the test's role this setting, for the length of the block."""
     role = f'ALTER ROLE CURRENT_USER IN DATABASE "{connection.settings_dict["NAME"]}"'
     as_the_app(f"{role} SET {name} = '{value}'")
     connection.close()
@@ -291,10 +291,10 @@ def role_setting(name: str, value: str) -> Iterator[None]:
 
 @pytest.mark.fault(
     "a receiver that has used the database sleeps for longer than `idle_in_transaction_session_timeout`",
-    outcome="the server ends the session; this receiver fails alone and is kept, not the next one",
+    outcome="the server ends the session; this receiver fails, and not the next one",
 )
 @pytest.mark.parametrize("asks_afterwards", [False, True])
-def test_idle_timeout_is_laid_at_the_one_who_slept(connect: Any, asks_afterwards: bool) -> None:
+def test_idle_timeout_fails_the_receiver_that_slept(connect: Any, asks_afterwards: bool) -> None:
     def sleep() -> None:
         time.sleep(0.5)
         if asks_afterwards:
@@ -305,8 +305,8 @@ def test_idle_timeout_is_laid_at_the_one_who_slept(connect: Any, asks_afterwards
     assert "it was not called again" in Delivery.objects.get().error
 
 
-def test_receivers_without_the_database_are_not_timed(connect: Any) -> None:
-    """Together, or alone, they may take longer than the project lets a transaction be idle."""
+def test_receivers_without_queries_are_not_timed(connect: Any) -> None:
+    """They may take longer than idle_in_transaction_session_timeout, alone or together."""
     connect(signals.record_created, lambda **kwargs: time.sleep(0.3), Account)
     insert_accounts(2)
     with role_setting("idle_in_transaction_session_timeout", "200ms"):
@@ -330,20 +330,20 @@ def test_statement_timeout_is_the_receivers_and_not_ours(connect: Any) -> None:
 @pytest.mark.fault(
     "`statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout` or `transaction_timeout` are short for "
     "the role",
-    outcome="they hold in receivers; our own statements in a page have none",
+    outcome="they apply to receivers; our own statements in a page have none",
 )
 @pytest.mark.parametrize("has_receiver", [False, True])
 def test_lock_timeout_does_not_end_a_page(connect: Any, has_receiver: bool) -> None:
-    """The position has to wait for somebody's lock for longer than the project lets its own statements wait."""
+    """The position waits for a lock for longer than the project's lock_timeout."""
     found: list[str] = []
 
-    def looks(**kwargs: Any) -> None:
+    def reads(**kwargs: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SHOW lock_timeout")
             found.append(cursor.fetchone()[0])
 
-    connect(signals.record_created, looks if has_receiver else lambda **kwargs: None, Account)
-    deliver()  # a new consumer stores where it starts, which is no page
+    connect(signals.record_created, reads if has_receiver else lambda **kwargs: None, Account)
+    deliver()  # a new consumer stores its first position, which is no page
     insert_accounts(1)
     with role_setting("lock_timeout", "100ms"), another("LOCK public.hc_signals_position IN SHARE MODE") as other:
         release = threading.Timer(0.4, lambda: other.execute("ROLLBACK"))
@@ -356,7 +356,7 @@ def test_lock_timeout_does_not_end_a_page(connect: Any, has_receiver: bool) -> N
 
 
 def test_transaction_timeout_is_each_receivers_own(connect: Any) -> None:
-    """Together they take longer than it; but only the one that takes longer alone has failed."""
+    """Together they take longer than the timeout. The receiver that alone takes longer fails."""
     if connection.pg_version < 17_00_00:
         pytest.skip("transaction_timeout came with PostgreSQL 17")
 
@@ -370,7 +370,7 @@ def test_transaction_timeout_is_each_receivers_own(connect: Any) -> None:
 
 
 @pytest.mark.fault(
-    "a receiver forks, and its child comes back into the worker's loop",
+    "a receiver forks, and its child returns into the worker's loop",
     outcome="the child ends at once; its parent's connections are untouched",
 )
 def test_child_that_returns_ends_at_once(connect: Any) -> None:
@@ -393,7 +393,7 @@ def test_child_that_returns_ends_at_once(connect: Any) -> None:
     assert not Delivery.objects.exists()
 
 
-def test_hook_that_raises_anything_takes_no_other_with_it(connect: Any) -> None:
+def test_raising_hook_stops_no_other_hook(connect: Any) -> None:
     hooks: list[str] = []
 
     def hooked(instance: Account, event: Any, **kwargs: Any) -> None:

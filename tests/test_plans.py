@@ -190,7 +190,7 @@ def test_retries_and_rotation_use_an_index(fill: Log, statistics: str) -> None:
     worker.prepare()
     skip(worker)
     check_plans(lambda: waiting_shards("default", Conf()))
-    check_plans(lambda: worker.shards[0].deliveries.due(1))
+    check_plans(lambda: worker.shards[0].store.due(1))
     check_plans(lambda: release("default", "default", "a.b", "salesforce.account", "11"))
     ((bucket,),) = _rows("SELECT DISTINCT bucket FROM public.hc_signals_change")
     assert check_plans(lambda: rotation.is_done("default", bucket)) == 1

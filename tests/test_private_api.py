@@ -65,8 +65,8 @@ def test_relies_on_live_receivers_of_a_signal() -> None:
 @pytest.mark.django_db
 def test_relies_on_savepoint_ids_and_run_on_commit() -> None:
     """Hooks of a receiver that failed are dropped by the savepoint in which they were made."""
-    where = look_at("delivery/isolation.py", "savepoint_ids.append")
-    hooks = look_at("delivery/isolation.py", "for sids, hook, _ in hooks")
+    where = look_at("delivery/isolation/call.py", "savepoint_ids.append")
+    hooks = look_at("delivery/isolation/transaction.py", "for sids, hook, _ in hooks")
     before = list(connection.run_on_commit)
     with transaction.atomic():
         outer = list(connection.savepoint_ids)
@@ -83,7 +83,7 @@ def test_relies_on_savepoint_ids_and_run_on_commit() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_relies_on_needs_rollback() -> None:
-    where = look_at("delivery/isolation.py", "needs_rollback")
+    where = look_at("delivery/isolation/call.py", "needs_rollback")
     with transaction.atomic():
         assert connection.needs_rollback is False, where
         with (
@@ -113,8 +113,8 @@ def test_relies_on_the_order_of_execute_wrappers() -> None:
     with connection.execute_wrapper(note("first")), connection.execute_wrapper(note("last")):
         connection.cursor().execute("SELECT 1")
         assert [name for name, _ in seen] == ["first", "last"], where
-    kind = look_at("delivery/isolation.py", "type(cursor) is Cursor")
-    from hc_signals.delivery.isolation import Cursor
+    kind = look_at("delivery/isolation/message.py", "type(cursor) is Cursor")
+    from hc_signals.delivery.isolation.message import Cursor
 
     assert seen[0][1] is Cursor, kind
 
@@ -140,8 +140,8 @@ def test_relies_on_wrappers_being_looked_up_for_each_statement() -> None:
 @pytest.mark.django_db
 def test_relies_on_how_a_block_of_atomic_ends() -> None:
     """The statement that ends a block goes through the wrappers, when the block's savepoint is no longer listed."""
-    where = look_at("delivery/isolation.py", '"RELEASE SAVEPOINT" in sql')
-    blocks = look_at("delivery/isolation.py", "connection.atomic_blocks")
+    where = look_at("delivery/isolation/call.py", '"RELEASE SAVEPOINT" in sql')
+    blocks = look_at("delivery/isolation/call.py", "connection.atomic_blocks")
     seen: list[tuple[str, list[str]]] = []
 
     def note(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
@@ -173,12 +173,12 @@ def test_relies_on_the_log_of_queries() -> None:
 @pytest.mark.django_db
 def test_relies_on_several_statements_in_one_message() -> None:
     """A call's savepoint goes with its first statement; the answers come one by one."""
-    where = look_at("delivery/isolation.py", "cursor.nextset()")
+    where = look_at("delivery/isolation/message.py", "cursor.nextset()")
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SAVEPOINT ours; SELECT %s", [7])
         assert cursor.cursor.nextset(), where
         assert cursor.fetchall() == [(7,)], where
-    status = look_at("delivery/isolation.py", "pgconn.transaction_status")
+    status = look_at("delivery/isolation/status.py", "pgconn.transaction_status")
     assert connection.connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.INTRANS, status
 
 

@@ -1,4 +1,4 @@
-"""The project's ``execute_wrappers``: receivers' statements pass them, and none of ours."""
+"""The project's ``execute_wrappers`` get the receivers' statements, and none of ours."""
 
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +52,7 @@ def test_pghistory_sees_receivers_statements_only(connect: Any, way: str) -> Non
         _WAYS[way]()
     assert len(seen_changes()) == 3
     assert not Delivery.objects.exists()
-    if way != "without_a_transaction":  # there it ends with each statement's own transaction
+    if way != "without_a_transaction":  # the setting ends with each statement's own transaction
         assert found == [str(context.id)] * 3
 
 
@@ -81,7 +81,7 @@ def test_wrapper_sees_receivers_statements_only(connect: Any, way: str) -> None:
     assert connection.execute_wrappers == []
 
 
-def test_replay_keeps_to_it_as_well(connect: Any) -> None:
+def test_wrappers_see_a_replays_receivers_only(connect: Any) -> None:
     passed: list[str] = []
 
     def note(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
@@ -106,7 +106,7 @@ def test_wrapper_that_a_receiver_leaves_ends_with_its_call(connect: Any) -> None
 
 
 def _refuse(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
-    raise AssertionError("nobody's statement passes it")
+    raise AssertionError("no statement passes it")
 
 
 @override_settings(DEBUG=True)

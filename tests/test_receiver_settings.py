@@ -1,4 +1,4 @@
-"""Settings that a receiver changes reach neither the other receivers, nor the next page, nor Heroku Connect."""
+"""Settings that a receiver changes reach no other receiver, no later page, and not Heroku Connect."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 from example.crm.models import Account, Contact, Seen
 
 from hc_signals import signals
-from hc_signals.delivery import dispatch
+from hc_signals.delivery.isolation import careful
 from hc_signals.exceptions import LeftSettingsError
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import deliver_changes
@@ -28,10 +28,9 @@ WEAK = own("hc_weak")
 
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin as a new process, which knows of no receiver that has broken anything."""
-    monkeypatch.setattr(dispatch, "_in_advance", set())
-    monkeypatch.setattr(dispatch, "_breaks", Counter())
-    monkeypatch.setattr(dispatch.caution, "changes", 0)
+    """Begin like a new process, which knows of no receiver that has broken a page."""
+    monkeypatch.setattr(careful, "_in_advance", set())
+    monkeypatch.setattr(careful, "_breaks", Counter())
 
 
 @pytest.fixture
@@ -57,13 +56,13 @@ def execute(statement: str) -> None:
 
 
 class Leaking:
-    """A receiver that writes, and leaves a setting at the second change; another one notes what it finds."""
+    """Connect a receiver that writes and leaves a setting at the second change; another one records the settings."""
 
     def __init__(self, connect: Any, leak: Callable[[], Any]) -> None:
         self.found: list[dict[str, str]] = []
         self.names: list[str] = []
 
-        def looks(instance: Account, event: Any, **kwargs: Any) -> None:
+        def reads(instance: Account, event: Any, **kwargs: Any) -> None:
             self.found.append(settings())
             seen(event)
 
@@ -74,10 +73,10 @@ class Leaking:
                 leak()
 
         connect(signals.record_created, leaks, Account)
-        connect(signals.record_created, looks, Account)
+        connect(signals.record_created, reads, Account)
 
     def assert_alone(self, name: str, count: int = 3) -> None:
-        """Her call at n2 has failed, with advice; everybody else has found the same settings, and wrote."""
+        """The call at n2 has failed, with advice. All other calls had the same settings, and wrote."""
         error = Delivery.objects.get().error
         assert f"left them so: {name}" in error
         assert "SET LOCAL into a block of transaction.atomic()" in error
@@ -88,7 +87,7 @@ class Leaking:
 
 @pytest.mark.fault(
     "a receiver leaves its role or a setting changed: `SET ROLE`, `search_path`, timeouts, `xmlbinary`, read-only …",
-    outcome="taken back; it fails alone, is kept, and is told what to do",
+    outcome="set back; it fails alone, its delivery is stored, and the error says what to do",
 )
 @pytest.mark.parametrize(
     "statement, name",
@@ -123,7 +122,7 @@ def test_setting_left_fails_its_receiver_alone(connect: Any, statement: str, nam
 
 @pytest.mark.parametrize("names", [["n3"], ["n1", "n2", "n3"]])
 def test_setting_left_at_the_end_of_a_page_is_found(connect: Any, names: list[str]) -> None:
-    """Nobody's query comes after it: the position's message finds it."""
+    """No receiver's query comes after it: the position's message finds it."""
 
     def leaks(instance: Account, **kwargs: Any) -> None:
         Seen.objects.create(event_id=instance.name, sequence_number=0, entity_name="", change_type="")
@@ -137,8 +136,8 @@ def test_setting_left_at_the_end_of_a_page_is_found(connect: Any, names: list[st
     assert Seen.objects.filter(event_id__startswith="n").count() == 3 - len(names)
 
 
-def test_writes_of_the_others_are_still_the_apps(connect: Any) -> None:
-    """Under xmlbinary = hex Heroku Connect would take them for its own, and never write them to Salesforce."""
+def test_other_receivers_writes_keep_their_origin(connect: Any) -> None:
+    """With xmlbinary = hex Heroku Connect would take them for its own, and not write them to Salesforce."""
 
     def leaks(instance: Account, **kwargs: Any) -> None:
         execute("SET LOCAL xmlbinary = 'hex'")
@@ -159,7 +158,7 @@ def test_writes_of_the_others_are_still_the_apps(connect: Any) -> None:
 )
 @pytest.mark.usefixtures("weak_role")
 def test_setting_ends_with_the_block_it_was_made_in(connect: Any, statement: str) -> None:
-    """PostgreSQL would keep it to the end of the page: the block is a savepoint there."""
+    """PostgreSQL would keep it to the end of the page, because the block is a savepoint there."""
 
     def in_a_block() -> None:
         with transaction.atomic():
@@ -174,12 +173,12 @@ def test_setting_ends_with_the_block_it_was_made_in(connect: Any, statement: str
     assert deliver() == 3
     assert not Delivery.objects.exists()
     assert all(each == leaking.found[0] for each in leaking.found)
-    assert inner != leaking.found[:1], "an inner block does not end it, as it does not elsewhere"
-    assert settings() == before, "nor is anything left when the page is committed"
+    assert inner != leaking.found[:1], "an inner block does not end it, as in Django"
+    assert settings() == before, "no setting is left when the page is committed"
 
 
-def test_what_follows_for_the_record_waits_for_it(connect: Any) -> None:
-    """The receiver's second call for the record must not come before it is known that the first one failed."""
+def test_next_change_of_the_record_waits_for_the_check(connect: Any) -> None:
+    """The first call has failed, but is not checked yet: the second call for the record must wait for the check."""
     calls: list[str] = []
 
     def leaks(instance: Account, **kwargs: Any) -> None:
@@ -195,18 +194,18 @@ def test_what_follows_for_the_record_waits_for_it(connect: Any) -> None:
     assert sorted(Delivery.objects.values_list("state", flat=True)) == ["parked", "retry"]
 
 
-def test_bulk_receiver_waits_for_what_failed_late(connect: Any) -> None:
+def test_bulk_receiver_waits_for_the_check(connect: Any) -> None:
     def leaks(instance: Any = None, events: Any = (), **kwargs: Any) -> None:
         if instance is not None and instance.name == "n2":
             execute("SET LOCAL xmlbinary = 'hex'")
-        told.extend(event.instance.name for event in events)
+        received.extend(event.instance.name for event in events)
 
-    told: list[str] = []
+    received: list[str] = []
     connect(signals.record_created, leaks, Account)
     connect(signals.records_changed, leaks, Account)
     insert_accounts(2)
     assert deliver() == 2
-    assert told == ["n1"]
+    assert received == ["n1"]
 
 
 def test_retry_that_leaves_a_setting_fails_again(connect: Any) -> None:
@@ -219,7 +218,7 @@ def test_retry_that_leaves_a_setting_fails_again(connect: Any) -> None:
 
 
 def test_setting_left_past_django_is_found_call_by_call(connect: Any, caplog: Any) -> None:
-    """Nobody knows of such a query: the page is delivered again, with a look behind each call."""
+    """No wrapper gets such a query, so the page is delivered again, with a check after each call."""
     leaking = Leaking(connect, lambda: connection.connection.execute("SET LOCAL xmlbinary = 'hex'"))
 
     def leaks_alone(instance: Account, **kwargs: Any) -> None:
@@ -239,14 +238,14 @@ def test_setting_left_past_django_is_found_call_by_call(connect: Any, caplog: An
 
 
 @pytest.mark.django_db(transaction=True)
-def test_deliver_changes_raises_it(connect: Any) -> None:
+def test_deliver_changes_raises_for_a_left_setting(connect: Any) -> None:
     Leaking(connect, lambda: execute("SET LOCAL xmlbinary = 'hex'"))
     insert_accounts(3)
     with pytest.raises(LeftSettingsError, match="xmlbinary"):
         deliver_changes()
 
 
-def test_open_transaction_of_a_test_is_left_as_it_was(connect: Any) -> None:
+def test_settings_of_a_tests_transaction_are_restored(connect: Any) -> None:
     connect(signals.record_created, lambda event, **kwargs: seen(event), Account)
     with transaction.atomic():
         execute("SET LOCAL statement_timeout = '7s'")
@@ -259,7 +258,7 @@ def test_open_transaction_of_a_test_is_left_as_it_was(connect: Any) -> None:
     assert len(seen_changes()) == 1
 
 
-def test_without_a_transaction_settings_are_not_left_either(connect: Any) -> None:
+def test_left_setting_fails_without_a_transaction(connect: Any) -> None:
     leaking = Leaking(connect, lambda: execute("SET search_path = pg_catalog"))
     insert_accounts(3)
     deliver_through(ATOMIC=False)

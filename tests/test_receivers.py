@@ -1,4 +1,4 @@
-"""@on_change: who is called for what, under which name failures are kept, what is refused at import."""
+"""@on_change: which receivers are called, under which name failures are stored, what is refused at import."""
 
 import json
 import os
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Calls(list[str]):
-    """A receiver that notes of each call the change type and the name of the record."""
+    """A receiver that records the change type and the name of the record of each call."""
 
     def connect(self, *models: Any, **filters: Any) -> "Calls":
         def note(event: ChangeEvent[Any], **kwargs: Any) -> None:
@@ -109,7 +109,7 @@ def test_methods_of_two_objects(captured: HerokuConnect) -> None:
     assert (one.count, two.count) == (1, 1)
 
 
-def test_what_was_missed_and_read_again_reaches_who_waits_for_it(captured: HerokuConnect) -> None:
+def test_rows_read_again_after_a_gap_reach_their_receiver(captured: HerokuConnect) -> None:
     to, from_ = Calls().connect(Account, to={"industry": "Retail"}), Calls().connect(Account, from_={"name": "old"})
     created = Calls().connect(Account, types=["CREATE"])
     snapshots = Calls().connect(Account, types=["SNAPSHOT"], fields=["name"])
@@ -163,9 +163,7 @@ def write_then_fail(instance: Account, event: ChangeEvent[Account], using: str, 
         raise ValueError("not now")
 
 
-def test_a_failed_one_is_kept_and_retried_under_the_name_of_the_function(
-    captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_is_stored_under_the_functions_name(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
     decorated = on_change(Account, fields=["name"])(write_then_fail)
     assert decorated is write_then_fail
     captured.insert(Account, name="a")
@@ -195,7 +193,7 @@ def test_a_failed_one_is_kept_and_retried_under_the_name_of_the_function(
         (Seen, {}, "example.crm.models.Seen is not a connected model"),
     ],
 )
-def test_mistakes_are_told_at_import(model: Any, filters: Any, message: str) -> None:
+def test_mistakes_are_refused_at_import(model: Any, filters: Any, message: str) -> None:
     def receiver(**kwargs: Any) -> None: ...
 
     with pytest.raises(ConfigurationError, match=message):
@@ -228,7 +226,7 @@ def wrong(event: ChangeEvent[Contact], **kwargs: Any) -> None: ...
 """
 
 
-def test_mypy_knows_the_instance(tmp_path: Path) -> None:
+def test_mypy_knows_the_instances_type(tmp_path: Path) -> None:
     snippet = tmp_path / "snippet.py"
     snippet.write_text(SNIPPET, encoding="utf-8")
     done = subprocess.run(

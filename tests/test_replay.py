@@ -1,4 +1,4 @@
-"""hc_replay: past changes again, to whom they are for, in order; no position moves and nothing is stuck after it."""
+"""hc_replay sends past changes again, in order, to chosen receivers; no position moves, no delivery is stuck."""
 
 import io
 import os
@@ -16,8 +16,9 @@ from example.crm.models import Account, Seen
 from hc_signals import signals
 from hc_signals.capture.install import install_capture
 from hc_signals.conf import Conf
-from hc_signals.delivery.replay import _PAGE, Replay
+from hc_signals.delivery.replay import Replay, ReplayRun
 from hc_signals.exceptions import ReplayError
+from hc_signals.log.past import _PAGE
 from hc_signals.log.rotation import rotate
 from hc_signals.models import Change, Delivery, Position
 from hc_signals.postgres.locks import BELL
@@ -32,7 +33,7 @@ LEDGER = "example.crm.receivers.keep_ledger"
 
 
 class Listener:
-    """Remembers what it is told; fails, or does something first, if it is told to."""
+    """A receiver that records its events. With ``fails`` it raises; ``first`` is called before."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []
@@ -46,12 +47,12 @@ class Listener:
         self.events += events or [event]
 
     @property
-    def told(self) -> list[tuple[str, str]]:
+    def received(self) -> list[tuple[str, str]]:
         return [(event.change_type, event.instance.username) for event in self.events]
 
 
 class Early(Listener):
-    """Is connected to a signal that is sent before that of the others."""
+    """Connected to a signal that is sent before the others."""
 
 
 PATH = "tests.test_replay.Listener"
@@ -60,14 +61,14 @@ EARLY = "tests.test_replay.Early"
 
 @pytest.fixture
 def listener(captured: HerokuConnect, connect: Any) -> Listener:
-    """Hears of three changes of one user, all of them delivered."""
+    """A receiver that has got three changes of one user."""
     found = Listener()
     connect(signals.record_changed, found, User)
     (sfid,) = captured.insert(User, username="a")
     captured.update(User, sfid, username="b")
     captured.update(User, sfid, username="c")
     deliver()
-    assert found.told == [("CREATE", "a"), ("UPDATE", "b"), ("UPDATE", "c")]
+    assert found.received == [("CREATE", "a"), ("UPDATE", "b"), ("UPDATE", "c")]
     return found
 
 
@@ -77,14 +78,13 @@ def replay(*arguments: str, **options: Any) -> str:
     return out.getvalue()
 
 
-def a_replay(model: Any = User) -> Replay:
-    found = Replay("default", Conf(RETRY_SECONDS=0.0001, BATCH_SIZE=100), [model], [PATH, EARLY])
-    found.start(Change.objects.earliest("id").captured_at)
-    return found
+def a_replay(model: Any = User) -> ReplayRun:
+    replay = Replay("default", Conf(RETRY_SECONDS=0.0001, BATCH_SIZE=100), [model], [PATH, EARLY])
+    return replay.start(Change.objects.earliest("id").captured_at)
 
 
 def in_a_thread(work: Callable[[], Any]) -> None:
-    """Run on another connection, to the end."""
+    """Run something on another connection, and wait for it."""
 
     def run() -> None:
         try:
@@ -106,13 +106,13 @@ def states() -> list[tuple[str, int]]:
     return list(Delivery.objects.values_list("state", "attempt"))
 
 
-def test_the_chosen_receiver_gets_all_again_in_order_and_no_position_moves(listener: Listener) -> None:
+def test_chosen_receiver_gets_all_changes_again_in_order(listener: Listener) -> None:
     before, seen = positions(), Seen.objects.count()
     first = list(listener.events)
     output = replay("--since", "1h", "--receiver", PATH)
     assert "hc_replay: 3 of 3 (100%)" in output
     again = listener.events[3:]
-    assert listener.told[3:] == listener.told[:3]
+    assert listener.received[3:] == listener.received[:3]
     assert [(e.replay_id, e.event_id, e.previous, e.attempt) for e in again] == [
         (e.replay_id, e.event_id, e.previous, e.attempt) for e in first
     ]
@@ -122,7 +122,7 @@ def test_the_chosen_receiver_gets_all_again_in_order_and_no_position_moves(liste
     assert deliver() == 0
 
 
-def test_all_receivers_only_if_it_is_confirmed(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_to_all_receivers_needs_a_confirmation(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     Seen.objects.all().delete()
     with pytest.raises(CommandError, match="or say --yes") as error:
         replay("--since", "1h")
@@ -140,23 +140,23 @@ def test_all_receivers_only_if_it_is_confirmed(listener: Listener, monkeypatch: 
     assert Seen.objects.count() == 3
 
 
-def test_bounds_by_id_by_time_and_by_model(listener: Listener, captured: HerokuConnect) -> None:
+def test_bounds_are_ids_times_and_models(listener: Listener, captured: HerokuConnect) -> None:
     captured.create(Account, 4)
     deliver()
     ids = [event.replay_id for event in listener.events]
     replay("--from", ids[1], "--until", ids[1], "--receiver", PATH)
-    assert listener.told[3:] == [("UPDATE", "b")]
+    assert listener.received[3:] == [("UPDATE", "b")]
     age(2, count=2)
     replay("--since", "1h", "--receiver", PATH)
-    assert listener.told[4:] == [("UPDATE", "c")]
+    assert listener.received[4:] == [("UPDATE", "c")]
     replay("--since", "3h", "--until", "1h", "--receiver", PATH)
-    assert listener.told[5:] == [("CREATE", "a"), ("UPDATE", "b")]
+    assert listener.received[5:] == [("CREATE", "a"), ("UPDATE", "b")]
     Seen.objects.all().delete()
     assert "4 of 4" in replay("--since", "3h", "--model", "crm.Account", "--yes")
     assert Seen.objects.count() == 4
 
 
-def test_what_commits_after_the_start_is_not_replayed(listener: Listener, captured: HerokuConnect) -> None:
+def test_later_commits_are_not_replayed(listener: Listener, captured: HerokuConnect) -> None:
     late = connection.copy()
     try:
         late.set_autocommit(False)
@@ -170,26 +170,24 @@ def test_what_commits_after_the_start_is_not_replayed(listener: Listener, captur
     captured.insert(User, username="after")
     assert found.page() == 4
     assert found.finished
-    assert listener.told[-1] == ("CREATE", "before")
+    assert listener.received[-1] == ("CREATE", "before")
 
 
-def test_proxies_bulk_receivers_and_gaps_are_replayed_too(captured: HerokuConnect, connect: Any, settings: Any) -> None:
+def test_proxies_bulk_receivers_and_gaps_are_replayed(captured: HerokuConnect, connect: Any, settings: Any) -> None:
     settings.HC_SIGNALS = {"RELOAD_AWARE": False}
     install_capture(Everything, "default")
-    told: list[Any] = []
-    connect(signals.record_created, lambda instance, **kwargs: told.append(type(instance)), EverythingProxy)
-    connect(signals.records_changed, lambda events, **kwargs: told.append(len(events)), Everything)
-    connect(signals.gap_detected, lambda event, **kwargs: told.append((event.cause, event.replayed)), Everything)
+    received: list[Any] = []
+    connect(signals.record_created, lambda instance, **kwargs: received.append(type(instance)), EverythingProxy)
+    connect(signals.records_changed, lambda events, **kwargs: received.append(len(events)), Everything)
+    connect(signals.gap_detected, lambda event, **kwargs: received.append((event.cause, event.replayed)), Everything)
     captured.create(Everything, 2)
     as_the_app("SET xmlbinary = 'hex'; TRUNCATE salesforce.everything__c; SET xmlbinary = 'base64'")
     replay("--since", "1h", "--yes", "--model", "sfdc.Everything")
-    assert told == [EverythingProxy, EverythingProxy, ("truncate", True), 2]
+    assert received == [EverythingProxy, EverythingProxy, ("truncate", True), 2]
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_a_failure_is_kept_with_what_follows_and_retried_as_replayed(
-    listener: Listener, settings: Any, atomic: bool
-) -> None:
+def test_failure_and_what_is_parked_are_retried_as_replayed(listener: Listener, settings: Any, atomic: bool) -> None:
     settings.HC_SIGNALS = {"ATOMIC": atomic}
     in_transaction: list[bool] = []
     listener.first = lambda: in_transaction.append(connection.in_atomic_block)
@@ -201,12 +199,12 @@ def test_a_failure_is_kept_with_what_follows_and_retried_as_replayed(
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()")
     for _ in range(3):
         deliver()
-    assert listener.told[3:] == listener.told[:3]
+    assert listener.received[3:] == listener.received[:3]
     assert [(e.replayed, e.attempt) for e in listener.events[3:]] == [(True, 2), (True, 1), (True, 1)]
     assert states() == []
 
 
-def test_what_waits_already_goes_first(listener: Listener, captured: HerokuConnect) -> None:
+def test_waiting_deliveries_go_first(listener: Listener, captured: HerokuConnect) -> None:
     listener.fails = True
     captured.update(User, listener.events[0].record_id, username="d")
     deliver()
@@ -215,13 +213,13 @@ def test_what_waits_already_goes_first(listener: Listener, captured: HerokuConne
     listener.fails = False
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp() WHERE state = 'retry'")
     deliver()
-    assert [name for _, name in listener.told[3:]] == ["d", "a", "b", "c", "d"]
+    assert [name for _, name in listener.received[3:]] == ["d", "a", "b", "c", "d"]
 
 
-def test_nothing_waits_for_ever_if_the_worker_finishes_the_first_meanwhile(
+def test_nothing_is_stranded_if_the_worker_finishes_the_first(
     listener: Listener, captured: HerokuConnect, connect: Any
 ) -> None:
-    """The replay has seen that the record is blocked; before it parks, the worker has delivered what it waited for."""
+    """The replay has read that the record waits. Before it parks, the worker delivers the earlier delivery."""
     listener.fails = True
     captured.update(User, listener.events[0].record_id, username="d")
     deliver(RETRY_SECONDS=0.0001)
@@ -236,16 +234,14 @@ def test_nothing_waits_for_ever_if_the_worker_finishes_the_first_meanwhile(
 
     other.first = worker_retries
     assert a_replay().page() == 4
-    assert states()[0] == ("retry", 0), "the first of the record is due, it waits for nothing"
+    assert states()[0] == ("retry", 0), "the first delivery of the record is due"
     deliver()
-    assert [name for _, name in listener.told[3:]] == ["d", "a", "b", "c", "d"]
+    assert [name for _, name in listener.received[3:]] == ["d", "a", "b", "c", "d"]
     assert states() == []
 
 
-def test_two_failures_of_one_record_never_overtake_each_other(
-    listener: Listener, captured: HerokuConnect, connect: Any
-) -> None:
-    """The worker keeps a failed change of the record between the replay's look and the replay's own failure."""
+def test_two_failures_of_one_record_stay_in_order(listener: Listener, captured: HerokuConnect, connect: Any) -> None:
+    """The worker stores a failure of the record between the replay's query and the replay's own failure."""
     other = Early()
     connect(signals.record_created, other, User)
 
@@ -264,8 +260,8 @@ def test_two_failures_of_one_record_never_overtake_each_other(
     assert states() == [("retry", 1), ("parked", 1), ("parked", 0), ("parked", 0)]
 
 
-def test_a_deadlock_with_the_worker_is_survived(listener: Listener, captured: HerokuConnect, connect: Any) -> None:
-    """The worker has the shard and waits for a row that a replayed receiver wrote; the replay waits for the shard."""
+def test_replay_survives_a_deadlock_with_the_worker(listener: Listener, captured: HerokuConnect, connect: Any) -> None:
+    """The worker holds the shard and waits for a row that a replayed receiver wrote; the replay waits for the shard."""
     note = Note.objects.create(text="")
     early = Early()
     connect(signals.record_created, early, User)
@@ -298,7 +294,7 @@ def test_a_deadlock_with_the_worker_is_survived(listener: Listener, captured: He
     for _ in range(3):
         deliver(RETRY_SECONDS=0.0001)
     assert states() == []
-    assert [name for kind, name in listener.told if name in "abc"] == ["a", "b", "c"] * 2
+    assert [name for kind, name in listener.received if name in "abc"] == ["a", "b", "c"] * 2
     assert len(listener.events) == 7
 
 
@@ -308,7 +304,7 @@ def waiting_for_a_row() -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def test_a_sleeping_worker_is_rung_for_what_was_kept(listener: Listener) -> None:
+def test_replay_wakes_a_worker_for_stored_failures(listener: Listener) -> None:
     with connection.cursor() as cursor:
         cursor.execute("LISTEN hc_signals")
     listener.fails = True
@@ -324,9 +320,7 @@ def test_a_sleeping_worker_is_rung_for_what_was_kept(listener: Listener) -> None
     assert len(list(connection.connection.notifies(timeout=5, stop_after=1))) == 1
 
 
-def test_a_record_that_came_back_is_not_deleted_from_again(
-    captured: HerokuConnect, connect: Any, settings: Any
-) -> None:
+def test_on_delete_is_not_replayed_unless_named(captured: HerokuConnect, connect: Any, settings: Any) -> None:
     settings.HC_SIGNALS = {"APPLY_ON_DELETE": True}
     (sfid,) = captured.insert(User, username="a")
     captured.delete(User, sfid)
@@ -339,7 +333,7 @@ def test_a_record_that_came_back_is_not_deleted_from_again(
     assert Note.objects.get().set_null_id is None
 
 
-def test_it_can_be_interrupted_and_continued(captured: HerokuConnect, connect: Any) -> None:
+def test_replay_is_interrupted_and_continued(captured: HerokuConnect, connect: Any) -> None:
     before = signal.getsignal(signal.SIGINT)
     captured.create(Account, 20)
     deliver()
@@ -365,15 +359,16 @@ def test_it_can_be_interrupted_and_continued(captured: HerokuConnect, connect: A
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_page_is_one_transaction_and_bounded_in_time(captured: HerokuConnect) -> None:
+def test_page_is_one_transaction_and_bounded_in_time(captured: HerokuConnect) -> None:
     captured.create(Account, 3)
-    found = Replay("default", Conf(MAX_TRANSACTION_SECONDS=0.000001), [Account])
-    assert found.start(Change.objects.earliest("id").captured_at) == 3
+    replay = Replay("default", Conf(MAX_TRANSACTION_SECONDS=0.000001), [Account])
+    found = replay.start(Change.objects.earliest("id").captured_at)
+    assert found.count(10) == 3
     assert [found.page(), found.page(), found.page(), found.finished] == [1, 1, 1, True]
     assert found.page() == 0
 
 
-def test_a_log_that_was_emptied_says_from_when_it_reaches(listener: Listener, captured: HerokuConnect) -> None:
+def test_emptied_log_says_where_it_begins(listener: Listener, captured: HerokuConnect) -> None:
     first = listener.events[0].replay_id
     age(84, count=3)
     captured.insert(User, username="young")
@@ -385,10 +380,10 @@ def test_a_log_that_was_emptied_says_from_when_it_reaches(listener: Listener, ca
             replay(*arguments, "--receiver", PATH)
     replay("--since", "1h", "--receiver", PATH)
     replay("--from", young, "--receiver", PATH)
-    assert listener.told[4:] == [("CREATE", "young")] * 2
+    assert listener.received[4:] == [("CREATE", "young")] * 2
 
 
-def test_a_log_that_is_emptied_under_the_replay_is_noticed(listener: Listener, captured: HerokuConnect) -> None:
+def test_log_that_is_emptied_under_the_replay_is_an_error(listener: Listener, captured: HerokuConnect) -> None:
     age(84, count=3)
     captured.insert(User, username="young")
     deliver()
@@ -398,13 +393,13 @@ def test_a_log_that_is_emptied_under_the_replay_is_noticed(listener: Listener, c
         found.page()
 
 
-def test_a_delivery_is_kept_although_the_log_is_emptied_of_its_change_meanwhile(listener: Listener) -> None:
-    """Without a transaction no lock keeps the bucket until the receiver has failed."""
+def test_failure_is_stored_after_its_change_left_the_log(listener: Listener) -> None:
+    """With ATOMIC = False no lock keeps the bucket until the receiver has failed."""
     age(84, count=3)
     emptied: list[int] = []
     listener.fails, listener.first = True, lambda: in_a_thread(lambda: emptied.extend(rotate("default", 72)))
-    found = Replay("default", Conf(ATOMIC=False, RETRY_SECONDS=0.0001), [User], [PATH])
-    found.start(Change.objects.earliest("id").captured_at)
+    replay = Replay("default", Conf(ATOMIC=False, RETRY_SECONDS=0.0001), [User], [PATH])
+    found = replay.start(Change.objects.earliest("id").captured_at)
     assert found.page() == 3
     assert len(emptied) == 1
     assert not Change.objects.exists()
@@ -413,14 +408,14 @@ def test_a_delivery_is_kept_although_the_log_is_emptied_of_its_change_meanwhile(
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp() WHERE state = 'retry'")
     for _ in range(3):
         deliver()
-    assert listener.told[3:] == [("CREATE", "a"), ("UPDATE", "b"), ("UPDATE", "c")]
+    assert listener.received[3:] == [("CREATE", "a"), ("UPDATE", "b"), ("UPDATE", "c")]
     assert [dict(event.previous) for event in listener.events[4:]] == [{"username": "a"}, {"username": "b"}]
 
 
-def test_only_the_buckets_that_matter_are_read(listener: Listener) -> None:
+def test_replay_reads_the_buckets_of_its_time(listener: Listener) -> None:
     found = a_replay()
     with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN {_PAGE}", {**found._params, "after": 0, "limit": 10})
+        cursor.execute(f"EXPLAIN {_PAGE}", {**found._past._params, "after": 0, "limit": 10})
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert 1 <= len({word for word in plan.split() if word.startswith("hc_signals_change_")}) <= 4, plan
 
@@ -453,7 +448,7 @@ def test_mistakes(listener: Listener, arguments: list[str], message: str, code: 
     assert len(listener.events) == 3
 
 
-def test_a_restored_database_is_left_to_the_worker(listener: Listener) -> None:
+def test_replay_refuses_a_restored_database(listener: Listener) -> None:
     as_the_app("UPDATE public.hc_signals_control SET database_oid = 1")
     with pytest.raises(CommandError, match="let `hc_listen --once` take it over"):
         replay("--since", "1h", "--yes")
@@ -461,5 +456,5 @@ def test_a_restored_database_is_left_to_the_worker(listener: Listener) -> None:
     assert "3 of 3" in replay("--since", "1h", "--yes")
 
 
-def test_every_connected_model_is_meant_unless_some_are_named() -> None:
+def test_replay_is_of_every_connected_model() -> None:
     assert Replay("default", Conf(), connected_models()).known_receivers() >= {LEDGER}

@@ -1,4 +1,4 @@
-"""A failing receiver is retried alone; what follows for its record waits in order; everything else flows."""
+"""A failing receiver is retried alone. Later changes of the record wait in order; all other changes are delivered."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from django.db.models.signals import post_save
 from hc_signals import signals
 from hc_signals.capture.install import install_capture
 from hc_signals.conf import Conf
-from hc_signals.delivery.failures import Deliveries
+from hc_signals.delivery.failures import FailureStore
 from hc_signals.exceptions import RedeliveryError
 from hc_signals.log.claims import claim_all
 from hc_signals.log.position import LogShard
@@ -21,7 +21,7 @@ from tests.sfdc.models import Animal, Dog, Everything, EverythingProxy, User
 
 
 class Flaky:
-    """A receiver that fails as long as it is told to, and remembers what it has done."""
+    """A receiver that fails while ``failing`` is True; it records its calls and the events that it accepted."""
 
     def __init__(self) -> None:
         self.failing = True
@@ -29,11 +29,11 @@ class Flaky:
         self.done: list[Any] = []
 
     def __call__(self, event: Any = None, instance: Any = None, events: Any = (), **kwargs: Any) -> None:
-        told = [(e.change_type, e.instance.username, e.attempt) for e in events or [event]]
-        self.calls += told
+        arrived = [(e.change_type, e.instance.username, e.attempt) for e in events or [event]]
+        self.calls += arrived
         if self.failing:
             raise ValueError("not yet")
-        self.done += told
+        self.done += arrived
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def flaky() -> Flaky:
     return Flaky()
 
 
-def settle(**conf: Any) -> None:
-    """Deliver and retry until nothing is due any more."""
+def deliver_all(**conf: Any) -> None:
+    """Deliver and retry until nothing is due."""
     for _ in range(50):
         deliver(RETRY_SECONDS=0.0001, RETRY_MAX_SECONDS=0.0001, **conf)
 
@@ -59,15 +59,13 @@ def test_only_the_failing_receiver_is_called_again(captured: HerokuConnect, conn
     deliver(RETRY_SECONDS=0.0001)
     assert states() == [("retry", 1)]
     flaky.failing = False
-    settle()
+    deliver_all()
     assert flaky.done == [("CREATE", "a", 2)]
     assert others == ["a"]
     assert states() == []
 
 
-def test_what_follows_for_the_record_waits_in_order_and_all_else_flows(
-    captured: HerokuConnect, connect: Any, flaky: Flaky
-) -> None:
+def test_later_changes_of_a_failed_record_wait_in_order(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
     seen: list[Any] = []
     connect(signals.record_changed, flaky, User)
     connect(signals.record_changed, lambda instance, **kwargs: seen.append(instance.username), User)
@@ -77,22 +75,20 @@ def test_what_follows_for_the_record_waits_in_order_and_all_else_flows(
     captured.update(User, sfid, username="c")
     deliver()
     assert states() == [("retry", 1), ("parked", 0), ("parked", 0)]
-    assert len(flaky.calls) == 1, "not called for what follows"
+    assert len(flaky.calls) == 1, "not called for later changes"
     flaky.failing = False
     captured.insert(User, username="other")
     deliver()
-    assert flaky.done == [("CREATE", "other", 1)], "another record of the same receiver is not held up"
+    assert flaky.done == [("CREATE", "other", 1)], "another record of the same receiver does not wait"
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now() WHERE state = 'retry'")
     captured.delete(User, sfid)
-    settle()
+    deliver_all()
     assert flaky.done[1:] == [("CREATE", "a", 2), ("UPDATE", "b", 1), ("UPDATE", "c", 1), ("DELETE", "c", 1)]
     assert seen == ["a", "b", "c", "other", "c"]
     assert states() == []
 
 
-def test_after_the_last_attempt_it_is_dead_and_the_record_goes_on(
-    captured: HerokuConnect, connect: Any, flaky: Flaky
-) -> None:
+def test_record_goes_on_after_the_last_attempt(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
     def only_a_fails(instance: Any, **kwargs: Any) -> None:
         flaky.failing = instance.username == "a"
         flaky(instance=instance, **kwargs)
@@ -100,7 +96,7 @@ def test_after_the_last_attempt_it_is_dead_and_the_record_goes_on(
     connect(signals.record_changed, only_a_fails, User)
     (sfid,) = captured.insert(User, username="a")
     captured.update(User, sfid, username="b")
-    settle(MAX_ATTEMPTS=3)
+    deliver_all(MAX_ATTEMPTS=3)
     assert [attempt for kind, name, attempt in flaky.calls if name == "a"] == [1, 2, 3]
     assert flaky.done == [("UPDATE", "b", 1)]
     assert states() == [("dead", 3)]
@@ -108,21 +104,21 @@ def test_after_the_last_attempt_it_is_dead_and_the_record_goes_on(
     assert dead.error.startswith("ValueError: not yet\n")
     assert "in __call__" in dead.error
     assert (dead.receiver, dead.signal, dead.sender) == (
-        "tests.test_retries.test_after_the_last_attempt_it_is_dead_and_the_record_goes_on.<locals>.only_a_fails",
+        "tests.test_retries.test_record_goes_on_after_the_last_attempt.<locals>.only_a_fails",
         "record_changed",
         "sfdc.User",
     )
 
 
-def test_one_attempt_only(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
+def test_single_attempt_leaves_the_delivery_dead(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
     connect(signals.record_changed, flaky, User)
     (sfid,) = captured.insert(User, username="a")
     captured.update(User, sfid, username="b")
-    settle(MAX_ATTEMPTS=1)
+    deliver_all(MAX_ATTEMPTS=1)
     assert states() == [("dead", 1), ("dead", 1)]
 
 
-def test_the_waiting_time_doubles_and_is_capped(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
+def test_backoff_doubles_and_is_capped(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
     connect(signals.record_created, flaky, User)
     captured.insert(User, username="a")
     waits = []
@@ -135,7 +131,7 @@ def test_the_waiting_time_doubles_and_is_capped(captured: HerokuConnect, connect
         assert longest * 0.45 < wait <= longest
 
 
-def test_half_done_work_of_a_failed_retry_is_taken_back(captured: HerokuConnect, connect: Any) -> None:
+def test_writes_of_a_failed_retry_are_rolled_back(captured: HerokuConnect, connect: Any) -> None:
     def bad(**kwargs: Any) -> None:
         from tests.sfdc.models import Note
 
@@ -144,7 +140,7 @@ def test_half_done_work_of_a_failed_retry_is_taken_back(captured: HerokuConnect,
 
     connect(signals.record_created, bad, User)
     captured.insert(User, username="a")
-    settle(MAX_ATTEMPTS=4)
+    deliver_all(MAX_ATTEMPTS=4)
     from tests.sfdc.models import Note
 
     assert Note.objects.count() == 0
@@ -162,11 +158,11 @@ def test_bulk_receivers_are_retried_per_record(captured: HerokuConnect, connect:
     deliver()
     assert flaky.done == [("CREATE", "c", 1)]
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now() WHERE state = 'retry'")
-    settle()
+    deliver_all()
     assert flaky.done[1:] == [("CREATE", "a", 2), ("CREATE", "b", 2), ("UPDATE", "A", 1)]
 
 
-def test_djangos_signals_proxies_and_gaps_are_retried_too(captured: HerokuConnect, connect: Any, settings: Any) -> None:
+def test_djangos_signals_proxies_and_gaps_are_retried(captured: HerokuConnect, connect: Any, settings: Any) -> None:
     settings.HC_SIGNALS = {"RELOAD_AWARE": False}
     install_capture(Everything, "default")
     failing = True
@@ -189,12 +185,12 @@ def test_djangos_signals_proxies_and_gaps_are_retried_too(captured: HerokuConnec
     assert len(states()) == 3
     failing = False
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now()")
-    settle(DJANGO_SIGNALS=True)
+    deliver_all(DJANGO_SIGNALS=True)
     kinds = [(Everything, Everything), (EverythingProxy, EverythingProxy), (Everything, type(None))]
     assert sorted(map(str, done)) == sorted(map(str, kinds))
 
 
-def test_a_child_instance_is_built_again(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
+def test_child_instance_is_built_again(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
     got: list[str] = []
 
     def receiver(instance: Any, event: Any, **kwargs: Any) -> None:
@@ -207,11 +203,11 @@ def test_a_child_instance_is_built_again(captured: HerokuConnect, connect: Any, 
     (sfid,) = captured.insert(Animal, external_id=key, name="Rex")
     captured.insert(Dog, animal_id=key, breed="Boxer")
     captured.update(Animal, sfid, name="Max")
-    settle()
+    deliver_all()
     assert got == ["Max Boxer"]
 
 
-def test_the_kept_change_outlives_the_log(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
+def test_stored_change_outlives_the_log(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
     connect(signals.record_updated, flaky, User)
     (sfid,) = captured.insert(User, username="a")
     captured.update(User, sfid, username="b")
@@ -219,7 +215,7 @@ def test_the_kept_change_outlives_the_log(captured: HerokuConnect, connect: Any,
     as_the_app("TRUNCATE public.hc_signals_change")
     flaky.failing = False
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now()")
-    settle()
+    deliver_all()
     assert flaky.done == [("UPDATE", "b", 2)]
     assert Change.objects.count() == 0
 
@@ -236,7 +232,7 @@ def renamed(captured: HerokuConnect, connect: Any, flaky: Flaky) -> Iterator[Non
 
 
 @pytest.mark.usefixtures("renamed")
-def test_a_receiver_that_is_gone_is_told_as_such() -> None:
+def test_missing_receiver_is_the_error_of_its_delivery() -> None:
     deliver()
     (kept,) = Delivery.objects.all()
     assert "is not connected to record_created of sfdc.User any more: renamed or removed?" in kept.error
@@ -247,9 +243,7 @@ def test_a_receiver_that_is_gone_is_told_as_such() -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_a_gap_of_every_table_is_retried_by_its_receiver_alone(
-    captured: HerokuConnect, connect: Any, shards: int
-) -> None:
+def test_gap_of_every_table_is_retried_for_its_receiver(captured: HerokuConnect, connect: Any, shards: int) -> None:
     failing, calls, others = True, [], []
 
     def fails(sender: Any, event: Any, **kwargs: Any) -> None:
@@ -271,27 +265,25 @@ def test_a_gap_of_every_table_is_retried_by_its_receiver_alone(
     assert len(first) == len({event_id for *_, event_id in first}) == 4
     calls.clear()
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now()")
-    settle(SHARDS=shards)
+    deliver_all(SHARDS=shards)
     assert {(sender, cause, 1, event_id) for sender, cause, attempt, event_id in calls if attempt == 2} == first
     assert states() == []
     assert len(calls) == 4
     assert others == ["capture_failed", "made up"]
 
 
-def test_what_cannot_be_kept_is_not_passed_over_in_silence(captured: HerokuConnect) -> None:
+def test_failure_that_cannot_be_stored_is_an_error(captured: HerokuConnect) -> None:
     captured.insert(User, username="a")
     with transaction.atomic():
         (claim,) = claim_all([LogShard("default", "default")])
         (change,), _ = claim.page(claim.open_window(), 10)
     as_the_app("DELETE FROM public.hc_signals_change")
-    with pytest.raises(RedeliveryError, match=r"a\.b failed on change .* its delivery cannot be kept"):
-        Deliveries("default", Conf(), 0).keep(change, "a.b", "record_created", "sfdc.User", ValueError())
+    with pytest.raises(RedeliveryError, match=r"a\.b failed on change .* its delivery cannot be stored"):
+        FailureStore("default", Conf(), 0).add(change, "a.b", "record_created", "sfdc.User", ValueError())
     assert states() == []
 
 
-def test_a_value_that_does_not_fit_is_delivered_when_it_fits_again(
-    captured: HerokuConnect, connect: Any, flaky: Flaky
-) -> None:
+def test_value_is_delivered_when_it_fits_its_column_again(captured: HerokuConnect, connect: Any, flaky: Flaky) -> None:
     flaky.failing = False
     connect(signals.record_created, flaky, User)
     captured.insert(User, username="eight")
@@ -300,15 +292,15 @@ def test_a_value_that_does_not_fit_is_delivered_when_it_fits_again(
     assert flaky.done == []
     as_heroku_connect('ALTER TABLE salesforce."user" ALTER username TYPE varchar(80)')
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now()")
-    settle()
+    deliver_all()
     assert flaky.done == [("CREATE", "eight", 2)]
 
 
 @pytest.mark.parametrize("attempts", [1000, 2], ids=["it succeeds", "it is dead"])
-def test_a_kill_between_the_end_of_a_delivery_and_the_next_one_strands_nobody(
+def test_kill_between_two_deliveries_strands_no_parked_one(
     captured: HerokuConnect, connect: Any, flaky: Flaky, monkeypatch: pytest.MonkeyPatch, attempts: int
 ) -> None:
-    """Where the page is no transaction."""
+    """With ATOMIC = False, the deletion and the release of the next delivery still commit together."""
     connect(signals.record_changed, flaky, User)
     (user,) = captured.insert(User, username="a")
     deliver(ATOMIC=False, RETRY_SECONDS=0.0001)
@@ -324,6 +316,6 @@ def test_a_kill_between_the_end_of_a_delivery_and_the_next_one_strands_nobody(
         patch.setattr("hc_signals.delivery.failures.release", die)
         deliver(ATOMIC=False, MAX_ATTEMPTS=attempts)
     flaky.failing = False
-    settle(ATOMIC=False)
+    deliver_all(ATOMIC=False)
     assert flaky.done[-1][1] == "b"
     assert "parked" not in {state for state, _ in states()}

@@ -1,4 +1,4 @@
-"""Real Salesforce sample records go through the simulator, and every delivered instance is what was put in."""
+"""Real Salesforce sample records go through the simulator, and every delivered instance equals its record."""
 
 import datetime
 import decimal
@@ -28,7 +28,7 @@ DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d
 
 
 def sample_records() -> dict[str, list[dict[str, Any]]]:
-    """All records of the sObject trees by object name, without references to other records."""
+    """Return all records of the sObject trees by object name, without references to other records."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(SAMPLES.rglob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ def model_for(object_name: str, records: list[dict[str, Any]]) -> Any:
 
 
 @isolate_apps("tests.sfdc")
-def test_every_sample_record_arrives_as_it_was(heroku: HerokuConnect, connect: Any) -> None:
+def test_every_sample_record_arrives_unchanged(heroku: HerokuConnect, connect: Any) -> None:
     samples = sample_records()
     assert sum(map(len, samples.values())) > 500
     heroku.drop_schemas()

@@ -1,4 +1,4 @@
-"""With DJANGO_SIGNALS, what tracks a model's fields knows what has changed: the real FieldTracker of model-utils."""
+"""With DJANGO_SIGNALS, the real FieldTracker of django-model-utils knows the changed fields."""
 
 import re
 from pathlib import Path
@@ -52,7 +52,7 @@ class TrackerTests(HerokuConnectTestCase):
         self.heard.clear()
         return created, changed, update_fields
 
-    def test_salesforces_changes_are_known_as_the_apps_are(self):
+    def test_tracker_knows_salesforces_changes_like_the_apps(self):
         sfid, = self.heroku_connect.insert(Lead, company="Acme", rating=1)
         created, changed, _ = self.changed()
         self.assertTrue(created)
@@ -94,7 +94,7 @@ TEST_RUNNER = "hc_signals.testing.cases.HerokuConnectRunner"
 """
 
 
-def test_a_field_tracker_knows_the_old_values(tmp_path: Path) -> None:
+def test_field_tracker_knows_the_old_values(tmp_path: Path) -> None:
     files = {"crm/models.py": MODELS, "shop/settings.py": SETTINGS, "crm/tests.py": TESTS}
     kit_project.make(tmp_path, files)
     printed = kit_project.run(tmp_path, "manage.py", "test")

@@ -1,4 +1,4 @@
-"""Models without a receiver: said by the check, by hc_listen and hc_status; their changes are counted."""
+"""The check, hc_listen and hc_status name models without a receiver, whose changes are counted."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from example.crm.models import Account, CompoundModel, Contact, SFObjectModel
 from hc_signals import signals
 from hc_signals.checks import project
 from hc_signals.conf import Conf
-from hc_signals.delivery.listeners import SIGNALS
+from hc_signals.delivery.routing import SIGNALS
 from hc_signals.delivery.unheard import unheard_models
 from hc_signals.observability.judge import examine
 from hc_signals.tables import connected_models
@@ -22,7 +22,7 @@ from tests.test_worker_process import start
 
 
 @pytest.fixture(autouse=True)
-def nobody_listens(disconnected: None) -> None:
+def no_receivers(disconnected: None) -> None:
     for signal in SIGNALS.values():
         signal.receivers = []
         signal.sender_receivers_cache.clear()
@@ -32,7 +32,7 @@ def receive(**kwargs: Any) -> None: ...
 
 
 def lines(using: str = "default") -> list[tuple[str, str, str]]:
-    """Return what hc_status says of receivers: verdict, text, problem."""
+    """Return the lines of hc_status about receivers: verdict, text, problem."""
     found = examine(using, Conf(), ask_heroku=False)
     return [(str(each.verdict), each.text, each.problem) for each in found if each.name == "receivers"]
 
@@ -49,7 +49,7 @@ def test_receivers_of_proxies_and_children_count() -> None:
     assert unheard_models(Conf()) == []
 
 
-def test_check_names_the_apps_that_nobody_hears() -> None:
+def test_check_names_the_apps_without_receivers() -> None:
     def found() -> list[str]:
         return [message.msg for message in project.check_unheard()]
 
@@ -60,7 +60,7 @@ def test_check_names_the_apps_that_nobody_hears() -> None:
         "sfdc.Wide): their changes reach no receiver.",
     ]
     signals.record_created.connect(receive, sender=Account)
-    assert len(found()) == 1, "models that need no receiver lie beside those that have one"
+    assert len(found()) == 1, "an app in which one model has a receiver is left out"
     signals.record_updated.connect(receive, sender=User)
     assert found() == []
 
@@ -111,7 +111,7 @@ def test_hc_listen_names_the_models_without_a_receiver(captured: HerokuConnect) 
     assert "hc_listen: 2 changes delivered, 2 of them to no receiver; stopped." in output
 
 
-def test_hc_listen_says_nothing_where_all_models_are_heard(captured: HerokuConnect) -> None:
+def test_hc_listen_is_silent_if_all_models_have_receivers(captured: HerokuConnect) -> None:
     captured.create(Account, 2)
     output, _ = start("hc_listen", "--once").communicate(timeout=20)
     assert "o receiver" not in output

@@ -265,7 +265,7 @@ def test_log_holds_no_record_contents(captured: HerokuConnect) -> None:
     captured.insert(Account, name="Top Secret Ltd")
     process = start("hc_listen", "--once", "-v", "3", FAILING_RECEIVER="1")
     output, _ = process.communicate(timeout=30)
-    assert "failed on INSERT of salesforce.account" in output
+    assert "failed on CREATE of crm.Account" in output
     assert "Secret" not in output
 
 

@@ -10,13 +10,13 @@ from django.utils.dateparse import parse_datetime
 
 from hc_signals.admin.bounded import COUNTED_ROWS
 from hc_signals.admin.read_only import database
-from hc_signals.delivery.routing import CHANGE_TYPES, TABLE_SIGNALS, change_type_of
+from hc_signals.delivery.routing import ROUTES
 from hc_signals.postgres import moments
 from hc_signals.postgres.query import rows
 from hc_signals.tables import connected_models, quoted_table, table_label
 
-CHANGE_TYPE = {operation: change_type_of(operation) for operation in (*CHANGE_TYPES, *TABLE_SIGNALS, "GAP")}
-CHANGE_TYPE["TRUNCATE"] = f"{change_type_of('TRUNCATE')} (truncate)"
+CHANGE_TYPE = {operation: route.change_type for operation, route in ROUTES.items()}
+CHANGE_TYPE["TRUNCATE"] += " (truncate)"
 """The change types as users read them, by the operation that the log has."""
 
 PERIODS = {

@@ -1,4 +1,4 @@
-"""What Django's dispatcher knows of connected receivers: the one module that reads private parts of ``Signal``."""
+"""Reads the connected receivers from Django's signals. No other module reads private parts of ``Signal``."""
 
 import time
 from collections.abc import Callable, Container, Iterator
@@ -18,9 +18,9 @@ class Connection(NamedTuple):
     """One receiver, connected to one signal."""
 
     receiver: Callable[..., Any]
-    """As the project connected it. Holds it: it cannot be garbage-collected meanwhile."""
+    """As the project connected it. A strong reference, so it is not garbage-collected."""
     uid: Any
-    """The ``dispatch_uid``; without one, Django's ids of the receiver."""
+    """The ``dispatch_uid``; if there is none, Django's ids of the receiver."""
     sender_id: int
     """Django keeps only the id() of a sender."""
     is_async: bool
@@ -53,30 +53,29 @@ PAUSE = 0.01
 
 
 def connected(signal: Signal, sender: type) -> list[tuple[Connection, Callable[..., Any]]]:
-    """Return who is called when the signal is sent for ``sender``: synchronous receivers first, as Django does.
+    """Return the receivers of a signal for ``sender``, synchronous ones first, as Django does.
 
-    Each with what is to be called: Sentry and its like wrap a receiver whenever Django looks it up, to trace the call.
+    Each comes with the callable to call: Sentry wraps a receiver, to trace the call, whenever Django returns it.
 
     Raises:
-        ConfigurationError: something has replaced ``Signal._live_receivers`` and returns other receivers than those
-            that are connected.
+        ConfigurationError: ``Signal._live_receivers`` returns other receivers than the connected ones.
     """
     senders = (EVERY_SENDER, id(sender))
     for attempt in range(ATTEMPTS):
-        if attempt > 1:  # the first look may have removed the entries of dead receivers
+        if attempt > 1:  # the first attempt may have removed the entries of dead receivers
             time.sleep(PAUSE)
         entries = list(signal.receivers)
         found = [each for entry in entries if entry[0][1] in senders and (each := _connection(entry))]
         if not found:
             return []
-        # Django has no public call that names receivers; Signal.send_robust() would keep a failed receiver's writes.
+        # Django has no public call that returns receivers. Signal.send_robust() would commit a failed one's writes.
         sync, asynchronous = signal._live_receivers(sender)
         callables = [*sync, *asynchronous]
         if signal.receivers == entries and len(found) == len(callables):
             return list(zip(sorted(found, key=_is_async), callables, strict=True))
     raise ConfigurationError(
         f"Signal._live_receivers returns {len(callables)} receivers for {sender.__qualname__}, expected the "
-        f"{len(found)} that are connected. Something in this process replaces it, or Django has changed it: compare "
+        f"{len(found)} connected ones. Something in this process replaces it, or Django has changed it: compare "
         "hc_signals.delivery.connections with Django's release."
     )
 

@@ -1,35 +1,35 @@
-"""What receivers failed on: kept with its change and retried; what follows it for the same record is parked behind it.
+"""Stores failed deliveries with their changes, to be retried; parks later changes of the same record behind them.
 
-The only reader and writer of ``hc_signals_delivery``. Every call belongs into the transaction of a page, under the
-claim of its shard: so one record's deliveries are handled by one worker at a time, in order.
+Call it in the transaction of a page, under the claim of its shard: then one worker at a time handles the deliveries of
+a record, in order.
 """
 
 import json
 import logging
 import random
-import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import transaction
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.receiver_errors import show
+from hc_signals.delivery.receiver_errors import describe, show
+from hc_signals.delivery.routing import route_of
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
 from hc_signals.log.change import Change
 from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
-from hc_signals.postgres.texts import storable
+from hc_signals.postgres.query import execute, row, rows
 
 logger = logging.getLogger("hc_signals")
 
 Key = tuple[str, str, str | None]
-"""Receiver, table and record: what is delivered one after another."""
+"""Receiver, table and record: deliveries with the same key are delivered one after another."""
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """One event owed to one receiver."""
+class FailedDelivery:
+    """A call of one receiver for one change that has failed, and is due again."""
 
     id: int
     receiver: str
@@ -40,11 +40,11 @@ class Delivery:
 
     @property
     def key(self) -> Key:
-        """What must go in order."""
+        """Deliveries with this key are delivered in order."""
         return self.receiver, self.change.table_name, self.change.record
 
 
-_KEEP = """
+_ADD = """
 INSERT INTO public.hc_signals_delivery (consumer, receiver, signal, sender, state, attempt, next_attempt_at, error,
     change_id, xid, captured_at, table_name, operation, origin, record_key, record_id, changed, old, new, note)
 SELECT %(consumer)s, %(receiver)s, %(signal)s, %(sender)s, %(state)s, %(attempt)s,
@@ -54,7 +54,7 @@ SELECT %(consumer)s, %(receiver)s, %(signal)s, %(sender)s, %(state)s, %(attempt)
 FROM (SELECT) one LEFT JOIN public.hc_signals_change l ON l.id = %(id)s
 WHERE l.id IS NOT NULL OR %(has_images)s
 """
-_ANY_KEPT = """
+_ANY_WAITING = """
 SELECT EXISTS (SELECT FROM public.hc_signals_delivery WHERE consumer = %(consumer)s AND state IN ('retry', 'parked'))
 """
 _OF_CHANGE = ("id", "xid", "captured_at", "table_name", "operation", "origin", "record_key", "record_id", "changed")
@@ -64,7 +64,7 @@ FROM public.hc_signals_delivery c
 WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp() {SHARD}
 ORDER BY next_attempt_at, id LIMIT %(limit)s FOR UPDATE
 """
-# Of those that are due the first thousand say enough.
+# The first thousand due deliveries are enough to find the shards.
 DUE_SHARDS = f"""
 SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()), ARRAY(
     SELECT DISTINCT {SHARD_NUMBER} FROM (
@@ -76,7 +76,7 @@ SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()), ARRAY(
 FROM public.hc_signals_delivery WHERE consumer = %(consumer)s AND state = 'retry'
 """
 # OFFSET 0 keeps the planner from joining: each key is one probe of the record index, however many deliveries wait.
-# It has no statistics of that index's expression, and before PostgreSQL 17 preferred to read all that wait.
+# Without statistics of the index's expression, the planner of PostgreSQL 16 reads all waiting deliveries.
 _BLOCKED = """
 SELECT waiting.* FROM unnest(%(tables)s::text[], %(records)s::text[]) k (table_name, record), LATERAL (
     SELECT receiver, table_name, coalesce(record_id, record_key) FROM public.hc_signals_delivery
@@ -97,100 +97,104 @@ WHERE id = (
       AND coalesce(record_id, record_key, '') = coalesce(%(record)s, '')
 )
 """
+_BRING_FORWARD = """
+UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()
+WHERE consumer = %(consumer)s AND state = 'retry'
+  AND next_attempt_at > clock_timestamp() + make_interval(secs => %(longest)s)
+"""
 
 
-class Deliveries:
+class FailureStore:
     """The failed and parked deliveries of one consumer in one shard.
 
     Args:
         using: database alias.
         conf: CONSUMER, SHARDS, MAX_ATTEMPTS, RETRY_SECONDS and RETRY_MAX_SECONDS are used.
-        shard: the shard.
+        shard: number of the shard.
+        images: old and new images by change, for changes that may leave the log before a delivery is stored.
     """
 
-    def __init__(self, using: str, conf: Conf, shard: int) -> None:
-        self.using, self.conf, self.shard = using, conf, shard
-        self.images: Mapping[int, tuple[str | None, str | None]] = {}
-        """Old and new images of changes that may leave the log before a delivery of them is kept."""
+    def __init__(
+        self, using: str, conf: Conf, shard: int, images: Mapping[int, tuple[str | None, str | None]] | None = None
+    ) -> None:
+        self.using, self.conf, self.shard, self._images = using, conf, shard, images or {}
 
-    def _execute(self, sql: str, params: Any) -> Any:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(sql, params)
-            return cursor.fetchall() if cursor.description else cursor.rowcount
-
-    def any_kept(self) -> bool:
-        """Tell whether the consumer has any delivery that waits."""
-        return bool(self._execute(_ANY_KEPT, {"consumer": self.conf.CONSUMER})[0][0])
+    def any_waiting(self) -> bool:
+        """Return whether the consumer has any delivery that waits, in whichever shard."""
+        return bool(row(self.using, _ANY_WAITING, {"consumer": self.conf.CONSUMER})[0])
 
     def blocked(self, changes: Iterable[Change]) -> set[Key]:
-        """Return for which receivers the records of these changes wait for an earlier delivery."""
+        """Return the keys with which the records of these changes wait for an earlier delivery."""
         keys = {(change.table_name, change.record or "") for change in changes}
         tables, records = [table for table, _ in keys], [record for _, record in keys]
         params = {"consumer": self.conf.CONSUMER, "tables": tables, "records": records}
-        rows = self._execute(_BLOCKED, params)
-        return set(rows)
+        return set(rows(self.using, _BLOCKED, params))
 
-    def keep(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> bool:
-        """Keep a delivery that failed for the first time; return whether it is retried, so that others wait behind it.
+    def add(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> bool:
+        """Store a delivery after its first attempt; return whether it is retried, so that later changes are parked.
 
-        The log line names the receiver and the error's class only: a message may hold a customer's data.
+        The log line has the receiver and the error's class, and not the message, which may hold a customer's data.
         """
-        attempts_left = self.conf.MAX_ATTEMPTS > 1 and not isinstance(error, ProcessEndedError)
-        state = "retry" if attempts_left else "dead"
-        delay = self._delay(1) if attempts_left else None
+        is_retried = self.conf.MAX_ATTEMPTS > 1 and not isinstance(error, ProcessEndedError)
+        state = "retry" if is_retried else "dead"
+        delay = self._delay(1) if is_retried else None
         values = {"receiver": receiver, "signal": signal, "sender": sender, "error": describe(error, self.using)}
         self._insert(change, **values, state=state, attempt=1, delay=delay)
         about = {"shard": self.shard, "signal": signal, "model": sender, "change_id": change.id, "attempt": 1}
         show(receiver, error, **about)
         logger.log(
-            logging.WARNING if attempts_left else logging.ERROR,
-            "Receiver %s failed on %s of %s (change %s): %s; the delivery is kept and %s.",
+            logging.WARNING if is_retried else logging.ERROR,
+            "Receiver %s failed on %s of %s (change %s): %s; the delivery is stored and %s.",
             receiver,
-            change.operation,
-            change.table_name,
+            route_of(change.operation).change_type,
+            sender,
             change.id,
             type(error).__name__,
-            "retried" if attempts_left else "dead: see `manage.py hc_deliveries list`",
+            "retried" if is_retried else "dead: see `manage.py hc_deliveries list`",
             extra={"receiver": receiver, **about},
         )
-        return attempts_left
+        return is_retried
 
     def park(self, change: Change, receiver: str, signal: str, sender: str) -> None:
-        """Keep a delivery behind an earlier one of its record."""
+        """Store a delivery that has to wait for an earlier one of its record."""
         values = {"receiver": receiver, "signal": signal, "sender": sender, "error": ""}
         self._insert(change, **values, state="parked", attempt=0, delay=None)
 
     def _insert(self, change: Change, **values: Any) -> None:
-        """Store a delivery, with the images of its change: those that the log has, else those that were read."""
+        """Store a delivery with the images of its change: those in the log, or those that were read in advance."""
         columns = {name: getattr(change, name) for name in _OF_CHANGE}
         note = None if change.note is None else json.dumps(change.note)
-        old, new = self.images.get(change.id, (None, None))
-        known = {"old": old, "new": new, "has_images": change.record is None or change.id in self.images}
-        if not self._execute(_KEEP, {**columns, **values, **known, "consumer": self.conf.CONSUMER, "note": note}):
+        old, new = self._images.get(change.id, (None, None))
+        known = {"old": old, "new": new, "has_images": change.record is None or change.id in self._images}
+        params = {**columns, **values, **known, "consumer": self.conf.CONSUMER, "note": note}
+        if not execute(self.using, _ADD, params):
             raise RedeliveryError(
-                f"{values['receiver']} failed on change {change.id} of {change.table_name}, and the log does not hold "
-                "that change any more: its delivery cannot be kept."
+                f"{values['receiver']} failed on change {change.id} of {values['sender']}, and the log does not hold "
+                "that change any more: its delivery cannot be stored."
             )
 
-    def due(self, limit: int) -> list[Delivery]:
-        """Return the deliveries of this shard whose time has come, the longest waiting first."""
+    def due(self, limit: int) -> list[FailedDelivery]:
+        """Return up to ``limit`` deliveries of this shard that are due, the longest waiting first."""
         params = {"consumer": self.conf.CONSUMER, "limit": limit, "shard": self.shard, "shards": self.conf.SHARDS}
-        rows = self._execute(_DUE, params)
-        return [Delivery(row[0], row[1], row[2], row[3], row[4], Change(*row[5:])) for row in rows]
+        return [
+            FailedDelivery(found[0], found[1], found[2], found[3], found[4], Change(*found[5:]))
+            for found in rows(self.using, _DUE, params)
+        ]
 
-    def succeeded(self, delivery: Delivery) -> None:
-        """Forget a delivery that is done; the next one of its record may go."""
+    def succeeded(self, delivery: FailedDelivery) -> None:
+        """Remove a delivery that is done, and release the next one of its record."""
         with self._together():
-            self._execute("DELETE FROM public.hc_signals_delivery WHERE id = %s", [delivery.id])
+            execute(self.using, "DELETE FROM public.hc_signals_delivery WHERE id = %s", [delivery.id])
             release(self.using, self.conf.CONSUMER, *delivery.key)
 
-    def failed(self, delivery: Delivery, error: BaseException) -> None:
-        """Put a delivery off; after the last attempt it is dead and the record goes on without it."""
+    def failed(self, delivery: FailedDelivery, error: BaseException) -> None:
+        """Postpone a delivery. After the last attempt it is dead, and the next one of its record is released."""
         attempt = delivery.attempt + 1
         dead = attempt >= self.conf.MAX_ATTEMPTS or isinstance(error, ProcessEndedError)
         state, delay = ("dead", None) if dead else ("retry", self._delay(attempt))
         with self._together():
-            self._execute(
+            execute(
+                self.using,
                 "UPDATE public.hc_signals_delivery SET state = %s, attempt = %s, error = %s, "
                 "next_attempt_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
                 [state, attempt, describe(error, self.using), delay, delivery.id],
@@ -211,35 +215,28 @@ class Deliveries:
             )
 
     def _together(self) -> Any:
-        """A transaction, also where the page is none: what is parked behind one that is gone would wait for ever."""
+        """Return a transaction, also with ``ATOMIC = False``: a crash in between would strand parked deliveries."""
         return transaction.atomic(using=self.using, savepoint=False)
 
     def _delay(self, attempt: int) -> float:
-        """Return seconds before the next attempt: doubled each time, capped, jittered by half."""
+        """Return the seconds before the next attempt: doubled each time, capped, reduced by up to half at random."""
         delay = min(self.conf.RETRY_MAX_SECONDS, self.conf.RETRY_SECONDS * 2 ** (attempt - 1))
         return float(delay * random.uniform(0.5, 1.0))  # noqa: S311  (not for secrets)
 
 
 def release(using: str, consumer: str, receiver: str, table: str, record: str | None) -> None:
-    """Let the first of the deliveries go that are parked behind one that is done or gone.
+    """Make the first parked delivery of a record due, after the delivery before it is done or removed.
 
-    Unless another one is on its way: a dead one that was retried by hand may be ahead of it.
+    It stays parked while another delivery of the record is retried: a dead one, retried by hand, may be ahead of it.
     """
-    with connections[using].cursor() as cursor:
-        cursor.execute(_RELEASE, {"consumer": consumer, "receiver": receiver, "table": table, "record": record})
+    execute(using, _RELEASE, {"consumer": consumer, "receiver": receiver, "table": table, "record": record})
+
+
+def bring_forward(using: str, conf: Conf) -> None:
+    """Make deliveries due whose retry is later than the longest pause: the server's clock was set back."""
+    execute(using, _BRING_FORWARD, {"consumer": conf.CONSUMER, "longest": conf.RETRY_MAX_SECONDS})
 
 
 def ring(using: str) -> None:
-    """Wake a worker that sleeps, as a change would, when the transaction commits."""
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT public.hc_signals_ring()")
-
-
-def describe(error: BaseException, using: str) -> str:
-    """Return an error as it is stored: what, and below it where."""
-    where = "".join(traceback.format_tb(error.__traceback__))
-    try:
-        what = str(error)
-    except Exception as another:  # its class is the receiver's
-        what = f"its text cannot be had ({type(another).__name__})"
-    return storable(f"{type(error).__name__}: {what[:5000]}\n{where[-5000:]}".rstrip(), using)
+    """Wake a sleeping worker when the transaction commits."""
+    execute(using, "SELECT public.hc_signals_ring()")

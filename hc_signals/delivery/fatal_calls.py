@@ -1,22 +1,24 @@
 """Finds the receiver calls that end the worker's process: a crash in C code, too much memory, ``os._exit()``.
 
-Such a call cannot be caught, so the next process has to know of it. Marking every call in the database would cost every
-receiver; so a call is marked only after a process has died. A run that does not end in good order leaves its row in
-``hc_signals_run``. The next process then marks each call before it makes it, until it has delivered what the dead
-process was at. A call that has ended the process LIMIT times is not made again.
+No code can catch such a call, so the next process must find it. To mark every call in the database would slow down
+every receiver, so calls are marked after a process has died: its row is left in ``hc_signals_run``. The next process
+then marks each call before it makes it. It stops when it is past the changes that the dead process was delivering. A
+call that has ended the process LIMIT times is not made again.
 """
 
 import uuid
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
 
+from hc_signals.delivery.calls import Call, CallKey
 from hc_signals.exceptions import ProcessEndedError
 from hc_signals.postgres.locks import RUNS
 from hc_signals.postgres.own_connections import another_connection
+from hc_signals.postgres.query import execute, row
 
 LIMIT = 3
-"""How many times a call may end the process before it is not made any more."""
+"""How many times a call may end the process; after that it is not made again."""
 
 RUN = uuid.uuid4().hex
 """Name of this process's run."""
@@ -24,7 +26,7 @@ RUN = uuid.uuid4().hex
 _BEGIN = """
 INSERT INTO public.hc_signals_run (run, consumer, is_locked) VALUES (%s, %s, %s) ON CONFLICT (run) DO NOTHING
 """
-# Each dead run is counted by one process. Without a lock it may live: it counts, but stays until it is a day old.
+# One process counts each dead run. A run without a lock may be alive: it counts, but its row stays for a day.
 _TAKE_DEAD = """
 WITH dead AS (
     SELECT r.run, r.is_locked OR r.began_at < clock_timestamp() - interval '1 day' AS is_over
@@ -43,7 +45,7 @@ _READ_MARK = """
 SELECT receiver, change_id, attempt, begun, begun_at::text FROM public.hc_signals_call
 WHERE consumer = %s AND shard = %s
 """
-# A mark must survive the process, not the server: the commit does not wait for the disk.
+# A mark must survive the process, but not the server: the commit does not wait for the disk.
 _MARK = """
 WITH quick AS (SELECT set_config('synchronous_commit', 'off', true))
 INSERT INTO public.hc_signals_call (consumer, shard, receiver, change_id, attempt, begun)
@@ -54,72 +56,58 @@ ON CONFLICT (consumer, shard) DO UPDATE SET receiver = excluded.receiver, change
 
 
 def hold_run(using: str) -> None:
-    """Show on this connection, until it is closed, that the process lives. Only on a session that stays ours."""
-    _execute(using, "SELECT pg_advisory_lock_shared(%s, hashtext(%s))", [RUNS, RUN])
+    """Lock the run on this connection, until it closes: the process is running. Not through a transaction pooler."""
+    execute(using, "SELECT pg_advisory_lock_shared(%s, hashtext(%s))", [RUNS, RUN])
 
 
 def begin_run(using: str, consumer: str, *, is_locked: bool) -> None:
-    """Note that this process delivers for the consumer, until :func:`end_run`.
+    """Record that this process delivers for the consumer, until :func:`end_run`.
 
     Args:
-        is_locked: its connections show that it lives: see :func:`hold_run`.
+        is_locked: the process calls :func:`hold_run` on its connections.
     """
-    _execute(using, _BEGIN, [RUN, consumer, is_locked])
+    execute(using, _BEGIN, [RUN, consumer, is_locked])
 
 
 def take_dead_runs(using: str, consumer: str) -> int:
-    """Return how many runs of the consumer have ended without saying so, since somebody last asked."""
-    return int(_execute(using, _TAKE_DEAD, {"consumer": consumer, "run": RUN, "class": RUNS})[0][0])
+    """Return how many processes of the consumer have died since the last call, in whichever process."""
+    return int(row(using, _TAKE_DEAD, {"consumer": consumer, "run": RUN, "class": RUNS})[0])
 
 
 def end_run(using: str) -> None:
-    """Note that this process has ended in good order, if the database can be asked."""
+    """Record that this process has ended normally."""
     try:
-        _execute(using, "DELETE FROM public.hc_signals_run WHERE run = %s", [RUN])
+        execute(using, "DELETE FROM public.hc_signals_run WHERE run = %s", [RUN])
     except (DatabaseError, InterfaceError):
-        pass  # the next process marks some calls in vain
+        pass  # the next process marks some calls without need
     finally:
         connections[using].close()
 
 
-def _execute(using: str, sql: str, params: Any) -> Any:
-    with connections[using].cursor() as cursor:
-        cursor.execute(sql, params)
-        return cursor.fetchall() if cursor.description else None
-
-
-class Call(NamedTuple):
-    """One call: of which receiver, for which change (the first one of several), the how manieth attempt."""
-
-    receiver: str
-    change: int
-    attempt: int
-
-
 class Marks:
-    """Marks the calls of one shard before they are made, and refuses those that have ended the process LIMIT times.
+    """Marks the calls of one shard before they are made, and refuses a call that has ended the process LIMIT times.
 
     Args:
         using: database alias.
         consumer: name of the consumer.
         shard: number of the shard.
-        dead: how many processes have died and left no mark; the next call to end the process has ended these.
-        since: how many changes the shard had delivered when marking began.
+        dead: how many processes have died. If they left no mark, the next call that ends the process counts for them.
+        since: how many changes the shard had delivered before the first mark.
     """
 
     def __init__(self, using: str, consumer: str, shard: int, dead: int, since: int) -> None:
         self._key = (consumer, shard)
-        # Its own connection: a mark commits at once, whatever becomes of the page.
+        # A connection of its own: a mark commits at once, also if the page is rolled back.
         self._connection: Any = another_connection(using)
-        self._dead = min(dead, LIMIT - 1)  # an innocent call before the fatal one is made at least once
-        self._found: tuple[Call, int, str] | None = None
+        self._dead = min(dead, LIMIT - 1)  # a harmless call before the fatal one is made at least once
+        self._found: tuple[CallKey, int, str] | None = None
         self._is_read = False
         self.since = since
 
     def begin(self, call: Call) -> ProcessEndedError | None:
-        """Mark the call; or return why it must not be made.
+        """Mark the call, or return why it must not be made.
 
-        Where the mark cannot be written the call is made without: delivery is worth more than the count.
+        If the mark cannot be written, the call is made without one: delivery is worth more than the count.
         """
         try:
             if not self._is_read:
@@ -127,7 +115,7 @@ class Marks:
             begun = self._begun_before(call)
             if begun >= LIMIT:
                 return self._refusal(begun)
-            self._execute(_MARK, [*self._key, *call, begun + 1])
+            execute(self._connection, _MARK, [*self._key, *call.key, begun + 1])
         except (DatabaseError, InterfaceError):
             self._connection.close()
         return None
@@ -136,32 +124,27 @@ class Marks:
         if self._found is None:
             return self._dead
         found, begun, _ = self._found
-        return begun if found == call else 0
+        return begun if found == call.key else 0
 
     def _refusal(self, begun: int) -> ProcessEndedError:
         last = self._found[2] if self._found else ""
         return ProcessEndedError(
             f"The worker's process has ended {begun} times during this call, which last began at {last}: killed, "
             "out of memory, a crash in a library, or os._exit(). The receiver is not called again for this "
-            "change. Mend it, then run `manage.py hc_deliveries retry`."
+            "change. Fix it, then run `manage.py hc_deliveries retry`."
         )
 
     def _read(self) -> None:
-        row = self._execute(_READ_MARK, self._key)
-        if row:
-            self._found = Call(*row[0][:3]), row[0][3], row[0][4]
+        if found := row(self._connection, _READ_MARK, self._key):
+            self._found = found[:3], found[3], found[4]
         self._is_read = True
 
     def end(self) -> None:
-        """Remove the mark: the calls that may have ended a process are behind us."""
+        """Remove the mark: the shard is past the calls that may have ended a process."""
+        sql = "DELETE FROM public.hc_signals_call WHERE consumer = %s AND shard = %s"
         try:
-            self._execute("DELETE FROM public.hc_signals_call WHERE consumer = %s AND shard = %s", self._key)
+            execute(self._connection, sql, self._key)
         except (DatabaseError, InterfaceError):
-            pass  # it names a call that is not made again
+            pass  # the mark is of a call that is not made again
         finally:
             self._connection.close()
-
-    def _execute(self, sql: str, params: Any) -> Any:
-        with self._connection.cursor() as cursor:
-            cursor.execute(sql, params)
-            return cursor.fetchall() if cursor.description else None

@@ -1,4 +1,4 @@
-"""Tells receivers with one dotted path apart by what they carry: arguments of a partial, variables of a closure."""
+"""Fingerprints of what a receiver carries, such as a partial's arguments: receivers may share one dotted path."""
 
 import hashlib
 import weakref
@@ -10,18 +10,20 @@ from typing import Any
 
 LENGTH = 8
 DEPTH = 6
-"""Levels of nested values that are looked at; a list may contain itself."""
+"""Levels of nested values that are read; a list may contain itself."""
 
 _first_seen: dict[int, tuple[weakref.ref[Any], str]] = {}
-"""By id() of the object: a fingerprint does not change while the object does."""
+"""By id() of the object: its fingerprint stays the same if its content changes."""
 
 
 def fingerprint(receiver: Callable[..., Any]) -> str:
-    """Return a short text that is the same in every process for a receiver that carries the same.
+    """Return a short text that is the same in every process for receivers with the same content.
 
-    Texts, whole numbers, classes and functions count, also inside lists, dicts and dataclasses, and the attributes of
-    the object that a method belongs to. Of any other object only its class counts. Empty if the receiver carries
-    nothing.
+    The content is texts, whole numbers, classes and functions, also inside lists, dicts and dataclasses. A method's
+    content is the attributes of its object. An object of any other kind counts by its class.
+
+    Returns:
+        the text; empty if the receiver carries nothing.
     """
     carrier = receiver.__self__ if isinstance(receiver, MethodType) else receiver
     known = _first_seen.get(id(carrier))
@@ -30,7 +32,7 @@ def fingerprint(receiver: Callable[..., Any]) -> str:
     try:
         reference = weakref.ref(carrier, partial(_forget, id(carrier)))
         found = _digest(_carried(carrier))
-    except Exception:  # no weak reference to it can be had, so its content may change; or its code raises
+    except Exception:  # it takes no weak reference, so its content may change; or its code raises
         return ""
     _first_seen[id(carrier)] = reference, found
     return found
@@ -45,7 +47,7 @@ def _digest(carried: Any) -> str:
 
 
 def _carried(carrier: Any) -> Any:
-    """Return what a receiver, or the object of a method, carries; nothing for a plain function."""
+    """Return the content of a receiver, or of a method's object; nothing for a plain function."""
     if isinstance(carrier, FunctionType):
         return _of_function(carrier, DEPTH)
     return _plain(carrier, DEPTH) if isinstance(carrier, partial) else _of_object(carrier, DEPTH)

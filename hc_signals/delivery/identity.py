@@ -1,9 +1,9 @@
-"""The name of a receiver: the same in every process, and no other receiver's.
+"""Names receivers. A name is the same in every process, and belongs to one receiver.
 
-A receiver is known by its dotted path, and with a ``dispatch_uid`` of text as ``path#uid``. Two partials, two closures
-of a factory or one method of two objects share a path. They get a suffix made of what they carry
-(:mod:`~hc_signals.delivery.fingerprints`), which does not depend on the order of connection: ``path#1f0c9a2e``. Those
-that carry the same are counted, ``path#1of2``: the count makes a name invalid when one is added or removed.
+The name is the dotted path, or ``path#uid`` if ``dispatch_uid`` is a text. Two partials, two closures of a factory or
+one method of two objects share a path. They get a suffix made from their content
+(:mod:`~hc_signals.delivery.fingerprints`), which does not depend on the order of connection: ``path#1f0c9a2e``.
+Receivers with the same content are counted, ``path#1of2``: the count makes a name invalid when one is added or removed.
 """
 
 from collections import defaultdict
@@ -18,16 +18,16 @@ from hc_signals.exceptions import RedeliveryError
 
 
 class Receiver(NamedTuple):
-    """A connected receiver, and what it is known by."""
+    """A connected receiver and its names."""
 
     call: Callable[..., Any]
     is_async: bool
     name: str
-    """Of no other receiver of the same records."""
+    """Unique among the receivers of the same records."""
     labels: tuple[str, ...]
-    """All that a stored name may be if it is this receiver's, its name first. Others may share some."""
+    """Names under which a delivery to it may be stored, its present name first. Other receivers may share some."""
     own: tuple[str, ...]
-    """The labels that no other receiver of the same signal and sender has."""
+    """The labels that no other receiver of the same signal and sender shares."""
 
 
 Receivers = list[Receiver]
@@ -40,36 +40,34 @@ def receiver_path(receiver: Callable[..., Any]) -> str:
 
 
 def resolve(name: str, receivers: Sequence[Receiver]) -> Receivers:
-    """Return whom a stored name means; none if nobody fits.
+    """Return the receiver that a stored name means; an empty list if there is none.
 
-    A name may be stored before a deployment that gives the receiver a ``dispatch_uid``, or adds or removes another one
-    with its path.
+    A deployment may have changed the name since: by a ``dispatch_uid``, or by another receiver with the same path.
 
     Raises:
-        RedeliveryError: it fits several.
+        RedeliveryError: the name fits several receivers.
     """
     found = [each for each in receivers if name in each.own]
     if not found and (names := sorted({each.name for each in receivers if name in each.labels})):
         raise RedeliveryError(
-            f"{name} fits {len(names)} connected receivers ({', '.join(names)}): which of them this was for is not "
-            "known. Connect each with a dispatch_uid of its own; discard this delivery and replay its change to the "
-            "receivers that miss it."
+            f"{name} fits {len(names)} connected receivers ({', '.join(names)}); expected one. Connect each with a "
+            "dispatch_uid of its own; discard this delivery and replay its change to the receivers that miss it."
         )
     return found
 
 
 Namesakes = dict[Any, Connection]
-"""Receivers that share a dotted path (and ``dispatch_uid``), by the object."""
+"""Receivers that share a dotted path (and ``dispatch_uid``), by the id of the object."""
 
 
 class Names:
-    """Names of the receivers that may hear of the same records.
+    """Names of the receivers that are called for the same records.
 
-    A receiver has one name in all signals: the changes of a record reach it in order. Receivers that are never called
-    by the same signal for the same sender may share a name, and are then kept in order as if they were one.
+    A receiver has one name in all signals, so that the changes of a record reach it in order. Receivers that no signal
+    calls for the same sender may share a name; their deliveries are then ordered as if they were one receiver.
 
     Args:
-        by_signal: of each signal all connections, in a fixed order.
+        by_signal: the connections of each signal, in a fixed order.
     """
 
     def __init__(self, by_signal: Iterable[Iterable[Connection]]) -> None:
@@ -79,7 +77,7 @@ class Names:
                 groups[base].append(namesakes)
         self._labels: dict[tuple[str, Any], tuple[str, ...]] = {}
         self.by_order: dict[str, int] = {}
-        """By what they share: how many receivers only the order of their connection tells apart."""
+        """By shared name: how many receivers differ in the order of their connection alone."""
         for base, of_base in groups.items():
             self._name(base, of_base)
 
@@ -105,10 +103,10 @@ class Names:
         """Return the receivers of one signal and sender.
 
         Args:
-            called: each connection with what is called in its place.
+            called: each connection with the callable to call.
 
         Raises:
-            KeyError: one was connected after the names were made.
+            KeyError: a receiver was connected after the names were made.
         """
         found = [(each, call, self._labels[_base(each), _object(each.receiver)]) for each, call in called]
         owners: dict[str, set[str]] = defaultdict(set)
@@ -147,7 +145,7 @@ def _base(connection: Connection) -> str:
 
 
 def _object(receiver: Callable[..., Any]) -> Any:
-    """Return what tells a receiver from others as long as it exists: a bound method is made anew for each look-up."""
+    """Return what identifies a receiver while it exists: Python makes a new bound method at each access."""
     if isinstance(receiver, MethodType):
         return id(receiver.__self__), id(receiver.__func__)
     return id(receiver)

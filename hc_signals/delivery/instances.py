@@ -1,4 +1,4 @@
-"""Builds model instances from stored images, as the ORM would have loaded them."""
+"""Builds model instances from rows of the log, as the ORM would have loaded them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from django.db import connections, models
 
 
 class InstanceBuilder:
-    """Turns typed rows of one model's own table into instances, with the converters of its fields."""
+    """Turns typed rows of one model's own table into instances, with the converters of the model's fields."""
 
     def __init__(self, model: type[models.Model], using: str) -> None:
         self.model, self.using = model, using
@@ -15,7 +15,7 @@ class InstanceBuilder:
         self.columns = [str(field.column) for field in self.fields]
         self.names = [field.attname for field in self.fields]
         self.name_of_column = {str(field.column): field.name for field in self.fields}
-        # For converters, which ask it what it can do: looked up once, and not for every row.
+        # Converters need it. connections[using] for every row would take time.
         connection = self._connection = connections[using]
         self._converters: list[tuple[int, list[Callable[..., Any]], Any]] = []
         self._converters_of: dict[str, tuple[list[Callable[..., Any]], Any]] = {}
@@ -42,8 +42,8 @@ class InstanceBuilder:
         """Return the instance.
 
         Args:
-            model: a proxy, if it is to be one.
-            inherited: fields of parents' tables by attname; without them they stay deferred.
+            model: a proxy of the model, to get an instance of it.
+            inherited: values of fields in parents' tables, by attname; fields without a value are deferred.
         """
         names, values = self.names, self.values(row)
         if inherited:
@@ -54,7 +54,7 @@ class InstanceBuilder:
         return (model or self.model).from_db(self.using, names, values)
 
     def previous(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return old values, given by column as the database has them, by field name as Python values."""
+        """Convert old values, by column, to Python values by field name."""
         connection, found = self._connection, {}
         for column, stored in values.items():
             converters, expression = self._converters_of.get(column, ((), None))
@@ -65,7 +65,7 @@ class InstanceBuilder:
         return found
 
     def inherited(self, rows: Mapping[int, tuple[Any, ...]]) -> dict[int, dict[str, Any]]:
-        """Return, by the key of each row, what the model inherits from parents' tables, as it is there now."""
+        """Return the present values in parents' tables, by attname, for the key of each row."""
         found: dict[int, dict[str, Any]] = {}
         links: dict[type[models.Model], Any] = dict(self.model._meta.parents)
         for parent, link in links.items():
@@ -74,23 +74,23 @@ class InstanceBuilder:
             position, target = self.fields.index(link), link.target_field.attname
             wanted = {key: self.values(row)[position] for key, row in rows.items()}
             instances = parent._base_manager.using(self.using).filter(**{f"{target}__in": set(wanted.values())})
-            states = {getattr(i, target): _state(i) for i in instances}
+            states = {getattr(i, target): loaded_fields(i) for i in instances}
             for key, value in wanted.items():
                 found.setdefault(key, {}).update(states.get(value, {}))
         return found
 
 
 def as_saved(instance: models.Model, previous: Mapping[str, Any], *, is_new: bool) -> models.Model:
-    """Return the record as ``save()`` leaves it for receivers of ``post_save``: read with old values, then changed.
+    """Return the record as ``save()`` leaves it for receivers of ``post_save``: made with old values, then changed.
 
-    What keeps an instance's values when it is made, such as django-model-utils' FieldTracker, knows the old ones then.
+    So code that copies the values of a new instance, such as django-model-utils' FieldTracker, has the old ones.
 
     Args:
         instance: the record after the change.
         previous: old values of changed fields, by field name.
-        is_new: the record was created: it is made without a primary key, which is then assigned.
+        is_new: the record was created. It is made without a primary key, which is then assigned.
     """
-    after = _state(instance)
+    after = loaded_fields(instance)
     by_attname = {
         field.attname: previous[field.name] for field in instance._meta.concrete_fields if field.name in previous
     }
@@ -105,49 +105,7 @@ def as_saved(instance: models.Model, previous: Mapping[str, Any], *, is_new: boo
     return saved
 
 
-def proxies_of(model: type[models.Model]) -> list[type[models.Model]]:
-    """Return the proxies of a model, and theirs."""
-    found = []
-    for child in model.__subclasses__():
-        if child._meta.proxy:
-            found += [child, *proxies_of(child)]
-    return found
-
-
-def children_of(model: type[models.Model]) -> list[type[models.Model]]:
-    """Return the multi-table children of a model: each has a table of its own, linked to the model's."""
-    return [
-        child
-        for base in (model, *proxies_of(model))
-        for child in base.__subclasses__()
-        if not child._meta.abstract and not child._meta.proxy and child._meta.parents.get(model) is not None
-    ]
-
-
-def child_instances(
-    child: type[models.Model], parent: type[models.Model], parents: Mapping[int, models.Model], using: str
-) -> dict[int, models.Model]:
-    """Return, by the key of each parent, the child's instance, for those that have a row of it.
-
-    The Salesforce half is the parent's state of the event; the child's own half is as it is now: one query for all.
-    """
-    link: Any = child._meta.parents[parent]
-    target = link.target_field.attname
-    values = {key: getattr(instance, target) for key, instance in parents.items()}
-    own_names = [field.attname for field in child._meta.local_concrete_fields]
-    wanted = {value for value in values.values() if value is not None}
-    rows = child._base_manager.using(using).filter(**{f"{link.attname}__in": wanted}).values_list(*own_names)
-    own_states = {state[link.attname]: state for state in (dict(zip(own_names, row, strict=True)) for row in rows)}
-    found = {}
-    for key, value in values.items():
-        if value in own_states:
-            state = _state(parents[key]) | own_states[value]
-            names = [field.attname for field in child._meta.concrete_fields if field.attname in state]
-            found[key] = child.from_db(using, names, [state[name] for name in names])
-    return found
-
-
-def _state(instance: models.Model) -> dict[str, Any]:
+def loaded_fields(instance: models.Model) -> dict[str, Any]:
     """Return the loaded fields of an instance by attname."""
     loaded = instance.__dict__
     return {f.attname: loaded[f.attname] for f in instance._meta.concrete_fields if f.attname in loaded}

@@ -1,8 +1,7 @@
-"""What people do with failed deliveries: have them tried again, or give them up."""
+"""Retry or discard failed deliveries by hand, from the command or the admin."""
 
 from typing import Any
 
-from django.db import connections
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
@@ -10,24 +9,25 @@ from hc_signals.delivery.failures import release, ring
 from hc_signals.log.claims import lock_all
 from hc_signals.log.positions import shards_of
 from hc_signals.models import Delivery
+from hc_signals.postgres.query import execute
 
 CLAIM_SECONDS = 5
-"""For so long each shard is waited for; a worker has it for the length of a page."""
+"""Most seconds to wait for each shard; a worker holds it while it delivers a page."""
 
 
 def retry(chosen: "QuerySet[Delivery]") -> int:
-    """Make the chosen deliveries due now; dead ones get all their attempts again. Belongs into a transaction.
+    """Make the chosen deliveries due now; dead ones get all their attempts again. Call it in a transaction.
 
-    A worker that sleeps is rung. Parked ones stay parked: they follow the one that they wait for.
+    It wakes a sleeping worker. Parked deliveries stay parked: they follow the one that they wait for.
 
     Args:
         chosen: deliveries of one database, not sliced.
 
     Returns:
-        how many are due.
+        how many became due.
 
     Raises:
-        OperationalError: a worker was busy with a shard for longer than CLAIM_SECONDS.
+        OperationalError: a worker held a shard for longer than CLAIM_SECONDS.
     """
     _claim(chosen)
     due = {"next_attempt_at": Now()}
@@ -38,7 +38,7 @@ def retry(chosen: "QuerySet[Delivery]") -> int:
 
 
 def discard(chosen: "QuerySet[Delivery]") -> int:
-    """Remove the chosen deliveries; what was parked behind them goes on, in order. Belongs into a transaction.
+    """Remove the chosen deliveries and release those that were parked behind them. Call it in a transaction.
 
     Args, Raises: as for :func:`retry`.
 
@@ -57,12 +57,11 @@ def discard(chosen: "QuerySet[Delivery]") -> int:
 
 
 def _claim(chosen: "QuerySet[Delivery]") -> None:
-    """Claim all shards that the chosen may lie in.
+    """Claim all shards that may hold the chosen deliveries.
 
-    A worker that has looked which records wait parks its next failures behind what it saw: nobody else would let them
-    go if that were removed meanwhile.
+    A running worker parks new failures behind the deliveries that it read at the start of its page. If we removed those
+    now, nothing would release the parked ones.
     """
-    with connections[chosen.db].cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{CLAIM_SECONDS}s"])
+    execute(chosen.db, "SELECT set_config('lock_timeout', %s, true)", [f"{CLAIM_SECONDS}s"])
     for consumer in sorted(set(chosen.order_by().values_list("consumer", flat=True).distinct())):
         lock_all(shards_of(chosen.db, consumer))

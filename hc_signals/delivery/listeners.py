@@ -1,68 +1,37 @@
-"""Who listens to what: receivers of our signals and, where chosen, of Django's; and what each signal is sent with."""
+"""Which receivers are connected to which signals: to ours and, for chosen models, to Django's."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import models
-from django.db.models.signals import post_delete, post_save
 from django.dispatch import Signal
 
-from hc_signals import signals
 from hc_signals.conf import Conf, chosen
 from hc_signals.delivery.connections import ATTEMPTS, EVERY_SENDER, connected, connections_of
 from hc_signals.delivery.identity import Names, Receiver, Receivers, receiver_path
-from hc_signals.delivery.instances import as_saved, children_of, proxies_of
 from hc_signals.delivery.on_delete import apply_on_delete
-from hc_signals.events import ChangeEvent
+from hc_signals.delivery.relatives import children_of, proxies_of
+from hc_signals.delivery.routing import DJANGO_SIGNALS, SIGNALS, TABLE_SIGNALS
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.tables import connected_tables_of
 
 Model = type[models.Model]
 
-SIGNALS: dict[str, Signal] = {
-    "record_created": signals.record_created,
-    "record_updated": signals.record_updated,
-    "record_deleted": signals.record_deleted,
-    "record_changed": signals.record_changed,
-    "records_changed": signals.records_changed,
-    "record_linked": signals.record_linked,
-    "sync_failed": signals.sync_failed,
-    "gap_detected": signals.gap_detected,
-    "table_reloaded": signals.table_reloaded,
-    "table_resynced": signals.table_resynced,
-    "post_save": post_save,
-    "post_delete": post_delete,
-}
-"""By the name under which a kept delivery remembers its signal."""
-
-OF_TABLES = ("gap_detected", "table_reloaded", "table_resynced")
-"""The signals that concern a whole table."""
-
-OF_CHANGE_TYPE = {
-    "CREATE": ("record_created", "record_changed", "records_changed", "post_save"),
-    "UPDATE": ("record_updated", "record_changed", "records_changed", "post_save"),
-    "DELETE": ("record_deleted", "record_changed", "records_changed", "post_delete"),
-    "SNAPSHOT": ("record_changed", "records_changed"),
-    "GAP_CREATE": ("record_created", "record_changed", "records_changed", "post_save"),
-    "GAP_UPDATE": ("record_updated", "record_changed", "records_changed", "post_save"),
-}
-"""The signals of a change, in the order in which they are sent."""
-
 
 @dataclass(frozen=True)
 class Extras:
-    """What is done for changes beside our own signals, for which models."""
+    """The models for whose changes more is done than our own signals: Django's signals, ``on_delete``."""
 
     django_signals: frozenset[Model] = frozenset()
     on_delete: frozenset[Model] = frozenset()
 
     @classmethod
     def of(cls, conf: Conf, models: Iterable[Model]) -> "Extras":
-        """Return what the checked setting chooses among the connected models.
+        """Return the connected models that the checked setting chooses.
 
         Raises:
-            ConfigurationError: it names a model that is not one of them.
+            ConfigurationError: it names a model that is not connected.
         """
         known = list(models)
         return cls(
@@ -72,23 +41,23 @@ class Extras:
 
 
 APPLY_ON_DELETE = receiver_path(apply_on_delete)
-"""The name of the receiver that ``APPLY_ON_DELETE`` stands for."""
+"""The name of the receiver that applies ``on_delete``."""
 _APPLY_ON_DELETE = Receiver(apply_on_delete, False, APPLY_ON_DELETE, (APPLY_ON_DELETE,), (APPLY_ON_DELETE,))
 
 
 _last_names: dict[Any, tuple[list[list[Any]], Names]] = {}
-"""The names made last, by model and DJANGO_SIGNALS, with the connections they were made of: names take time to make."""
+"""Names take time to make, so the last ones are cached, by model and DJANGO_SIGNALS, with their connections."""
 
 
 class Listeners:
-    """The receivers as they are connected now, looked up once: for the length of one page.
+    """The receivers that are connected now, read once for the length of one page.
 
-    For proxies and multi-table children ``only`` those receivers count that are connected to them and not to every
-    sender: those hear the model of the table itself.
+    ``exclusive`` is for proxies and multi-table children. It leaves out receivers that are connected to every sender:
+    they are called for the model of the table itself.
 
     Args:
-        extras: what is done beside our own signals.
-        chosen: names of receivers; only these are called. Default: all.
+        extras: which models send Django's signals or apply ``on_delete``.
+        chosen: names of receivers; the others are not called. Default: all are called.
     """
 
     def __init__(self, extras: Extras, chosen: Collection[str] | None = None) -> None:
@@ -97,39 +66,41 @@ class Listeners:
         self._heard: dict[tuple[Model, bool], bool] = {}
         self._names: dict[Model, Names] = {}
 
-    def receivers(self, signal: str, model: Model, only: bool) -> Receivers:
-        """Return who is called when ``signal`` is sent for ``model``."""
-        key = (signal, model, only)
+    def receivers(self, signal: str, model: Model, exclusive: bool) -> Receivers:
+        """Return the receivers of ``signal`` for ``model``."""
+        key = (signal, model, exclusive)
         if key not in self._found:
             self._found[key] = self._find(*key)
         return self._found[key]
 
-    def _find(self, signal: str, model: Model, only: bool) -> Receivers:
+    def _find(self, signal: str, model: Model, exclusive: bool) -> Receivers:
         if not self._is_sent(signal, model):
             return []
-        receivers = self._connected(SIGNALS[signal], model, only)
+        receivers = self._connected(SIGNALS[signal], model, exclusive)
         if signal == "record_deleted" and model in self.extras.on_delete:
             receivers.insert(0, _APPLY_ON_DELETE)
         return receivers if self.chosen is None else [each for each in receivers if each.name in self.chosen]
 
     def _is_sent(self, signal: str, model: Model) -> bool:
-        if signal not in ("post_save", "post_delete"):
+        if signal not in DJANGO_SIGNALS:
             return True
         return any(issubclass(model, chosen) for chosen in self.extras.django_signals)
 
-    def _connected(self, signal: Signal, model: Model, only: bool) -> Receivers:
+    def _connected(self, signal: Signal, model: Model, exclusive: bool) -> Receivers:
         for _ in range(ATTEMPTS):
             found = connected(signal, model)
-            if only:
+            if exclusive:
                 found = [pair for pair in found if pair[0].sender_id != EVERY_SENDER]
             try:
                 return self.names_of(model).receivers(found) if found else []
             except KeyError:  # connected, or disconnected, since the names were made
                 self._names.pop(model)
-        raise ConfigurationError("Receivers are connected and disconnected all the time: they cannot be named.")
+        raise ConfigurationError(
+            "Receivers are connected or disconnected all the time, so they cannot be named. Connect each once."
+        )
 
     def names_of(self, model: Model) -> Names:
-        """Return the names of those who may hear of the same records as receivers of the model."""
+        """Return the names of the receivers that are called for the same records as receivers of the model."""
         if model not in self._names:
             key = model, self.extras.django_signals
             connected_now = [signal.receivers for signal in SIGNALS.values()]
@@ -149,28 +120,28 @@ class Listeners:
             if any(self._is_sent(name, each) for each in family)
         )
 
-    def names(self, model: Model, signals: Iterable[str] = tuple(SIGNALS), only: bool = False) -> set[str]:
-        """Return the names of those who listen to the model, a proxy or a child of it."""
-        found = {each.name for signal in signals for each in self.receivers(signal, model, only)}
+    def names(self, model: Model, signals: Iterable[str] = tuple(SIGNALS), exclusive: bool = False) -> set[str]:
+        """Return the names of the receivers of the model, its proxies and its children."""
+        found = {each.name for signal in signals for each in self.receivers(signal, model, exclusive)}
         for other in (*proxies_of(model), *children_of(model)):
-            found |= self.names(other, signals, only=True)
+            found |= self.names(other, signals, exclusive=True)
         return found
 
-    def heard(self, model: Model, only: bool = False) -> bool:
-        """Tell whether anyone listens to changes of the model's records."""
-        key = (model, only)
+    def heard(self, model: Model, exclusive: bool = False) -> bool:
+        """Return whether changes of the model's records have a receiver."""
+        key = (model, exclusive)
         if key not in self._heard:
-            self._heard[key] = any(self.receivers(s, model, only) for s in SIGNALS if s not in OF_TABLES)
+            self._heard[key] = any(self.receivers(s, model, exclusive) for s in SIGNALS if s not in TABLE_SIGNALS)
         return self._heard[key]
 
-    def wanted(self, model: Model, only: bool = False) -> bool:
-        """Tell whether anyone listens to the model, a proxy or a child of it."""
+    def wanted(self, model: Model, exclusive: bool = False) -> bool:
+        """Return whether the model, a proxy or a child of it has a receiver."""
         others = (*proxies_of(model), *children_of(model))
-        return self.heard(model, only) or any(self.wanted(other, only=True) for other in others)
+        return self.heard(model, exclusive) or any(self.wanted(other, exclusive=True) for other in others)
 
 
 def _family(model: Model) -> list[Model]:
-    """Return the models whose receivers may hear of the same records."""
+    """Return the models whose receivers are called for the same records."""
     tables = connected_tables_of(model) or [model]
     return list(dict.fromkeys(each for table in tables for each in (table, *_descendants(table))))
 
@@ -179,20 +150,3 @@ def _descendants(model: Model) -> Iterable[Model]:
     for child in model.__subclasses__():
         yield child
         yield from _descendants(child)
-
-
-def arguments(signal: str, event: ChangeEvent) -> dict[str, Any]:
-    """Return what a signal is sent with, beside ``sender`` and ``using``."""
-    if signal == "records_changed":
-        return {"events": [event]}
-    if signal == "post_save":
-        created = event.change_type in ("CREATE", "GAP_CREATE")
-        update_fields = frozenset(event.changed_fields) or None  # None: any field may have changed
-        instance = as_saved(event.instance, event.previous, is_new=created)
-        return {"instance": instance, "created": created, "raw": False, "update_fields": update_fields}
-    if signal == "post_delete":
-        return {"instance": event.instance, "origin": event.instance}
-    if signal == "sync_failed":
-        message = getattr(event.instance, "_hc_err", None) or ""
-        return {"instance": event.instance, "event": event, "message": message}
-    return {"instance": event.instance, "event": event}

@@ -1,4 +1,4 @@
-"""Applies ``on_delete`` for records deleted in Salesforce: the hard DELETE in PostgreSQL never comes through Django."""
+"""Applies ``on_delete`` for records deleted in Salesforce: Heroku Connect's DELETE does not pass through Django."""
 
 import logging
 from typing import Any
@@ -14,7 +14,7 @@ from django.db.models.deletion import (
     get_candidate_relations_to_delete,
 )
 
-from hc_signals.delivery.instances import child_instances
+from hc_signals.delivery.relatives import child_instances
 
 logger = logging.getLogger("hc_signals")
 
@@ -32,16 +32,16 @@ _RULES_OF_DATABASES = {
 
 
 def _rule(relation: Any) -> Any:
-    """Return what is to be done to the rows of a relation, as one of Django's own functions or the project's."""
+    """Return the function that handles the rows of a relation: one of Django's, or the project's."""
     return _RULES_OF_DATABASES.get(relation.on_delete, relation.on_delete)
 
 
 def apply_on_delete(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
-    """Do to the Django-managed rows that point at the record what their relation says.
+    """Apply ``on_delete`` to the Django-managed rows that point at a deleted record.
 
-    CASCADE, SET_NULL, SET_DEFAULT and SET are applied, and Django 6.1's DB_CASCADE, DB_SET_NULL and DB_SET_DEFAULT like
-    them. PROTECT and RESTRICT come too late, the record is gone: they are reported in the log. Tables of Heroku Connect
-    are left alone, their records come and go by Salesforce's own rules.
+    CASCADE, SET_NULL, SET_DEFAULT and SET are applied; so are Django 6.1's DB_CASCADE, DB_SET_NULL and DB_SET_DEFAULT.
+    PROTECT and RESTRICT are logged: the record is gone already. Heroku Connect's tables are not changed: Salesforce has
+    rules of its own for their records.
     """
     collector = Collector(using=using, origin=instance)
     relations: list[Any] = list(get_candidate_relations_to_delete(sender._meta))
@@ -55,7 +55,7 @@ def apply_on_delete(sender: type[models.Model], instance: models.Model, using: s
 
 def _collect(collector: Collector, relation: Any, instance: models.Model, using: str) -> None:
     if relation.field.remote_field.parent_link:
-        # The Django half of a compound model; the ORM cannot load it, its other half is the record that is gone.
+        # The Django half of a compound model. The ORM cannot load it: its other half is the deleted record.
         halves = child_instances(relation.related_model, type(instance), {0: instance}, using)
         if _rule(relation) is CASCADE and halves:
             collector.collect(list(halves.values()), keep_parents=True)
@@ -71,7 +71,7 @@ def _collect(collector: Collector, relation: Any, instance: models.Model, using:
 
 def _report(model: Any, count: int, rule: str, sender: type[models.Model]) -> None:
     logger.warning(
-        "%s row(s) of %s point at a deleted record of %s and say %s: that cannot be kept, Salesforce has deleted it.",
+        "%s row(s) of %s point at a deleted record of %s with on_delete=%s, but Salesforce has deleted it already.",
         count,
         model._meta.label,
         sender._meta.label,

@@ -1,4 +1,4 @@
-"""Runs code of the project's that may raise anything, and may fork: nobody else may suffer from either."""
+"""Contains the project's code, which may raise anything and may fork: other receivers and the worker go on."""
 
 import os
 import signal
@@ -20,9 +20,9 @@ os.register_at_fork(after_in_child=_count_fork)
 
 
 def ends_program(error: BaseException) -> bool:
-    """Tell whether an exception is a Ctrl-C that ends the program, and not something that the project's code raised.
+    """Return whether an exception is a Ctrl-C that ends the program, and not one that the project's code raised.
 
-    Where a command of ours handles SIGINT itself, or in a thread that Python interrupts never, nobody has pressed it.
+    It is none if a command of ours handles SIGINT itself, nor in another thread than the main one.
     """
     if isinstance(error, BaseExceptionGroup):
         return any(ends_program(each) for each in error.exceptions)
@@ -34,7 +34,7 @@ def ends_program(error: BaseException) -> bool:
 
 
 class nothing_forked:
-    """End a child process that comes out of the block: it has the sockets of its parent, which must not notice it."""
+    """End a child process at the end of the block: it shares the sockets of its parent."""
 
     __slots__ = ("_forks",)
 
@@ -48,11 +48,11 @@ class nothing_forked:
 
 
 def contained(hook: Callable[[], Any], around: Callable[[], Any]) -> Callable[[], None]:
-    """Return an ``on_commit`` hook that lets out what Django logs, and nothing that would end the program.
+    """Return an ``on_commit`` hook whose errors Django logs, also one that would end the program.
 
     Args:
         hook: the project's.
-        around: makes the context manager in which it runs.
+        around: makes the context manager in which the hook runs.
     """
 
     @wraps(hook)

@@ -1,4 +1,4 @@
-"""One shard of the log, as one worker delivers it: claim it, read a page, hand it on, keep failures, advance."""
+"""One shard of the log, as one worker delivers it. :meth:`Shard.deliver_page` is the way of a change through it."""
 
 import logging
 import threading
@@ -10,57 +10,58 @@ from typing import Any
 
 from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead, Batch
-from hc_signals.delivery.dispatch import caution, until_isolated
-from hc_signals.delivery.failures import Deliveries, Delivery
+from hc_signals.delivery.failures import FailureStore, Key
 from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.gaps import gap_changes
 from hc_signals.delivery.instances import InstanceBuilder
-from hc_signals.delivery.isolation import Isolation
+from hc_signals.delivery.isolation.careful import Caution
+from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.pulse import Pulse
-from hc_signals.delivery.retrying import redeliver
-from hc_signals.delivery.routing import CHANGE_TYPES
+from hc_signals.delivery.retrying import Retries
+from hc_signals.delivery.routing import OF_RECORDS
+from hc_signals.delivery.sending import SignalSender
 from hc_signals.log.change import Change
 from hc_signals.log.claims import Claim, Claims
 from hc_signals.log.passed import record_passed
-from hc_signals.log.position import LogShard, Position
+from hc_signals.log.position import LogShard, Position, Standing
+from hc_signals.log.schema import Cause
 
 logger = logging.getLogger("hc_signals")
 
-RETRIES_AT_ONCE = 100
-
 
 class Outcome(Enum):
-    """What came of the attempt to deliver a page."""
+    """The result of an attempt to deliver a page."""
 
-    MORE = "there may be more in the window"
-    DONE = "all that was committed when the window was opened is delivered"
+    MORE = "the window may have more changes"
+    DONE = "every change that was committed when the window was opened is delivered"
     ELSEWHERE = "another worker has the shard"
     REMOVED = "the consumer has no position any more"
-    MOVED = "the server was replaced by another one"
+    MOVED = "the database is on another server now"
 
 
 @dataclass(frozen=True)
 class Audience:
-    """For whom a worker delivers; the same in all its shards."""
+    """What the shards of one worker share."""
 
     builders: Mapping[str, InstanceBuilder]
-    """By the name of the table, as the log has it."""
+    """By table, as the log names it."""
     extras: Extras
+    caution: Caution = field(default_factory=Caution)
     unknown: set[str] = field(default_factory=set)
-    """Tables without a model, as far as told."""
+    """Tables without a model that are logged already."""
 
 
 class Shard:
     """One shard of one consumer's log.
 
     Args:
-        log: the shard as the log knows it.
-        claims: claim it, page by page.
+        log: the shard in the log.
+        claims: claims it, page by page.
         conf: the checked setting.
-        audience: for whom.
-        stopping: set when no further event is to be begun.
+        audience: what it shares with the worker's other shards.
+        stopping: set when no further change is to be delivered.
         pulse: of the calling thread.
     """
 
@@ -70,83 +71,113 @@ class Shard:
         self.log, self.claims, self.conf, self.audience, self.stopping = log, claims, conf, audience, stopping
         self.using, self._pulse = log.using, pulse
         self.delivered = 0
+        """How many changes were delivered."""
+        self.unheard = 0
+        """How many of them had no receiver."""
         self.finished = 0
         """How many windows were opened and finished by this object."""
         self._opened: str | None = None
         """Target of the last window that was opened."""
-        self.unheard = 0
-        """Of the delivered changes, those to which no receiver is connected."""
-        self.deliveries = Deliveries(log.using, conf, log.shard)
+        self.store = FailureStore(log.using, conf, log.shard)
         self.ahead: Ahead | None = None
-        """Reads the next page while receivers are at work; None: nobody does."""
+        """Reads the next page while receivers run; None: it is read when its turn comes."""
         self._limit = conf.BATCH_SIZE
+        """Most changes of the next page."""
         self._is_quick = True
-        """The last page was done before its time was up; else the next one would be read in vain."""
-        self.marks: Marks | None = None
-        """Until the shard is past what a process that has died was at; else None."""
-        self._is_told_of_takeover = self._has_begun = False
+        """False if the last page ran out of time; reading ahead is then wasted."""
+        self._marks: Marks | None = None
+        """Marks calls until the shard is past the calls of a process that died; else None."""
+        self._has_warned = self._has_begun = False
 
     def deliver_page(self) -> Outcome:
-        """Deliver one page; receivers' writes and the new position commit together, unless ``ATOMIC`` is False."""
-        outcome = until_isolated(self._deliver_page, self.conf.BATCH_SIZE, self._take_small_pages)
+        """Deliver one page: claim the shard, send changes to receivers, append the new position, commit.
+
+        Receivers' writes and the new position commit together, unless ``ATOMIC`` is False. If a receiver breaks the
+        page's transaction, the page is delivered again, carefully and in small parts.
+        """
+        caution = self.audience.caution
+        outcome = caution.until_isolated(self._claim_and_deliver, self.conf.BATCH_SIZE, self._take_small_pages)
         if self.ahead and outcome in (Outcome.ELSEWHERE, Outcome.REMOVED, Outcome.MOVED):
             self.ahead.forget()
-        if self.marks and (outcome is Outcome.DONE or self.delivered - self.marks.since >= self.conf.BATCH_SIZE):
-            self.marks.end()
-            self.marks = None
+        if self._marks and (outcome is Outcome.DONE or self.delivered - self._marks.since >= self.conf.BATCH_SIZE):
+            self._marks.end()
+            self._marks = None
         return outcome
 
-    def _take_small_pages(self) -> None:
-        """After a page was lost: what is delivered again of it is committed change by change, then by a few."""
-        self._limit = 1
-
-    def mark_calls(self, dead: int) -> None:
-        """Mark each call before it is made, as far as the processes may have come that have died.
-
-        Args:
-            dead: how many.
-        """
-        self.marks = Marks(self.using, self.log.consumer, self.log.shard, dead, self.delivered)
-
-    def _deliver_page(self) -> Outcome:
+    def _claim_and_deliver(self) -> Outcome:
         page, isolation = self._pulse.page(self.log.consumer, self.log.shard), self._isolation()
         before = self.delivered
         with page, isolation.opened(), self.claims.page(self.log, self._limit, atomic=self.conf.ATOMIC) as claim:
             outcome = self._deliver_claimed(claim, isolation) if claim else Outcome.ELSEWHERE
-        caution.delivered(self.delivered - before)
+        self.audience.caution.note_committed(self.delivered - before)
         return outcome
 
-    def _isolation(self) -> Isolation:
-        return Isolation(self.using, atomic=self.conf.ATOMIC, is_careful=caution.changes > 0)
+    def _deliver_claimed(self, claim: Claim, isolation: Isolation) -> Outcome:
+        standing = claim.standing
+        if refusal := self._refusal(standing):
+            return refusal
+        self._has_begun = True
+        # Fix what is to be delivered: before anything is written, see Claim.open_window.
+        was_open = standing.position.target is not None
+        position = standing.position if was_open else self._open_window(claim)
+        # Older things first: gaps that are still to be reported, deliveries that are due again.
+        position, has_gaps = self._report_gaps(position, standing.lost, isolation)
+        if standing.any_due:
+            self._retry_due(claim, isolation)
+        # The page itself. `done` is less than its length if the time is up, or the worker is stopping.
+        batch = self._read(claim, position)
+        done = self._deliver(claim, batch, position, standing.any_kept or has_gaps, isolation)
+        # The new position is the transaction's last statement.
+        has_more = batch.has_more or done < len(batch.changes)
+        position, outcome = self._advance(claim, position, batch.changes[:done], has_more)
+        is_news = done or has_gaps or was_open or standing.is_new or standing.is_idle
+        isolation.finish(lambda: claim.append(position) if is_news else None)
+        self.delivered += done
+        self.finished += outcome is Outcome.DONE and position.seen == self._opened
+        return outcome
 
     def deliver_claimed(self, claim: Claim) -> Outcome:
         """Deliver one page of the shard, which the caller has claimed in the open transaction."""
         with self._isolation().opened() as isolation:
             return self._deliver_claimed(claim, isolation)
 
-    def _deliver_claimed(self, claim: Claim, isolation: Isolation) -> Outcome:
-        standing = claim.standing
+    def mark_calls(self, dead: int) -> None:
+        """Mark each call before it is made, until the shard is past the calls in which processes may have died.
+
+        Args:
+            dead: how many processes have died.
+        """
+        self._marks = Marks(self.using, self.log.consumer, self.log.shard, dead, self.delivered)
+
+    def _take_small_pages(self) -> None:
+        """Commit the changes of a lost page one by one, then by a few."""
+        self._limit = 1
+
+    def _isolation(self) -> Isolation:
+        return Isolation(self.using, atomic=self.conf.ATOMIC, is_careful=self.audience.caution.is_careful)
+
+    def _refusal(self, standing: Standing) -> Outcome | None:
+        """Return why the claimed shard must not be delivered by this worker; None as a rule."""
         if standing.has_moved:
             return Outcome.MOVED
         if standing.layout is None and self._has_begun:
             return Outcome.REMOVED
-        if not self._fits(standing.layout):
-            return Outcome.ELSEWHERE
-        self._has_begun = True
-        was_open = standing.position.target is not None
-        position = standing.position if was_open else self._open_window(claim)
-        position, has_told = self._tell_gaps(position, standing.lost, isolation)
-        if standing.any_due:
-            self._retry(claim, isolation)
-        batch = self._read(claim, position)
-        done = self._deliver(claim, batch, position, standing.any_kept or has_told, isolation)
-        has_more = batch.has_more or done < len(batch.changes)
-        position, outcome = self._advance(claim, position, batch.changes[:done], has_more)
-        is_news = done or has_told or was_open or standing.is_new or standing.is_idle
-        isolation.finish(lambda: claim.append(position) if is_news else None)
-        self.delivered += done
-        self.finished += outcome is Outcome.DONE and position.seen == self._opened
-        return outcome
+        return None if self._fits(standing.layout) else Outcome.ELSEWHERE
+
+    def _fits(self, layout: int | None) -> bool:
+        """Return whether the consumer's records are split as this worker assumes; if not, log it once."""
+        if layout in (None, self.log.shards):
+            return True
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "Another worker of consumer %r has taken over with SHARDS = %s; this one has %s and delivers nothing "
+                "until it is restarted with the same number.",
+                self.log.consumer,
+                layout,
+                self.log.shards,
+            )
+        return False
 
     def _open_window(self, claim: Claim) -> Position:
         position = claim.open_window()
@@ -154,7 +185,7 @@ class Shard:
         return position
 
     def _read(self, claim: Claim, position: Position) -> Batch:
-        """Read a page; where large images cut it short, the next one asks for fewer."""
+        """Read a page; if large images cut it short, the next one asks for fewer changes."""
         batch = self.ahead.take(position) if self.ahead else None
         if batch is None:
             batch = Batch(*claim.page(position, self._limit), self._limit, {})
@@ -169,42 +200,18 @@ class Shard:
             return (replace(position, last_id=done[-1].id) if done else position), Outcome.MORE
         return claim.close_window(position), Outcome.DONE
 
-    def _fits(self, layout: int | None) -> bool:
-        """Tell whether the consumer's records are split as we think; if not, somebody with other settings took over."""
-        if layout in (None, self.log.shards):
-            return True
-        if not self._is_told_of_takeover:
-            self._is_told_of_takeover = True
-            logger.warning(
-                "Another worker of consumer %r has taken over with SHARDS = %s; this one has %s and delivers nothing "
-                "until it is restarted with the same number.",
-                self.log.consumer,
-                layout,
-                self.log.shards,
-            )
-        return False
-
-    def _deliver(self, claim: Claim, batch: Batch, position: Position, any_kept: bool, isolation: Isolation) -> int:
-        """Hand changes to receivers until the time is up or a stop was asked for; return how many were done."""
+    def _deliver(self, claim: Claim, batch: Batch, position: Position, any_waiting: bool, isolation: Isolation) -> int:
+        """Send changes to receivers until the time is up or the worker is stopping; return how many were sent."""
         changes = batch.changes
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
-        self._tell_unknown(changes)
+        self._skip_unknown(changes)
         listeners = Listeners(self.audience.extras)
-        # Before the values of this page are made: that takes about as long as the server takes for the next one.
+        # Before this page's values are made: that takes about as long as the server takes to read the next page.
         if self.ahead and batch.has_more and changes and self._is_quick:
             self.ahead.go_on(replace(position, last_id=changes[-1].id), self._limit, listeners, self.conf.CONSUMER)
-        page = Page(
-            self.log,
-            self.deliveries,
-            changes,
-            self.audience.builders,
-            listeners,
-            isolation=isolation,
-            pulse=self._pulse,
-            any_kept=any_kept,
-            images=batch.images,
-            marks=self.marks,
-        )
+        blocked = self.store.blocked(changes) if changes and any_waiting else set()
+        sender = self._sender(listeners, isolation, blocked)
+        page = Page(sender, changes, self.audience.builders, batch.images)
         done, tally = 0, self._pulse.tally
         for change in changes:
             if done and (self.stopping.is_set() or time.monotonic() > deadline):
@@ -221,82 +228,60 @@ class Shard:
         claim.confirm()
         self._count_unheard(changes[:done], page.unheard | self.audience.unknown)
         self._is_quick = done == len(changes)
-        if not self._is_quick:  # the next page need not be much longer than what there is time for
+        if not self._is_quick:  # the next page need not be much longer than the time allows
             self._limit = 2 * done
         return done
 
+    def _sender(self, listeners: Listeners, isolation: Isolation, blocked: set[Key]) -> SignalSender:
+        return SignalSender(self.store, listeners, isolation, self._pulse, blocked=blocked, marks=self._marks)
+
     def _count_unheard(self, done: list[Change], tables: set[str]) -> None:
         if tables:
-            self.unheard += sum(change.table_name in tables and change.operation in CHANGE_TYPES for change in done)
+            self.unheard += sum(change.table_name in tables and change.operation in OF_RECORDS for change in done)
             if (tally := self._pulse.tally) is not None:
                 tally.unheard = tables
 
-    def _tell_unknown(self, changes: list[Change]) -> None:
+    def _skip_unknown(self, changes: list[Change]) -> None:
+        """Note the changes of tables that have no model: a gap is reported when the model is back."""
         tables = {change.table_name for change in changes} - self.audience.builders.keys()
         if tables:
             record_passed(self.using, self.conf.CONSUMER, [c for c in changes if c.table_name in tables])
         for table in tables - self.audience.unknown:
             self.audience.unknown.add(table)
-            logger.warning("No connected model for table %s: its changes are passed over.", table)
+            logger.warning("No connected model for table %s: its changes are skipped.", table)
 
-    def _retry(self, claim: Claim, isolation: Isolation) -> None:
-        """Try the deliveries again whose time has come, until the time of the page is up."""
+    def _retry_due(self, claim: Claim, isolation: Isolation) -> None:
+        """Retry due deliveries until the time of a page is up."""
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
+
+        def may_continue() -> bool:
+            if self.stopping.is_set() or time.monotonic() > deadline:
+                return False
+            claim.confirm()
+            return True
+
         listeners = Listeners(self.audience.extras)
-        # Several at once: those that are done stay in the way of the look for the next ones until they are vacuumed.
-        # One at a time where no transaction keeps them from being discarded meanwhile.
-        limit = RETRIES_AT_ONCE if self.conf.ATOMIC else 1
-        while due := self.deliveries.due(limit):
-            for delivery in due:
-                if self.stopping.is_set() or time.monotonic() > deadline:
-                    return
-                claim.confirm()
-                self._redeliver(delivery, listeners, isolation)
+        Retries(self.store, self.audience.builders, listeners, isolation, self._pulse, self._marks).run(may_continue)
 
-    def _redeliver(self, delivery: Delivery, listeners: Listeners, isolation: Isolation) -> None:
-        error = redeliver(
-            delivery,
-            self.log,
-            self.audience.builders,
-            listeners,
-            isolation=isolation,
-            pulse=self._pulse,
-            marks=self.marks,
-        )
-        if error is None:
-            self.deliveries.succeeded(delivery)
-        else:
-            self.deliveries.failed(delivery, error)
-
-    def _tell_gaps(self, position: Position, lost: int, isolation: Isolation) -> tuple[Position, bool]:
-        """Tell what the position says and what was not captured; the first shard does it for all."""
+    def _report_gaps(self, position: Position, lost: int, isolation: Isolation) -> tuple[Position, bool]:
+        """Report the position's gap, and one for lost statements. The first shard reports for all."""
         if self.log.shard != 0:
             return replace(position, lost=lost), False
         gaps = [] if position.gap is None else [position.gap]
         if lost > position.lost:
             logger.error("A change could not be written to the log; gap_detected is sent for every connected model.")
-            gaps.insert(0, {"cause": "capture_failed"})
+            gaps.insert(0, {"cause": Cause.CAPTURE_FAILED})
         for gap in gaps:
-            self._tell_gap(gap, isolation)
+            self._report_gap(gap, isolation)
         return replace(position, lost=lost, gap=None), bool(gaps)
 
-    def _tell_gap(self, gap: Mapping[str, Any], isolation: Isolation) -> None:
-        """Send a gap for every model: which tables are concerned is not known."""
+    def _report_gap(self, gap: Mapping[str, Any], isolation: Isolation) -> None:
+        """Send a gap for every model: nothing says which tables it concerns."""
         if (tally := self._pulse.tally) is not None:
             tally.gaps.append(gap["cause"])
-        builders, listeners = self.audience.builders, Listeners(self.audience.extras)
-        changes = gap_changes(self.log.using, builders, gap)
-        # None waits behind an earlier one: that would be for the table's own shard to decide.
-        page = Page(
-            self.log,
-            self.deliveries,
-            changes,
-            builders,
-            listeners,
-            isolation=isolation,
-            pulse=self._pulse,
-            any_kept=False,
-            marks=self.marks,
-        )
+        changes = gap_changes(self.log.using, self.audience.builders, gap)
+        # No gap is parked behind an earlier one: only the table's own shard may decide that.
+        sender = self._sender(Listeners(self.audience.extras), isolation, blocked=set())
+        page = Page(sender, changes, self.audience.builders)
         for change in changes:
             page.deliver(change)

@@ -1,4 +1,4 @@
-"""Models to which no receiver is connected: their changes are delivered to nobody."""
+"""Connected models without a receiver."""
 
 import logging
 
@@ -12,7 +12,7 @@ HOW_TO_CONNECT = "import the module with the receivers in ready() of its AppConf
 
 
 def unheard_models(conf: Conf) -> list[Model]:
-    """Return the connected models whose changes of records have no receiver in this project.
+    """Return the connected models whose changes have no receiver in this project.
 
     Args:
         conf: the checked setting.
@@ -26,7 +26,7 @@ def warn_of_unheard(conf: Conf) -> None:
     """Log which models have no receiver; nothing if each has one."""
     if unheard := unheard_models(conf):
         logger.warning(
-            "No receiver is connected for %s: their changes are delivered to nobody. To connect receivers, %s.",
+            "No receiver is connected for %s: their changes reach no receiver. To connect receivers, %s.",
             ", ".join(model._meta.label for model in unheard),
             HOW_TO_CONNECT,
         )

@@ -16,8 +16,9 @@ from prometheus_client.registry import Collector
 
 from hc_signals import __version__
 from hc_signals.conf import Conf
+from hc_signals.delivery.event import cause_of
 from hc_signals.delivery.pulse import Observer, Tally
-from hc_signals.delivery.routing import CHANGE_TYPES, cause_of, change_type_of
+from hc_signals.delivery.routing import OF_RECORDS, route_of
 from hc_signals.models import Delivery
 from hc_signals.observability.liveness import Liveness
 from hc_signals.observability.surveyor import Figures
@@ -89,11 +90,11 @@ class Metrics(Observer, Collector):
         kinds = Counter((change.table_name, change.operation) for change, _ in tally.delivered)
         for (table, operation), count in kinds.items():
             if table in self._labels:
-                self._delivered[self._labels[table], change_type_of(operation)] += count
-                if table in tally.unheard and operation in CHANGE_TYPES:
+                self._delivered[self._labels[table], route_of(operation).change_type] += count
+                if table in tally.unheard and operation in OF_RECORDS:
                     self._unheard[self._labels[table]] += count
         self._gaps.update(tally.gaps)
-        of_tables = {operation for _, operation in kinds if change_type_of(operation) == "GAP_OVERFLOW"}
+        of_tables = {operation for _, operation in kinds if route_of(operation).change_type == "GAP_OVERFLOW"}
         if of_tables:
             self._gaps.update(cause_of(change) for change, _ in tally.delivered if change.operation in of_tables)
 

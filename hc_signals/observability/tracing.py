@@ -11,8 +11,8 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Span, Status, StatusCode, Tracer
 
 from hc_signals import __version__
-from hc_signals.delivery.listeners import SIGNALS
 from hc_signals.delivery.pulse import Observer, Tally
+from hc_signals.delivery.routing import SIGNALS
 
 _NAMES = {id(signal): name for name, signal in SIGNALS.items()}
 

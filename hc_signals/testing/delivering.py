@@ -10,7 +10,7 @@ from django.db import connections, transaction
 from django.test import override_settings
 
 from hc_signals.conf import Conf, get_conf
-from hc_signals.delivery.failures import Deliveries, Delivery
+from hc_signals.delivery.failures import FailedDelivery, FailureStore
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.log.change import Change
 from hc_signals.log.claims import Claim, Claims, claim_all, claim_with_page
@@ -64,7 +64,7 @@ def _deliver(using: str, checked: Conf, *, raise_errors: bool) -> int:
         if connections[using].in_atomic_block:
             shard.claims = OpenTransactionClaims()
         if raise_errors:
-            shard.deliveries = RaisingDeliveries(using, checked, shard.log.shard)
+            shard.store = RaisingStore(using, checked, shard.log.shard)
         if read_standing(shard.log).is_new:
             start_at_once(shard.log)
     worker.deliver_once(ahead=False)  # another connection would not see what an open transaction has written
@@ -121,17 +121,17 @@ class OpenTransactionClaim(Claim):
         return replace(done, floor_id=self._read_up_to or 0)
 
 
-class RaisingDeliveries(Deliveries):
-    """Keeps nothing: what a receiver raised comes out of the test."""
+class RaisingStore(FailureStore):
+    """Stores nothing: the error of a receiver ends the test."""
 
-    def keep(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> NoReturn:
-        """Raise the error, with a note of whose it is."""
+    def add(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> NoReturn:
+        """Raise the error, with a note that names the receiver."""
         error.add_note(
             f"Receiver {receiver} raised this on {signal} of {sender}, record {change.record}. "
-            "deliver_changes(raise_errors=False) keeps it for a retry, as hc_listen does."
+            "deliver_changes(raise_errors=False) stores it for a retry, as hc_listen does."
         )
         raise error
 
-    def failed(self, delivery: Delivery, error: BaseException) -> NoReturn:
-        """Raise what a retry failed on."""
-        self.keep(delivery.change, delivery.receiver, delivery.signal, delivery.sender, error)
+    def failed(self, delivery: FailedDelivery, error: BaseException) -> NoReturn:
+        """Raise the error of a retry."""
+        self.add(delivery.change, delivery.receiver, delivery.signal, delivery.sender, error)

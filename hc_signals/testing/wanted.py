@@ -10,7 +10,7 @@ from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db.models import Model
 from django.dispatch import Signal
 
-from hc_signals.delivery.listeners import OF_TABLES, SIGNALS
+from hc_signals.delivery.routing import DJANGO_SIGNALS, SIGNALS, TABLE_SIGNALS
 from hc_signals.tables import connected_models, connected_tables_of, counts_as_change
 from hc_signals.testing.names import unknown_field
 from hc_signals.testing.records import with_checksum
@@ -18,14 +18,14 @@ from hc_signals.testing.records import with_checksum
 if TYPE_CHECKING:
     from hc_signals.testing.sent import Sent
 
-OUR_SIGNALS = {name: signal for name, signal in SIGNALS.items() if name not in ("post_save", "post_delete")}
+OUR_SIGNALS = {name: signal for name, signal in SIGNALS.items() if name not in DJANGO_SIGNALS}
 _NAMES = {signal: name for name, signal in OUR_SIGNALS.items()}
 
 _NEVER = {
-    "changed": ("record_created", "record_deleted", *OF_TABLES),
-    "previous": ("record_created", "record_deleted", *OF_TABLES),
-    "values": OF_TABLES,
-    "record_id": OF_TABLES,
+    "changed": ("record_created", "record_deleted", *TABLE_SIGNALS),
+    "previous": ("record_created", "record_deleted", *TABLE_SIGNALS),
+    "values": TABLE_SIGNALS,
+    "record_id": TABLE_SIGNALS,
 }
 """By what is asked for: the signals whose event never has it."""
 

@@ -12,7 +12,7 @@ It owns no table. It owns the advisory lock BELL, and the sessions whose names b
 
 A thread sleeps without losing a change because of the order of its steps: take the lock, then read the log once more,
 then sleep. A writer that saw the lock free has committed before that read, or commits later and then notifies. The
-proof is in migrations_sql/0001_change_log.sql; tests/test_bell_machine.py tries every order of steps.
+proof is in migrations_sql/02_capture.sql; tests/machines/test_bell.py tries every order of steps.
 
 A failed connection is found in two ways. TCP reports a dead host or network within 14 seconds. The watchdog breaks a
 connection that something on the way keeps open without passing anything on. An idle connection waits for nothing, so

@@ -1,6 +1,6 @@
 """The doorbell's lock protocol: a process holds an advisory lock only while it sleeps, so writers know when to notify.
 
-A writer notifies only if it cannot share the lock; the proof is in migrations_sql/0001_change_log.sql. No flag in a
+A writer notifies only if it cannot share the lock; the proof is in migrations_sql/02_capture.sql. No flag in a
 table could do this without losing a notification now and then.
 """
 

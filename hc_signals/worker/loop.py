@@ -13,7 +13,6 @@ from django.db.models import Model
 from hc_signals.conf import Conf
 from hc_signals.delivery import fatal_calls
 from hc_signals.delivery.ahead import Ahead
-from hc_signals.delivery.dispatch import caution, until_isolated
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.pulse import Pulse
@@ -66,7 +65,6 @@ class Worker:
         pulse: Pulse | None = None,
     ) -> None:
         models = connected_models() if models is None else list(models)
-        caution.end()
         self.using, self.conf, self.first = using, conf, first
         self.stopping = threading.Event() if stopping is None else stopping
         self.pulse = Pulse() if pulse is None else pulse
@@ -212,14 +210,14 @@ class Worker:
         if self._took_layout:
             return
         self._prepare_connection()
-        logs = [shard.log for shard in self.shards]
+        logs, caution = [shard.log for shard in self.shards], self._audience.caution
 
         def take() -> bool:
             return take_layout(logs, self.conf.START_AT, self._deliver_old)
 
         with self.pulse.busy_with("the layout of the shards"):
             while not self.stopping.is_set():
-                if until_isolated(take, self.conf.BATCH_SIZE, lambda: None):
+                if caution.until_isolated(take, self.conf.BATCH_SIZE):
                     break
         if self._is_process:
             fatal_calls.begin_run(self.using, self.conf.CONSUMER, is_locked=self._is_ours)

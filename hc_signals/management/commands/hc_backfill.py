@@ -13,7 +13,8 @@ from django.db.models import Model
 
 from hc_signals.capture.snapshots import check_captured, count_rows, has_room, log_table
 from hc_signals.conf import Conf, get_conf
-from hc_signals.delivery.listeners import OF_CHANGE_TYPE, Extras, Listeners
+from hc_signals.delivery.listeners import Extras, Listeners
+from hc_signals.delivery.routing import signals_of
 from hc_signals.log.figures import stored_at
 from hc_signals.management.arguments import at_least, moment
 from hc_signals.management.choice import check_receivers, connected_model
@@ -139,7 +140,7 @@ class _Backfill:
 def _check_listeners(chosen_models: Iterable[type[Model]], conf: Conf, receivers: list[str]) -> None:
     """Refuse a backfill that no receiver of this service would get."""
     listeners = Listeners(Extras.of(conf, connected_models()))
-    signals = OF_CHANGE_TYPE["CREATE" if receivers else "SNAPSHOT"]
+    signals = signals_of("SNAPSHOT", is_for_named=bool(receivers))
     known = {model: listeners.names(model, signals) for model in chosen_models}
     check_receivers(receivers, set().union(*known.values()))
     for model, names in known.items():

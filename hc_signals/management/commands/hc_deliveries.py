@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from hc_signals.delivery import interventions
-from hc_signals.delivery.routing import change_type_of
+from hc_signals.delivery.routing import route_of
 from hc_signals.management.arguments import at_least
 from hc_signals.management.command import OwnCommand
 from hc_signals.models import Delivery
@@ -39,7 +39,7 @@ class Command(OwnCommand):
     def _list(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
         listed = list(chosen.defer("old", "new")[: options["limit"]])
         for delivery in listed:
-            change_type = change_type_of(delivery.operation)
+            change_type = route_of(delivery.operation).change_type
             self.stdout.write(
                 f"{delivery.id:>8} {delivery.state:<7} attempt {delivery.attempt:<3} {change_type:<12} "
                 f"{delivery.sender} {delivery.record_id or delivery.record_key or '-'} -> {delivery.receiver} "

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from hc_signals.conf import get_conf
-from hc_signals.delivery.replay import Replay
+from hc_signals.delivery.replay import Replay, ReplayRun
 from hc_signals.management.arguments import moment, moment_or_replay_id, replay_id
 from hc_signals.management.choice import check_receivers, connected_model
 from hc_signals.management.command import OwnCommand, answered
@@ -43,9 +43,10 @@ class Command(OwnCommand):
         models = [connected_model(label) for label in options["model"] or ()] or connected_models()
         replay = Replay(using, get_conf(), models, options["receiver"])
         check_receivers(options["receiver"] or (), replay.known_receivers())
-        count = replay.start(first, last, limit=COUNT_LIMIT)
+        run = replay.start(first, last)
+        count = run.count(COUNT_LIMIT + 1)
         self._confirm(replay, count, options)
-        self._run(replay, count, options)
+        self._run(run, count, options)
 
     def _confirm(self, replay: Replay, count: int, options: dict[str, Any]) -> None:
         if options["receiver"] or options["yes"] or not count:
@@ -58,27 +59,27 @@ class Command(OwnCommand):
         if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
             raise CommandError("Nothing was replayed.")
 
-    def _run(self, replay: Replay, count: int, options: dict[str, Any]) -> None:
+    def _run(self, run: ReplayRun, count: int, options: dict[str, Any]) -> None:
         progress = Progress(self.stderr, "hc_replay", count)
         with interruptible() as interruption:
             try:
-                while not replay.finished and not interruption:
-                    progress.advance(replay.page(lambda: bool(interruption)))
+                while not run.finished and not interruption:
+                    progress.advance(run.page(lambda: bool(interruption)))
             except DatabaseError as error:
                 progress.close()
                 sentence = answered(options["database"], error)
-                raise CommandError(f"{sentence}; go on with: {_command(replay, options)}") from error
+                raise CommandError(f"{sentence}; go on with: {_command(run, options)}") from error
             progress.close()
-        if not replay.finished:
-            self._interrupted(replay, options, interruption)
+        if not run.finished:
+            self._interrupted(run, options, interruption)
 
-    def _interrupted(self, replay: Replay, options: dict[str, Any], interruption: Interruption) -> None:
-        self.stderr.write(f"hc_replay: interrupted; go on with: {_command(replay, options)}")
+    def _interrupted(self, run: ReplayRun, options: dict[str, Any], interruption: Interruption) -> None:
+        self.stderr.write(f"hc_replay: interrupted; go on with: {_command(run, options)}")
         sys.exit(interruption.exit_code)
 
 
-def _command(replay: Replay, options: dict[str, Any]) -> str:
-    first, last = replay.rest
+def _command(run: ReplayRun, options: dict[str, Any]) -> str:
+    first, last = run.rest
     words = ["python", "manage.py", "hc_replay", "--from", first, "--until", last]
     if isinstance(options["until"], datetime):
         words[-1] = options["until"].isoformat()

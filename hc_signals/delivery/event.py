@@ -1,0 +1,138 @@
+"""The event of a change, and the arguments with which each signal is sent."""
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, Protocol
+
+from django.db import models
+
+from hc_signals.delivery.instances import InstanceBuilder, as_saved
+from hc_signals.delivery.routing import FIRST_SIGNAL, ROUTES, route_of
+from hc_signals.events import ChangeEvent
+from hc_signals.log.change import Change
+from hc_signals.signals import record_created
+
+COUNTS = ("cleared", "unchanged", "changed", "created", "deleted", "resynced")
+"""Counts that the note of a reload or resync may have."""
+
+
+class Source(Protocol):
+    """What the event of a change of one record is made from."""
+
+    @property
+    def change(self) -> Change:
+        """The change."""
+
+    @property
+    def builder(self) -> InstanceBuilder:
+        """Builder of the model that has the change's table."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The changed columns that count."""
+
+    def old(self) -> Mapping[str, Any]:
+        """Return old values by column, as the database has them: those of the changed columns at least."""
+
+    def instance(self) -> models.Model:
+        """Return the event's instance."""
+
+
+class RecordEvent(ChangeEvent[Any]):
+    """The event of a change of one record. Most receivers read few fields of it: each is made when it is first read."""
+
+    __slots__ = ("_source",)
+
+    @classmethod
+    def of(cls, source: Source) -> "RecordEvent":
+        """Return an event whose fields are still to be made."""
+        event = object.__new__(cls)
+        object.__setattr__(event, "_source", source)
+        return event
+
+    def __getattr__(self, name: str) -> Any:
+        """Make a field whose slot is empty."""
+        if name in _OF_CHANGE:
+            value = _OF_CHANGE[name](self._source.change)
+        elif name in _OF_RECORD:
+            value = _OF_RECORD[name](self._source)
+        elif name in _NOT_OF_RECORDS:
+            value = _NOT_OF_RECORDS[name]
+        else:
+            raise AttributeError(f"a ChangeEvent has no {name!r}", name=name, obj=self)
+        object.__setattr__(self, name, value)
+        return value
+
+
+def _changed_fields(source: Source) -> tuple[str, ...]:
+    names = source.builder.name_of_column
+    return tuple(names[column] for column in source.columns if column in names)
+
+
+def _previous(source: Source) -> dict[str, Any]:
+    old, names = source.old(), source.builder.name_of_column
+    return source.builder.previous(
+        {column: old[column] for column in source.columns if column in old and column in names}
+    )
+
+
+_OF_CHANGE: Mapping[str, Callable[[Change], Any]] = {
+    "change_origin": attrgetter("origin"),
+    "record_id": attrgetter("record_id"),
+    "record_key": attrgetter("record_key"),
+    "transaction_key": attrgetter("xid"),
+    "sequence_number": attrgetter("id"),
+    "captured_at": attrgetter("captured_at"),
+    "replay_id": attrgetter("replay_id"),
+    "event_id": attrgetter("event_id"),
+    "replayed": attrgetter("replayed"),
+}
+_OF_RECORD: Mapping[str, Callable[[Source], Any]] = {
+    "change_type": lambda source: ROUTES[source.change.operation].change_type,
+    "entity_name": lambda source: _entity_name(source.builder.model),
+    "changed_fields": _changed_fields,
+    "previous": _previous,
+    "instance": lambda source: source.instance(),
+}
+_NOT_OF_RECORDS: Mapping[str, Any] = {"attempt": 1, "cause": "", "since": None, "until": None, "counts": {}}
+
+
+def _entity_name(model: type[models.Model]) -> str:
+    return str(getattr(model, "sf_object_name", ""))
+
+
+def table_event(change: Change, model: type[models.Model]) -> ChangeEvent:
+    """Return the event of a whole table: that of a reload has counts, that of a gap a cause."""
+    route, note = route_of(change.operation), change.note or {}
+    is_gap = route.signals == ("gap_detected",)
+    return ChangeEvent(
+        **{name: make(change) for name, make in _OF_CHANGE.items()},
+        change_type=route.change_type,
+        entity_name=_entity_name(model),
+        since=change.noted_time("since"),
+        until=change.noted_time("until"),
+        cause=cause_of(change) if is_gap else "",
+        counts={} if is_gap else {name: note[name] for name in COUNTS if name in note},
+    )
+
+
+def cause_of(change: Change) -> str:
+    """Return why a change is a gap: the cause in its note; for a TRUNCATE, ``truncate``."""
+    return str((change.note or {}).get("cause", change.operation.lower()))
+
+
+def arguments(signal: str, event: ChangeEvent) -> dict[str, Any]:
+    """Return the arguments with which a signal is sent, except ``sender`` and ``using``."""
+    if signal == "records_changed":
+        return {"events": [event]}
+    if signal == "post_save":
+        created = FIRST_SIGNAL[event.change_type] is record_created
+        update_fields = frozenset(event.changed_fields) or None  # None: any field may have changed
+        instance = as_saved(event.instance, event.previous, is_new=created)
+        return {"instance": instance, "created": created, "raw": False, "update_fields": update_fields}
+    if signal == "post_delete":
+        return {"instance": event.instance, "origin": event.instance}
+    if signal == "sync_failed":
+        message = getattr(event.instance, "_hc_err", None) or ""
+        return {"instance": event.instance, "event": event, "message": message}
+    return {"instance": event.instance, "event": event}

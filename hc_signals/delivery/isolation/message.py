@@ -1,0 +1,58 @@
+"""Sends several statements in one message, so that ours cost no round trip."""
+
+from typing import Any, NamedTuple
+
+from django.db import connections
+from django.db.backends.postgresql.base import Cursor
+
+from hc_signals.postgres import wrappers
+
+
+class Message(NamedTuple):
+    """A statement in an execute wrapper, with the arguments that Django passes to the wrapper."""
+
+    execute: Any
+    sql: Any
+    params: Any
+    many: bool
+    context: Any
+
+    def send_after(self, statements: list[str], row_of: str = "") -> tuple[Any, Any]:
+        """Send statements and then this one; in one message, if the cursor can.
+
+        Args:
+            row_of: the one of ``statements`` whose first row is wanted.
+
+        Returns:
+            what the wrapper returns, and the row; None if no row is wanted.
+        """
+        cursor: Any = self.context["cursor"].cursor
+        is_plain, row = type(cursor) is Cursor, None
+        # Other cursors bind at the server, or read from a DECLARE: they send one statement per message.
+        if self.many or not isinstance(self.sql, str) or not is_plain:
+            for statement in statements:
+                found = send_alone(self.context["connection"].alias, statement)
+                row = found if statement == row_of else row
+            return self.execute(self.sql, self.params, self.many, self.context), row
+        result = self.execute("; ".join([*statements, self.sql]), self.params, self.many, self.context)
+        for statement in statements:
+            row = cursor.fetchone() if statement == row_of else row
+            cursor.nextset()
+        return result, row
+
+
+def empty_message(connection: Any, cursor: Any) -> Message:
+    """Return a message that does nothing, for statements that need one of their own."""
+
+    def execute(sql: Any, params: Any, many: bool, context: Any) -> Any:
+        with connection.wrap_database_errors:
+            return context["cursor"].cursor.execute(sql)
+
+    return Message(execute, "SELECT", None, False, {"cursor": cursor, "connection": connection})
+
+
+def send_alone(using: str, sql: str) -> Any:
+    """Send statements past all wrappers; return the first row of the first one, None if it returns no rows."""
+    with wrappers.set_aside(using), connections[using].cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone() if cursor.description else None

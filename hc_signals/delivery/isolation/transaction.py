@@ -1,0 +1,224 @@
+"""What is sent between the receiver calls of one page: savepoints, checks of settings, time limits."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from django.db import DatabaseError, connections
+
+from hc_signals.delivery.calls import Call
+from hc_signals.delivery.isolation.lost import ConnectionLost, IsolationLost
+from hc_signals.delivery.isolation.message import Message, empty_message, send_alone
+from hc_signals.delivery.isolation.session import Session
+from hc_signals.delivery.isolation.settings import CHECK, READ, left_settings_error
+from hc_signals.delivery.isolation.status import IN_ERROR, IN_TRANSACTION, UNKNOWN, status
+from hc_signals.delivery.project_code import contained
+from hc_signals.postgres import wrappers
+from hc_signals.postgres.errors import Kind, is_transaction_limit, kind_of, lacks_savepoint, left_settings
+from hc_signals.postgres.limits import SET_PAGE_LIMITS, Limits
+
+_numbers = itertools.count()
+
+
+class Isolation:
+    """Isolates the receiver calls of one page: see :mod:`hc_signals.delivery.isolation`.
+
+    Args:
+        using: database alias.
+        atomic: the page is one transaction.
+        is_careful: each call has a message before and after it, so that every fault is found at the call that made it.
+    """
+
+    def __init__(self, using: str, *, atomic: bool = True, is_careful: bool = False) -> None:
+        self.using, self.atomic, self.is_careful = using, atomic, is_careful
+        self.connection: Any = connections[using]
+        self._failed: list[tuple[Call, BaseException]] = []
+        """Calls that turned out to have failed after they had returned, until :meth:`store_failed`."""
+        number = next(_numbers)
+        self._session = Session((f"hc_signals_{number}_even", f"hc_signals_{number}_odd"))
+        self._limits: Limits | None = None
+
+    # The transaction
+
+    @contextmanager
+    def opened(self) -> Iterator["Isolation"]:
+        """Treat the statements of the block as our own; it contains the transaction."""
+        with wrappers.set_aside(self.using, self._own_statement):
+            yield self
+
+    @property
+    def unchecked(self) -> Call | None:
+        """The call that can still turn out to have failed."""
+        return self._session.unchecked[0] if self._session.unchecked else None
+
+    def check_last_call(self) -> None:
+        """Check by a message of its own whether the last call has failed, and store the failure."""
+        if self._session.unchecked:
+            # Deferred constraints are checked at COMMIT, where the error no longer shows which call violated one.
+            every = (CHECK, "SET CONSTRAINTS ALL IMMEDIATE", "SET CONSTRAINTS ALL DEFERRED")
+            try:
+                send_alone(self.using, "; ".join(every if self.is_careful else every[:1]))
+            except DatabaseError as error:
+                self._fail_unchecked(error)
+            self._session = self._session._replace(unchecked=None)
+        self.store_failed()
+
+    def store_failed(self) -> None:
+        """Store the deliveries of calls that turned out to have failed after they had returned."""
+        while self._failed:
+            call, error = self._failed.pop(0)
+            call.store_failure(call.receiver, error)
+
+    def finish(self, last: Callable[[], None]) -> None:
+        """End the isolation of the transaction, before its COMMIT.
+
+        Args:
+            last: sends the last statement of the transaction, which takes the last check along; may send nothing.
+
+        Raises:
+            IsolationLost: a receiver has left something that cannot be committed.
+        """
+        is_noted = self._session.is_noted
+        self._session = self._session._replace(is_finishing=is_noted)
+        try:
+            last()
+            if self._session.is_finishing:
+                with self.connection.cursor() as cursor:
+                    cursor.execute("SELECT")
+        except DatabaseError as error:
+            if self.is_careful or not self._session.is_noted or kind_of(error) is not Kind.FAULT:
+                raise
+            raise IsolationLost from error
+        self.store_failed()
+        hooks: list[Any] = list(self.connection.run_on_commit)
+        # Robust: an error in one receiver's on_commit hook does not stop the hooks of others.
+        self.connection.run_on_commit = [(sids, contained(hook, self._projects), True) for sids, hook, _ in hooks]
+
+    @contextmanager
+    def _projects(self) -> Iterator[None]:
+        """The block is the project's code: its statements pass the project's wrappers."""
+        connection = self.connection
+        before, connection.execute_wrappers = connection.execute_wrappers, wrappers.of_project(connection)
+        try:
+            yield
+        finally:
+            connection.execute_wrappers = before
+
+    def _own_statement(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        """Execute wrapper of our own statements."""
+        is_first, session = self._limits is None and self.atomic, self._session
+        if not (is_first or session.unchecked or session.has_project_limits or session.is_finishing):
+            return execute(sql, params, many, context)
+        if not self.connection.in_atomic_block or status(self.connection) == IN_ERROR:
+            return execute(sql, params, many, context)
+        first = SET_PAGE_LIMITS if is_first else ""
+        is_nested = bool(self.connection.savepoint_ids)
+        message = Message(execute, sql, params, many, context)
+        return self._send(lambda before: before.before_own(self._limits, first, is_nested=is_nested), message)
+
+    # The calls
+
+    @property
+    def idle_seconds(self) -> float | None:
+        """Seconds after which the server ends an idle session while a receiver runs; None: it never does."""
+        return self._limits.idle_seconds if self._limits else None
+
+    @cached_property
+    def settings(self) -> str:
+        """The settings that a receiver outside a transaction has to leave, as they were at its first query."""
+        return str(send_alone(self.using, READ)[0])
+
+    @property
+    def has_savepoint(self) -> bool:
+        """Whether the present call has its savepoint."""
+        return self._session.has_savepoint
+
+    def begin_call(self, *, in_advance: bool) -> str:
+        """Begin a call; return an id for ``connection.savepoint_ids``.
+
+        Args:
+            in_advance: make the call's savepoint at once, in a message of its own.
+        """
+        if self._session.has_savepoint:
+            self._session = self._session._replace(has_savepoint=False)
+        if in_advance or self.is_careful:
+            with self.connection.cursor() as cursor:
+                self.send_with_savepoint(empty_message(self.connection, cursor))
+        return f"hc_signals_{next(_numbers)}"
+
+    def send_with_savepoint(self, message: Message) -> Any:
+        """Send the first statement of the present call, behind those that make its savepoint."""
+        return self._send(lambda before: before.making_savepoint(self._limits), message)
+
+    def end_call(self, call: Call, sid: str) -> None:
+        """End a call that has returned. If it has a savepoint, its settings are still to be checked."""
+        if self._session.has_savepoint:
+            self._session = self._session._replace(unchecked=(call, sid))
+        if self.is_careful:
+            self.check_last_call()
+
+    def take_back(self, call: Call, sid: str) -> None:
+        """Roll back the writes of the present call, and drop its ``on_commit`` hooks.
+
+        Raises:
+            IsolationLost: the call's savepoint is gone.
+        """
+        if self._session.has_savepoint:
+            self._roll_back(call)
+        self._drop_hooks(sid)
+
+    def _roll_back(self, call: Call, then: str = "") -> None:
+        try:
+            send_alone(self.using, f"ROLLBACK TO SAVEPOINT {self._session.savepoint}{then}")
+        except DatabaseError as error:
+            if lacks_savepoint(error):
+                raise IsolationLost(call) from error
+            if left_settings(error):  # by a call that has bypassed Django, perhaps an earlier one
+                raise IsolationLost(call if self.is_careful else None) from error
+            raise
+        self._session = self._session._replace(has_project_limits=True)
+
+    def _drop_hooks(self, sid: str) -> None:
+        connection = self.connection
+        connection.run_on_commit = [entry for entry in connection.run_on_commit if sid not in entry[0]]
+
+    def _fail_unchecked(self, error: BaseException) -> None:
+        """Roll back the last call: its check has found that it failed."""
+        assert self._session.unchecked is not None  # noqa: S101
+        call, sid = self._session.unchecked
+        self._session = self._session._replace(unchecked=None)
+        if status(self.connection) == UNKNOWN:
+            raise ConnectionLost(call, is_certain=is_transaction_limit(error)) from error
+        self._roll_back(call, f"; {CHECK}")
+        self._drop_hooks(sid)
+        self._failed.append((call, left_settings_error(error) if left_settings(error) else error))
+
+    # Messages
+
+    def _send(self, lead: Callable[[Session], tuple[list[str], Session]], message: Message) -> Any:
+        """Send a statement behind others. If the check among them fails, roll back that call and send the rest again.
+
+        Args:
+            lead: returns the other statements, and the session after them.
+        """
+        wanted = SET_PAGE_LIMITS if self._limits is None and self.atomic else ""
+        while True:
+            before = self._session
+            statements, self._session = lead(before)
+            try:
+                result, found = message.send_after(statements, wanted)
+            except BaseException as error:
+                state = status(self.connection)
+                is_late = before.unchecked is not None and (left_settings(error) or state == UNKNOWN)
+                # psycopg finds a parameter that it cannot adapt before it sends anything.
+                if is_late or state == IN_TRANSACTION:
+                    self._session = before
+                if not is_late:
+                    raise
+                self._fail_unchecked(error)
+            else:
+                if found is not None:
+                    self._limits = Limits.of(found)
+                return result

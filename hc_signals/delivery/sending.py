@@ -1,0 +1,145 @@
+"""Sends the signals of one page: to the receivers that may be called now. For the others it parks the change."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from hc_signals.delivery.dispatch import send
+from hc_signals.delivery.event import arguments
+from hc_signals.delivery.failures import FailureStore, Key
+from hc_signals.delivery.fatal_calls import Marks
+from hc_signals.delivery.identity import Receiver, Receivers, resolve
+from hc_signals.delivery.isolation.transaction import Isolation
+from hc_signals.delivery.listeners import Listeners, Model
+from hc_signals.delivery.project_code import ends_program
+from hc_signals.delivery.pulse import Pulse
+from hc_signals.delivery.routing import SIGNALS
+from hc_signals.events import ChangeEvent
+from hc_signals.exceptions import ProcessEndedError, RedeliveryError
+from hc_signals.log.change import Change
+
+
+class SignalSender:
+    """Sends signals for the changes of one page; parks changes and stores failures.
+
+    Args:
+        store: for failed and parked deliveries.
+        listeners: the connected receivers.
+        isolation: of the page.
+        pulse: of the calling thread.
+        blocked: keys with which records of the page wait for an earlier delivery.
+        marks: see :func:`~hc_signals.delivery.dispatch.send`.
+    """
+
+    def __init__(
+        self,
+        store: FailureStore,
+        listeners: Listeners,
+        isolation: Isolation,
+        pulse: Pulse,
+        *,
+        blocked: set[Key],
+        marks: Marks | None = None,
+    ) -> None:
+        self.store, self.listeners, self._isolation, self._blocked = store, listeners, isolation, blocked
+        self._call = partial(send, using=store.using, isolation=isolation, pulse=pulse, marks=marks)
+
+    def send(self, signal: str, sender: Model, change: Change, event: ChangeEvent, exclusive: bool) -> None:
+        """Send one signal for one change.
+
+        Args:
+            exclusive: see :meth:`~hc_signals.delivery.listeners.Listeners.receivers`.
+        """
+        receivers = self._free(signal, sender, change, exclusive)
+        if not receivers:
+            return
+        try:
+            named = arguments(signal, event)
+        except BaseException as error:  # of the project: a field's converter, a model's __init__, one of post_init
+            if ends_program(error):
+                raise
+            for receiver in receivers:
+                self.store_failure(change, receiver.name, signal, sender, error)
+            return
+
+        def store_failure(receiver: str, error: BaseException) -> None:
+            self.store_failure(change, receiver, signal, sender, error)
+
+        named |= {"sender": sender, "record": (change.table_name, change.record)}
+        for failure in self._call(SIGNALS[signal], receivers, change=change.id, store_failure=store_failure, **named):
+            store_failure(failure.receiver, failure.error)
+
+    def send_bulk(self, receiver: Receiver, sender: Model, pairs: Sequence[tuple[Change, ChangeEvent]]) -> None:
+        """Send ``records_changed`` to one receiver, for all of these changes that do not have to wait."""
+        signal = "records_changed"
+        self._check_last_call_for([receiver], None)
+        if self._blocked:
+            pairs = [pair for pair in pairs if not self.park(pair[0], receiver, signal, sender)]
+        if not pairs:
+            return
+
+        def store_failure(name: str, error: BaseException) -> None:
+            for change, _ in pairs:
+                if not self.park(change, receiver, signal, sender):
+                    self.store_failure(change, name, signal, sender, _of_one(error, pairs))
+
+        named: dict[str, Any] = {"sender": sender, "events": [event for _, event in pairs]}
+        for failure in self._call(
+            SIGNALS[signal], [receiver], change=pairs[0][0].id, store_failure=store_failure, **named
+        ):
+            store_failure(failure.receiver, failure.error)
+
+    def receivers(self, signal: str, sender: Model, change: Change, exclusive: bool) -> Receivers:
+        """Return the receivers of a signal for this change: of a snapshot for named receivers, only these."""
+        receivers = self.listeners.receivers(signal, sender, exclusive)
+        named = change.named_receivers if change.note else ()
+        if not named:
+            return receivers
+        chosen: set[str] = set()
+        for name in sorted(named):
+            try:
+                chosen.update(each.name for each in resolve(name, receivers))
+            except RedeliveryError as error:
+                self.store_failure(change, name, signal, sender, error)
+        return [each for each in receivers if each.name in chosen]
+
+    def park(self, change: Change, receiver: Receiver, signal: str, sender: Model) -> bool:
+        """Park the change if an earlier one of its record waits for the receiver; return whether it does."""
+        for name in receiver.own:
+            if (name, change.table_name, change.record) in self._blocked:
+                self.store.park(change, name, signal, sender._meta.label)
+                return True
+        return False
+
+    def store_failure(self, change: Change, receiver: str, signal: str, sender: Model, error: BaseException) -> None:
+        """Store a failed delivery; later changes of the record are parked behind it."""
+        if self.store.add(change, receiver, signal, sender._meta.label, error):
+            self._blocked.add((receiver, change.table_name, change.record))
+
+    def _free(self, signal: str, sender: Model, change: Change, exclusive: bool) -> Receivers:
+        """Return the receivers that may be called now; park the change for the others."""
+        receivers = self.receivers(signal, sender, change, exclusive)
+        self._check_last_call_for(receivers, change)
+        if not self._blocked:
+            return receivers
+        return [each for each in receivers if not self.park(change, each, signal, sender)]
+
+    def _check_last_call_for(self, receivers: Receivers, change: Change | None) -> None:
+        """Check whether the last call has failed, if one of these calls would then have to wait behind it.
+
+        Args:
+            change: the change that is sent next; None for several.
+        """
+        unchecked = self._isolation.unchecked
+        if unchecked is None or (change and unchecked.record not in (None, (change.table_name, change.record))):
+            return
+        if any(each.name == unchecked.receiver for each in receivers):
+            self._isolation.check_last_call()
+
+
+def _of_one(error: BaseException, pairs: Sequence[Any]) -> BaseException:
+    """Return the error that is stored for one of several changes that were sent together.
+
+    If the call has ended the process, the retries, one change each, find out which change it was.
+    """
+    return RedeliveryError(str(error)) if isinstance(error, ProcessEndedError) and len(pairs) > 1 else error

@@ -1,0 +1,131 @@
+"""Past changes of the log, from one bound to another: for a replay, which moves no position."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connections
+
+from hc_signals.exceptions import ReplayError
+from hc_signals.log.change import Change
+from hc_signals.log.restoring import WORDS, moved
+from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
+from hc_signals.log.schema import buckets_between
+from hc_signals.postgres.dates import clamp_dates
+from hc_signals.postgres.moments import aware_row, shown
+from hc_signals.postgres.query import row, rows
+
+_START = """
+SELECT epoch, emptied_id, emptied_at, pg_current_snapshot()::text, clock_timestamp(),
+    (SELECT last_value FROM public.hc_signals_change_id_seq),
+    (SELECT json_build_array(id, captured_at) FROM public.hc_signals_change ORDER BY id LIMIT 1)
+FROM public.hc_signals_control
+"""
+_CHOSEN = """
+FROM public.hc_signals_change
+WHERE id > %(after)s AND id <= %(last)s AND pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot)
+  AND captured_at BETWEEN coalesce(%(since)s, '-infinity'::timestamptz) AND coalesce(%(until)s, 'infinity'::timestamptz)
+  AND bucket = ANY (%(buckets)s) AND table_name = ANY (%(tables)s)
+"""
+_COUNT = f"SELECT count(*) FROM (SELECT 1 {_CHOSEN} LIMIT %(limit)s) counted"
+_PAGE = f"SELECT {IMAGE_BYTES}, id, {CHANGE_COLUMNS} {_CHOSEN} ORDER BY id LIMIT %(limit)s"
+
+Bound = datetime | str | None
+"""The first or last change asked for: a time, or a replay id."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The log when the bounds were fixed."""
+
+    epoch: str
+    emptied_id: int
+    """The highest id that was removed from the log."""
+    emptied_at: datetime | None
+    snapshot: str
+    now: datetime
+    last_id: int
+    oldest: list[Any] | None
+    """Id and time of the oldest change; None if the log is empty."""
+
+    def id_of(self, replay_id: str) -> int:
+        epoch, _, number = replay_id.partition("-")
+        if epoch != self.epoch:
+            raise ReplayError(f"{replay_id} is of another database, or from before a restore or failover of this one.")
+        if int(number) > self.last_id:
+            raise ReplayError(f"{replay_id} is ahead of the log, which ends at {self.replay_id(self.last_id)}.")
+        return int(number)
+
+    def replay_id(self, number: int) -> str:
+        return f"{self.epoch}-{number:015d}"
+
+    def refuse_emptied(self) -> None:
+        reach = "it is empty"
+        if self.oldest is not None:
+            number, captured_at = self.oldest[0], datetime.fromisoformat(self.oldest[1])
+            reach = f"it reaches back to {self.replay_id(number)}, captured {shown(captured_at)}"
+        raise ReplayError(f"The log no longer holds all of these changes: {reach}.")
+
+
+class PastChanges:
+    """The changes of some tables between two bounds, as one snapshot shows them. It is taken here.
+
+    Args:
+        using: database alias.
+        first: the first change; None: the beginning of the log.
+        last: the last change; None: the end of the log.
+        tables: as the log names them.
+
+    Raises:
+        ReplayError: a bound is of another database, or the log does not hold all changes from it on.
+    """
+
+    def __init__(self, using: str, first: Bound, last: Bound, tables: list[str]) -> None:
+        if cause := moved(using):
+            raise ReplayError(f"{WORDS[cause]}; let `hc_listen --once` take it over.")
+        self._using = using
+        start = self._start = _Start(*aware_row(row(using, _START)))
+        clamp_dates(connections[using].connection)
+        since = first if isinstance(first, datetime) else None
+        until = last if isinstance(last, datetime) else None
+        self.before = start.id_of(first) - 1 if isinstance(first, str) else 0
+        """Id before that of the first change."""
+        self.last = start.id_of(last) if isinstance(last, str) else start.last_id
+        """Id of the last change."""
+        if (isinstance(first, str) and self.before < start.emptied_id) or (
+            since is not None and start.emptied_at is not None and since <= start.emptied_at
+        ):
+            start.refuse_emptied()
+        self._params: dict[str, Any] = {
+            "last": self.last,
+            "snapshot": start.snapshot,
+            "since": since,
+            "until": until,
+            "buckets": buckets_between(since, start.now),
+            "tables": tables,
+        }
+
+    def count(self, limit: int) -> int:
+        """Return how many changes there are; the count ends at ``limit``."""
+        return int(row(self._using, _COUNT, {**self._params, "after": self.before, "limit": limit})[0])
+
+    def page(self, after: int, limit: int) -> tuple[list[Change], bool]:
+        """Return up to ``limit`` changes behind the id ``after``, and whether there may be more."""
+        return cut_page(rows(self._using, _PAGE, {**self._params, "after": after, "limit": limit}), limit)
+
+    def replay_id(self, number: int) -> str:
+        """Return the replay id of a change."""
+        return self._start.replay_id(number)
+
+    def refuse_loss(self, after: int) -> None:
+        """Check that no change behind the id ``after`` was emptied from the log since the start.
+
+        Raises:
+            ReplayError: some were.
+        """
+        (emptied_id,) = row(self._using, "SELECT emptied_id FROM public.hc_signals_control")
+        if emptied_id > max(after, self._start.emptied_id):
+            raise ReplayError(
+                f"Changes from {self.replay_id(after + 1)} on were emptied from the log while they were replayed; "
+                f"what is left of them begins at {self.replay_id(emptied_id + 1)}."
+            )
