@@ -53,7 +53,7 @@ class Command(OwnCommand):
             raise CommandError("No id was given; `hc_deliveries list` shows the ids of the deliveries.", returncode=2)
         for delivery in chosen:
             values = {field.name: getattr(delivery, field.attname) for field in Delivery._meta.fields}
-            values["change_type"] = change_type_of(values.pop("operation"))
+            values["change_type"] = route_of(values.pop("operation")).change_type
             for name, value in values.items():
                 self.stdout.write(f"{name:>16}: {shown(value) if isinstance(value, datetime) else value}")
 
