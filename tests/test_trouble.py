@@ -339,7 +339,7 @@ def test_failing_chore_does_not_stop_other_chores(
     chores = Chores("default", Conf(), threading.Event())
     done = threading.Event()
     monkeypatch.setattr(chores, "AFTER_FAILURE", 0.0)
-    monkeypatch.setattr(chores._repairs, "look", lambda: {}["Top Secret"])
+    monkeypatch.setattr(chores._repairs, "run", lambda: {}["Top Secret"])
     chores.chores[1].do = lambda: done.set() or 60.0  # type: ignore[func-returns-value]
     chores.start()
     try:
