@@ -1,4 +1,4 @@
-"""Delivery inside a test: what hc_listen does, at once and in the test's own process."""
+"""Delivers changes inside a test: what hc_listen does, at once and in the test's own process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,21 +22,21 @@ from hc_signals.testing.databases import played_databases
 from hc_signals.worker.loop import Worker
 
 calls = 0
-"""How often :func:`deliver_changes` was called: an assertion that nothing was sent means nothing where it was not."""
+"""Number of calls of :func:`deliver_changes`. Without one, an assertion that nothing is sent proves nothing."""
 
 
 def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf: Any) -> int:
     """Deliver all changes that were captured so far to the connected receivers.
 
     Args:
-        using: database alias. Inside a transaction (``TestCase``, ``db``) its own, uncommitted changes are delivered,
-            and everything ends with it; otherwise those that are committed.
-        raise_errors: raise what a receiver raises, with what is not delivered yet left for the next call. False: keep
-            the delivery for a retry, as hc_listen does.
+        using: database alias. Inside a transaction (``TestCase``, ``db``) it delivers the transaction's own changes
+            too. All that it writes is rolled back with the transaction.
+        raise_errors: raise the error of a receiver, and leave undelivered changes for the next call. False: store the
+            failure for a retry, as hc_listen does.
         conf: keys of ``HC_SIGNALS`` for this call.
 
     Returns:
-        how many changes were delivered.
+        the number of delivered changes.
 
     Raises:
         ConfigurationError: an unknown key or a wrong value, or a database without a change log.
@@ -46,7 +46,7 @@ def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf
             f"The database {using!r} has no change log: the routers do not migrate hc_signals there, or it is not "
             "PostgreSQL. Deliver on the alias where Heroku Connect's tables are, or let DATABASE_ROUTERS allow it."
         )
-    global calls  # noqa: PLW0603 - of the process, as receivers are
+    global calls  # noqa: PLW0603 - one per process, as receivers are
     calls += 1
     with override_settings(HC_SIGNALS={**getattr(settings, "HC_SIGNALS", {}), **conf}):
         checked = get_conf()
@@ -64,8 +64,8 @@ def _deliver(using: str, checked: Conf, *, raise_errors: bool) -> int:
         if raise_errors:
             shard.deliveries = RaisingDeliveries(using, checked, shard.log.shard)
         if shard.log.standing().is_new:
-            shard.log.append(Position())  # the whole log, whatever the project has chosen for a new consumer
-    worker.deliver_once(ahead=False)  # another connection would not see what an open transaction has written
+            shard.log.append(Position())  # the whole log, whatever START_AT says
+    worker.deliver_once(ahead=False)  # a side connection would not see an open transaction's rows
     return worker.delivered
 
 
@@ -77,14 +77,14 @@ ORDER BY id LIMIT %(limit)s
 
 
 class OpenTransactionLog(ChangeLog):
-    """The log as the open transaction of a test sees it, with its own changes, which no snapshot ever shows.
+    """The log as the open transaction of a test sees it, with its own changes, which are in no snapshot.
 
-    Nobody else writes meanwhile, so ids are enough here: everything up to ``floor_id`` is done.
+    No other session writes to a test database, so ids are enough: all changes up to ``floor_id`` are delivered.
     """
 
     @contextmanager
     def claimed(self, limit: int, *, atomic: bool) -> Iterator[bool]:
-        """Claim the shard; without a transaction for each page until the test's own one ends."""
+        """Claim the shard; with ``atomic=False`` until the transaction of the test ends."""
         if atomic:
             with super().claimed(limit, atomic=True) as is_claimed:
                 yield is_claimed
@@ -92,7 +92,7 @@ class OpenTransactionLog(ChangeLog):
             yield self.claim()
 
     def open_window(self, standing: Standing) -> Position:
-        """Begin behind what is done; the target says only that a window is open."""
+        """Begin after the delivered changes; the target marks the window as open and has no other meaning."""
         position = standing.position
         return replace(position, target=position.seen, last_id=position.floor_id)
 
@@ -107,23 +107,23 @@ class OpenTransactionLog(ChangeLog):
         return changes, len(changes) == limit
 
     def close_window(self, position: Position) -> Position:
-        """All that was read is done."""
+        """Return a position after the last change that was read."""
         floor_id = self._read_up_to or 0
         kept = {each.name: getattr(position, each.name) for each in fields(Position) if each.name in ("lost", "gap")}
         return Position(seen=position.seen, floor_xid=position.floor_xid, floor_id=floor_id, **kept)
 
 
 class RaisingDeliveries(Deliveries):
-    """Keeps nothing: what a receiver raised comes out of the test."""
+    """Raises the error of a receiver, so that it fails the test, instead of storing the failure."""
 
     def keep(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> NoReturn:
-        """Raise the error, with a note of whose it is."""
+        """Raise the error, with a note that names the receiver."""
         error.add_note(
             f"Receiver {receiver} raised this on {signal} of {sender}, record {change.record}. "
-            "deliver_changes(raise_errors=False) keeps it for a retry, as hc_listen does."
+            "deliver_changes(raise_errors=False) stores it for a retry, as hc_listen does."
         )
         raise error
 
     def failed(self, delivery: Delivery, error: BaseException) -> NoReturn:
-        """Raise what a retry failed on."""
+        """Raise the error of a retry."""
         self.keep(delivery.change, delivery.receiver, delivery.signal, delivery.sender, error)

@@ -1,4 +1,4 @@
-"""Mapped schemas and tables as Heroku Connect makes them: columns, indexes, functions, triggers."""
+"""Creates mapped schemas and tables as Heroku Connect does: columns, indexes, functions, triggers."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from hc_signals.testing.rows import Model, Rows
 _SQL = Path(__file__).parent / "sql"
 
 _ORG = "simulated"
-"""The organisation in ``_hcmeta`` of a simulated schema."""
+"""Organisation in ``_hcmeta`` of a simulated schema; any other one is of a real Heroku Connect."""
 
 
 class RealHerokuConnectError(HCSignalsError):
-    """The schema belongs to a real Heroku Connect."""
+    """The schema belongs to a real Heroku Connect, so the simulator does not write to it."""
 
     def __init__(self, schema: str) -> None:
         super().__init__(
             f"The schema {schema!r} belongs to a real Heroku Connect (its _hcmeta names another organisation); "
-            "invented records must never get in there. Use a database of its own for the simulator."
+            "expected a simulated one, because the simulator writes invented records. Use another database."
         )
 
 
@@ -35,12 +35,12 @@ _SYSTEM_COLUMNS = {
 
 
 class Tables(Rows):
-    """Makes, alters and drops what a mapping has in the database."""
+    """Creates, alters and drops the schemas and tables of mappings."""
 
     def create_tables(self) -> None:
         """Create schema, functions, trigger log and the tables of all models.
 
-        Tables that exist stay. They get the columns that their model has gained.
+        Existing tables stay. They get columns for new fields of the model.
         """
         with self._cursor() as cursor:
             create_hstore(cursor)
@@ -53,7 +53,7 @@ class Tables(Rows):
     def create_table(self, model: Model) -> None:
         """Create the table of one mapping, with Heroku Connect's own indexes, functions and triggers.
 
-        A table that exists gets the columns that the model has gained, as after a change of the mapping.
+        An existing table gets columns for new fields of the model, as after a change of the mapping.
         """
         schema, table = table_parts(model)
         with self._cursor() as cursor:
@@ -63,11 +63,11 @@ class Tables(Rows):
             self._refuse_real(schema)
             cursor.execute("SELECT to_regclass(%s)", [quoted_table(model)])
             is_new = cursor.fetchone()[0] is None
-            for statement in self._table_sql(model, schema, table) if is_new else self._gained_sql(model, table):
+            for statement in self._table_sql(model, schema, table) if is_new else self._new_columns_sql(model, table):
                 cursor.execute(statement)
 
     def refuse_real(self) -> None:
-        """Make sure that no schema of the models belongs to a real Heroku Connect.
+        """Check that no schema of the models belongs to a real Heroku Connect.
 
         Raises:
             RealHerokuConnectError: one does.
@@ -92,7 +92,7 @@ class Tables(Rows):
 
     def _column_types(self, model: Model) -> dict[str, str]:
         connection = connections[self.using]
-        # Heroku Connect's own collation, which only databases in UTF8 have.
+        # Heroku Connect uses ucs_basic, which exists in UTF8 databases alone.
         collation = "ucs_basic" if self._encoding() == "UTF8" else "C"
         columns = {"id": "serial"}
         for field in model._meta.local_concrete_fields:
@@ -102,11 +102,9 @@ class Tables(Rows):
         columns |= {name: kind for name, kind in _SYSTEM_COLUMNS.items() if _has_system_column(model, name)}
         return columns | {"_hc_lastop": "varchar(32)", "_hc_err": "text"}
 
-    def _gained_sql(self, model: Model, table: str) -> Iterator[str]:
-        lacking = self._mapped(model) - self._existing(model)
-        gained = {name: kind for name, kind in self._column_types(model).items() if name in lacking}
-        if gained:
-            lines = [f"ADD COLUMN {quote(name)} {kind}" for name, kind in gained.items()]
+    def _new_columns_sql(self, model: Model, table: str) -> Iterator[str]:
+        missing = self._mapped(model) - self._existing(model)
+        if lines := [f"ADD COLUMN {quote(n)} {kind}" for n, kind in self._column_types(model).items() if n in missing]:
             yield f"ALTER TABLE {quoted_table(model)} {', '.join(lines)}"
             yield from self._index_sql(model, table)
 
@@ -125,21 +123,21 @@ class Tables(Rows):
         yield triggers_sql(schema, table, read_write=getattr(model, "sf_access", "") == "read_write")
 
     def drop_table(self, model: Model) -> None:
-        """Remove a mapping: its table goes, with every trigger on it; functions stay."""
+        """Remove a mapping: drop its table, and so the triggers on it; its functions stay."""
         with self._cursor() as cursor:
             cursor.execute(f"DROP TABLE IF EXISTS {quoted_table(model)}")
 
     def drop_schemas(self) -> None:
-        """Remove the add-on: every mapped schema goes with all that is in it."""
+        """Remove the add-on: drop every mapped schema with all that is in it."""
         with self._cursor() as cursor:
             for schema in sorted({table_parts(model)[0] for model in self.models}):
                 cursor.execute(f"DROP SCHEMA IF EXISTS {quote(schema)} CASCADE")
 
     def recreate_table(self, model: Model) -> int:
-        """Drop and re-create a table and load its records again; foreign triggers are gone after it.
+        """Drop a table, create it and load its records again. Capture triggers are gone until they are installed again.
 
         Returns:
-            the number of records loaded; no receiver hears of them until capture is installed again.
+            the number of records. No receiver is called for them.
         """
         with self._as_heroku_connect():
             rows = self._all_rows(model)
@@ -149,14 +147,14 @@ class Tables(Rows):
         return len(rows)
 
     def add_column(self, model: Model, column: str, kind: str = "varchar(255)", value: Any = None) -> int:
-        """Map one more field: ADD COLUMN, then a resync that writes every row; return the number of rows."""
+        """Map one more field: ADD COLUMN, then an UPDATE of every row; return the number of rows."""
         with self._as_heroku_connect() as cursor:
             cursor.execute(f"ALTER TABLE {quoted_table(model)} ADD COLUMN {quote(column)} {kind}")
             cursor.execute(f"UPDATE {quoted_table(model)} SET {quote(column)} = %s", [value])
-            resynced = int(cursor.rowcount)
+            updated = int(cursor.rowcount)
         if value is not None and column in self._mapped(model):
-            self.changes += resynced
-        return resynced
+            self.changes += updated
+        return updated
 
     def drop_column(self, model: Model, column: str) -> None:
         """Unmap a field: DROP COLUMN."""
@@ -165,17 +163,17 @@ class Tables(Rows):
 
 
 def _has_system_column(model: Model, column: str) -> bool:
-    """Tell whether the table has a system column: also where the model inherits the field from another table's."""
+    """Return whether the table has a system column; a child's table has it where the model inherits the field."""
     if any(field.column == column for field in model._meta.concrete_fields):
         return True
-    from hc_signals.db.models.base import HerokuConnectModelBase  # needs a project that is set up
+    from hc_signals.db.models.base import HerokuConnectModelBase  # needs Django to be set up
 
-    # Our models have these fields, unless Salesforce's object has none; of a plain model nobody knows.
+    # A connected model has a field for each system column of its object. A plain model may leave fields out.
     return column == "createddate" or (column == "systemmodstamp" and not isinstance(model, HerokuConnectModelBase))
 
 
 def create_hstore(cursor: Any) -> None:
-    """Make the type that Heroku Connect's functions need, unless it is there: the extension, or the part they use."""
+    """Create the type that Heroku Connect's functions use, if it is missing: the extension, or the part they need."""
     cursor.execute("SELECT to_regtype('public.hstore') IS NULL AND to_regtype('hstore') IS NULL")
     if cursor.fetchone()[0]:
         cursor.execute("SELECT count(*) FROM pg_available_extensions WHERE name = 'hstore'")
@@ -200,7 +198,7 @@ def triggers_sql(schema: str, table: str, *, read_write: bool) -> str:
 
 
 def schema_sql(schema: str) -> str:
-    """Return what Heroku Connect itself keeps in a mapped schema."""
+    """Return Heroku Connect's own tables and functions in a mapped schema."""
     channel = literal(f"{schema}.hc_trigger_log")
     return (
         _read("xmlbinary.sql")
@@ -214,7 +212,7 @@ def _read(name: str) -> str:
 
 
 def heroku_sql(name: str, **places: str) -> str:
-    """Return one of the files in ``sql/``, its places filled in."""
+    """Return a file of ``sql/`` with its ``{places}`` filled in."""
     text = _read(name)
     for place, value in places.items():
         text = text.replace(f"{{{place}}}", value)
@@ -222,7 +220,7 @@ def heroku_sql(name: str, **places: str) -> str:
 
 
 def fitting(name: str) -> str:
-    """Shorten a name to PostgreSQL's 63 bytes; a hash keeps two long ones apart."""
+    """Shorten a name to PostgreSQL's 63 bytes, with a hash, so that two long names stay distinct."""
     if len(name.encode()) <= 63:
         return name
     return name.encode()[:54].decode(errors="ignore") + "_" + hashlib.sha256(name.encode()).hexdigest()[:8]
