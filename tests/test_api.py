@@ -262,7 +262,7 @@ def test_problems(heroku_api: FakeHeroku) -> None:
     assert problems[0] == Problem(connection="one", state="PAUSED", reason="not a working state")
     assert [str(problem) for problem in problems[1:7]] == [
         "connection 'one', mapping Account: state BAD_CONFIG: an error",
-        "connection 'one', mapping Contact: state RECOVERY: temporary, no data is synchronised meanwhile",
+        "connection 'one', mapping Contact: state RECOVERY: temporary: no data is synchronised until it ends",
         "connection 'one', mapping Lead: state DREAMING: an unknown state",
         "connection 'one', mapping Task: state ['x']: an unknown state",
         "connection 'one', mapping without name: state missing: an unknown state",
@@ -297,7 +297,7 @@ def test_import_of_a_file(heroku_api: FakeHeroku, tmp_path: Path) -> None:
 def test_import_honours_the_setting_and_the_environment(
     heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(CommandError, match="Name the app: --app, HEROKU_CONNECT_APP_NAME"):
+    with pytest.raises(CommandError, match="No app was named; pass --app"):
         call_command("hc_mappings", "import")
     with override_settings(HEROKU_CONNECT_APP_NAME="my-app"):
         call_command("hc_mappings", "import")

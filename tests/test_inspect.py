@@ -171,7 +171,7 @@ def test_same_names_whether_all_or_one_is_written(heroku: HerokuConnect) -> None
         ({"mapping": "/nowhere.json"}, "cannot be read: No such file"),
         ({"mapping": __file__}, "is no exported mapping"),
         ({"schema": "nope"}, "There are no mapped tables in the schema 'nope'"),
-        ({"objects": ["nope"]}, "There is no 'nope' in the schema 'salesforce'; there are: account"),
+        ({"objects": ["nope"]}, "There is no 'nope' in the schema 'salesforce'; expected some of: account"),
         ({"database": "nope"}, "'nope' doesn't exist"),
     ],
 )
