@@ -1,4 +1,4 @@
-"""The test kit: the code of its page works unchanged, and it delivers with the real worker code."""
+"""The test kit: the code of docs/testing.md works unchanged, and it delivers with the code of the worker."""
 
 import re
 import subprocess
@@ -187,9 +187,7 @@ def test_cloned_test_database_captures(heroku_connect: HerokuConnect, deliver_ch
 @pytest.mark.django_db
 def test_kit_creates_nothing_per_test() -> None:
     prepare()
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
+    with CaptureQueriesContext(connection) as queries:
         prepare()
     assert len(queries) == 1
 
