@@ -262,7 +262,7 @@ def test_problems(heroku_api: FakeHeroku) -> None:
     assert problems[0] == Problem(connection="one", state="PAUSED", reason="not a working state")
     assert [str(problem) for problem in problems[1:7]] == [
         "connection 'one', mapping Account: state BAD_CONFIG: an error",
-        "connection 'one', mapping Contact: state RECOVERY: temporary: no data is synchronised until it ends",
+        "connection 'one', mapping Contact: state RECOVERY: temporary, no data is synchronised until it ends",
         "connection 'one', mapping Lead: state DREAMING: an unknown state",
         "connection 'one', mapping Task: state ['x']: an unknown state",
         "connection 'one', mapping without name: state missing: an unknown state",

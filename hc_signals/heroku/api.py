@@ -215,7 +215,7 @@ def _mapping_reason(state: str) -> str:
     if state in MappingState.ok_states():
         return ""
     if state in MappingState.TEMPORARY_ERROR_STATES:
-        return "temporary: no data is synchronised until it ends"
+        return "temporary, no data is synchronised until it ends"
     return "an error" if state in MappingState.ERROR_STATES else "an unknown state"
 
 

@@ -64,8 +64,8 @@ def _deliver(using: str, checked: Conf, *, raise_errors: bool) -> int:
         if raise_errors:
             shard.deliveries = RaisingDeliveries(using, checked, shard.log.shard)
         if shard.log.standing().is_new:
-            shard.log.append(Position())  # the whole log, whatever START_AT says
-    worker.deliver_once(ahead=False)  # a side connection would not see an open transaction's rows
+            shard.log.append(Position())  # the whole log, whatever the project has chosen for a new consumer
+    worker.deliver_once(ahead=False)  # another connection would not see what an open transaction has written
     return worker.delivered
 
 
@@ -77,14 +77,14 @@ ORDER BY id LIMIT %(limit)s
 
 
 class OpenTransactionLog(ChangeLog):
-    """The log as the open transaction of a test sees it, with its own changes, which are in no snapshot.
+    """The log as the open transaction of a test sees it, with its own changes, which no snapshot ever shows.
 
-    No other session writes to a test database, so ids are enough: all changes up to ``floor_id`` are delivered.
+    Nobody else writes meanwhile, so ids are enough here: everything up to ``floor_id`` is done.
     """
 
     @contextmanager
     def claimed(self, limit: int, *, atomic: bool) -> Iterator[bool]:
-        """Claim the shard; with ``atomic=False`` until the transaction of the test ends."""
+        """Claim the shard; without a transaction for each page until the test's own one ends."""
         if atomic:
             with super().claimed(limit, atomic=True) as is_claimed:
                 yield is_claimed
@@ -92,7 +92,7 @@ class OpenTransactionLog(ChangeLog):
             yield self.claim()
 
     def open_window(self, standing: Standing) -> Position:
-        """Begin after the delivered changes; the target marks the window as open and has no other meaning."""
+        """Begin behind what is done; the target says only that a window is open."""
         position = standing.position
         return replace(position, target=position.seen, last_id=position.floor_id)
 
@@ -107,7 +107,7 @@ class OpenTransactionLog(ChangeLog):
         return changes, len(changes) == limit
 
     def close_window(self, position: Position) -> Position:
-        """Return a position after the last change that was read."""
+        """All that was read is done."""
         floor_id = self._read_up_to or 0
         kept = {each.name: getattr(position, each.name) for each in fields(Position) if each.name in ("lost", "gap")}
         return Position(seen=position.seen, floor_xid=position.floor_xid, floor_id=floor_id, **kept)

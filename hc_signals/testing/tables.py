@@ -63,7 +63,7 @@ class Tables(Rows):
             self._refuse_real(schema)
             cursor.execute("SELECT to_regclass(%s)", [quoted_table(model)])
             is_new = cursor.fetchone()[0] is None
-            for statement in self._table_sql(model, schema, table) if is_new else self._new_columns_sql(model, table):
+            for statement in self._table_sql(model, schema, table) if is_new else self._gained_sql(model, table):
                 cursor.execute(statement)
 
     def refuse_real(self) -> None:
@@ -102,9 +102,11 @@ class Tables(Rows):
         columns |= {name: kind for name, kind in _SYSTEM_COLUMNS.items() if _has_system_column(model, name)}
         return columns | {"_hc_lastop": "varchar(32)", "_hc_err": "text"}
 
-    def _new_columns_sql(self, model: Model, table: str) -> Iterator[str]:
-        missing = self._mapped(model) - self._existing(model)
-        if lines := [f"ADD COLUMN {quote(n)} {kind}" for n, kind in self._column_types(model).items() if n in missing]:
+    def _gained_sql(self, model: Model, table: str) -> Iterator[str]:
+        lacking = self._mapped(model) - self._existing(model)
+        gained = {name: kind for name, kind in self._column_types(model).items() if name in lacking}
+        if gained:
+            lines = [f"ADD COLUMN {quote(name)} {kind}" for name, kind in gained.items()]
             yield f"ALTER TABLE {quoted_table(model)} {', '.join(lines)}"
             yield from self._index_sql(model, table)
 
@@ -151,10 +153,10 @@ class Tables(Rows):
         with self._as_heroku_connect() as cursor:
             cursor.execute(f"ALTER TABLE {quoted_table(model)} ADD COLUMN {quote(column)} {kind}")
             cursor.execute(f"UPDATE {quoted_table(model)} SET {quote(column)} = %s", [value])
-            updated = int(cursor.rowcount)
+            resynced = int(cursor.rowcount)
         if value is not None and column in self._mapped(model):
-            self.changes += updated
-        return updated
+            self.changes += resynced
+        return resynced
 
     def drop_column(self, model: Model, column: str) -> None:
         """Unmap a field: DROP COLUMN."""

@@ -1,4 +1,4 @@
-"""``manage.py hc_simulate``: simulates Heroku Connect on a development database."""
+"""``manage.py hc_simulate``: plays Heroku Connect on a development database."""
 
 import secrets
 import signal
@@ -22,27 +22,27 @@ PROGRESS_EVERY = 2.0
 
 class Command(OwnCommand):
     help = (
-        "Simulate Heroku Connect: create the tables of the connected models, and write random changes to them. "
-        "For development databases; a schema of a real Heroku Connect is refused."
+        "Play Heroku Connect: make the tables of the connected models and write to them as Salesforce's changes "
+        "arrive. For development databases only; a schema of a real Heroku Connect is refused."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         known = ", ".join(HerokuConnect.ACTIONS)
         parser.add_argument("--database", default="default", help="database alias (default: default)")
         parser.add_argument(
-            "--seed", type=int, help="the same seed writes the same records to empty tables (default: a random one)"
+            "--seed", type=int, help="the same seed plays the same records on empty tables (default: another each time)"
         )
-        parser.add_argument("--duration", type=at_least(0.0), help="seconds to run (default: until Ctrl-C or SIGTERM)")
+        parser.add_argument("--duration", type=at_least(0.0), help="seconds to play (default: until Ctrl-C or SIGTERM)")
         parser.add_argument("--rate", type=at_least(0.1), default=50.0, help="records per second (default: 50)")
         parser.add_argument(
-            "--batch", type=at_least(1), default=POLL_SIZE, help=f"most records per poll (default: {POLL_SIZE})"
+            "--batch", type=at_least(1), default=POLL_SIZE, help=f"records of the largest poll (default: {POLL_SIZE})"
         )
         parser.add_argument(
             "--actions",
             default=",".join(HerokuConnect.EVERYDAY),
             help=f"comma-separated, of: {known} (default: {','.join(HerokuConnect.EVERYDAY)})",
         )
-        parser.add_argument("--create-only", action="store_true", help="create the tables and stop")
+        parser.add_argument("--create-only", action="store_true", help="make the tables and stop")
 
     def handle(self, *args: Any, **options: Any) -> None:
         actions = [action.strip() for action in options["actions"].split(",")]
@@ -50,15 +50,15 @@ class Command(OwnCommand):
             if action not in HerokuConnect.ACTIONS:
                 known = ", ".join(HerokuConnect.ACTIONS)
                 raise CommandError(f"--actions: {action!r} is unknown; expected some of: {known}.", returncode=2)
-        # Random, because a second run with the same seed would invent the same External IDs, which are unique.
+        # Another each time: one that is started again would invent the same External IDs, and they are unique.
         seed = secrets.randbelow(2**32) if options["seed"] is None else options["seed"]
         simulator = HerokuConnect(options["database"], seed=seed)
         if not simulator.models:
-            raise CommandError("There are no connected models; add an app that has some to INSTALLED_APPS.")
+            raise CommandError("There are no connected models in INSTALLED_APPS: nothing to simulate.")
         try:
             simulator.create_tables()
             for model in simulator.models:
-                self.stderr.write(f"hc_simulate: table of {model._meta.label} exists")
+                self.stderr.write(f"hc_simulate: table of {model._meta.label} is there")
             if not options["create_only"]:
                 self._play(simulator, actions, options)
         except (RealHerokuConnectError, NoValueLeftError, ConnectionDoesNotExist) as error:
@@ -70,7 +70,7 @@ class Command(OwnCommand):
         self._stopping = False
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
-        start = logged = time.monotonic()
+        start = told = time.monotonic()
         written = 0
         for step in simulator.play(actions, options["batch"]):
             written += step.records
@@ -78,8 +78,8 @@ class Command(OwnCommand):
             while not self._stopping and not self._over(start, options) and (now := time.monotonic()) < due:
                 time.sleep(min(0.1, due - now))
             now = time.monotonic()
-            if now - logged >= PROGRESS_EVERY:
-                logged = now
+            if now - told >= PROGRESS_EVERY:
+                told = now
                 self.stderr.write(self._summary(simulator, written, now - start))
             if self._stopping or self._over(start, options):
                 break
