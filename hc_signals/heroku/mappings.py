@@ -4,6 +4,7 @@ import datetime
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,24 +157,28 @@ def _check(config: Any) -> None:
 
 def _compare_model(label: str, own: dict[str, Any], mapped: dict[str, Any]) -> Iterator[Difference]:
     name, wanted = own["object_name"], own["config"]
+    difference = partial(Difference, object_name=name, model=label)
     entry = mapped.get(name.lower())
     if entry is None:
-        yield Difference(object_name=name, model=label, found="no mapping", expected="one")
+        yield difference(found="no mapping", expected="one")
         return
     config = entry["config"]
     if config.get("access") != wanted["access"]:
-        yield Difference(
-            object_name=name, model=label, found=f"access {config.get('access')!r}", expected=repr(wanted["access"])
-        )
+        yield difference(found=f"access {config.get('access')!r}", expected=repr(wanted["access"]))
     fields = set(by_lower_name(config.get("fields")))
     for field in wanted["fields"]:
         if field.lower() not in fields:
-            yield Difference(
-                object_name=name, model=label, field=field, found="no such field", expected="it to be mapped"
-            )
+            yield difference(field=field, found="no such field", expected="it to be mapped")
     for field, found in _indexes_missing(wanted["indexes"], config, fields):
-        yield Difference(object_name=name, model=label, field=field, found=found, expected="a unique index")
-    yield from _compare_upsert(label, name, wanted, config)
+        yield difference(field=field, found=found, expected="a unique index")
+    upsert, expected = config.get("upsert_field"), wanted.get("upsert_field")
+    if str(upsert or "").lower() != str(expected or "").lower():
+        yield difference(
+            field=expected or str(upsert),
+            found=f"upsert field {upsert!r}" if upsert else "no upsert field",
+            expected=repr(expected) if expected else "none",
+            is_failure="read_write" in (wanted["access"], config.get("access")),
+        )
 
 
 def _indexes_missing(wanted: dict[str, Any], config: dict[str, Any], fields: set[str]) -> Iterator[tuple[str, str]]:
@@ -189,21 +194,6 @@ def _indexes_missing(wanted: dict[str, Any], config: dict[str, Any], fields: set
                 yield field, "no index"
         elif not (isinstance(indexes[name], dict) and indexes[name].get("unique") is True):
             yield field, "an index that is not unique"
-
-
-def _compare_upsert(label: str, name: str, wanted: dict[str, Any], config: dict[str, Any]) -> Iterator[Difference]:
-    found, expected = config.get("upsert_field"), wanted.get("upsert_field")
-    if str(found or "").lower() == str(expected or "").lower():
-        return
-    writes = "read_write" in (wanted["access"], config.get("access"))
-    yield Difference(
-        object_name=name,
-        model=label,
-        field=expected or str(found),
-        found=f"upsert field {found!r}" if found else "no upsert field",
-        expected=repr(expected) if expected else "none",
-        is_failure=writes,
-    )
 
 
 def by_lower_name(items: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from django.db import models
 from django.utils.choices import flatten_choices
 
-from hc_signals.testing.salesforce_ids import salesforce_id
+from hc_signals.testing.salesforce_ids import in_digits, salesforce_id
 
 _BASE36 = string.digits + string.ascii_uppercase
 
@@ -90,15 +90,7 @@ def distinct(field: Any) -> tuple[int, Callable[[int], Any]]:
     width = min(12, (field.max_length or 255) - len(prefix + suffix))
     if width < 1:
         prefix, suffix, width = "", "", field.max_length
-    return 36**width, lambda n: f"{prefix}{_base36(n).rjust(width, '0')}{suffix}"
-
-
-def _base36(number: int) -> str:
-    digits = ""
-    while number:
-        number, digit = divmod(number, 36)
-        digits = _BASE36[digit] + digits
-    return digits
+    return 36**width, lambda n: f"{prefix}{in_digits(n, _BASE36).rjust(width, '0')}{suffix}"
 
 
 def _digits(field: Any) -> int:

@@ -162,25 +162,19 @@ class Inventing(Rows):
         size, value_of = (len(labels), labels.__getitem__) if labels else distinct(field)
         found: dict[Any, Any] = {}
         for _ in range(1 if size <= _FEW else _ROUNDS):
-            drawn = range(size) if size <= _FEW else sorted(self._drawn(size, count - len(found)))
-            candidates = {self._stored(field, value): value for value in map(value_of, drawn)}
+            many = {self.chance.randrange(size) for _ in range(count - len(found))} if size > _FEW else range(size)
+            values = map(value_of, sorted(many))
+            candidates = {field.get_db_prep_save(value, connections[self.using]): value for value in values}
             taken = self._in_table(field, list(candidates))
             found |= {stored: value for stored, value in candidates.items() if stored not in taken}
             if len(found) >= count:
                 break
-        values = list(found.values())
-        if len(values) < count and is_required:
+        if len(found) < count and is_required:
             raise NoValueLeftError(field, size)
-        return self.chance.sample(values, min(count, len(values)))
-
-    def _drawn(self, size: int, count: int) -> set[int]:
-        return {self.chance.randrange(size) for _ in range(count)}
-
-    def _stored(self, field: Any, value: Any) -> Any:
-        return field.get_db_prep_save(value, connections[self.using])
+        return self.chance.sample(list(found.values()), min(count, len(found)))
 
     def _in_table(self, field: Any, stored: list[Any]) -> set[Any]:
-        kind = self._type(field)
+        kind = str(field.db_type(connections[self.using])).partition("(")[0]
         column = f"{quote(field.column)}::{kind}"  # the column's type may be an enum
         with self._cursor() as cursor:
             cursor.execute(
@@ -188,9 +182,6 @@ class Inventing(Rows):
                 [stored],
             )
             return {row[0] for row in cursor.fetchall()}
-
-    def _type(self, field: Any) -> str:
-        return str(field.db_type(connections[self.using])).partition("(")[0]
 
     # -- relations -----------------------------------------------------------------------------------------------------
 

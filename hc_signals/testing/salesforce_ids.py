@@ -10,11 +10,16 @@ _CASE_CODES = string.ascii_uppercase + "012345"
 
 def salesforce_id(object_name: str, number: int) -> str:
     """Return the 18-character id of the ``number``-th record of an object, with Salesforce's case checksum."""
-    digits = ""
+    return with_checksum(_prefix(object_name) + in_digits(number, _BASE62).rjust(12, "0"))
+
+
+def in_digits(number: int, digits: str) -> str:
+    """Return a number in the base that has these digits; an empty text for 0."""
+    text = ""
     while number:
-        number, digit = divmod(number, 62)
-        digits = _BASE62[digit] + digits
-    return with_checksum(_prefix(object_name) + digits.rjust(12, "0"))
+        number, digit = divmod(number, len(digits))
+        text = digits[digit] + text
+    return text
 
 
 def _prefix(object_name: str) -> str:

@@ -46,7 +46,7 @@ class Tables(Rows):
             create_hstore(cursor)
             cursor.execute("SELECT to_regproc('public.get_xmlbinary') IS NULL")
             if cursor.fetchone()[0]:
-                cursor.execute(_read("xmlbinary.sql"))
+                cursor.execute(heroku_sql("xmlbinary.sql"))
         for model in self.models:
             self.create_table(model)
 
@@ -180,7 +180,7 @@ def create_hstore(cursor: Any) -> None:
     if cursor.fetchone()[0]:
         cursor.execute("SELECT count(*) FROM pg_available_extensions WHERE name = 'hstore'")
         has_extension = cursor.fetchone()[0]
-        cursor.execute("CREATE EXTENSION hstore SCHEMA public" if has_extension else _read("hstore.sql"))
+        cursor.execute("CREATE EXTENSION hstore SCHEMA public" if has_extension else heroku_sql("hstore.sql"))
 
 
 def triggers_sql(schema: str, table: str, *, read_write: bool) -> str:
@@ -203,19 +203,15 @@ def schema_sql(schema: str) -> str:
     """Return Heroku Connect's own tables and functions in a mapped schema."""
     channel = literal(f"{schema}.hc_trigger_log")
     return (
-        _read("xmlbinary.sql")
+        heroku_sql("xmlbinary.sql")
         + heroku_sql("schema.sql", schema=quote(schema), channel=channel)
         + (f"\nINSERT INTO {quote(schema)}._hcmeta (hcver, org_id, details) VALUES (1, {literal(_ORG)}, '{{}}');\n")
     )
 
 
-def _read(name: str) -> str:
-    return (_SQL / name).read_text(encoding="utf-8")
-
-
 def heroku_sql(name: str, **places: str) -> str:
     """Return a file of ``sql/`` with its ``{places}`` filled in."""
-    text = _read(name)
+    text = (_SQL / name).read_text(encoding="utf-8")
     for place, value in places.items():
         text = text.replace(f"{{{place}}}", value)
     return text

@@ -50,8 +50,8 @@ _TYPES = f"""
 SELECT a.attname, {TYPE}, t.typcategory IN ('S', 'E')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN (pg_attribute a JOIN pg_type t ON t.oid = a.atttypid)
+    ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE n.nspname = %s AND c.relname = %s
 """
 
@@ -60,13 +60,10 @@ def _live_types(model: type[models.Model], using: str) -> dict[str, tuple[str, b
     """Return the type of each column, and whether its values are texts; None if there is no table."""
     with connections[using].cursor() as cursor:
         cursor.execute(_TYPES, table_parts(model))
-        found = {name: (short_type(kind), is_text) for name, kind, is_text in cursor.fetchall()}
-        cursor.execute(
-            "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = %s AND c.relname = %s",
-            table_parts(model),
-        )
-        return found if cursor.fetchone() is not None else None
+        found = cursor.fetchall()
+    if not found:
+        return None
+    return {name: (short_type(kind), is_text) for name, kind, is_text in found if name is not None}
 
 
 def _compare(model: type[models.Model], found: dict[str, tuple[str, bool]], using: str) -> Iterator[Difference]:
