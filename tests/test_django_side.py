@@ -37,7 +37,7 @@ def test_every_on_delete(captured: HerokuConnect, caplog: pytest.LogCaptureFixtu
     notes = {note.text: note for note in Note.objects.all()}
     assert len(notes) == 5
     assert notes["set_null"].set_null_id is None
-    assert notes["set_default"].set_default_id == "unknown"
+    assert notes["set_default"].set_default_id == "fallback"
     assert notes["protect"].protect_id == notes["restrict"].restrict_id == notes["nothing"].nothing_id == sfid
     assert "1 row(s) of sfdc.Note point at a deleted record of sfdc.User and say PROTECT" in caplog.text
     assert "and say RESTRICT" in caplog.text

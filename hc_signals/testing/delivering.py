@@ -114,16 +114,16 @@ class OpenTransactionLog(ChangeLog):
 
 
 class RaisingDeliveries(Deliveries):
-    """Raises the error of a receiver, so that it fails the test, instead of storing the failure."""
+    """Keeps nothing: what a receiver raised comes out of the test."""
 
     def keep(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> NoReturn:
-        """Raise the error, with a note that names the receiver."""
+        """Raise the error, with a note of whose it is."""
         error.add_note(
             f"Receiver {receiver} raised this on {signal} of {sender}, record {change.record}. "
-            "deliver_changes(raise_errors=False) stores it for a retry, as hc_listen does."
+            "deliver_changes(raise_errors=False) keeps it for a retry, as hc_listen does."
         )
         raise error
 
     def failed(self, delivery: Delivery, error: BaseException) -> NoReturn:
-        """Raise the error of a retry."""
+        """Raise what a retry failed on."""
         self.keep(delivery.change, delivery.receiver, delivery.signal, delivery.sender, error)
