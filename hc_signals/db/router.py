@@ -24,7 +24,7 @@ class HerokuConnectRouter:
         if getattr(model, "sf_access", None) == READ_ONLY:
             raise WriteNotSupportedError(
                 f"{model._meta.label} is a read-only model: Heroku Connect overwrites or ignores an app's writes to "
-                "its table. If the mapping is read-write, set sf_access = READ_WRITE. In a test, insert the record "
+                "its table. If the mapping is read-write, set sf_access = READ_WRITE. In tests, insert the record "
                 "with hc_signals.testing.HerokuConnect, or write inside "
                 "hc_signals.testing.utils.no_heroku_connect_write_restrictions()."
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.db import connections, models, transaction
 
+from hc_signals.postgres.moments import now
 from hc_signals.tables import connected_models, quote, quoted_table
 from hc_signals.testing.field_names import unknown_field
 from hc_signals.testing.salesforce_ids import id_range, number_of, salesforce_id
@@ -26,7 +27,7 @@ class Rows:
         *,
         models: Iterable[Model] | None = None,
         seed: int = 0,
-        clock: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+        clock: Callable[[], datetime.datetime] = now,
     ) -> None:
         self.using = using
         self.models = list(connected_models() if models is None else models)

@@ -101,7 +101,7 @@ class Note(models.Model):
         User, models.SET_NULL, to_field="sf_id", db_constraint=False, null=True, related_name="+"
     )
     set_default = models.ForeignKey(
-        User, models.SET_DEFAULT, to_field="sf_id", db_constraint=False, default="unknown", related_name="+"
+        User, models.SET_DEFAULT, to_field="sf_id", db_constraint=False, default="fallback", related_name="+"
     )
     protect = models.ForeignKey(
         User, models.PROTECT, to_field="sf_id", db_constraint=False, null=True, related_name="+"
