@@ -1,8 +1,7 @@
 """Form fields of connected models, which keep a value that the user did not edit.
 
-Django's form fields would change or refuse some values of Salesforce even if the user did not edit them: a picklist
-value that is no longer among the choices, a URL without ``https://``, a time with fractions of a second, a lookup whose
-record is not synced.
+Django's form fields would change or refuse some values of Salesforce even if the user did not edit them. Examples are a
+removed picklist value, a URL without ``https://``, fractions of a second, and a lookup to a record that is not synced.
 """
 
 import functools

@@ -40,7 +40,8 @@ Beside it:
     utils            context managers for tests of a project
 
 The library never imports this package, except for the command ``hc_simulate`` and the database backends, which create
-test databases. The simulator never writes to a schema of a real Heroku Connect: it raises ``RealHerokuConnectError``.
+test databases. In a schema of a real Heroku Connect, the package neither creates nor empties tables for a test: it
+raises ``RealHerokuConnectError``.
 """
 
 from importlib import import_module
