@@ -31,7 +31,7 @@ Modules:
     trigger_log/models      TriggerLog and TriggerLogArchive, with redo()
 
 The commands ``hc_inspect`` and ``hc_mappings``, the admin, ``hc_status`` and the health check use it. Nothing on a
-change's way from the trigger to a receiver imports it. So an outage of the API cannot delay a change. import-linter holds
-that, except for ``hc_signals.models``, where Django finds the models of the trigger log. The token of the API is in no
-log, output or error message.
+change's way from the trigger to a receiver imports it. So an outage of the API cannot delay a change. import-linter
+holds that, except for ``hc_signals.models``, where Django finds the models of the trigger log. The token of the API is
+in no log, output or error message.
 """
