@@ -1,4 +1,4 @@
-"""The admin alone, with a page for every connected model."""
+"""URLs of an admin with every connected model."""
 
 from django.contrib import admin
 from django.urls import path

@@ -1,4 +1,4 @@
-"""Rows of a connected table as Salesforce and people may fill it: values that Django would not make itself."""
+"""Rows with awkward values, which Salesforce may have and Django would not make."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ COLUMNS: dict[str, list[Any]] = {
     "percent__c": [33.333333333333336, 1000.0, 0.0, float("inf"), None],
     "whole__c": [7.0, 1e16, 0.5, 1e8, None],
     "date__c": ["2024-02-29", "0001-01-01", "9999-12-31", None, None],
-    # In Chicago: twice that night, never that night.
+    # In Chicago the first time occurs twice, and the second one never.
     "date_time__c": ["2024-11-03 06:30:00.123456", "2024-03-10 08:30:00", "2024-01-01 00:00:00.000001", None, None],
     "time__c": ["10:00:00.123456", "00:00:00", "23:59:59.999999", None, None],
     "email__c": ["not an address", "a@b", " x@example.com ", "", None],
@@ -35,11 +35,11 @@ COLUMNS: dict[str, list[Any]] = {
     "lookup__c": ["005000000000001AAA", "005000000000009AAA", "nonsense", "", None],
     "master_detail__c": ["005000000000001AAA", "005000000000008AAA", "x", "005000000000001AAA", None],
 }
-"""What the table may hold, whatever Django thinks of it: the columns of five rows."""
+"""Columns of five rows, with values that the table accepts."""
 
 
 def fill(heroku: HerokuConnect) -> None:
-    """Insert the rows, and the record that some of them point at; others point at none."""
+    """Insert the rows, and the record to which some of them point; others point to a missing record."""
     heroku.insert(User, username="one")
     with connection.cursor() as cursor:
         cursor.execute("UPDATE salesforce.user SET sfid = '005000000000001AAA'")
@@ -49,7 +49,7 @@ def fill(heroku: HerokuConnect) -> None:
 
 
 def rows() -> dict[tuple[int, str], Any]:
-    """Return every cell of the table, by key and column, as text: NaN equals NaN then."""
+    """Return every cell of the table as text, by key and column; as texts, NaN equals NaN."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT e.id, c.key, c.value FROM salesforce.everything__c e, json_each_text(row_to_json(e)) c "

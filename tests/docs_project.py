@@ -1,4 +1,4 @@
-"""The project that docs/start.md builds, in a folder of its own, on a database of its own."""
+"""The project that docs/start.md builds, with its own folder and database."""
 
 import json
 import os
@@ -37,8 +37,8 @@ def write_start(folder: Path, databases: Mapping[str, Any]) -> None:
     """Write the files of docs/start.md into an empty folder.
 
     Args:
-        folder: of the project.
-        databases: ``DATABASES``, in place of the page's own server.
+        folder: folder of the project.
+        databases: ``DATABASES``, instead of the page's embedded server.
     """
     call_command("startproject", "shop", str(folder))
     add_app(folder, "crm")
@@ -50,7 +50,7 @@ def write_start(folder: Path, databases: Mapping[str, Any]) -> None:
     text, count = re.subn(
         r"^DATABASES = .*embedded.*$", f"DATABASES = {databases!r}", file.read_text("utf-8"), flags=re.M
     )
-    assert count == 1, "the page's own server"
+    assert count == 1, "the page's embedded server"
     file.write_text(text, encoding="utf-8")
 
 
@@ -105,12 +105,10 @@ class Project:
         return copied
 
     def play(self, shown: list[Block], after: str = "") -> str:
-        """Write the files that a page shows, install, run the rest of its Python, play Salesforce's part.
-
-        Returns what was printed.
+        """Write a page's files, install capture, run the page's other Python, write changes; return the output.
 
         Args:
-            shown: the page's blocks, in their order. Of those for the shell, ``startapp`` is run.
+            shown: the page's blocks, in their order. Of the shell's commands it runs ``startapp``.
             after: Python to run at the end.
         """
         for block in shown:
@@ -130,7 +128,7 @@ class Project:
         return self.run(str(ROOT / "tests" / "play_page.py"), json.dumps(todo))
 
     def run(self, *arguments: str) -> str:
-        """Run Python in the folder; return what it printed.
+        """Run Python in the folder; return its output.
 
         Raises:
             AssertionError: it failed.

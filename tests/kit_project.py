@@ -1,4 +1,4 @@
-"""A project in a folder of its own, as docs/start.md builds it, whose tests run on the test server."""
+"""The project of docs/start.md, whose tests run on the server of this test run."""
 
 import os
 import subprocess
@@ -16,12 +16,12 @@ _OWN = ("PYTEST", "COV", "DJANGO_SETTINGS_MODULE", "PYTHONPATH")
 
 
 def make(directory: Path, files: Mapping[str, str], *, databases: tuple[str, ...] = ("default",)) -> None:
-    """Write the project of the ten-minute start, and files beside it.
+    """Write the project of the ten-minute start, and other files.
 
     Args:
-        directory: an empty one.
-        files: texts by path; ``shop/settings.py`` is added to.
-        databases: aliases; each has a test database of its own on the server of this test run.
+        directory: an empty directory.
+        files: texts by path; each one is appended to its file.
+        databases: aliases; each one gets its own test database on the server of this test run.
     """
     server = {key: settings.DATABASES["default"][key] for key in ("ENGINE", "HOST", "PORT", "USER", "PASSWORD")}
     chosen = {
@@ -34,10 +34,10 @@ def make(directory: Path, files: Mapping[str, str], *, databases: tuple[str, ...
 
 
 def run(directory: Path, *command: str, settings_module: str = "") -> str:
-    """Run a Python module in the project; return what was printed.
+    """Run a Python module in the project; return its output.
 
     Args:
-        settings_module: DJANGO_SETTINGS_MODULE of the process; empty: the project itself has to name it.
+        settings_module: DJANGO_SETTINGS_MODULE of the process; empty: the project sets it.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(_OWN)}
     environment |= {"PYTHONPATH": os.pathsep.join([str(directory), str(ROOT)])}

@@ -1,8 +1,8 @@
-"""`make orgs`: from what is mapped in an org to instances that equal the ORM's, without a correction by hand.
+"""`make orgs`: writes models of an org, delivers changes with them, and compares each instance with the ORM's.
 
-A source is an exported mapping (.json) or the tables that Heroku Connect has made (.sql). For each one, on a database
-of its own: hc_inspect writes models; they are checked; capture is installed; the simulator plays changes; each is
-delivered before the next one, and its instance is held against the ORM; the admin shows a record of each model.
+A source is an exported mapping (.json) or the tables of Heroku Connect (.sql). Each source gets its own database.
+hc_inspect writes models, Django checks them, capture is installed, the simulator writes changes. Each change is
+delivered before the next one, and its instance is compared with the ORM's. The admin shows a record of each model.
 """
 
 import argparse
@@ -26,9 +26,9 @@ COUNTS = ("tables", "models", "columns", "simulated", "delivered", "equal")
 
 _ABOVE = (above / "shared" / "data" / "mappings" for above in Path(__file__).resolve().parents[1:])
 SHARED_MAPPINGS = next((folder for folder in _ABOVE if folder.is_dir()), Path("no exported mappings"))
-"""Exported mappings beside the checkout: not part of it."""
+"""Exported mappings beside the checkout, which are not part of it."""
 
-Tell = Callable[[str], None]
+Show = Callable[[str], None]
 
 _SCHEMAS = """
 SELECT DISTINCT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -45,23 +45,23 @@ AND c.relname NOT LIKE '\\_%%'
 
 @dataclass
 class Outcome:
-    """What came of a source."""
+    """The result of a source."""
 
     name: str
     codes: dict[str, int] = field(default_factory=dict)
-    """Exit codes by step; steps after one that failed are missing."""
+    """Exit codes by step; the steps after a failed one are missing."""
     counts: dict[str, int] = field(default_factory=dict)
     printed: str = ""
-    """What the last step has printed; what differs."""
+    """Output of the last step; in the end, the differences."""
     models: str = ""
-    """The code that hc_inspect has written."""
+    """The code that hc_inspect wrote."""
 
     def __str__(self) -> str:
         return f"{self.codes} {self.counts}\n{self.printed}\n{self.models}"
 
     @property
     def is_well(self) -> bool:
-        """Whether each step was done and all of it is equal."""
+        """Whether every step succeeded."""
         return list(self.codes.values()) == [0] * len(STEPS)
 
 
@@ -73,18 +73,18 @@ def try_out(
     changes: int,
     seed: int = 0,
     name: str = "",
-    tell: Tell = lambda line: None,
+    show: Show = lambda line: None,
 ) -> Outcome:
-    """Go the whole way in one project, with an app for each source.
+    """Do all steps in one project, with an app for each source.
 
     Args:
         sources: files.
-        url: of a database on the server on which to make another one.
-        folder: an empty one, for the project.
-        changes: least number of changes to play.
-        seed: of what is random in them.
-        name: of the whole; default: of the first source.
-        tell: is called with a line of progress.
+        url: URL of a database on the server; the function creates another one there.
+        folder: an empty folder for the project.
+        changes: least number of changes to write.
+        seed: seed of the random changes.
+        name: name in the table; default: the name of the first source.
+        show: called with each line of progress.
     """
     outcome = Outcome(name or sources[0].name)
     database = f"hc_signals_org_{os.getpid()}"
@@ -93,7 +93,7 @@ def try_out(
         server.execute(f"CREATE DATABASE {database}")
         try:
             with psycopg.connect(url, dbname=database, autocommit=True) as connection:
-                _Way(outcome, sources, connection, folder, database, tell).go(changes, seed)
+                _Way(outcome, sources, connection, folder, database, show).go(changes, seed)
         finally:
             server.execute(f"DROP DATABASE {database} WITH (FORCE)")
     return outcome
@@ -108,10 +108,10 @@ class _Way:
     connection: "psycopg.Connection[Any]"
     folder: Path
     database: str
-    tell: Tell
+    show: Show
     schemas: list[str] = field(default_factory=list)
     mappings: dict[str, Path] = field(default_factory=dict)
-    """Exported mappings by the schema that they are for."""
+    """Exported mappings by schema."""
     apps: dict[str, str] = field(default_factory=dict)
 
     def go(self, changes: int, seed: int) -> None:
@@ -128,7 +128,7 @@ class _Way:
             else:
                 self.mappings[f"org_{len(self.mappings)}" if len(self.sources) > 1 else "salesforce"] = source
         live = [schema for (schema,) in self.connection.execute(_SCHEMAS)]
-        for schema in live:  # a dump of a real one; here the simulator may write
+        for schema in live:  # from a dump of a real schema; let the simulator write to it
             found = self.connection.execute("SELECT to_regclass(%s) IS NOT NULL", [f'"{schema}"._hcmeta']).fetchone()
             if found == (True,):
                 self.connection.execute(
@@ -185,14 +185,14 @@ class _Way:
         return self._processes(step, [["-m", "django", *command]])
 
     def _processes(self, step: str, commands: Iterable[list[str]]) -> bool:
-        """Run Python; keep what the last command has printed."""
-        self.tell(f"{self.outcome.name}: {step}")
+        """Run Python processes until one fails; store the output of the last one."""
+        self.show(f"{self.outcome.name}: {step}")
         for command in commands:
             lines = []
             with self.project.start(*command) as process:
                 for line in process.stdout or ():
                     if line.startswith("progress: "):
-                        self.tell(f"{self.outcome.name}: {line.removeprefix('progress: ').strip()}")
+                        self.show(f"{self.outcome.name}: {line.removeprefix('progress: ').strip()}")
                     else:
                         lines.append(line)
             self.outcome.codes[step] = process.returncode
@@ -217,21 +217,21 @@ def row(cells: Sequence[object], width: int) -> str:
     """Return a line of the table: the name, the exit codes, the counts.
 
     Args:
-        cells: of the line.
-        width: of the first one.
+        cells: cells of the line.
+        width: width of the first cell.
     """
     name, *rest = (str(cell) for cell in cells)
     return name.ljust(width) + "".join(cell.rjust(10) for cell in rest)
 
 
 def line_of(outcome: Outcome, width: int) -> str:
-    """Return an outcome as a line of the table; ``-`` for what was not reached."""
+    """Return an outcome as a line of the table, with ``-`` for steps that did not run."""
     codes = [outcome.codes.get(step, "-") for step in STEPS]
     return row([outcome.name, *codes, *(outcome.counts.get(name, "-") for name in COUNTS)], width)
 
 
 def server_url() -> str:
-    """Return the URL of DATABASE_URL's server, or of one that is started for this process."""
+    """Return DATABASE_URL, or the URL of a server that is started for this process."""
     from tests import settings  # starts it
 
     del settings
@@ -239,11 +239,11 @@ def server_url() -> str:
 
 
 def main() -> None:
-    """Try each source in turn and print the table; exit 1 on any difference."""
+    """Try each source and print the table; exit 1 if one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sources", nargs="*", type=Path, help="default: shared/data/mappings beside the checkout")
     parser.add_argument("--changes", type=int, default=500, help="least number of changes for each (default: 500)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is random in them (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random changes (default: 0)")
     options = parser.parse_args()
     sources = options.sources or sorted(SHARED_MAPPINGS.rglob("*.json"))
     if not sources:
@@ -263,7 +263,7 @@ def main() -> None:
                 changes=options.changes,
                 seed=options.seed,
                 name=name,
-                tell=lambda line: print(line, file=sys.stderr, flush=True),
+                show=lambda line: print(line, file=sys.stderr, flush=True),
             )
         print(line_of(outcome, width), flush=True)
         failed += [] if outcome.is_well else [outcome]

@@ -15,13 +15,13 @@ _FILE = re.compile(r"# (?P<name>[\w./-]+\.(?:py|txt|cfg|toml|ini))(?P<end>, at t
 
 
 def file_of(code: str) -> tuple[str, bool]:
-    """Return the name of the file that a block names in its first line, and whether it is appended to it."""
+    """Return the file that the first line of a block names, and whether the block is appended to it."""
     found = _FILE.fullmatch(code.split("\n", 1)[0])
     return (found["name"], bool(found["end"])) if found else ("", False)
 
 
 def write_file(folder: Path, code: str) -> None:
-    """Write a block into the file that it names, as a reader does."""
+    """Write a block into the file that its first line names."""
     name, is_appended = file_of(code)
     with (folder / name).open("a" if is_appended else "w", encoding="utf-8") as file:
         file.write(f"\n{code}" if is_appended else code)
@@ -33,11 +33,11 @@ class Block:
     language: str
     code: str
     marker: str
-    """What the comment before it says, which no reader sees: ``not run: why``, or ``file: path``."""
+    """Text of the HTML comment before it: ``not run: why``, or ``file: path``."""
 
     @property
     def file(self) -> str:
-        """The file that it is written into, which its first line names; empty for a block that is run."""
+        """The file that the first line names; empty if the block is run."""
         return file_of(self.code)[0]
 
 
@@ -49,7 +49,7 @@ BLOCKS = [
 
 
 def commands(block: Block) -> list[str]:
-    """Return the commands of a block for the shell, without comments, continued lines joined."""
+    """Return the commands of a shell block, without comments and with continued lines joined."""
     lines = re.sub(r"\\\n\s*", "", block.code).splitlines()
     inside = re.sub(r'"\n.*?\n"', '"..."', "\n".join(lines), flags=re.S)  # a program given as one argument
     return [line for line in inside.splitlines() if line.strip() and not line.startswith("#")]

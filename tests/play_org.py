@@ -1,7 +1,7 @@
-"""Run in a project of written models: records are written as Heroku Connect does, delivered, and held against the ORM.
+"""Writes changes in a project of written models, delivers each one, and compares its instance with the ORM's.
 
-First a row of each table with the extreme values of its types, then random traffic. Every change is delivered before
-the next one, so the ORM still reads the record as that change left it. The last line is the outcome as JSON.
+First it writes a row to each table, with extreme values, then random traffic. Every change is delivered before the next
+one, so that the ORM reads the record as the change left it. The last line of the output is the outcome as JSON.
 """
 
 import argparse
@@ -49,12 +49,12 @@ AND a.attgenerated = '' AND a.attidentity <> 'a'
 
 
 def sample(kind: str, labels: list[str], number: int) -> str:
-    """Return an SQL value of the type: another one for each of the two numbers.
+    """Return an SQL value of the type.
 
     Args:
         kind: the type's name.
-        labels: of an enum.
-        number: 0 or 1.
+        labels: the labels of an enum; empty for another type.
+        number: 0 or 1, for two distinct values.
     """
     if labels:
         return "'" + labels[-number].replace("'", "''") + "'"
@@ -75,21 +75,21 @@ def sample(kind: str, labels: list[str], number: int) -> str:
 
 
 @dataclass
-class Held:
-    """Holds every instance against what the ORM reads, a deleted one against the last that was delivered."""
+class Comparison:
+    """Compares every delivered instance with the ORM's, a deleted one with the last that was delivered."""
 
     delivered: int = 0
     differing: int = 0
-    """Instances that differ."""
+    """Number of instances that differ."""
     errors: list[str] = field(default_factory=list)
     models: set[str] = field(default_factory=set)
     last: dict[Any, dict[str, str]] = field(default_factory=dict)
 
     def compare(self, sender: Any, instance: Any, event: Any, using: str, **kwargs: Any) -> None:
-        """Be the receiver."""
+        """Compare the instance; the receiver of the signals."""
         key, found = (sender, instance.pk), state(instance)
         if event.change_type == "DELETE":
-            expected = self.last.pop(key, {})  # made by the app and never changed since: nothing was delivered
+            expected = self.last.pop(key, {})  # empty if the app inserted it and no change followed
         else:
             expected = self.last[key] = state(sender._base_manager.using(using).get(pk=instance.pk))
         is_kept = event.change_type != "DELETE"
@@ -98,7 +98,7 @@ class Held:
         differing = [
             f"{event.change_type} {sender._meta.label}.{name}: {found.get(name)}, ORM: {value}"
             for name, value in expected.items()
-            if found.get(name) != value and (is_kept or name not in noise)  # a change of noise alone is not delivered
+            if found.get(name) != value and (is_kept or name not in noise)  # bookkeeping alone is not delivered
         ]
         self.errors += differing
         self.differing += bool(differing)
@@ -107,14 +107,14 @@ class Held:
 
 
 def state(instance: Any) -> dict[str, str]:
-    """Return what the instance holds, without a query, as type and text."""
+    """Return type and text of each value of the instance, without a query."""
     values = {each.attname: instance.__dict__[each.attname] for each in instance._meta.concrete_fields}
     plain = {name: bytes(value) if isinstance(value, memoryview) else value for name, value in values.items()}
     return {name: f"{type(value).__name__} {value!r}" for name, value in plain.items()}
 
 
 def write_extremes(number: int) -> int:
-    """Insert (0) or update (1) one row of each table; return how many of these are changes that are delivered."""
+    """Insert (0) or update (1) one row of each table; return the number of changes to deliver."""
     from hc_signals.heroku.inspection.read import TYPE
     from hc_signals.postgres.names import quote
     from hc_signals.tables import connected_models, mapped_columns, quoted_table
@@ -140,7 +140,7 @@ def write_extremes(number: int) -> int:
 
 
 def play(seed: int, changes: int) -> dict[str, Any]:
-    """Play at least that many changes, or until an instance differs; return the outcome."""
+    """Write at least ``changes`` changes, or stop at the first difference; return the outcome."""
     from hc_signals import signals
     from hc_signals.conf import Conf
     from hc_signals.models import Delivery
@@ -148,34 +148,34 @@ def play(seed: int, changes: int) -> dict[str, Any]:
     from hc_signals.testing import HerokuConnect
     from hc_signals.worker.loop import Worker
 
-    held, written, told = Held(), 0, 0
+    comparison, written, shown = Comparison(), 0, 0
     for signal in (signals.record_created, signals.record_updated, signals.record_deleted):
-        signal.connect(held.compare)
+        signal.connect(comparison.compare)
     for number in (0, 1):
         written += write_extremes(number)
         Worker("default", Conf(MAX_ATTEMPTS=1)).deliver_once()
     heroku = HerokuConnect(seed=seed)
     for _ in heroku.play(poll_size=40):
         Worker("default", Conf(MAX_ATTEMPTS=1)).deliver_once()
-        if held.errors or written + heroku.changes >= changes:
+        if comparison.errors or written + heroku.changes >= changes:
             break
-        if written + heroku.changes - told >= 500:
-            told = written + heroku.changes
-            print(f"progress: {told} changes", flush=True)
+        if written + heroku.changes - shown >= 500:
+            shown = written + heroku.changes
+            print(f"progress: {shown} changes", flush=True)
     return {
         "models": len(connected_models()),
         "columns": sum(len(model._meta.local_concrete_fields) for model in connected_models()),
         "simulated": written + heroku.changes,
-        "delivered": held.delivered,
-        "differing": held.differing,
-        "problems": held.errors[:20],
-        "silent": sorted({model._meta.label for model in connected_models()} - held.models),
+        "delivered": comparison.delivered,
+        "differing": comparison.differing,
+        "problems": comparison.errors[:20],
+        "silent": sorted({model._meta.label for model in connected_models()} - comparison.models),
         "failed": [f"{each.receiver}: {each.error}" for each in Delivery.objects.all()[:5]],
     }
 
 
 def admin_problems() -> Iterator[str]:
-    """Open the admin's list, the page of a record and the trigger log; yield what is wrong with a page."""
+    """Open the admin's lists, a record of each model and the trigger log; yield each page that fails."""
     from django.contrib.auth.models import User
     from django.test import Client
     from django.urls import reverse

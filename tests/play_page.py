@@ -1,4 +1,4 @@
-"""Run in the folder of a project: a page's Python, then Salesforce's part. One process, since each takes a second."""
+"""Runs a page's Python in a project, then writes changes. It is one process, because each start takes a second."""
 
 import io
 import json
@@ -15,12 +15,12 @@ from django.test import override_settings
 
 
 def main(modules: list[str], code: list[str], play: bool, after: str) -> None:
-    """Follow start.md's commands, run the code, play.
+    """Run start.md's commands, then the code, then write changes.
 
     Args:
         modules: modules of the project to import.
         code: blocks to run in one namespace.
-        play: a record is created, updated, reloaded and deleted; one change is lost.
+        play: create, update, reload and delete records, and lose a change.
         after: code to run at the end, in the same namespace.
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
@@ -30,7 +30,7 @@ def main(modules: list[str], code: list[str], play: bool, after: str) -> None:
     with redirect_stdout(io.StringIO()):
         call_command("hc_simulate", "--create-only")
         call_command("hc_triggers", "install")
-        # The tests' one server also stands for the pooler.
+        # Both URLs, direct and pooled, lead to the server of the tests.
         with override_settings(SILENCED_SYSTEM_CHECKS=["hc_signals.W003"]):
             call_command("check", databases=["default"], fail_level="WARNING")
     logging.getLogger("crm").addHandler(logging.StreamHandler(sys.stdout))
@@ -46,7 +46,7 @@ def main(modules: list[str], code: list[str], play: bool, after: str) -> None:
 
 
 def play_salesforce() -> None:
-    """Write as Heroku Connect does, and deliver. No receiver may fail."""
+    """Write as Heroku Connect does, and deliver; exit with an error if a receiver fails."""
     from crm.models import Account
     from django.db import connection
 
@@ -69,7 +69,7 @@ def play_salesforce() -> None:
     worker = Worker("default", get_conf())
     worker.deliver_once()
     heroku.reload(Account)
-    with connection.cursor() as cursor:  # twelve minutes are more than RELOAD_QUIET_SECONDS
+    with connection.cursor() as cursor:  # more than RELOAD_QUIET_SECONDS
         cursor.execute("UPDATE public.hc_signals_reload SET cleared_at = cleared_at - interval '12 minutes'")
         cursor.execute("UPDATE public.hc_signals_refill SET at = at - interval '12 minutes'")
     finish_reloads("default", get_conf())

@@ -1,4 +1,4 @@
-"""A project of its own, for models that hc_inspect has written: its commands run in another process."""
+"""A project for models that hc_inspect wrote; its commands run in another process."""
 
 import os
 import subprocess
@@ -30,13 +30,13 @@ _APPS = (
 
 
 class Project:
-    """One app for each text of models.
+    """A project with one app for each module of models.
 
     Args:
-        folder: where it is written; files of an older project in it are replaced.
-        apps: the code of the models by the app's name.
+        folder: folder of the project; files of an older project in it are replaced.
+        apps: code of the models, by name of the app.
         settings: more lines of settings.
-        database: name of the database on the server of this process; default: the test database.
+        database: name of a database on the server of this process; default: the test database.
     """
 
     def __init__(self, folder: Path, apps: Mapping[str, str], settings: str = "", database: str = "") -> None:
@@ -49,7 +49,7 @@ class Project:
             (folder / name / "models.py").write_text(code, encoding="utf-8")
 
     def run(self, script: str, fails: bool = False) -> str:
-        """Run Python in the project, after Django's setup; return what it printed on either stream."""
+        """Run Python in the project, after Django's setup; return the output of both streams."""
         done = subprocess.run(
             [sys.executable, "-c", BEGIN + dedent(script)],
             cwd=self.folder,
@@ -63,7 +63,7 @@ class Project:
         return done.stdout
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start Python with arguments; both streams are one pipe."""
+        """Start Python with arguments; one pipe gets the output of both streams."""
         return subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.folder,
@@ -75,7 +75,7 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the variables of the project's processes."""
+        """Return the environment variables of the project's processes."""
         foreign = ("PYTEST", "COV", "DJANGO_SETTINGS_MODULE")
         return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | {
             "DJANGO_SETTINGS_MODULE": "project_settings",

@@ -1,4 +1,4 @@
-"""Tables in the shapes that real orgs have, as SQL: what Heroku Connect makes for objects that are not ordinary."""
+"""SQL of tables in unusual shapes, as Heroku Connect creates them in real orgs."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ LONG = "a" * 36 + "__c"
 NAMESPACED = "sixteencharacter__" + "b" * 37 + "__c"
 
 READ_ONLY = {
-    # Names that one class name would stand for, with lookups to them.
+    # Names that would get the same class name, with lookups to them.
     "order": f"{USUAL}, ordernumber varchar(30)",
     "order__c": f"{USUAL}, name varchar(80), orderid varchar(18), order__c varchar(18)",
     "case": f"{USUAL}, subject varchar(255), parentid varchar(18)",
@@ -31,7 +31,7 @@ READ_ONLY = {
     "account__share": f"{SYSTEM}, {DELETED}, parentid varchar(18), userorgroupid varchar(18), accesslevel varchar(40)",
     "account__feed": f"{SYSTEM}, {STAMP}, {DELETED}, body text, parentid varchar(18)",
     "accepted_event_relation": f"{SYSTEM}, {STAMP}, relationid varchar(18), eventid varchar(18)",
-    # Names that hide something of the model, of its module or of another field.
+    # Names that hide an attribute of the model, a name of its module or another field.
     "namesakes__c": f"{USUAL}, sf_access__c varchar(40), objects__c varchar(40), models__c varchar(40), "
     "hc_models__c varchar(40), hc_schema__c varchar(40), pk__c varchar(40), id__c varchar(40), save__c boolean, "
     "check__c boolean, name varchar(80), name__c varchar(80), sf_name__c varchar(80), class__c varchar(40), "
@@ -59,7 +59,7 @@ READ_ONLY = {
     "setting__mdt": f"{SYSTEM}, {STAMP}, developername varchar(40)",
     "outside__x": f"{USUAL}, externalid varchar(255), displayurl varchar(1000)",
     "notice__e": f"{SYSTEM}, createddate timestamp, replayid varchar(18)",
-    # Columns of the user's own, of types that Heroku Connect does not make.
+    # Columns that the user added, with types that Heroku Connect does not create.
     "own_columns__c": f"{USUAL}, name varchar(80), big bigint, small smallint, precise numeric(12,4), "
     "any_number numeric, inexact real, seen_at timestamptz, token uuid, facts jsonb, raw bytea, lasts interval, "
     'address inet, "MyCol" text, '
@@ -96,7 +96,7 @@ LEFT_OUT = {
 
 
 def statements(schema: str) -> Iterator[str]:
-    """Yield the statements that make all of it in a new schema."""
+    """Yield the statements that create all of them in a new schema."""
     place = quote(schema)
     yield f"CREATE SCHEMA {place}"
     yield f"CREATE TYPE {place}.mood AS ENUM ('good', 'bad')"

@@ -1,4 +1,4 @@
-"""Terminals: commands that run in a directory as in a shell of their own, and what they have printed so far."""
+"""Terminals: commands that run in a directory, each in its own shell, with their output so far."""
 
 import subprocess
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Terminal:
-    """One running command; its output goes to a file, so that no pipe fills up."""
+    """A running command. Its output goes to a file, because a full pipe would block it."""
 
     def __init__(self, command: str, directory: Path, environment: Mapping[str, str], record: Path) -> None:
         self.command, self.record = command, record
@@ -18,11 +18,11 @@ class Terminal:
 
     @property
     def output(self) -> str:
-        """What it has printed so far, to both streams."""
+        """The output so far, of both streams."""
         return self.record.read_text(encoding="utf-8")
 
     def succeed(self, seconds: float = 120) -> str:
-        """Wait for the end, which must be a good one; return the output."""
+        """Wait until the command exits with 0; return the output."""
         assert self.process.wait(seconds) == 0, f"{self.command}\n{self.output}"
         return self.output
 
@@ -35,12 +35,12 @@ class Terminal:
             time.sleep(0.05)
 
     def stop(self, number: int, seconds: float = 10) -> int:
-        """Send a signal and return the exit code."""
+        """Send a signal, wait for the end and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(seconds)
 
     def kill(self) -> None:
-        """End it, if it still runs."""
+        """Kill the command, if it is running."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

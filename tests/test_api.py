@@ -297,7 +297,7 @@ def test_import_sends_a_file(heroku_api: FakeHeroku, tmp_path: Path) -> None:
 def test_import_reads_the_app_from_setting_or_environment(
     heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(CommandError, match="Name the app: --app, HEROKU_CONNECT_APP_NAME"):
+    with pytest.raises(CommandError, match="No app was named; pass --app"):
         call_command("hc_mappings", "import")
     with override_settings(HEROKU_CONNECT_APP_NAME="my-app"):
         call_command("hc_mappings", "import")

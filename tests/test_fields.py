@@ -1,4 +1,4 @@
-"""Every field class: column, type, defaults; values are stored and read back; mistakes raise an error at once."""
+"""Every field class: column, type and defaults, values in both directions, errors for wrong arguments."""
 
 import copy
 import datetime
@@ -181,7 +181,7 @@ def test_geolocation_reads_and_writes_pairs(stored: Any) -> None:
     assert {"Location__Latitude__s", "Location__Longitude__s"} <= names
 
 
-# -- every value that a table can hold ---------------------------------------------------------------------------------
+# -- every value that a table can have ---------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))

@@ -1,4 +1,4 @@
-"""Forms keep untouched values: the stock admin, for every field class and for awkward stored values."""
+"""Forms keep values that the user did not edit: Django's admin, for every field class and awkward values."""
 
 import uuid
 from html.parser import HTMLParser
@@ -121,7 +121,7 @@ class Form(HTMLParser):
         if tag == "select":
             self._select = ""
         elif tag == "textarea":
-            text = self.data[self._textarea][0].removeprefix("\n")  # the first line end belongs to the tag
+            text = self.data[self._textarea][0].removeprefix("\n")  # the tag includes the first line end
             self.data[self._textarea] = [text.replace("\r\n", "\n").replace("\n", "\r\n")]
             self._textarea = ""
 

@@ -1,4 +1,4 @@
-"""Habits of projects and of their tests that are not ours: each works with the kit, or is refused with what to do."""
+"""Other habits of projects and their tests: each one works with the test kit, or gets an error with advice."""
 
 import re
 from pathlib import Path
@@ -85,7 +85,7 @@ class KitTests(HerokuConnectTestCase):
 
 
 class PlainTests(TestCase):
-    def test_a_user_of_ones_own(self):
+    def test_custom_user_model(self):
         (sfid,) = HerokuConnect().create(Account)
         User.objects.create_user("ada", account_id=sfid)
         self.assertEqual(User.objects.get(account__sf_id=sfid).account, Account.objects.get())
@@ -106,18 +106,18 @@ class LeavingTests(TransactionTestCase):
 """
 
 MAKE_MIGRATIONS = ("-W", "ignore", "manage.py", "makemigrations")
-"""Django warns of databases that are not there: the project has only its test databases."""
+"""Django warns about missing databases, because the project has its test databases alone."""
 
 RUNS = {
-    "in processes that are spawned, as on macOS": ("spawning.py", "--parallel", "2"),
-    "keeping": ("manage.py", "--keepdb"),
-    "kept, in parallel": ("manage.py", "--keepdb", "--parallel", "2"),
+    "spawned processes, as on macOS": ("spawning.py", "--parallel", "2"),
+    "kept database": ("manage.py", "--keepdb"),
+    "kept databases in parallel": ("manage.py", "--keepdb", "--parallel", "2"),
 }
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a user model, an app below src, settings in a package, a router and a database of its own."""
+    """A project with its own user model and router, two databases, an app in src/, and settings in a package."""
     folder = tmp_path_factory.mktemp("habits")
     files = {"crm/models.py": MODELS, "shop/settings.py": BASE, "shop/routers.py": ROUTER, "spawning.py": SPAWNING}
     kit_project.make(folder, files, databases=("default", "other"))
@@ -142,14 +142,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("habit", RUNS)
-def test_djangos_runner(project: Path, habit: str) -> None:
+def test_habit_works_with_djangos_runner(project: Path, habit: str) -> None:
     program, *options = RUNS[habit]
     printed = kit_project.run(project, program, "test", "src", "--noinput", *options)
     assert re.search(r"Ran 6 tests in .*\n\nOK\n", printed), printed
 
 
 @pytest.mark.parametrize("options", [["--create-db"], ["--reuse-db", "-n", "2"]], ids=" ".join)
-def test_pytest(project: Path, options: list[str]) -> None:
+def test_habits_work_with_pytest(project: Path, options: list[str]) -> None:
     pytest_ini = "[pytest]\nDJANGO_SETTINGS_MODULE = shop.settings\npythonpath = . src\npython_files = tests.py\n"
     (project / "pytest.ini").write_text(pytest_ini, encoding="utf-8")
     printed = kit_project.run(project, "-m", "pytest", "-q", "src", *options)

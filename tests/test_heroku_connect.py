@@ -13,7 +13,7 @@ from hc_signals.capture.status import status_of
 from hc_signals.models import Change
 from hc_signals.testing import HerokuConnect
 from hc_signals.testing.heroku_connect import RealHerokuConnectError
-from hc_signals.testing.records import salesforce_id, with_checksum
+from hc_signals.testing.salesforce_ids import salesforce_id, with_checksum
 from tests.conftest import as_heroku_connect, as_the_app, deliver
 from tests.sfdc.models import Everything, User
 

@@ -1,4 +1,4 @@
-"""hc_inspect: models written from live tables and from exported mappings work, and models are held against tables."""
+"""hc_inspect writes working models from tables and from exported mappings, and compares models with tables."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def classes(code: str) -> dict[str, Any]:
 
 
 @isolate_apps("tests.sfdc", "example.crm")
-def test_written_models_fit_the_tables_they_were_written_from(heroku: HerokuConnect) -> None:
+def test_written_models_match_their_tables(heroku: HerokuConnect) -> None:
     heroku.create(Everything, 3)
     written = classes(inspect())
     assert {"Account", "Contact", "Everything", "MyObject", "User", "Wide", "Dog"} <= written.keys()
@@ -59,7 +59,7 @@ def test_written_models_fit_the_tables_they_were_written_from(heroku: HerokuConn
     assert contact._meta.get_field("accountid").related_model is written["Account"]
 
 
-def test_one_table_and_its_doubts(heroku: HerokuConnect) -> None:
+def test_inspect_writes_one_table_with_its_guesses(heroku: HerokuConnect) -> None:
     code = inspect("account")
     assert "class Account(hc_models.HerokuConnectModel):" in code
     assert "class Contact" not in code
@@ -67,7 +67,7 @@ def test_one_table_and_its_doubts(heroku: HerokuConnect) -> None:
 
 
 @pytest.mark.skipif(not MAPPINGS.is_dir(), reason=f"no exported mappings in {MAPPINGS}")
-def test_real_exported_mappings() -> None:
+def test_models_of_real_mappings_pass_checks() -> None:
     files = sorted(MAPPINGS.rglob("*.json"))
     assert len(files) >= 6
     for path in files:
@@ -78,7 +78,7 @@ def test_real_exported_mappings() -> None:
             assert model.check() == [], path
 
 
-def test_check_tells_each_difference(heroku: HerokuConnect) -> None:
+def test_check_prints_each_difference(heroku: HerokuConnect) -> None:
     assert inspect(check=True) == "Models and tables agree.\n"
     heroku.drop_column(Account, "industry")
     as_heroku_connect("ALTER TABLE salesforce.account ALTER name TYPE text")
@@ -94,7 +94,7 @@ def test_check_tells_each_difference(heroku: HerokuConnect) -> None:
 
 
 @isolate_apps("tests.sfdc")
-def test_check_fails_only_for_what_cannot_be_read(heroku: HerokuConnect) -> None:
+def test_check_fails_if_a_column_cannot_be_read(heroku: HerokuConnect) -> None:
     class Contact(hc_models.HerokuConnectModel):
         sf_object_name = "Contact"
         shorter = hc_models.Text(sf_field_name="Email", max_length=10)
@@ -137,7 +137,7 @@ def test_information_does_not_fail_the_check(heroku: HerokuConnect) -> None:
         inspect(check=True, schema="x")
 
 
-def test_mapping_with_the_same_names_in_other_cases(tmp_path: Path) -> None:
+def test_mapping_names_compare_without_case(tmp_path: Path) -> None:
     config = {
         "access": "read_only",
         "fields": {"Id": {}, "ISDELETED": {}, "Name": {}, "name": {}, "SystemModStamp": {}},
@@ -156,13 +156,13 @@ def test_mapping_with_the_same_names_in_other_cases(tmp_path: Path) -> None:
         assert classes(code)["Account"].check() == []
 
 
-def test_same_names_whether_all_or_one_is_written(heroku: HerokuConnect) -> None:
+def test_single_object_keeps_its_class_name(heroku: HerokuConnect) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE TABLE salesforce.account__c ({shapes.USUAL}, accountid varchar(18))")
     assert "class AccountC(" in inspect()
     code = inspect("Account__C")
     assert "class AccountC(" in code
-    assert "Lookup" not in code, "a relation to a model that is not in the file"
+    assert "Lookup" not in code, "no relation to a model that is missing in the file"
 
 
 @pytest.mark.parametrize(
@@ -171,25 +171,25 @@ def test_same_names_whether_all_or_one_is_written(heroku: HerokuConnect) -> None
         ({"mapping": "/nowhere.json"}, "cannot be read: No such file"),
         ({"mapping": __file__}, "is no exported mapping"),
         ({"schema": "nope"}, "There are no mapped tables in the schema 'nope'"),
-        ({"objects": ["nope"]}, "There is no 'nope' in the schema 'salesforce'; there are: account"),
+        ({"objects": ["nope"]}, "There is no 'nope' in the schema 'salesforce'; expected some of: account"),
         ({"database": "nope"}, "'nope' doesn't exist"),
     ],
 )
-def test_mistakes(heroku: HerokuConnect, options: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_one_error(heroku: HerokuConnect, options: dict[str, Any], message: str) -> None:
     objects = options.pop("objects", [])
     with pytest.raises(CommandError, match=message):
         inspect(*objects, **options)
 
 
-def test_names() -> None:
+def test_class_names_follow_object_names() -> None:
     assert class_name("My_Object__c") == "MyObject"
     assert class_name("account") == "Account"
     assert class_name("SACAP__CAP_File__c") == "SACAPCAPFile"
     assert class_name("2nd__c") == "Object2nd"
 
 
-def test_written_models_fit_the_mapping_they_were_written_from(tmp_path: Path) -> None:
-    """Also one that is read-write without a unique identifier, with one unique field or two."""
+def test_written_models_match_their_mapping(tmp_path: Path) -> None:
+    """One mapping is read-write without a unique identifier, with no unique field, with one, or with two."""
     fields = {"Id": {}, "Name": {}, "CreatedDate": {}, "CreatedById": {}, "CurrencyIsoCode": {}, "Code__c": {}}
     two: dict[str, Any] = {"Name": {"unique": True}, "Code__c": {"unique": True}}
     indexes: list[dict[str, Any]] = [{}, {"Name": {"unique": True}}, two]

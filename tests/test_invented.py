@@ -105,7 +105,7 @@ def test_related_records_exist(heroku_connect: HerokuConnect) -> None:
     """The key may be an external id; a NOT NULL relation gets its record created first."""
     heroku_connect.create(Dog, 3)
     assert Animal.objects.count() == 3
-    assert Dog.objects.count() == 3, "each has its own"
+    assert Dog.objects.count() == 3, "each dog has its own animal"
     heroku_connect.create(Animal, 2)
     heroku_connect.create(Dog, 2)
     assert (Animal.objects.count(), Dog.objects.count()) == (5, 5)
@@ -124,13 +124,13 @@ def test_create_takes_values_for_some_fields(heroku_connect: HerokuConnect) -> N
     for record in records:
         assert record.lookup_id == user == "005000000000999AAA"
         assert {name: getattr(record, name) for name in values} == values
-    assert len({record.picklist for record in records}) > 1, "the rest is invented"
+    assert len({record.picklist for record in records}) > 1, "the other values are invented"
     with pytest.raises(LookupError, match=r"no field 'nmae'.*Did you mean 'name'"):
         heroku_connect.create(Animal, nmae="x")
 
 
 @pytest.mark.django_db
-def test_create_makes_no_parent_where_one_is_given(heroku_connect: HerokuConnect) -> None:
+def test_create_uses_the_given_parent(heroku_connect: HerokuConnect) -> None:
     heroku_connect.create(Animal, 1)
     heroku_connect.create(Dog, 1, animal=Animal.objects.get())
     assert Animal.objects.count() == 1
@@ -160,22 +160,22 @@ def test_invented_values_avoid_existing_ones(heroku_connect: HerokuConnect) -> N
     heroku.insert(Tiny, *({"code": letter} for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
     heroku.create(Tiny, 10)
     assert set(Tiny.objects.values_list("code", flat=True)) == set("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-    with pytest.raises(NoValueLeftError, match=r"sfdc.Tiny.code is unique .* of its 36 possible values too few"):
+    with pytest.raises(NoValueLeftError, match=r"sfdc.Tiny.code is unique .* too few of its 36 possible values"):
         heroku.create(Tiny)
     steps = [step.action for step, _ in zip(heroku.play(poll_size=20), range(30), strict=False)]
-    assert "delete" in steps, "it makes room"
+    assert "delete" in steps, "it deletes records to free values"
 
 
 def test_any_mapping_is_delivered_as_the_orm_reads() -> None:
-    """`make any-mapping` tries more of them, for longer."""
+    """`make any-mapping` tries more mappings, with more changes."""
     for seed in (2, 3):
         outcome = any_mapping.try_seed(seed, 60, server_url())
         assert outcome.is_well, str(outcome)
 
 
 @pytest.mark.django_db
-def test_what_only_the_table_demands_is_respected() -> None:
-    """Two columns that are unique together, an enum, and a field called as an argument is."""
+def test_invented_records_meet_the_tables_constraints() -> None:
+    """Two columns that are unique together, an enum, and a field with the name of an argument."""
     with isolate_apps("tests.sfdc"):
 
         class Pair(hc_models.HerokuConnectModel):

@@ -1,4 +1,4 @@
-"""The order of a user's tests does not matter: rows left in connected tables are gone for the next test."""
+"""The order of a project's tests does not matter: the kit removes the rows that a test left in connected tables."""
 
 import re
 from pathlib import Path
@@ -181,7 +181,7 @@ def test_6_both(heroku_connect, deliver_changes):
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """One with two databases, in which the app may write to a connected model."""
+    """A project with two databases and a read-write model."""
     files = {"crm/models.py": MODELS, "shop/settings.py": SETTINGS, "runner.py": RUNNER}
     kit_project.make(tmp_path, files, databases=("default", "other"))
     (tmp_path / "crm" / "tests.py").unlink()

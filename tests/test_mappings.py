@@ -1,4 +1,4 @@
-"""The configuration of Heroku Connect: its exact shape, every difference, unusable files, the commands."""
+"""Heroku Connect's configuration: its exact shape, every difference, unusable files, the commands."""
 
 import copy
 import datetime

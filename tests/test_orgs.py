@@ -1,4 +1,4 @@
-"""Schemas as orgs have them: inspect, check, install, deliver, without a correction by hand; two in one database."""
+"""Schemas of real orgs: inspect, check, install and deliver without a correction by hand; two orgs in a database."""
 
 import io
 import json
@@ -27,7 +27,7 @@ from tests.test_inspect import inspect
 
 SCHEMA = "shapes"
 
-ALL_IS_WELL = """
+CHECK_EVERYTHING = """
 call_command("check", databases=["default"])
 call_command("hc_inspect", check=True)
 call_command("hc_triggers", "install", verbosity=0)
@@ -62,19 +62,19 @@ EXPECTED = (
     "    seen = hc_models.DateTime(sf_field_name='Seen__c')\n",
     "    code_of = hc_models.Text(sf_field_name='Code_Of', max_length=12)\n",
     "    amount_of = models.DecimalField(db_column='amount_of', null=True, blank=True, max_digits=9, decimal_places=3)",
-    "    # Left out: 'twice': the database fills it, and saving a record would write to it.\n",
-    "    # Left out: 'counted': the database fills it, and saving a record would write to it.\n",
-    "    # Left out: '100%': its name has '%', which no query of Django's can name.\n",
-    "    # Left out: 'us$': its name has '$', which no query of Django's can name.\n",
-    "# Left out: 'per%cent': its name has '%', which no query of Django's can name.\n",
+    "    # Left out: 'twice': the database fills it, but saving a record would write it.\n",
+    "    # Left out: 'counted': the database fills it, but saving a record would write it.\n",
+    "    # Left out: '100%': its name has '%', which Django cannot use in a query.\n",
+    "    # Left out: 'us$': its name has '$', which Django cannot use in a query.\n",
+    "# Left out: 'per%cent': its name has '%', which Django cannot use in a query.\n",
     "    self_c = hc_models.TextAreaLong(sf_field_name='Self__c')\n",
     "    sf_access = hc_models.READ_WRITE\n    sf_without_upsert = True\n",
 )
-"""Some of what is written of tests/shapes.py."""
+"""Some lines of the models that hc_inspect writes for tests/shapes.py."""
 
 
 def test_written_models_work_without_a_correction(tmp_path: Path) -> None:
-    """Tables in many shapes: inspect, check, install, simulate, deliver, compare."""
+    """tests/shapes.py passes every step: inspect, check, install, simulate, deliver, compare."""
     source = tmp_path / "shapes.sql"
     source.write_text(";\n".join(shapes.statements(SCHEMA)), encoding="utf-8")
     outcome = orgs.try_out([source], server_url(), tmp_path, changes=100)
@@ -86,22 +86,22 @@ def test_written_models_work_without_a_correction(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not orgs.SHARED_MAPPINGS.is_dir(), reason="no folder shared/data/mappings beside the checkout")
 def test_real_mappings_work_without_a_correction(tmp_path: Path) -> None:
-    """`make orgs` in short: one project, with an app for each exported mapping."""
+    """A short `make orgs`: one project, with an app for each exported mapping."""
     files = sorted(orgs.SHARED_MAPPINGS.rglob("*.json"))
     outcome = orgs.try_out(files, server_url(), tmp_path, changes=100)
     assert outcome.is_well, str(outcome)
 
 
-def test_difference_fails_the_whole(tmp_path: Path) -> None:
+def test_orgs_command_fails_on_a_difference(tmp_path: Path) -> None:
     source = tmp_path / "mapping.json"
     config = {"access": "read_only", "fields": {"Id": {}, "Name": {}}}
     source.write_text(json.dumps({"version": 1, "mappings": [{"object_name": "Account", "config": config}]}))
-    told: list[str] = []
-    outcome = orgs.try_out([source], server_url(), tmp_path, changes=10, tell=told.append)
+    steps: list[str] = []
+    outcome = orgs.try_out([source], server_url(), tmp_path, changes=10, show=steps.append)
     assert outcome.is_well, str(outcome)
-    assert told == [f"mapping.json: {step}" for step in orgs.STEPS[:4]]
+    assert steps == [f"mapping.json: {step}" for step in orgs.STEPS[:4]]
     assert orgs.line_of(outcome, 13).split()[:9] == ["mapping.json", *"000000", "1", "1"]
-    config["upsert_field"] = "Id"  # no field of a model can be that
+    config["upsert_field"] = "Id"  # no field of a model can be the upsert field then
     source.write_text(
         json.dumps(
             {"version": 1, "mappings": [{"object_name": "Account", "config": config | {"access": "read_write"}}]}
@@ -115,7 +115,7 @@ def test_difference_fails_the_whole(tmp_path: Path) -> None:
 
 @pytest.fixture
 def schemas(heroku: HerokuConnect) -> Iterator[list[str]]:
-    """Names of schemas that the test makes; they go after it."""
+    """Names of schemas that the test creates; they are dropped after it."""
     made: list[str] = []
     yield made
     with connection.cursor() as cursor:
@@ -135,7 +135,7 @@ from django.db import models
 
 
 class Account(models.Model):
-    """Not one of ours, and yet a connected model: by its sf_object_name."""
+    """A plain Django model, which is connected because of its sf_object_name."""
 
     sf_object_name = "Account"
 
@@ -151,7 +151,7 @@ class Account(models.Model):
 def test_plain_model_is_connected_for_every_command(tmp_path: Path, schemas: list[str]) -> None:
     schemas += ["plain"]
     output = Project(tmp_path, {"crm": PLAIN}).run(
-        f"call_command('hc_simulate', create_only=True)\n{MAKE_TABLES}{ALL_IS_WELL}"
+        f"call_command('hc_simulate', create_only=True)\n{MAKE_TABLES}{CHECK_EVERYTHING}"
         "call_command('hc_mappings', 'export', output='exported.json')\n"
         "print(open('exported.json').read())\n"
         "call_command('hc_mappings', 'check', 'exported.json')\n"
@@ -159,9 +159,9 @@ def test_plain_model_is_connected_for_every_command(tmp_path: Path, schemas: lis
         "from tests import play_org\n"
         "outcome = play_org.play(0, 20)\n"
         "print(outcome['delivered'] == outcome['simulated'], outcome['differing'], outcome['failed'])\n"
-        "def hear(sender, instance, **kwargs): print('heard of', sender._meta.label)\n"
-        "record_created.connect(hear)\n"
-        "call_command('hc_backfill', 'crm.Account', receiver=['__main__.hear'])\n"
+        "def called(sender, instance, **kwargs): print('called for', sender._meta.label)\n"
+        "record_created.connect(called)\n"
+        "call_command('hc_backfill', 'crm.Account', receiver=['__main__.called'])\n"
         "call_command('hc_listen', once=True)\n"
         "call_command('hc_deliveries', 'list')\n"
         "call_command('hc_status', json=True)\n",
@@ -170,9 +170,9 @@ def test_plain_model_is_connected_for_every_command(tmp_path: Path, schemas: lis
     assert '"fields": {\n          "Id": {},\n          "name": {}\n        }' in output
     assert "'exported.json' maps all that the models need." in output
     assert "True 0 []\n" in output
-    assert "heard of crm.Account\n" in output
+    assert "called for crm.Account\n" in output
     assert '"text": "plain.account: installed"' in output
-    assert "Traceback" not in output.replace("Traceback", "", 1)  # of the last command, hc_status
+    assert "Traceback" not in output.replace("Traceback", "", 1)  # the one of hc_status, the last command
 
 
 FIRST_ORG = """
@@ -234,7 +234,7 @@ def test_two_orgs_in_one_database(tmp_path: Path, schemas: list[str]) -> None:
     assert "ok    writes      salesforce2._trigger_log: none failed\n" in status
 
 
-def test_models_are_written_for_another_schema(heroku: HerokuConnect, schemas: list[str]) -> None:
+def test_inspect_writes_models_of_another_schema(heroku: HerokuConnect, schemas: list[str]) -> None:
     schemas += ["salesforce2"]
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE SCHEMA salesforce2; CREATE TABLE salesforce2.contact ({shapes.USUAL})")
@@ -247,7 +247,7 @@ def test_models_are_written_for_another_schema(heroku: HerokuConnect, schemas: l
     outcome="no change of it can be delivered: each is kept, and comes once model and table agree; "
     "`check --database`, `hc_triggers status --check` and `hc_status` fail and name it",
 )
-def test_column_that_a_table_lacks_is_an_error_everywhere(captured: HerokuConnect, connect: Any) -> None:
+def test_missing_column_is_an_error_everywhere(captured: HerokuConnect, connect: Any) -> None:
     names: list[str] = []
     connect(record_created, lambda instance, **kwargs: names.append(instance.name), Account)
     captured.drop_column(Account, "industry")

@@ -28,7 +28,7 @@ from tests.sfdc.models import Everything
 
 @pytest.fixture
 def awkward(heroku: HerokuConnect) -> None:
-    """The rows of the forms' tests, but with numbers that JSON and Django's own number_format() can write."""
+    """The rows of the forms' tests, with numbers that JSON and Django's number_format() can write."""
     fill(heroku)
     with connection.cursor() as cursor:
         for column in ("currency__c", "percent__c", "location__longitude__s"):
@@ -54,7 +54,7 @@ def test_serializer_accepts_its_own_output(awkward: None) -> None:
     assert different(before) == {}
 
 
-def test_serializer_changes_one_field_only(awkward: None) -> None:
+def test_serializer_changes_one_field(awkward: None) -> None:
     record = Everything.objects.get(pk=2)
     output = over_the_wire(Serializer(record).data)
     assert output["multi_picklist"] == ["a", "no longer"]
@@ -141,7 +141,7 @@ def test_includes_lookup_finds_selections(heroku: HerokuConnect) -> None:
 
 
 FORMS_MODULES = ("models", "serializers", "plain_serializers", "resources", "filters")
-"""What the page writes into the app ``crm``."""
+"""The modules that the page writes into the app ``crm``."""
 
 
 @isolate_apps("tests.sfdc")

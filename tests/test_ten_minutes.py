@@ -1,4 +1,4 @@
-"""docs/start.md and docs/your-app.md, to the letter from an empty folder: files, commands, output, links."""
+"""Follows docs/start.md and docs/your-app.md literally, in an empty folder: files, commands, output, links."""
 
 import http.cookiejar
 import os
@@ -16,32 +16,32 @@ import pytest
 from tests.pages import BLOCKS, TEXT, file_of, write_file
 from tests.terminal import Terminal
 
-# What a reader does not have: the settings of the project that runs this test.
+# Variables of the test run, which a reader does not have.
 FOREIGN = ("DATABASE_URL", "DJANGO_SETTINGS_MODULE", "PYTHONPATH", "PYTHONWARNINGS", "VIRTUAL_ENV")
 
 STAYS = {"hc_listen": "listening", "runserver": "Quit the server"}
-"""Commands that do not end, and what each prints when it is ready."""
+"""Commands that keep running, each with the text that it prints when it is ready."""
 
 SITE = "http://127.0.0.1:8000"
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """An empty one. Not in tmp_path: as root the server is another user, and pytest closes that folder to others."""
+    """An empty folder. It is not in tmp_path, which other users cannot read: for root the server is another user."""
     with tempfile.TemporaryDirectory(prefix="hc_signals_") as directory:
         yield Path(directory)
 
 
 @pytest.fixture
 def shell(folder: Path, tmp_path: Path, distributions: Path) -> Iterator[Callable[[str], Terminal]]:
-    """Type a block into a terminal of its own, in the folder; what still runs at the end is stopped."""
+    """Start a block of commands in its own terminal, in the folder; kill what is running at the end."""
     environment = {key: value for key, value in os.environ.items() if key not in FOREIGN}
-    # Not published yet: pip finds the package here, and its dependencies where it finds everything.
+    # pip finds the package here, because it is not published yet.
     environment |= {"PIP_FIND_LINKS": str(distributions), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     terminals: list[Terminal] = []
 
     def start(block: str) -> Terminal:
-        # A second terminal has the same .venv; one long-lived command gets the signals itself.
+        # Every terminal uses the same .venv. `exec` lets a single command get the signals itself.
         before = ". .venv/bin/activate; " if (folder / ".venv").exists() else ""
         before += "exec " if block.count("\n") == 1 else ""
         terminals.append(Terminal(before + block, folder, environment, tmp_path / f"terminal{len(terminals)}"))
@@ -53,7 +53,7 @@ def shell(folder: Path, tmp_path: Path, distributions: Path) -> Iterator[Callabl
 
 
 def follow(page: str, folder: Path, shell: Callable[[str], Terminal], site: str) -> dict[str, Terminal]:
-    """Do what a page says; return the terminals whose command has not ended, by the command."""
+    """Do what a page says; return the running terminals, by command."""
     running: dict[str, Terminal] = {}
     for block in (block for block in BLOCKS if block.page == page):
         if file_of(block.code)[0]:
@@ -73,21 +73,21 @@ def follow(page: str, folder: Path, shell: Callable[[str], Terminal], site: str)
     return running
 
 
-def test_the_pages_lead_to_a_signal_and_a_tested_app(folder: Path, shell: Callable[[str], Terminal]) -> None:
+def test_pages_lead_to_a_signal_and_a_tested_app(folder: Path, shell: Callable[[str], Terminal]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         site = f"http://127.0.0.1:{free.getsockname()[1]}"
     listener = follow("start.md", folder, shell, site)["hc_listen"]
     assert listener.stop(signal.SIGINT) == 0
-    assert listener.output.count("CREATE") > 1, "the simulator's records were delivered as well"
+    assert listener.output.count("CREATE") > 1, "the simulator's records were delivered"
 
     running = follow("your-app.md", folder, shell, site)
     links = re.findall(rf"\({SITE}(/admin/\S+)\)", TEXT["your-app.md"])
     assert len(links) == 5
     pages = read_admin(site, links)
-    assert re.search(r'href="/admin/orders/order/\d+/change/', pages[links[0]]), "there are orders"
+    assert re.search(r'href="/admin/orders/order/\d+/change/', pages[links[0]]), "the list has orders"
     (order, *_) = re.findall(r'href="(/admin/orders/order/\d+/change/)', pages[links[0]])
-    assert 'name="_save"' not in read_admin(site, [order])[order], "a read-only record is only shown"
+    assert 'name="_save"' not in read_admin(site, [order])[order], "a read-only record has no save button"
     (shipment, *_) = re.findall(r'href="(/admin/orders/shipment/\d+/change/)', pages[links[1]])
     assert 'name="_save"' in read_admin(site, [shipment])[shipment]
     for terminal in (running["hc_listen"], running["runserver"]):
@@ -95,7 +95,7 @@ def test_the_pages_lead_to_a_signal_and_a_tested_app(folder: Path, shell: Callab
 
 
 def read_admin(site: str, links: list[str]) -> dict[str, str]:
-    """Log in as the page says, by HTTP; return the pages."""
+    """Log in by HTTP as the page says; return the text of each link."""
     command = next(block.code for block in BLOCKS if block.page == "your-app.md" and "createsuperuser" in block.code)
     (password,) = re.findall(r"DJANGO_SUPERUSER_PASSWORD=(\S+)", command)
     cookies = http.cookiejar.CookieJar()

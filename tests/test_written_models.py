@@ -1,4 +1,4 @@
-"""For any mapping hc_inspect writes code that compiles, imports and passes the checks, with every column."""
+"""For any mapping, hc_inspect writes code with every column; it compiles and passes Django's checks."""
 
 import json
 import keyword

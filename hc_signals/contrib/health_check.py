@@ -13,7 +13,7 @@ from hc_signals.heroku.api import HerokuConnectAPI, check_health
 
 @dataclasses.dataclass
 class HerokuConnectHealthCheck(HealthCheck):  # type: ignore[misc]  # the package has no types
-    """Heroku Connect's own state, asked from its API.
+    """Reads the states of Heroku Connect's connections and mappings from its API.
 
     Args:
         app_name: name of the Heroku app; HEROKU_CONNECT_APP_NAME by default.
@@ -21,14 +21,14 @@ class HerokuConnectHealthCheck(HealthCheck):  # type: ignore[misc]  # the packag
 
     app_name: str = ""
     timeout: datetime.timedelta = dataclasses.field(default=datetime.timedelta(seconds=40), repr=False)
-    """A little longer than the API's own 30 seconds."""
+    """Time for the check; longer than the 30 seconds of the API's client."""
 
-    def run(self) -> None:  # not async: it is run in a thread
-        """Ask the API.
+    def run(self) -> None:  # not async: the package runs it in a thread
+        """Query the API.
 
         Raises:
             ServiceUnavailable: no app or token is configured, or a connection or mapping is in a bad state.
-            ServiceReturnedUnexpectedResult: the API did not answer as it should.
+            ServiceReturnedUnexpectedResult: the API gave no answer, or an unexpected one.
         """
         try:
             problems = check_health(HerokuConnectAPI(self.app_name or heroku_app_name()))

@@ -6,18 +6,18 @@ from import_export import fields, resources
 
 
 class KeepingField(fields.Field):
-    """A column that leaves a record's value where the file says of it what an export would say.
+    """A column that keeps a record's value if the file has the text that an export of it would have.
 
-    A file has no NULL beside the empty text, no fractions of a second and no line ends but its own.
+    A file cannot spell every value: it has no NULL, no fractions of a second, and its own line ends.
     """
 
     def save(self, instance: Any, row: Any, is_m2m: bool = False, **kwargs: Any) -> None:
-        """Set the value, if the file has another one."""
+        """Set the value, if the text in the file differs from an export."""
         if instance._state.adding or self.export(instance) != row.get(self.column_name):
             super().save(instance, row, is_m2m, **kwargs)
 
 
 class HerokuConnectModelResource(resources.ModelResource):
-    """A ModelResource whose export, imported, changes nothing."""
+    """A ModelResource; importing its unedited export changes nothing."""
 
     DEFAULT_RESOURCE_FIELD = KeepingField

@@ -1,6 +1,6 @@
 """Serializers of Django REST framework for connected models; needs ``djangorestframework``.
 
-``class AccountSerializer(HerokuConnectModelSerializer)`` in the place of ``ModelSerializer`` is all that is to be done.
+Derive a serializer from ``HerokuConnectModelSerializer`` instead of ``ModelSerializer``.
 """
 
 import decimal
@@ -16,10 +16,10 @@ from hc_signals.db.models.fields import HerokuConnectFieldMixin
 
 
 class _Keeping(serializers.Field):
-    """A field that takes its own output back: what Salesforce has is neither changed nor refused."""
+    """A field that accepts its own output, and then keeps the instance's value."""
 
     def run_validation(self, data: Any = empty) -> Any:
-        """Leave the instance's value where the data are what the field has shown of it."""
+        """Return the instance's value if the data are equal to the field's output for it."""
         instance = getattr(self.parent, "instance", None)
         if not isinstance(instance, models.Model) or data is empty or data != self._shown(instance):
             return super().run_validation(data)
@@ -30,7 +30,7 @@ class _Keeping(serializers.Field):
         except serializers.ValidationError:
             related = None
         if related is None:
-            raise SkipField  # the record is not there; its key stays
+            raise SkipField  # the related record is missing; its key stays
         return related
 
     def _shown(self, instance: models.Model) -> Any:
@@ -39,13 +39,13 @@ class _Keeping(serializers.Field):
 
 
 class MultiPicklistField(_Keeping, serializers.MultipleChoiceField):
-    """A list of choices in the order that was given; those that the instance has are accepted."""
+    """A list of choices in the given order; it accepts the instance's own values too."""
 
     def to_internal_value(self, data: Any) -> list[str]:
         """Return the list.
 
         Raises:
-            ValidationError: the data are no list, or an item is none of the choices.
+            ValidationError: the data are no list, or an item is not among the choices.
         """
         instance = getattr(self.parent, "instance", None)
         own = self.get_attribute(instance) if isinstance(instance, models.Model) else None
@@ -54,12 +54,12 @@ class MultiPicklistField(_Keeping, serializers.MultipleChoiceField):
         return [item for item in dict.fromkeys(data) if item in kept or item in chosen]
 
     def to_representation(self, value: Any) -> list[str]:
-        """Return the list as it is."""
+        """Return the values as a list."""
         return list(value)
 
 
 class NumberField(_Keeping, serializers.DecimalField):
-    """A number rounded to its decimal places; one that has too many digits is shown in full."""
+    """A number, rounded to its decimal places; with too many digits it is output in full."""
 
     def quantize(self, value: decimal.Decimal) -> decimal.Decimal:
         """Return the rounded number, if it can be rounded."""
@@ -71,7 +71,7 @@ class NumberField(_Keeping, serializers.DecimalField):
 
 
 class LookupField(_Keeping, serializers.SlugRelatedField):
-    """The key of the related record, whether that is there or not; showing it makes no query."""
+    """The key of the related record, even of a missing one; its output needs no query."""
 
     def get_attribute(self, instance: Any) -> Any:
         """Return the key."""
@@ -80,7 +80,7 @@ class LookupField(_Keeping, serializers.SlugRelatedField):
         return instance.serializable_value(self.source_attrs[-1])
 
     def to_representation(self, value: Any) -> Any:
-        """Return the key, of a record or as it is."""
+        """Return the key of a record; a key passes unchanged."""
         return super().to_representation(value) if isinstance(value, models.Model) else value
 
 
@@ -90,9 +90,9 @@ def _keeping(kind: Any) -> type[Any]:
 
 
 class HerokuConnectModelSerializer(serializers.ModelSerializer):
-    """A ModelSerializer whose output is valid input, for every value that Salesforce has.
+    """A ModelSerializer whose output is valid input, for every value of Salesforce.
 
-    Selections of a multi-select picklist are lists. Lookups are the key that they store, ``sf_id`` or external id.
+    A multi-select picklist is a list. A lookup is the key that it stores, an ``sf_id`` or external id.
     """
 
     serializer_field_mapping = {**serializers.ModelSerializer.serializer_field_mapping, Number: NumberField}

@@ -4,12 +4,12 @@ from django.db import NotSupportedError
 
 
 class WriteNotSupportedError(NotSupportedError):
-    """A write to a model that Heroku Connect only reads from Salesforce."""
+    """A write to a read-only model."""
 
 
 class MissingArgumentError(TypeError, KeyError):
-    """A required keyword argument of a connected field is missing; a KeyError too, for code written for DHC."""
+    """A required keyword argument of a connected field is missing. It is a KeyError as in django-heroku-connect."""
 
     def __str__(self) -> str:
-        """Return the plain message; KeyError would show its repr."""
+        """Return the message; KeyError would return its repr."""
         return str(self.args[0]) if self.args else ""

@@ -1,8 +1,7 @@
-"""Form fields of connected models: a value that a form did not touch survives it.
+"""Form fields of connected models, which keep a value that the user did not edit.
 
-Salesforce holds values that a form of Django's would change or refuse although nobody has edited them: a picklist value
-that is no longer among the choices, a URL without ``https://``, a time with fractions of a second, a lookup whose
-record is not synced.
+Django's form fields would change or refuse some values of Salesforce even if the user did not edit them. Examples are a
+removed picklist value, a URL without ``https://``, fractions of a second, and a lookup to a record that is not synced.
 """
 
 import functools
@@ -18,13 +17,13 @@ _MISSING = object()
 
 
 class KeepingField(forms.Field):
-    """A form field that returns the instance's own value where the submitted data are what the form had shown.
+    """A form field that returns the instance's own value if the submitted data are equal to the displayed ones.
 
-    Only in the form of a record that exists; new records are validated as ever.
+    It does so for existing records. A new record is validated as in any form.
     """
 
     attname: str = ""
-    """The attribute of the instance that has the value; the model field sets it."""
+    """The instance's attribute with the value; the model field sets it."""
     _bound: Any = None
 
     def get_bound_field(self, form: forms.BaseForm, field_name: str) -> Any:
@@ -33,7 +32,7 @@ class KeepingField(forms.Field):
         return self._bound
 
     def own_value(self) -> Any:
-        """Return the value of the instance that the form edits; a marker if it edits none or shows another value."""
+        """Return the instance's value; ``_MISSING`` if the form has no saved instance or shows another value."""
         form = getattr(self._bound, "form", None)
         instance = getattr(form, "instance", None)
         if form is None or not isinstance(instance, models.Model) or instance._state.adding:
@@ -43,12 +42,12 @@ class KeepingField(forms.Field):
         return value if value is shown or value == shown else _MISSING
 
     def clean(self, value: Any) -> Any:
-        """Return the instance's own value if the data are those of the form as it was shown."""
+        """Return the instance's own value if the submitted data are equal to the displayed ones."""
         own = self.own_value()
         if own is _MISSING or self.has_changed(self._bound.initial, value):
             return super().clean(value)
         if own in self.empty_values or isinstance(self, forms.ModelChoiceField):
-            # A required field stays required. Of a relation, a form has the record; where there is none, the key.
+            # A required field stays required. A form has the record of a relation, or the key of a missing record.
             try:
                 found = super().clean(value)
             except ValidationError:
@@ -59,20 +58,20 @@ class KeepingField(forms.Field):
         return own
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Compare with the text that the form had shown, too: Django compares with the value that it makes of it."""
+        """Compare with the displayed text too; Django compares just with the value that it makes of the text."""
         if not super().has_changed(initial, data):
             return False
         shown = self.widget.format_value(self.prepare_value(initial))
         return not (isinstance(shown, str) and isinstance(data, str) and self._lines(shown) == self._lines(data))
 
     def _lines(self, text: str) -> str:
-        """Return a text as browsers change it: they submit CRLF from a textarea and drop line ends elsewhere."""
+        """Normalize line ends, because browsers submit CRLF from a textarea and drop line ends in other inputs."""
         lines = text.replace("\r\n", "\n").replace("\r", "\n")
         return lines if isinstance(self.widget, forms.Textarea) else lines.replace("\n", "")
 
 
 class _KeepingOptions(forms.widgets.ChoiceWidget):
-    """Shows a selected value that is not among the choices as an option of its own, or a browser would drop it."""
+    """Adds an option for a selected value that is not among the choices, so that a browser does not drop it."""
 
     def optgroups(self, name: str, value: list[str], attrs: Any = None) -> Any:
         groups = list(super().optgroups(name, value, attrs))
@@ -85,21 +84,21 @@ class _KeepingOptions(forms.widgets.ChoiceWidget):
 
 
 class MultiPicklistChoiceField(KeepingField, forms.MultipleChoiceField):
-    """A multiple choice; values that the record has stay selectable, and the selected ones keep their order."""
+    """A multiple choice. The record's own values stay selectable, and the selected ones keep their order."""
 
     def __init__(self, *, coerce: Any = None, empty_value: Any = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)  # the two are for a choice of one value
+        super().__init__(**kwargs)  # Django passes the two for a choice of one value
 
     def _own(self) -> list[str]:
         own = self.own_value()
         return list(own) if isinstance(own, list) else []
 
     def valid_value(self, value: Any) -> bool:
-        """Accept what the record has already."""
+        """Accept a choice, or a value that the record has already."""
         return super().valid_value(value) or value in self._own()
 
     def clean(self, value: Any) -> Any:
-        """Return the values, those that were selected before first; None if there are none."""
+        """Return the values, with those of the record first; None if there are none."""
         chosen = super().clean(value) or []
         kept = [item for item in self._own() if item in chosen]
         return MultiPicklistValue.of([*kept, *(item for item in chosen if item not in kept)] or None)
@@ -109,7 +108,7 @@ class MultiPicklistTextField(KeepingField, forms.CharField):
     """A text of values, joined by semicolons, for a multi-select picklist without choices."""
 
     def clean(self, value: Any) -> Any:
-        """Return the values; blanks around them and empty ones are dropped, if the text was edited."""
+        """Return the values. If the user edited the text, blanks around values and empty values are dropped."""
         cleaned = super().clean(value)
         if isinstance(cleaned, str):
             cleaned = [item.strip() for item in cleaned.split(";") if item.strip()]
@@ -122,12 +121,12 @@ def _mixed(mixin: Any, kind: Any) -> type[Any]:
 
 
 def keeping(field: forms.Field, attname: str) -> forms.Field:
-    """Make any form field keep what was not touched; its class stays a subclass of what it was.
+    """Make a form field keep values that the user did not edit. Its new class is a subclass of its old one.
 
     Args:
-        attname: the attribute of the model's instances that has the value.
+        attname: the instance's attribute with the value.
     """
-    # The class is changed and not the way to it: Django's own model fields choose it, and the admin overrides it.
+    # The class of the finished field is changed, because model fields and the admin choose a class by themselves.
     if not isinstance(field, KeepingField):
         kind: Any = type(field)
         field.__class__ = _mixed(KeepingField, kind)

@@ -1,4 +1,4 @@
-"""Python values that remember how the table spells them, so that saving a record changes nothing of it."""
+"""Python values that remember their spelling in the table, so that saving a record does not change it."""
 
 import uuid
 from collections.abc import Iterable
@@ -6,11 +6,11 @@ from typing import Any, Self
 
 
 class MultiPicklistValue(list[str]):
-    """The selected values of a multi-select picklist: a list, whose text is what the table holds, ``x;y``."""
+    """The selected values of a multi-select picklist: a list. Its ``str()`` is the text in the table, ``x;y``."""
 
     @classmethod
     def of(cls, value: str | Iterable[Any] | None) -> Self | None:
-        """Return the value of a text or of any iterable of values; None of None and of an empty text."""
+        """Make a value from a text or an iterable; return None for None and for an empty text."""
         if value is None or value == "":
             return None
         if isinstance(value, cls):
@@ -22,7 +22,7 @@ class MultiPicklistValue(list[str]):
 
 
 class SpelledUUID(uuid.UUID):
-    """A UUID that the table does not hold as 32 lower-case hex digits: it is written back as it was read.
+    """A UUID that the table spells in another way than 32 lower-case hex digits, and that is written back so.
 
     Args:
         stored: the text in the table.
@@ -45,4 +45,4 @@ class SpelledUUID(uuid.UUID):
 
 
 class HandMadeID(str):
-    """An external id read from the table that is no UUID: somebody has typed it in Salesforce. Not for new values."""
+    """An external id in the table that is no UUID, because a user typed it in Salesforce. Not for new values."""

@@ -1,4 +1,4 @@
-"""A small client for Heroku Connect's REST API, and a look at the health of an app's connections."""
+"""A small client of Heroku Connect's REST API, and a check of the states of an app's connections."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 30.0
 
 
 class ConnectionState(StrEnum):
-    """States of a connection, as far as they are known; the API may answer with others."""
+    """The known states of a connection; the API may return others."""
 
     IDLE = "IDLE"
     POLLING_DB_CHANGES = "POLLING_DB_CHANGES"
@@ -33,7 +33,7 @@ class ConnectionState(StrEnum):
 
 
 class MappingState(StrEnum):
-    """States of a mapping, of Heroku's list of mapping states; the API may answer with others."""
+    """The states of a mapping in Heroku's documentation; the API may return others."""
 
     DATA_SYNCED = "DATA_SYNCED"
     RESYNC = "RESYNC"
@@ -59,7 +59,7 @@ class MappingState(StrEnum):
     INACTIVE_ORG = "INACTIVE_ORG"
     UNAUTHORIZED = "UNAUTHORIZED"
 
-    # Not working now, but these end by themselves.
+    # The mapping does not work now; these states end by themselves.
     TEMPORARY_ERROR_STATES = nonmember(frozenset({INITIAL, SCHEMA_CHANGED, RECOVERY}))
     ERROR_STATES = nonmember(
         frozenset({BULK_LOAD_ERROR, SYSTEM_ERROR, DB_UNAVAILABLE, BAD_CONFIG, SYNC_REMOVED, INACTIVE_ORG, UNAUTHORIZED})
@@ -67,7 +67,7 @@ class MappingState(StrEnum):
 
     @classmethod
     def ok_states(cls) -> frozenset["MappingState"]:
-        """Return the states in which data is synchronised, or about to be."""
+        """Return the states in which Heroku Connect synchronises data, or is about to."""
         return frozenset(cls) - cls.TEMPORARY_ERROR_STATES - cls.ERROR_STATES
 
 
@@ -75,13 +75,13 @@ class HerokuConnectAPI:
     """The connections of one Heroku app.
 
     Args:
-        app_name: name of the Heroku app; may be empty where only ids of connections are used.
-        token: Heroku's API token; ``HEROKU_AUTH_TOKEN`` by default, as Django setting or in the environment.
-        endpoint: root of the API; ``HEROKU_CONNECT_API_ENDPOINT`` by default, else that of the European region.
+        app_name: name of the Heroku app; may be empty if you pass ids of connections.
+        token: Heroku's API token; default: ``HEROKU_AUTH_TOKEN``, a Django setting or environment variable.
+        endpoint: root of the API; default: ``HEROKU_CONNECT_API_ENDPOINT``, else the European region.
 
     Raises:
         APIError: httpx is not installed.
-        ConfigurationError: there is no token, or none that can be sent.
+        ConfigurationError: there is no token, or it has characters that HTTP cannot send.
     """
 
     def __init__(self, app_name: str, token: str | None = None, endpoint: str | None = None) -> None:
@@ -116,7 +116,7 @@ class HerokuConnectAPI:
         return self._json("GET", _path(connection_id), params={"deep": "true"} if deep else None)
 
     def import_mapping(self, connection_id: str, mapping: dict[str, Any]) -> None:
-        """Send a configuration to a connection, which goes to ``IMPORT_CONFIGURATION`` until it has applied it.
+        """Send a configuration to a connection. Its state is ``IMPORT_CONFIGURATION`` until it has applied it.
 
         Raises:
             APIError: the request failed.
@@ -124,7 +124,7 @@ class HerokuConnectAPI:
         self._request("POST", f"{_path(connection_id)}/actions/import", json=mapping)
 
     def link_account(self) -> None:
-        """Let the token's user see the connections of the app; a new add-on is seen by nobody.
+        """Give the token's user access to the connections of the app; no user has access to those of a new add-on.
 
         Raises:
             APIError: the request failed.
@@ -143,7 +143,7 @@ class HerokuConnectAPI:
             answer = response.json()
         except (ValueError, RecursionError):
             answer = None
-        # Outside of the handler: the decoder's exception carries the whole body, and would be chained.
+        # Raised outside the handler: the decoder's exception has the whole body, and would be chained.
         if not isinstance(answer, dict):
             status = response.status_code
             raise APIError(f"{method} {path}: status {status}, but the answer is not a JSON object.", status)
@@ -157,7 +157,7 @@ class HerokuConnectAPI:
             )
         except (self._httpx.HTTPError, self._httpx.InvalidURL) as error:
             fault = type(error).__name__
-        # Outside of the handler: httpx's exceptions carry the request, and with it the token.
+        # Raised outside the handler: httpx's exception has the request, and so the token.
         if fault:
             raise APIError(f"{method} {path}: no answer from {self.endpoint} ({fault}).")
         if not response.is_success:
@@ -167,16 +167,16 @@ class HerokuConnectAPI:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A connection, or one of its mappings, that is not in a good state."""
+    """A connection or mapping in a bad state."""
 
     connection: str
-    """Name of the connection, else its id; empty if the app has none."""
+    """Name of the connection, else its id; empty if the app has no connection."""
     mapping: str = ""
-    """API name of the Salesforce object; empty where the connection itself is meant."""
+    """API name of the Salesforce object; empty if the connection itself is in a bad state."""
     state: str
-    """The word of the API; empty if it said none."""
+    """The state, as the API returned it; empty if it returned none."""
     reason: str
-    """What is wrong with that state."""
+    """Why the state is bad."""
 
     def __str__(self) -> str:
         where = f"connection {self.connection!r}" + (f", mapping {self.mapping}" if self.mapping else "")
@@ -184,10 +184,10 @@ class Problem:
 
 
 def check_health(api: HerokuConnectAPI) -> list[Problem]:
-    """Return what is wrong with the app's connections and their mappings.
+    """Return the connections and mappings of the app that are in a bad state.
 
     Raises:
-        APIError: the API could not be asked.
+        APIError: a request failed.
         ConfigurationError: the name of the app is empty.
     """
     return [problem for listed in api.connections() for problem in _connection_problems(api, listed)]
@@ -211,7 +211,7 @@ def _connection_problems(api: HerokuConnectAPI, listed: dict[str, Any]) -> Itera
 
 
 def _mapping_reason(state: str) -> str:
-    """Return what is wrong with the state of a mapping; an empty text for a good one."""
+    """Return why the state of a mapping is bad; empty for a good state."""
     if state in MappingState.ok_states():
         return ""
     if state in MappingState.TEMPORARY_ERROR_STATES:

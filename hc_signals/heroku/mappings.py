@@ -1,9 +1,10 @@
-"""Heroku Connect's configuration as JSON: made from the models, read from a file, held against the models."""
+"""Heroku Connect's configuration as JSON: makes it from models, reads it from a file, compares it with models."""
 
 import datetime
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,24 @@ from hc_signals.postgres.moments import aware, now
 from hc_signals.tables import get_schema, models_of_schema
 
 VERSION = 1
-"""The only version of the format that Heroku Connect has ever exported."""
+"""Version of the format; Heroku Connect exports no other."""
 _ALWAYS_INDEXED = "id"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One point in which a configuration and the models do not agree."""
+    """One difference between a configuration and the models."""
 
     object_name: str
     """API name of the Salesforce object."""
     model: str = ""
-    """Label of the model; empty where the configuration maps an object that has no model."""
+    """Label of the model; empty if the mapped object has no model."""
     field: str = ""
-    """API name of the Salesforce field; empty where the whole mapping is meant."""
+    """API name of the Salesforce field; empty if the difference is about the whole mapping."""
     found: str
     expected: str
     is_failure: bool = True
-    """False for what is worth knowing and harms nobody."""
+    """False for a difference that is information and no fault."""
 
     def __str__(self) -> str:
         where = f"{self.model or 'no model'} ({self.object_name})" + (f", field {self.field}" if self.field else "")
@@ -52,13 +53,13 @@ def get_mapping(
         version: version of the format.
         exported_at: time of the export; now by default.
         app_name: name of the Heroku app; ``HEROKU_CONNECT_APP_NAME`` by default.
-        schema: of the connection's tables; default: the only one that has models.
+        schema: schema of the connection's tables; default: the only one that has models.
 
     Raises:
         ConfigurationError: no model has a table in the schema; or several schemas have models, and none was named.
     """
     models = models_of_schema(schema)
-    is_of_settings = schema in ("", get_schema())  # there is one setting for one organisation
+    is_of_settings = schema in ("", get_schema())  # the setting names the organisation of that schema
     return {
         "version": version,
         "connection": {
@@ -74,7 +75,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """Read an exported configuration.
 
     Raises:
-        MappingError: no such file, not JSON, not an object, a version other than 1, or no usable ``mappings``.
+        MappingError: no such file, not JSON, not an object, another version than 1, or no usable ``mappings``.
     """
     try:
         config = json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -92,9 +93,9 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def compare(config: dict[str, Any], models: Iterable[type[models.Model]]) -> list[Difference]:
-    """Hold a configuration against models; names compare as in Salesforce, whatever their case.
+    """Compare a configuration with models. Names compare without case, as in Salesforce.
 
-    Objects without a model, and another upsert field where neither side writes, are told as information.
+    An object without a model is information. So is another upsert field, if both sides are read-only.
 
     Args:
         config: an exported configuration, as ``load()`` or ``get_mapping()`` return it.
@@ -120,8 +121,8 @@ def compare(config: dict[str, Any], models: Iterable[type[models.Model]]) -> lis
 def mapping_of(model: Any) -> dict[str, Any]:
     """Return the mapping of a connected model.
 
-    Of a plain Django model with an ``sf_object_name`` every column but Heroku Connect's own counts as a field of
-    Salesforce, by its name in the table: names there compare whatever their case.
+    In a plain Django model with an ``sf_object_name``, every column is a field of Salesforce, except Heroku Connect's
+    own. The column's name is the API name, because names compare without case.
     """
     own = getattr(model, "get_heroku_connect_mapping", None)
     if own is not None:
@@ -156,58 +157,47 @@ def _check(config: Any) -> None:
 
 def _compare_model(label: str, own: dict[str, Any], mapped: dict[str, Any]) -> Iterator[Difference]:
     name, wanted = own["object_name"], own["config"]
+    difference = partial(Difference, object_name=name, model=label)
     entry = mapped.get(name.lower())
     if entry is None:
-        yield Difference(object_name=name, model=label, found="no mapping", expected="one")
+        yield difference(found="no mapping", expected="one")
         return
     config = entry["config"]
     if config.get("access") != wanted["access"]:
-        yield Difference(
-            object_name=name, model=label, found=f"access {config.get('access')!r}", expected=repr(wanted["access"])
-        )
+        yield difference(found=f"access {config.get('access')!r}", expected=repr(wanted["access"]))
     fields = set(by_lower_name(config.get("fields")))
     for field in wanted["fields"]:
         if field.lower() not in fields:
-            yield Difference(
-                object_name=name, model=label, field=field, found="no such field", expected="it to be mapped"
-            )
+            yield difference(field=field, found="no such field", expected="it to be mapped")
     for field, found in _indexes_missing(wanted["indexes"], config, fields):
-        yield Difference(object_name=name, model=label, field=field, found=found, expected="a unique index")
-    yield from _compare_upsert(label, name, wanted, config)
+        yield difference(field=field, found=found, expected="a unique index")
+    upsert, expected = config.get("upsert_field"), wanted.get("upsert_field")
+    if str(upsert or "").lower() != str(expected or "").lower():
+        yield difference(
+            field=expected or str(upsert),
+            found=f"upsert field {upsert!r}" if upsert else "no upsert field",
+            expected=repr(expected) if expected else "none",
+            is_failure="read_write" in (wanted["access"], config.get("access")),
+        )
 
 
 def _indexes_missing(wanted: dict[str, Any], config: dict[str, Any], fields: set[str]) -> Iterator[tuple[str, str]]:
-    """Yield ``(field, what was found)``; a field that is not mapped at all is a difference of its own."""
+    """Yield the mapped fields that lack a unique index, each with the index that it has."""
     indexes = by_lower_name(config.get("indexes"))
     for field, options in wanted.items():
         name = field.lower()
         if not options["unique"] or name not in fields:
             continue
         if name not in indexes:
-            # Heroku Connect indexes the record's id on its own, and old exports do not mention it.
+            # Heroku Connect indexes the record's id by itself, and old exports do not mention it.
             if name != _ALWAYS_INDEXED:
                 yield field, "no index"
         elif not (isinstance(indexes[name], dict) and indexes[name].get("unique") is True):
             yield field, "an index that is not unique"
 
 
-def _compare_upsert(label: str, name: str, wanted: dict[str, Any], config: dict[str, Any]) -> Iterator[Difference]:
-    found, expected = config.get("upsert_field"), wanted.get("upsert_field")
-    if str(found or "").lower() == str(expected or "").lower():
-        return
-    writes = "read_write" in (wanted["access"], config.get("access"))
-    yield Difference(
-        object_name=name,
-        model=label,
-        field=expected or str(found),
-        found=f"upsert field {found!r}" if found else "no upsert field",
-        expected=repr(expected) if expected else "none",
-        is_failure=writes,
-    )
-
-
 def by_lower_name(items: Any) -> dict[str, Any]:
-    """Return what stands under each name, in lower case; a list holds names, or objects with a ``name``."""
+    """Return the options of each name, in lower case. A list has names, or objects with a ``name``."""
     if isinstance(items, dict):
         return {str(name).lower(): options for name, options in items.items()}
     if not isinstance(items, list):

@@ -1,4 +1,4 @@
-"""For unittest: test cases that act as Heroku Connect, and the runner that makes their test databases."""
+"""For unittest: test cases with a simulated Heroku Connect, and the runner that creates their test databases."""
 
 from typing import Any
 
@@ -19,19 +19,19 @@ from hc_signals.testing.heroku_connect import HerokuConnect
 
 
 class HerokuConnectMixin:
-    """Beside Django's ``TestCase`` or ``TransactionTestCase``.
+    """A base class beside Django's ``TestCase`` or ``TransactionTestCase``.
 
-    Call ``super().setUpClass()`` and ``super().setUp()`` where you have your own. Every database in ``databases`` is
-    prepared; tables are empty when ``setUpTestData`` begins, whatever other tests have left in them.
+    If you override ``setUpClass()`` or ``setUp()``, call ``super()``'s. Every database in ``databases`` is prepared.
+    The tables are empty when ``setUpTestData()`` begins.
     """
 
     databases: Any
     heroku_connect: HerokuConnect
-    """Plays on ``default``; where the test has no such database, on its first one."""
+    """Writes to ``default``, or to the first database of the test if ``default`` is not among them."""
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Make what is missing and empty the tables, before Django opens the transaction of the class."""
+        """Prepare and empty the databases, before Django opens the transaction of the class."""
         for using in cls._played():
             if not connections[using].in_atomic_block:
                 prepare(using)
@@ -39,7 +39,7 @@ class HerokuConnectMixin:
         super().setUpClass()  # type: ignore[misc]
 
     def setUp(self) -> None:
-        """Make what is missing, play Heroku Connect."""
+        """Prepare and empty the databases, and make ``heroku_connect``."""
         super().setUp()  # type: ignore[misc]
         played = self._played()
         for using in played:
@@ -54,44 +54,44 @@ class HerokuConnectMixin:
         return played_databases(connections if cls.databases == "__all__" else cls.databases)
 
     def deliver_changes(self, using: str | None = None, **conf: Any) -> int:
-        """See :func:`hc_signals.testing.deliver_changes`; ``using`` is by default where Heroku Connect is played."""
+        """See :func:`hc_signals.testing.deliver_changes`; ``using`` is by default that of ``heroku_connect``."""
         return deliver_changes(using or self.heroku_connect.using, **conf)
 
 
 class HerokuConnectTestCase(HerokuConnectMixin, TestCase):
-    """Everything happens in one transaction that is rolled back: fast."""
+    """Runs each test in a transaction that is rolled back, which is fast."""
 
 
 class HerokuConnectTransactionTestCase(HerokuConnectMixin, TransactionTestCase):
-    """Everything is committed, and emptied afterwards: for ``on_commit`` and threads."""
+    """Commits, and empties the tables after each test: for ``on_commit`` and threads."""
 
 
 class _WorkerRunner(RemoteTestRunner):
-    """Runs tests in a process of ``--parallel``."""
+    """Runs the tests of one process of ``--parallel``."""
 
     def run(self, test: Any) -> Any:
-        """Empty our tables after a flush in this process too: one that was spawned knows nothing of its parent."""
+        """Empty our tables after a flush in this process too; a spawned one has no receivers of its parent."""
         clearing_after_flush()
         return super().run(test)
 
 
 class HerokuConnectRunnerMixin:
-    """Beside a test runner of your own."""
+    """A base class beside a test runner of your own."""
 
     def parallel_test_suite(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the suite of a parallel run; its processes empty our tables after a flush as well."""
+        """Make the suite of a parallel run, whose processes also empty our tables after a flush."""
         suite = super().parallel_test_suite(*args, **kwargs)  # type: ignore[misc]
         if suite.runner_class is RemoteTestRunner:
             suite.runner_class = _WorkerRunner
         return suite
 
     def setup_databases(self, **kwargs: Any) -> Any:
-        """Make test databases with Heroku Connect's tables and capture; every flush empties these too from now on."""
+        """Create test databases with Heroku Connect's tables and capture; from now on every flush empties these too."""
         with connected_databases():
             made = super().setup_databases(**kwargs)  # type: ignore[misc]
         clearing_after_flush()
         return made
 
 
-class HerokuConnectRunner(HerokuConnectRunnerMixin, DiscoverRunner):  # type: ignore[misc]  # there it is a class
-    """``TEST_RUNNER = "hc_signals.testing.cases.HerokuConnectRunner"``."""
+class HerokuConnectRunner(HerokuConnectRunnerMixin, DiscoverRunner):  # type: ignore[misc]
+    """Django's test runner, for ``TEST_RUNNER = "hc_signals.testing.cases.HerokuConnectRunner"``."""

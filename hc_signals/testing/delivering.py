@@ -1,4 +1,4 @@
-"""Delivery inside a test: what hc_listen does, at once and in the test's own process."""
+"""Delivers changes inside a test: what hc_listen does, at once and in the test's own process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,21 +24,21 @@ from hc_signals.testing.databases import played_databases
 from hc_signals.worker.loop import Worker
 
 calls = 0
-"""How often :func:`deliver_changes` was called: an assertion that nothing was sent means nothing where it was not."""
+"""Number of calls of :func:`deliver_changes`. Without one, an assertion that nothing is sent proves nothing."""
 
 
 def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf: Any) -> int:
     """Deliver all changes that were captured so far to the connected receivers.
 
     Args:
-        using: database alias. Inside a transaction (``TestCase``, ``db``) its own, uncommitted changes are delivered,
-            and everything ends with it; otherwise those that are committed.
-        raise_errors: raise what a receiver raises, with what is not delivered yet left for the next call. False: keep
-            the delivery for a retry, as hc_listen does.
+        using: database alias. Inside a transaction (``TestCase``, ``db``) it delivers the transaction's own changes
+            too. All that it writes is rolled back with the transaction.
+        raise_errors: raise the error of a receiver, and leave undelivered changes for the next call. False: store the
+            failure for a retry, as hc_listen does.
         conf: keys of ``HC_SIGNALS`` for this call.
 
     Returns:
-        how many changes were delivered.
+        the number of delivered changes.
 
     Raises:
         ConfigurationError: an unknown key or a wrong value, or a database without a change log.
@@ -48,7 +48,7 @@ def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf
             f"The database {using!r} has no change log: the routers do not migrate hc_signals there, or it is not "
             "PostgreSQL. Deliver on the alias where Heroku Connect's tables are, or let DATABASE_ROUTERS allow it."
         )
-    global calls  # noqa: PLW0603 - of the process, as receivers are
+    global calls  # noqa: PLW0603 - one per process, as receivers are
     calls += 1
     with override_settings(HC_SIGNALS={**getattr(settings, "HC_SIGNALS", {}), **conf}):
         checked = get_conf()

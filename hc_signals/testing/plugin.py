@@ -1,6 +1,6 @@
 """The pytest plugin: test databases with Heroku Connect's tables, the fixtures heroku_connect and deliver_changes.
 
-pytest loads it in every project of the environment, before Django is set up: so everything else is imported late.
+pytest loads it in every project of the environment, before Django is set up. So the functions import the rest.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from hc_signals.testing import HerokuConnect
 
 _BLOCKER = pytest.StashKey[Any]()
-"""pytest-django's blocker of databases, once they are made."""
+"""pytest-django's blocker of databases; missing until the test databases exist."""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, Any, Any]:
-    """Make the test databases with Heroku Connect's tables, also where a project has its own django_db_setup."""
+    """Create the test databases with Heroku Connect's tables, even if a project has its own django_db_setup."""
     if fixturedef.argname != "django_db_setup":
         return (yield)
     from hc_signals.testing.databases import clearing_after_flush, connected_databases
@@ -33,7 +33,7 @@ def pytest_fixture_setup(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Empty the tables for a test with heroku_connect, before any fixture of it opens a transaction or writes."""
+    """Empty the tables for a test with heroku_connect, before its fixtures open a transaction or write."""
     blocker = item.config.stash.get(_BLOCKER, None)
     if blocker is None or "heroku_connect" not in getattr(item, "fixturenames", ()):
         return
@@ -43,13 +43,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
     with blocker.unblock():
         for using in _databases(item):
-            if not connections[using].in_atomic_block:  # a transaction of the class or module: its records stay
+            if not connections[using].in_atomic_block:  # else a transaction of the class or module, whose records stay
                 clear(using)
 
 
 @pytest.fixture
 def heroku_connect(request: pytest.FixtureRequest, db: None) -> Iterator["HerokuConnect"]:
-    """A Heroku Connect on empty tables with capture, with ``db`` and ``transactional_db`` alike."""
+    """A Heroku Connect on empty tables with capture, for ``db`` and ``transactional_db``."""
     from django.db import connections
 
     from hc_signals.testing import HerokuConnect
@@ -73,7 +73,7 @@ def deliver_changes(db: None) -> Callable[..., int]:
 
 
 def _databases(item: pytest.Item) -> list[str]:
-    """Return the databases of the test on which Heroku Connect is played."""
+    """Return the databases of the test that have Heroku Connect's tables."""
     from django.db import connections
 
     from hc_signals.testing.databases import played_databases
@@ -90,5 +90,5 @@ def _named(
     *args: Any,
     **more: Any,
 ) -> Iterable[str] | None:
-    """Take the arguments of ``pytest.mark.django_db``."""
+    """Return ``databases`` from the arguments of ``pytest.mark.django_db``."""
     return databases

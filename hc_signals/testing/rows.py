@@ -1,69 +1,82 @@
-"""Rows of connected tables as Heroku Connect reads and writes them: by column, past the ORM."""
+"""Reads and writes rows of connected tables as Heroku Connect does: by column, without the ORM."""
 
 import datetime
 import inspect
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 from django.db import connections, models, transaction
 
+from hc_signals.postgres import query
+from hc_signals.postgres.moments import now
 from hc_signals.postgres.names import quote
-from hc_signals.tables import quoted_table
-from hc_signals.testing.names import unknown_field
-from hc_signals.testing.records import id_range, number_of, salesforce_id
+from hc_signals.tables import connected_models, quoted_table
+from hc_signals.testing.field_names import unknown_field
+from hc_signals.testing.salesforce_ids import id_range, number_of, salesforce_id
 
 Model = type[models.Model]
 
 
 class Rows:
-    """What every part of the simulator stands on: its database, its models, its own numbering of records."""
+    """The state of the simulator, and the statements that every part of it uses. See HerokuConnect for arguments."""
 
-    using: str
-    models: list[Model]
-    chance: random.Random
-    clock: Callable[[], datetime.datetime]
-    changes: int
-    _numbers: dict[Model, int]
+    def __init__(
+        self,
+        using: str = "default",
+        *,
+        models: Iterable[Model] | None = None,
+        seed: int = 0,
+        clock: Callable[[], datetime.datetime] = now,
+    ) -> None:
+        self.using = using
+        self.models = list(connected_models() if models is None else models)
+        self.chance = random.Random(seed)
+        self.clock = clock
+        self.changes = 0
+        """Number of changes written so far that receivers are called for.
+
+        It leaves out what the app wrote, changes of bookkeeping columns alone, and updates that changed nothing.
+        """
+        self._numbers: dict[Model, int] = {}
+        """Number of the last record that this simulator made, by model."""
+        self._creating: set[Model] = set()
+        """Models whose records are being created now, so that a relation cannot create records in a circle."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} using={self.using!r} models={[model._meta.label for model in self.models]}>"
 
     def sfids(self, model: Model, among: Sequence[str] | None = None) -> list[str]:
-        """Return the sfids in the table, sorted; of those given, if given."""
+        """Return the sfids in the table, sorted; with ``among``, those of them that the table has."""
         where = "sfid IS NOT NULL" if among is None else "sfid = ANY(%s)"
-        with self._cursor() as cursor:
-            cursor.execute(
-                f"SELECT sfid FROM {quoted_table(model)} WHERE {where} ORDER BY sfid",
-                None if among is None else [list(among)],
-            )
-            return [row[0] for row in cursor.fetchall()]
+        params = None if among is None else [list(among)]
+        found = query.rows(self.using, f"SELECT sfid FROM {quoted_table(model)} WHERE {where} ORDER BY sfid", params)
+        return [sfid for (sfid,) in found]
 
     def _some(self, model: Model, count: int) -> list[str]:
-        """Return up to ``count`` random sfids; cheap on a large table: neighbours of one random place."""
+        """Return up to ``count`` random sfids. They are neighbours, which is cheap to read in a large table."""
         last = self._numbers.get(model) or self._largest_number(model)
         start = salesforce_id(self._object_name(model), self.chance.randint(0, last or 1))
-        with self._cursor() as cursor:
-            cursor.execute(
-                f"SELECT sfid FROM {quoted_table(model)} WHERE sfid >= %s ORDER BY sfid LIMIT %s", [start, count]
-            )
-            return [row[0] for row in cursor.fetchall()]
+        sql = f"SELECT sfid FROM {quoted_table(model)} WHERE sfid >= %s ORDER BY sfid LIMIT %s"
+        return [sfid for (sfid,) in query.rows(self.using, sql, [start, count])]
 
     def _next_sfids(self, model: Model, count: int) -> list[str]:
-        """Return new sfids: above those in the table, which another simulator may have written, and our own so far."""
+        """Return sfids above all that the table has, or that this simulator has made; another one may have written."""
         first = max(self._numbers.get(model, 0), self._largest_number(model)) + 1
         self._numbers[model] = first + count - 1
         return [salesforce_id(self._object_name(model), number) for number in range(first, first + count)]
 
     def _largest_number(self, model: Model) -> int:
-        """Return the number of the table's last record, of those numbered as :func:`salesforce_id` does; 0: none."""
-        with self._cursor() as cursor:
-            cursor.execute(
-                f"SELECT sfid FROM {quoted_table(model)} WHERE sfid >= %s AND sfid < %s "
-                "AND sfid ~ '^[0-9A-Za-z]{18}$' ORDER BY sfid DESC LIMIT 1",
-                id_range(self._object_name(model)),
-            )
-            row = cursor.fetchone()
-        return number_of(row[0]) if row else 0
+        """Return the highest number among the ids that :func:`salesforce_id` made; 0 if there is none."""
+        found = query.row(
+            self.using,
+            f"SELECT sfid FROM {quoted_table(model)} WHERE sfid >= %s AND sfid < %s "
+            "AND sfid ~ '^[0-9A-Za-z]{18}$' ORDER BY sfid DESC LIMIT 1",
+            id_range(self._object_name(model)),
+        )
+        return number_of(found[0]) if found else 0
 
     def _object_name(self, model: Model) -> str:
         return str(getattr(model, "sf_object_name", model.__name__))
@@ -72,19 +85,19 @@ class Rows:
         return self.clock().astimezone(datetime.UTC).replace(tzinfo=None)
 
     def _stamps(self) -> dict[str, Any]:
-        """Return what Salesforce says of every new record."""
+        """Return the values that Salesforce sets in every new record."""
         return {"systemmodstamp": self._now(), "createddate": self._now(), "isdeleted": False}
 
     def _columns(self, model: Model, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values by column, as the database wants them.
+        """Return the values by column, as parameters of a statement.
 
         Raises:
-            LookupError: the model has no such field; the known ones are named.
+            LookupError: the model has no such field. The message names the known ones.
         """
         by_name = {name: f for f in model._meta.local_concrete_fields for name in (f.name, f.attname, str(f.column))}
         row = {}
         for given, whole in record.items():
-            if given in ("sf_id", "sfid"):  # every mapped table has it, also where the model inherits the field
+            if given in ("sf_id", "sfid"):  # every mapped table has this column, even if the model inherits the field
                 row["sfid"] = whole
                 continue
             parts = {given: whole} if given in by_name else _parts(model, given, whole)
@@ -99,17 +112,17 @@ class Rows:
         return row
 
     def _existing(self, model: Model) -> set[str]:
-        """Return the table's columns as it is now, but for those that the database alone fills.
+        """Return the columns of the table, without generated ones.
 
-        Some mappings lack createddate, systemmodstamp, isdeleted.
+        Some tables lack createddate, systemmodstamp or isdeleted.
         """
-        with self._cursor() as cursor:
-            cursor.execute(
-                "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped "
-                "AND attgenerated = '' AND attidentity <> 'a'",
-                [quoted_table(model)],
-            )
-            return {row[0] for row in cursor.fetchall()}
+        found = query.rows(
+            self.using,
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped "
+            "AND attgenerated = '' AND attidentity <> 'a'",
+            [quoted_table(model)],
+        )
+        return {column for (column,) in found}
 
     def _insert_rows(self, model: Model, rows: Sequence[Mapping[str, Any]]) -> list[int]:
         """Insert the rows in one statement; return their ids."""
@@ -117,16 +130,16 @@ class Rows:
             return []
         existing = self._existing(model)
         names = [name for name in dict.fromkeys(name for row in rows for name in row) if name in existing]
-        if not names:  # a table of nothing but bookkeeping
+        if not names:  # the table has only bookkeeping columns
             names = ["_hc_err"]
         marks = f"({', '.join(['%s'] * len(names))})"
-        with self._cursor() as cursor:
-            cursor.execute(
-                f"INSERT INTO {quoted_table(model)} ({', '.join(map(quote, names))}) "
-                f"VALUES {', '.join([marks] * len(rows))} RETURNING id",
-                [row.get(name) for row in rows for name in names],
-            )
-            return [row[0] for row in cursor.fetchall()]
+        inserted = query.rows(
+            self.using,
+            f"INSERT INTO {quoted_table(model)} ({', '.join(map(quote, names))}) "
+            f"VALUES {', '.join([marks] * len(rows))} RETURNING id",
+            [row.get(name) for row in rows for name in names],
+        )
+        return [row_id for (row_id,) in inserted]
 
     def _copy_rows(self, model: Model, rows: Sequence[Mapping[str, Any]]) -> None:
         if not rows:
@@ -140,7 +153,7 @@ class Rows:
                     copy.write_row([row[name] for name in names])
 
     def _all_rows(self, model: Model) -> list[dict[str, Any]]:
-        """Return all rows without their ids: Heroku Connect hands out new ones whenever it fills a table."""
+        """Return all rows without their ids: Heroku Connect assigns new ones whenever it fills a table."""
         with self._cursor() as cursor:
             cursor.execute(f"SELECT * FROM {quoted_table(model)} ORDER BY id")
             names = [column.name for column in cursor.description]
@@ -152,7 +165,7 @@ class Rows:
 
     @contextmanager
     def _as_heroku_connect(self) -> Iterator[Any]:
-        """A transaction under ``xmlbinary = hex``; the app's value is back afterwards, also inside an outer one."""
+        """Run a transaction with ``xmlbinary = hex``; restore the app's value at the end, for an outer transaction."""
         with transaction.atomic(using=self.using), self._cursor() as cursor:
             cursor.execute("SELECT current_setting('xmlbinary'), set_config('xmlbinary', 'hex', true)")
             before = cursor.fetchone()[0]
@@ -161,7 +174,7 @@ class Rows:
 
 
 def _parts(model: Model, name: str, value: Any) -> dict[str, Any]:
-    """Return the fields that the model's property ``name`` sets to hold a value: the two halves of a Geolocation."""
+    """Return the fields that a property of the model sets, by name: the two halves of a Geolocation."""
     attribute = inspect.getattr_static(model, name, None)
     instead = SimpleNamespace()
     if isinstance(attribute, property) and attribute.fset and name != "pk":

@@ -1,9 +1,10 @@
-"""What happens in Salesforce and is polled: records made, edited, deleted; mass imports; reloads."""
+"""Writes what Heroku Connect reads in Salesforce: edited and deleted records, bulk loads, reloads."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hc_signals.capture.function_reload import CLEARING_ROWS, recognises_reloads
+from hc_signals.postgres import query
 from hc_signals.postgres.names import quote
 from hc_signals.tables import counts_as_change, mapped_columns, quoted_table
 from hc_signals.testing.inventing import Inventing
@@ -11,54 +12,20 @@ from hc_signals.testing.rows import Model
 
 
 class Salesforce(Inventing):
-    """Salesforce's side: what Heroku Connect reads there and writes into the tables."""
-
-    def insert(self, model: Model, /, *records: Mapping[str, Any], **values: Any) -> list[str]:
-        """New records in Salesforce, read in one poll; return their sfids.
-
-        Args:
-            records: values by field name; or, for one record, as keyword arguments. An ``sf_id`` may be given; a
-                Geolocation is a pair, a relation a key or an instance.
-
-        Raises:
-            LookupError: the model has no such field.
-        """
-        rows = [self._columns(model, record) for record in (*records, *([values] if values or not records else []))]
-        missing = iter(self._next_sfids(model, sum("sfid" not in row for row in rows)))
-        rows = [self._stamps() | ({} if "sfid" in row else {"sfid": next(missing)}) | row for row in rows]
-        with self._as_heroku_connect():
-            self._insert_rows(model, rows)
-        self.changes += len(rows)
-        return [row["sfid"] for row in rows]
-
-    def create(self, model: Model, count: int = 1, **values: Any) -> list[str]:
-        """Insert ``count`` invented records in one poll; return their sfids.
-
-        Unique fields get values that are not in the table yet, relations the key of a record that is, or NULL. Where
-        they must not be NULL, the records that they need are created first.
-
-        Args:
-            values: values of all these records by field name, as for :meth:`insert`; only the rest is invented.
-
-        Raises:
-            LookupError: the model has no such field.
-            NoValueLeftError: a field that is unique and must not be NULL has no value left.
-        """
-        invented = self._invented(model, count, given=frozenset(self._columns(model, values)))
-        return self.insert(model, *(record | values for record in invented)) if count else []
+    """Changes in Salesforce, as Heroku Connect writes them into the tables."""
 
     def update(self, model: Model, sfid: str, /, **values: Any) -> bool:
-        """One record was edited in Salesforce and is polled; tell whether anything that counts changed."""
+        """Poll one record that was edited in Salesforce; return whether that made a change for receivers."""
         return bool(self.poll(model, [{"sf_id": sfid, **values}]))
 
     def poll(self, model: Model, records: Sequence[Mapping[str, Any]]) -> int:
-        """Read records as a poll does: matched by sfid, then by the upsert field, they are updated, else inserted.
+        """Update or insert records, as a poll does. A row matches by sfid, then by the upsert field.
 
         Args:
-            records: each with its ``sf_id`` and the values that the poll brought.
+            records: each with its ``sf_id`` and the values that the poll read.
 
         Returns:
-            the number of changes in it that count; a record read again unchanged is none.
+            the number of changes for receivers; an unchanged record is none.
         """
         rows = [self._columns(model, record) for record in records]
         before = self.changes
@@ -77,19 +44,17 @@ class Salesforce(Inventing):
         return self.changes - before
 
     def _unlinked_by(self, model: Model, row: dict[str, Any]) -> str | None:
-        """Return the upsert column if it finds a row that has no sfid yet: the echo came before the write-back."""
+        """Return the upsert column if it matches a row without sfid: the echo came before the write-back."""
         for field in model._meta.local_concrete_fields:
             column = str(field.column)
             if getattr(field, "upsert", False) and row.get(column) is not None:
                 unlinked = f"SELECT 1 FROM {quoted_table(model)} WHERE {quote(column)} = %s AND sfid IS NULL"
-                with self._cursor() as cursor:
-                    cursor.execute(unlinked, [row[column]])
-                    if cursor.fetchone():
-                        return column
+                if query.row(self.using, unlinked, [row[column]]):
+                    return column
         return None
 
     def _update_row(self, model: Model, row: dict[str, Any], key: str) -> int:
-        """Update one row and tell by its old values, not by any trigger, whether a change that counts was made."""
+        """Update one row; return 1 if the old values show a change for receivers, without asking a trigger; else 0."""
         row = {"systemmodstamp": self._now(), **row}
         mapped, existing = mapped_columns(model), self._existing(model)
         watched = [name for name in row if name in mapped and counts_as_change(name) and name != "sfid"]
@@ -104,14 +69,14 @@ class Salesforce(Inventing):
             return sum(1 for (differed,) in cursor.fetchall() if differed)
 
     def delete(self, model: Model, *sfids: str) -> int:
-        """Records were deleted in Salesforce: a hard DELETE; return how many rows went."""
+        """Delete records that were deleted in Salesforce, by a hard DELETE; return the number of rows."""
         with self._as_heroku_connect() as cursor:
             cursor.execute(f"DELETE FROM {quoted_table(model)} WHERE sfid = ANY(%s)", [list(sfids)])
             self.changes += cursor.rowcount
             return int(cursor.rowcount)
 
     def bulk_load(self, model: Model, count: int) -> int:
-        """Load ``count`` invented records by COPY, as after a mass import in Salesforce; return the count."""
+        """Load ``count`` invented records by COPY, as after a mass import in Salesforce; return ``count``."""
         stamps, sfids = self._stamps(), self._next_sfids(model, count)
         rows = zip(sfids, self._invented(model, count), strict=True)
         with self._as_heroku_connect():
@@ -120,11 +85,11 @@ class Salesforce(Inventing):
         return count
 
     def reload(self, model: Model, clear: str = "truncate") -> int:
-        """Clear the table and fill it again with the same records under new ids; return how many.
+        """Clear the table and fill it with the same records under new ids; return the number of records.
 
         Args:
-            clear: ``truncate``, ``delete``, or ``silent``: as ``truncate``, with every trigger switched off. Which of
-                them Heroku Connect uses is documented nowhere.
+            clear: ``truncate``, ``delete``, or ``silent`` (truncate with every trigger disabled). Heroku's
+                documentation does not say which of them Heroku Connect does.
         """
         statement = "DELETE FROM" if clear == "delete" else "TRUNCATE"
         with self._as_heroku_connect() as cursor:
@@ -140,7 +105,7 @@ class Salesforce(Inventing):
         return len(rows)
 
     def _changes_of_reload(self, model: Model, rows: Sequence[Mapping[str, Any]], clear: str) -> int:
-        """Return how many changes receivers hear of, for a table filled with the very rows that were in it."""
+        """Return the number of changes that receivers are called for, after a reload of unchanged records."""
         if clear == "silent":
             return 0
         if not recognises_reloads(model):

@@ -1,4 +1,4 @@
-"""Mapped schemas and tables as Heroku Connect makes them: columns, indexes, functions, triggers."""
+"""Creates mapped schemas and tables as Heroku Connect does: columns, indexes, functions, triggers."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from typing import Any
 from django.db import connections
 
 from hc_signals.exceptions import HCSignalsError
+from hc_signals.postgres import query
 from hc_signals.postgres.names import literal, quote
 from hc_signals.tables import mapped_columns, quoted_table, table_parts
 from hc_signals.testing.rows import Model, Rows
@@ -15,16 +16,16 @@ from hc_signals.testing.rows import Model, Rows
 _SQL = Path(__file__).parent / "sql"
 
 _ORG = "simulated"
-"""The organisation in ``_hcmeta`` of a simulated schema."""
+"""Organisation in ``_hcmeta`` of a simulated schema; any other one is of a real Heroku Connect."""
 
 
 class RealHerokuConnectError(HCSignalsError):
-    """The schema belongs to a real Heroku Connect."""
+    """The schema belongs to a real Heroku Connect, so the simulator does not write to it."""
 
     def __init__(self, schema: str) -> None:
         super().__init__(
             f"The schema {schema!r} belongs to a real Heroku Connect (its _hcmeta names another organisation); "
-            "invented records must never get in there. Use a database of its own for the simulator."
+            "expected a simulated one, because the simulator writes invented records. Use another database."
         )
 
 
@@ -36,65 +37,52 @@ _SYSTEM_COLUMNS = {
 
 
 class Tables(Rows):
-    """Makes, alters and drops what a mapping has in the database."""
+    """Creates, alters and drops the schemas and tables of mappings."""
 
     def create_tables(self) -> None:
         """Create schema, functions, trigger log and the tables of all models.
 
-        Tables that exist stay. They get the columns that their model has gained.
+        Existing tables stay. They get columns for new fields of the model.
         """
         with self._cursor() as cursor:
             create_hstore(cursor)
             cursor.execute("SELECT to_regproc('public.get_xmlbinary') IS NULL")
             if cursor.fetchone()[0]:
-                cursor.execute(_read("xmlbinary.sql"))
+                cursor.execute(heroku_sql("xmlbinary.sql"))
         for model in self.models:
             self.create_table(model)
 
     def create_table(self, model: Model) -> None:
         """Create the table of one mapping, with Heroku Connect's own indexes, functions and triggers.
 
-        A table that exists gets the columns that the model has gained, as after a change of the mapping.
+        An existing table gets columns for new fields of the model, as after a change of the mapping.
         """
         schema, table = table_parts(model)
-        with self._cursor() as cursor:
-            cursor.execute("SELECT to_regclass(%s)", [f"{quote(schema)}._hcmeta"])
-            if cursor.fetchone()[0] is None:
-                cursor.execute(schema_sql(schema))
-            self._refuse_real(schema)
-            cursor.execute("SELECT to_regclass(%s)", [quoted_table(model)])
-            is_new = cursor.fetchone()[0] is None
-            for statement in self._table_sql(model, schema, table) if is_new else self._gained_sql(model, table):
-                cursor.execute(statement)
+        if not query.relation_exists(self.using, f"{quote(schema)}._hcmeta"):
+            query.execute(self.using, schema_sql(schema))
+        self._refuse_real(schema)
+        is_new = not query.relation_exists(self.using, quoted_table(model))
+        for statement in self._table_sql(model, schema, table) if is_new else self._gained_sql(model, table):
+            query.execute(self.using, statement)
 
     def refuse_real(self) -> None:
-        """Make sure that no schema of the models belongs to a real Heroku Connect.
+        """Check that no schema of the models belongs to a real Heroku Connect.
 
         Raises:
             RealHerokuConnectError: one does.
         """
         for schema in sorted({table_parts(model)[0] for model in self.models}):
-            with self._cursor() as cursor:
-                cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [f"{quote(schema)}._hcmeta"])
-                has_meta = cursor.fetchone()[0]
-            if has_meta:
+            if query.relation_exists(self.using, f"{quote(schema)}._hcmeta"):
                 self._refuse_real(schema)
 
     def _refuse_real(self, schema: str) -> None:
-        with self._cursor() as cursor:
-            cursor.execute(f"SELECT org_id FROM {quote(schema)}._hcmeta ORDER BY id LIMIT 1")
-            if cursor.fetchone() != (_ORG,):
-                raise RealHerokuConnectError(schema)
-
-    def _encoding(self) -> str:
-        with self._cursor() as cursor:
-            cursor.execute("SHOW server_encoding")
-            return str(cursor.fetchone()[0])
+        if query.row(self.using, f"SELECT org_id FROM {quote(schema)}._hcmeta ORDER BY id LIMIT 1") != (_ORG,):
+            raise RealHerokuConnectError(schema)
 
     def _column_types(self, model: Model) -> dict[str, str]:
         connection = connections[self.using]
-        # Heroku Connect's own collation, which only databases in UTF8 have.
-        collation = "ucs_basic" if self._encoding() == "UTF8" else "C"
+        # Heroku Connect uses ucs_basic, which exists in UTF8 databases alone.
+        collation = "ucs_basic" if query.row(self.using, "SHOW server_encoding") == ("UTF8",) else "C"
         columns = {"id": "serial"}
         for field in model._meta.local_concrete_fields:
             if field is not model._meta.auto_field:
@@ -126,21 +114,19 @@ class Tables(Rows):
         yield triggers_sql(schema, table, read_write=getattr(model, "sf_access", "") == "read_write")
 
     def drop_table(self, model: Model) -> None:
-        """Remove a mapping: its table goes, with every trigger on it; functions stay."""
-        with self._cursor() as cursor:
-            cursor.execute(f"DROP TABLE IF EXISTS {quoted_table(model)}")
+        """Remove a mapping: drop its table, and so the triggers on it; its functions stay."""
+        query.execute(self.using, f"DROP TABLE IF EXISTS {quoted_table(model)}")
 
     def drop_schemas(self) -> None:
-        """Remove the add-on: every mapped schema goes with all that is in it."""
-        with self._cursor() as cursor:
-            for schema in sorted({table_parts(model)[0] for model in self.models}):
-                cursor.execute(f"DROP SCHEMA IF EXISTS {quote(schema)} CASCADE")
+        """Remove the add-on: drop every mapped schema with all that is in it."""
+        for schema in sorted({table_parts(model)[0] for model in self.models}):
+            query.execute(self.using, f"DROP SCHEMA IF EXISTS {quote(schema)} CASCADE")
 
     def recreate_table(self, model: Model) -> int:
-        """Drop and re-create a table and load its records again; foreign triggers are gone after it.
+        """Drop a table, create it and load its records again. Capture triggers are gone until they are installed again.
 
         Returns:
-            the number of records loaded; no receiver hears of them until capture is installed again.
+            the number of records. No receiver is called for them.
         """
         with self._as_heroku_connect():
             rows = self._all_rows(model)
@@ -150,7 +136,7 @@ class Tables(Rows):
         return len(rows)
 
     def add_column(self, model: Model, column: str, kind: str = "varchar(255)", value: Any = None) -> int:
-        """Map one more field: ADD COLUMN, then a resync that writes every row; return the number of rows."""
+        """Map one more field: ADD COLUMN, then an UPDATE of every row; return the number of rows."""
         with self._as_heroku_connect() as cursor:
             cursor.execute(f"ALTER TABLE {quoted_table(model)} ADD COLUMN {quote(column)} {kind}")
             cursor.execute(f"UPDATE {quoted_table(model)} SET {quote(column)} = %s", [value])
@@ -166,22 +152,22 @@ class Tables(Rows):
 
 
 def _has_system_column(model: Model, column: str) -> bool:
-    """Tell whether the table has a system column: also where the model inherits the field from another table's."""
+    """Return whether the table has a system column; a child's table has it where the model inherits the field."""
     if any(field.column == column for field in model._meta.concrete_fields):
         return True
-    from hc_signals.db.models.base import HerokuConnectModelBase  # needs a project that is set up
+    from hc_signals.db.models.base import HerokuConnectModelBase  # needs Django to be set up
 
-    # Our models have these fields, unless Salesforce's object has none; of a plain model nobody knows.
+    # A connected model has a field for each system column of its object. A plain model may leave fields out.
     return column == "createddate" or (column == "systemmodstamp" and not isinstance(model, HerokuConnectModelBase))
 
 
 def create_hstore(cursor: Any) -> None:
-    """Make the type that Heroku Connect's functions need, unless it is there: the extension, or the part they use."""
+    """Create the type that Heroku Connect's functions use, if it is missing: the extension, or the part they need."""
     cursor.execute("SELECT to_regtype('public.hstore') IS NULL AND to_regtype('hstore') IS NULL")
     if cursor.fetchone()[0]:
         cursor.execute("SELECT count(*) FROM pg_available_extensions WHERE name = 'hstore'")
         has_extension = cursor.fetchone()[0]
-        cursor.execute("CREATE EXTENSION hstore SCHEMA public" if has_extension else _read("hstore.sql"))
+        cursor.execute("CREATE EXTENSION hstore SCHEMA public" if has_extension else heroku_sql("hstore.sql"))
 
 
 def triggers_sql(schema: str, table: str, *, read_write: bool) -> str:
@@ -201,29 +187,25 @@ def triggers_sql(schema: str, table: str, *, read_write: bool) -> str:
 
 
 def schema_sql(schema: str) -> str:
-    """Return what Heroku Connect itself keeps in a mapped schema."""
+    """Return Heroku Connect's own tables and functions in a mapped schema."""
     channel = literal(f"{schema}.hc_trigger_log")
     return (
-        _read("xmlbinary.sql")
+        heroku_sql("xmlbinary.sql")
         + heroku_sql("schema.sql", schema=quote(schema), channel=channel)
         + (f"\nINSERT INTO {quote(schema)}._hcmeta (hcver, org_id, details) VALUES (1, {literal(_ORG)}, '{{}}');\n")
     )
 
 
-def _read(name: str) -> str:
-    return (_SQL / name).read_text(encoding="utf-8")
-
-
 def heroku_sql(name: str, **places: str) -> str:
-    """Return one of the files in ``sql/``, its places filled in."""
-    text = _read(name)
+    """Return a file of ``sql/`` with its ``{places}`` filled in."""
+    text = (_SQL / name).read_text(encoding="utf-8")
     for place, value in places.items():
         text = text.replace(f"{{{place}}}", value)
     return text
 
 
 def fitting(name: str) -> str:
-    """Shorten a name to PostgreSQL's 63 bytes; a hash keeps two long ones apart."""
+    """Shorten a name to PostgreSQL's 63 bytes, with a hash, so that two long names stay distinct."""
     if len(name.encode()) <= 63:
         return name
     return name.encode()[:54].decode(errors="ignore") + "_" + hashlib.sha256(name.encode()).hexdigest()[:8]

@@ -1,41 +1,41 @@
-"""Random traffic: one step of what happens on ordinary days after another."""
+"""Random traffic: an endless series of steps, such as a poll, an edit or a reload."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hc_signals.testing.app_writes import AppWrites
 from hc_signals.testing.inventing import NoValueLeftError
 from hc_signals.testing.rows import Model
 from hc_signals.testing.tables import Tables
-from hc_signals.testing.writes import AppWrites
 
 POLL_SIZE = 300
-"""Records of one poll batch: Heroku Connect's log shows hundreds per statement."""
+"""Most records per poll. Heroku Connect's log shows hundreds of records per statement."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of :meth:`.HerokuConnect.play` did."""
+    """One step of :meth:`.HerokuConnect.play`."""
 
     action: str
     model: Model
     records: int
-    """Rows that it wrote, whether or not anything in them changed."""
+    """Number of rows that the step wrote, unchanged ones included."""
 
 
 class Traffic(AppWrites, Tables):
-    """Plays for ever."""
+    """Chooses random steps and does them."""
 
     ACTIONS = {"poll": 4, "edit": 12, "app": 3, "delete": 2, "bulk": 1, "reload": 1, "recreate": 1, "columns": 1}
-    """All kinds of step, and how often each is taken beside the others."""
+    """All kinds of step, each with its weight in the random choice."""
     EVERYDAY = ("poll", "edit", "app", "delete", "bulk")
-    """The kinds of ordinary days: tables stay as they are."""
+    """The kinds of step that leave the tables themselves as they are."""
 
     def play(self, actions: Sequence[str] = EVERYDAY, poll_size: int = POLL_SIZE) -> Iterator[Step]:
-        """Do one random step of everyday traffic after another, for ever; stop by leaving the loop.
+        """Do random steps without end; leave the loop to stop.
 
         Args:
-            actions: which kinds of step; see EVERYDAY.
-            poll_size: largest number of records of one poll or bulk load.
+            actions: the kinds of step; default: EVERYDAY.
+            poll_size: most records per poll or bulk load.
         """
         weights = [self.ACTIONS[action] for action in actions]
         while True:
@@ -47,14 +47,14 @@ class Traffic(AppWrites, Tables):
                 records = int(getattr(self, f"_play_{action}")(model, poll_size))
                 if not records:  # there was nothing to edit or delete
                     action, records = "create", len(self.create(model))
-            except NoValueLeftError:  # a small picklist that is unique: make room
+            except NoValueLeftError:  # a unique field with few values is used up: delete some records
                 action, records = "delete", self._play_delete(model, poll_size)
                 if not records:
                     raise
             yield Step(action, model, records)
 
     def _play_poll(self, model: Model, poll_size: int) -> int:
-        """A batch of edited, unchanged and new records."""
+        """Poll a batch of edited, unchanged and new records."""
         size = self.chance.randint(1, poll_size)
         known, new = self._some(model, size), max(1, size // 10)
         invented = self._invented(model, len(known) + new)
@@ -76,7 +76,7 @@ class Traffic(AppWrites, Tables):
         return len(self.create(model))
 
     def _play_app(self, model: Model, poll_size: int) -> int:
-        """The app writes, Heroku Connect writes the sfid back, the next poll brings the echo."""
+        """Insert as the app does, write the sfid back, poll the echo."""
         self.app_insert(model, **self._invented(model, 1)[0])
         self.send_app_writes()
         return self.echo(model)

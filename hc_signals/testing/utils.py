@@ -16,7 +16,7 @@ from hc_signals.db.router import HerokuConnectRouter
 
 @contextmanager
 def no_heroku_connect_write_restrictions() -> Iterator[None]:
-    """Let the ORM write to read-only models, to make test data; other routers stay as they are."""
+    """Let the ORM write to read-only models inside the block, to create test data; other routers still apply."""
     routers = [import_string(router) if isinstance(router, str) else router for router in settings.DATABASE_ROUTERS]
     others = [
         router

@@ -1,6 +1,6 @@
-"""`make interop`: a model of the released django-heroku-connect is captured and signalled unchanged.
+"""`make interop`: delivers changes of a model of the released django-heroku-connect.
 
-Runs in an environment of its own: django-heroku-connect needs psycopg2 to run its own code.
+It runs in its own environment, because django-heroku-connect needs psycopg2.
 """
 
 import os
@@ -13,7 +13,7 @@ from hc_signals.testing import HerokuConnect, embedded
 
 
 def main() -> int:
-    """Play three changes of a record and count the signals; return the exit code."""
+    """Start a server and Django, and deliver; return the exit code."""
     with tempfile.TemporaryDirectory() as directory:
         server = embedded.start(directory)
         sys.path.insert(0, str(Path(__file__).parent))
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def deliver_changes() -> int:
-    """Deliver a creation, an update and a deletion of one of their models."""
+    """Create, update and delete a record of their model, deliver, compare the signals; return the exit code."""
     from django.core.management import call_command
     from django.db.models import Model
     from theirs.models import Lead

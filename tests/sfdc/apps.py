@@ -29,7 +29,7 @@ def _fail(instance: Any, **kwargs: Any) -> None:
 
 
 def _end_process(instance: Any, event: Any, **kwargs: Any) -> None:
-    """Write a line to the file of FATAL_CALLS; then end the process if the record is called so."""
+    """Write a line to the file of FATAL_CALLS and kill the process, if the record's name is "fatal"."""
     if instance.name == "fatal":
         _note_call(f"{event.attempt}")
 

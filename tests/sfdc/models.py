@@ -1,4 +1,4 @@
-"""Models for what the example does not show."""
+"""Connected models in shapes that the example does not have."""
 
 from django.db import models
 
@@ -56,7 +56,7 @@ class EverythingProxy(Everything):
 
 
 class Animal(hc_models.HerokuConnectModel):
-    """Parent of another concrete connected model."""
+    """A connected model with a connected child."""
 
     sf_object_name = "Animal__c"
     sf_access = hc_models.READ_WRITE
@@ -66,7 +66,7 @@ class Animal(hc_models.HerokuConnectModel):
 
 
 class Dog(Animal, hc_models.HerokuConnectModel):
-    """Two concrete connected models that inherit from each other."""
+    """A connected model whose parent is connected too."""
 
     sf_object_name = "Dog__c"
 
@@ -92,7 +92,7 @@ class Kennel(Dog):
 
 
 class Note(models.Model):
-    """Django's own rows that point at Salesforce records in every way."""
+    """A model of Django with relations to Salesforce records, one for each ``on_delete``."""
 
     cascade = models.ForeignKey(
         Animal, models.CASCADE, to_field="external_id", db_constraint=False, null=True, related_name="+"
@@ -116,7 +116,7 @@ class Note(models.Model):
 
 
 class DatabaseNote(models.Model):
-    """The same with the rules that Django 6.1 leaves to the database; before, those of Django."""
+    """The same with the ``on_delete`` rules of the database in Django 6.1; before, with Django's."""
 
     cascade = models.ForeignKey(
         User,
@@ -147,7 +147,7 @@ class DatabaseNote(models.Model):
 
 
 class Comment(models.Model):
-    """Points at a row that goes with a Salesforce record."""
+    """A row that is deleted with its Note, and so with a Salesforce record."""
 
     note = models.ForeignKey(Note, models.CASCADE)
 
@@ -156,7 +156,7 @@ WIDE_COLUMNS = 400
 
 
 class Wide(hc_models.HerokuConnectModel):
-    """As many columns as a large Salesforce object has."""
+    """A large Salesforce object, with WIDE_COLUMNS columns."""
 
     sf_object_name = "Wide__c"
 

@@ -1,4 +1,4 @@
-"""What both database backends add to Django's: Heroku Connect's schema is found, and exists in test databases."""
+"""Base classes of both database backends: they find Heroku Connect's schema, and create it in test databases."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from hc_signals.tables import get_schema
 
 
 class ConnectedDatabaseCreation:
-    """Test databases with Heroku Connect's tables, made before the first migration that may point at them."""
+    """Creates Heroku Connect's tables in test databases, before the first migration, which may refer to them."""
 
     connection: Any
 
     def create_test_db(self, *args: Any, **kwargs: Any) -> str:
-        """Create the test database; tables that are there already (``--keepdb``) stay, new ones are added."""
+        """Create the test database. With ``--keepdb``, existing tables stay and missing ones are created."""
 
         def create_tables(using: str, **kwargs: Any) -> None:
             from hc_signals.testing.heroku_connect import HerokuConnect
@@ -34,7 +34,7 @@ class ConnectedDatabaseMixin:
     """Puts Heroku Connect's schema on the search path of every connection."""
 
     def get_connection_params(self) -> dict[str, Any]:
-        """Add the search path to the connection's ``options``; the user's own come last, so they win."""
+        """Add the search path to the connection's ``options``, before the user's own, which take precedence."""
         params: dict[str, Any] = super().get_connection_params()  # type: ignore[misc]
         schema = get_schema()
         if any(character in schema for character in " \\'\""):

@@ -14,9 +14,9 @@ from hc_signals.tables import get_schema, has_no_is_deleted
 __all__ = ("READ_ONLY", "READ_WRITE", "HerokuConnectModel")
 
 READ_ONLY = "read_only"
-"""Heroku Connect copies from Salesforce to PostgreSQL only."""
+"""Heroku Connect copies from Salesforce to PostgreSQL."""
 READ_WRITE = "read_write"
-"""Heroku Connect also sends the app's changes to Salesforce."""
+"""Heroku Connect copies both ways: it also sends the app's changes to Salesforce."""
 
 _ACCESS_LEVELS = [READ_ONLY, READ_WRITE]
 
@@ -32,23 +32,23 @@ class _Gone:
 
 
 class HerokuConnectModelBase(ModelBase):
-    """Sets ``managed`` and ``db_table`` of connected models, and nothing else of their Meta."""
+    """Sets ``managed`` and ``db_table`` in the Meta of connected models."""
 
     def add_to_class(cls, name: str, value: Any) -> None:
-        """Adjust the options on their way into the class; Django has resolved the inheritance of Meta by then."""
+        """Adjust the options when Django adds them to the class, after it has resolved the inheritance of Meta."""
         if name == "_meta":
             if getattr(value.meta, "abstract", False):
-                # On the user's own Meta, as django-heroku-connect's users expect to find it.
+                # On the user's own Meta, as django-heroku-connect does.
                 value.meta.managed = False
             elif value.meta is not None:
                 value.meta = cls._get_adjusted_meta(value.meta)
             if has_no_is_deleted(getattr(cls, "sf_object_name", "")):
-                # In the class's own namespace, so Django does not copy the field of the abstract base.
+                # Set on the class itself, so that Django does not copy the field of the abstract base.
                 cls.is_deleted = _Gone()
             has_table = bool(getattr(value.meta, "db_table", ""))
         super().add_to_class(name, value)
         if name == "_meta" and value.abstract and not has_table:
-            # Only in the options: in Meta, which children may inherit, it would become their table as well.
+            # In the options and not in Meta: children that inherit Meta would inherit the table as well.
             value.db_table = cls._get_default_table() or value.db_table
 
     def _prepare(cls) -> None:
@@ -60,7 +60,7 @@ class HerokuConnectModelBase(ModelBase):
         return f'{schema}"."{object_name.lower()}' if object_name else ""
 
     def _get_adjusted_meta(cls, meta: Any) -> type:
-        """Return a copy, because the original is shared with other models or belongs to the user."""
+        """Return a changed copy of Meta; the original may be shared with other models."""
         connected: list[Any] = [base for base in cls.__bases__ if isinstance(base, HerokuConnectModelBase)]
         changes: dict[str, Any] = {}
         if any(base._meta.abstract for base in connected):
@@ -73,7 +73,7 @@ class HerokuConnectModelBase(ModelBase):
         return type("Meta", meta.__bases__, attrs | changes)
 
     def _declares_managed(cls, meta: Any) -> bool:
-        """Tell whether the class itself says ``managed``, rather than the Meta of an ancestor."""
+        """Return whether the class itself sets ``managed``, and not the Meta of an ancestor."""
         inherited = [vars(base).get("Meta") for base in cls.__mro__]
         return meta not in inherited and any("managed" in vars(part) for part in meta.__mro__ if part not in inherited)
 
@@ -93,30 +93,30 @@ def get_heroku_connect_table_name(model_cls: Any) -> str:
 
 
 class HerokuConnectModel(LinkedByValue, metaclass=HerokuConnectModelBase):
-    """Base of all models whose table Heroku Connect owns; the name of the table follows from ``sf_object_name``.
+    """Base of all models whose table Heroku Connect owns. The table's name is ``sf_object_name`` in lower case.
 
-    A class whose table lacks one of the system columns removes its field as any inherited field is removed in Django:
+    If the table lacks a system column, set the field to None, as Django removes any inherited field:
     ``system_mod_stamp = None``, ``is_deleted = None``.
     """
 
     sf_object_name: str = ""
     """API name of the Salesforce object."""
     hc_schema: str = ""
-    """Schema of the connection that maps the object, if it is not ``HEROKU_CONNECT_SCHEMA``: for a second org."""
+    """Schema of the connection that maps the object; empty: ``HEROKU_CONNECT_SCHEMA``. For a second org."""
     sf_access: str = READ_ONLY
-    """``READ_ONLY``: from Salesforce to PostgreSQL only; ``READ_WRITE``: both ways."""
+    """``READ_ONLY``: from Salesforce to PostgreSQL; ``READ_WRITE``: both ways."""
     sf_without_upsert: bool = False
-    """True: the mapping is read-write and has no unique identifier, which Heroku Connect allows and advises against.
+    """True: the mapping is read-write and has no unique identifier. Heroku Connect allows this and advises against it.
 
-    Heroku Connect then knows a record by its Salesforce id alone. It makes a second row of a record that your app has
-    inserted, if it reads the record before it has written the id back.
+    Heroku Connect then identifies a record by its Salesforce id alone. If your app inserts a record, and Heroku Connect
+    reads it before it has written the id back, the table gets a second row of it.
     """
     sf_notify_enabled: bool = False
-    """Let Salesforce's Streaming API trigger polls when data changes."""
+    """Let Salesforce's Streaming API start a poll when records change."""
     sf_polling_seconds: int = 600
     """Seconds between two polls."""
     sf_max_daily_api_calls: int = 30000
-    """Upper bound of Salesforce API calls per day."""
+    """Most calls of Salesforce's API per day."""
 
     sf_id = ID(sf_field_name="Id", db_column="sfid")
     system_mod_stamp = DateTime(sf_field_name="SystemModstamp", db_index=True, editable=False)
@@ -130,7 +130,11 @@ class HerokuConnectModel(LinkedByValue, metaclass=HerokuConnectModelBase):
 
     @classmethod
     def get_heroku_connect_table_name(cls) -> str:
-        """Return the table name without schema; LookupError if there is none."""
+        """Return the table name without schema.
+
+        Raises:
+            LookupError: the model has no table name.
+        """
         return get_heroku_connect_table_name(cls)
 
     @classmethod
@@ -140,7 +144,7 @@ class HerokuConnectModel(LinkedByValue, metaclass=HerokuConnectModelBase):
 
     @classmethod
     def get_heroku_connect_field_mapping(cls) -> tuple[dict[str, Any], dict[str, Any], str | None]:
-        """Return fields, indexes and the name of the upsert field as Heroku Connect's mapping wants them."""
+        """Return fields, indexes and the name of the upsert field, in the format of Heroku Connect's mapping."""
         found = cls.get_heroku_connect_fields()
         fields: dict[str, Any] = {field.sf_field_name: {} for field in found}
         indexes = {field.sf_field_name: {"unique": field.unique} for field in found if field.db_index}

@@ -43,15 +43,15 @@ __all__ = (
 
 
 def is_expression(value: Any) -> bool:
-    """Tell whether SQL computes the value, as in ``update(n=F("n") + 1)``."""
+    """Return whether SQL computes the value, as in ``update(n=F("n") + 1)``."""
     return hasattr(value, "as_sql")
 
 
 class HerokuConnectFieldMixin:
-    """What all connected fields share.
+    """Base of all connected fields.
 
     Args:
-        sf_field_name: API name of the field in Salesforce; lower-cased it is the default ``db_column``.
+        sf_field_name: API name of the field in Salesforce; in lower case, the default of ``db_column``.
         upsert: this field identifies the record when Heroku Connect writes; makes it ``unique`` and ``db_index``.
     """
 
@@ -74,14 +74,14 @@ class HerokuConnectFieldMixin:
         if kwargs["null"]:
             kwargs.setdefault("blank", True)
         if self.upsert:
-            # Only by default: a table of history has the field as it is, yet many rows of one record.
+            # A default, because a history model has the same field, but many rows of one record.
             kwargs.setdefault("unique", True)
         if kwargs.get("unique"):
             kwargs["db_index"] = True
         super().__init__(*args, **kwargs)
 
     def deconstruct(self) -> Any:
-        """Add the own arguments, and those of Django's that have another default here: Django leaves out its own."""
+        """Add our arguments, and Django's whose default differs here: Django leaves out values equal to its own."""
         name, path, args, kwargs = super().deconstruct()  # type: ignore[misc]
         kwargs["unique"] = self._unique
         for argument in ("sf_field_name", "upsert", "null", "blank", "db_index", "editable"):
@@ -91,26 +91,26 @@ class HerokuConnectFieldMixin:
         return name, path, args, kwargs
 
     def formfield(self, **kwargs: Any) -> Any:
-        """Return Django's form field, with which a value survives a form that did not touch it."""
+        """Return Django's form field, changed so that it keeps a value that the user did not edit."""
         field = super().formfield(**kwargs)  # type: ignore[misc]
         return None if field is None else keeping(field, getattr(self, "attname", ""))
 
     def clean(self, value: Any, model_instance: Any) -> Any:
-        """Validate what is new; what the table has already is valid, because Salesforce decides on it.
+        """Validate a new value. A stored value is valid, because Salesforce accepted it.
 
         Raises:
-            ValidationError: the value is neither valid nor the one that is stored; the table is asked only then.
+            ValidationError: the value is invalid and differs from the stored one. It costs one query then.
         """
         try:
             return super().clean(value, model_instance)  # type: ignore[misc]
         except ValidationError:
             for stored in self.stored_values(model_instance):
-                if stored == value or repr(stored) == repr(value):  # NaN equals nothing, not even itself
+                if stored == value or repr(stored) == repr(value):  # NaN is not equal to itself
                     return stored
             raise
 
     def stored_values(self, instance: Any) -> list[Any]:
-        """Return what the table holds for the instance, as a list of one; empty if it is a new one. One query."""
+        """Query the stored value of the instance; return it as a list of one, or an empty list for a new instance."""
         key = getattr(instance, self.model._meta.pk.attname, None)
         if key is None or instance._state.adding:
             return []
@@ -123,7 +123,7 @@ class AnyType(HerokuConnectFieldMixin, models.TextField):  # type: ignore[type-a
 
 
 class ID(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
-    """Salesforce ``ID``: 18 characters, nullable because Salesforce hands it out, never editable."""
+    """Salesforce ``ID``: 18 characters; nullable, because Salesforce assigns it; not editable."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.update(max_length=18, null=True, editable=False)
@@ -140,16 +140,16 @@ class ExternalID(HerokuConnectFieldMixin, models.UUIDField):  # type: ignore[typ
         super().__init__(*args, **kwargs)
 
     def deconstruct(self) -> Any:
-        """Name the default also where there is none."""
+        """Add the default, even None."""
         name, path, args, kwargs = super().deconstruct()
         return name, path, args, kwargs | {"default": self.default}
 
     def get_internal_type(self) -> str:
-        """Return CharField: Salesforce knows no UUID type."""
+        """Return CharField: Salesforce has no UUID type."""
         return "CharField"
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        """Return the hex digits, or the text that was read from the table."""
+        """Return the hex digits, or the text as the table spells it."""
         if value is None or is_expression(value):
             return value
         key = self.to_python(value)
@@ -158,11 +158,11 @@ class ExternalID(HerokuConnectFieldMixin, models.UUIDField):  # type: ignore[typ
         return key.stored if isinstance(key, SpelledUUID) else key.hex
 
     def to_python(self, value: Any) -> Any:
-        """Return the UUID, or what was read from the table and is none."""
+        """Return the UUID; a HandMadeID passes unchanged."""
         return value if isinstance(value, HandMadeID) else super().to_python(value)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Return the UUID; a text that is none (set by hand in Salesforce) must not make the table unreadable."""
+        """Return the UUID, or the text of a user who typed something else in Salesforce."""
         if value is None:
             return None
         try:
@@ -188,19 +188,19 @@ class Number(HerokuConnectFieldMixin, models.DecimalField):  # type: ignore[type
         return "double precision"
 
     def get_prep_value(self, value: Any) -> Any:
-        """Let expressions through: ``update(n=F("n") + 1)``."""
+        """Pass expressions through: ``update(n=F("n") + 1)``."""
         return value if is_expression(value) else super().get_prep_value(value)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         """Return a float."""
         if value is None or is_expression(value):
             return value
-        # A Decimal as it is: Django's to_python refuses NaN and infinity, which the table may hold.
+        # No to_python() for a Decimal: it refuses NaN and infinity, which the table may contain.
         number = value if isinstance(value, decimal.Decimal) else self.to_python(value)
         return None if number is None else float(number)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Return the Decimal that is shown for the float, in full and not rounded; 7.0 is 7, 1e16 has 17 digits."""
+        """Return the Decimal of the float's shortest text, without rounding: 7 for 7.0, all 17 digits for 1e16."""
         if value is None:
             return None
         text = repr(float(value)).removesuffix(".0")
@@ -223,8 +223,8 @@ class Date(HerokuConnectFieldMixin, models.DateField):  # type: ignore[type-arg]
 class DateTime(HerokuConnectFieldMixin, models.DateTimeField):  # type: ignore[type-arg]
     """Salesforce ``Date/Time``: naive UTC in the table, aware UTC in Python, whatever the session's time zone.
 
-    With ``USE_TZ = False`` it is aware in the project's ``TIME_ZONE``: Django's forms, lists and templates do not
-    convert then, they show and take the hour as it is.
+    With ``USE_TZ = False`` it is aware in the project's ``TIME_ZONE``, because Django's forms, lists and templates then
+    show and take the hour without converting it.
     """
 
     def db_type(self, connection: Any) -> str:
@@ -232,11 +232,11 @@ class DateTime(HerokuConnectFieldMixin, models.DateTimeField):  # type: ignore[t
         return "timestamp without time zone"
 
     def get_prep_value(self, value: Any) -> Any:
-        """Let expressions through."""
+        """Pass expressions through."""
         return value if is_expression(value) else super().get_prep_value(value)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        """Return naive UTC: an aware parameter would be shifted by the session's time zone."""
+        """Return naive UTC, because PostgreSQL would shift an aware one by the session's time zone."""
         if not prepared:
             value = self.get_prep_value(value)
         if not isinstance(value, datetime.datetime):
@@ -246,7 +246,7 @@ class DateTime(HerokuConnectFieldMixin, models.DateTimeField):  # type: ignore[t
         return connection.ops.adapt_datetimefield_value(value.astimezone(datetime.UTC).replace(tzinfo=None))
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Return an aware time; what is no datetime (infinity, with a lenient adapter) passes as it is."""
+        """Return an aware time. Other values (infinity, with a lenient adapter) pass unchanged."""
         if not isinstance(value, datetime.datetime):
             return value
         value = value.replace(tzinfo=datetime.UTC) if timezone.is_naive(value) else value.astimezone(datetime.UTC)
@@ -324,14 +324,14 @@ class TextAreaLong(HerokuConnectFieldMixin, models.TextField):  # type: ignore[t
 
 
 class URL(HerokuConnectFieldMixin, models.URLField):  # type: ignore[type-arg]
-    """Salesforce ``URL``: 255 characters unless told otherwise."""
+    """Salesforce ``URL``: 255 characters by default."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", 255)
         super().__init__(*args, **kwargs)
 
     def formfield(self, **kwargs: Any) -> Any:
-        """Return a form field that takes a new URL without a scheme for https, in every version of Django."""
+        """Return a form field that assumes https for a new URL without a scheme, in every version of Django."""
         return super().formfield(**{"assume_scheme": "https", **kwargs})
 
 
@@ -340,7 +340,7 @@ class Integer(HerokuConnectFieldMixin, models.IntegerField):  # type: ignore[typ
 
 
 class FormulaText(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
-    """Salesforce formula that gives text: 1300 characters, computed there and so not editable here."""
+    """Salesforce ``Formula (Text)``: 1300 characters; not editable, because Salesforce computes it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", 1300)
@@ -367,7 +367,7 @@ class Geolocation:
         self.sf_field_name = sf_field_name
 
     def contribute_to_class(self, cls: Any, name: str) -> None:
-        """Add the two fields and the pair; a property, so that Django takes it as an argument of the model as well."""
+        """Add the two fields, and the pair as a property, which Django also accepts as an argument of the model."""
         names = (f"{name}_latitude", f"{name}_longitude")
         stem = self.sf_field_name.removesuffix("__c")
         for field_name, half in zip(names, ("Latitude", "Longitude"), strict=True):

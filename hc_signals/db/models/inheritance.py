@@ -1,7 +1,7 @@
 """Multi-table children of connected models, whose parent link points to an external id instead of the key.
 
-Heroku Connect does not promise that ``id`` stays, so the models page asks for ``to_field="external_id"``. Django takes
-for granted that a parent link has the parent's key, in two places: when it saves, and when it updates a query set.
+A reload of the table gives a record another ``id``, so the docs ask for ``to_field="external_id"``. Django assumes in
+two places that a parent link has the parent's key: when it saves, and when it updates a query set.
 """
 
 import copy
@@ -13,19 +13,19 @@ from django.db.models.query_utils import DeferredAttribute
 
 
 class LinkedByValue(models.Model):
-    """Saves multi-table children with the value that their parent link points to."""
+    """Saves a multi-table child with the value of the field to which its parent link points."""
 
     class Meta:
         abstract = True
 
     def _save_parents(self, cls: Any, using: Any, update_fields: Any, *args: Any, **kwargs: Any) -> bool:
-        """Save the parents as Django does, but for the links that do not point to a key."""
+        """Save the parents as Django does, and set the links that do not point to a key."""
         links = [link for link in cls._meta.parents.values() if link and not link.target_field.primary_key]
         before = {link: getattr(self, link.attname) for link in _own_links(cls) if _leads_to_value(link)}
         for link in links:
             self._adopt(link, using)
             if getattr(self, link.remote_field.model._meta.pk.attname) is None:
-                setattr(self, link.attname, None)  # or Django would make it the parent's key
+                setattr(self, link.attname, None)  # else Django uses it as the parent's key
         try:
             inserted: bool = super()._save_parents(cls, using, update_fields, *args, **kwargs)  # type: ignore[misc]
         finally:
@@ -36,15 +36,15 @@ class LinkedByValue(models.Model):
         for link, old in before.items():
             new = getattr(self, link.attname)
             if not self._state.adding and old is not None and new != old:
-                # The record has another external id now, and its other half goes with it.
+                # The external id has changed: update it in the child's row.
                 cls._base_manager.using(using).filter(**{link.attname: old}).update(**{link.attname: new})
         return inserted
 
     def _prepare_related_fields_for_save(self, operation_name: str, fields: Any = None) -> None:
-        """Refuse what would write NULL: ``bulk_update()`` looks for the child's key in its parents, row by row.
+        """Refuse a ``bulk_update()`` that would write NULL, because it searches a parent's table for the child's key.
 
         Raises:
-            NotSupportedError: ``bulk_update()`` of a field in a parent's table.
+            NotSupportedError: a field is in a parent's table.
         """
         if operation_name == "bulk_update" and any(map(_leads_to_value, _own_links(type(self)))):
             theirs = [field for field in fields or () if field not in self._meta.local_fields]
@@ -56,7 +56,7 @@ class LinkedByValue(models.Model):
         super()._prepare_related_fields_for_save(operation_name, fields)  # type: ignore[misc]
 
     def _adopt(self, link: Any, using: str) -> None:
-        """Make a new instance that names its parent by the link the child of that parent."""
+        """Make a new instance the child of the existing parent that its link names."""
         value, parent = getattr(self, link.attname), link.remote_field.model
         if value is None or not self._state.adding:
             return
@@ -79,17 +79,17 @@ def _leads_to_value(link: Any) -> bool:
 
 
 class _LoadedKey(DeferredAttribute):
-    """A parent's key that was deferred: it is loaded; Django would take the value of the link for it."""
+    """Loads a deferred key of a parent; Django would use the value of the link instead."""
 
     def _check_parent_chain(self, instance: Any) -> None:
         return None
 
 
 def link_by_value(model: Any) -> None:
-    """Let a new child model find the rows of its parents by their own key.
+    """Make a new child model find the rows of its parents by their own key.
 
-    Django would take the child's key for that of its parents: ``QuerySet.update()`` asks the links on the way whether
-    they are keys, and a deferred key is not loaded.
+    Django would use the child's key for its parents in ``QuerySet.update()``, which checks whether the links are keys,
+    and instead of loading a deferred key.
     """
     for link in filter(_leads_to_value, _own_links(model)):
         if not link.target_field.primary_key:

@@ -16,14 +16,14 @@ __all__ = ("MultiPicklist",)
 
 
 class _Labels(list[tuple[str, Any]]):
-    """Pairs of values and labels that Django's admin does not look a whole selection up in: it would show ``-``."""
+    """Pairs of values and labels that are false, so that Django's admin does not search them for a whole selection."""
 
     def __bool__(self) -> bool:
         return False
 
 
 class _Selection(DeferredAttribute):
-    """Makes a MultiPicklistValue of what is assigned."""
+    """Converts an assigned list or text into a MultiPicklistValue."""
 
     field: Any
 
@@ -41,8 +41,8 @@ def _display(instance: models.Model, field: "MultiPicklist") -> str:
 class MultiPicklist(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
     """Salesforce ``Picklist (Multi-Select)``: a list of texts in Python, joined by semicolons in the table.
 
-    NULL is None; Salesforce knows no empty selection beside it, so an empty list is stored as NULL. The text of the
-    list is that of the table, ``x;y``. Forms show a multiple choice, without ``choices`` a text with semicolons.
+    NULL is None. An empty list is stored as NULL too, because Salesforce has no other empty selection. The list's
+    ``str()`` is the text in the table, ``x;y``. Forms show a multiple choice; without ``choices``, a text.
     ``filter(services__includes=["x", "y"])`` finds the records in which all of these are selected.
     """
 
@@ -74,10 +74,10 @@ class MultiPicklist(HerokuConnectFieldMixin, models.CharField):  # type: ignore[
         return self.to_python(value)
 
     def get_prep_value(self, value: Any) -> Any:
-        """Return the text; one with a semicolon in a choice cannot be told apart later and is refused.
+        """Return the text for the table.
 
         Raises:
-            ValueError: a choice contains a semicolon.
+            ValueError: a choice contains a semicolon, which separates choices.
         """
         if value is None or is_expression(value) or isinstance(value, str):
             return value or None
@@ -99,7 +99,7 @@ class MultiPicklist(HerokuConnectFieldMixin, models.CharField):  # type: ignore[
         return super().formfield(**{"choices_form_class": MultiPicklistChoiceField, "choices": choices, **kwargs})
 
     def validate(self, value: Any, model_instance: Any) -> None:
-        """Hold every item against the choices, if there are any; those that are stored already stay valid."""
+        """Check that every item is among the choices, if there are any, or stored already."""
         if not self.choices:
             return
         pairs: Any = flatten_choices(normalize_choices(self.choices))

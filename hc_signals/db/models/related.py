@@ -10,14 +10,14 @@ __all__ = ("ConstraintlessForeignObjectMixin", "Lookup", "MasterDetail")
 
 
 class ConstraintlessForeignObjectMixin:
-    """A relation without a database constraint: Heroku Connect fills tables in any order."""
+    """A relation without a database constraint, because Heroku Connect fills tables in any order."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["db_constraint"] = False
         super().__init__(*args, **kwargs)
 
     def save_form_data(self, instance: Any, data: Any) -> None:
-        """Take a record, or the key of one that is not there, which a form has kept."""
+        """Set a record, or the key of a missing record, which a form has kept."""
         name = self.name if data is None or isinstance(data, models.Model) else self.attname  # type: ignore[attr-defined]
         setattr(instance, name, data)
 

@@ -1,4 +1,4 @@
-"""Reads what Heroku Connect has mapped: writes models from it, and compares models with it."""
+"""Writes models from the objects that Heroku Connect has mapped, and compares models with their tables."""
 
 from hc_signals.heroku.inspection.code import models_code
 from hc_signals.heroku.inspection.differences import Difference, differences

@@ -1,4 +1,4 @@
-"""Writes models."""
+"""Writes models as Python code."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,16 +10,16 @@ from hc_signals.tables import SYSTEM_COLUMNS, get_schema, has_no_is_deleted
 
 _HALVES = ("latitude", "longitude")
 _ALSO = {"hc_models.Lookup": ("_id",), "hc_models.Geolocation": tuple(f"_{half}" for half in _HALVES)}
-"""Endings of the attributes that a field makes beside its own."""
+"""Suffixes of the attributes that a field makes beside its own."""
 
 
 def models_code(source: Source, schema: str = "", objects: Iterable[str] = ()) -> str:
-    """Return Python code with one model per table; what could only be guessed says so in a comment.
+    """Return Python code with one model per table, and a comment beside each guess.
 
     Args:
-        source: what was found.
-        schema: where the tables are, if not in ``HEROKU_CONNECT_SCHEMA``.
-        objects: names of the objects to write, in any case; default: all. A model has the same name either way.
+        source: the mapped objects.
+        schema: schema of the tables; default: ``HEROKU_CONNECT_SCHEMA``.
+        objects: names of the objects to write, in any case; default: all. They do not change the models' names.
     """
     wanted = {name.lower() for name in objects}
     tables = [table for table in source.tables if not wanted or table.object_name.lower() in wanted]
@@ -28,8 +28,8 @@ def models_code(source: Source, schema: str = "", objects: Iterable[str] = ()) -
     parts = ['"""Connected models, written by hc_inspect; look through them before use."""', ""]
     if any(not table.case_known for table in tables):
         parts += [
-            "# Columns are in lower case: Salesforce's own spelling of names is unknown here, and need not be known,",
-            "# because its API takes any. `hc_inspect --mapping FILE` knows it.",
+            "# Columns are in lower case, so Salesforce's own spelling of names is unknown. Its API accepts any case.",
+            "# `hc_inspect --mapping FILE` writes Salesforce's.",
         ]
     parts += [f"# Left out: {name!r}: {reason}" for name, reason in source.left_out.items() if not wanted]
     parts += ["from django.db import models", "", "from hc_signals.db import models as hc_models"]
@@ -71,17 +71,17 @@ _SYSTEM_TYPES = {
 
 
 def _is_usual(column: Column) -> bool:
-    """Tell whether the field of every connected model reads the column."""
+    """Return whether it is a system column with the type that the field of every connected model reads."""
     types = _SYSTEM_TYPES.get(column.column)
     return types is not None and (column.type in (None, *types) or (column.column in _KEPT and column.is_text))
 
 
 _KEPT = ("sfid", "_hc_lastop", "_hc_err")
-"""Heroku Connect's own: texts of any length will do."""
+"""Heroku Connect's own texts, which may have any length."""
 
 
 def _system_lines(table: Table, usual: set[str]) -> Iterator[str]:
-    """Take from the model the system fields that its table has not."""
+    """Remove the system fields that the table lacks."""
     never_mapped = ("id", "sfid", "_hc_lastop", "_hc_err") if table.case_known else ("id",)
     for column, attribute in SYSTEM_COLUMNS.items():
         is_there = column in usual or column in never_mapped
@@ -94,7 +94,7 @@ def _system_lines(table: Table, usual: set[str]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Choice:
-    """How the model of a table is to be written to."""
+    """Access and upsert field of a model."""
 
     read_write: bool
     upsert: str = ""
@@ -102,7 +102,7 @@ class _Choice:
 
 
 def _choose_upsert(table: Table) -> _Choice:
-    """Choose the upsert field where the source does not tell it, and say so; a mapping without one says that too."""
+    """Choose the upsert field, with a comment if the source does not name it or the mapping has none."""
     if table.upsert or (table.case_known and table.read_write):
         return _Choice(table.read_write, table.upsert, () if table.upsert else _NO_UPSERT)
     candidates = sorted(filter(can_be_upsert, table.columns), key=_unlikeliness)
@@ -113,13 +113,13 @@ def _choose_upsert(table: Table) -> _Choice:
     if not candidates:
         return _Choice(True, comments=_NO_UPSERT)
     names = ", ".join(repr(column.name) for column in candidates)
-    chosen = f"Several columns are unique: {names}. The upsert field is the first here: compare it with the mapping."
+    chosen = f"Several columns are unique: {names}. The first is the upsert field here: compare it with the mapping."
     return _Choice(True, candidates[0].column, (chosen,))
 
 
 _NO_UPSERT = (
     "The mapping has no unique identifier: Heroku Connect can make two rows of a record that your app inserts.",
-    "Better choose one in the mapping, and write `upsert=True` in its field instead of `sf_without_upsert = True`.",
+    "Better choose one in the mapping. Then write `upsert=True` in its field instead of `sf_without_upsert = True`.",
 )
 
 
@@ -129,13 +129,13 @@ def _unlikeliness(column: Column) -> tuple[bool, bool, bool]:
 
 
 def _field_lines(table: Table, usual: set[str], targets: Mapping[str, str], upsert: str) -> Iterator[str]:
-    """Standard fields choose their names first: those of custom ones do not depend on the order of the columns."""
+    """Yield the lines of the fields. Standard fields choose names first, whatever the order of the columns."""
     left_out = {column.column: reason for column in table.columns if (reason := _why_no_field(column))}
     every = [pair for pair in _fields(table, targets, upsert) if pair[0].column not in usual]
     found = [(column, None if column.column in left_out else field) for column, field in every]
     attributes = Attributes()
     names = {
-        column.column: attributes.claim(_asked(table, column, field), _ALSO.get(field.kind, ()))
+        column.column: attributes.claim(_wanted_name(table, column, field), _ALSO.get(field.kind, ()))
         for column, field in sorted(found, key=lambda pair: "__" in pair[0].name)
         if field is not None
     }
@@ -149,17 +149,17 @@ def _field_lines(table: Table, usual: set[str], targets: Mapping[str, str], upse
 
 def _why_no_field(column: Column) -> str:
     if unreadable := unnameable(column.column):
-        return f"its name has {unreadable}, which no query of Django's can name."
-    return "the database fills it, and saving a record would write to it." if column.is_computed else ""
+        return f"its name has {unreadable}, which Django cannot use in a query."
+    return "the database fills it, but saving a record would write it." if column.is_computed else ""
 
 
-def _asked(table: Table, column: Column, field: Guess) -> str:
+def _wanted_name(table: Table, column: Column, field: Guess) -> str:
     is_relation = field.kind == "hc_models.Lookup" and table.case_known
     return column.name.removesuffix("Id") if is_relation else column.name
 
 
 def _fields(table: Table, targets: Mapping[str, str], upsert: str) -> Iterator[tuple[Column, Guess | None]]:
-    """Yield each column with its field; the two halves of a geolocation are one, at the place of the first."""
+    """Yield each column with its field; the two halves of a geolocation are one, in the place of the first half."""
     by_column, halves = table.by_column, set()
     for column in table.columns:
         if column.column in halves:
@@ -173,7 +173,7 @@ def _fields(table: Table, targets: Mapping[str, str], upsert: str) -> Iterator[t
 
 
 def _geolocation(column: Column, by_column: Mapping[str, Column]) -> list[str]:
-    """Return the columns of the geolocation of which this is a half; none if it is no half, or the other is missing."""
+    """Return both columns of a geolocation if this is one of them and the table has the other; else nothing."""
     for half in _HALVES:
         ending = f"__{half}__s"
         if column.column.endswith(ending):
@@ -197,7 +197,7 @@ def _call(table: Table, column: Column, field: Guess) -> str:
 
 
 def spelling(table: Table, name: str) -> str:
-    """Return an API name: that of the mapping, or the column with capitals where they are usual."""
+    """Return the API name of the mapping, or the column's name with the usual capitals."""
     if table.case_known:
         return name
     first, *rest = name.split("__")

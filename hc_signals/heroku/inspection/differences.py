@@ -1,4 +1,4 @@
-"""Compares models with the live tables."""
+"""Compares models with the tables in the database."""
 
 import re
 from collections.abc import Iterator
@@ -9,23 +9,24 @@ from django.db import connections, models
 
 from hc_signals.heroku.inspection.read import TYPE, UUID_TYPE, short_type
 from hc_signals.postgres.names import truncate_name
+from hc_signals.postgres.query import rows
 from hc_signals.tables import advice_for_missing_column, quoted_table, table_parts
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One point in which a model and its table do not agree."""
+    """One difference between a model and its table."""
 
     text: str
     is_failure: bool
-    """The model cannot be read as it is. False for another length, or another kind of number."""
+    """True: the model cannot be read. False: another length, or another kind of number."""
 
     def __str__(self) -> str:
         return f"{'' if self.is_failure else 'information: '}{self.text}"
 
 
 def differences(model: type[models.Model], using: str) -> list[Difference]:
-    """Return one difference for each column of the model that the live table lacks or has with another type.
+    """Return a difference for each column of the model that the table lacks or has with another type.
 
     Args:
         model: a connected model.
@@ -42,23 +43,18 @@ _TYPES = f"""
 SELECT a.attname, {TYPE}, t.typcategory IN ('S', 'E')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN (pg_attribute a JOIN pg_type t ON t.oid = a.atttypid)
+    ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE n.nspname = %s AND c.relname = %s
 """
 
 
 def _live_types(model: type[models.Model], using: str) -> dict[str, tuple[str, bool]] | None:
-    """Return by column the type, and whether its values are texts; None where there is no table."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(_TYPES, table_parts(model))
-        found = {name: (short_type(kind), is_text) for name, kind, is_text in cursor.fetchall()}
-        cursor.execute(
-            "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = %s AND c.relname = %s",
-            table_parts(model),
-        )
-        return found if cursor.fetchone() is not None else None
+    """Return the type of each column, and whether its values are texts; None if there is no table."""
+    found = rows(using, _TYPES, table_parts(model))
+    if not found:
+        return None
+    return {name: (short_type(kind), is_text) for name, kind, is_text in found if name is not None}
 
 
 def _compare(model: type[models.Model], found: dict[str, tuple[str, bool]], using: str) -> Iterator[Difference]:
@@ -79,7 +75,7 @@ _NUMBERS = frozenset({"integer", "bigint", "smallint", "real", "double precision
 
 
 def _can_read(field: Any, expected: str, kind: str, is_text: bool) -> bool:
-    """Tell whether the field makes of the column's values what its users expect."""
+    """Return whether the field converts the column's values as a user expects."""
     if type(field).__name__ == "AnyType" or (expected == UUID_TYPE and kind == "uuid"):
         return True
     return (_is_text(expected) and is_text) or {_without_length(expected), _without_length(kind)} <= _NUMBERS

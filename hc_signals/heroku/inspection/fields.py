@@ -1,4 +1,4 @@
-"""Chooses a field class for a column, by its type and name; what could only be guessed says so in a comment."""
+"""Chooses a field class for a column, by its type and name; a comment marks a guess."""
 
 import re
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ class Guess:
     target: str = ""
     """Class name of the model that a relation points at."""
     doubt: str = ""
-    """What is not sure about it."""
+    """The comment beside it, if it is a guess."""
 
     @property
     def is_salesforce(self) -> bool:
-        """Whether Heroku Connect knows the field; else the column is one of the user's own."""
+        """Whether it is a field of Salesforce; else the column is the user's own."""
         return self.kind.startswith("hc_models.")
 
 
 _POLYMORPHIC = frozenset({"ownerid", "whoid", "whatid"})
-"""References to records of several objects: no model is the right one."""
+"""References to records of several objects, for which no single model is right."""
 _WELL_KNOWN = {"createdbyid": "user", "lastmodifiedbyid": "user", "reportstoid": "contact"}
 """Standard references whose names do not say their object."""
 _TO_ITSELF = frozenset(
@@ -55,7 +55,7 @@ _STANDARD = {
     "mayedit": Guess("hc_models.Checkbox"),
     "islocked": Guess("hc_models.Checkbox"),
 }
-"""Salesforce's own fields, which have the same type in each object: for mappings, which know no types."""
+"""Salesforce's standard fields, with the same type in each object; for mappings, which have no types."""
 
 _NUMBER = "max_digits=18, decimal_places=2"
 _DIGITS = "digits are not in the table: adjust"
@@ -71,7 +71,7 @@ _BY_TYPE = {
     "varchar(1300)": Guess("hc_models.FormulaText", doubt="by its length: a formula?"),
     "varchar(4099)": Guess("hc_models.MultiPicklist", doubt="by its length: a multi-select picklist?"),
 }
-"""Types that Heroku Connect makes."""
+"""Types of columns that Heroku Connect creates."""
 _PLAIN = {
     "bigint": "BigIntegerField",
     "smallint": "SmallIntegerField",
@@ -83,29 +83,29 @@ _PLAIN = {
     "interval": "DurationField",
     "inet": "GenericIPAddressField",
 }
-"""Types that Heroku Connect does not make: the column is the user's own, and so is its field."""
+"""Other types. The column is the user's own, so it gets a field of Django."""
 
 
 def guess(column: Column, object_name: str, class_names: Mapping[str, str], upsert: str) -> Guess | None:
-    """Return the field for a column; None where no field class fits.
+    """Return the field for a column; None if no field class can read it.
 
     Args:
-        object_name: of the column's table.
-        class_names: of the models that a relation may point at, by the object's name in lower case.
+        object_name: object of the column's table.
+        class_names: classes to which a relation may point, by the object's name in lower case.
         upsert: name of the upsert field's column.
     """
     is_upsert = column.column == upsert
     if not is_upsert and (found := _lookup(column, object_name, class_names)):
         return found
     if column.type is None:
-        known = _STANDARD.get(column.name.lower(), Guess("hc_models.AnyType", doubt="a mapping knows no types"))
+        known = _STANDARD.get(column.name.lower(), Guess("hc_models.AnyType", doubt="a mapping has no types"))
         return replace(known, arguments=_joined(known.arguments, _index(column, is_upsert)))
     found = _by_type(column, is_upsert)
     return found and replace(found, arguments=_joined(found.arguments, _index(column, is_upsert, found)))
 
 
 def can_be_upsert(column: Column) -> bool:
-    """Tell whether Heroku Connect may find records by the column: it is unique, and a text or a number."""
+    """Return whether the column can be the upsert field: it is unique, and a text or a number."""
     if not column.unique or column.column == "id" or column.column in SYSTEM_COLUMNS:
         return False
     if column.is_computed or unnameable(column.column):
@@ -125,13 +125,13 @@ def _joined(*arguments: str) -> str:
 
 
 def _lookup(column: Column, object_name: str, class_names: Mapping[str, str]) -> Guess | None:
-    """A standard reference is called after its object: ``AccountId``. Of a custom one the name says nothing."""
+    """Return a lookup for a standard reference, which is named after its object; a custom reference is not."""
     name = column.name.lower()
     if name in _POLYMORPHIC or not name.endswith("id") or "__" in name or column.type not in (None, "varchar(18)"):
         return None
     is_to_itself = (object_name.lower(), name) in _TO_ITSELF
     target = class_names.get(object_name.lower() if is_to_itself else _WELL_KNOWN.get(name, name.removesuffix("id")))
-    if target is None or column.unique:  # Django would rather have a OneToOneField
+    if target is None or column.unique:  # a unique ForeignKey fails Django's checks; it asks for a OneToOneField
         return None
     relation = 'to_field="sf_id", on_delete=models.DO_NOTHING, related_name="+"'
     return Guess("hc_models.Lookup", relation, target, "by its name")
@@ -149,7 +149,7 @@ def _by_type(column: Column, is_upsert: bool) -> Guess | None:
         return _by_name(name, int(length[1])) or Guess(
             "hc_models.Text", f"max_length={length[1]}", doubt="a reference?" if kind == "varchar(18)" else ""
         )
-    return _own(column, kind)
+    return _users_own(column, kind)
 
 
 _SHORTEST_EMAIL, _LONGEST_EMAIL = 80, 128
@@ -162,7 +162,7 @@ def _by_name(name: str, length: int) -> Guess | None:
     return Guess("hc_models.Phone") if "phone" in name and length == _PHONE else None
 
 
-def _own(column: Column, kind: str) -> Guess | None:
+def _users_own(column: Column, kind: str) -> Guess | None:
     doubt = f"Heroku Connect makes no {kind}: a column of your own?"
     numeric = re.fullmatch(r"numeric(?:\((\d+),(-?\d+)\))?", kind)
     if numeric is not None:

@@ -1,4 +1,4 @@
-"""Names in Python for names of Salesforce: unique, and free of all that a connected model has already."""
+"""Python names for Salesforce's names: unique, and distinct from the attributes of a connected model."""
 
 import keyword
 import re
@@ -12,9 +12,9 @@ _OBJECT_SUFFIX = re.compile(r"__(?:c|kav|ka|x|mdt|e|b|xo|dlm|dmo)$", re.IGNORECA
 _FIELD_SUFFIX = re.compile(r"__[a-z]$", re.IGNORECASE)
 
 RESERVED = frozenset({*dir(HerokuConnectModel), "id", "pk", "objects", "models", "hc_models", "self"})
-"""What a field must not be called.
+"""Names that a field must not have.
 
-It would hide an attribute of the model, or a module that the class body needs; ``self`` could be no keyword argument.
+They would hide an attribute of the model, or a module that the class body uses; ``self`` cannot be a keyword argument.
 """
 
 
@@ -26,14 +26,14 @@ def class_name(object_name: str) -> str:
 def class_names(object_names: Iterable[str]) -> dict[str, str]:
     """Return a class name for each object, by its name in lower case.
 
-    No two are alike, whatever their case: Django knows models by their names in lower case. Where two objects claim
-    one name, a standard object keeps it, and the other gets its suffix as well: ``Order`` and ``OrderC``.
+    No two names differ in case alone, because Django identifies models by their names in lower case. If two objects
+    claim one name, a standard object gets it, and the other one keeps its suffix: ``Order`` and ``OrderC``.
     """
     claims: dict[str, list[str]] = defaultdict(list)
     for name in sorted(object_names, key=lambda name: (bool(_OBJECT_SUFFIX.search(name)), "__" in name, name.lower())):
         claims[class_name(name).lower()].append(name)
     found: dict[str, str] = {}
-    # Objects that are alone with their claim first, so that nobody else's second choice takes it from them.
+    # Objects without a rival first, so that no second choice of another object takes their name.
     for rivals in sorted(claims.values(), key=len):
         for name in rivals:
             taken = {each.lower() for each in found.values()}
@@ -54,20 +54,20 @@ def _camel(text: str) -> str:
 
 
 class Attributes:
-    """Hands out the attribute names of one model."""
+    """Chooses the attribute names of one model."""
 
     def __init__(self) -> None:
         self._used = set(RESERVED)
 
     def claim(self, api_name: str, also: Iterable[str] = ()) -> str:
-        """Return a free name: ``Annual_Revenue__c`` and ``AnnualRevenue`` both ask for ``annual_revenue``.
+        """Return a free name. The first choice for ``Annual_Revenue__c`` and ``AnnualRevenue`` is ``annual_revenue``.
 
         Args:
             api_name: name of the field, or of its column.
-            also: endings of further attributes that the field makes: ``_id`` for a relation.
+            also: suffixes of the other attributes that the field makes: ``_id`` for a relation.
         """
         for name in _attribute_choices(api_name):
-            names = {name, *(name + ending for ending in also)}
+            names = {name, *(name + suffix for suffix in also)}
             if not names & self._used:
                 self._used |= names
                 return name

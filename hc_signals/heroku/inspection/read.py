@@ -1,4 +1,4 @@
-"""Reads the mapped objects, from the tables of a schema or from an exported mapping."""
+"""Reads the mapped objects from the tables of a schema, or from an exported mapping."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -17,18 +17,18 @@ class Column:
     """A mapped field."""
 
     name: str
-    """API name, in Salesforce's spelling where an exported mapping tells it; else as the column."""
+    """API name, as an exported mapping spells it; from a table, the column's name."""
     column: str
     """Name of the column in the database."""
     type: str | None = None
-    """PostgreSQL's name of the type, ``varchar(80)`` for example; None where only a mapping is known."""
+    """PostgreSQL's name of the type, for example ``varchar(80)``; None from a mapping."""
     unique: bool = False
     is_text: bool = False
-    """Texts in Python, although the type may be one of the user's own: an enum, citext."""
+    """The values are texts in Python, whatever the type: also for an enum or citext."""
     is_computed: bool = False
-    """The database fills it and takes no other value: a generated column, or an identity that is always generated."""
+    """The database fills it and accepts no other value: a generated column, or GENERATED ALWAYS AS IDENTITY."""
     holds_uuids: bool = False
-    """The values are UUIDs as 32 hex digits; also where there is none yet, in a column of 32 characters."""
+    """The values are UUIDs of 32 hex digits, or the column has 32 characters and no values."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Table:
     columns: tuple[Column, ...]
     read_write: bool = False
     upsert: str = ""
-    """Name of the upsert field's column; empty where it is not known."""
+    """Name of the upsert field's column; empty if it is unknown."""
     case_known: bool = False
-    """True for an exported mapping, False for a table: its names are in lower case."""
+    """True for an exported mapping; False for a table, whose names are in lower case."""
 
     @property
     def by_column(self) -> dict[str, Column]:
@@ -51,11 +51,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Source:
-    """All that was found in one place."""
+    """The mapped objects of a schema or of a mapping."""
 
     tables: tuple[Table, ...]
     left_out: dict[str, str] = field(default_factory=dict)
-    """What can be no model: by name the reason."""
+    """The reason for each table that cannot be a model, by name."""
 
 
 _RELATIONS = """
@@ -69,7 +69,7 @@ ORDER BY c.relname
 """
 TYPE = """format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END,
                    CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END)"""
-"""SQL for the name of a column's type: of a domain that of its base. ``a`` is pg_attribute, ``t`` pg_type."""
+"""SQL for the name of a column's type, or of a domain's base type. ``a`` is pg_attribute, ``t`` is pg_type."""
 _COLUMNS = f"""
 SELECT a.attrelid, a.attname, {TYPE}, t.typcategory IN ('S', 'E'), a.attgenerated <> '' OR a.attidentity = 'a',
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid
@@ -85,7 +85,7 @@ UUID_TYPE = "varchar(32)"
 
 
 def live_source(using: str, schema: str) -> Source:
-    """Return the mapped tables of a schema; Heroku Connect's own, which begin with an underscore, are passed over."""
+    """Return the mapped tables of a schema, without Heroku Connect's own, whose names begin with an underscore."""
     with connections[using].cursor() as cursor:
         cursor.execute(_RELATIONS, [truncate_name(schema)])
         relations = cursor.fetchall()
@@ -100,7 +100,7 @@ def live_source(using: str, schema: str) -> Source:
             left_out[name] = reason
         else:
             found = [replace(each, holds_uuids=_holds_uuids(using, schema, name, each)) for each in found]
-            # The function that Heroku Connect writes for a read-only mapping marks every entry as READONLY.
+            # In a read-only mapping, Heroku Connect's trigger function marks every entry as READONLY.
             tables.append(Table(name, tuple(found), read_write))
     return Source(tuple(tables), left_out)
 
@@ -111,7 +111,7 @@ def _why_no_model(name: str, relkind: str, columns: Iterable[Column]) -> str:
     if name != name.lower():
         return "its name has capitals; names of Heroku Connect's tables have none."
     if unreadable := unnameable(name):
-        return f"its name has {unreadable}, which no query of Django's can name."
+        return f"its name has {unreadable}, which Django cannot use in a query."
     types = {column.column: column.type for column in columns}
     missing = [name for name in ("id", "sfid") if name not in types]
     if missing:
@@ -120,7 +120,7 @@ def _why_no_model(name: str, relkind: str, columns: Iterable[Column]) -> str:
 
 
 def _holds_uuids(using: str, schema: str, table: str, column: Column) -> bool:
-    """Read up to a thousand rows; False where the user may not read them, or Heroku Connect has the table locked."""
+    """Read up to 1000 rows; return False if the user may not read them, or Heroku Connect has locked the table."""
     if column.type != UUID_TYPE or not column.unique:
         return False
     name = quote(column.column)
@@ -137,20 +137,20 @@ def _holds_uuids(using: str, schema: str, table: str, column: Column) -> bool:
 
 
 def unnameable(name: str) -> str:
-    """Return the character for which no query of Django's can name a column or table; empty where there is none."""
+    """Return the character that Django cannot have in the name of a column or table; empty if there is none."""
     return next((repr(each) for each in name if each in '"$%'), "")
 
 
 def short_type(kind: str) -> str:
-    """Return PostgreSQL's long name of a type as Django writes it, in one line; without the precision of a time."""
+    """Return a type's name as Django writes it, in one line and without the precision of a time."""
     kind = re.sub(r"^(timestamp|time|interval)\(\d\)", r"\1", " ".join(kind.split()))
     return kind.replace("character varying", "varchar").replace("time without time zone", "time")
 
 
 def mapped_source(mapping: dict[str, Any]) -> Source:
-    """Return the objects of an exported mapping, which knows no types.
+    """Return the objects of an exported mapping, which has no types.
 
-    Names compare as in Salesforce, whatever their case: two entries of one object are one table.
+    Names compare without case, as in Salesforce. Two entries of one object are one table.
     """
     tables: dict[str, Table] = {}
     for entry in mapping["mappings"]:
@@ -175,13 +175,13 @@ def _mapped_table(object_name: str, config: dict[str, Any]) -> Table:
         column = Column(name, truncate_name(name.lower()), unique=name.lower() in unique)
         columns.setdefault(column.column, column)
     upsert = truncate_name(str(config.get("upsert_field") or "").lower())
-    # No system field can be one, the record's id included: such a mapping is treated as one without.
+    # A system field cannot be the upsert field. Such a mapping counts as one without an upsert field.
     upsert = upsert if upsert in columns.keys() - {"id", *SYSTEM_COLUMNS} and not unnameable(upsert) else ""
     return Table(object_name, tuple(columns.values()), config.get("access") == "read_write", upsert, case_known=True)
 
 
 def _names(fields: Any) -> Iterator[str]:
-    """Yield the API names; a list holds names, or objects with a ``name``."""
+    """Yield the API names. A list has names, or objects with a ``name``."""
     for each in fields if isinstance(fields, list | dict) else ():
         name = each.get("name") if isinstance(each, dict) else each
         if isinstance(name, str) and name.strip():

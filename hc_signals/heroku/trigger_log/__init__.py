@@ -1,1 +1,1 @@
-"""Heroku Connect's trigger log: its words, its models, and the parser of the records in it."""
+"""Heroku Connect's trigger log: its states and actions, its models, and a parser of its records."""

@@ -1,4 +1,4 @@
-"""Heroku Connect's trigger log and its archive as models: what the app wrote, and what became of it."""
+"""Heroku Connect's trigger log and its archive as models: the app's writes, and Salesforce's answers."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -11,46 +11,45 @@ from django.db import connections, models, router, transaction
 from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
 from hc_signals.postgres.moments import aware
 from hc_signals.postgres.names import quote
+from hc_signals.postgres.query import relation_exists, rows
 from hc_signals.tables import connected_models, get_schema, quoted_table, table_parts
 
 _EVERYWHERE = frozenset({"id", "sfid", "systemmodstamp", "isdeleted"})
-"""Columns that every mapped table has, also where the model inherits the field from another mapped table."""
+"""Columns that every mapped table has, even if the model inherits the field from another mapped table."""
 
-# hstore() stands without a schema on purpose: it may live in `public` or in `heroku_ext`, and Heroku Connect's own
-# functions call hstore's functions without a schema too. So this works wherever the app can write to the table at all.
-# `t.*` rather than `t`: a column named t would win over the alias.
+# hstore() has no schema, because it may be in `public` or in `heroku_ext`. Heroku Connect's own functions call it
+# without a schema too, so this works wherever the app can write to the table.
+# `t.*` and not `t`: a column named t would take precedence over the alias.
 _CAPTURE = "SELECT {function}(hstore(t.*), %s::varchar, %s::text[]) FROM {table} t WHERE t.id = %s"
 
 _PENDING = "UPDATE {table} SET _hc_lastop = 'PENDING', _hc_err = NULL WHERE id = %s AND _hc_lastop = 'FAILED'"
 
 
 class TriggerLogQuerySet(models.QuerySet["TriggerLogAbstract"]):
-    """Rows of either table."""
+    """Rows of the trigger log or of its archive."""
 
     def failed(self) -> Self:
-        """Keep what Salesforce refused."""
+        """Filter the changes that Salesforce refused."""
         return self.filter(state=TriggerLogState.FAILED)
 
     def has_table(self) -> bool:
-        """Tell whether the table exists: Heroku Connect makes it with the first mapping that writes."""
-        with connections[self.db].cursor() as cursor:
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [quoted_table(self.model)])
-            return bool(cursor.fetchone()[0])
+        """Return whether the table exists; Heroku Connect creates it with the first read-write mapping."""
+        return relation_exists(self.db, quoted_table(self.model))
 
     def iterator(self, chunk_size: int | None = None) -> Any:
-        """Yield the rows, none where there is no table: ``dumpdata`` reads every model through this."""
+        """Yield the rows; none if there is no table, because ``dumpdata`` calls this for every model."""
         return super().iterator(chunk_size) if self.has_table() else iter(())
 
     def related_to(self, log: "TriggerLogAbstract") -> Self:
-        """Keep the changes of the record that ``log`` is about, itself included."""
+        """Filter the changes of the same record as ``log``, itself included."""
         return self.filter(table_name=log.table_name, record_id=log.record_id)
 
 
 class TriggerLogAbstract(models.Model):
-    """What both tables have in common."""
+    """Base of the trigger log and its archive."""
 
     is_archived: ClassVar[bool] = False
-    """Whether Heroku Connect is done with the row."""
+    """Whether the row is in the archive."""
 
     id = models.AutoField(primary_key=True)
     txid = models.BigIntegerField(null=True, editable=False)
@@ -76,23 +75,23 @@ class TriggerLogAbstract(models.Model):
         base_manager_name = "objects"  # for `dumpdata --all`
 
     def __str__(self) -> str:
-        """Return what was done to which record, and when."""
+        """Return action, record, state and time."""
         created_at = aware(self.created_at)
         when = f"{created_at:%Y-%m-%d %H:%M:%S%z}" if created_at else "no date"
         return f"#{self.pk} {self.action} {self.table_name} {self.record_id} [{self.state}] [{when}]"
 
     @property
     def values_as_dict(self) -> dict[str, str | None]:
-        """The values after the change by column: of an update, the changed ones."""
+        """The new values by column; for an update, the changed ones."""
         return hstore_text_to_dict(self.values)
 
     @property
     def old_as_dict(self) -> dict[str, str | None]:
-        """The whole record before the change by column; empty for an insert."""
+        """The old values by column; empty for an insert."""
         return hstore_text_to_dict(self.old)
 
     def get_model(self) -> type[models.Model] | None:
-        """Return the connected model of the table; None if the project has none (any more)."""
+        """Return the connected model of the table; None if the project has none."""
         return self._model_of(self.table_name)
 
     def related(self, exclude_self: bool = False) -> TriggerLogQuerySet:
@@ -142,8 +141,8 @@ class TriggerLogAbstract(models.Model):
         Args:
             table_name: the mapped table, without schema.
             record_id: the record's ``id`` in that table.
-            update_fields: names of the only model fields to send.
-            update_columns: the same by column, together with ``update_fields``; neither of them: the whole record.
+            update_fields: names of the model fields to send.
+            update_columns: columns to send beside them. If both are empty, the whole record is sent.
             using: database alias; default: where the router sends writes to the log.
 
         Returns:
@@ -176,25 +175,25 @@ class TriggerLogAbstract(models.Model):
         )
 
     def redo(self, write_algorithm: WriteAlgorithm = WriteAlgorithm.ORDERED_WRITES) -> "TriggerLogAbstract":
-        """Have the change sent again.
+        """Send the change to Salesforce again.
 
-        With ordered writes an insert or update is captured anew at the end of the queue, with the record's values of
-        now, and this row becomes REQUEUED. With merged writes, and for deletions, the row itself is NEW again; an
-        archived one is copied to the live log. The record itself, if FAILED, is PENDING again: so ``sync_failed`` is
-        sent once more if Salesforce refuses once more.
+        With ordered writes, an insert or update is captured again at the end of the queue, with the record's current
+        values, and this row becomes REQUEUED. With merged writes, and for deletions, the row itself becomes NEW; an
+        archived row is copied to the live log. A FAILED record becomes PENDING, so that ``sync_failed`` is sent again
+        if Salesforce refuses again.
 
         Args:
-            write_algorithm: how the connection sends what the app wrote.
+            write_algorithm: how the connection sends the app's writes.
 
         Returns:
-            the row that will be sent: a new one, or this one.
+            the row that Heroku Connect will send: a new one, or this one.
 
         Raises:
-            LookupError: to be captured anew, but no connected model has the table.
-            Model.DoesNotExist: the record is gone, or this row is (Heroku Connect archived it meanwhile).
+            LookupError: the change has to be captured again, but no connected model has the table.
+            Model.DoesNotExist: the record is gone, or Heroku Connect has archived this row.
         """
         with transaction.atomic(using=self._state.db):
-            # Heroku Connect moves rows away: without the lock, saving one that is gone could bring it back.
+            # Heroku Connect moves rows to the archive. Without the lock, saving a moved row could insert it again.
             type(self).objects.using(self._state.db).select_for_update().get(pk=self.pk)
             self._expect_answer()
             again = self._recapture() if write_algorithm == WriteAlgorithm.ORDERED_WRITES else None
@@ -204,7 +203,7 @@ class TriggerLogAbstract(models.Model):
             return again
 
     def _recapture(self) -> "TriggerLog | None":
-        """Return the new row; None for what cannot be captured: a record that is gone, an update of nothing."""
+        """Capture the change again and return the new row; None for a deletion, and for an update without columns."""
         columns = list(self.values_as_dict)
         if self.action == TriggerLogAction.INSERT:
             return self.capture_insert()[0]
@@ -213,10 +212,10 @@ class TriggerLogAbstract(models.Model):
         return None
 
     def _expect_answer(self) -> None:
-        """Make a FAILED record PENDING, as a write of the app does, by a statement that is none.
+        """Make a FAILED record PENDING, as a write of the app does, but with Heroku Connect's ``xmlbinary = hex``.
 
-        Heroku Connect's status trigger makes SYNCED of FAILED that is written over FAILED: a second refusal would not
-        be seen in the record, and so not be told by ``sync_failed``.
+        If FAILED is written over FAILED, Heroku Connect's status trigger turns it into SYNCED. Then a second refusal
+        would not be visible in the record, and ``sync_failed`` would not be sent.
         """
         table = f"{quote(table_parts(type(self))[0])}.{quote(self.table_name)}"
         with connections[self._state.db or router.db_for_write(type(self))].cursor() as cursor:
@@ -234,7 +233,7 @@ class TriggerLogAbstract(models.Model):
         """Write the state and no other column.
 
         Raises:
-            DatabaseError: the row is gone: Heroku Connect archived or purged it.
+            DatabaseError: Heroku Connect has archived or purged the row.
         """
         self.state = state
         self.save(using=self._state.db, update_fields=["state"])
@@ -253,7 +252,7 @@ class TriggerLogAbstract(models.Model):
 
     @classmethod
     def _columns(cls, table_name: str, names: Iterable[str]) -> list[str]:
-        """Return the columns of the fields in this very table."""
+        """Return the columns of the fields in the table itself, not in that of a parent."""
         opts = cls._known_model_of(table_name)._meta
         columns = []
         for name in names:
@@ -274,9 +273,7 @@ class TriggerLogAbstract(models.Model):
         place = quote(schema)
         sql = _CAPTURE.format(function=f"{place}.{function}", table=f"{place}.{quote(table_name)}")
         with transaction.atomic(using=alias):
-            with connections[alias].cursor() as cursor:
-                cursor.execute(sql, [table_name, columns, record_id])
-                ids = [row[0] for row in cursor.fetchall()]
+            ids = [log_id for (log_id,) in rows(alias, sql, [table_name, columns, record_id])]
             if not ids:
                 missing: type[Exception] = model.DoesNotExist  # type: ignore[attr-defined]
                 raise missing(f"{model._meta.label} has no record with id {record_id} in {table_name}.")
@@ -311,7 +308,7 @@ class _Archive(TriggerLogAbstract):
 
 
 class TriggerLog(_Live):
-    """Changes that wait to be sent to Salesforce, and those sent a moment ago."""
+    """Changes that wait for Salesforce, and those that it answered a moment ago."""
 
     class Meta(TriggerLogAbstract.Meta):
         app_label = "hc_signals"
@@ -321,7 +318,7 @@ class TriggerLog(_Live):
 
 
 class TriggerLogArchive(_Archive):
-    """Changes that Heroku Connect is done with, kept for some days or weeks."""
+    """Finished changes, which Heroku Connect keeps for some days or weeks."""
 
     class Meta(TriggerLogAbstract.Meta):
         app_label = "hc_signals"
@@ -338,8 +335,8 @@ def trigger_log_of(schema: str) -> TriggerLogs:
     """Return the models of the trigger log and the archive of one connection of Heroku Connect.
 
     Args:
-        schema: of the connection's tables. That of ``HEROKU_CONNECT_SCHEMA`` has :class:`TriggerLog` and
-            :class:`TriggerLogArchive`. Those of another one are in no app: neither admin nor migrations know them.
+        schema: schema of the connection's tables. ``HEROKU_CONNECT_SCHEMA`` has :class:`TriggerLog` and
+            :class:`TriggerLogArchive`. The models of another schema are in no app, admin or migration.
     """
     if schema == table_parts(TriggerLog)[0]:
         return TriggerLog, TriggerLogArchive

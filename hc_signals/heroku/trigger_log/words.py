@@ -1,4 +1,4 @@
-"""Words of Heroku Connect's trigger log, and the parser of the records in it."""
+"""States and actions of Heroku Connect's trigger log, and a parser of its records."""
 
 import re
 from enum import StrEnum
@@ -11,7 +11,7 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 class TriggerLogAction(TextChoices):
-    """What the app did to the record."""
+    """The app's write."""
 
     DELETE = "DELETE", "Delete"
     INSERT = "INSERT", "Insert"
@@ -19,47 +19,47 @@ class TriggerLogAction(TextChoices):
 
 
 class TriggerLogState(TextChoices):
-    """How far Heroku Connect has come with a change."""
+    """How far Heroku Connect has processed a change."""
 
     FAILED = "FAILED", "Failed"
     """Salesforce refused it; ``sf_message`` says why."""
     IGNORE = "IGNORE", "Ignore"
-    """Captured, but nothing in it is to be sent."""
+    """Captured, with nothing to send."""
     IGNORED = "IGNORED", "Ignored"
-    """Done with, unsent."""
+    """Finished without sending."""
     MERGED = "MERGED", "Merged"
     """Sent as part of another change of the same record."""
     NEW = "NEW", "New"
     """To be sent."""
     PENDING = "PENDING", "Pending"
-    """Taken, being sent."""
+    """Heroku Connect is sending it."""
     READONLY = "READONLY", "Read-only"
-    """Made on a read-only mapping: never sent."""
+    """Written to a read-only mapping, so not sent."""
     REQUEUE = "REQUEUE", "Requeue"
     """To be captured again."""
     REQUEUED = "REQUEUED", "Requeued"
-    """Captured again: a newer entry took its place."""
+    """Captured again; a newer entry replaces it."""
     SUCCESS = "SUCCESS", "Success"
-    """Salesforce has it."""
+    """Salesforce accepted it."""
 
 
 class WriteAlgorithm(StrEnum):
-    """How a connection sends what the app wrote; chosen in Heroku Connect's own settings."""
+    """How a connection sends the app's writes; a setting of Heroku Connect."""
 
     ORDERED_WRITES = "ordered_writes"
     """One change after another, in the order of the log."""
     MERGE_WRITES = "merge_writes"
-    """Changes of one record are condensed into one."""
+    """Changes of one record are merged into one."""
 
 
 def hstore_text_to_dict(text: str | None) -> dict[str, str | None]:
-    r"""Parse the text of an hstore, as it stands in ``values`` and ``old``.
+    r"""Parse the text of an hstore, such as ``values`` and ``old``.
 
     Args:
         text: such as ``"name"=>"Ada \"A\"", "email"=>NULL``; empty text and None are an empty record.
 
     Raises:
-        ValueError: the text is not what PostgreSQL prints for an hstore; the place is named.
+        ValueError: the text is not an hstore as PostgreSQL prints it. The message names the position.
     """
     pairs: dict[str, str | None] = {}
     position, comma = 0, ""

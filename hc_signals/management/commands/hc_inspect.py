@@ -1,4 +1,4 @@
-"""``manage.py hc_inspect``: writes connected models from what Heroku Connect has mapped, or holds them against it."""
+"""``manage.py hc_inspect``: writes connected models from the mapped tables, or compares models with the tables."""
 
 import json
 from argparse import ArgumentParser
@@ -17,20 +17,20 @@ from hc_signals.tables import connected_models, get_schema, models_of_schema
 
 
 class Command(OwnCommand):
-    help = "Write connected models from the live tables or from an exported mapping; --check compares models with them."
+    help = "Write connected models from the mapped tables or an exported mapping, or compare models with the tables."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("objects", nargs="*", metavar="OBJECT", help="tables or object names (default: all)")
         parser.add_argument("--database", default="default", help="database alias (default: default)")
         parser.add_argument(
             "--schema",
-            help="schema of the connection's tables (default: HEROKU_CONNECT_SCHEMA; with --check: of every model)",
+            help="schema of the connection's tables (default: HEROKU_CONNECT_SCHEMA; with --check: all schemas)",
         )
         parser.add_argument("--mapping", metavar="FILE", help="read an exported mapping instead of the database")
         parser.add_argument(
             "--check",
             action="store_true",
-            help="compare the models with the live tables; exit 1 if a model cannot be read as it is",
+            help="compare the models with the tables; exit 1 if a model cannot be read",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -67,9 +67,9 @@ def _code(options: dict[str, Any]) -> str:
         raise CommandError(f"There are no mapped tables in {place}.{left_out}")
     for name in (each.lower() for each in options["objects"]):
         if name in source.left_out:
-            raise CommandError(f"{name!r} in {place} can be no model: {source.left_out[name]}")
+            raise CommandError(f"{name!r} in {place} cannot be a model: {source.left_out[name]}")
         if name not in known:
-            raise CommandError(f"There is no {name!r} in {place}; there are: {', '.join(known)}.")
+            raise CommandError(f"There is no {name!r} in {place}; expected some of: {', '.join(known)}.")
     return models_code(source, schema, options["objects"])
 
 

@@ -1,4 +1,4 @@
-"""``manage.py hc_mappings``: Heroku Connect's configuration from the models, against them, and to Heroku."""
+"""``manage.py hc_mappings``: exports Heroku Connect's configuration, compares one with the models, imports one."""
 
 import json
 import time
@@ -18,34 +18,34 @@ from hc_signals.tables import connected_models, models_of_schema, table_parts
 
 
 class Command(OwnCommand):
-    help = "Export the models as Heroku Connect's configuration, hold an exported one against them, or import one."
+    help = "Export the models as Heroku Connect's configuration, compare an exported one with them, or import one."
 
     MAX_WAIT_SECONDS = 3600.0
-    """After this long ``import --wait`` gives up; Heroku Connect goes on."""
+    """Most seconds that ``import --wait`` waits. Heroku Connect goes on importing after it."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="export | check | import")
         export = actions.add_parser("export", help="print the configuration that the models need")
         export.add_argument("-o", "--output", metavar="FILE", help="write to this file instead")
         check = actions.add_parser(
-            "check", help="hold an exported configuration against the models; exit 1 if it differs"
+            "check", help="compare an exported configuration with the models; exit 1 if they differ"
         )
         check.add_argument("file", metavar="FILE")
         imports = actions.add_parser("import", help="send a configuration to Heroku Connect")
-        imports.add_argument("file", metavar="FILE", nargs="?", help="default: what the models need")
+        imports.add_argument("file", metavar="FILE", nargs="?", help="default: the configuration that the models need")
         imports.add_argument("--app", help="name of the Heroku app (default: HEROKU_CONNECT_APP_NAME)")
         imports.add_argument("--connection", metavar="ID", help="default: the only connection of the app")
         imports.add_argument("--wait", action="store_true", help="wait until Heroku Connect has applied it")
         for parser_of_action in (export, check, imports):
             parser_of_action.add_argument(
-                "--schema", default="", help="of the connection's tables (default: the only one that has models)"
+                "--schema", default="", help="schema of the connection's tables (default: the only one that has models)"
             )
         imports.add_argument(
             "--wait-interval",
             metavar="SECONDS",
             type=at_least(0.0),
             default=10.0,
-            help="between two looks (default: 10)",
+            help="seconds between two checks of the state (default: 10)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -79,7 +79,7 @@ class Command(OwnCommand):
     def _import(self, options: dict[str, Any]) -> None:
         app = options["app"] or heroku_app_name()
         if not app and not options["connection"]:
-            raise CommandError("Name the app: --app, HEROKU_CONNECT_APP_NAME, or its connection by --connection.")
+            raise CommandError("No app was named; pass --app or --connection, or set HEROKU_CONNECT_APP_NAME.")
         schema = options["schema"]
         mapping = load(options["file"]) if options["file"] else get_mapping(app_name=app, schema=schema)
         api = HerokuConnectAPI(app)
@@ -90,15 +90,15 @@ class Command(OwnCommand):
             self._wait(api, connection_id, options["wait_interval"])
 
     def _find_connection(self, api: HerokuConnectAPI, schema: str) -> str:
-        """Return the id of the only connection of the app that may write to the schema."""
+        """Return the id of the app's connection that writes to the schema, if there is one alone."""
         found = api.connections()
         if not found:
             self.stdout.write(f"{api.app_name!r} shows no connection; linking this Heroku account to it.")
             api.link_account()
             found = api.connections()
         if not found:
-            raise CommandError(f"{api.app_name!r} has no connection; is the Heroku Connect add-on set up?")
-        # The API names the schema of a connection once it is configured.
+            raise CommandError(f"{api.app_name!r} has no connection; set up the Heroku Connect add-on first.")
+        # A connection without a configuration has no schema yet.
         fitting = [each for each in found if not schema or each.get("schema_name") in (None, "", schema)]
         if len(fitting) == 1:
             return str(fitting[0]["id"])
@@ -114,7 +114,7 @@ class Command(OwnCommand):
         while (state := str(api.connection(connection_id).get("state"))) == ConnectionState.IMPORT_CONFIGURATION:
             self.stdout.write("Heroku Connect is importing the configuration.")
             if time.monotonic() > deadline:
-                raise CommandError(f"Still importing after {self.MAX_WAIT_SECONDS:.0f} seconds; look at the dashboard.")
+                raise CommandError(f"Still importing after {self.MAX_WAIT_SECONDS:.0f} seconds; see the dashboard.")
             time.sleep(interval)
         if state not in ConnectionState.OK_STATES:
             raise CommandError(f"The connection {connection_id} is now in the state {state}.")
@@ -122,6 +122,6 @@ class Command(OwnCommand):
 
 
 def _only_schema() -> str:
-    """Return the schema of all models; empty where they belong to several connections."""
+    """Return the schema of all models; empty if they have several."""
     schemas = {table_parts(model)[0] for model in connected_models()}
     return schemas.pop() if len(schemas) == 1 else ""

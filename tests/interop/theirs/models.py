@@ -1,4 +1,4 @@
-"""Models as their documentation shows them."""
+"""A model as in the documentation of django-heroku-connect."""
 
 from heroku_connect.db import models as hc_models
 

@@ -1,4 +1,4 @@
-"""Settings of a project that has both apps installed."""
+"""Settings of a project with both packages installed."""
 
 import os
 from urllib.parse import parse_qs, urlsplit

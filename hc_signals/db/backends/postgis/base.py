@@ -1,4 +1,4 @@
-"""``ENGINE = "hc_signals.db.backends.postgis"``: the same on PostGIS; needs GDAL, as Django's own backend does."""
+"""``ENGINE = "hc_signals.db.backends.postgis"``: the PostGIS backend; needs GDAL, as Django's own does."""
 
 from django.contrib.gis.db.backends.postgis import base
 

@@ -1,4 +1,4 @@
-"""Comments are written in the admin."""
+"""An admin in which users write comments."""
 
 from django.contrib import admin
 

@@ -1,4 +1,4 @@
-"""The project's own rows, and a record that looks up one of another app."""
+"""The project's own rows, and a record with a lookup to a model of another app."""
 
 from django.db import models
 from heroku_connect.db import models as hc_models

@@ -1,4 +1,4 @@
-"""Tests that make records which Salesforce alone may make."""
+"""Tests that create records of read-only models."""
 
 from django.contrib.auth.models import User as Staff
 from django.test import TestCase

@@ -1,4 +1,4 @@
-"""Users can be looked at."""
+"""A read-only admin for users."""
 
 from django.contrib import admin
 

@@ -1,4 +1,4 @@
-"""Salesforce's standard objects, attributes named as there, addresses added in a loop."""
+"""Salesforce's standard objects, with attributes named as in Salesforce, and addresses added in a loop."""
 
 from django.db import models
 from heroku_connect.db import models as sf

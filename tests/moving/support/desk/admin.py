@@ -1,4 +1,4 @@
-"""Tickets are edited; what Salesforce refused is shown by the package's own admin."""
+"""An admin for tickets; the package's own admin shows the writes that Salesforce refused."""
 
 from django.contrib import admin
 from heroku_connect.admin import TriggerLogAdmin

@@ -1,4 +1,4 @@
-"""Records that the project writes, one of them with a half of its own."""
+"""Records that the project writes, one of them with a half in Django."""
 
 from django.db import models
 from heroku_connect.db import models as hc_models

@@ -1,4 +1,4 @@
-"""Django's flush, for the end of each test: of the tables that were written to, and without the migrate signals."""
+"""A flush for the end of each test. It empties the tables that were written to, and sends no migrate signals."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from hc_signals.testing import databases
 
 KEPT = {"django_content_type", "auth_permission"}
-"""Filled by the migrations; no test changes them."""
+"""Tables that the migrations fill and no test changes."""
 
 
 class Command(BaseCommand):
-    """Takes the place of Django's own command in the test suite."""
+    """Replaces Django's command in the test suite."""
 
     stealth_options = ("allow_cascade", "inhibit_post_migrate", "interactive", "reset_sequences")
 

@@ -1,10 +1,10 @@
-"""What an assertion about signals asks for: checked against the model first, then held against what was sent."""
+"""The signal that assert_signal() expects: its arguments are checked first, then compared with sent signals."""
 
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db.models import Model
@@ -12,11 +12,9 @@ from django.dispatch import Signal
 
 from hc_signals.delivery.routing import DJANGO_SIGNALS, SIGNALS, TABLE_SIGNALS
 from hc_signals.tables import connected_models, connected_tables_of, counts_as_change
-from hc_signals.testing.names import unknown_field
-from hc_signals.testing.records import with_checksum
-
-if TYPE_CHECKING:
-    from hc_signals.testing.sent import Sent
+from hc_signals.testing.field_names import unknown_field
+from hc_signals.testing.salesforce_ids import with_checksum
+from hc_signals.testing.sent import Sent
 
 OUR_SIGNALS = {name: signal for name, signal in SIGNALS.items() if name not in DJANGO_SIGNALS}
 _NAMES = {signal: name for name, signal in OUR_SIGNALS.items()}
@@ -27,29 +25,29 @@ _NEVER = {
     "values": TABLE_SIGNALS,
     "record_id": TABLE_SIGNALS,
 }
-"""By what is asked for: the signals whose event never has it."""
+"""By argument: the signals whose events have no such value."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One kind of signal, with conditions."""
+class ExpectedSignal:
+    """A signal with conditions on its event."""
 
     signal: str
     sender: type[Model]
     changed: frozenset[str] | None
     values: Mapping[str, Any]
-    """By the name of an attribute of the instance."""
+    """By attribute of the instance."""
     previous: Mapping[str, Any]
     record_id: str | None
     given: Mapping[str, Any] = field(default_factory=dict)
-    """The conditions as they were given, for messages."""
+    """The arguments as the test gave them, for messages."""
 
     @classmethod
     def of(cls, signal: Signal, sender: type[Model], **given: Any) -> Self:
-        """Return what is wanted.
+        """Check the arguments of assert_signal() and return them.
 
         Raises:
-            LookupError: the signal, the sender or a field is unknown, or the signal never carries what is asked for.
+            LookupError: the signal, the sender or a field is unknown, or the signal has no such value.
             TypeError: ``changed`` is a text, or ``record_id`` None.
             ValueError: a field cannot have a value.
         """
@@ -63,22 +61,20 @@ class Wanted:
         check_sender(sender)
         for key in given:
             if name in _NEVER[key]:
-                raise LookupError(f"{name} is never sent with what {key!r} asks for; leave the argument out.")
+                raise LookupError(f"{name} has no {key!r} to compare with; leave the argument out.")
         given |= {} if changed is None else {"changed": set(changed)}
         return cls(
             signal=name,
             sender=sender,
             changed=None if changed is None else _changing(sender, given["changed"]),
             values=_attributes(sender, given.get("values", {})),
-            previous={
-                _changing_field(sender, n).name: _value(sender, n, v) for n, v in given.get("previous", {}).items()
-            },
+            previous=_old_values(sender, given.get("previous", {})),
             record_id=with_checksum(record_id) if record_id and len(record_id) == 15 else record_id,
             given=given,
         )
 
-    def fits(self, sent: "Sent") -> bool:
-        """Tell whether a signal that was sent is one of those."""
+    def matches(self, sent: Sent) -> bool:
+        """Return whether a sent signal is of this kind and meets the conditions."""
         event = sent.event
         return (
             (sent.signal, sent.sender) == (self.signal, self.sender)
@@ -100,10 +96,10 @@ def _name_of(signal: Signal) -> str:
 
 
 def check_sender(sender: Any) -> None:
-    """Refuse a model of which no change is told.
+    """Refuse a model for which no signal is sent.
 
     Raises:
-        LookupError: naming those that are connected.
+        LookupError: the sender is neither a connected model nor its proxy or child.
     """
     if not (isinstance(sender, type) and issubclass(sender, Model) and connected_tables_of(sender)):
         known = ", ".join(model._meta.label for model in connected_models())
@@ -120,18 +116,18 @@ def _old_values(sender: type[Model], values: Mapping[str, Any]) -> dict[str, Any
 
 
 def _changing_field(sender: type[Model], name: str) -> Any:
-    """Return the field, which may be among an event's changed fields."""
+    """Return a field that can be among the changed fields of an event."""
     found = _field(sender, name)
     if found is None:
         known = [each.name for each in sender._meta.concrete_fields if counts_as_change(each.column)]
         raise LookupError(unknown_field(sender._meta.label, name, known))
     if not counts_as_change(found.column):
-        raise LookupError(f"{name!r} is never among the changed fields: it is bookkeeping, and alone no change.")
+        raise LookupError(f"{name!r} is never among the changed fields of an event, because it is bookkeeping.")
     return found
 
 
 def _field(sender: type[Model], name: str) -> Any:
-    """Return the field with that name or attname; None: there is none with a column."""
+    """Return the field with that name or attname; None if there is none, or it has no column."""
     try:
         found = sender._meta.get_field(name)
     except FieldDoesNotExist:
@@ -151,13 +147,13 @@ def _attributes(sender: type[Model], values: Mapping[str, Any]) -> dict[str, Any
 
 
 def _value(sender: type[Model], name: str, value: Any) -> Any:
-    """Return a value as an instance has it: a relation's by its key, a text as the field understands it."""
+    """Return a value as an instance has it: the key of a relation, a text converted by the field."""
     each = _field(sender, name)
     if each.is_relation:
         each = each.target_field
         value = getattr(value, each.attname) if isinstance(value, Model) else value
     if not isinstance(value, str):
-        return value  # may be one that compares in its own way: mock.ANY, pytest.approx
+        return value  # also mock.ANY and pytest.approx, which compare by themselves
     try:
         return each.to_python(value)
     except ValidationError as error:

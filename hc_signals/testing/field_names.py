@@ -1,4 +1,4 @@
-"""Names of fields that a test gives: what is unknown is refused, with the nearest name."""
+"""The error for an unknown field, with the nearest name."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ def unknown_field(label: str, name: str, known: Iterable[str]) -> str:
 
     Args:
         label: of the model, as ``crm.Account``.
-        name: as given.
-        known: names that would do.
+        name: the unknown name.
+        known: the names of the fields.
     """
     names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)

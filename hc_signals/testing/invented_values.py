@@ -1,4 +1,4 @@
-"""Invented Salesforce records: ids as Salesforce makes them, values that fit a field."""
+"""Invented values: random ones that fit a field, and distinct ones for a unique field."""
 
 import datetime
 import decimal
@@ -6,7 +6,6 @@ import ipaddress
 import random
 import string
 import uuid
-import zlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,9 +13,9 @@ from typing import Any
 from django.db import models
 from django.utils.choices import flatten_choices
 
-_PREFIXES = {"Account": "001", "Contact": "003", "User": "005", "Opportunity": "006", "RecordType": "012"}
-_BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_CASE_CODES = string.ascii_uppercase + "012345"
+from hc_signals.testing.salesforce_ids import in_digits, salesforce_id
+
+_BASE36 = string.digits + string.ascii_uppercase
 
 # fmt: off
 _WORDS = [
@@ -26,52 +25,13 @@ _WORDS = [
 # fmt: on
 
 
-def salesforce_id(object_name: str, number: int) -> str:
-    """Return the 18-character id of the ``number``-th record of an object, with Salesforce's case checksum."""
-    digits = ""
-    while number:
-        number, digit = divmod(number, 62)
-        digits = _BASE62[digit] + digits
-    return with_checksum(_prefix(object_name) + digits.rjust(12, "0"))
-
-
-def _prefix(object_name: str) -> str:
-    return _PREFIXES.get(object_name) or f"a{zlib.crc32(object_name.encode()) % 1000:03d}"[:3]
-
-
-def with_checksum(short: str) -> str:
-    """Return the 18-character form of a 15-character id.
-
-    One letter per five characters: bit n says that the n-th is upper case, so that ids differ without their case.
-    """
-    suffix = ""
-    for start in (0, 5, 10):
-        five = short[start : start + 5]
-        suffix += _CASE_CODES[sum(1 << n for n, letter in enumerate(five) if letter in string.ascii_uppercase)]
-    return short + suffix
-
-
-def id_range(object_name: str) -> tuple[str, str]:
-    """Return where the ids of an object's records begin and end, as far as :func:`salesforce_id` numbers them."""
-    prefix = _prefix(object_name)
-    return f"{prefix}000000", f"{prefix}000001"
-
-
-def number_of(sfid: str) -> int:
-    """Return the number of the record with this id: the reverse of :func:`salesforce_id`."""
-    number = 0
-    for digit in sfid[3:15]:
-        number = number * 62 + _BASE62.index(digit)
-    return number
-
-
 def invent(field: Any, chance: random.Random, *, is_required: bool = False) -> Any:
-    """Return a value for a field of a connected model, as Python has it.
+    """Return a random Python value for a field of a connected model.
 
     Args:
         field: not a relation.
-        chance: what makes it random.
-        is_required: never None; else sometimes.
+        chance: the source of randomness.
+        is_required: False: one value in twenty is None.
     """
     if isinstance(field, models.UUIDField):
         return uuid.UUID(int=chance.getrandbits(128), version=4)
@@ -95,25 +55,25 @@ def _value(field: Any, chance: random.Random) -> Any:
 
 
 def _is(field: Any, name: str) -> bool:
-    """Tell whether the field is of a class of ours; these can only be imported where Django is set up."""
+    """Return whether the field is of the class with this name in hc_models, which needs Django to be set up."""
     from hc_signals.db import models as hc_models
 
     return isinstance(field, getattr(hc_models, name))
 
 
 def _choices(field: Any) -> list[Any]:
-    """Return the choices that the column can hold, without the blank one."""
+    """Return the choices that fit into the column, without the blank one."""
     values = [value for value, _ in flatten_choices(field.choices) if value not in (None, "")]
     longest = field.max_length or 0
     return [value for value in values if not longest or len(str(value)) <= longest] or values
 
 
 NEVER_ALIKE = (models.JSONField, models.BinaryField, models.GenericIPAddressField)
-"""Fields whose values, drawn from very many, are not held against the table."""
+"""Fields with so many possible values that a random one is not compared with the table."""
 
 
 def distinct(field: Any) -> tuple[int, Callable[[int], Any]]:
-    """Return how many different values a unique field is given, and what makes the n-th of them, from 0.
+    """Return the number of distinct values for a unique field, and a function that returns the n-th one, from 0.
 
     Args:
         field: neither a relation nor one of NEVER_ALIKE.
@@ -130,19 +90,11 @@ def distinct(field: Any) -> tuple[int, Callable[[int], Any]]:
     width = min(12, (field.max_length or 255) - len(prefix + suffix))
     if width < 1:
         prefix, suffix, width = "", "", field.max_length
-    return 36**width, lambda n: f"{prefix}{_base36(n).rjust(width, '0')}{suffix}"
-
-
-def _base36(number: int) -> str:
-    digits = ""
-    while number:
-        number, digit = divmod(number, 36)
-        digits = _BASE62[digit] + digits
-    return digits
+    return 36**width, lambda n: f"{prefix}{in_digits(n, _BASE36).rjust(width, '0')}{suffix}"
 
 
 def _digits(field: Any) -> int:
-    """Return how many digits a number is given; not more than a float holds, where there are few decimal places."""
+    """Return the number of digits of an invented number; with few decimal places, no more than a float can hold."""
     places = field.decimal_places or 0
     return min((field.max_digits or 12) - places, 9) + places
 
@@ -165,7 +117,7 @@ def _cut(field: Any, text: str) -> str:
 
 _START = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
-# The first that fits: Django's DateTimeField is a DateField, its EmailField a CharField.
+# The first match counts: Django's DateTimeField is a DateField, its EmailField a CharField.
 _MAKERS: list[tuple[type[Any], Callable[[Any, random.Random], Any]]] = [
     (models.BooleanField, lambda field, chance: chance.random() < 0.5),
     (models.DecimalField, _decimal),

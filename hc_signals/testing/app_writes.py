@@ -1,10 +1,11 @@
-"""What the app writes to mapped tables, Heroku Connect's answer to it, and the echo of the next poll."""
+"""Writes rows as the app does, Salesforce's answer to them, and the echo of the next poll."""
 
 import json
 from typing import Any
 
 from django.db import transaction
 
+from hc_signals.postgres import query
 from hc_signals.postgres.names import quote
 from hc_signals.tables import quoted_table, table_parts
 from hc_signals.testing.rows import Model
@@ -12,25 +13,30 @@ from hc_signals.testing.salesforce import Salesforce
 
 
 class AppWrites(Salesforce):
-    """The app's side: from a write to the trigger log, to Salesforce and back."""
+    """The way of an app's write: to the trigger log, to Salesforce and back."""
 
     def app_insert(self, model: Model, /, **values: Any) -> int:
-        """The app makes a record: no sfid yet, PENDING, in the trigger log; return the row's id."""
+        """Insert a record as the app does: no sfid yet, PENDING, in the trigger log; return the row's id."""
         row = self._columns(model, values)
         with transaction.atomic(using=self.using):
             return self._insert_rows(model, [row])[0]
 
     def app_update(self, model: Model, row_id: int, /, **values: Any) -> None:
-        """The app edits a record."""
+        """Update a record as the app does."""
         row = self._columns(model, values)
         names = ", ".join(f"{quote(name)} = %s" for name in row)
-        with transaction.atomic(using=self.using), self._cursor() as cursor:
-            cursor.execute(f"UPDATE {quoted_table(model)} SET {names} WHERE id = %s", [*row.values(), row_id])
+        with transaction.atomic(using=self.using):
+            query.execute(
+                self.using, f"UPDATE {quoted_table(model)} SET {names} WHERE id = %s", [*row.values(), row_id]
+            )
 
     def send_app_writes(self, refuse: str = "") -> int:
-        """Take what is NEW in the trigger log to Salesforce and write the answer back; return how many entries.
+        """Send the NEW entries of the trigger log, and write Salesforce's answers; return the number of entries.
 
-        Accepted inserts get their sfid and INSERTED, updates UPDATED; with ``refuse`` (an error message) FAILED.
+        An accepted insert gets its sfid and INSERTED, an accepted update gets UPDATED.
+
+        Args:
+            refuse: Salesforce's error message. With it, every record gets FAILED. Empty: Salesforce accepts all.
         """
         done = 0
         by_table = {table_parts(model): model for model in self.models}
@@ -54,25 +60,25 @@ class AppWrites(Salesforce):
         if refuse:
             answer: dict[str, Any] = {"_hc_lastop": "FAILED", "_hc_err": json.dumps({"msg": refuse})}
         elif action == "INSERT":
-            # An echo that came first has brought the id already: it is the one that Salesforce gave.
+            # If the echo came first, the row has Salesforce's id already.
             answer = {"_hc_lastop": "INSERTED", "sfid": self._sfid_of(model, row_id) or self._next_sfids(model, 1)[0]}
         else:
             answer = {"_hc_lastop": "UPDATED"}
         names = ", ".join(f"{quote(name)} = %s" for name in answer)
-        with self._cursor() as cursor:
-            cursor.execute(f"UPDATE {quoted_table(model)} SET {names} WHERE id = %s", [*answer.values(), row_id])
+        query.execute(self.using, f"UPDATE {quoted_table(model)} SET {names} WHERE id = %s", [*answer.values(), row_id])
 
     def _sfid_of(self, model: Model, row_id: int) -> str | None:
-        with self._cursor() as cursor:
-            cursor.execute(f"SELECT sfid FROM {quoted_table(model)} WHERE id = %s", [row_id])
-            row = cursor.fetchone()
-            return row[0] if row else None
+        found = query.row(self.using, f"SELECT sfid FROM {quoted_table(model)} WHERE id = %s", [row_id])
+        return found[0] if found else None
 
     def echo(self, model: Model, /, **computed: Any) -> int:
-        """The next poll reads what the app wrote: SYNCED, new stamps, and values that Salesforce computed.
+        """Poll the records that the app wrote: they get SYNCED, new stamps, and values that Salesforce computed.
+
+        Args:
+            computed: the values that Salesforce computed, by field name, for all of the records.
 
         Returns:
-            the number of rows read back.
+            the number of rows.
         """
         values = {"isdeleted": False} | self._columns(model, computed)
         with self._as_heroku_connect() as cursor:
