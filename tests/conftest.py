@@ -44,21 +44,21 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(specs: Sequence[Any]) -> None:
-    """Give each of xdist's workers a server of its own; the first one inherits that of this process."""
+    """Give each of xdist's workers its own server; the first one inherits that of this process."""
     if of_this_run:
         for worker in specs[1:]:
             worker.env["DATABASE_URL"] = start_for_this_run().url
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    is_worker = hasattr(session.config, "workerinput")  # of xdist: it knows its own tests' results only
+    is_worker = hasattr(session.config, "workerinput")  # an xdist worker knows the results of its own tests only
     if session.config.option.write_faults and exitstatus == pytest.ExitCode.OK and not is_worker:
         faults.write()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Make what was captured text that can be sent: receivers raise errors with half a character in them."""
+    """Replace lone surrogates in captured output, which xdist cannot send; receivers raise errors with them."""
     report = yield
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
@@ -74,7 +74,7 @@ def pytest_report_header() -> str:
         password=_server["PASSWORD"] or None,
         dbname="postgres",
     ) as server:
-        server.execute("SET jit = on")  # asked is what the server has, not what it is set to
+        server.execute("SET jit = on")  # ask what the server has, not how it is set
         version, has_jit = server.execute("SELECT current_setting('server_version'), pg_jit_available()").fetchone()  # type: ignore[misc]
         return f"server: PostgreSQL {version}, {'with' if has_jit else 'without'} JIT"
 
@@ -94,7 +94,7 @@ bare_database = factories.postgresql("server", dbname=BARE)
 
 
 IS_OURS = "pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())"
-"""Condition on pg_locks and pg_stat_activity: other databases of the server may be those of other xdist workers."""
+"""Condition on pg_locks and pg_stat_activity: other xdist workers may have other databases on the server."""
 
 
 def as_heroku_connect(sql: str, params: list[Any] | None = None) -> None:
@@ -105,7 +105,7 @@ def as_heroku_connect(sql: str, params: list[Any] | None = None) -> None:
 
 
 def as_the_app(sql: str, params: list[Any] | None = None) -> None:
-    """Run one statement as the app does, past the ORM: raw SQL, bulk, another language."""
+    """Run one statement as the app does outside the ORM: raw SQL, bulk, another language."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(sql, params)
 
@@ -116,7 +116,7 @@ def in_utc(when: datetime) -> datetime:
 
 
 def deliver(**conf: Any) -> int:
-    """Deliver all that is committed, in this process; return how many changes."""
+    """Deliver all committed changes, in this process; return their number."""
     worker = Worker("default", Conf(**conf))
     worker.deliver_once()
     return worker.delivered
@@ -124,7 +124,7 @@ def deliver(**conf: Any) -> int:
 
 @contextmanager
 def running_crew(**conf: Any) -> Iterator[None]:
-    """Deliver in a thread for the length of the block."""
+    """Deliver in a thread during the block."""
     crew = Crew("default", Conf(**conf), 1)
     thread = threading.Thread(target=crew.run)
     thread.start()
@@ -133,12 +133,12 @@ def running_crew(**conf: Any) -> Iterator[None]:
     finally:
         crew.stopping.set()
         thread.join(timeout=10)
-    assert not thread.is_alive(), "somebody waits for ever"
+    assert not thread.is_alive(), "the crew does not stop"
 
 
 @contextmanager
 def another(sql: str = "") -> Iterator[Any]:
-    """A second connection with an open transaction; rolled back at the end."""
+    """Open a second connection with a transaction, which is rolled back at the end."""
     other = connection.copy()
     try:
         other.set_autocommit(False)
@@ -159,7 +159,7 @@ def lost() -> int:
 
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the sdist, and the wheel that was built from it."""
+    """Return a directory with the sdist, and the wheel built from it."""
     directory = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(directory), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -167,7 +167,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-# All that a test may have changed about the connected tables, their triggers and functions, and ours.
+# Everything that a test can change about the connected tables, our tables, triggers and functions.
 _SHAPE = r"""
 SELECT md5(string_agg(line, E'\n' ORDER BY line)) FROM (
     SELECT concat_ws(' ', 'column', c.oid::regclass, c.relkind, c.relowner, c.relacl, c.reloptions, a.attname, a.attnum,
@@ -193,7 +193,7 @@ WITH ours AS (
 )
 """
 _shapes: dict[bool, str] = {}
-"""Of the tables as they are made, without and with capture: what has this shape only needs to be emptied."""
+"""Shape of new tables, without and with capture: tables of this shape only need to be emptied."""
 
 
 def shape() -> str:
@@ -210,11 +210,11 @@ def is_simulated() -> bool:
 
 
 def fresh_tables(is_captured: bool) -> HerokuConnect:
-    """Connected tables as if just made: emptied where they are as they were made, else made anew."""
+    """Return connected tables as if just created: emptied if their shape is unchanged, else recreated."""
     simulator = HerokuConnect()
     if _shapes.get(is_captured) != shape() or not is_simulated():
         simulator.drop_schemas()
-        orphans.remove([], "default")  # functions of tables that are gone
+        orphans.remove([], "default")  # functions of dropped tables
         simulator.create_tables()
         for model in connected_models() if is_captured else []:
             assert install_capture(model, "default").state == "installed"
@@ -236,7 +236,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type 
 
 
 def wait_for_sessions(seconds: float = 30) -> None:
-    """Wait until no other session of the database has a statement or a transaction: those of killed processes end."""
+    """Wait until no other session of the database has a statement or a transaction, also those of killed processes."""
     deadline = time.monotonic() + seconds
     while True:
         with connection.cursor() as cursor:
@@ -250,7 +250,7 @@ def wait_for_sessions(seconds: float = 30) -> None:
 
 @pytest.fixture
 def heroku(transactional_db: None) -> Iterator[HerokuConnect]:
-    """Fresh connected tables with Heroku Connect's own triggers, and an empty change log."""
+    """Return new connected tables with Heroku Connect's own triggers, and an empty change log."""
     yield fresh_tables(is_captured=False)
     wait_for_sessions()
     databases.empty_log()
@@ -258,7 +258,7 @@ def heroku(transactional_db: None) -> Iterator[HerokuConnect]:
 
 @pytest.fixture
 def captured(transactional_db: None) -> Iterator[HerokuConnect]:
-    """The same, with capture triggers on every table."""
+    """Return the same, with capture triggers on every table."""
     yield fresh_tables(is_captured=True)
     wait_for_sessions()
     databases.empty_log()
@@ -266,7 +266,7 @@ def captured(transactional_db: None) -> Iterator[HerokuConnect]:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[..., None]]:
-    """Connect receivers for the length of one test: ``connect(signal, receiver, sender)``."""
+    """Connect receivers during one test: ``connect(signal, receiver, sender)``."""
     connected: list[tuple[Signal, Any, Any]] = []
 
     def add(signal: Signal, receiver: Any, sender: Any = None) -> None:
@@ -280,7 +280,7 @@ def connect() -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def disconnected() -> Iterator[None]:
-    """What is connected in the test, however, is not connected after it."""
+    """Disconnect every receiver that the test connects."""
     signals = list(SIGNALS.values())
     before = [list(signal.receivers) for signal in signals]
     yield

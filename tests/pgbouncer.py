@@ -16,11 +16,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 PORT = 6432
-"""Of the Unix socket; each PgBouncer has a directory of its own."""
+"""Port in the name of the Unix socket; each PgBouncer has its own directory."""
 
 
 def program() -> str | None:
-    """Return the path of PgBouncer; None where it is not installed."""
+    """Return the path of PgBouncer; None if it is not installed."""
     named = os.environ.get("PGBOUNCER", "pgbouncer")
     return shutil.which(named) or shutil.which(named, path="/usr/sbin:/usr/local/sbin")
 
@@ -47,9 +47,9 @@ class PgBouncer:
         self.directory = Path(tempfile.mkdtemp(prefix="hc_pgbouncer_"))
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
-            self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            user = pwd.getpwnam("nobody")
+            os.chown(self.directory, user.pw_uid, user.pw_gid)
+            self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         self._write(mode, size, [self.user, *users], options)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -106,13 +106,13 @@ class PgBouncer:
         return True
 
     def ask(self, command: str) -> list[dict[str, Any]]:
-        """Return the answer of its console, as ``SHOW SERVERS``."""
+        """Run a command of its console, such as ``SHOW SERVERS``; return the answer."""
         with psycopg.connect(self.url_of("pgbouncer"), autocommit=True, row_factory=psycopg.rows.dict_row) as console:
             answer = psycopg.ClientCursor(console, row_factory=psycopg.rows.dict_row).execute(command)
             return answer.fetchall() if answer.description else []
 
     def log(self) -> str:
-        """Return what it has logged."""
+        """Return its log."""
         return (self.directory / "log").read_text(encoding="utf-8")
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of an installation on this machine: for `PG_BIN=... make test`, and for tests with their own."""
+"""PostgreSQL servers of installations on this machine: for `PG_BIN=... make test`, and for tests with their own."""
 
 import atexit
 import importlib.util
@@ -44,7 +44,7 @@ def _distribution() -> list[Path]:
     places = {programs for pattern in DISTRIBUTIONS for programs in Path("/").glob(pattern)}
     if pg_config := shutil.which("pg_config"):
         answer = subprocess.run([pg_config, "--bindir"], check=False, capture_output=True, text=True)
-        places.add(Path(answer.stdout.strip() or "/usr/bin"))  # of libpq alone, some fail
+        places.add(Path(answer.stdout.strip() or "/usr/bin"))  # fails if only libpq is installed
     servers = {programs.resolve() for programs in places if has(programs, "postgres") and has(programs, "initdb")}
     return sorted((each for each in servers if major_version(each) >= OLDEST), key=major_version)
 
@@ -70,7 +70,7 @@ def found() -> list[Path]:
 
 
 def has(programs: Path, program: str) -> bool:
-    """Tell whether an installation has a program: some have the server alone."""
+    """Return whether an installation has a program; some have only the server."""
     return (programs / program).exists()
 
 
@@ -81,7 +81,7 @@ def major_version(programs: Path) -> int:
 
 
 def clients() -> Path:
-    """Return the programs that dump and restore :func:`installation`: its own, else the next newer ones that are found.
+    """Return the programs that dump and restore :func:`installation`: its own, else the next newer ones.
 
     A dump of much newer programs sets what the server does not know, and older ones refuse.
     """
@@ -118,9 +118,9 @@ class Server:
         self._environment, self._start_with = dict(environment or {}), list(start_with)
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
-            self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            user = pwd.getpwnam("nobody")
+            os.chown(self.directory, user.pw_uid, user.pw_gid)
+            self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         self._make_data()
         settings = ["listen_addresses=", f"unix_socket_directories={self.directory}", "fsync=off", *options]
         self._settings = " ".join(f"-c {setting!r}" for setting in settings)
@@ -135,7 +135,7 @@ class Server:
         self._call([*self._start_with, str(self.programs / "pg_ctl"), *arguments], self._environment)
 
     def run(self, program: str, *arguments: str, **environment: str) -> None:
-        """Run one of the installation's programs in the server's directory, as who runs the server."""
+        """Run one of the installation's programs in the server's directory, as the server's user."""
         self._call([str(self.programs / program), *arguments], environment)
 
     def _call(self, command: list[str], environment: Mapping[str, str]) -> None:
@@ -149,12 +149,12 @@ class Server:
             return cursor.fetchall() if cursor.description else []
 
     def halt(self, mode: str = "immediate") -> None:
-        """Stop the server and keep its files; ``immediate`` is as if its processes were killed."""
+        """Stop the server and keep its files; ``immediate`` acts like a crash."""
         if (self.directory / "data" / "postmaster.pid").exists():
             self.run("pg_ctl", "-D", "data", "-w", "-m", mode, "stop")
 
     def crash(self) -> None:
-        """Stop as if its processes were killed, and start again."""
+        """Crash the server, and start it again."""
         self.halt()
         self.start()
 
@@ -181,18 +181,18 @@ class Standby(Server):
         self.run("pg_basebackup", "-D", "data", "-R", "-X", "stream", "-c", "fast", "--no-sync", *of_primary)
 
     def catch_up(self, seconds: float = 30) -> None:
-        """Wait until everything that the primary has written by now is replayed here."""
+        """Wait until this server has replayed the primary's writes so far."""
         ((position,),) = self._primary.execute("SELECT pg_current_wal_lsn()")
         self._wait_for("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [position], seconds)
 
     def cut_off(self, seconds: float = 30) -> None:
-        """Follow no longer: what the primary writes from now on does not come here."""
+        """Stop following: later writes of the primary do not arrive here."""
         self.execute("ALTER SYSTEM SET primary_conninfo = ''")
         self.execute("SELECT pg_reload_conf()")
         self._wait_for("SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)", None, seconds)
 
     def promote(self) -> None:
-        """Make a primary of it; returns when it accepts writes."""
+        """Promote this server; return when it accepts writes."""
         self.run("pg_ctl", "-D", "data", "-w", "promote")
 
     def _wait_for(self, sql: str, params: Any, seconds: float) -> None:
@@ -204,7 +204,7 @@ class Standby(Server):
 
 
 of_this_run: list[Server] = []
-"""The servers that this process has started for the tests; none where DATABASE_URL names one."""
+"""The servers that this process has started for the tests; none if DATABASE_URL names one."""
 
 
 def start_for_this_run() -> Server:

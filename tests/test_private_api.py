@@ -121,7 +121,7 @@ def test_relies_on_the_order_of_execute_wrappers() -> None:
 
 @pytest.mark.django_db
 def test_relies_on_wrappers_being_looked_up_for_each_statement() -> None:
-    """Another list in their place is what the next statement passes, and nobody sees the project's."""
+    """Another list in their place is what the next statement passes, and the project's list is not used."""
     where = look_at("postgres/wrappers.py", "connection.execute_wrappers = own")
     seen: list[str] = []
 
@@ -224,7 +224,7 @@ def test_relies_on_the_collector() -> None:
 
 
 def test_relies_on_what_get_results_of_a_change_list_sets() -> None:
-    """Ours stands in its place: each attribute that Django's sets for its templates must be set by ours."""
+    """Ours replaces it: each attribute that Django's sets for its templates must be set by ours."""
     where = look_at("admin/changes.py", "def get_results")
     from hc_signals.admin.changes import ChangeLogList
 
