@@ -13,6 +13,7 @@ from hc_signals.capture.function_columns import read_layout
 from hc_signals.capture.status import FIND_TABLES, FoundTable, TableStatus, compare, find_params, found_table
 from hc_signals.capture.table_state import Healthy, TableState
 from hc_signals.log.restoring import MOVED
+from hc_signals.log.schema import Cause
 from hc_signals.postgres.moments import aware_row
 from hc_signals.postgres.query import rows
 from hc_signals.tables import table_label
@@ -27,7 +28,7 @@ SELECT f.*, statement_timestamp(), pg_current_snapshot()::text,
         SELECT FROM public.hc_signals_change l
         WHERE l.xid >= pg_snapshot_xmin(k.seen) AND NOT pg_visible_in_snapshot(l.xid, k.seen)
           AND l.table_name = k.table_name
-          AND (l.operation IN ('TRUNCATE', 'RELOADED') OR l.operation = 'GAP' AND l.note->>'cause' = 'paused')
+          AND (l.operation IN ('TRUNCATE', 'RELOADED') OR l.operation = 'GAP' AND l.note->>'cause' = '{Cause.PAUSED}')
     ) OR EXISTS (
         SELECT FROM public.hc_signals_reload r
         WHERE r.table_name = k.table_name AND NOT pg_visible_in_snapshot(r.xid, k.seen)
@@ -95,13 +96,13 @@ class TableCheck:
     def fault(self) -> str | None:
         """Why changes are not captured now; None if they are, even by an older function."""
         if self.status.state != "outdated":
-            return {"missing": "trigger_missing", "disabled": "trigger_disabled"}.get(self.status.state)
+            return {"missing": Cause.TRIGGER_MISSING, "disabled": Cause.TRIGGER_DISABLED}.get(self.status.state)
         called = [function or "" for _, function in self.found.triggers.values()]
         if not is_genuine(self.found.source) or not all(name.startswith(FUNCTION_PREFIX) for name in called):
-            return "function_altered"
+            return Cause.FUNCTION_ALTERED
         layout = read_layout(self.found.source)
         columns = set(self.found.layout(self.model).columns)
-        return "columns_missing" if layout is None or not columns <= set(layout.columns) else None
+        return Cause.COLUMNS_MISSING if layout is None or not columns <= set(layout.columns) else None
 
     @property
     def cause(self) -> str | None:
@@ -112,7 +113,7 @@ class TableCheck:
         if before is None or before.relation is None:
             return None if self.is_new else self.fault
         if self.found.oid != before.relation:
-            return "table_recreated"
+            return Cause.TABLE_RECREATED
         return self.fault or self._past_fault(before)
 
     def _past_fault(self, before: TableState) -> str | None:
@@ -120,9 +121,9 @@ class TableCheck:
         if self.found.versions != before.versions:
             # DISABLE and ENABLE keep the object ids of the triggers.
             is_same = _object_ids(self.found.versions) == _object_ids(before.versions)
-            return "trigger_disabled" if is_same else "trigger_missing"
+            return Cause.TRIGGER_DISABLED if is_same else Cause.TRIGGER_MISSING
         is_same = self.found.filenode == before.filenode
-        return None if is_same or self.is_rewrite_logged or self.is_suspended else "table_rewritten"
+        return None if is_same or self.is_rewrite_logged or self.is_suspended else Cause.TABLE_REWRITTEN
 
 
 def check_tables(models: Sequence[type[Model]], using: str) -> list[TableCheck]:

@@ -9,7 +9,7 @@ from hc_signals.capture.function import FUNCTION_PREFIX, function_name
 from hc_signals.capture.install import drop_function_sql, run_in_turn
 from hc_signals.capture.status import TableStatus
 from hc_signals.capture.triggers import TRIGGERS
-from hc_signals.log.schema import exists
+from hc_signals.log.schema import Cause, exists
 from hc_signals.postgres.names import quote
 from hc_signals.postgres.query import rows
 from hc_signals.tables import table_label
@@ -36,7 +36,7 @@ def find(known_models: Iterable[type[models.Model]], using: str) -> list[TableSt
 
 
 def remove(
-    known_models: Iterable[type[models.Model]], using: str, cause: str = "uninstalled", uninstalled: bool = False
+    known_models: Iterable[type[models.Model]], using: str, cause: str = Cause.UNINSTALLED, uninstalled: bool = False
 ) -> list[TableStatus]:
     """Remove the orphans and return them.
 

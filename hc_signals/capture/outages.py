@@ -14,7 +14,7 @@ from django.db.models import Model
 from hc_signals.capture import table_state
 from hc_signals.capture.drift import TableCheck, check_tables
 from hc_signals.capture.install import install_capture, uninstall_capture
-from hc_signals.log.schema import exists
+from hc_signals.log.schema import Cause, exists
 from hc_signals.tables import table_label
 
 
@@ -36,7 +36,7 @@ def uninstall(model: type[Model], using: str) -> None:
     Raises:
         OperationalError: the table stayed locked.
     """
-    uninstall_capture(model, using, lambda: record_removal(model, using, "uninstalled", uninstalled=True))
+    uninstall_capture(model, using, lambda: record_removal(model, using, Cause.UNINSTALLED, uninstalled=True))
 
 
 def record_removal(
@@ -104,7 +104,7 @@ def repair(check: TableCheck, using: str, attempts: int = 5) -> None:
         DatabaseError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT, or this role lacks a right.
     """
     # If changes were missed, wait for open writers, so that the gap is reported after they commit.
-    wait = check.fault not in (None, "columns_missing")
+    wait = check.fault not in (None, Cause.COLUMNS_MISSING)
     install_capture(check.model, using, attempts=attempts, wait_for_writers=wait)
 
 

@@ -16,6 +16,7 @@ from hc_signals.capture.drift import check_tables
 from hc_signals.capture.function import function_name
 from hc_signals.capture.install import drop_function_sql, run_in_turn
 from hc_signals.log.append import wake
+from hc_signals.log.schema import Cause
 from hc_signals.postgres.locks import UNTOLD
 from hc_signals.postgres.moments import aware, aware_row
 from hc_signals.postgres.query import execute, row
@@ -83,7 +84,7 @@ def remove(model: type[Model], using: str, since: datetime) -> None:
     """
 
     def statements() -> list[str]:
-        outages.record_removal(model, using, "paused", since)
+        outages.record_removal(model, using, Cause.PAUSED, since)
         return [drop_function_sql(function_name(model))]
 
     run_in_turn(using, statements)
@@ -141,9 +142,9 @@ def _record_gaps(using: str, models: Sequence[type[Model]], since: datetime) -> 
     """Record the gap of every captured table, also of other services and of models that were removed."""
     for check in check_tables(models, using):
         if not check.is_new and not check.is_uninstalled:
-            table_state.record_gap(using, check.status.table, *outages.pending_gap(check, "paused", since))
+            table_state.record_gap(using, check.status.table, *outages.pending_gap(check, Cause.PAUSED, since))
     connected = connected_models()
     others = {each.table for each in table_state.read(using).values() if not each.is_uninstalled}
     others |= {status.table for status in orphans.find(connected, using) if status.detail == orphans.NO_MODEL}
     for table in others - set(map(table_label, connected)):
-        table_state.record_gap(using, table, "paused", since)
+        table_state.record_gap(using, table, Cause.PAUSED, since)

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from hc_signals.log.append import append_gap, wake
+from hc_signals.log.schema import Cause
 from hc_signals.postgres.moments import aware_row
 from hc_signals.postgres.query import execute, rows
 
@@ -86,11 +87,11 @@ SELECT least(clock_timestamp(), c.paused_at, c.gap_since, (
 )) FROM public.hc_signals_control c
 """
 # hc_signals_unlogged is unlogged too: it has a row until a crash empties every unlogged table.
-_RECORD_CRASH = """
+_RECORD_CRASH = f"""
 WITH crash AS (
     INSERT INTO public.hc_signals_unlogged DEFAULT VALUES ON CONFLICT DO NOTHING RETURNING true
 )
-UPDATE public.hc_signals_table t SET cause = 'unlogged_emptied' FROM pg_class c
+UPDATE public.hc_signals_table t SET cause = '{Cause.UNLOGGED_EMPTIED}' FROM pg_class c
 WHERE EXISTS (SELECT FROM crash) AND c.oid = t.relation AND c.relpersistence = 'u' AND t.cause IS NULL
 RETURNING true
 """
