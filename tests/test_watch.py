@@ -24,6 +24,7 @@ from hc_signals.capture.status import find_tables, status_of
 from hc_signals.conf import Conf
 from hc_signals.models import Change
 from hc_signals.observability.judge.capture import capture
+from hc_signals.observability.survey import Survey
 from hc_signals.postgres.moments import now
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
@@ -438,7 +439,7 @@ def test_damaged_header_is_outdated_and_repaired(watched: HerokuConnect, damage:
         as_the_app(replace_function(damaged))
         assert state() == "outdated"
         call_command("hc_triggers", "status", stdout=StringIO())
-        found = {finding.text: finding.problem for finding in capture(using="default")}
+        found = {finding.text: finding.problem for finding in capture(Survey("default", Conf()))}
         assert "capture-outdated" in found.values()
         finish_reloads("default", Conf())
         assert drift.check_tables([Account], "default")[0].fault == "function_altered"
@@ -460,7 +461,7 @@ def test_worker_repairs_nothing_if_repair_triggers_is_off(
     assert caplog.text.count("REPAIR_TRIGGERS is off") == 1
     out = StringIO()
     call_command("hc_triggers", "status", "crm.Account", stdout=out)
-    assert "function_altered: told as a gap" in out.getvalue()
+    assert "function_altered: hc_listen reports a gap once capture works again" in out.getvalue()
     assert "captured without a gap until" in out.getvalue()
     call_command("hc_triggers", "install", stdout=StringIO())
     repairs.run()
