@@ -25,7 +25,6 @@ from hc_signals.observability.findings import Finding
 from hc_signals.observability.liveness import liveness
 from hc_signals.observability.surveyor import Surveyor
 from hc_signals.postgres import trouble
-from hc_signals.postgres.errors import OvertakenError
 from hc_signals.postgres.limits import OWN_LIMITS
 from hc_signals.postgres.trouble import Trouble
 from hc_signals.testing import HerokuConnect
@@ -301,10 +300,10 @@ def test_lasting_error_is_logged_at_growing_intervals(
 
 
 def test_other_error_is_not_logged_as_a_lost_connection(caplog: pytest.LogCaptureFixture) -> None:
-    for error in (OvertakenError("another worker has delivered"), wrapped(psycopg.errors.UndefinedFunction("f"))):
+    for error in (wrapped(psycopg.errors.ObjectInUse("in use")), wrapped(psycopg.errors.UndefinedFunction("f"))):
         Trouble("The task").happens(error)
     assert "connection" not in caplog.text
-    assert "another worker has delivered [55006]" in caplog.text
+    assert "ObjectInUse [55006]" in caplog.text
     assert "Run `manage.py migrate hc_signals`" in caplog.text
 
 
@@ -339,7 +338,7 @@ def test_failing_chore_does_not_stop_other_chores(
     chores = Chores("default", Conf(), threading.Event())
     done = threading.Event()
     monkeypatch.setattr(chores, "AFTER_FAILURE", 0.0)
-    monkeypatch.setattr(chores._repairs, "look", lambda: {}["Top Secret"])
+    monkeypatch.setattr(chores._repairs, "run", lambda: {}["Top Secret"])
     chores.chores[1].do = lambda: done.set() or 60.0  # type: ignore[func-returns-value]
     chores.start()
     try:

@@ -1,7 +1,7 @@
 """Checks capture on all tables with one catalog query, without a lock on any of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,7 @@ from django.db.models import Model
 from hc_signals.capture import table_state
 from hc_signals.capture.function import FUNCTION_PREFIX, is_genuine
 from hc_signals.capture.function_columns import read_layout
-from hc_signals.capture.status import FIND_TABLES, FoundTable, TableStatus, compare, find_params, found_table
+from hc_signals.capture.status import FIND_TABLES, FoundTable, TableStatus, compare, find_params
 from hc_signals.capture.table_state import Healthy, TableState
 from hc_signals.log.restoring import MOVED
 from hc_signals.log.schema import Cause
@@ -32,7 +32,7 @@ SELECT f.*, statement_timestamp(), pg_current_snapshot()::text,
     ) OR EXISTS (
         SELECT FROM public.hc_signals_reload r
         WHERE r.table_name = k.table_name AND NOT pg_visible_in_snapshot(r.xid, k.seen)
-    ) END,
+    ) ELSE false END,
     EXISTS (SELECT FROM public.hc_signals_reload) OR EXISTS (SELECT FROM public.hc_signals_refill),
     EXISTS (SELECT FROM public.hc_signals_passed p WHERE p.table_name = f.label),
     {", ".join("k." + column for column in table_state.COLUMNS.split(", "))}
@@ -41,8 +41,8 @@ LEFT JOIN public.hc_signals_control c ON true
 LEFT JOIN public.hc_signals_table k ON k.table_name = f.label
 ORDER BY f.number
 """
-_FIND_WIDTH = 12
-"""Columns of FIND_TABLES; the label follows them."""
+_FIND_WIDTH = len(fields(FoundTable)) + 1
+"""Columns of FIND_TABLES; the label follows them, and the fields of a TableCheck from ``at`` on."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,9 @@ def check_tables(models: Sequence[type[Model]], using: str) -> list[TableCheck]:
 
 
 def _check(model: type[Model], row: tuple[Any, ...]) -> TableCheck:
-    found = found_table(row[:_FIND_WIDTH])
-    _, at, snapshot, is_suspended, is_logged, is_reloading, is_skipped, *state = aware_row(row[_FIND_WIDTH:])
-    recorded = TableState(*state) if state[0] is not None else None
-    flags = bool(is_suspended), bool(is_logged), is_reloading, is_skipped
-    return TableCheck(model, compare(model, found), found, recorded, at, snapshot, *flags)
+    found, seen = FoundTable(*row[1:_FIND_WIDTH]), aware_row(row[_FIND_WIDTH + 1 :])
+    state = TableState(*seen[6:]) if seen[6] is not None else None
+    return TableCheck(model, compare(model, found), found, state, *seen[:6])
 
 
 def _object_ids(versions: str | None) -> list[str]:

@@ -41,12 +41,7 @@ class Layout:
         return Layout(self.columns, fresh, installed.since if fresh else "")
 
     def after(self, installed: "Layout | None", now: str) -> "Layout":
-        """Return the layout of the function that replaces the installed one; columns that are new to it are fresh.
-
-        Args:
-            installed: layout of the installed function; None if it has none.
-            now: ISO time.
-        """
+        """Return the layout of the function that replaces the installed one ``now`` (ISO); new columns are fresh."""
         if installed is None:
             return self
         known = set(installed.columns) - set(installed.fresh)
@@ -73,11 +68,7 @@ def read_layout(source: str) -> Layout | None:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Return the names in a JSON list.
-
-    Raises:
-        ValueError: the text is not a JSON list of strings.
-    """
+    """Return the names in a JSON list of strings; raise ValueError if the text is none."""
     names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(text)

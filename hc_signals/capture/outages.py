@@ -31,11 +31,7 @@ class ReportedGap:
 
 
 def uninstall(model: type[Model], using: str) -> None:
-    """Remove capture from a table; the worker does not install it again.
-
-    Raises:
-        OperationalError: the table stayed locked.
-    """
+    """Remove capture from a table for good; raise OperationalError if the table stays locked."""
     uninstall_capture(model, using, lambda: record_removal(model, using, Cause.UNINSTALLED, uninstalled=True))
 
 
@@ -98,11 +94,7 @@ def install(model: type[Model], using: str, attempts: int = 5) -> ReportedGap | 
 
 
 def repair(check: TableCheck, using: str, attempts: int = 5) -> None:
-    """Install capture if it is not as it should be.
-
-    Raises:
-        DatabaseError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT, or this role lacks a right.
-    """
+    """Install capture if it is not as it should be; raise as :func:`install` does."""
     # If changes were missed, wait for open writers, so that the gap is reported after they commit.
     wait = check.fault not in (None, Cause.COLUMNS_MISSING)
     install_capture(check.model, using, attempts=attempts, wait_for_writers=wait)
@@ -119,8 +111,7 @@ def record_healthy(model: type[Model], using: str) -> bool:
 def report_gap(model: type[Model], using: str) -> ReportedGap | None:
     """Report the recorded gap of a table, if capture works in the transaction that reports it.
 
-    Returns:
-        None: there is no recorded gap, another process has reported it, or capture does not work yet.
+    None: there is no recorded gap, another process has reported it, or capture does not work yet.
     """
     with transaction.atomic(using=using):
         before = table_state.lock(using, table_label(model))

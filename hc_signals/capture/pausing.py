@@ -66,22 +66,14 @@ class Resumed:
 def pause(using: str, is_removed: bool = False) -> datetime:
     """Switch capture off for every statement that begins from now on; return since when it is off.
 
-    Args:
-        is_removed: the caller will remove capture, see :func:`remove`; nothing is installed until :func:`resume`.
+    ``is_removed``: the caller will also :func:`remove` capture; nothing is installed until :func:`resume`.
     """
     (since,) = aware_row(row(using, _PAUSE, [is_removed]))
     return since  # type: ignore[no-any-return]
 
 
 def remove(model: type[Model], using: str, since: datetime) -> None:
-    """Remove capture from a table until :func:`resume`.
-
-    Args:
-        since: the result of :func:`pause`.
-
-    Raises:
-        OperationalError: the table stayed locked.
-    """
+    """Remove capture from a table, paused at ``since``, until :func:`resume`; OperationalError if it stays locked."""
 
     def statements() -> list[str]:
         outages.record_removal(model, using, Cause.PAUSED, since)
@@ -101,11 +93,7 @@ def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
     """Switch capture on, wait for the transactions that were not captured, and report the gap.
 
     Capture that was removed is installed first. If this is interrupted, the gap stays owed and the worker repairs
-    nothing: call it again.
-
-    Args:
-        using: database alias.
-        models: connected models; those whose table does not exist, or was uninstalled, are skipped.
+    nothing: call it again. Models whose table does not exist, or was uninstalled, are skipped.
 
     Returns:
         None if there was neither a pause nor an owed gap.

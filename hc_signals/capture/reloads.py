@@ -95,14 +95,8 @@ SELECT %(since)s::timestamptz < clock_timestamp() - make_interval(secs => %(seco
 def finish_reloads(using: str, conf: Conf) -> list[str]:
     """Append the end of each reload and resync that is over: first the records that did not come back, then the counts.
 
-    Call it repeatedly, outside a transaction. Several workers may: each end is appended once.
-
-    Args:
-        using: database alias.
-        conf: RELOAD_QUIET_SECONDS is used.
-
-    Returns:
-        the labels of the tables whose reload or resync is over.
+    Call it repeatedly, outside a transaction. Several workers may: each end is appended once. It returns the labels of
+    the tables. Of the setting it uses RELOAD_QUIET_SECONDS.
     """
     by_label = {table_label(model): model for model in connected_models()}
     finished = []

@@ -38,12 +38,9 @@ _NO_RIGHTS = (
 
 
 class Repairs:
-    """Keeps capture installed on the tables of one database. One thread uses it, outside transactions.
+    """Keeps capture installed on the models' tables of one database. One thread uses it, outside transactions.
 
-    Args:
-        using: database alias.
-        conf: REPAIR_TRIGGERS and WATCH_SECONDS are used.
-        models: connected models.
+    Of the setting it uses CONSUMER, REPAIR_TRIGGERS and WATCH_SECONDS.
     """
 
     def __init__(self, using: str, conf: Conf, models: Iterable[type[Model]]) -> None:

@@ -28,10 +28,6 @@ class Rereading:
     """Does the rereads that ``hc_signals_table`` requests, and records its progress there with each page.
 
     Several workers may run at once: each page locks the state of its table.
-
-    Args:
-        using: database alias.
-        models: connected models.
     """
 
     def __init__(self, using: str, models: Iterable[type[Model]]) -> None:
@@ -41,11 +37,9 @@ class Rereading:
         self._is_waiting = False
 
     def read_for(self, seconds: float) -> bool:
-        """Read one page or more, for about this many seconds.
+        """Read one page or more, for about this many seconds; return False if it should be called again soon.
 
-        Returns:
-            True if nothing more can be read now: all is done, or other workers, locks or missing rights prevent it.
-            False: call it again soon.
+        True: all is done, or other workers, locks or missing rights prevent reading now.
         """
         deadline = time.monotonic() + seconds
         waiting: set[str] = set()

@@ -129,12 +129,9 @@ def record_crash(using: str) -> bool:
 
 
 def report_gap(using: str, before: TableState, healthy: Healthy, can_reread: bool) -> None:
-    """Append the gap of a table on which capture works again, and request a reread. In the transaction of :func:`lock`.
+    """Append the gap of a table on which capture works again, and request a reread if ``can_reread``.
 
-    Args:
-        before: result of :func:`lock`, with a cause.
-        healthy: of the table now.
-        can_reread: the rows have the time of their change.
+    Call it in the transaction of :func:`lock`, which has returned ``before``, with a cause.
     """
     append_gap(using, before.table, before.cause or "", before.good_at)
     execute(using, _RECORD_REPORTED, [*healthy, can_reread, can_reread, before.table])
@@ -179,12 +176,7 @@ def lock_next_reread(using: str, tables: Iterable[str]) -> TableState | None:
 
 
 def record_reread(using: str, table: str, after: int | None, is_done: bool = False) -> None:
-    """Record how far a table was read again. In the transaction of :func:`lock_next_reread`.
-
-    Args:
-        after: ``id`` of the last row.
-        is_done: no row is left.
-    """
+    """Record, with its page, that a table was read again up to the ``id`` ``after``, or that no row is left."""
     progress = "reread_since = NULL, reread_after = NULL" if is_done else "reread_after = %(after)s"
     sql = f"UPDATE public.hc_signals_table SET {progress} WHERE table_name = %(table)s"
     execute(using, sql, {"after": after, "table": table})

@@ -18,8 +18,7 @@ from hc_signals.delivery.receiver_errors import describe, show
 from hc_signals.delivery.routing import route_of
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
 from hc_signals.log.backlog import COUNT_LIMIT
-from hc_signals.log.change import Change
-from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
+from hc_signals.log.change import CHANGE_COLUMNS, SHARD, SHARD_NUMBER, Change
 from hc_signals.models import Delivery
 from hc_signals.postgres.query import execute, row, rows
 
@@ -248,8 +247,3 @@ def counts(using: str, consumer: str) -> dict[str, int]:
     """Return the consumer's failed deliveries by their state, each counted up to one more than COUNT_LIMIT."""
     params = {"states": Delivery.State.values, "consumer": consumer, "limit": COUNT_LIMIT + 1}
     return dict(rows(using, _COUNT, params))
-
-
-def ring(using: str) -> None:
-    """Wake a sleeping worker when the transaction commits."""
-    execute(using, "SELECT public.hc_signals_ring()")

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 from django.db import transaction
 
 from hc_signals.log import positions, window
-from hc_signals.log.change import Change
+from hc_signals.log.change import Change, cut_page
 from hc_signals.log.position import LogShard, Position, Standing
-from hc_signals.log.rows import cut_page
 from hc_signals.postgres.held_lock import HeldLock
 from hc_signals.postgres.locks import CLAIMS
 from hc_signals.postgres.query import execute, rows
@@ -37,7 +36,6 @@ class Claim:
     """A claimed shard.
 
     Args:
-        shard: which one.
         standing: read after the claim, so it has all that the last owner committed.
         first: the first page, if a window can be opened and nothing comes late.
         held: holds the claim, if that is not the transaction.
@@ -75,21 +73,13 @@ class Claim:
             return cut_page(first.rows, limit)
         return window.read_page(self.shard, position, limit)
 
-    def close_window(self, position: Position) -> Position:
-        """Close the window: see :func:`hc_signals.log.window.close_window`."""
-        return window.close_window(position)
-
     def append(self, position: Position) -> None:
         """Append the shard's new position, in the transaction that delivers up to it."""
         positions.append(self.shard, position)
 
 
 class Claims:
-    """Claims shards page by page.
-
-    Args:
-        held: holds the claim if no transaction spans the page; None: each page has its transaction.
-    """
+    """Claims shards page by page: ``held`` holds the claim if no transaction spans the page."""
 
     def __init__(self, held: HeldLock | None = None) -> None:
         self._held = held
@@ -116,11 +106,7 @@ class Claims:
 
 
 def claim_with_page(shard: LogShard, limit: int) -> Claim | None:
-    """Claim the shard until the transaction ends, and read its first page in the same round trip.
-
-    Returns:
-        None if another worker has the shard.
-    """
+    """Claim a shard for the transaction and read its first page in one round trip; None if another worker has it."""
     params = [shard.consumer, shard.shard, shard.shards, limit]
     found = rows(shard.using, "SELECT * FROM public.hc_signals_claim(%s, %s, %s, %s)", params)
     if not found:

@@ -7,9 +7,8 @@ from typing import Any
 from django.db import connections
 
 from hc_signals.exceptions import ReplayError
-from hc_signals.log.change import Change
+from hc_signals.log.change import CHANGE_COLUMNS, IMAGE_BYTES, Change, cut_page, format_replay_id
 from hc_signals.log.restoring import WORDS, moved
-from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
 from hc_signals.log.schema import buckets_between
 from hc_signals.postgres.dates import clamp_dates
 from hc_signals.postgres.moments import aware_row, shown
@@ -48,30 +47,11 @@ class _Start:
     oldest: list[Any] | None
     """Id and time of the oldest change; None if the log is empty."""
 
-    def id_of(self, replay_id: str) -> int:
-        epoch, _, number = replay_id.partition("-")
-        if epoch != self.epoch:
-            raise ReplayError(f"{replay_id} is of another database, or from before a restore or failover of this one.")
-        if int(number) > self.last_id:
-            raise ReplayError(f"{replay_id} is ahead of the log, which ends at {self.replay_id(self.last_id)}.")
-        return int(number)
-
-    def replay_id(self, number: int) -> str:
-        return f"{self.epoch}-{number:015d}"
-
-    def refuse_emptied(self) -> None:
-        reach = "it is empty"
-        if self.oldest is not None:
-            number, captured_at = self.oldest[0], datetime.fromisoformat(self.oldest[1])
-            reach = f"it reaches back to {self.replay_id(number)}, captured {shown(captured_at)}"
-        raise ReplayError(f"The log no longer holds all of these changes: {reach}.")
-
 
 class PastChanges:
     """The changes of some tables between two bounds, as one snapshot shows them. It is taken here.
 
     Args:
-        using: database alias.
         first: the first change; None: the beginning of the log.
         last: the last change; None: the end of the log.
         tables: as the log names them.
@@ -88,14 +68,14 @@ class PastChanges:
         clamp_dates(connections[using].connection)
         since = first if isinstance(first, datetime) else None
         until = last if isinstance(last, datetime) else None
-        self.before = start.id_of(first) - 1 if isinstance(first, str) else 0
+        self.before = self._id_of(first) - 1 if isinstance(first, str) else 0
         """Id before that of the first change."""
-        self.last = start.id_of(last) if isinstance(last, str) else start.last_id
+        self.last = self._id_of(last) if isinstance(last, str) else start.last_id
         """Id of the last change."""
         if (isinstance(first, str) and self.before < start.emptied_id) or (
             since is not None and start.emptied_at is not None and since <= start.emptied_at
         ):
-            start.refuse_emptied()
+            self._refuse_emptied()
         self._params: dict[str, Any] = {
             "last": self.last,
             "snapshot": start.snapshot,
@@ -115,14 +95,26 @@ class PastChanges:
 
     def replay_id(self, number: int) -> str:
         """Return the replay id of a change."""
-        return self._start.replay_id(number)
+        return format_replay_id(self._start.epoch, number)
+
+    def _id_of(self, replay_id: str) -> int:
+        epoch, _, number = replay_id.partition("-")
+        if epoch != self._start.epoch:
+            raise ReplayError(f"{replay_id} is of another database, or from before a restore or failover of this one.")
+        if int(number) > (last_id := self._start.last_id):
+            raise ReplayError(f"{replay_id} is ahead of the log, which ends at {self.replay_id(last_id)}.")
+        return int(number)
+
+    def _refuse_emptied(self) -> None:
+        reach = "it is empty"
+        if self._start.oldest is not None:
+            number, captured_at = self._start.oldest
+            captured = shown(datetime.fromisoformat(captured_at))
+            reach = f"it reaches back to {self.replay_id(number)}, captured {captured}"
+        raise ReplayError(f"The log no longer holds all of these changes: {reach}.")
 
     def refuse_loss(self, after: int) -> None:
-        """Check that no change behind the id ``after`` was emptied from the log since the start.
-
-        Raises:
-            ReplayError: some were.
-        """
+        """Raise ReplayError if a change behind the id ``after`` was emptied from the log since the start."""
         (emptied_id,) = row(self._using, "SELECT emptied_id FROM public.hc_signals_control")
         if emptied_id > max(after, self._start.emptied_id):
             raise ReplayError(

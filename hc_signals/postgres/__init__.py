@@ -1,26 +1,13 @@
 """Questions that any layer may ask of PostgreSQL: run a statement, judge an error, know a session, hold a lock.
 
 The package knows no table and no model of hc_signals, and imports nothing of it but its exceptions. Every other layer
-may import it::
-
-    management, admin, observability, worker, delivery, capture, log
-            │            │                 │                 │
-            ▼            ▼                 ▼                 ▼
-         query        errors           sessions          held_lock
-      one statement  SQLSTATE to     whose is this     an advisory lock
-      and its rows   one decision    session? limits   on a connection
-            │            │                 │           of its own
-            └────────────┴── PostgreSQL ───┴─────────────────┘
-
-Two rules explain most of its modules.
+may import it. Two rules explain most of its modules.
 
 1. The server session may not be ours. Behind a pooler, session state (SET, LISTEN, locks of the session, prepared
    statements) stays in a session that the pooler lends to other clients. So ``sessions.is_ours`` decides, and a session
    that is not ours gets settings to the end of the transaction only.
 2. Role and database belong to the project. Its time limits, execute_wrappers and application_name hold for its code,
    and never end or change a statement of ours.
-
-Modules:
 
 - ``query``: run one statement and return its rows; does a relation exist?
 - ``errors``: the only module that knows SQLSTATEs: kind of an error, remedy, one line without contents of rows.
@@ -37,6 +24,6 @@ Modules:
 - ``dates``, ``texts``: read dates that Python cannot hold; write texts that the database's encoding lacks.
 - ``moments``: aware datetimes, shown in the project's time zone.
 
-What it must never do: name a table of ours, decide by the words of a message, leave a setting in a session that is not
-ours, log a value of a row.
+It must never name a table of ours, decide by the words of a message, leave a setting in a session that is not ours, or
+log a value of a row.
 """

@@ -46,11 +46,7 @@ def written(when: datetime) -> datetime:
 
 
 def shown(when: datetime, zone: bool = True) -> str:
-    """Return a time as people read it: in the project's time zone, or the one that a request has activated.
-
-    Args:
-        zone: name the time zone after the time.
-    """
+    """Return a time as people read it: in the project's time zone, or the one that a request has activated."""
     return timezone.localtime(aware(when)).strftime("%Y-%m-%d %H:%M:%S %Z" if zone else "%Y-%m-%d %H:%M:%S")
 
 
@@ -88,11 +84,7 @@ def parse_moment(text: str) -> datetime:
 
 
 def check_start(text: str) -> str:
-    """Return ``text`` if a consumer can start there: ``earliest``, ``latest``, or a moment.
-
-    Raises:
-        ValueError: it is none of them.
-    """
+    """Return ``text`` if it is ``earliest``, ``latest``, or a moment; else raise ValueError."""
     if text not in ("earliest", "latest"):
         try:
             parse_moment(text)

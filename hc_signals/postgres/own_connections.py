@@ -60,9 +60,7 @@ def own_options(using: str) -> Iterator[None]:
 def another_connection(using: str, **options: Any) -> Any:
     """Return another connection of Django's, for one of our threads: not from Django's own pool, which lends few.
 
-    Args:
-        using: database alias whose settings are taken.
-        options: further ``OPTIONS``; the project's own win.
+    ``options`` are further ``OPTIONS``; those of the alias win.
     """
     connection: Any = connections[using].copy()
     own = {**options, **connection.settings_dict.get("OPTIONS", {})}
@@ -76,9 +74,7 @@ def set_up_session(connection: Any, consumer: str, part: str = "") -> bool:
     """Make the server watch a worker's connection and show the worker's name; return False behind a pooler.
 
     There the settings would stay with the client that gets the session next. A name of the project's own settings wins.
-
-    Args:
-        connection: a connection of Django's; it is opened if it is not open.
+    A closed connection is opened.
     """
     connection.ensure_connection()
     with connection.wrap_database_errors:
@@ -90,13 +86,9 @@ def set_up_session(connection: Any, consumer: str, part: str = "") -> bool:
 
 
 def show_trouble(connection: Any, consumer: str, code: str) -> None:
-    """Show hc_status why a worker cannot deliver, by the name of its session: a table may refuse to be written to.
+    """Show hc_status why a worker cannot deliver, by the SQLSTATE in the name of its session, if it is open.
 
-    A name of the project's own settings stays; then hc_status does not know.
-
-    Args:
-        connection: a connection of Django's; nothing is done if it is closed.
-        code: SQLSTATE.
+    A table may refuse to be written to. A name of the project's own settings stays; then hc_status does not know.
     """
     raw = connection.connection
     if raw is not None and not raw.closed and not _own_name(connection):

@@ -35,13 +35,10 @@ class SessionKind(Enum):
 
 
 def is_ours(raw: Any) -> bool:
-    """Return True if the server session belongs to this connection alone and ends with it; costs a round trip.
+    """Return True if the session of a psycopg connection belongs to it alone and ends with it; costs a round trip.
 
     A server names its process when it accepts a connection. A pooler has to invent a name, because it has no server
     session yet; then the two differ.
-
-    Args:
-        raw: a psycopg connection.
     """
     return backend_pid(raw) == int(raw.info.backend_pid)
 
@@ -52,16 +49,12 @@ def backend_pid(raw: Any) -> int:
 
 
 def session_kind(raw: psycopg.Connection, connect: Callable[[], psycopg.Connection]) -> SessionKind:
-    """Find out the kind of a session from pg_stat_activity, without taking any session state.
+    """Find out the kind of an autocommit session from pg_stat_activity, without taking any session state.
 
-    A second connection runs a query and then is idle. If the query stays its session's last one, the pooler gave that
-    session to no other client. A pooler in transaction mode would most likely have given it to this connection. After
-    the second connection is closed, the last query must become the pooler's ``DISCARD ALL``. What cannot be seen proves
-    nothing: then the session counts as shared.
-
-    Args:
-        raw: the connection in question, in autocommit mode.
-        connect: makes another one to the same address.
+    A second connection to the same address runs a query and then is idle. If the query stays its session's last one,
+    the pooler gave that session to no other client. A pooler in transaction mode would most likely have given it to the
+    first connection. After the second connection is closed, the last query must become the pooler's ``DISCARD ALL``.
+    What cannot be seen proves nothing: then the session counts as shared.
     """
     if is_ours(raw):
         return SessionKind.DIRECT

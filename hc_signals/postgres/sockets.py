@@ -11,10 +11,9 @@ import psycopg
 
 
 def shut_down(raw: Any) -> None:
-    """Shut down the socket of a psycopg connection, from any thread. Its own thread still closes the descriptor.
+    """Shut down the socket of a psycopg connection, if it is open, from any thread.
 
-    Args:
-        raw: nothing is done if it is None or closed.
+    The connection's own thread still closes the descriptor.
     """
     if raw is not None:
         with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(raw.fileno())) as same:
@@ -23,12 +22,7 @@ def shut_down(raw: Any) -> None:
 
 @contextmanager
 def answering_within(seconds: float, connection: Callable[[], Any]) -> Iterator[None]:
-    """Break a connection if the block takes longer, so that the block raises.
-
-    Args:
-        seconds: from the beginning of the block.
-        connection: returns the psycopg connection at that time, or None.
-    """
+    """Break the connection that ``connection`` returns if the block takes longer, so that the block raises."""
     timer = threading.Timer(seconds, lambda: shut_down(connection()))
     timer.start()
     try:

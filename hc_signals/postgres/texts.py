@@ -12,9 +12,6 @@ def storable(text: str, using: str) -> str:
 
     NUL is left out; a lone surrogate becomes ``?``. Characters that the encoding of the database lacks become escapes
     such as ``\\u2713``. Costs no round trip.
-
-    Args:
-        using: database alias, connected.
     """
     connections[using].ensure_connection()  # with ATOMIC = False a receiver may have lost or closed it
     codec = _CODECS.get(connections[using].connection.info.parameter_status("server_encoding"), "ascii")

@@ -53,11 +53,7 @@ class Trouble:
         """By SQLSTATE or class: when the error is logged again, and the seconds between log lines after that."""
 
     def happens(self, error: BaseException) -> float:
-        """Count and log a failed try.
-
-        Returns:
-            seconds until the next try.
-        """
+        """Count and log a failed try; return the seconds until the next one."""
         now = time.monotonic()
         if not self._tries:
             self._since = now
