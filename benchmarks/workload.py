@@ -13,7 +13,6 @@ from hc_signals.capture.status import statuses_of
 from hc_signals.conf import Conf
 from hc_signals.log.claims import claim_all
 from hc_signals.log.position import LogShard
-from hc_signals.log.window import close_window
 from hc_signals.postgres.locks import BELL
 from hc_signals.postgres.names import quote
 from hc_signals.tables import quoted_table, table_label
@@ -151,7 +150,7 @@ def skip_to_now(consumer: str) -> None:
     """Append a position behind the whole log, so that its changes are delivered and retained."""
     with transaction.atomic():
         (claim,) = claim_all([LogShard("default", consumer)])
-        claim.append(close_window(claim.open_window()))
+        claim.append(claim.close_window(claim.open_window()))
 
 
 def is_asleep() -> bool:

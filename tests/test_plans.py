@@ -15,7 +15,6 @@ from hc_signals.delivery.shard import Outcome
 from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.log import rotation
 from hc_signals.log.claims import claim_all
-from hc_signals.log.window import close_window
 from hc_signals.signals import record_changed
 from hc_signals.worker.loop import Worker
 from tests.conftest import as_the_app
@@ -169,7 +168,7 @@ def skip(worker: Worker) -> None:
     """Move the consumer behind all committed changes."""
     with transaction.atomic():
         (claim,) = claim_all([worker.shards[0].log])
-        claim.append(close_window(claim.open_window()))
+        claim.append(claim.close_window(claim.open_window()))
 
 
 @pytest.mark.parametrize(("statistics", "count"), [("stale", 20_000), ("fresh", 0), ("fresh", 20_000)])

@@ -27,7 +27,6 @@ from hc_signals.log.claims import Claim, Claims
 from hc_signals.log.passed import record_passed
 from hc_signals.log.position import LogShard, Position, Standing
 from hc_signals.log.schema import Cause
-from hc_signals.log.window import close_window
 
 logger = logging.getLogger("hc_signals")
 
@@ -199,7 +198,7 @@ class Shard:
     ) -> tuple[Position, Outcome]:
         if has_more:
             return (replace(position, last_id=done[-1].id) if done else position), Outcome.MORE
-        return close_window(position), Outcome.DONE
+        return claim.close_window(position), Outcome.DONE
 
     def _deliver(self, claim: Claim, batch: Batch, position: Position, any_waiting: bool, isolation: Isolation) -> int:
         """Send changes to receivers until the time is up or the worker is stopping; return how many were sent."""

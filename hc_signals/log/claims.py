@@ -7,7 +7,7 @@ that was read under the lock. So windows are opened, pages read and positions ap
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import transaction
 
@@ -22,14 +22,8 @@ CONFIRM_SECONDS = 0.2
 """Seconds between two checks of a worker that its session, and with it its claim, is still there."""
 
 
-class FirstPage(NamedTuple):
-    """The first page of a window, read in the same round trip as the claim."""
-
-    target: str
-    """Target snapshot of the window."""
-    limit: int
-    """Most changes that were asked for."""
-    rows: list[tuple[Any, ...]]
+FirstPage = tuple[str, int, list[tuple[Any, ...]]]
+"""A window's first page, read with the claim: the window's target, the most changes that were asked for, and rows."""
 
 
 class Claim:
@@ -68,10 +62,14 @@ class Claim:
 
     def page(self, position: Position, limit: int) -> tuple[list[Change], bool]:
         """Return the next changes of the open window: see :func:`hc_signals.log.window.read_page`."""
-        first, key = self._first, (position.target, limit)
-        if first and (first.target, first.limit) == key and position.last_id == position.floor_id:
-            return cut_page(first.rows, limit)
+        first = self._first
+        if first and first[:2] == (position.target, limit) and position.last_id == position.floor_id:
+            return cut_page(first[2], limit)
         return window.read_page(self.shard, position, limit)
+
+    def close_window(self, position: Position) -> Position:
+        """Close the window: see :func:`hc_signals.log.window.close_window`."""
+        return window.close_window(position)
 
     def append(self, position: Position) -> None:
         """Append the shard's new position, in the transaction that delivers up to it."""
@@ -112,7 +110,7 @@ def claim_with_page(shard: LogShard, limit: int) -> Claim | None:
     if not found:
         return None
     head, now = found[0][0], tuple(found[0][0]["now"])
-    first = FirstPage(now[0], limit, [row[1:] for row in found[1:]]) if head["has_page"] else None
+    first = (now[0], limit, [row[1:] for row in found[1:]]) if head["has_page"] else None
     return Claim(shard, positions.standing_of(head["standing"], now), first=first)
 
 

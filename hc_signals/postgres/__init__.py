@@ -12,16 +12,15 @@ may import it. Two rules explain most of its modules.
 - ``query``: run one statement and return its rows; does a relation exist?
 - ``errors``: the only module that knows SQLSTATEs: kind of an error, remedy, one line without contents of rows.
 - ``trouble``: the failed tries of a thread: counted, logged at growing intervals, retried after growing pauses.
-- ``sessions``: whether a connection has a server session of its own, also behind a pooler.
+- ``sessions``: has a connection a server session of its own? Break one on which another thread is blocked.
 - ``own_connections``: the worker's connections: options, names in pg_stat_activity, setup of the session.
 - ``limits``: time limits and keepalives of our sessions and transactions; the project's, for its code.
-- ``sockets``: break a connection on which another thread is blocked.
 - ``held_lock``: an advisory lock in a transaction that stays open, safe behind every pooler.
 - ``locks``: the numbers of all advisory locks.
 - ``side_connection``: send statements now, fetch their rows later.
 - ``wrappers``: keep the project's execute_wrappers from our statements.
-- ``names``: quote names and literals.
-- ``dates``, ``texts``: read dates that Python cannot hold; write texts that the database's encoding lacks.
+- ``names``: quote names and literals; make texts fit for the database's encoding.
+- ``dates``: read dates that Python cannot hold.
 - ``moments``: aware datetimes, shown in the project's time zone.
 
 It must never name a table of ours, decide by the words of a message, leave a setting in a session that is not ours, or

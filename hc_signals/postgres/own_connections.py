@@ -70,6 +70,40 @@ def another_connection(using: str, **options: Any) -> Any:
     return connection
 
 
+class OwnConnection:
+    """A further connection of one thread; a subclass opens it when first used, and an error closes it."""
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+        self._connection: Any = None
+        self._is_awaited = False
+
+    @property
+    def awaited(self) -> Any:
+        """The psycopg connection while a thread is blocked on it (read by the watchdog); otherwise None."""
+        connection = self._connection
+        return connection.connection if self._is_awaited and connection is not None else None
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Mark the thread as blocked during the block; an error closes the connection."""
+        self._is_awaited = True
+        try:
+            yield
+        except Error:
+            self.close()
+            raise
+        finally:
+            self._is_awaited = False
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        with suppress(Error):
+            if connection is not None:
+                connection.close()
+
+
 def set_up_session(connection: Any, consumer: str, part: str = "") -> bool:
     """Make the server watch a worker's connection and show the worker's name; return False behind a pooler.
 

@@ -1,18 +1,20 @@
-"""Find out whether a connection has a server session of its own. Only there may a worker take session state.
+"""Break a connection on which another thread is blocked; find out whether a connection has a session of its own.
 
-Session state outlives a transaction: SET, LISTEN, advisory locks of the session, prepared statements. Behind a pooler
-it stays in a session that the pooler lends to other clients next.
+Only in a session of its own may a worker take session state: SET, LISTEN, advisory locks of the session, prepared
+statements. It outlives a transaction. Behind a pooler it stays in a session that other clients get next.
 """
 
+import os
 import secrets
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any
 
 import psycopg
-
-from hc_signals.postgres.sockets import answering_within
 
 PROOF_ROUNDS = 2
 """How many times a pooler must be seen to clear a session."""
@@ -24,6 +26,28 @@ CLEARED = "DISCARD ALL"
 """PgBouncer's ``server_reset_query`` in session mode, unless it is set to something else."""
 
 _LAST_QUERY = "SELECT query FROM pg_stat_activity WHERE pid = %s"
+
+
+def shut_down(raw: Any) -> None:
+    """Shut down the socket of a psycopg connection, if it is open, from any thread.
+
+    The connection's own thread still closes the descriptor.
+    """
+    if raw is not None:
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(raw.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def answering_within(seconds: float, connection: Callable[[], Any]) -> Iterator[None]:
+    """Break the connection that ``connection`` returns if the block takes longer, so that the block raises."""
+    timer = threading.Timer(seconds, lambda: shut_down(connection()))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # the timer must not shut down a descriptor that was used again
 
 
 class SessionKind(Enum):
