@@ -195,7 +195,7 @@ CREATE TABLE public.hc_signals_call (
 ) WITH (vacuum_truncate = false);
 
 -- Reloads: Heroku Connect clears a table and fills it again. The old images of the cleared records wait here for the
--- records to return. No vacuum_truncate: it locks out writers for a moment.
+-- records to return.
 CREATE TABLE public.hc_signals_cleared (
     table_name text NOT NULL,
     record_id text NOT NULL,

@@ -73,11 +73,8 @@ def pending_gap(check: TableCheck, cause: str, since: datetime) -> tuple[str, da
 def install(model: type[Model], using: str, attempts: int = 5) -> ReportedGap | None:
     """Install capture on a table and report the gap until now; while capture is paused, ``resume`` reports it.
 
-    Returns:
-        None: nothing was missed, or capture does not work yet.
-
-    Raises:
-        DatabaseError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT, or this role lacks a right.
+    None: nothing was missed, or capture does not work yet. DatabaseError: the table stayed locked for ``attempts``
+    times LOCK_TIMEOUT, or this role lacks a right.
     """
     check = check_tables([model], using)[0]
     table = check.status.table

@@ -90,13 +90,10 @@ def find(using: str) -> Pause:
 
 
 def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
-    """Switch capture on, wait for the transactions that were not captured, and report the gap.
+    """Switch capture on, wait for the transactions that were not captured, and report the gap; None if there is none.
 
     Capture that was removed is installed first. If this is interrupted, the gap stays owed and the worker repairs
     nothing: call it again. Models whose table does not exist, or was uninstalled, are skipped.
-
-    Returns:
-        None if there was neither a pause nor an owed gap.
     """
     execute(using, _SWITCH_ON)
     failed = _reinstall(using, models) if find(using).is_removed else {}

@@ -54,10 +54,8 @@ def append_rows(
 ) -> tuple[int, int | None]:
     """Append rows of a connected table as they are now; return how many, and the highest ``id`` among them.
 
-    Args:
-        page: query that returns the rows, each with an ``id``.
-        operation, record_id, image: SQL expressions for each of these columns of the log, of a row ``n``.
-        params: ``label``, ``origin`` and ``note`` (JSON or None), and all that the expressions name.
+    ``page`` is a query of rows ``n`` with an ``id``. ``operation``, ``record_id`` and ``image`` are SQL expressions of
+    such a row. ``params``: ``label``, ``origin``, ``note`` (JSON or None), and all that the expressions name.
     """
     count, last = row(using, _ROWS.format(page=page, operation=operation, record_id=record_id, image=image), params)
     return count, last

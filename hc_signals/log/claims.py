@@ -45,10 +45,8 @@ class Claim:
     def confirm(self) -> None:
         """Check that we still hold the claim, before calling more receivers, whose external effects stay.
 
-        A suspended or disconnected process can go on after another worker has claimed the shard.
-
-        Raises:
-            DatabaseError, InterfaceError: the claim, or the connection that stores the position, is lost.
+        A suspended or disconnected process can go on after another worker has claimed the shard. DatabaseError or
+        InterfaceError: the claim, or the connection that stores the position, is lost.
         """
         if time.monotonic() > self._confirmed_at + CONFIRM_SECONDS:
             execute(self.shard.using, "SELECT 1")
@@ -84,10 +82,9 @@ class Claims:
 
     @contextmanager
     def page(self, shard: LogShard, limit: int, *, atomic: bool) -> Iterator[Claim | None]:
-        """Claim the shard for one page; None if another worker has it.
+        """Claim the shard for a page of at most ``limit`` changes; None if another worker has it.
 
         Args:
-            limit: most changes of the page.
             atomic: in a transaction that spans the page. Otherwise a connection of its own holds the claim: receivers
                 cannot lose it there, and a pooler cannot leave it behind.
         """

@@ -29,12 +29,7 @@ def take_layout(shards: Sequence[LogShard], start_at: str, deliver: Callable[[Cl
 
     Only one worker of a consumer is in here at a time; the others wait. The lock belongs to the transaction. So it ends
     with the connection of a worker that dies, and a transaction pooler cannot pass it on. Every worker takes it before
-    its claims, so two workers cannot wait for each other.
-
-    Args:
-        shards: all shards that the consumer is to have.
-        start_at: START_AT, for a new consumer: see :func:`start`.
-        deliver: delivers one page of a claimed shard of the old layout.
+    its claims, so two workers cannot wait for each other. ``deliver`` delivers one page of a shard of the old layout.
     """
     using, consumer = shards[0].using, shards[0].consumer
     with transaction.atomic(using=using):

@@ -83,11 +83,7 @@ def empty_bucket(using: str, bucket: int, patience: float = 0.0) -> bool:
 def lock_free_table(using: str, table: str, patience: float) -> None:
     """Lock a table for this transaction alone, by LOCK ... NOWAIT: writers would queue behind a lock that waits.
 
-    Args:
-        patience: seconds to retry on a busy table.
-
-    Raises:
-        OperationalError: the table stayed busy (:func:`is_lock_timeout`).
+    It retries for ``patience`` seconds, and raises OperationalError (:func:`is_lock_timeout`) if the table stays busy.
     """
     deadline = time.monotonic() + patience
     while True:

@@ -25,10 +25,9 @@ _READ_COMMITTED = 2
 
 
 class HeldLock(OwnConnection):
-    """Takes one lock at a time and holds it until :meth:`release`. Connects when first used, by one thread at a time.
+    """Takes one lock at a time and holds it until :meth:`release`. Used by one thread at a time.
 
-    Args:
-        application_name: of the connection in pg_stat_activity; a name of the project's own settings wins.
+    ``application_name`` is the connection's in pg_stat_activity; a name of the project's own settings wins.
     """
 
     def __init__(self, using: str, application_name: str) -> None:
@@ -38,14 +37,10 @@ class HeldLock(OwnConnection):
         """A lock was taken and not released. Its connection may have been lost since."""
 
     def take(self, lock: str, params: Sequence[Any]) -> bool:
-        """Try to take a lock: three round trips with :meth:`release`.
+        """Try to take a lock: three round trips with :meth:`release`; raise if the connection failed, or was lost.
 
-        Args:
-            lock: SQL expression that takes the lock to the end of the transaction and is true if that succeeded.
-            params: values of its placeholders.
-
-        Raises:
-            DatabaseError, InterfaceError: the connection failed, or was lost.
+        ``lock`` is an SQL expression with ``params``. It takes the lock to the end of the transaction; it is true if
+        that succeeded.
         """
         with self._waiting():
             if self._connection is None:

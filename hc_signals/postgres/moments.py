@@ -60,14 +60,10 @@ def age(since: datetime) -> str:
 
 
 def parse_moment(text: str) -> datetime:
-    """Return the moment as an aware datetime.
+    """Return a moment as an aware datetime; raise ValueError if the text is none, or the moment is in the future.
 
-    Args:
-        text: an age of seconds, minutes, hours or days, or an ISO time; without an offset it is taken in
-            ``TIME_ZONE``.
-
-    Raises:
-        ValueError: it is neither, or it is in the future.
+    The text is an age of seconds, minutes, hours or days, or an ISO time; without an offset it is taken in
+    ``TIME_ZONE``.
     """
     present = now()
     try:

@@ -15,8 +15,7 @@ Statement = tuple[str, Any]
 class SideConnection(OwnConnection):
     """Sends statements now and fetches their rows later. Belongs to one thread; opened by the first use.
 
-    Args:
-        prepare: called with the Django connection after it has been opened.
+    ``prepare`` is called with the Django connection after it has been opened.
     """
 
     def __init__(self, using: str, prepare: Callable[[Any], None]) -> None:

@@ -94,9 +94,5 @@ class Trouble:
 def places(error: BaseException) -> str:
     """Return where an error was raised, as one line without any values; the innermost place first."""
     frames = traceback.extract_tb(error.__traceback__)
-    return " < ".join(f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in reversed(frames))
-
-
-def _short(filename: str) -> str:
-    parts = Path(filename).parts
-    return "/".join(parts[-2:])
+    short = ["/".join(Path(frame.filename).parts[-2:]) + f":{frame.lineno} {frame.name}" for frame in frames]
+    return " < ".join(reversed(short))
