@@ -76,7 +76,7 @@ def test_only_its_home_names_a_table() -> None:
 def test_every_table_has_a_home() -> None:
     sql = (ROOT / "migrations_sql" / "01_tables.sql").read_text(encoding="utf-8")
     created = re.findall(r"CREATE (?:UNLOGGED )?(?:TABLE|VIEW|SEQUENCE) public\.hc_signals_(\w+)", sql)
-    tables = {name for name in created if not re.fullmatch(r"change_\d", name)}
+    tables = set(created) - {"change_"}  # the partitions
     assert len(tables) > 10
     assert tables <= HOMES.keys()
 

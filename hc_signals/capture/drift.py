@@ -42,7 +42,7 @@ LEFT JOIN public.hc_signals_table k ON k.table_name = f.label
 ORDER BY f.number
 """
 _FIND_WIDTH = len(fields(FoundTable)) + 1
-"""Columns of FIND_TABLES; the label follows them, and the fields of a TableCheck from ``at`` on."""
+"""Columns of FIND_TABLES; the label follows them, then the fields of a TableCheck from ``at`` on, then its state."""
 
 
 @dataclass(frozen=True)

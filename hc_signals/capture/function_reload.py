@@ -128,7 +128,8 @@ NO_RELOADS = {
 def recognises_reloads(model: type[models.Model], columns: Collection[str] | None = None) -> bool:
     """Return True if RELOAD_AWARE chooses the model, and its records have an sfid: the function recognises reloads.
 
-    ``columns`` are the mapped columns that the table has, by default all. ConfigurationError: the setting is wrong.
+    ``columns`` are the mapped columns that the table has, by default all. It raises ConfigurationError if
+    the setting names a model that is not connected.
     """
     found = mapped_columns(model) if columns is None else columns
     return {"id", "sfid"} <= set(found) and model in chosen("RELOAD_AWARE", get_conf().RELOAD_AWARE, connected_models())

@@ -77,7 +77,7 @@ def next_layout(model: type[models.Model], using: str) -> Layout:
 def uninstall_capture(model: type[models.Model], using: str, before: Callable[[], None] | None = None) -> None:
     """Remove capture from the model's table, and the state of a reload of the table.
 
-    ``before`` is called first, in the same transaction. OperationalError: the table stayed locked.
+    It calls ``before`` first, in the same transaction. It raises OperationalError if the table stays locked.
     """
 
     def statements() -> list[str]:

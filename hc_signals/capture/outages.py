@@ -73,8 +73,8 @@ def pending_gap(check: TableCheck, cause: str, since: datetime) -> tuple[str, da
 def install(model: type[Model], using: str, attempts: int = 5) -> ReportedGap | None:
     """Install capture on a table and report the gap until now; while capture is paused, ``resume`` reports it.
 
-    None: nothing was missed, or capture does not work yet. DatabaseError: the table stayed locked for ``attempts``
-    times LOCK_TIMEOUT, or this role lacks a right.
+    It returns None if nothing was missed, or capture does not work yet. It raises DatabaseError if the table stayed
+    locked for ``attempts`` times LOCK_TIMEOUT, or this role lacks a right.
     """
     check = check_tables([model], using)[0]
     table = check.status.table
@@ -108,7 +108,7 @@ def record_healthy(model: type[Model], using: str) -> bool:
 def report_gap(model: type[Model], using: str) -> ReportedGap | None:
     """Report the recorded gap of a table, if capture works in the transaction that reports it.
 
-    None: there is no recorded gap, another process has reported it, or capture does not work yet.
+    It returns None if there is no recorded gap, another process has reported it, or capture does not work yet.
     """
     with transaction.atomic(using=using):
         before = table_state.lock(using, table_label(model))

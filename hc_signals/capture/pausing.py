@@ -73,7 +73,7 @@ def pause(using: str, is_removed: bool = False) -> datetime:
 
 
 def remove(model: type[Model], using: str, since: datetime) -> None:
-    """Remove capture from a table, paused at ``since``, until :func:`resume`; OperationalError if it stays locked."""
+    """Remove capture from a table, off since ``since``, until :func:`resume`; OperationalError if it stays locked."""
 
     def statements() -> list[str]:
         outages.record_removal(model, using, Cause.PAUSED, since)

@@ -39,7 +39,7 @@ class Rereading:
     def read_for(self, seconds: float) -> bool:
         """Read one page or more, for about this many seconds; return False if it should be called again soon.
 
-        True: all is done, or other workers, locks or missing rights prevent reading now.
+        It returns True if all is done, or other workers, locks or missing rights prevent reading now.
         """
         deadline = time.monotonic() + seconds
         waiting: set[str] = set()

@@ -45,8 +45,8 @@ class Claim:
     def confirm(self) -> None:
         """Check that we still hold the claim, before calling more receivers, whose external effects stay.
 
-        A suspended or disconnected process can go on after another worker has claimed the shard. DatabaseError or
-        InterfaceError: the claim, or the connection that stores the position, is lost.
+        A suspended or disconnected process can go on after another worker has claimed the shard. It raises
+        DatabaseError or InterfaceError if the claim, or the connection that stores the position, is lost.
         """
         if time.monotonic() > self._confirmed_at + CONFIRM_SECONDS:
             execute(self.shard.using, "SELECT 1")

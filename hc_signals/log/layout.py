@@ -131,14 +131,7 @@ def _reshard(new: Sequence[LogShard], deliver: Callable[[Claim], None]) -> bool:
 
 def _open_common_window(old: Sequence[Claim]) -> None:
     """Open a window with one target in all old shards; their claims keep other workers from opening another one."""
-    common = old[0].open_window()
+    window = old[0].open_window()
+    common = {name: getattr(window, name) for name in ("target", "ceiling_id", "next_floor_id", "next_floor_xid")}
     for claim in old:
-        claim.append(
-            replace(
-                claim.open_window(),
-                target=common.target,
-                ceiling_id=common.ceiling_id,
-                next_floor_id=common.next_floor_id,
-                next_floor_xid=common.next_floor_xid,
-            )
-        )
+        claim.append(replace(claim.open_window(), **common))
