@@ -1,4 +1,7 @@
-"""Run one statement and return its rows: the only place that opens a cursor, fetches and closes it again."""
+"""Run one statement and return its rows: the only place that opens a cursor, fetches and closes it again.
+
+If the statement fails, each function raises DatabaseError or InterfaceError.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
