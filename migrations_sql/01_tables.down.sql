@@ -1,18 +1,8 @@
 -- Removes 01_tables.sql.
-DROP TABLE IF EXISTS public.hc_signals_passed;
-DROP TABLE IF EXISTS public.hc_signals_unlogged;
-DROP TABLE IF EXISTS public.hc_signals_table;
-DROP TABLE IF EXISTS public.hc_signals_refill;
-DROP TABLE IF EXISTS public.hc_signals_reload;
-DROP TABLE IF EXISTS public.hc_signals_cleared;
-DROP TABLE IF EXISTS public.hc_signals_call;
-DROP TABLE IF EXISTS public.hc_signals_run;
-DROP TABLE IF EXISTS public.hc_signals_delivery;
 DROP VIEW IF EXISTS public.hc_signals_newest_position;
-DROP TABLE IF EXISTS public.hc_signals_position;
-DROP FUNCTION IF EXISTS public.hc_signals_next_epoch(text);
-DROP FUNCTION IF EXISTS public.hc_signals_timeline();
-DROP TABLE IF EXISTS public.hc_signals_control;
-DROP TABLE IF EXISTS public.hc_signals_change;
-DROP FUNCTION IF EXISTS public.hc_signals_bucket();
+DROP TABLE IF EXISTS public.hc_signals_change, public.hc_signals_control, public.hc_signals_position,
+    public.hc_signals_delivery, public.hc_signals_run, public.hc_signals_call, public.hc_signals_cleared,
+    public.hc_signals_reload, public.hc_signals_refill, public.hc_signals_table, public.hc_signals_unlogged,
+    public.hc_signals_passed;
+DROP FUNCTION IF EXISTS public.hc_signals_bucket(), public.hc_signals_timeline(), public.hc_signals_next_epoch(text);
 DROP SEQUENCE IF EXISTS public.hc_signals_lost_seq;

@@ -49,30 +49,15 @@ ALTER SEQUENCE public.hc_signals_change_id_seq OWNED BY public.hc_signals_change
 -- No vacuum_truncate: it locks out writers for a moment, and a writer does not wait for us.
 -- Replica identity FULL: hc_signals_reorder() deletes. If a publication covers a table without replica identity,
 -- PostgreSQL refuses the DELETE; FOR ALL TABLES covers these. It makes an INSERT no slower.
-CREATE TABLE public.hc_signals_change_0 PARTITION OF public.hc_signals_change FOR VALUES IN (0)
-    WITH (vacuum_truncate = false);
-ALTER TABLE public.hc_signals_change_0 REPLICA IDENTITY FULL;
-CREATE TABLE public.hc_signals_change_1 PARTITION OF public.hc_signals_change FOR VALUES IN (1)
-    WITH (vacuum_truncate = false);
-ALTER TABLE public.hc_signals_change_1 REPLICA IDENTITY FULL;
-CREATE TABLE public.hc_signals_change_2 PARTITION OF public.hc_signals_change FOR VALUES IN (2)
-    WITH (vacuum_truncate = false);
-ALTER TABLE public.hc_signals_change_2 REPLICA IDENTITY FULL;
-CREATE TABLE public.hc_signals_change_3 PARTITION OF public.hc_signals_change FOR VALUES IN (3)
-    WITH (vacuum_truncate = false);
-ALTER TABLE public.hc_signals_change_3 REPLICA IDENTITY FULL;
-CREATE TABLE public.hc_signals_change_4 PARTITION OF public.hc_signals_change FOR VALUES IN (4)
-    WITH (vacuum_truncate = false);
-ALTER TABLE public.hc_signals_change_4 REPLICA IDENTITY FULL;
-CREATE TABLE public.hc_signals_change_5 PARTITION OF public.hc_signals_change FOR VALUES IN (5)
-    WITH (vacuum_truncate = false);
-ALTER TABLE public.hc_signals_change_5 REPLICA IDENTITY FULL;
-CREATE TABLE public.hc_signals_change_6 PARTITION OF public.hc_signals_change FOR VALUES IN (6)
-    WITH (vacuum_truncate = false);
-ALTER TABLE public.hc_signals_change_6 REPLICA IDENTITY FULL;
-CREATE TABLE public.hc_signals_change_7 PARTITION OF public.hc_signals_change FOR VALUES IN (7)
-    WITH (vacuum_truncate = false);
-ALTER TABLE public.hc_signals_change_7 REPLICA IDENTITY FULL;
+DO $$
+BEGIN
+    FOR bucket IN 0 .. 7 LOOP
+        EXECUTE format('CREATE TABLE public.hc_signals_change_%s PARTITION OF public.hc_signals_change '
+                       'FOR VALUES IN (%s) WITH (vacuum_truncate = false)', bucket, bucket);
+        EXECUTE format('ALTER TABLE public.hc_signals_change_%s REPLICA IDENTITY FULL', bucket);
+    END LOOP;
+END
+$$;
 
 CREATE INDEX hc_signals_change_id_idx ON public.hc_signals_change (id);
 CREATE INDEX hc_signals_change_xid_idx ON public.hc_signals_change (xid, id);
@@ -210,7 +195,7 @@ CREATE TABLE public.hc_signals_call (
 ) WITH (vacuum_truncate = false);
 
 -- Reloads: Heroku Connect clears a table and fills it again. The old images of the cleared records wait here for the
--- records to return. No vacuum_truncate: it locks out writers for a moment.
+-- records to return.
 CREATE TABLE public.hc_signals_cleared (
     table_name text NOT NULL,
     record_id text NOT NULL,

@@ -12,10 +12,6 @@ BEGIN
     END LOOP;
 END
 $$;
-DROP FUNCTION IF EXISTS public.hc_signals_reorder(text);
-DROP FUNCTION IF EXISTS public.hc_signals_is_empty(regclass);
-DROP FUNCTION IF EXISTS public.hc_signals_join_reload(text);
-DROP FUNCTION IF EXISTS public.hc_signals_ring();
-DROP FUNCTION IF EXISTS public.hc_signals_renamed(oid, text);
-DROP FUNCTION IF EXISTS public.hc_signals_lose();
-DROP FUNCTION IF EXISTS public.hc_signals_admit();
+DROP FUNCTION IF EXISTS public.hc_signals_admit(), public.hc_signals_lose(), public.hc_signals_renamed(oid, text),
+    public.hc_signals_ring(), public.hc_signals_join_reload(text), public.hc_signals_is_empty(regclass),
+    public.hc_signals_reorder(text);

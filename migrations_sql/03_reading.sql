@@ -250,27 +250,20 @@ CREATE FUNCTION public.hc_signals_settings() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     -- Joined text: an array takes longer to build.
-    SELECT pg_catalog.current_setting('session_authorization') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('role') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('xmlbinary') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('row_security') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('statement_timeout') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('lock_timeout') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('idle_in_transaction_session_timeout') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) coalesce(pg_catalog.current_setting('transaction_timeout', true), '') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('default_transaction_read_only') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('default_transaction_isolation') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('TimeZone') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('DateStyle') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('IntervalStyle') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('bytea_output') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('extra_float_digits') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('standard_conforming_strings') OPERATOR(pg_catalog.||) E'\x1f'
-        OPERATOR(pg_catalog.||) pg_catalog.current_setting('client_encoding')
+    SELECT pg_catalog.concat_ws(E'\x1f',
+        pg_catalog.current_setting('session_authorization'), pg_catalog.current_setting('role'),
+        pg_catalog.current_setting('search_path'), pg_catalog.current_setting('xmlbinary'),
+        pg_catalog.current_setting('session_replication_role'), pg_catalog.current_setting('row_security'),
+        pg_catalog.current_setting('statement_timeout'), pg_catalog.current_setting('lock_timeout'),
+        pg_catalog.current_setting('idle_in_transaction_session_timeout'),
+        coalesce(pg_catalog.current_setting('transaction_timeout', true), ''),
+        pg_catalog.current_setting('transaction_read_only'),
+        pg_catalog.current_setting('default_transaction_read_only'),
+        pg_catalog.current_setting('default_transaction_isolation'), pg_catalog.current_setting('synchronous_commit'),
+        pg_catalog.current_setting('TimeZone'), pg_catalog.current_setting('DateStyle'),
+        pg_catalog.current_setting('IntervalStyle'), pg_catalog.current_setting('bytea_output'),
+        pg_catalog.current_setting('extra_float_digits'), pg_catalog.current_setting('standard_conforming_strings'),
+        pg_catalog.current_setting('client_encoding'))
 $$;
 
 -- The names of these settings, in the same order.

@@ -237,7 +237,7 @@ def deliver_elsewhere() -> int:
 
 def test_large_images_are_read_a_few_at_a_time(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five hundred rows of five megabytes must not be in memory together, compressed or not."""
-    monkeypatch.setattr("hc_signals.log.rows.PAGE_BYTES", 2_000_000)
+    monkeypatch.setattr("hc_signals.log.change.PAGE_BYTES", 2_000_000)
     as_heroku_connect(
         "INSERT INTO salesforce.project__c (sfid, name, description__c) SELECT 'P' || g, 'p' || g, CASE WHEN g % 2 = 0 "
         "THEN repeat('x', 500000) ELSE (SELECT string_agg(md5(random()::text || g || n), '') "

@@ -37,6 +37,13 @@ def test_status_reads_triggers_and_consumers_once(captured: HerokuConnect) -> No
     assert sum("paused_at" in sql for sql in statements) == 1
 
 
+def test_survey_counts_failed_deliveries_by_one_query(captured: HerokuConnect) -> None:
+    deliver()
+    with CaptureQueriesContext(connection) as queries:
+        assert Survey("default", Conf()).consumer("default").deliveries == {}
+    assert sum("hc_signals_delivery" in query["sql"] for query in queries) == 1
+
+
 def test_status_and_metrics_agree(captured: HerokuConnect, connect: Any) -> None:
     def fails(**kwargs: Any) -> None:
         raise ValueError

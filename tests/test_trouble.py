@@ -25,7 +25,6 @@ from hc_signals.observability.findings import Finding
 from hc_signals.observability.liveness import liveness
 from hc_signals.observability.surveyor import Surveyor
 from hc_signals.postgres import trouble
-from hc_signals.postgres.errors import OvertakenError
 from hc_signals.postgres.limits import OWN_LIMITS
 from hc_signals.postgres.trouble import Trouble
 from hc_signals.testing import HerokuConnect
@@ -301,10 +300,10 @@ def test_lasting_error_is_logged_at_growing_intervals(
 
 
 def test_other_error_is_not_logged_as_a_lost_connection(caplog: pytest.LogCaptureFixture) -> None:
-    for error in (OvertakenError("another worker has delivered"), wrapped(psycopg.errors.UndefinedFunction("f"))):
+    for error in (wrapped(psycopg.errors.ObjectInUse("in use")), wrapped(psycopg.errors.UndefinedFunction("f"))):
         Trouble("The task").happens(error)
     assert "connection" not in caplog.text
-    assert "another worker has delivered [55006]" in caplog.text
+    assert "ObjectInUse [55006]" in caplog.text
     assert "Run `manage.py migrate hc_signals`" in caplog.text
 
 

@@ -14,7 +14,7 @@ from hc_signals.admin.difference import difference, field_name
 from hc_signals.admin.filters import CHANGE_TYPE, ChangeTypeFilter, ModelFilter, SinceFilter, UntilFilter
 from hc_signals.admin.log_window import LogWindow, search
 from hc_signals.admin.read_only import ReadOnlyAdmin
-from hc_signals.log.browsing import summaries
+from hc_signals.log.figures import summaries
 from hc_signals.models import Change
 from hc_signals.postgres.moments import shown
 from hc_signals.tables import model_label

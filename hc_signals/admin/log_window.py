@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from hc_signals.log.browsing import captured_between, id_at
+from hc_signals.log.figures import captured_between, id_at
 
 SEARCHED = 200_000
 """Most ids that one page searches. If few rows meet the conditions, it reads all of them."""

@@ -1,7 +1,7 @@
 """Checks capture on all tables with one catalog query, without a lock on any of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -10,9 +10,10 @@ from django.db.models import Model
 from hc_signals.capture import table_state
 from hc_signals.capture.function import FUNCTION_PREFIX, is_genuine
 from hc_signals.capture.function_columns import read_layout
-from hc_signals.capture.status import FIND_TABLES, FoundTable, TableStatus, compare, find_params, found_table
+from hc_signals.capture.status import FIND_TABLES, FoundTable, TableStatus, compare, find_params
 from hc_signals.capture.table_state import Healthy, TableState
 from hc_signals.log.restoring import MOVED
+from hc_signals.log.schema import Cause
 from hc_signals.postgres.moments import aware_row
 from hc_signals.postgres.query import rows
 from hc_signals.tables import table_label
@@ -27,11 +28,11 @@ SELECT f.*, statement_timestamp(), pg_current_snapshot()::text,
         SELECT FROM public.hc_signals_change l
         WHERE l.xid >= pg_snapshot_xmin(k.seen) AND NOT pg_visible_in_snapshot(l.xid, k.seen)
           AND l.table_name = k.table_name
-          AND (l.operation IN ('TRUNCATE', 'RELOADED') OR l.operation = 'GAP' AND l.note->>'cause' = 'paused')
+          AND (l.operation IN ('TRUNCATE', 'RELOADED') OR l.operation = 'GAP' AND l.note->>'cause' = '{Cause.PAUSED}')
     ) OR EXISTS (
         SELECT FROM public.hc_signals_reload r
         WHERE r.table_name = k.table_name AND NOT pg_visible_in_snapshot(r.xid, k.seen)
-    ) END,
+    ) ELSE false END,
     EXISTS (SELECT FROM public.hc_signals_reload) OR EXISTS (SELECT FROM public.hc_signals_refill),
     EXISTS (SELECT FROM public.hc_signals_passed p WHERE p.table_name = f.label),
     {", ".join("k." + column for column in table_state.COLUMNS.split(", "))}
@@ -40,8 +41,8 @@ LEFT JOIN public.hc_signals_control c ON true
 LEFT JOIN public.hc_signals_table k ON k.table_name = f.label
 ORDER BY f.number
 """
-_FIND_WIDTH = 12
-"""Columns of FIND_TABLES; the label follows them."""
+_FIND_WIDTH = len(fields(FoundTable)) + 1
+"""Columns of FIND_TABLES; the label follows them, then the fields of a TableCheck from ``at`` on, then its state."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,13 @@ class TableCheck:
     def fault(self) -> str | None:
         """Why changes are not captured now; None if they are, even by an older function."""
         if self.status.state != "outdated":
-            return {"missing": "trigger_missing", "disabled": "trigger_disabled"}.get(self.status.state)
+            return {"missing": Cause.TRIGGER_MISSING, "disabled": Cause.TRIGGER_DISABLED}.get(self.status.state)
         called = [function or "" for _, function in self.found.triggers.values()]
         if not is_genuine(self.found.source) or not all(name.startswith(FUNCTION_PREFIX) for name in called):
-            return "function_altered"
+            return Cause.FUNCTION_ALTERED
         layout = read_layout(self.found.source)
         columns = set(self.found.layout(self.model).columns)
-        return "columns_missing" if layout is None or not columns <= set(layout.columns) else None
+        return Cause.COLUMNS_MISSING if layout is None or not columns <= set(layout.columns) else None
 
     @property
     def cause(self) -> str | None:
@@ -112,7 +113,7 @@ class TableCheck:
         if before is None or before.relation is None:
             return None if self.is_new else self.fault
         if self.found.oid != before.relation:
-            return "table_recreated"
+            return Cause.TABLE_RECREATED
         return self.fault or self._past_fault(before)
 
     def _past_fault(self, before: TableState) -> str | None:
@@ -120,9 +121,9 @@ class TableCheck:
         if self.found.versions != before.versions:
             # DISABLE and ENABLE keep the object ids of the triggers.
             is_same = _object_ids(self.found.versions) == _object_ids(before.versions)
-            return "trigger_disabled" if is_same else "trigger_missing"
+            return Cause.TRIGGER_DISABLED if is_same else Cause.TRIGGER_MISSING
         is_same = self.found.filenode == before.filenode
-        return None if is_same or self.is_rewrite_logged or self.is_suspended else "table_rewritten"
+        return None if is_same or self.is_rewrite_logged or self.is_suspended else Cause.TABLE_REWRITTEN
 
 
 def check_tables(models: Sequence[type[Model]], using: str) -> list[TableCheck]:
@@ -132,11 +133,9 @@ def check_tables(models: Sequence[type[Model]], using: str) -> list[TableCheck]:
 
 
 def _check(model: type[Model], row: tuple[Any, ...]) -> TableCheck:
-    found = found_table(row[:_FIND_WIDTH])
-    _, at, snapshot, is_suspended, is_logged, is_reloading, is_skipped, *state = aware_row(row[_FIND_WIDTH:])
-    recorded = TableState(*state) if state[0] is not None else None
-    flags = bool(is_suspended), bool(is_logged), is_reloading, is_skipped
-    return TableCheck(model, compare(model, found), found, recorded, at, snapshot, *flags)
+    found, seen = FoundTable(*row[1:_FIND_WIDTH]), aware_row(row[_FIND_WIDTH + 1 :])
+    state = TableState(*seen[6:]) if seen[6] is not None else None
+    return TableCheck(model, compare(model, found), found, state, *seen[:6])
 
 
 def _object_ids(versions: str | None) -> list[str]:

@@ -70,21 +70,21 @@ BEGIN
     IF NOT public.hc_signals_admit() THEN
         RETURN NULL;
     END IF;
-    {reload.before_truncate}
+    {reload[before_truncate]}
     IF TG_OP = 'TRUNCATE' THEN
-        {reload.after_truncate}{log} VALUES (hc_label, 'TRUNCATE', {origin}, NULL, NULL, NULL, NULL, NULL);
+        {reload[after_truncate]}{log} VALUES (hc_label, 'TRUNCATE', {origin}, NULL, NULL, NULL, NULL, NULL);
         logged := 1;
-        {reload.end}
+        {reload[end]}
     ELSIF TG_OP = 'INSERT' THEN
-        {reload.insert}{log}
+        {reload[insert]}{log}
         SELECT hc_label, 'INSERT', {origin}, n."id"::text, {new_sfid}, NULL, NULL, {new_image} FROM hc_new n;
         GET DIAGNOSTICS logged = ROW_COUNT;
-        {reload.end}
+        {reload[end]}
     ELSIF TG_OP = 'DELETE' THEN
-        {reload.delete}{log}
+        {reload[delete]}{log}
         SELECT hc_label, 'DELETE', {origin}, o."id"::text, {old_sfid}, NULL, {old_image}, NULL FROM hc_old o;
         GET DIAGNOSTICS logged = ROW_COUNT;
-        {reload.end}
+        {reload[end]}
     ELSE
         -- A row whose key changed has no partner: it is a DELETE here, and an INSERT below, in that order.
         {log} SELECT hc_label,
@@ -105,7 +105,7 @@ BEGIN
             GET DIAGNOSTICS created = ROW_COUNT;
             logged := logged + created;
         END IF;
-        {reload.resync}
+        {reload[resync]}
     END IF;
     IF logged > 0 THEN
         IF hc_label <> {own_label} THEN
@@ -204,11 +204,7 @@ def record_id_sql(columns: list[str], row: str) -> str:
 
 
 def function_body(model: type[models.Model], layout: Layout | None = None) -> str:
-    """Return the source of the capture function.
-
-    Args:
-        layout: columns of the function; default: every mapped column, none fresh.
-    """
+    """Return the source of the capture function; by default for every mapped column, none fresh."""
     layout = layout or Layout(tuple(mapped_columns(model)))
     body = _body(model, layout)
     return f"{body}\n{_MARK}{_digest(body)}"

@@ -11,8 +11,7 @@ from datetime import datetime
 
 _COLUMNS = "-- Columns: "
 _FRESH = re.compile(r"^-- Fresh since (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*): (.*)$", re.MULTILINE)
-FRESH_MARK = "-- Fresh since "
-"""Begins a line in the source of a function with fresh columns."""
+_FRESH_MARK = "-- Fresh since "
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Layout:
         """Return the layout as comments, which :func:`read_layout` reads."""
         lines = [_COLUMNS + json.dumps(self.columns)]
         if self.fresh:
-            lines.append(f"{FRESH_MARK}{self.since}: {json.dumps(self.fresh)}")
+            lines.append(f"{_FRESH_MARK}{self.since}: {json.dumps(self.fresh)}")
         return "\n".join(lines)
 
     def with_fresh_of(self, installed: "Layout | None") -> "Layout":
@@ -41,12 +40,7 @@ class Layout:
         return Layout(self.columns, fresh, installed.since if fresh else "")
 
     def after(self, installed: "Layout | None", now: str) -> "Layout":
-        """Return the layout of the function that replaces the installed one; columns that are new to it are fresh.
-
-        Args:
-            installed: layout of the installed function; None if it has none.
-            now: ISO time.
-        """
+        """Return the layout of the function that replaces the installed one ``now`` (ISO); new columns are fresh."""
         if installed is None:
             return self
         known = set(installed.columns) - set(installed.fresh)
@@ -59,7 +53,7 @@ class Layout:
 def read_layout(source: str) -> Layout | None:
     """Return the layout in the source of a function; None if it has none, or a person has made it unreadable."""
     columns = [line.removeprefix(_COLUMNS) for line in source.splitlines() if line.startswith(_COLUMNS)]
-    marked = source.count(f"\n{FRESH_MARK}")
+    marked = source.count(f"\n{_FRESH_MARK}")
     fresh = _FRESH.findall(source)
     if len(columns) != 1 or marked != len(fresh) or len(fresh) > 1:
         return None
@@ -73,11 +67,7 @@ def read_layout(source: str) -> Layout | None:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Return the names in a JSON list.
-
-    Raises:
-        ValueError: the text is not a JSON list of strings.
-    """
+    """Return the names in a JSON list of strings; raise ValueError if the text is none."""
     names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(text)

@@ -5,7 +5,6 @@ in the log. Then it compares each inserted row with its old image, by the same t
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from django.db import models
 
@@ -117,37 +116,27 @@ _RESYNC = """SELECT pg_catalog.count(*) INTO resynced FROM hc_old o JOIN hc_new 
         END IF;"""
 
 
-@dataclass(frozen=True)
-class ReloadParts:
-    """SQL to insert into the capture function, by place; ``end`` closes the IF of the other parts."""
-
-    before_truncate: str = "IF TG_WHEN = 'BEFORE' THEN RETURN NULL; END IF;"
-    after_truncate: str = ""
-    insert: str = ""
-    delete: str = ""
-    end: str = ""
-    resync: str = ""
-
-
-NO_RELOADS = ReloadParts()
+_PLACES = {"after_truncate": _AFTER_TRUNCATE, "insert": _INSERT, "delete": _DELETE, "end": "END IF;"}
+"""SQL to insert into the capture function, by place; ``end`` closes the IF of the other parts."""
+NO_RELOADS = {
+    **dict.fromkeys((*_PLACES, "resync"), ""),
+    "before_truncate": "IF TG_WHEN = 'BEFORE' THEN RETURN NULL; END IF;",
+}
 """For a model whose reloads are not recognised: a TRUNCATE is a gap, and each deleted or inserted row a change."""
 
 
 def recognises_reloads(model: type[models.Model], columns: Collection[str] | None = None) -> bool:
-    """Return True if the capture function recognises reloads: RELOAD_AWARE chooses the model, and records have an sfid.
+    """Return True if RELOAD_AWARE chooses the model, and its records have an sfid: the function recognises reloads.
 
-    Args:
-        columns: mapped columns that the table has; default: all.
-
-    Raises:
-        ConfigurationError: the setting names a model that is not connected.
+    ``columns`` are the mapped columns that the table has, by default all. It raises ConfigurationError if
+    the setting names a model that is not connected.
     """
     found = mapped_columns(model) if columns is None else columns
     return {"id", "sfid"} <= set(found) and model in chosen("RELOAD_AWARE", get_conf().RELOAD_AWARE, connected_models())
 
 
-def reload_parts(pieces: Mapping[str, str], tests: Mapping[str, str], fresh: Sequence[str]) -> ReloadParts:
-    """Return the parts.
+def reload_parts(pieces: Mapping[str, str], tests: Mapping[str, str], fresh: Sequence[str]) -> dict[str, str]:
+    """Return the parts of the capture function that recognise a reload, by place.
 
     Args:
         pieces: SQL by name: ``log``, ``origin``, ``old_image``, ``old_values``, ``new_image``, ``differs``.
@@ -157,14 +146,8 @@ def reload_parts(pieces: Mapping[str, str], tests: Mapping[str, str], fresh: Seq
     compared = {column: test for column, test in tests.items() if column != "id"}  # a reload gives new ids
     named = {**pieces, "kept": _KEPT, "rows": str(CLEARING_ROWS), "changed": changed_columns(compared)}
     filled = " OR ".join(f"(o.{quote(c)} IS NULL AND n.{quote(c)} IS NOT NULL)" for c in fresh)
-    return ReloadParts(
-        before_truncate=_BEFORE_TRUNCATE.format(**named),
-        after_truncate=_AFTER_TRUNCATE.format(**named),
-        insert=_INSERT.format(**named),
-        delete=_DELETE.format(**named),
-        end="END IF;",
-        resync=_RESYNC.format(filled=filled, **named) if fresh else "",
-    )
+    places = {**_PLACES, "before_truncate": _BEFORE_TRUNCATE, "resync": _RESYNC if fresh else ""}
+    return {place: sql.format(filled=filled, **named) for place, sql in places.items()}
 
 
 def changed_columns(tests: Mapping[str, str]) -> str:

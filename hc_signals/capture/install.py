@@ -9,7 +9,7 @@ from django.db import OperationalError, connections, models, transaction
 
 from hc_signals.capture.function import function_name, function_sql
 from hc_signals.capture.function_columns import Layout, read_layout
-from hc_signals.capture.status import FoundTable, TableStatus, compare, find_tables, status_of
+from hc_signals.capture.status import TableStatus, compare, find_tables, status_of
 from hc_signals.capture.triggers import triggers_sql
 from hc_signals.log.schema import exists
 from hc_signals.postgres.locks import INSTALLER
@@ -22,11 +22,7 @@ LOCK_TIMEOUT = "2s"
 
 
 def install_sql(model: type[models.Model], layout: Layout | None = None) -> list[str]:
-    """Return the statements that install capture on the model's table, to be run in one transaction.
-
-    Args:
-        layout: columns of the function; default: every mapped column, none fresh.
-    """
+    """Return the statements of a transaction that installs capture; by default for every mapped column, none fresh."""
     return [*_turn_sql(), *function_sql(model, layout), *triggers_sql(model)]
 
 
@@ -60,7 +56,7 @@ def install_capture(
         status = compare(model, found)
         if not status.is_installable and not (status.state == "installed" and end_fresh):
             return []
-        function = function_sql(model, _next_layout(model, found, using, end_fresh))
+        function = function_sql(model, found.layout(model) if end_fresh else next_layout(model, using))
         only_function = status.is_captured and not status.has_other_function and not wait_for_writers
         return function if only_function else [*function, *triggers_sql(model)]
 
@@ -71,26 +67,17 @@ def install_capture(
 
 def next_layout(model: type[models.Model], using: str) -> Layout:
     """Return the columns of the function to install; those that the installed function lacks are fresh."""
-    return _next_layout(model, find_tables([model], using)[0], using)
-
-
-def _next_layout(model: type[models.Model], found: FoundTable, using: str, end_fresh: bool = False) -> Layout:
+    found = find_tables([model], using)[0]
     if found.oid is None:
         return Layout(tuple(mapped_columns(model)))
-    layout = found.layout(model)
-    if end_fresh:
-        return layout
-    return layout.after(read_layout(found.source), row(using, "SELECT to_json(clock_timestamp())#>>'{}'")[0])
+    now = row(using, "SELECT to_json(clock_timestamp())#>>'{}'")[0]
+    return found.layout(model).after(read_layout(found.source), now)
 
 
 def uninstall_capture(model: type[models.Model], using: str, before: Callable[[], None] | None = None) -> None:
     """Remove capture from the model's table, and the state of a reload of the table.
 
-    Args:
-        before: called first, in the same transaction.
-
-    Raises:
-        OperationalError: the table stayed locked for five times LOCK_TIMEOUT.
+    It calls ``before`` first, in the same transaction. It raises OperationalError if the table stays locked.
     """
 
     def statements() -> list[str]:
@@ -111,13 +98,9 @@ def _forget_reload_sql(model: type[models.Model], using: str) -> list[str]:
 
 
 def run_in_turn(using: str, statements: Callable[[], list[str]], attempts: int = 5) -> None:
-    """Run statements in one transaction, when no other installer runs; retry after an OperationalError.
+    """Run the statements that ``statements`` returns in one transaction, while no other installer runs.
 
-    Args:
-        statements: returns the statements; called when no other installer runs.
-
-    Raises:
-        OperationalError: the last attempt failed, usually because a table was locked.
+    After an OperationalError, usually a locked table, it tries again. The last attempt raises the error.
     """
     for attempt in range(attempts):
         try:

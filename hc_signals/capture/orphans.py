@@ -9,7 +9,7 @@ from hc_signals.capture.function import FUNCTION_PREFIX, function_name
 from hc_signals.capture.install import drop_function_sql, run_in_turn
 from hc_signals.capture.status import TableStatus
 from hc_signals.capture.triggers import TRIGGERS
-from hc_signals.log.schema import exists
+from hc_signals.log.schema import Cause, exists
 from hc_signals.postgres.names import quote
 from hc_signals.postgres.query import rows
 from hc_signals.tables import table_label
@@ -26,25 +26,17 @@ GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 
 
 def find(known_models: Iterable[type[models.Model]], using: str) -> list[TableStatus]:
-    """Return the orphans. They are found by their names in the catalog, without a lock on any table.
-
-    Args:
-        known_models: whose capture is no orphan.
-        using: database alias.
-    """
+    """Return the orphans beside these models. They are found by name in the catalog, without a lock on any table."""
     return [status for status, _ in _found(known_models, using)]
 
 
 def remove(
-    known_models: Iterable[type[models.Model]], using: str, cause: str = "uninstalled", uninstalled: bool = False
+    known_models: Iterable[type[models.Model]], using: str, cause: str = Cause.UNINSTALLED, uninstalled: bool = False
 ) -> list[TableStatus]:
-    """Remove the orphans and return them.
-
-    If a model gets the table of an orphan again, a gap is reported.
+    """Remove the orphans and return them. If a model gets the table of an orphan again, a gap is reported.
 
     Args:
         known_models: whose capture is no orphan; none: remove every capture function.
-        using: database alias.
         cause: of that gap.
         uninstalled: the worker does not install capture on these tables until a command has.
 

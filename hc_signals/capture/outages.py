@@ -14,7 +14,7 @@ from django.db.models import Model
 from hc_signals.capture import table_state
 from hc_signals.capture.drift import TableCheck, check_tables
 from hc_signals.capture.install import install_capture, uninstall_capture
-from hc_signals.log.schema import exists
+from hc_signals.log.schema import Cause, exists
 from hc_signals.tables import table_label
 
 
@@ -31,12 +31,8 @@ class ReportedGap:
 
 
 def uninstall(model: type[Model], using: str) -> None:
-    """Remove capture from a table; the worker does not install it again.
-
-    Raises:
-        OperationalError: the table stayed locked.
-    """
-    uninstall_capture(model, using, lambda: record_removal(model, using, "uninstalled", uninstalled=True))
+    """Remove capture from a table for good; raise OperationalError if the table stays locked."""
+    uninstall_capture(model, using, lambda: record_removal(model, using, Cause.UNINSTALLED, uninstalled=True))
 
 
 def record_removal(
@@ -77,11 +73,8 @@ def pending_gap(check: TableCheck, cause: str, since: datetime) -> tuple[str, da
 def install(model: type[Model], using: str, attempts: int = 5) -> ReportedGap | None:
     """Install capture on a table and report the gap until now; while capture is paused, ``resume`` reports it.
 
-    Returns:
-        None: nothing was missed, or capture does not work yet.
-
-    Raises:
-        DatabaseError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT, or this role lacks a right.
+    It returns None if nothing was missed, or capture does not work yet. It raises DatabaseError if the table stayed
+    locked for ``attempts`` times LOCK_TIMEOUT, or this role lacks a right.
     """
     check = check_tables([model], using)[0]
     table = check.status.table
@@ -98,13 +91,9 @@ def install(model: type[Model], using: str, attempts: int = 5) -> ReportedGap | 
 
 
 def repair(check: TableCheck, using: str, attempts: int = 5) -> None:
-    """Install capture if it is not as it should be.
-
-    Raises:
-        DatabaseError: the table stayed locked for ``attempts`` times LOCK_TIMEOUT, or this role lacks a right.
-    """
+    """Install capture if it is not as it should be; raise as :func:`install` does."""
     # If changes were missed, wait for open writers, so that the gap is reported after they commit.
-    wait = check.fault not in (None, "columns_missing")
+    wait = check.fault not in (None, Cause.COLUMNS_MISSING)
     install_capture(check.model, using, attempts=attempts, wait_for_writers=wait)
 
 
@@ -119,8 +108,7 @@ def record_healthy(model: type[Model], using: str) -> bool:
 def report_gap(model: type[Model], using: str) -> ReportedGap | None:
     """Report the recorded gap of a table, if capture works in the transaction that reports it.
 
-    Returns:
-        None: there is no recorded gap, another process has reported it, or capture does not work yet.
+    It returns None if there is no recorded gap, another process has reported it, or capture does not work yet.
     """
     with transaction.atomic(using=using):
         before = table_state.lock(using, table_label(model))

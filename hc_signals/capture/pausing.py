@@ -16,6 +16,7 @@ from hc_signals.capture.drift import check_tables
 from hc_signals.capture.function import function_name
 from hc_signals.capture.install import drop_function_sql, run_in_turn
 from hc_signals.log.append import wake
+from hc_signals.log.schema import Cause
 from hc_signals.postgres.locks import UNTOLD
 from hc_signals.postgres.moments import aware, aware_row
 from hc_signals.postgres.query import execute, row
@@ -65,25 +66,17 @@ class Resumed:
 def pause(using: str, is_removed: bool = False) -> datetime:
     """Switch capture off for every statement that begins from now on; return since when it is off.
 
-    Args:
-        is_removed: the caller will remove capture, see :func:`remove`; nothing is installed until :func:`resume`.
+    ``is_removed``: the caller will also :func:`remove` capture; nothing is installed until :func:`resume`.
     """
     (since,) = aware_row(row(using, _PAUSE, [is_removed]))
     return since  # type: ignore[no-any-return]
 
 
 def remove(model: type[Model], using: str, since: datetime) -> None:
-    """Remove capture from a table until :func:`resume`.
-
-    Args:
-        since: the result of :func:`pause`.
-
-    Raises:
-        OperationalError: the table stayed locked.
-    """
+    """Remove capture from a table, off since ``since``, until :func:`resume`; OperationalError if it stays locked."""
 
     def statements() -> list[str]:
-        outages.record_removal(model, using, "paused", since)
+        outages.record_removal(model, using, Cause.PAUSED, since)
         return [drop_function_sql(function_name(model))]
 
     run_in_turn(using, statements)
@@ -97,17 +90,10 @@ def find(using: str) -> Pause:
 
 
 def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
-    """Switch capture on, wait for the transactions that were not captured, and report the gap.
+    """Switch capture on, wait for the transactions that were not captured, and report the gap; None if there is none.
 
     Capture that was removed is installed first. If this is interrupted, the gap stays owed and the worker repairs
-    nothing: call it again.
-
-    Args:
-        using: database alias.
-        models: connected models; those whose table does not exist, or was uninstalled, are skipped.
-
-    Returns:
-        None if there was neither a pause nor an owed gap.
+    nothing: call it again. Models whose table does not exist, or was uninstalled, are skipped.
     """
     execute(using, _SWITCH_ON)
     failed = _reinstall(using, models) if find(using).is_removed else {}
@@ -141,9 +127,9 @@ def _record_gaps(using: str, models: Sequence[type[Model]], since: datetime) -> 
     """Record the gap of every captured table, also of other services and of models that were removed."""
     for check in check_tables(models, using):
         if not check.is_new and not check.is_uninstalled:
-            table_state.record_gap(using, check.status.table, *outages.pending_gap(check, "paused", since))
+            table_state.record_gap(using, check.status.table, *outages.pending_gap(check, Cause.PAUSED, since))
     connected = connected_models()
     others = {each.table for each in table_state.read(using).values() if not each.is_uninstalled}
     others |= {status.table for status in orphans.find(connected, using) if status.detail == orphans.NO_MODEL}
     for table in others - set(map(table_label, connected)):
-        table_state.record_gap(using, table, "paused", since)
+        table_state.record_gap(using, table, Cause.PAUSED, since)

@@ -12,9 +12,9 @@ from datetime import datetime
 from django.db import OperationalError, ProgrammingError, transaction
 from django.db.models import Model
 
-from hc_signals.capture.function import function_name
-from hc_signals.capture.function_columns import FRESH_MARK, read_layout
+from hc_signals.capture.function_columns import read_layout
 from hc_signals.capture.install import install_capture
+from hc_signals.capture.status import find_tables
 from hc_signals.conf import Conf
 from hc_signals.log.append import INSERT_MISSING, append_note, wake
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
@@ -95,14 +95,8 @@ SELECT %(since)s::timestamptz < clock_timestamp() - make_interval(secs => %(seco
 def finish_reloads(using: str, conf: Conf) -> list[str]:
     """Append the end of each reload and resync that is over: first the records that did not come back, then the counts.
 
-    Call it repeatedly, outside a transaction. Several workers may: each end is appended once.
-
-    Args:
-        using: database alias.
-        conf: RELOAD_QUIET_SECONDS is used.
-
-    Returns:
-        the labels of the tables whose reload or resync is over.
+    Call it repeatedly, outside a transaction. Several workers may: each end is appended once. It returns the labels of
+    the tables. Of the setting it uses RELOAD_QUIET_SECONDS.
     """
     by_label = {table_label(model): model for model in connected_models()}
     finished = []
@@ -186,20 +180,13 @@ def _append_end(kind: str, label: str, using: str) -> None:
 
 def _end_fresh_columns(by_label: Mapping[str, type[Model]], using: str, conf: Conf) -> None:
     """Replace functions whose fresh columns nothing fills any more."""
-    functions = dict(rows(using, _WITH_FRESH, {"mark": f"%{FRESH_MARK}%"}))
-    for label, model in by_label.items():
-        layout = read_layout(functions.get(function_name(model), ""))
+    for (label, model), found in zip(by_label.items(), find_tables(list(by_label.values()), using), strict=True):
+        layout = read_layout(found.source)
         if layout is None or not layout.fresh:
             continue
         seconds = conf.RELOAD_QUIET_SECONDS * UNTOUCHED
         if rows(using, _ABANDONED, {"since": layout.since, "seconds": seconds, "table": label})[0][0]:
             _end_fresh(model, using)
-
-
-_WITH_FRESH = """
-SELECT proname, prosrc FROM pg_proc
-WHERE proname LIKE 'hc\\_signals\\_capture\\_%%' AND pronamespace = 'public'::regnamespace AND prosrc LIKE %(mark)s
-"""
 
 
 def _end_fresh(model: type[Model], using: str) -> None:

@@ -15,6 +15,7 @@ from hc_signals.capture import orphans, outages, table_state
 from hc_signals.capture.drift import TableCheck, check_tables
 from hc_signals.conf import Conf
 from hc_signals.log.passed import report_passed
+from hc_signals.log.schema import Cause
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 from hc_signals.postgres.moments import shown
 
@@ -37,12 +38,9 @@ _NO_RIGHTS = (
 
 
 class Repairs:
-    """Keeps capture installed on the tables of one database. One thread uses it, outside transactions.
+    """Keeps capture installed on the models' tables of one database. One thread uses it, outside transactions.
 
-    Args:
-        using: database alias.
-        conf: REPAIR_TRIGGERS and WATCH_SECONDS are used.
-        models: connected models.
+    Of the setting it uses CONSUMER, REPAIR_TRIGGERS and WATCH_SECONDS.
     """
 
     def __init__(self, using: str, conf: Conf, models: Iterable[type[Model]]) -> None:
@@ -111,7 +109,7 @@ class Repairs:
         """Return True if another service or release has replaced a function that was right for our model."""
         return (
             check.status.state == "outdated"
-            and check.fault in (None, "columns_missing")
+            and check.fault in (None, Cause.COLUMNS_MISSING)
             and self._right_columns.get(check.status.table) == check.found.layout(check.model).columns
         )
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.db.models import Model
@@ -28,10 +28,6 @@ class Rereading:
     """Does the rereads that ``hc_signals_table`` requests, and records its progress there with each page.
 
     Several workers may run at once: each page locks the state of its table.
-
-    Args:
-        using: database alias.
-        models: connected models.
     """
 
     def __init__(self, using: str, models: Iterable[type[Model]]) -> None:
@@ -41,11 +37,9 @@ class Rereading:
         self._is_waiting = False
 
     def read_for(self, seconds: float) -> bool:
-        """Read one page or more, for about this many seconds.
+        """Read one page or more, for about this many seconds; return False if it should be called again soon.
 
-        Returns:
-            True if nothing more can be read now: all is done, or other workers, locks or missing rights prevent it.
-            False: call it again soon.
+        It returns True if all is done, or other workers, locks or missing rights prevent reading now.
         """
         deadline = time.monotonic() + seconds
         waiting: set[str] = set()
@@ -87,7 +81,7 @@ class Rereading:
         except (OperationalError, InterfaceError):
             raise
         except DatabaseError as error:
-            self._log_refusal(due, error)
+            self._log_refusal(due.table, since, error)
             return False
         if page is not None:
             table_state.record_reread(self.using, due.table, page[1])
@@ -96,17 +90,17 @@ class Rereading:
         logger.info("%s: the rows that changed since %s were read again.", due.table, shown(since - REREAD_MARGIN))
         return True
 
-    def _log_refusal(self, due: TableState, error: DatabaseError) -> None:
-        if due.table in self._refused:
+    def _log_refusal(self, table: str, since: datetime, error: DatabaseError) -> None:
+        if table in self._refused:
             return
-        self._refused.add(due.table)
+        self._refused.add(table)
         logger.error(
             "%s: hc_listen cannot read the rows again that changed since %s (%s). Its role needs SELECT and UPDATE on "
             "the table, and BYPASSRLS if row-level security hides rows; or run `manage.py hc_backfill %s --since %s` "
             "as a role that has them.",
-            due.table,
-            shown(due.reread_since) if due.reread_since else "",
+            table,
+            shown(since),
             one_line(error),
-            self.models[due.table]._meta.label,
-            due.reread_since.isoformat() if due.reread_since else "",
+            self.models[table]._meta.label,
+            since.isoformat(),
         )

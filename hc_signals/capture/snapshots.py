@@ -42,11 +42,7 @@ CASE WHEN n."createddate" >= %(created_since)s::timestamptz AT TIME ZONE 'UTC' T
 
 
 def check_captured(model: type[models.Model], using: str) -> None:
-    """Refuse a table whose later changes would not be captured.
-
-    Raises:
-        SnapshotError: the table does not exist or is not captured.
-    """
+    """Raise SnapshotError if the table does not exist, or its later changes would not be captured."""
     status = status_of(model, using)
     if status.state == "absent":
         raise SnapshotError(f"{model._meta.label} has no table: {status.table} does not exist (yet).")

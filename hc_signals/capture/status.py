@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from django.db import models
 
@@ -61,8 +60,8 @@ class FoundTable:
     """True if a crash of the server empties the table."""
     is_related: bool
     """True if the table is partitioned, a partition, or has inheritance."""
-    columns: tuple[str, ...]
-    triggers: Mapping[str, tuple[str, str]]
+    columns: Sequence[str]
+    triggers: Mapping[str, Sequence[str | None]]
     """Our triggers: by name, ``tgenabled`` and the name of the function."""
     versions: str
     """Row versions of our triggers: DISABLE, ENABLE, DROP and CREATE change them, even if the triggers end up equal."""
@@ -81,20 +80,23 @@ class FoundTable:
 # By names in the catalog: to_regclass() needs a right on the schema and waits for a lock on the table.
 FIND_TABLES = """
 SELECT w.number, CASE WHEN c.relkind IN ('r', 'p') THEN c.oid END AS oid, c.relfilenode, c.relkind::text,
-    c.relpersistence = 'u', EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhparent, i.inhrelid)),
+    coalesce(c.relpersistence = 'u', false),
+    EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhparent, i.inhrelid)),
     ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
-    (SELECT json_object_agg(t.tgname, json_build_array(t.tgenabled, p.proname)) FROM pg_trigger t
-     LEFT JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'public'::regnamespace
-     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE 'hc\\_signals\\_%%'),
-    (SELECT string_agg(t.oid || ':' || t.xmin, ' ' ORDER BY t.tgname) FROM pg_trigger t
-     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE 'hc\\_signals\\_%%') AS versions,
+    coalesce(t.triggers, '{}'), coalesce(t.versions, '') AS versions,
     coalesce(f.prosrc, ''), coalesce(f.prosecdef, false), f.proconfig
 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY w (schema, name, function, number)
 LEFT JOIN pg_namespace n ON n.nspname = w.schema
 LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+LEFT JOIN LATERAL (
+    SELECT json_object_agg(t.tgname, json_build_array(t.tgenabled, p.proname)) AS triggers,
+        string_agg(t.oid || ':' || t.xmin, ' ' ORDER BY t.tgname) AS versions
+    FROM pg_trigger t LEFT JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'public'::regnamespace
+    WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE 'hc\\_signals\\_%%'
+) t ON true
 LEFT JOIN pg_proc f ON f.proname = w.function AND f.pronamespace = 'public'::regnamespace AND f.pronargs = 0
 """
-"""One row per table, its number first; the parameters are those of :func:`find_params`."""
+"""One row per table: its number, and the fields of FoundTable. The parameters are those of :func:`find_params`."""
 
 
 def find_params(models_of_tables: Sequence[type[models.Model]]) -> tuple[list[str], list[str], list[str]]:
@@ -103,17 +105,10 @@ def find_params(models_of_tables: Sequence[type[models.Model]]) -> tuple[list[st
     return [schema for schema, _ in parts], [name for _, name in parts], list(map(function_name, models_of_tables))
 
 
-def found_table(row: Sequence[Any]) -> FoundTable:
-    """Return a row of FIND_TABLES as a value."""
-    _, oid, filenode, kind, is_unlogged, is_related, columns, found, versions, source, secure, config = row
-    found = {name: tuple(of) for name, of in (found or {}).items()}
-    traits = kind, bool(is_unlogged), is_related
-    return FoundTable(oid, filenode, *traits, tuple(columns), found, versions or "", source, secure, config)
-
-
 def find_tables(models_of_tables: Sequence[type[models.Model]], using: str) -> list[FoundTable]:
     """Find the tables of the models by one query, in the same order. It needs no lock on the tables and no right."""
-    return list(map(found_table, rows(using, FIND_TABLES + "ORDER BY w.number", find_params(models_of_tables))))
+    found = rows(using, FIND_TABLES + "ORDER BY w.number", find_params(models_of_tables))
+    return [FoundTable(*row[1:]) for row in found]
 
 
 def status_of(model: type[models.Model], using: str) -> TableStatus:

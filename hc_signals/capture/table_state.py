@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from hc_signals.log.append import append_gap, wake
+from hc_signals.log.schema import Cause
 from hc_signals.postgres.moments import aware_row
 from hc_signals.postgres.query import execute, rows
 
@@ -86,11 +87,11 @@ SELECT least(clock_timestamp(), c.paused_at, c.gap_since, (
 )) FROM public.hc_signals_control c
 """
 # hc_signals_unlogged is unlogged too: it has a row until a crash empties every unlogged table.
-_RECORD_CRASH = """
+_RECORD_CRASH = f"""
 WITH crash AS (
     INSERT INTO public.hc_signals_unlogged DEFAULT VALUES ON CONFLICT DO NOTHING RETURNING true
 )
-UPDATE public.hc_signals_table t SET cause = 'unlogged_emptied' FROM pg_class c
+UPDATE public.hc_signals_table t SET cause = '{Cause.UNLOGGED_EMPTIED}' FROM pg_class c
 WHERE EXISTS (SELECT FROM crash) AND c.oid = t.relation AND c.relpersistence = 'u' AND t.cause IS NULL
 RETURNING true
 """
@@ -128,12 +129,9 @@ def record_crash(using: str) -> bool:
 
 
 def report_gap(using: str, before: TableState, healthy: Healthy, can_reread: bool) -> None:
-    """Append the gap of a table on which capture works again, and request a reread. In the transaction of :func:`lock`.
+    """Append the gap of a table on which capture works again, and request a reread if ``can_reread``.
 
-    Args:
-        before: result of :func:`lock`, with a cause.
-        healthy: of the table now.
-        can_reread: the rows have the time of their change.
+    Call it in the transaction of :func:`lock`, which has returned ``before``, with a cause.
     """
     append_gap(using, before.table, before.cause or "", before.good_at)
     execute(using, _RECORD_REPORTED, [*healthy, can_reread, can_reread, before.table])
@@ -178,12 +176,7 @@ def lock_next_reread(using: str, tables: Iterable[str]) -> TableState | None:
 
 
 def record_reread(using: str, table: str, after: int | None, is_done: bool = False) -> None:
-    """Record how far a table was read again. In the transaction of :func:`lock_next_reread`.
-
-    Args:
-        after: ``id`` of the last row.
-        is_done: no row is left.
-    """
+    """Record, with its page, that a table was read again up to the ``id`` ``after``, or that no row is left."""
     progress = "reread_since = NULL, reread_after = NULL" if is_done else "reread_after = %(after)s"
     sql = f"UPDATE public.hc_signals_table SET {progress} WHERE table_name = %(table)s"
     execute(using, sql, {"after": after, "table": table})

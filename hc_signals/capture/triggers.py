@@ -37,10 +37,7 @@ class CaptureTrigger(pgtrigger.Trigger):
         return f"hc_signals_{self.name}"
 
     def create_sql(self, model: Any) -> str:
-        """Return CREATE OR REPLACE TRIGGER.
-
-        Unlike DROP and CREATE it does not wait for an open SELECT, and leaves no moment without the trigger.
-        """
+        """Return CREATE OR REPLACE TRIGGER: unlike DROP and CREATE it waits for no SELECT, and leaves no gap."""
         referencing = f"REFERENCING {self.referencing_sql} " if self.referencing_sql else ""
         return (
             f"CREATE OR REPLACE TRIGGER {quote(self.get_pgid(model))} {self.when} {self.operation} "

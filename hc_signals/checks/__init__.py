@@ -1,32 +1,20 @@
 """System checks: what ``manage.py check`` says about a project before ``hc_listen`` runs.
 
-A check reads the project and answers with messages. It changes nothing, and an error in it is a bug::
-
-    manage.py check                      manage.py check --database default, manage.py migrate
-          |                                             |
-          v                                             v
-    relations.py  project.py                       database.py
-    models        setting, receivers, admin        tables, columns, change log, capture
-          |            |                                |
-          +------------+---------------+----------------+
-                                       v
-                        Error(E...), Warning(W...), each with a hint
-
-Modules:
-
 - ``relations``: relations between models and Salesforce objects, by the ids of django-heroku-connect.
 - ``project``: the setting, receivers, models, the router, the admin and database URLs.
-- ``database``: tables and capture, by one query per database.
+- ``database``: tables, columns, change log and capture, by one query per database: for ``check --database`` and
+  ``migrate``.
 
 ``ALL`` lists every check with its tags, and ``hc_signals.apps`` registers them. Django's own hook for a single model,
 ``HerokuConnectModel.check()``, is in ``hc_signals.db.models``.
 
 To add a check, write one function per id, add it to ``ALL``, and add its id to docs/checks.md. The message says what
-was found and why that matters. The hint says what to do. Ids are public, because projects silence them: an id is
-not used again for another problem.
+was found and why that matters, the hint what to do. Ids are public, because projects silence them: an id is not used
+again for another problem.
 
-This package owns no table. It must not query the database except in ``database``, must not call Heroku Connect's API,
-and must not import ``hc_signals.heroku``. Checks of a wrong ``HC_SIGNALS`` leave the message to E001.
+A check changes nothing, and an error in it is a bug. It must not query the database except in ``database``, must not
+call Heroku Connect's API, and must not import ``hc_signals.heroku``. Checks of a wrong ``HC_SIGNALS`` leave the message
+to E001.
 """
 
 from collections.abc import Callable, Sequence

@@ -31,9 +31,8 @@ def _check_database(using: str) -> list[CheckMessage]:
     statuses = list(zip(connected, statuses_of(connected, using), strict=True))
     if all(status.state == "absent" for _, status in statuses):
         return []  # another database has Heroku Connect's tables, or Heroku Connect will create them
-    if not exists(using):
-        return [*_missing_columns(statuses, using), _no_log(using)]
-    return [*_missing_columns(statuses, using), *_not_captured(statuses, using)]
+    capture = _not_captured(statuses, using) if exists(using) else [_no_log(using)]
+    return [*_missing_columns(statuses, using), *capture]
 
 
 def _missing_columns(statuses: Statuses, using: str) -> Iterator[CheckMessage]:

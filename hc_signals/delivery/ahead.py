@@ -16,10 +16,9 @@ from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Listeners
 from hc_signals.delivery.records import Images, by_table, changed_columns
 from hc_signals.log import window
-from hc_signals.log.change import Change
+from hc_signals.log.change import Change, cut_page
 from hc_signals.log.images import images_sql
 from hc_signals.log.position import LogShard, Position
-from hc_signals.log.rows import cut_page
 from hc_signals.postgres.side_connection import SideConnection, Statement
 
 

@@ -17,8 +17,9 @@ from hc_signals.conf import Conf
 from hc_signals.delivery.receiver_errors import describe, show
 from hc_signals.delivery.routing import route_of
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
-from hc_signals.log.change import Change
-from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, SHARD_NUMBER
+from hc_signals.log.backlog import COUNT_LIMIT
+from hc_signals.log.change import CHANGE_COLUMNS, SHARD, SHARD_NUMBER, Change
+from hc_signals.models import Delivery
 from hc_signals.postgres.query import execute, row, rows
 
 logger = logging.getLogger("hc_signals")
@@ -101,6 +102,11 @@ _BRING_FORWARD = """
 UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()
 WHERE consumer = %(consumer)s AND state = 'retry'
   AND next_attempt_at > clock_timestamp() + make_interval(secs => %(longest)s)
+"""
+_COUNT = """
+SELECT s.state, count(*) FROM unnest(%(states)s::text[]) s (state), LATERAL (
+    SELECT FROM public.hc_signals_delivery d WHERE d.consumer = %(consumer)s AND d.state = s.state LIMIT %(limit)s
+) counted GROUP BY s.state
 """
 
 
@@ -237,6 +243,7 @@ def bring_forward(using: str, conf: Conf) -> None:
     execute(using, _BRING_FORWARD, {"consumer": conf.CONSUMER, "longest": conf.RETRY_MAX_SECONDS})
 
 
-def ring(using: str) -> None:
-    """Wake a sleeping worker when the transaction commits."""
-    execute(using, "SELECT public.hc_signals_ring()")
+def counts(using: str, consumer: str) -> dict[str, int]:
+    """Return the consumer's failed deliveries by their state, each counted up to one more than COUNT_LIMIT."""
+    params = {"states": Delivery.State.values, "consumer": consumer, "limit": COUNT_LIMIT + 1}
+    return dict(rows(using, _COUNT, params))

@@ -5,7 +5,8 @@ from typing import Any
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
-from hc_signals.delivery.failures import release, ring
+from hc_signals.delivery.failures import release
+from hc_signals.log.append import wake
 from hc_signals.log.claims import lock_all
 from hc_signals.log.positions import shards_of
 from hc_signals.models import Delivery
@@ -33,7 +34,7 @@ def retry(chosen: "QuerySet[Delivery]") -> int:
     due = {"next_attempt_at": Now()}
     waiting = chosen.filter(state=Delivery.State.RETRY).update(**due)
     dead = chosen.filter(state=Delivery.State.DEAD).update(state=Delivery.State.RETRY, attempt=0, **due)
-    ring(chosen.db)
+    wake(chosen.db)
     return waiting + dead
 
 
@@ -52,7 +53,7 @@ def discard(chosen: "QuerySet[Delivery]") -> int:
     count, _ = chosen.delete()
     for key in keys:
         release(chosen.db, *key)
-    ring(chosen.db)
+    wake(chosen.db)
     return count
 
 

@@ -7,7 +7,7 @@ exceptions go to a logger of their own, ``hc_signals.receivers``, which hc_liste
 import logging
 import traceback
 
-from hc_signals.postgres.texts import storable
+from hc_signals.postgres.names import storable
 
 logger = logging.getLogger("hc_signals.receivers")
 # Without a handler Python would print them to stderr.

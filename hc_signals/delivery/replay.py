@@ -12,7 +12,6 @@ from time import monotonic
 from django.db import OperationalError, models, transaction
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.failures import ring
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation.careful import Caution
 from hc_signals.delivery.isolation.transaction import Isolation
@@ -21,6 +20,7 @@ from hc_signals.delivery.page import Page
 from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.replay_failures import ReplayFailureStore
 from hc_signals.delivery.sending import SignalSender
+from hc_signals.log.append import wake
 from hc_signals.log.change import Change
 from hc_signals.log.images import stored_images
 from hc_signals.log.past import Bound, PastChanges
@@ -100,7 +100,7 @@ class ReplayRun:
                     raise
         self._after, self.finished = done[-1].id if done else self._after, is_last
         if store.has_claimed:  # the worker may have found its shard claimed, and does not know of the new deliveries
-            ring(self._using)
+            wake(self._using)
         return len(done)
 
     def _send_page(self, stopping: Callable[[], bool]) -> tuple[ReplayFailureStore, list[Change], bool]:

@@ -9,42 +9,28 @@ Tables that this package owns, all in schema ``public`` (``migrations_sql/01_tab
 
 The way of a change through the log::
 
-    capture function (SQL)         append.py (gaps, snapshots, ends of reloads)
-              \\                      /
-               v                    v
-              hc_signals_change: bucket 0 .. 7 ---------> rotation.py, limit.py  (TRUNCATE)
-                        |                                        ^
-                        v                                        |  all consumers have got it
-       claims.py ---> Claim: standing, first page                |
-                        |   open_window -> page -> close_window  |
-                        v                                        |
-                     delivery ---> Claim.append ---> hc_signals_position
+    capture function (SQL), append.py --> hc_signals_change: bucket 0 .. 7 --> rotation.py, limit.py (TRUNCATE)
+                                                   |                                 ^
+                                                   v                                 |  all consumers have got it
+       claims.py ---> Claim: open_window -> page -> delivery -> Claim.append --> hc_signals_position
 
-A consumer reads the difference of two snapshots, and the proof of it is in :mod:`~hc_signals.log.window`. Only a
-:class:`~hc_signals.log.claims.Claim` can append a position, so one worker at a time moves a shard. A new consumer, or
-one with another number of shards, first takes its layout. A log that comes from another server is taken over before
-anything is read.
-
-Modules, from the values up:
+A consumer reads the difference of two snapshots; the proof of it is in :mod:`~hc_signals.log.window`. Only a
+:class:`~hc_signals.log.claims.Claim` can append a position, so one worker at a time moves a shard.
 
 ``schema``      files of SQL, buckets, causes of gaps, and whether the log exists
-``change``      Change: one row of the log
+``change``      Change: one row of the log; its columns, its shard, and where a page is cut
 ``position``    LogShard, Position, Standing: values
-``rows``        columns of a change, the condition of a shard, and where a page is cut
 ``append``      appends gaps, snapshots, missing records, ends of reloads; wakes the worker
 ``images``      reads images as rows that the database types
 ``window``      opens a window, reads its pages, closes it
 ``positions``   reads the standing of a shard; appends and prunes positions
 ``passed``      records skipped changes and reports them as gaps
 ``presence``    shows which consumers have a running worker
-``rotation``    empties old buckets
+``rotation``    empties old buckets; ``limit`` keeps the log below MAX_LOG_MB
 ``claims``      claims shards for a transaction, or on a connection of its own
-``backlog``     counts undelivered changes
-``consumers``   lists consumers, and removes one
-``resharding``  changes the number of shards
-``restoring``   takes over a log from another server
 ``layout``      gives a consumer its first position or its new shards, one worker at a time
-``limit``       keeps the log below MAX_LOG_MB
+``restoring``   takes over a log from another server, before anything is read
+``backlog``, ``figures``, ``past``, ``consumers``: count, show and replay changes; list and remove consumers
 
 This package never calls a receiver, knows no model of the project except to type images, and never makes a writer wait:
 it takes strong locks by LOCK ... NOWAIT only.

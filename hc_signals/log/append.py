@@ -39,22 +39,13 @@ SELECT %(table)s, 'DELETE', 'heroku_connect', record_key, record_id, old FROM mi
 
 
 def append_gap(using: str, table: str, cause: Cause | str, since: datetime | None, consumer: str | None = None) -> None:
-    """Append a gap of one table, from ``since`` until now.
-
-    Args:
-        since: when the first change may have been missed; None: unknown.
-        consumer: the only consumer that the gap concerns; default: all.
-    """
+    """Append a gap of one table, from ``since`` (None: unknown) until now, for one consumer or for all."""
     more = json.dumps({} if consumer is None else {"consumer": consumer})
     execute(using, _GAP, {"table": table, "cause": cause, "since": since, "more": more})
 
 
 def append_note(using: str, table: str, operation: str, note: str) -> None:
-    """Append the end of a reload (RELOADED) or of a new column's filling (RESYNCED).
-
-    Args:
-        note: its counts and times, as JSON.
-    """
+    """Append the end of a reload (RELOADED) or of a new column's filling (RESYNCED), with its note as JSON."""
     execute(using, _NOTE, [table, operation, note])
 
 
@@ -63,10 +54,8 @@ def append_rows(
 ) -> tuple[int, int | None]:
     """Append rows of a connected table as they are now; return how many, and the highest ``id`` among them.
 
-    Args:
-        page: query that returns the rows, each with an ``id``.
-        operation, record_id, image: SQL expressions for each of these columns of the log, of a row ``n``.
-        params: ``label``, ``origin`` and ``note`` (JSON or None), and all that the expressions name.
+    ``page`` is a query of rows ``n`` with an ``id``. ``operation``, ``record_id`` and ``image`` are SQL expressions of
+    such a row. ``params``: ``label``, ``origin``, ``note`` (JSON or None), and all that the expressions name.
     """
     count, last = row(using, _ROWS.format(page=page, operation=operation, record_id=record_id, image=image), params)
     return count, last

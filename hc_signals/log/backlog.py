@@ -7,9 +7,9 @@ from typing import Any
 
 from django.db import transaction
 
+from hc_signals.log.change import SHARD_NUMBER
 from hc_signals.log.position import LogShard
 from hc_signals.log.positions import read_standing
-from hc_signals.log.rows import SHARD_NUMBER
 from hc_signals.log.window import OPEN_AT_SEEN, close_window
 from hc_signals.postgres.moments import aware
 from hc_signals.postgres.query import execute, row
@@ -60,11 +60,7 @@ class Backlog:
 
 
 def backlog(shards: Iterable[LogShard], limit: int | None = None) -> Backlog:
-    """Return the changes that are committed and undelivered in these shards of a consumer.
-
-    Args:
-        limit: most changes that are counted; default: COUNT_LIMIT.
-    """
+    """Return the undelivered changes of these shards, counted up to one more than ``limit``, by default COUNT_LIMIT."""
     limit = COUNT_LIMIT if limit is None else limit
     count, since = 0, None
     for shard in shards:

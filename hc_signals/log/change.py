@@ -1,10 +1,32 @@
-"""Change: one row of the log."""
+"""Change: one row of the log, without its images; its columns, its shard, and where a page is cut."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
+
+
+PAGE_BYTES = 8_000_000
+"""Most bytes of images per page. The worker holds several times that in memory."""
+
+CHANGE_COLUMNS = (
+    "xid::text, captured_at AT TIME ZONE 'UTC', table_name, operation, origin, record_key, record_id, changed, note, "
+    "(SELECT epoch FROM public.hc_signals_control)"
+)
+"""The columns of a :class:`Change` after its id; failed deliveries have them too."""
+
+IMAGE_BYTES = "public.hc_signals_image_bytes(old) + public.hc_signals_image_bytes(new)"
+"""What a row adds to PAGE_BYTES."""
+
+SHARD_NUMBER = "public.hc_signals_shard_of(table_name, record_id, record_key, %(shards)s)"
+SHARD = f"AND {SHARD_NUMBER} = %(shard)s"
+"""Condition that a record belongs to a shard; for tables with ``table_name``, ``record_id`` and ``record_key``."""
+
+
+def format_replay_id(epoch: str, number: int) -> str:
+    """Return the replay id of a change; ids of one database sort as text."""
+    return f"{epoch}-{number:015d}"
 
 
 class Change(NamedTuple):
@@ -37,8 +59,8 @@ class Change(NamedTuple):
 
     @property
     def replay_id(self) -> str:
-        """The change's position in the log; ids of one database sort as text."""
-        return f"{self.epoch}-{self.id:015d}"
+        """The change's position in the log."""
+        return format_replay_id(self.epoch, self.id)
 
     @property
     def event_id(self) -> str:
@@ -63,3 +85,16 @@ class Change(NamedTuple):
         """Return a time of the note, which has it in ISO format; None if it has none."""
         text = (self.note or {}).get(name)
         return datetime.fromisoformat(text) if text else None
+
+
+def cut_page(rows: list[tuple[Any, ...]], limit: int) -> tuple[list[Change], bool]:
+    """Return the changes of a page up to PAGE_BYTES, and whether there may be more.
+
+    Each row begins with its IMAGE_BYTES; at most ``limit`` rows were asked for.
+    """
+    size = 0
+    for count, row in enumerate(rows):
+        size += row[0]
+        if count and size > PAGE_BYTES:
+            return [Change._make(row[1:]) for row in rows[:count]], True
+    return [Change._make(row[1:]) for row in rows], len(rows) == limit

@@ -7,14 +7,13 @@ that was read under the lock. So windows are opened, pages read and positions ap
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import transaction
 
 from hc_signals.log import positions, window
-from hc_signals.log.change import Change
+from hc_signals.log.change import Change, cut_page
 from hc_signals.log.position import LogShard, Position, Standing
-from hc_signals.log.rows import cut_page
 from hc_signals.postgres.held_lock import HeldLock
 from hc_signals.postgres.locks import CLAIMS
 from hc_signals.postgres.query import execute, rows
@@ -23,21 +22,14 @@ CONFIRM_SECONDS = 0.2
 """Seconds between two checks of a worker that its session, and with it its claim, is still there."""
 
 
-class FirstPage(NamedTuple):
-    """The first page of a window, read in the same round trip as the claim."""
-
-    target: str
-    """Target snapshot of the window."""
-    limit: int
-    """Most changes that were asked for."""
-    rows: list[tuple[Any, ...]]
+FirstPage = tuple[str, int, list[tuple[Any, ...]]]
+"""A window's first page, read with the claim: the window's target, the most changes that were asked for, and rows."""
 
 
 class Claim:
     """A claimed shard.
 
     Args:
-        shard: which one.
         standing: read after the claim, so it has all that the last owner committed.
         first: the first page, if a window can be opened and nothing comes late.
         held: holds the claim, if that is not the transaction.
@@ -53,10 +45,8 @@ class Claim:
     def confirm(self) -> None:
         """Check that we still hold the claim, before calling more receivers, whose external effects stay.
 
-        A suspended or disconnected process can go on after another worker has claimed the shard.
-
-        Raises:
-            DatabaseError, InterfaceError: the claim, or the connection that stores the position, is lost.
+        A suspended or disconnected process can go on after another worker has claimed the shard. It raises
+        DatabaseError or InterfaceError if the claim, or the connection that stores the position, is lost.
         """
         if time.monotonic() > self._confirmed_at + CONFIRM_SECONDS:
             execute(self.shard.using, "SELECT 1")
@@ -70,9 +60,9 @@ class Claim:
 
     def page(self, position: Position, limit: int) -> tuple[list[Change], bool]:
         """Return the next changes of the open window: see :func:`hc_signals.log.window.read_page`."""
-        first, key = self._first, (position.target, limit)
-        if first and (first.target, first.limit) == key and position.last_id == position.floor_id:
-            return cut_page(first.rows, limit)
+        first = self._first
+        if first and first[:2] == (position.target, limit) and position.last_id == position.floor_id:
+            return cut_page(first[2], limit)
         return window.read_page(self.shard, position, limit)
 
     def close_window(self, position: Position) -> Position:
@@ -85,21 +75,16 @@ class Claim:
 
 
 class Claims:
-    """Claims shards page by page.
-
-    Args:
-        held: holds the claim if no transaction spans the page; None: each page has its transaction.
-    """
+    """Claims shards page by page: ``held`` holds the claim if no transaction spans the page."""
 
     def __init__(self, held: HeldLock | None = None) -> None:
         self._held = held
 
     @contextmanager
     def page(self, shard: LogShard, limit: int, *, atomic: bool) -> Iterator[Claim | None]:
-        """Claim the shard for one page; None if another worker has it.
+        """Claim the shard for a page of at most ``limit`` changes; None if another worker has it.
 
         Args:
-            limit: most changes of the page.
             atomic: in a transaction that spans the page. Otherwise a connection of its own holds the claim: receivers
                 cannot lose it there, and a pooler cannot leave it behind.
         """
@@ -116,17 +101,13 @@ class Claims:
 
 
 def claim_with_page(shard: LogShard, limit: int) -> Claim | None:
-    """Claim the shard until the transaction ends, and read its first page in the same round trip.
-
-    Returns:
-        None if another worker has the shard.
-    """
+    """Claim a shard for the transaction and read its first page in one round trip; None if another worker has it."""
     params = [shard.consumer, shard.shard, shard.shards, limit]
     found = rows(shard.using, "SELECT * FROM public.hc_signals_claim(%s, %s, %s, %s)", params)
     if not found:
         return None
     head, now = found[0][0], tuple(found[0][0]["now"])
-    first = FirstPage(now[0], limit, [row[1:] for row in found[1:]]) if head["has_page"] else None
+    first = (now[0], limit, [row[1:] for row in found[1:]]) if head["has_page"] else None
     return Claim(shard, positions.standing_of(head["standing"], now), first=first)
 
 

@@ -1,8 +1,7 @@
-"""Names the consumers of one log, counts their failed deliveries, and removes a consumer."""
+"""Names the consumers of one log, and removes a consumer."""
 
 from hc_signals.exceptions import ConsumerError
 from hc_signals.log.append import wake
-from hc_signals.log.backlog import COUNT_LIMIT
 from hc_signals.log.claims import lock_all
 from hc_signals.log.positions import shards_of
 from hc_signals.log.presence import is_absent
@@ -16,13 +15,6 @@ _FORGET = (
     "DELETE FROM public.hc_signals_call WHERE consumer = %s",
     "DELETE FROM public.hc_signals_passed WHERE consumer = %s",
 )
-
-
-def delivery_counts(using: str, name: str) -> dict[str, int]:
-    """Return the consumer's failed deliveries by their state, each counted up to one more than COUNT_LIMIT."""
-    kept = Delivery.objects.using(using).filter(consumer=name)
-    counts = {state: kept.filter(state=state)[: COUNT_LIMIT + 1].count() for state in Delivery.State.values}
-    return {state: count for state, count in counts.items() if count}
 
 
 def names(using: str) -> list[str]:

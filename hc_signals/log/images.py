@@ -13,11 +13,9 @@ Model = type[models.Model]
 
 
 def kept_image(using: str, model: Model, columns: Iterable[str], delivery: int, image: str) -> tuple[Any, ...]:
-    """Return an image of a failed delivery, whose copy stays when the log is emptied.
+    """Return an image of a failed delivery, by its id. Its copy stays when the log is emptied.
 
-    Args:
-        delivery: its id.
-        image: ``old``, or ``latest`` (the new image; for a deletion the old one).
+    ``image`` is ``old``, or ``latest``: the new image, for a deletion the old one.
     """
     stored = {"old": "c.old", "latest": "coalesce(c.new, c.old)"}[image]
     names = ", ".join(f"r.{quote(column)}" for column in columns)
@@ -36,11 +34,7 @@ def logged_images(
 
 
 def images_sql(model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]) -> str:
-    """Return the statement that reads changes: id, columns of the latest image, and columns of the old one.
-
-    Args:
-        old_columns: columns of the old image; NULL if the change is no update.
-    """
+    """Return the statement that reads changes: id, columns of the latest image, of an update's old image."""
     names = [f"r.{quote(column)}" for column in columns] + [f"o.{quote(column)}" for column in old_columns]
     typed = f"json_populate_record(NULL::{quoted_table(model)}, "
     return (

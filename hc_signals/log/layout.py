@@ -1,4 +1,4 @@
-"""Takes a consumer's layout: its first position if it is new, or another number of shards.
+"""Takes a consumer's layout: its first position if it is new, or another number of shards on a live system.
 
 Taking a layout claims every shard, so two workers that start at once take turns. Otherwise the second would block on a
 shard that the first is delivering, and stall those it has claimed.
@@ -14,8 +14,7 @@ from django.db import transaction
 
 from hc_signals.log.claims import Claim, claim_all
 from hc_signals.log.position import LogShard, Position
-from hc_signals.log.positions import read_standing
-from hc_signals.log.resharding import reshard
+from hc_signals.log.positions import forget_layout, read_standing
 from hc_signals.log.schema import Cause
 from hc_signals.log.window import close_window
 from hc_signals.postgres.locks import CLAIMS
@@ -30,17 +29,12 @@ def take_layout(shards: Sequence[LogShard], start_at: str, deliver: Callable[[Cl
 
     Only one worker of a consumer is in here at a time; the others wait. The lock belongs to the transaction. So it ends
     with the connection of a worker that dies, and a transaction pooler cannot pass it on. Every worker takes it before
-    its claims, so two workers cannot wait for each other.
-
-    Args:
-        shards: all shards that the consumer is to have.
-        start_at: START_AT, for a new consumer: see :func:`start`.
-        deliver: delivers one page of a claimed shard of the old layout.
+    its claims, so two workers cannot wait for each other. ``deliver`` delivers one page of a shard of the old layout.
     """
     using, consumer = shards[0].using, shards[0].consumer
     with transaction.atomic(using=using):
         execute(using, "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [CLAIMS, f"{consumer} layout"])
-        return start(shards, start_at) or reshard(shards, deliver)
+        return start(shards, start_at) or _reshard(shards, deliver)
 
 
 def start(shards: Sequence[LogShard], at: str) -> bool:
@@ -100,3 +94,44 @@ def _gap_of_emptied(shard: LogShard, since: datetime) -> dict[str, Any] | None:
         shown(emptied_at),
     )
     return {"cause": Cause.EMPTIED, "since": since.isoformat(), "until": emptied_at.isoformat()}
+
+
+def _reshard(new: Sequence[LogShard], deliver: Callable[[Claim], None]) -> bool:
+    """Take one step to another number of shards, without losing, repeating or reordering changes of a record.
+
+    The old shards are at different positions. So all of them are claimed at once and delivered up to one common
+    snapshot, page by page. The new shards start from there. Every step commits. If a worker dies, the old layout stays,
+    and the next worker goes on.
+    """
+    using, consumer = new[0].using, new[0].consumer
+    with transaction.atomic(using=using):
+        layout = read_standing(new[0]).layout
+        if layout in (None, len(new)):
+            return True
+        claims = claim_all(LogShard.all_of(using, consumer, layout) + list(new[layout:]))
+        old = claims[:layout]
+        if old[0].standing.layout != layout:
+            return False
+        unfinished = [claim for claim in old if claim.standing.position.target is not None]
+        if unfinished:
+            for claim in unfinished:
+                deliver(claim)
+        elif len({claim.standing.position.seen for claim in old}) > 1:
+            _open_common_window(old)
+        else:
+            logger.warning("Consumer %r goes from %s to %s shards.", consumer, layout, len(new))
+            lost = max(claim.standing.position.lost for claim in old)
+            position = replace(old[0].standing.position, lost=lost)
+            forget_layout(using, consumer, layout)
+            for claim in claim_all(new):
+                claim.append(position)
+            return True
+    return False
+
+
+def _open_common_window(old: Sequence[Claim]) -> None:
+    """Open a window with one target in all old shards; their claims keep other workers from opening another one."""
+    window = old[0].open_window()
+    common = {name: getattr(window, name) for name in ("target", "ceiling_id", "next_floor_id", "next_floor_xid")}
+    for claim in old:
+        claim.append(replace(claim.open_window(), **common))

@@ -60,12 +60,7 @@ class _Dropped:
 
 
 def is_due(using: str, retention_hours: float, megabytes: int) -> bool:
-    """Return, by one query, whether a bucket may have to be emptied or the limit to be stored.
-
-    Args:
-        retention_hours: RETENTION_HOURS.
-        megabytes: MAX_LOG_MB.
-    """
+    """Return, by one query, whether a bucket may have to be emptied or MAX_LOG_MB to be stored."""
     params = {"seconds": retention_hours * 3600, "megabytes": megabytes, "limit": _bucket_bytes(megabytes)}
     return bool(row(using, _IS_DUE, params)[0])
 
@@ -75,11 +70,7 @@ def _bucket_bytes(megabytes: int) -> int:
 
 
 def store_limit(using: str, megabytes: int) -> None:
-    """Store the limit for the capture functions: they keep the newest bucket below half of it without a worker.
-
-    Args:
-        megabytes: MAX_LOG_MB.
-    """
+    """Store MAX_LOG_MB for the capture functions: they keep the newest bucket below half of it without a worker."""
     execute(using, _SET_LIMIT, {"limit": _bucket_bytes(megabytes)})
 
 
@@ -90,13 +81,9 @@ def newest_bucket(using: str) -> tuple[int | None, int]:
 
 
 def keep_below(using: str, megabytes: int) -> bool:
-    """Free space until the log is no larger than the limit. Call it outside a transaction.
+    """Free space until the log has no more than MAX_LOG_MB, in units of 2**20 bytes. Call it outside a transaction.
 
-    Args:
-        megabytes: MAX_LOG_MB, in units of 2**20 bytes.
-
-    Returns:
-        False if that was not possible: it is logged, and the caller should try again soon.
+    It returns False if that was not possible: it is logged, and the caller should try again soon.
     """
     while (size := size_mb(using)) > megabytes:
         buckets = filled(using)

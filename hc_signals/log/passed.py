@@ -33,11 +33,7 @@ def record_passed(using: str, consumer: str, changes: Iterable[Change]) -> None:
 
 
 def report_passed(using: str, consumer: str, tables: Iterable[str]) -> Mapping[str, datetime]:
-    """Append a gap for each table whose changes the consumer has skipped; return since when, by table.
-
-    Args:
-        tables: those that the consumer has a model for now.
-    """
+    """Append a gap for each of these tables whose changes the consumer has skipped; return since when, by table."""
     with transaction.atomic(using=using):
         found = dict(sorted(map(aware_row, rows(using, _FORGET, [consumer, list(tables)]))))
         for table, since in found.items():

@@ -1,15 +1,13 @@
 """Past changes of the log, from one bound to another: for a replay, which moves no position."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db import connections
 
 from hc_signals.exceptions import ReplayError
-from hc_signals.log.change import Change
+from hc_signals.log.change import CHANGE_COLUMNS, IMAGE_BYTES, Change, cut_page, format_replay_id
 from hc_signals.log.restoring import WORDS, moved
-from hc_signals.log.rows import CHANGE_COLUMNS, IMAGE_BYTES, cut_page
 from hc_signals.log.schema import buckets_between
 from hc_signals.postgres.dates import clamp_dates
 from hc_signals.postgres.moments import aware_row, shown
@@ -34,44 +32,10 @@ Bound = datetime | str | None
 """The first or last change asked for: a time, or a replay id."""
 
 
-@dataclass(frozen=True)
-class _Start:
-    """The log when the bounds were fixed."""
-
-    epoch: str
-    emptied_id: int
-    """The highest id that was removed from the log."""
-    emptied_at: datetime | None
-    snapshot: str
-    now: datetime
-    last_id: int
-    oldest: list[Any] | None
-    """Id and time of the oldest change; None if the log is empty."""
-
-    def id_of(self, replay_id: str) -> int:
-        epoch, _, number = replay_id.partition("-")
-        if epoch != self.epoch:
-            raise ReplayError(f"{replay_id} is of another database, or from before a restore or failover of this one.")
-        if int(number) > self.last_id:
-            raise ReplayError(f"{replay_id} is ahead of the log, which ends at {self.replay_id(self.last_id)}.")
-        return int(number)
-
-    def replay_id(self, number: int) -> str:
-        return f"{self.epoch}-{number:015d}"
-
-    def refuse_emptied(self) -> None:
-        reach = "it is empty"
-        if self.oldest is not None:
-            number, captured_at = self.oldest[0], datetime.fromisoformat(self.oldest[1])
-            reach = f"it reaches back to {self.replay_id(number)}, captured {shown(captured_at)}"
-        raise ReplayError(f"The log no longer holds all of these changes: {reach}.")
-
-
 class PastChanges:
     """The changes of some tables between two bounds, as one snapshot shows them. It is taken here.
 
     Args:
-        using: database alias.
         first: the first change; None: the beginning of the log.
         last: the last change; None: the end of the log.
         tables: as the log names them.
@@ -84,24 +48,25 @@ class PastChanges:
         if cause := moved(using):
             raise ReplayError(f"{WORDS[cause]}; let `hc_listen --once` take it over.")
         self._using = using
-        start = self._start = _Start(*aware_row(row(using, _START)))
+        found = aware_row(row(using, _START))
+        self._epoch, self._emptied_id, emptied_at, snapshot, present, newest_id, oldest = found
         clamp_dates(connections[using].connection)
         since = first if isinstance(first, datetime) else None
         until = last if isinstance(last, datetime) else None
-        self.before = start.id_of(first) - 1 if isinstance(first, str) else 0
+        self.before = self._id_of(first, newest_id) - 1 if isinstance(first, str) else 0
         """Id before that of the first change."""
-        self.last = start.id_of(last) if isinstance(last, str) else start.last_id
+        self.last = self._id_of(last, newest_id) if isinstance(last, str) else newest_id
         """Id of the last change."""
-        if (isinstance(first, str) and self.before < start.emptied_id) or (
-            since is not None and start.emptied_at is not None and since <= start.emptied_at
+        if (isinstance(first, str) and self.before < self._emptied_id) or (
+            since and emptied_at and since <= emptied_at
         ):
-            start.refuse_emptied()
+            self._refuse_emptied(oldest)
         self._params: dict[str, Any] = {
             "last": self.last,
-            "snapshot": start.snapshot,
+            "snapshot": snapshot,
             "since": since,
             "until": until,
-            "buckets": buckets_between(since, start.now),
+            "buckets": buckets_between(since, present),
             "tables": tables,
         }
 
@@ -115,16 +80,28 @@ class PastChanges:
 
     def replay_id(self, number: int) -> str:
         """Return the replay id of a change."""
-        return self._start.replay_id(number)
+        return format_replay_id(self._epoch, number)
+
+    def _id_of(self, replay_id: str, newest_id: int) -> int:
+        epoch, _, number = replay_id.partition("-")
+        if epoch != self._epoch:
+            raise ReplayError(f"{replay_id} is of another database, or from before a restore or failover of this one.")
+        if int(number) > newest_id:
+            raise ReplayError(f"{replay_id} is ahead of the log, which ends at {self.replay_id(newest_id)}.")
+        return int(number)
+
+    def _refuse_emptied(self, oldest: tuple[int, str] | None) -> None:
+        reach = "it is empty"
+        if oldest is not None:
+            number, captured_at = oldest
+            captured = shown(datetime.fromisoformat(captured_at))
+            reach = f"it reaches back to {self.replay_id(number)}, captured {captured}"
+        raise ReplayError(f"The log no longer holds all of these changes: {reach}.")
 
     def refuse_loss(self, after: int) -> None:
-        """Check that no change behind the id ``after`` was emptied from the log since the start.
-
-        Raises:
-            ReplayError: some were.
-        """
+        """Raise ReplayError if a change behind the id ``after`` was emptied from the log since the start."""
         (emptied_id,) = row(self._using, "SELECT emptied_id FROM public.hc_signals_control")
-        if emptied_id > max(after, self._start.emptied_id):
+        if emptied_id > max(after, self._emptied_id):
             raise ReplayError(
                 f"Changes from {self.replay_id(after + 1)} on were emptied from the log while they were replayed; "
                 f"what is left of them begins at {self.replay_id(emptied_id + 1)}."

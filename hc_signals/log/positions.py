@@ -34,24 +34,10 @@ def read_standing(shard: LogShard) -> Standing:
 
 
 def standing_of(found: Mapping[str, Any], now: tuple[Any, ...] | None = None) -> Standing:
-    """Return the standing from the JSON of ``hc_signals_standing()``.
-
-    Args:
-        now: the row of ``hc_signals_target()``, if it was read in the same round trip.
-    """
-    position = found["position"]
-    return Standing(
-        position=Position(**{name: position[name] for name in _COLUMNS}) if position else Position(),
-        is_new=position is None,
-        layout=found["layout"],
-        newest_id=found["newest_id"],
-        lost=found["lost"],
-        is_idle=found["is_idle"],
-        any_kept=found["any_kept"],
-        any_due=found["any_due"],
-        has_moved=bool(found["has_moved"]),
-        now=now,
-    )
+    """Return the standing from the JSON of ``hc_signals_standing()``, with the row of ``hc_signals_target()``."""
+    newest, moved = found["position"], bool(found["has_moved"])
+    position = Position(**{name: newest[name] for name in _COLUMNS}) if newest else Position()
+    return Standing(**{**found, "position": position, "has_moved": moved}, is_new=not newest, now=now)
 
 
 def shards_of(using: str, consumer: str) -> list[LogShard]:

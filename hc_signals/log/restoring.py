@@ -110,13 +110,12 @@ _COMPLETE_UNTIL = """
 least(clock_timestamp(), greatest(
     (SELECT max(created_at) FROM pg_temp.hc_signals_moved), (SELECT max(good_at) FROM public.hc_signals_table)))
 """
+_KEPT = """
+    consumer, shard, shards, seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id, lost
+"""
 _FAILED_OVER_POSITIONS = f"""
-INSERT INTO public.hc_signals_position (
-    consumer, shard, shards, seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id,
-    lost, gap
-)
-SELECT consumer, shard, shards, seen, floor_id, floor_xid, target, ceiling_id, next_floor_id, next_floor_xid, last_id,
-    lost, {_GAP.format(cause=FAILED_OVER, since=_COMPLETE_UNTIL)}
+INSERT INTO public.hc_signals_position ({_KEPT}, gap)
+SELECT {_KEPT}, {_GAP.format(cause=FAILED_OVER, since=_COMPLETE_UNTIL)}
 FROM pg_temp.hc_signals_moved WHERE shard = 0
 """
 

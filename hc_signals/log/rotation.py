@@ -43,23 +43,16 @@ FROM pg_inherits WHERE inhparent = 'public.hc_signals_change'::regclass
 
 
 def rotate(using: str, retention_hours: float) -> list[int]:
-    """Empty the buckets whose changes are all older than the retention and delivered to every consumer.
+    """Empty and return the buckets whose changes are all older than the retention and delivered to every consumer.
 
     Call it outside a transaction. TRUNCATE never waits for its lock, so a bucket that a backup reads, say, stays until
     the next time.
-
-    Returns:
-        the emptied buckets.
     """
     return [bucket for bucket in _old(using, retention_hours) if rotate_bucket(using, bucket, retention_hours)]
 
 
 def rotate_bucket(using: str, bucket: int, retention_hours: float, patience: float = 0.0) -> bool:
-    """Empty one bucket as :func:`rotate` does; False if it is empty, too young, undelivered or busy.
-
-    Args:
-        patience: seconds to retry on a busy bucket.
-    """
+    """Empty one bucket as :func:`rotate` does; False if it is young, undelivered, or busy for ``patience`` seconds."""
     # Checked before the lock is taken as well, so that writers of the newest bucket do not wait for nothing.
     if bucket not in _old(using, retention_hours) or not is_done(using, bucket):
         return False
@@ -77,14 +70,7 @@ def _old(using: str, hours: float) -> list[int]:
 
 
 def empty_bucket(using: str, bucket: int, patience: float = 0.0) -> bool:
-    """Empty a bucket; False if a consumer has not got all of it. Call it inside a transaction.
-
-    Args:
-        patience: seconds to retry on a busy bucket.
-
-    Raises:
-        OperationalError: the bucket stayed busy (:func:`is_lock_timeout`).
-    """
+    """Empty a bucket, inside a transaction; False if a consumer has not got all of it. See :func:`lock_free_table`."""
     table = bucket_table(bucket)
     lock_free_table(using, table, patience)
     if not is_done(using, bucket):
@@ -95,15 +81,9 @@ def empty_bucket(using: str, bucket: int, patience: float = 0.0) -> bool:
 
 
 def lock_free_table(using: str, table: str, patience: float) -> None:
-    """Lock a table for this transaction alone.
+    """Lock a table for this transaction alone, by LOCK ... NOWAIT: writers would queue behind a lock that waits.
 
-    It retries LOCK ... NOWAIT. Writers would queue behind a lock that waits.
-
-    Args:
-        patience: seconds to retry on a busy table.
-
-    Raises:
-        OperationalError: the table stayed busy (:func:`is_lock_timeout`).
+    It retries for ``patience`` seconds, and raises OperationalError (:func:`is_lock_timeout`) if the table stays busy.
     """
     deadline = time.monotonic() + patience
     while True:

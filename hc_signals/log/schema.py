@@ -51,12 +51,7 @@ def bucket_table(bucket: int) -> str:
 
 
 def buckets_between(since: datetime | None, until: datetime) -> list[int]:
-    """Return the buckets that can hold changes captured in between.
-
-    Args:
-        since: None: from the oldest change on.
-        until: the present.
-    """
+    """Return the buckets that can hold changes captured in between; ``since=None``: from the oldest change on."""
     if since is None:
         return list(range(BUCKETS))
     first, last = (int(time.timestamp() // BUCKET_SECONDS) for time in (since, until))
@@ -69,16 +64,12 @@ def exists(using: str) -> bool:
 
 
 def install_sql() -> str:
-    """Return the statements that create the log.
-
-    Raises:
-        FileNotFoundError: the installation lacks the SQL files.
-    """
+    """Return the statements that create the log; raise FileNotFoundError if the installation lacks them."""
     return _read(INSTALL)
 
 
 def remove_sql() -> str:
-    """Return the statements that remove the log; it raises as :func:`install_sql` does."""
+    """Return the statements that remove the log; raise as :func:`install_sql` does."""
     return _read(REMOVE)
 
 

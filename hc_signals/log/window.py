@@ -9,9 +9,8 @@ transaction would delay it.
 from dataclasses import replace
 from typing import Any
 
-from hc_signals.log.change import Change
+from hc_signals.log.change import Change, cut_page
 from hc_signals.log.position import LogShard, Position, Standing
-from hc_signals.log.rows import cut_page
 from hc_signals.postgres.query import row, rows
 
 OPEN_AT_SEEN = """

@@ -12,8 +12,9 @@ from django.db.models import Model
 from hc_signals.capture import orphans, pausing, table_state
 from hc_signals.capture.status import FoundTable, TableStatus, compare, find_tables
 from hc_signals.conf import Conf
+from hc_signals.delivery import failures
 from hc_signals.log.backlog import COUNT_LIMIT, Backlog, backlog, total
-from hc_signals.log.consumers import delivery_counts, names
+from hc_signals.log.consumers import names
 from hc_signals.log.figures import stored_at
 from hc_signals.log.positions import shards_of
 from hc_signals.log.presence import workers
@@ -113,7 +114,7 @@ class Survey:
             name=name,
             workers=workers(self.using, name),
             by_shard=tuple(backlog([shard], limit) for shard in shards),
-            deliveries=delivery_counts(self.using, name),
+            deliveries=failures.counts(self.using, name),
         )
 
     @cached_property

@@ -6,7 +6,7 @@ The only module that knows SQLSTATEs. Messages decide nothing: the server words 
 from enum import Enum
 from typing import Any
 
-from django.db import DatabaseError, Error, OperationalError
+from django.db import DatabaseError, Error
 
 
 class Kind(Enum):
@@ -60,12 +60,6 @@ class ReadOnlyError(DatabaseError):
     """The server takes no writes now: it is in recovery, or the database is read-only. Raised before any write."""
 
     sqlstate = "25006"
-
-
-class OvertakenError(OperationalError):
-    """Another worker has delivered the page that this worker had begun."""
-
-    sqlstate = "55006"
 
 
 def is_database_error(error: BaseException) -> bool:

@@ -7,14 +7,14 @@ session, and with the client that gets it next.
 The open transaction has no id and no snapshot, so neither VACUUM nor CREATE INDEX CONCURRENTLY waits for it.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError
+from django.db import Error, InterfaceError
 
 from hc_signals.postgres.limits import KEEPALIVES, set_configs
-from hc_signals.postgres.own_connections import another_connection
+from hc_signals.postgres.own_connections import OwnConnection, another_connection
 from hc_signals.postgres.query import row
 
 _LIMITS = set_configs(
@@ -24,85 +24,51 @@ _READ_COMMITTED = 2
 """``psycopg.IsolationLevel.READ_COMMITTED``, as Django's option wants it."""
 
 
-class HeldLock:
-    """Takes one lock at a time and holds it until :meth:`release`. Connects when first used, by one thread at a time.
+class HeldLock(OwnConnection):
+    """Takes one lock at a time and holds it until :meth:`release`. Used by one thread at a time.
 
-    Args:
-        using: database alias.
-        application_name: of the connection in pg_stat_activity; a name of the project's own settings wins.
+    ``application_name`` is the connection's in pg_stat_activity; a name of the project's own settings wins.
     """
 
     def __init__(self, using: str, application_name: str) -> None:
-        self._using, self._name = using, application_name
-        self._connection: Any = None
-        self._is_held = self._is_awaited = False
-
-    @property
-    def awaited(self) -> Any:
-        """The psycopg connection while a thread is blocked on it (read by the watchdog); otherwise None."""
-        connection = self._connection
-        return connection.connection if self._is_awaited and connection is not None else None
-
-    @property
-    def is_held(self) -> bool:
-        """Whether a lock was taken and not released. Its connection may have been lost since."""
-        return self._is_held
+        super().__init__(using)
+        self._name = application_name
+        self.is_held = False
+        """A lock was taken and not released. Its connection may have been lost since."""
 
     def take(self, lock: str, params: Sequence[Any]) -> bool:
-        """Try to take a lock: three round trips with :meth:`release`.
+        """Try to take a lock: three round trips with :meth:`release`; raise if the connection failed, or was lost.
 
-        Args:
-            lock: SQL expression that takes the lock to the end of the transaction and is true if that succeeded.
-            params: values of its placeholders.
-
-        Raises:
-            DatabaseError, InterfaceError: the connection failed, or was lost.
+        ``lock`` is an SQL expression with ``params``. It takes the lock to the end of the transaction; it is true if
+        that succeeded.
         """
         with self._waiting():
             if self._connection is None:
                 self._open()
-            self._is_held = bool(row(self._connection, f"SELECT {_LIMITS}, {lock}", params)[-1])
-            if not self._is_held:
+            self.is_held = bool(row(self._connection, f"SELECT {_LIMITS}, {lock}", params)[-1])
+            if not self.is_held:
                 self._connection.rollback()
-        return self._is_held
+        return self.is_held
 
     def confirm(self) -> None:
-        """Check that the lock is still held.
-
-        Raises:
-            DatabaseError, InterfaceError: it is not.
-        """
-        if not self._is_held:
+        """Raise DatabaseError or InterfaceError if the lock is not held any more."""
+        if not self.is_held:
             raise InterfaceError("no lock is held")
         with self._waiting():
             row(self._connection, "SELECT 1")
 
     def release(self) -> None:
         """Give the lock back. If the connection was lost, the lock has ended already."""
-        if not self._is_held:
+        if not self.is_held:
             return
-        self._is_held = False
-        with suppress(DatabaseError, InterfaceError), self._waiting():
+        self.is_held = False
+        with suppress(Error), self._waiting():
             self._connection.rollback()
-
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        """Let the watchdog see that the thread waits for the server; an error closes the connection."""
-        self._is_awaited = True
-        try:
-            yield
-        except (DatabaseError, InterfaceError):
-            self.close()
-            raise
-        finally:
-            self._is_awaited = False
 
     def close(self) -> None:
         """Close the connection; the lock ends with it."""
-        connection, self._connection, self._is_held = self._connection, None, False
-        with suppress(DatabaseError, InterfaceError):
-            if connection is not None:
-                connection.close()
+        self.is_held = False
+        super().close()
 
     def _open(self) -> None:
         connection = another_connection(self._using, application_name=self._name)

@@ -36,12 +36,10 @@ _SINCE = {"transaction_timeout": 17_00_00}
 
 
 def own_limits(*, is_local: bool, **limits: str) -> str:
-    """Return the statement that gives a session or a transaction of ours its own limits.
+    """Return the statement that gives a session or a transaction of ours the OWN_LIMITS, or other ``limits``.
 
-    Args:
-        is_local: to the end of the transaction, which is right everywhere. For the whole session only if the session is
-            not a pooler's, and no receiver is called in it.
-        limits: other values than those of OWN_LIMITS.
+    ``is_local``: to the end of the transaction, which is right everywhere. For the whole session only if the session is
+    not a pooler's, and no receiver is called in it.
     """
     return f"SELECT {set_configs({**OWN_LIMITS, **limits}, is_local=is_local)}"
 

@@ -46,11 +46,7 @@ def written(when: datetime) -> datetime:
 
 
 def shown(when: datetime, zone: bool = True) -> str:
-    """Return a time as people read it: in the project's time zone, or the one that a request has activated.
-
-    Args:
-        zone: name the time zone after the time.
-    """
+    """Return a time as people read it: in the project's time zone, or the one that a request has activated."""
     return timezone.localtime(aware(when)).strftime("%Y-%m-%d %H:%M:%S %Z" if zone else "%Y-%m-%d %H:%M:%S")
 
 
@@ -64,14 +60,10 @@ def age(since: datetime) -> str:
 
 
 def parse_moment(text: str) -> datetime:
-    """Return the moment as an aware datetime.
+    """Return a moment as an aware datetime; raise ValueError if the text is none, or the moment is in the future.
 
-    Args:
-        text: an age of seconds, minutes, hours or days, or an ISO time; without an offset it is taken in
-            ``TIME_ZONE``.
-
-    Raises:
-        ValueError: it is neither, or it is in the future.
+    The text is an age of seconds, minutes, hours or days, or an ISO time; without an offset it is taken in
+    ``TIME_ZONE``.
     """
     present = now()
     try:
@@ -88,11 +80,7 @@ def parse_moment(text: str) -> datetime:
 
 
 def check_start(text: str) -> str:
-    """Return ``text`` if a consumer can start there: ``earliest``, ``latest``, or a moment.
-
-    Raises:
-        ValueError: it is none of them.
-    """
+    """Return ``text`` if it is ``earliest``, ``latest``, or a moment; else raise ValueError."""
     if text not in ("earliest", "latest"):
         try:
             parse_moment(text)

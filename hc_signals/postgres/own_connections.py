@@ -60,9 +60,7 @@ def own_options(using: str) -> Iterator[None]:
 def another_connection(using: str, **options: Any) -> Any:
     """Return another connection of Django's, for one of our threads: not from Django's own pool, which lends few.
 
-    Args:
-        using: database alias whose settings are taken.
-        options: further ``OPTIONS``; the project's own win.
+    ``options`` are further ``OPTIONS``; those of the alias win.
     """
     connection: Any = connections[using].copy()
     own = {**options, **connection.settings_dict.get("OPTIONS", {})}
@@ -72,13 +70,45 @@ def another_connection(using: str, **options: Any) -> Any:
     return connection
 
 
+class OwnConnection:
+    """A further connection of one thread; a subclass opens it when first used, and an error closes it."""
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+        self._connection: Any = None
+        self._is_awaited = False
+
+    @property
+    def awaited(self) -> Any:
+        """The psycopg connection while a thread is blocked on it (read by the watchdog); otherwise None."""
+        connection = self._connection
+        return connection.connection if self._is_awaited and connection is not None else None
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Mark the thread as blocked during the block; an error closes the connection."""
+        self._is_awaited = True
+        try:
+            yield
+        except Error:
+            self.close()
+            raise
+        finally:
+            self._is_awaited = False
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        with suppress(Error):
+            if connection is not None:
+                connection.close()
+
+
 def set_up_session(connection: Any, consumer: str, part: str = "") -> bool:
     """Make the server watch a worker's connection and show the worker's name; return False behind a pooler.
 
     There the settings would stay with the client that gets the session next. A name of the project's own settings wins.
-
-    Args:
-        connection: a connection of Django's; it is opened if it is not open.
+    A closed connection is opened.
     """
     connection.ensure_connection()
     with connection.wrap_database_errors:
@@ -90,13 +120,9 @@ def set_up_session(connection: Any, consumer: str, part: str = "") -> bool:
 
 
 def show_trouble(connection: Any, consumer: str, code: str) -> None:
-    """Show hc_status why a worker cannot deliver, by the name of its session: a table may refuse to be written to.
+    """Show hc_status why a worker cannot deliver, by the SQLSTATE in the name of its session, if it is open.
 
-    A name of the project's own settings stays; then hc_status does not know.
-
-    Args:
-        connection: a connection of Django's; nothing is done if it is closed.
-        code: SQLSTATE.
+    A table may refuse to be written to. A name of the project's own settings stays; then hc_status does not know.
     """
     raw = connection.connection
     if raw is not None and not raw.closed and not _own_name(connection):

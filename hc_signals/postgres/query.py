@@ -1,4 +1,7 @@
-"""Run one statement and return its rows: the only place that opens a cursor, fetches and closes it again."""
+"""Run one statement and return its rows: the only place that opens a cursor, fetches and closes it again.
+
+If the statement fails, each function raises DatabaseError or InterfaceError.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,44 +16,28 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 
 
 def rows(database: Database, sql: str, params: Params = None) -> list[tuple[Any, ...]]:
-    """Run a statement and return its rows, each a tuple.
-
-    Raises:
-        DatabaseError, InterfaceError: the statement failed, or returns no rows at all.
-    """
+    """Run a statement and return its rows, each a tuple; it must be one that returns rows."""
     with _connection(database).cursor() as cursor:
         cursor.execute(sql, params)
         return list(cursor.fetchall())
 
 
 def row(database: Database, sql: str, params: Params = None) -> Any:
-    """Run a statement and return its first row, a tuple; None if it has none.
-
-    Raises:
-        DatabaseError, InterfaceError: the statement failed, or returns no rows at all.
-    """
+    """Run a statement and return its first row, a tuple; None if it has none."""
     with _connection(database).cursor() as cursor:
         cursor.execute(sql, params)
         return cursor.fetchone()
 
 
 def execute(database: Database, sql: str, params: Params = None) -> int:
-    """Run a statement and return the number of rows that it changed or found.
-
-    Raises:
-        DatabaseError, InterfaceError: the statement failed.
-    """
+    """Run a statement and return the number of rows that it changed or found."""
     with _connection(database).cursor() as cursor:
         cursor.execute(sql, params)
         return int(cursor.rowcount)
 
 
 def relation_exists(database: Database, name: str) -> bool:
-    """Return True if a table, view or index of this name exists.
-
-    Args:
-        name: as SQL writes it: ``public.account``, ``salesforce."MyTable__c"``.
-    """
+    """Return True if a table, view or index has this name, as SQL writes it: ``salesforce."MyTable__c"``."""
     return bool(row(database, "SELECT to_regclass(%s) IS NOT NULL", [name])[0])
 
 

@@ -1,18 +1,20 @@
-"""Find out whether a connection has a server session of its own. Only there may a worker take session state.
+"""Break a connection on which another thread is blocked; find out whether a connection has a session of its own.
 
-Session state outlives a transaction: SET, LISTEN, advisory locks of the session, prepared statements. Behind a pooler
-it stays in a session that the pooler lends to other clients next.
+Only in a session of its own may a worker take session state: SET, LISTEN, advisory locks of the session, prepared
+statements. It outlives a transaction. Behind a pooler it stays in a session that other clients get next.
 """
 
+import os
 import secrets
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any
 
 import psycopg
-
-from hc_signals.postgres.sockets import answering_within
 
 PROOF_ROUNDS = 2
 """How many times a pooler must be seen to clear a session."""
@@ -26,6 +28,28 @@ CLEARED = "DISCARD ALL"
 _LAST_QUERY = "SELECT query FROM pg_stat_activity WHERE pid = %s"
 
 
+def shut_down(raw: Any) -> None:
+    """Shut down the socket of a psycopg connection, if it is open, from any thread.
+
+    The connection's own thread still closes the descriptor.
+    """
+    if raw is not None:
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(raw.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def answering_within(seconds: float, connection: Callable[[], Any]) -> Iterator[None]:
+    """Break the connection that ``connection`` returns if the block takes longer, so that the block raises."""
+    timer = threading.Timer(seconds, lambda: shut_down(connection()))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # the timer must not shut down a descriptor that was used again
+
+
 class SessionKind(Enum):
     """Who uses the server session of a connection."""
 
@@ -35,13 +59,10 @@ class SessionKind(Enum):
 
 
 def is_ours(raw: Any) -> bool:
-    """Return True if the server session belongs to this connection alone and ends with it; costs a round trip.
+    """Return True if the session of a psycopg connection belongs to it alone and ends with it; costs a round trip.
 
     A server names its process when it accepts a connection. A pooler has to invent a name, because it has no server
     session yet; then the two differ.
-
-    Args:
-        raw: a psycopg connection.
     """
     return backend_pid(raw) == int(raw.info.backend_pid)
 
@@ -52,16 +73,12 @@ def backend_pid(raw: Any) -> int:
 
 
 def session_kind(raw: psycopg.Connection, connect: Callable[[], psycopg.Connection]) -> SessionKind:
-    """Find out the kind of a session from pg_stat_activity, without taking any session state.
+    """Find out the kind of an autocommit session from pg_stat_activity, without taking any session state.
 
-    A second connection runs a query and then is idle. If the query stays its session's last one, the pooler gave that
-    session to no other client. A pooler in transaction mode would most likely have given it to this connection. After
-    the second connection is closed, the last query must become the pooler's ``DISCARD ALL``. What cannot be seen proves
-    nothing: then the session counts as shared.
-
-    Args:
-        raw: the connection in question, in autocommit mode.
-        connect: makes another one to the same address.
+    A second connection to the same address runs a query and then is idle. If the query stays its session's last one,
+    the pooler gave that session to no other client. A pooler in transaction mode would most likely have given it to the
+    first connection. After the second connection is closed, the last query must become the pooler's ``DISCARD ALL``.
+    What cannot be seen proves nothing: then the session counts as shared.
     """
     if is_ours(raw):
         return SessionKind.DIRECT

@@ -1,42 +1,33 @@
 """A second connection, in pipeline mode: the server answers its statements while the first connection is busy."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError
+from django.db import Error
 
-from hc_signals.postgres.own_connections import another_connection
+from hc_signals.postgres.own_connections import OwnConnection, another_connection
 
 Statement = tuple[str, Any]
 """SQL and its parameters."""
 
 
-class SideConnection:
+class SideConnection(OwnConnection):
     """Sends statements now and fetches their rows later. Belongs to one thread; opened by the first use.
 
-    Args:
-        using: database alias.
-        prepare: called with the Django connection after it has been opened.
+    ``prepare`` is called with the Django connection after it has been opened.
     """
 
     def __init__(self, using: str, prepare: Callable[[Any], None]) -> None:
-        self._using, self._prepare = using, prepare
-        self._connection: Any = None
+        super().__init__(using)
+        self._prepare = prepare
         self._mode: Any = None
         """Context manager of the pipeline mode, which lasts as long as the connection."""
         self._pipeline: Any = None
-        self._is_awaited = False
-
-    @property
-    def awaited(self) -> Any:
-        """The psycopg connection while a thread is blocked on it (read by the watchdog); otherwise None."""
-        connection = self._connection
-        return connection.connection if self._is_awaited and connection is not None else None
 
     def send(self, statements: Sequence[Statement]) -> list[Any] | None:
         """Send statements; return their cursors, or None if the connection failed."""
-        with self._waiting():
+        with suppress(Error), self._waiting():
             if self._connection is None:
                 self._open()
             cursors = [self._connection.cursor() for _ in statements]
@@ -59,21 +50,10 @@ class SideConnection:
             return True
         if cursors[0].db is not self._connection:  # an error of other statements has closed it since
             return False
-        with self._waiting(), self._connection.wrap_database_errors:
+        with suppress(Error), self._waiting(), self._connection.wrap_database_errors:
             self._pipeline.sync()  # also ends the transaction that the statements shared
             return True
         return False
-
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        """Mark the thread as blocked during the block; an error ends the block and closes the connection."""
-        self._is_awaited = True
-        try:
-            yield
-        except (DatabaseError, InterfaceError):
-            self.close()
-        finally:
-            self._is_awaited = False
 
     def _open(self) -> None:
         self._connection = another_connection(self._using)
@@ -85,11 +65,8 @@ class SideConnection:
 
     def close(self) -> None:
         """Close the connection, and discard what was sent and not fetched."""
-        connection, mode = self._connection, self._mode
-        self._connection = self._mode = self._pipeline = None
-        with suppress(DatabaseError, InterfaceError):
-            if connection is not None:
-                connection.close()
+        mode, self._mode, self._pipeline = self._mode, None, None
+        super().close()
         with suppress(Exception):  # psycopg raises here: the mode has ended with the connection
             if mode is not None:
                 mode.__exit__(None, None, None)

@@ -53,11 +53,7 @@ class Trouble:
         """By SQLSTATE or class: when the error is logged again, and the seconds between log lines after that."""
 
     def happens(self, error: BaseException) -> float:
-        """Count and log a failed try.
-
-        Returns:
-            seconds until the next try.
-        """
+        """Count and log a failed try; return the seconds until the next one."""
         now = time.monotonic()
         if not self._tries:
             self._since = now
@@ -98,9 +94,5 @@ class Trouble:
 def places(error: BaseException) -> str:
     """Return where an error was raised, as one line without any values; the innermost place first."""
     frames = traceback.extract_tb(error.__traceback__)
-    return " < ".join(f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in reversed(frames))
-
-
-def _short(filename: str) -> str:
-    parts = Path(filename).parts
-    return "/".join(parts[-2:])
+    short = ["/".join(Path(frame.filename).parts[-2:]) + f":{frame.lineno} {frame.name}" for frame in frames]
+    return " < ".join(reversed(short))

@@ -27,12 +27,7 @@ def of_project(connection: Any) -> list[Wrapper]:
 
 @contextmanager
 def set_aside(using: str, *ours: Wrapper) -> Iterator[None]:
-    """Keep the statements of this thread's connection from the project's wrappers during the block.
-
-    Args:
-        using: database alias.
-        ours: wrappers that get the statements instead.
-    """
+    """Keep this thread's statements from the project's wrappers during the block; ``ours`` get them instead."""
     connection: Any = connections[using]
     before = connection.execute_wrappers
     own = _Ours(ours)

@@ -12,12 +12,11 @@ from django.test import override_settings
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.failures import FailedDelivery, FailureStore
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.log.change import Change
+from hc_signals.log.change import CHANGE_COLUMNS, SHARD, Change
 from hc_signals.log.claims import Claim, Claims, claim_all, claim_with_page
 from hc_signals.log.position import LogShard, Position
 from hc_signals.log.positions import read_standing
 from hc_signals.log.restoring import moved, take_over
-from hc_signals.log.rows import CHANGE_COLUMNS, SHARD
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.query import rows
 from hc_signals.testing.databases import played_databases

@@ -20,8 +20,7 @@ from hc_signals.postgres.held_lock import HeldLock
 from hc_signals.postgres.limits import own_limits
 from hc_signals.postgres.locks import PRESENCE
 from hc_signals.postgres.own_connections import FAIL_FAST, application_name
-from hc_signals.postgres.sessions import PROOF_SECONDS, SessionKind, backend_pid, session_kind
-from hc_signals.postgres.sockets import answering_within
+from hc_signals.postgres.sessions import PROOF_SECONDS, SessionKind, answering_within, backend_pid, session_kind
 from hc_signals.postgres.trouble import Trouble
 
 logger = logging.getLogger("hc_signals")

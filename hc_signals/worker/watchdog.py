@@ -17,7 +17,7 @@ from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.limits import own_limits
 from hc_signals.postgres.own_connections import own_options
 from hc_signals.postgres.query import execute, row
-from hc_signals.postgres.sockets import answering_within, shut_down
+from hc_signals.postgres.sessions import answering_within, shut_down
 from hc_signals.worker.threads import Helper, keep_turning
 
 logger = logging.getLogger("hc_signals")

@@ -6,9 +6,9 @@ from typing import Any
 from django.db import connections
 
 from hc_signals.log import window
+from hc_signals.log.change import CHANGE_COLUMNS, SHARD, cut_page
 from hc_signals.log.claims import Claim
 from hc_signals.log.position import LogShard, Position
-from hc_signals.log.rows import CHANGE_COLUMNS, SHARD, cut_page
 
 
 def id_cursor() -> None:
