@@ -15,6 +15,7 @@ FILES = {
     "test_encodings.py",
     "test_failover.py",
     "test_fatal_calls.py",
+    "test_habits.py",
     "test_kit.py",
     "test_kit_order.py",
     "test_moving.py",
@@ -32,6 +33,7 @@ FILES = {
     # Try many cases by chance.
     "machines/test_bell.py",
     "machines/test_reader.py",
+    "test_forms.py",
     "test_invented.py",
     "test_orgs.py",
     # Wait for locks, timeouts or the turn of a clock.

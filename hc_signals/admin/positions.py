@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.http import urlencode
 
-from hc_signals.admin.read_only import ReadOnlyAdmin, database
+from hc_signals.admin.base import ReadOnlyAdmin, database
 from hc_signals.conf import get_conf
 from hc_signals.log.backlog import Backlog
 from hc_signals.log.restoring import WORDS, moved

@@ -42,9 +42,8 @@ def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]"
 
         from hc_signals.observability.metrics import Metrics
     except ImportError:
-        raise ConfigurationError(
-            "--metrics-port needs prometheus_client; run `pip install hc-signals[metrics]`."
-        ) from None
+        needed = "--metrics-port needs prometheus_client; run `pip install hc-signals[metrics]`."
+        raise ConfigurationError(needed) from None
     surveyor = Surveyor(crew.using, crew.conf, crew.watchdog)
     metrics = Metrics(crew.conf, crew.size, lambda: liveness(crew.bell), lambda: surveyor.newest)
     server = MetricsServer(host, port, render_metrics, lambda: liveness(crew.bell))

@@ -1,6 +1,5 @@
 """``manage.py hc_backfill``: writes current rows to the log as SNAPSHOT changes; hc_listen delivers them."""
 
-import shlex
 import sys
 import time
 from argparse import ArgumentParser
@@ -18,7 +17,7 @@ from hc_signals.delivery.routing import signals_of
 from hc_signals.log.figures import stored_at
 from hc_signals.management.arguments import at_least, moment
 from hc_signals.management.choice import check_receivers, connected_model
-from hc_signals.management.command import OwnCommand, answered
+from hc_signals.management.command import OwnCommand, answered, continuation
 from hc_signals.management.interruption import Interruption, interruptible
 from hc_signals.management.progress import COUNT_LIMIT, Progress
 from hc_signals.tables import connected_models
@@ -64,10 +63,8 @@ class Command(OwnCommand):
 
 
 class _Backfill:
-    def __init__(
-        self, stderr: Any, chosen_models: list[type[Model]], options: dict[str, Any], note: dict[str, Any]
-    ) -> None:
-        self.stderr, self.models, self.options, self.note = stderr, chosen_models, options, note
+    def __init__(self, stderr: Any, models: list[type[Model]], options: dict[str, Any], note: dict[str, Any]) -> None:
+        self.stderr, self.models, self.options, self.note = stderr, models, options, note
         self.using, self.after = options["database"], options["after"]
         self.done = 0
 
@@ -126,15 +123,11 @@ class _Backfill:
         return f"{where} is locked elsewhere; waiting for it."
 
     def _command(self) -> str:
-        words = ["python", "manage.py", "hc_backfill", *(model._meta.label for model in self.models)]
+        words = ["hc_backfill", *(model._meta.label for model in self.models)]
         words += [] if self.after is None else ["--after", str(self.after)]
-        if self.options["since"] is not None:
-            words += ["--since", self.options["since"].isoformat()]
-        for name in ("receiver", "consumer", "page_size", "rate", "database"):
-            value = self.options[name]
-            if value is not None and value != {"page_size": 500, "database": "default"}.get(name):
-                words += ["--" + name.replace("_", "-"), *(value if isinstance(value, list) else [str(value)])]
-        return shlex.join(words)
+        words += ["--since", self.options["since"].isoformat()] if self.options["since"] else []
+        defaults = {"receiver": None, "consumer": None, "page_size": 500, "rate": None, "database": "default"}
+        return continuation(words, self.options, **defaults)
 
 
 def _check_listeners(chosen_models: Iterable[type[Model]], conf: Conf, receivers: list[str]) -> None:
@@ -146,10 +139,8 @@ def _check_listeners(chosen_models: Iterable[type[Model]], conf: Conf, receivers
     for model, names in known.items():
         if not names.intersection(receivers or names):
             which = "none of these receivers" if receivers else "no receiver"
-            raise CommandError(
-                f"{model._meta.label}: {which} is connected to {' or '.join(signals)}; name the receivers that are to "
-                "get the rows with --receiver."
-            )
+            found = f"{model._meta.label}: {which} is connected to {' or '.join(signals)}"
+            raise CommandError(f"{found}; name the receivers that are to get the rows with --receiver.")
 
 
 def _check_consumer(using: str, consumer: str) -> None:

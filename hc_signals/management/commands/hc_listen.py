@@ -20,7 +20,7 @@ from hc_signals.delivery.unheard import warn_of_unheard
 from hc_signals.management.arguments import at_least, start_at, tcp_port
 from hc_signals.management.command import OwnCommand
 from hc_signals.management.interruption import interruptible
-from hc_signals.observability.log_format import formatter, printed_log
+from hc_signals.observability.log_format import JsonFormatter, TextFormatter, printed_log
 from hc_signals.observability.metrics_server import serve_metrics
 from hc_signals.postgres.errors import Kind, ReadOnlyError, kind_of
 from hc_signals.postgres.own_connections import own_options
@@ -37,12 +37,8 @@ class Command(OwnCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("--once", action="store_true", help="deliver what is committed now, then exit 0")
-        parser.add_argument(
-            "--no-wait",
-            action="store_true",
-            help="exit 1 if the database cannot be reached or written to at the start (default: wait for it; --once "
-            "never waits)",
-        )
+        text = "exit 1 if the database cannot be reached or written to at the start (default: wait; --once never waits)"
+        parser.add_argument("--no-wait", action="store_true", help=text)
         parser.add_argument(
             "--concurrency",
             type=at_least(1),
@@ -78,7 +74,7 @@ class Command(OwnCommand):
             raise CommandError("--metrics-port needs a worker that stays: leave out --once.", returncode=2)
         using = options["database"]
         conf = _conf(options)
-        self._formatter = formatter(options["log_format"], conf.CONSUMER)
+        self._formatter = JsonFormatter(conf.CONSUMER) if options["log_format"] == "json" else TextFormatter()
         with printed_log(self.stderr, options["verbosity"], self._formatter), own_options(using):
             warn_of_unheard(conf)
             _trace()
@@ -151,9 +147,8 @@ class Command(OwnCommand):
                     return
 
     def _check_database(self, using: str) -> None:
-        in_recovery, is_read_only = row(
-            using, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool"
-        )
+        sql = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool"
+        in_recovery, is_read_only = row(using, sql)
         name = f"The database {using!r}"
         if in_recovery:
             raise ReadOnlyError(f"{name} is a follower: LISTEN does not work there; use the leader's URL.")
@@ -172,11 +167,7 @@ class Command(OwnCommand):
 
 
 def _conf(options: dict[str, Any]) -> Conf:
-    given = {
-        "BATCH_SIZE": options["batch_size"],
-        "POLL_INTERVAL": options["poll_interval"],
-        "START_AT": options["start_at"],
-    }
+    given = {key: options[key.lower()] for key in ("BATCH_SIZE", "POLL_INTERVAL", "START_AT")}
     return replace(get_conf(), **{key: value for key, value in given.items() if value is not None})
 
 

@@ -5,7 +5,6 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import pairwise
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -71,21 +70,20 @@ class Command(OwnCommand):
                 if is_due:
                     ask_at = time.monotonic() + self.HEROKU_EVERY
                     heroku = [finding for finding in found if finding.name == "heroku"]
-                self._clear()
+                if self.stdout.isatty() and not self.options["json"]:
+                    self.stdout.write("\x1b[H\x1b[2J", ending="")  # an empty screen
                 self._print(found if is_due else found + heroku)
             interruption.sleep(self.options["watch"])
 
-    def _clear(self) -> None:
-        if self.stdout.isatty() and not self.options["json"]:
-            self.stdout.write("\x1b[H\x1b[2J", ending="")
-
     def _print(self, found: Sequence[Finding]) -> None:
         if self.options["json"]:
-            self.stdout.write(_json(self.using, found, None if self.options["watch"] else 2))
+            findings = [asdict(finding) for finding in found]
+            report = {"verdict": worst(found), "database": self.using, "checked_at": now(), "findings": findings}
+            indent = None if self.options["watch"] else 2
+            self.stdout.write(json.dumps(report, cls=DjangoJSONEncoder, indent=indent))
             return
         self.stdout.write(f"hc_status of {self.using!r}, {shown(now())}")
-        for finding, following in pairwise([*found, None]):
-            assert finding is not None  # noqa: S101  (only the last is)
+        for finding, following in zip(found, [*found[1:], None], strict=True):
             self.stdout.write(f"{self._painted(finding.verdict)} {finding.name:<11} {finding.text}")
             # Lines with the same problem share one remedy, below the last of them.
             if finding.problem and (following is None or following.problem != finding.problem):
@@ -103,13 +101,3 @@ def _summary(found: Sequence[Finding]) -> str:
         return "All is well."
     counted = f"{counts[Verdict.ERROR]} error(s), {counts[Verdict.WARN]} warning(s)"
     return f"{counted}; docs/operations.md has each by its [name]."
-
-
-def _json(using: str, found: Sequence[Finding], indent: int | None) -> str:
-    report = {
-        "verdict": worst(found),
-        "database": using,
-        "checked_at": now(),
-        "findings": [asdict(finding) for finding in found],
-    }
-    return json.dumps(report, cls=DjangoJSONEncoder, indent=indent)

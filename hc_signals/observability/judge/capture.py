@@ -26,8 +26,10 @@ def capture(survey: Survey) -> Iterator[Finding]:
         elif status.state == "missing" and watched is not None and watched.uninstalled_at is not None:
             text = f"{status.table}: uninstalled {age(watched.uninstalled_at)} ago"
             yield finding("capture", text, "capture-uninstalled", **facts)
-        elif status.state != "installed" or status.aside:
-            yield finding("capture", text, f"capture-{status.aside or status.state}", **facts)
+        elif status.state != "installed":
+            yield finding("capture", text, f"capture-{status.state}", **facts)
+        elif status.aside:
+            yield finding("capture", text, f"capture-{status.aside}", **facts)
         elif not status.absent_columns:
             yield finding("capture", text, **facts)
         if status.absent_columns:
