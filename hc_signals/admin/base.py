@@ -53,12 +53,7 @@ class OwnAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
-        """Return a page from a template of ours.
-
-        Args:
-            template: name of the template without its folder and suffix.
-            context: its variables.
-        """
+        """Return a page from a template of ours, which is named without its folder and suffix."""
         frame = self.admin_site.each_context(request) | {"title": self._title(), "opts": self.opts, "media": self.media}
         request.current_app = self.admin_site.name
         return TemplateResponse(request, f"admin/hc_signals/{template}.html", frame | context)

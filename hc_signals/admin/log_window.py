@@ -29,14 +29,9 @@ class LogWindow:
 
 
 def search(queryset: Any, before: int | None, limit: int, since: datetime | None, until: datetime | None) -> LogWindow:
-    """Return the newest rows that meet the conditions.
+    """Return at most ``limit`` rows of ``queryset`` (of ``Change``, by ``-id``) that meet the conditions, if any.
 
-    Args:
-        queryset: rows of ``Change``, ordered by ``-id``.
-        before: search below this id; None: from the newest one.
-        limit: most rows.
-        since: search changes captured since then; None: all.
-        until: search changes captured before; None: all.
+    These are: an id below ``before``; captured at ``since`` or later, and before ``until``.
     """
     using = queryset.db
     plain = queryset.model._base_manager.using(using).order_by("-id").values_list("id", flat=True)

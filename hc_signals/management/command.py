@@ -22,13 +22,7 @@ def answered(using: str, error: Error) -> str:
 
 
 def continuation(words: list[str], options: Mapping[str, Any], **defaults: Any) -> str:
-    """Return the command line that continues a command: the words, then those options that differ from their default.
-
-    Args:
-        words: the command's name and arguments.
-        options: those of the command that ends.
-        defaults: the options to repeat, in this order, with their defaults.
-    """
+    """Return the command line that continues a command: the words, then its options that differ from these defaults."""
     for name, default in defaults.items():
         if (value := options[name]) != default:
             words.append("--" + name.replace("_", "-"))

@@ -10,11 +10,7 @@ from typing import Any
 
 
 class Interruption:
-    """Says whether Ctrl-C or SIGTERM has arrived; true once it has.
-
-    Args:
-        stopping: set at the first signal; default: none.
-    """
+    """True once Ctrl-C or SIGTERM has arrived; then it sets the event ``stopping``, if there is one."""
 
     SLICE = 0.1
     """Most seconds that :meth:`sleep` takes to notice a signal."""
@@ -47,11 +43,7 @@ class Interruption:
 
 @contextmanager
 def interruptible(stopping: threading.Event | None = None) -> Iterator[Interruption]:
-    """Catch both signals for the length of the block, then restore the handlers that were there before.
-
-    Args:
-        stopping: set at the first signal; default: none.
-    """
+    """Catch both signals for the length of the block, then restore the handlers; the first one sets ``stopping``."""
     interruption = Interruption(stopping)
     before = {number: signal.signal(number, interruption._note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

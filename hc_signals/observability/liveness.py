@@ -37,11 +37,7 @@ class Liveness:
 
 
 def liveness(bell: Doorbell | None) -> Liveness:
-    """Return the state of this process, without asking the database.
-
-    Args:
-        bell: the doorbell at which the workers sleep; None before there is one.
-    """
+    """Return the state of this process, without asking the database; before there is a doorbell, it is None."""
     found, beside, now = workers(), helpers(), time.monotonic()
     state = BellState("not listening yet", None, 0) if bell is None else bell.state()
     reasons = [reason for work in found for reason in _reasons(work, now)]

@@ -21,11 +21,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object: time, level, logger, message, thread, and those of FIELDS that it has.
-
-    Args:
-        consumer: its name is in every line.
-    """
+    """Formats a record as one JSON object: time, level, logger, message, thread, consumer, and its other FIELDS."""
 
     def __init__(self, consumer: str) -> None:
         super().__init__()
@@ -48,12 +44,7 @@ class JsonFormatter(logging.Formatter):
 def printed_log(stream: Any, verbosity: int, formatter: logging.Formatter) -> Iterator[None]:
     """For the length of the block, print the log of ``hc_signals`` to the stream, unless the project has a handler.
 
-    Afterwards the logger is as before: the process may go on after the command, as in a test.
-
-    Args:
-        stream: a command's ``stderr``.
-        verbosity: 0 to 3, as Django's commands have it.
-        formatter: makes the lines.
+    ``verbosity`` is 0 to 3, as for Django's commands. Afterwards the logger is as before: the process may go on.
     """
     logger = logging.getLogger("hc_signals")
     if logger.handlers:

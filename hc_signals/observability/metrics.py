@@ -48,13 +48,9 @@ class Histogram:
 
 
 class Metrics(Observer, Collector):
-    """Counts the work of this process's workers, and gives all figures to prometheus_client.
+    """Counts the work of this process's workers, ``threads`` of them, and gives all figures to prometheus_client.
 
-    Args:
-        conf: the checked setting.
-        threads: number of workers in this process.
-        liveness: returns the state of the process.
-        figures: returns the newest figures of the database, None if there are none.
+    ``liveness`` returns the state of the process, ``figures`` the newest figures of the database or None.
     """
 
     def __init__(

@@ -27,12 +27,7 @@ logger = logging.getLogger("hc_signals")
 
 @contextmanager
 def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]":
-    """For the length of the block, count the work of the crew and serve the figures.
-
-    Args:
-        host: address to listen on.
-        port: TCP port; 0 takes a free one.
-        crew: the workers of this process.
+    """For the length of the block, count the work of the crew, and serve its figures: see :class:`MetricsServer`.
 
     Raises:
         ConfigurationError: prometheus_client is not installed, or the address cannot be used.
@@ -82,10 +77,8 @@ class MetricsServer:
             self._server = _Server(host, port, handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ConfigurationError(
-                f"Metrics cannot be served on {host}:{port}: {reason}. Choose another --metrics-port, or stop the "
-                "process that uses it."
-            ) from error
+            advice = "Choose another --metrics-port, or stop the process that uses it."
+            raise ConfigurationError(f"Metrics cannot be served on {host}:{port}: {reason}. {advice}") from error
         self.port = self._server.server_port
         self._stopping = Event()
         self._thread = Thread(target=self._serve, name="hc_listen-http", daemon=True)
@@ -125,11 +118,7 @@ def health(found: Liveness) -> tuple[HTTPStatus, str, bytes]:
 
 
 def render_metrics(accept: str) -> tuple[str, bytes]:
-    """Return content type and body of all metrics in prometheus_client's registry, the project's own too.
-
-    Args:
-        accept: the header of the request.
-    """
+    """Return content type and body of all metrics in prometheus_client's registry, for a request's ``Accept``."""
     from prometheus_client import REGISTRY
     from prometheus_client.exposition import choose_encoder
 

@@ -34,11 +34,7 @@ class _Thread(threading.local):
 
 
 class Tracing(Observer):
-    """Makes the spans. A page without a call has none, because a worker often reads an empty page.
-
-    Args:
-        tracer: default: that of the project's tracer provider.
-    """
+    """Makes the spans. A page without a call has none, because a worker often reads an empty page."""
 
     def __init__(self, tracer: Tracer | None = None) -> None:
         self._tracer = tracer or trace.get_tracer("hc_signals", __version__)

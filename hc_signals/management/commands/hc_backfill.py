@@ -55,8 +55,9 @@ class Command(OwnCommand):
             check_captured(model, using)
         if options["consumer"] in (None, conf.CONSUMER):
             _check_listeners(chosen_models, conf, options["receiver"] or [])
-        else:
-            _check_consumer(using, options["consumer"])
+        elif options["consumer"] not in (known := sorted(stored_at(using))):
+            found = f"There is no consumer {options['consumer']!r}"
+            raise CommandError(f"{found}; known: {', '.join(known) or 'none'}.")
         note = {"consumer": options["consumer"] or conf.CONSUMER}
         note |= {"receivers": options["receiver"]} if options["receiver"] else {}
         _Backfill(self.stderr, chosen_models, options, note).run()
@@ -141,9 +142,3 @@ def _check_listeners(chosen_models: Iterable[type[Model]], conf: Conf, receivers
             which = "none of these receivers" if receivers else "no receiver"
             found = f"{model._meta.label}: {which} is connected to {' or '.join(signals)}"
             raise CommandError(f"{found}; name the receivers that are to get the rows with --receiver.")
-
-
-def _check_consumer(using: str, consumer: str) -> None:
-    known = sorted(stored_at(using))
-    if consumer not in known:
-        raise CommandError(f"There is no consumer {consumer!r}; known: {', '.join(known) or 'none'}.")

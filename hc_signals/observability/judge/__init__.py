@@ -13,11 +13,9 @@ from hc_signals.postgres.errors import one_line, prevents_reading
 
 
 def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool = True) -> list[Finding]:
-    """Check everything. What the role may not read, or cannot read in time, is a finding too.
+    """Check everything. A check that the role may not make, or not in time, is a finding too.
 
     Args:
-        using: database alias.
-        conf: the checked setting.
         verbose: show messages of Salesforce, which may quote values of records.
         ask_heroku: ask Heroku Connect's API, if app and token are configured.
 
@@ -50,7 +48,6 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
 
 
 def _look(using: str, name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """Run one check; what it may not read, or cannot read in time, is its finding."""
     try:
         with limited(using):
             return list(check())

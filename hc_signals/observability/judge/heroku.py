@@ -18,9 +18,7 @@ NEWEST = 10_000
 def writes(using: str, verbose: bool) -> Iterator[Finding]:
     """Find writes that Salesforce refused, in every connection's schema that has a trigger log.
 
-    Args:
-        using: database alias.
-        verbose: show the last message of Salesforce, which may quote values of a record.
+    With ``verbose``, show the last message of Salesforce, which may quote values of a record.
     """
     schemas = {table_parts(TriggerLog)[0], *(table_parts(model)[0] for model in connected_models())}
     for schema in sorted(schemas):
@@ -53,8 +51,7 @@ def heroku() -> Iterator[Finding]:
     except (APIError, ConfigurationError) as error:
         yield finding("heroku", f"{app}: {error}", "heroku-api")
         return
-    for each in problems:
-        facts = {"connection": each.connection, "mapping": each.mapping, "state": each.state}
-        yield finding("heroku", str(each), "heroku-state", **facts)
+    for of in problems:
+        yield finding("heroku", str(of), "heroku-state", connection=of.connection, mapping=of.mapping, state=of.state)
     if not problems:
         yield finding("heroku", f"{app}: connections and mappings are in good states")
