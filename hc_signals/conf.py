@@ -102,12 +102,7 @@ def _check_value(key: str, value: Any, default: Any) -> None:
 
 
 def chosen(key: str, value: bool | Sequence[str], models: Iterable[type[Model]]) -> frozenset[type[Model]]:
-    """Return the models that a setting chooses.
-
-    Args:
-        key: name of the setting, for the error.
-        value: True for all, False for none, or labels of models.
-        models: the connected models.
+    """Return the models that the value of the setting ``key`` chooses: True for all, False for none, or their labels.
 
     Raises:
         ConfigurationError: a label is not that of a connected model.
@@ -143,13 +138,7 @@ def get_conf() -> Conf:
 
 
 def heroku_setting(name: str, variable: str = "", default: str = "") -> str:
-    """Return a Django setting, else the environment variable, else the default.
-
-    Args:
-        name: of the setting.
-        variable: name of the environment variable; default: the same name.
-        default: for both missing.
-    """
+    """Return a Django setting, else the environment variable of that name (or of ``variable``), else the default."""
     value = getattr(settings, name, None)
     return str(os.environ.get(variable or name, default) if value is None else value)
 

@@ -3,6 +3,7 @@
 Django's own filters would read the whole table for their choices.
 """
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -117,13 +118,10 @@ class UntilFilter(TimeFilter):
         """
         if not self.value():
             return None
-        try:
-            found = parse_datetime(str(self.value()))
-        except ValueError:
-            found = None
-        if found is None:
-            raise IncorrectLookupParameters(f"{self.value()!r} is no date and time; expected 2026-01-31T14:00.")
-        return moments.written(found)
+        with suppress(ValueError):
+            if found := parse_datetime(str(self.value())):
+                return moments.written(found)
+        raise IncorrectLookupParameters(f"{self.value()!r} is no date and time; expected 2026-01-31T14:00.")
 
 
 class FoundFilter(ValueFilter):

@@ -16,7 +16,7 @@ class Interruption:
     """Most seconds that :meth:`sleep` takes to notice a signal."""
 
     def __init__(self, stopping: threading.Event | None = None) -> None:
-        self._stopping = stopping
+        self._stopping = stopping or threading.Event()
         self._number = 0
 
     def __bool__(self) -> bool:
@@ -37,8 +37,7 @@ class Interruption:
         if self:
             os._exit(128 + number)  # a receiver may be running: the server rolls back its transaction
         self._number = number
-        if self._stopping is not None:
-            self._stopping.set()
+        self._stopping.set()
 
 
 @contextmanager

@@ -43,16 +43,10 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "capture-orphan": (W, "Run `manage.py hc_triggers uninstall --orphans`."),
     "capture-paused": (E, "Run `manage.py hc_triggers resume`; changes until then become a gap."),
     "capture-gap-owed": (E, "Run `manage.py hc_triggers resume` again: it was interrupted."),
-    "capture-gap-unreported": (
-        W,
-        "`manage.py hc_listen` reports it once capture works again: its log says what it waits for.",
-    ),
+    "capture-gap-unreported": (W, "`hc_listen` reports it once capture works again: its log says what it waits for."),
     "capture-reread": (W, "`manage.py hc_listen` reads them within a minute; if this stays, its log says why."),
     "reload-long": (W, "Open the mapping in Heroku Connect and check whether the reload has stopped."),
-    "receivers-none": (
-        W,
-        "Import the receivers in ready() of an AppConfig; nothing to do if another service has them.",
-    ),
+    "receivers-none": (W, "Import the receivers in ready() of an AppConfig, unless another service has them."),
     "consumer-new": (W, "Start `manage.py hc_listen`."),
     "consumer-no-worker": (E, "Start `manage.py hc_listen`, or remove it: `manage.py hc_consumers remove NAME`."),
     "consumer-no-position": (W, "See `manage.py hc_deliveries list`; `manage.py hc_consumers remove NAME`."),
@@ -96,14 +90,7 @@ class Finding:
 
 
 def finding(name: str, text: str, problem: str = "", **facts: Any) -> Finding:
-    """Return a finding; verdict and remedy are those of the problem.
-
-    Args:
-        name: kind of the thing.
-        text: the line to print.
-        problem: key of PROBLEMS; empty: the verdict is OK.
-        facts: figures for programs.
-    """
+    """Return a :class:`Finding`; verdict and remedy are those of the problem, or OK without one."""
     verdict, remedy = PROBLEMS[problem] if problem else (Verdict.OK, "")
     return Finding(name, verdict, text, remedy, facts, problem)
 

@@ -56,13 +56,9 @@ def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]"
 
 
 class MetricsServer:
-    """Serves both pages on one address.
+    """Serves both pages on one address; port 0 takes a free one.
 
-    Args:
-        host: address to listen on.
-        port: TCP port; 0 takes a free one.
-        metrics: renders the metrics: ``Accept`` header in, content type and body out.
-        liveness: returns the state of the process.
+    ``metrics`` renders the metrics: ``Accept`` header in, content type and body out.
 
     Raises:
         ConfigurationError: the address cannot be used.
@@ -81,7 +77,8 @@ class MetricsServer:
             raise ConfigurationError(f"Metrics cannot be served on {host}:{port}: {reason}. {advice}") from error
         self.port = self._server.server_port
         self._stopping = Event()
-        self._thread = Thread(target=self._serve, name="hc_listen-http", daemon=True)
+        turning = ("metrics server", self._turn, self._stopping)
+        self._thread = Thread(None, keep_turning, "hc_listen-http", turning, {"longest": 1.0}, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -92,9 +89,6 @@ class MetricsServer:
         self._stopping.set()
         self._thread.join(timeout=2 * _Server.timeout)
         self._server.server_close()
-
-    def _serve(self) -> None:
-        keep_turning("metrics server", self._turn, self._stopping, longest=1.0)
 
     def _turn(self, helper: Helper) -> float:
         self._server.handle_request()  # waits for _Server.timeout; another thread answers

@@ -105,12 +105,8 @@ class Survey:
         """Read one consumer, without ``stored_at`` and ``holds_up_rotation``."""
         shards = shards_of(self.using, name)
         limit = self.count_limit if self.each_shard else self.count_limit // max(1, len(shards))
-        return Consumer(
-            name=name,
-            workers=workers(self.using, name),
-            by_shard=tuple(backlog([shard], limit) for shard in shards),
-            deliveries=delivery_counts(self.using, name),
-        )
+        by_shard = tuple(backlog([shard], limit) for shard in shards)
+        return Consumer(name, workers(self.using, name), by_shard, delivery_counts(self.using, name))
 
     @cached_property
     def log_mb(self) -> float:

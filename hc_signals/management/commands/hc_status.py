@@ -31,14 +31,8 @@ class Command(OwnCommand):
         parser.add_argument("--json", action="store_true", help="for programs; with --watch one line each time")
         parser.add_argument("--strict", action="store_true", help="exit 1 for a warning too")
         parser.add_argument("--verbose", action="store_true", help="show messages of Salesforce: they may quote values")
-        parser.add_argument(
-            "--watch",
-            nargs="?",
-            type=at_least(0.2),
-            const=2.0,
-            metavar="SECONDS",
-            help="repeat until Ctrl-C, which exits 0 (default: every 2 s)",
-        )
+        text, every = "repeat until Ctrl-C, which exits 0 (default: every 2 s)", at_least(0.2)
+        parser.add_argument("--watch", nargs="?", type=every, const=2.0, metavar="SECONDS", help=text)
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.using, self.options = options["database"], options

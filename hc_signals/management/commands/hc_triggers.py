@@ -25,20 +25,14 @@ class Command(OwnCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("action", choices=["install", "status", "pause", "resume", "uninstall", "sql"])
-        parser.add_argument(
-            "models", nargs="*", metavar="app.Model", help="default: all connected models; uninstall has no default"
-        )
-        parser.add_argument(
-            "--check", action="store_true", help="with status: exit 1 on drift, pause or a missing column"
-        )
-        parser.add_argument(
-            "--remove",
-            action="store_true",
-            help="with pause: remove the triggers from the tables as well, table by table; `resume` puts them back",
-        )
-        parser.add_argument("--all", action="store_true", help="with uninstall: all capture, orphans too")
-        parser.add_argument("--orphans", action="store_true", help="with uninstall: only capture that no model uses")
+        add = parser.add_argument
+        add("action", choices=["install", "status", "pause", "resume", "uninstall", "sql"])
+        add("models", nargs="*", metavar="app.Model", help="default: all connected models; uninstall has no default")
+        add("--check", action="store_true", help="with status: exit 1 on drift, pause or a missing column")
+        text = "with pause: remove the triggers from the tables as well, table by table; `resume` puts them back"
+        add("--remove", action="store_true", help=text)
+        add("--all", action="store_true", help="with uninstall: all capture, orphans too")
+        add("--orphans", action="store_true", help="with uninstall: only capture that no model uses")
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.using, self.options = options["database"], options

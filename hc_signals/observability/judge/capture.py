@@ -21,17 +21,13 @@ def capture(survey: Survey) -> Iterator[Finding]:
         text = f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else "")
         facts = {"table": status.table, "state": status.state}
         watched = survey.watched.get(status.table)
+        problem = status.aside if status.state == "installed" else status.state
         if status.state == "missing" and survey.pause.is_removed:
-            yield finding("capture", f"{status.table}: taken off until `resume`", "capture-paused", **facts)
+            text, problem = f"{status.table}: taken off until `resume`", "paused"
         elif status.state == "missing" and watched is not None and watched.uninstalled_at is not None:
-            text = f"{status.table}: uninstalled {age(watched.uninstalled_at)} ago"
-            yield finding("capture", text, "capture-uninstalled", **facts)
-        elif status.state != "installed":
-            yield finding("capture", text, f"capture-{status.state}", **facts)
-        elif status.aside:
-            yield finding("capture", text, f"capture-{status.aside}", **facts)
-        elif not status.absent_columns:
-            yield finding("capture", text, **facts)
+            text, problem = f"{status.table}: uninstalled {age(watched.uninstalled_at)} ago", "uninstalled"
+        if problem or not status.absent_columns:
+            yield finding("capture", text, f"capture-{problem}" if problem else "", **facts)
         if status.absent_columns:
             names = ", ".join(status.absent_columns)
             text = f"{status.table}: the table has no {names}, so no change of it can be delivered"

@@ -74,17 +74,10 @@ def _consumer(consumer: Consumer) -> Finding:
         key = "consumer-no-worker"
     elif seconds > LATE_SECONDS:
         key = "consumer-stuck" if seconds > STUCK_SECONDS else "consumer-late"
-    return finding(
-        "consumer",
-        text,
-        key,
-        consumer=consumer.name,
-        workers=consumer.workers,
-        backlog=consumer.backlog.count,
-        oldest_seconds=seconds,
-        moved_at=consumer.moved_at,
-        shards=[{"backlog": b.count, "oldest_seconds": _seconds(b)} for b in consumer.by_shard],
-    )
+    facts: dict[str, Any] = {"consumer": consumer.name, "workers": consumer.workers, "backlog": consumer.backlog.count}
+    facts |= {"oldest_seconds": seconds, "moved_at": consumer.moved_at}
+    shards = [{"backlog": b.count, "oldest_seconds": _seconds(b)} for b in consumer.by_shard]
+    return finding("consumer", text, key, **facts, shards=shards)
 
 
 def _backlog(backlog: Backlog) -> str:

@@ -67,14 +67,10 @@ def server(using: str) -> Iterator[Finding]:
     version, number, in_recovery, role, database, is_read_only = row(using, _SERVER)
     text = f"PostgreSQL {version}, {'follower' if in_recovery else 'leader'}; database {database!r} as {role!r}"
     facts = {"version": version, "in_recovery": in_recovery, "role": role, "database": database}
-    if number < OLDEST:
-        yield finding("server", text, "server-too-old", **facts)
-    elif in_recovery:
-        yield finding("server", text, "server-follower", **facts)
-    elif is_read_only:
-        yield finding("server", f"{text}; read-only", "server-read-only", **facts)
-    else:
-        yield finding("server", text, **facts)
+    key = "server-too-old" if number < OLDEST else "server-follower" if in_recovery else ""
+    if not key and is_read_only:
+        text, key = f"{text}; read-only", "server-read-only"
+    yield finding("server", text, key, **facts)
     if limits := dict(rows(using, _TEMP_FILE_LIMITS)):
         listed = ", ".join(f"{value} for {of_whom}" for of_whom, value in sorted(limits.items()))
         yield finding("server", f"temp_file_limit is {listed}", "server-temp-files", limits=limits)
