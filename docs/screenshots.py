@@ -19,14 +19,14 @@ from hc_signals.testing import HerokuConnect, embedded  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH, HEIGHT = 1280, 740
-TOLD = "Our largest customer. Renewal talks start in March; the contract ends in June. "
+NOTES = "Our largest customer. Renewal talks start in March; the contract ends in June. "
 
 
 class QuietHandler(WSGIRequestHandler):
     """Does not print every request."""
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def play() -> None:
         Account, *({"name": name, "industry": "Energy"} for name in ("Edge", "Burlington", "GenePoint"))
     )
     heroku.create(Contact, 6)
-    (project,) = heroku.insert(Project, name="Renewal", description=TOLD * 3, active=True, progress=25)
+    (project,) = heroku.insert(Project, name="Renewal", description=NOTES * 3, active=True, progress=25)
     for number, sfid in enumerate(heroku.sfids(Contact)[:3]):
         heroku.update(Contact, sfid, email=f"ada{number}@example.com")
     heroku.update(Contact, heroku.sfids(Contact)[0], last_name="Lovelace")
@@ -77,7 +77,7 @@ def play() -> None:
     adapt_deliveries()
     heroku.update(Account, accounts[0], name="Edge Communications", industry="Retail", annual_revenue=139000000)
     heroku.delete(Account, accounts[2])
-    changed = (TOLD * 3).replace("March", "April", 1)
+    changed = (NOTES * 3).replace("March", "April", 1)
     heroku.update(Project, project, description=changed, progress=40, active=False)
     uninstall_capture(Account, "default")
     heroku.drop_table(heroku.models[-1])

@@ -62,8 +62,8 @@ class Conf:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type is bool:
-                _check_flag(field.name, value)
+            if isinstance(field.default, bool):
+                _check_choice(field.name, value, takes_labels=field.name in MODEL_KEYS)
             else:
                 _check_value(field.name, value, field.default)
         if self.RETENTION_HOURS > MAX_RETENTION_HOURS:
@@ -81,40 +81,28 @@ MODEL_KEYS = tuple(field.name for field in fields(Conf) if field.type == bool | 
 """The keys that choose models; :func:`chosen` checks their labels."""
 
 
-def _check_flag(key: str, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"HC_SIGNALS[{key!r}] is {value!r}; expected True or False.")
+def _check_choice(key: str, value: Any, takes_labels: bool) -> None:
+    is_labels = isinstance(value, list | tuple) and all(isinstance(label, str) for label in value)
+    if not (isinstance(value, bool) or (takes_labels and is_labels)):
+        expected = "True, False or a list of model labels" if takes_labels else "True or False"
+        raise ConfigurationError(f"HC_SIGNALS[{key!r}] is {value!r}; expected {expected}.")
 
 
 def _check_value(key: str, value: Any, default: Any) -> None:
-    if isinstance(default, bool):
-        return _check_labels(key, value)
-    number: Any = value
     wanted: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
+    problem = ""
     if isinstance(value, bool) or not isinstance(value, wanted):
-        raise ConfigurationError(
-            f"HC_SIGNALS[{key!r}] is {value!r}; expected {wanted[-1].__name__}, for example {default!r}."
-        )
-    if isinstance(value, str) and not value:
-        raise ConfigurationError(f"HC_SIGNALS[{key!r}] is empty; give it a name, for example {default!r}.")
-    if not isinstance(value, str) and not 0 < number < 100_000:
-        raise ConfigurationError(f"HC_SIGNALS[{key!r}] is {value!r}; expected a number above 0 and below 100000.")
-
-
-def _check_labels(key: str, value: Any) -> None:
-    if isinstance(value, list | tuple) and all(isinstance(label, str) for label in value):
-        return
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"HC_SIGNALS[{key!r}] is {value!r}; expected True, False or a list of model labels.")
+        problem = f"is {value!r}; expected {wanted[-1].__name__}, for example {default!r}."
+    elif value == "":
+        problem = f"is empty; give it a name, for example {default!r}."
+    elif isinstance(value, int | float) and not 0 < value < 100_000:
+        problem = f"is {value!r}; expected a number above 0 and below 100000."
+    if problem:
+        raise ConfigurationError(f"HC_SIGNALS[{key!r}] {problem}")
 
 
 def chosen(key: str, value: bool | Sequence[str], models: Iterable[type[Model]]) -> frozenset[type[Model]]:
-    """Return the models that a setting chooses.
-
-    Args:
-        key: name of the setting, for the error.
-        value: True for all, False for none, or labels of models.
-        models: the connected models.
+    """Return the models that the value of the setting ``key`` chooses: True for all, False for none, or their labels.
 
     Raises:
         ConfigurationError: a label is not that of a connected model.
@@ -150,13 +138,7 @@ def get_conf() -> Conf:
 
 
 def heroku_setting(name: str, variable: str = "", default: str = "") -> str:
-    """Return a Django setting, else the environment variable, else the default.
-
-    Args:
-        name: of the setting.
-        variable: name of the environment variable; default: the same name.
-        default: for both missing.
-    """
+    """Return a Django setting, else the environment variable of that name (or of ``variable``), else the default."""
     value = getattr(settings, name, None)
     return str(os.environ.get(variable or name, default) if value is None else value)
 

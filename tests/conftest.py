@@ -25,7 +25,7 @@ from hc_signals.tables import connected_models, table_parts
 from hc_signals.testing import HerokuConnect, databases
 from hc_signals.worker.crew import Crew
 from hc_signals.worker.loop import Worker
-from tests import faults
+from tests import faults, slow
 from tests.server import of_this_run, own, start_for_this_run
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +33,10 @@ ROOT = Path(__file__).parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-faults", action="store_true", help="write the table of faults, if all tests pass")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow.mark(items)
 
 
 def pytest_configure() -> None:

@@ -116,7 +116,7 @@ def test_docs_list_every_metric_with_its_labels() -> None:
     metrics = Metrics(Conf(), 1, lambda: ALIVE, lambda: None)
     real = {
         metric.name + ("_total" if metric.type == "counter" else ""): tuple(metric._labelnames)  # type: ignore[attr-defined]
-        for metric in metrics.describe()
+        for metric in metrics.collect()
     }
     rows = re.findall(r"^\| `(hc_signals_\w+)` \| (\w+) \|([^|]*)\|", DOC.read_text(encoding="utf-8"), re.MULTILINE)
     assert {name: tuple(re.findall(r"`(\w+)`", labels)) for name, _, labels in rows} == real

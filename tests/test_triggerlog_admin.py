@@ -16,7 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from hc_signals.admin import bounded, trigger_log
+from hc_signals.admin import base, trigger_log
 from hc_signals.heroku.trigger_log.words import WriteAlgorithm
 from hc_signals.models import TriggerLog, TriggerLogArchive
 from hc_signals.tables import quoted_table, table_label
@@ -282,7 +282,7 @@ def test_actions_and_pages_need_their_permissions(log_model: Any, heroku: Heroku
 
 @BOTH
 def test_list_is_counted_up_to_the_bound(log_model: Any, site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "COUNTED_ROWS", 150)
+    monkeypatch.setattr(base, "COUNTED_ROWS", 150)
     table = log_model._meta.db_table
     as_the_app(
         f'INSERT INTO "{table}" (id, action, state, table_name, record_id) '
@@ -299,7 +299,7 @@ def test_list_is_counted_up_to_the_bound(log_model: Any, site: Client, monkeypat
 
 
 def test_select_all_acts_on_the_counted_rows(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "COUNTED_ROWS", 150)
+    monkeypatch.setattr(base, "COUNTED_ROWS", 150)
     as_heroku_connect(
         "INSERT INTO salesforce._trigger_log_archive (id, action, state, table_name, record_id) "
         "SELECT n, 'UPDATE', CASE WHEN n <= 50 THEN 'NEW' ELSE 'FAILED' END, 'contact', n "

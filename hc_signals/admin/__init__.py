@@ -22,10 +22,8 @@ deliveries   The failed deliveries, with the actions that retry or discard them.
 positions    The consumers with their backlog and positions.
 capture      The state of capture on each table, with the button that installs it.
 trigger_log  The trigger log of Heroku Connect and its archive.
-filters      Filters for our lists, with change types and models under the names that receivers know.
-bounded      The limit up to which lists are counted.
-picklists    The filter for multi-select picklists, for the project's own pages.
-read_only    The base class of the pages about our own tables.
+filters      Filters for our lists, and for multi-select picklists in the project's own lists.
+base         The base classes of our pages, and the limit up to which lists are counted.
 
 Rules that hold for every page:
 
@@ -38,7 +36,7 @@ Rules that hold for every page:
 from hc_signals.admin.capture import ConnectedTableAdmin
 from hc_signals.admin.changes import ChangeAdmin
 from hc_signals.admin.deliveries import DeliveryAdmin
-from hc_signals.admin.picklists import MultiPicklistListFilter
+from hc_signals.admin.filters import MultiPicklistListFilter
 from hc_signals.admin.positions import PositionAdmin
 from hc_signals.admin.trigger_log import TriggerLogAdmin, TriggerLogArchiveAdmin
 

@@ -8,7 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from hc_signals.admin.read_only import ReadOnlyAdmin, database
+from hc_signals.admin.base import ReadOnlyAdmin, database
 from hc_signals.capture import outages, pausing
 from hc_signals.capture.status import status_of
 from hc_signals.conf import get_conf

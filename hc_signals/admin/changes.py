@@ -10,10 +10,10 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 
+from hc_signals.admin.base import ReadOnlyAdmin
 from hc_signals.admin.difference import difference, field_name
 from hc_signals.admin.filters import CHANGE_TYPE, ChangeTypeFilter, ModelFilter, SinceFilter, UntilFilter
 from hc_signals.admin.log_window import LogWindow, search
-from hc_signals.admin.read_only import ReadOnlyAdmin
 from hc_signals.log.figures import summaries
 from hc_signals.models import Change
 from hc_signals.postgres.moments import shown
@@ -79,11 +79,8 @@ class ChangeAdmin(ReadOnlyAdmin):
     search_fields = ("record_id",)
     search_help_text = "The exact sfid of a record (15 or 18 characters), or its exact id in the table."
     fields = ("captured", "model_name", "change_type", "record", "origin", "note")
+    readonly_fields = fields
     change_form_template = "admin/hc_signals/image_form.html"
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """Return all fields."""
-        return self.fields
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """Return the list without a count."""
@@ -92,11 +89,10 @@ class ChangeAdmin(ReadOnlyAdmin):
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
         """Keep the changes of the record that the term names."""
         term = search_term.strip()
-        if not term:
-            return queryset, False
-        if len(term) == SHORT_SFID:
-            return queryset.filter(Q(record_id__startswith=term) | Q(record_key=term)), False
-        return queryset.filter(Q(record_id=term) | Q(record_key=term)), False
+        if term:
+            sfid = "record_id__startswith" if len(term) == SHORT_SFID else "record_id"
+            queryset = queryset.filter(Q((sfid, term)) | Q(record_key=term))
+        return queryset, False
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         """Add the lines of the difference."""
@@ -136,9 +132,8 @@ class ChangeAdmin(ReadOnlyAdmin):
     @admin.display(description="what changed")
     def summary(self, change: Any) -> str:
         """Return the first changed fields with their old and new values."""
-        lines = [
-            (field_name(change.table_name, column), _cut(old), _cut(new)) for column, old, new, _ in change.summary
-        ]
+        table = change.table_name
+        lines = [(field_name(table, column), _cut(old), _cut(new)) for column, old, new, _ in change.summary]
         text = format_html_join("", '<div class="hc-line"><b>{}</b>: <del>{}</del> → <ins>{}</ins></div>', lines)
         more = change.summary[0][3] if change.summary else 0
         return format_html("{}<div>and {} more</div>", text, more) if more > 0 else text or _note(change)

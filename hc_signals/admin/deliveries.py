@@ -13,10 +13,9 @@ from django.template.defaultfilters import pluralize
 from django.urls import reverse
 from django.utils.html import format_html
 
-from hc_signals.admin.bounded import BoundedPaginator, first_rows
+from hc_signals.admin.base import BoundedPaginator, ReadOnlyAdmin, database, first_rows
 from hc_signals.admin.difference import difference
 from hc_signals.admin.filters import CHANGE_TYPE, ConsumerFilter, ReceiverFilter, SenderFilter
-from hc_signals.admin.read_only import ReadOnlyAdmin, database
 from hc_signals.delivery import interventions
 from hc_signals.models import Delivery
 from hc_signals.postgres.errors import one_line
@@ -31,15 +30,12 @@ class DeliveryAdmin(ReadOnlyAdmin):
     change_form_template = "admin/hc_signals/delivery_form.html"
     conditions = frozenset({"state__exact", "receiver", "sender", "consumer", "change_id"})
     fields = ("state_badge", "receiver", "signal", "sender", "attempt", "next_attempt", "created", "consumer", "change")
+    readonly_fields = fields
     list_display = ("id", "state_and_attempts", "receiver_and_error", "event", "next_attempt")
     list_filter = ("state", ReceiverFilter, SenderFilter, ConsumerFilter)
     paginator = BoundedPaginator
     search_fields = ("=record_id", "=record_key")
     search_help_text = "The exact sfid of a record, or its exact id in the table."
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """Return all fields."""
-        return self.fields
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """Return the deliveries without their images, which may take megabytes; the page of one delivery loads them."""
@@ -57,9 +53,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
     def retry(self, request: HttpRequest, queryset: Any) -> None:
         """Make them due now."""
         chosen = _chosen(queryset)
-        count = self._intervene(request, chosen, interventions.retry)
+        count = self._intervene(request, chosen, interventions.retry, CHANGE, "Retried.")
         if count is not None:
-            LogEntry.objects.log_actions(_user_id(request), chosen, CHANGE, "Retried.")
             text = f"{count} deliveries are due now; parked ones follow theirs."
             self.message_user(request, text, messages.SUCCESS if count else messages.WARNING)
 
@@ -72,20 +67,25 @@ class DeliveryAdmin(ReadOnlyAdmin):
             selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
             across = request.POST.get("select_across", "0")
             return self.page(request, "discard", by_receiver=by_receiver, selected=selected, select_across=across)
-        removed = list(chosen)
-        count = self._intervene(request, chosen, interventions.discard)
+        count = self._intervene(request, chosen, interventions.discard, DELETION, "Discarded.")
         if count is not None:
-            LogEntry.objects.log_actions(_user_id(request), removed, DELETION, "Discarded.")
             self.message_user(request, f"{count} deliveries discarded.", messages.SUCCESS)
         return None
 
-    def _intervene(self, request: HttpRequest, chosen: Any, act: Callable[[Any], int]) -> int | None:
+    def _intervene(
+        self, request: HttpRequest, chosen: Any, act: Callable[[Any], int], flag: int, done: str
+    ) -> int | None:
+        """Act on the deliveries and write that to the admin's log; return None if nothing was done."""
+        user_id: Any = request.user.pk
+        deliveries = list(chosen)
         try:
             with transaction.atomic(using=chosen.db):
-                return act(chosen)
+                count = act(chosen)
         except OperationalError as error:
             self.message_user(request, f"Nothing was done: {one_line(error)}. Try again.", messages.ERROR)
             return None
+        LogEntry.objects.log_actions(user_id, deliveries, flag, done)
+        return count
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         """Add the lines of the difference, the error and the buttons."""
@@ -139,10 +139,6 @@ class DeliveryAdmin(ReadOnlyAdmin):
         url = reverse("admin:hc_signals_change_change", args=[delivery.change_id], current_app=self.admin_site.name)
         captured_at = shown(delivery.captured_at, zone=False)
         return format_html('<a href="{}">{}</a>, captured at {}', url, delivery.change_id, captured_at)
-
-
-def _user_id(request: HttpRequest) -> Any:
-    return request.user.pk
 
 
 def _chosen(queryset: Any) -> Any:

@@ -1,15 +1,20 @@
-"""Filters of our lists. Their choices cost little; Django's own filters would read the whole table for them."""
+"""Filters of our lists, whose choices cost little, and one for multi-select picklists in the project's own lists.
 
+Django's own filters would read the whole table for their choices.
+"""
+
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin import ChoicesFieldListFilter, FieldListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.http import HttpRequest
 from django.utils.dateparse import parse_datetime
 
-from hc_signals.admin.bounded import COUNTED_ROWS
-from hc_signals.admin.read_only import database
+from hc_signals.admin.base import COUNTED_ROWS, database
+from hc_signals.db.models import MultiPicklist
 from hc_signals.delivery.routing import ROUTES
 from hc_signals.postgres import moments
 from hc_signals.postgres.query import rows
@@ -61,7 +66,7 @@ class ChangeTypeFilter(ValueFilter):
 
 
 class TimeFilter(admin.SimpleListFilter):
-    """Leaves the rows alone: the list asks ``moment`` and searches by id."""
+    """A condition on the time of capture."""
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         """Return all rows: the list asks ``moment`` and searches by id."""
@@ -113,13 +118,10 @@ class UntilFilter(TimeFilter):
         """
         if not self.value():
             return None
-        try:
-            found = parse_datetime(str(self.value()))
-        except ValueError:
-            found = None
-        if found is None:
-            raise IncorrectLookupParameters(f"{self.value()!r} is no date and time; expected 2026-01-31T14:00.")
-        return moments.written(found)
+        with suppress(ValueError):
+            if found := parse_datetime(str(self.value())):
+                return moments.written(found)
+        raise IncorrectLookupParameters(f"{self.value()!r} is no date and time; expected 2026-01-31T14:00.")
 
 
 class FoundFilter(ValueFilter):
@@ -149,3 +151,21 @@ class ConsumerFilter(FoundFilter):
     """Offers consumers."""
 
     title = parameter_name = "consumer"
+
+
+class MultiPicklistListFilter(ChoicesFieldListFilter):
+    """Django's filter by choices, with ``includes`` instead of ``exact``; Django takes it for each MultiPicklist."""
+
+    def __init__(self, field: Any, request: Any, params: Any, *args: Any, **kwargs: Any) -> None:
+        path = kwargs["field_path"]
+        self.lookup_kwarg, self.lookup_kwarg_isnull = f"{path}__includes", f"{path}__isnull"
+        self.lookup_val, self.lookup_val_isnull = params.get(self.lookup_kwarg), params.get(self.lookup_kwarg_isnull)
+        # Not the parent's __init__, which would overwrite these four attributes.
+        FieldListFilter.__init__(self, field, request, params, *args, **kwargs)
+
+
+FieldListFilter.register(
+    lambda field: isinstance(field, MultiPicklist) and field.choices is not None,
+    MultiPicklistListFilter,
+    take_priority=True,
+)

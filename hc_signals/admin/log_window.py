@@ -4,7 +4,7 @@ The log has an index of ids and none of tables, records or times, because every 
 searches SEARCHED ids at most, from the newest down, and a link continues below them.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -20,23 +20,18 @@ class LogWindow:
 
     lowest: int
     highest: int
-    rows: tuple[Any, ...] = ()
+    rows: tuple[Any, ...]
     """The rows that meet the conditions, the newest first."""
-    older: int | None = None
+    older: int | None
     """The highest id below the window; None at the end of the log."""
-    times: tuple[datetime | None, datetime | None] = (None, None)
+    times: tuple[datetime | None, datetime | None]
     """When its oldest and its newest change were captured."""
 
 
 def search(queryset: Any, before: int | None, limit: int, since: datetime | None, until: datetime | None) -> LogWindow:
-    """Return the newest rows that meet the conditions.
+    """Return at most ``limit`` rows of ``queryset`` (of ``Change``, by ``-id``) that meet the conditions, if any.
 
-    Args:
-        queryset: rows of ``Change``, ordered by ``-id``.
-        before: search below this id; None: from the newest one.
-        limit: most rows.
-        since: search changes captured since then; None: all.
-        until: search changes captured before; None: all.
+    These are: an id below ``before``; captured at ``since`` or later, and before ``until``.
     """
     using = queryset.db
     plain = queryset.model._base_manager.using(using).order_by("-id").values_list("id", flat=True)
@@ -50,5 +45,6 @@ def search(queryset: Any, before: int | None, limit: int, since: datetime | None
     rows = tuple(queryset.filter(id__gte=lowest, id__lte=highest)[: limit + 1])
     if len(rows) > limit:
         rows, lowest = rows[:limit], rows[limit - 1].id
-    window = LogWindow(lowest, highest, rows, older=plain.filter(id__lt=lowest, id__gte=end).first())
-    return replace(window, times=captured_between(using, lowest, highest)) if lowest <= highest else window
+    older = plain.filter(id__lt=lowest, id__gte=end).first()
+    times = captured_between(using, lowest, highest) if lowest <= highest else (None, None)
+    return LogWindow(lowest, highest, rows, older, times)

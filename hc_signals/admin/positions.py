@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.http import urlencode
 
-from hc_signals.admin.read_only import ReadOnlyAdmin, database
+from hc_signals.admin.base import ReadOnlyAdmin, database
 from hc_signals.conf import get_conf
 from hc_signals.log.backlog import Backlog
 from hc_signals.log.restoring import WORDS, moved
@@ -32,27 +32,23 @@ class PositionAdmin(ReadOnlyAdmin):
         return self.page(request, "consumers", consumers=[self._described(each) for each in survey.consumers])
 
     def _described(self, consumer: Consumer) -> dict[str, Any]:
-        url = reverse("admin:hc_signals_delivery_changelist", current_app=self.admin_site.name)
+        name, url = consumer.name, reverse("admin:hc_signals_delivery_changelist", current_app=self.admin_site.name)
         return {
             "consumer": consumer,
             "age": _age(consumer.backlog),
             "moved": age(consumer.moved_at) if consumer.moved_at else "-",
-            "shards": [self._shard(consumer, *each) for each in enumerate(consumer.by_shard)],
+            "shards": [_shard(consumer, *each) for each in enumerate(consumer.by_shard)],
             "deliveries": [
-                {"state": Delivery.State(state).label, "count": count, "url": f"{url}?{_query(consumer.name, state)}"}
+                (Delivery.State(state).label, count, f"{url}?{urlencode({'consumer': name, 'state__exact': state})}")
                 for state, count in sorted(consumer.deliveries.items())
             ],
         }
 
-    def _shard(self, consumer: Consumer, number: int, backlog: Backlog) -> dict[str, Any]:
-        at = consumer.stored_at.get(number)
-        stored_at = shown(at, zone=False) if at else "-"
-        return {"number": number, "stored_at": stored_at, "backlog": backlog, "age": _age(backlog)}
+
+def _shard(consumer: Consumer, number: int, backlog: Backlog) -> tuple[int, str, Backlog, str]:
+    at = consumer.stored_at.get(number)
+    return number, shown(at, zone=False) if at else "-", backlog, _age(backlog)
 
 
 def _age(backlog: Backlog) -> str:
     return age(backlog.since) if backlog.since else "-"
-
-
-def _query(consumer: str, state: str) -> str:
-    return urlencode({"consumer": consumer, "state__exact": state})

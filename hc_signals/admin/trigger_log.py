@@ -8,12 +8,11 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db import DatabaseError, router, transaction
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import pluralize
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.http import urlencode
 
-from hc_signals.admin.bounded import BoundedPaginator, first_rows
+from hc_signals.admin.base import BoundedPaginator, OwnAdmin, first_rows
 from hc_signals.admin.filters import ValueFilter
 from hc_signals.heroku.trigger_log.words import TriggerLogState, WriteAlgorithm
 from hc_signals.models import TriggerLog, TriggerLogArchive
@@ -33,7 +32,7 @@ class TableFilter(ValueFilter):
         return [(table, table) for table in sorted(tables | {self.value() or ""} - {""})]
 
 
-class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
+class TriggerLogAdminBase(OwnAdmin):
     """Shows a log; users with the change permission may change ``state``."""
 
     write_algorithm = WriteAlgorithm.ORDERED_WRITES
@@ -43,20 +42,15 @@ class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
     date_hierarchy = "created_at"
     list_display = ("id", "created_at", "action", "table_link", "record_link", "sf_id", "state_link", "sf_message")
     list_filter = ("action", "state", TableFilter)
-    list_per_page = 100
     paginator = BoundedPaginator
     search_fields = ("=record_id", "sf_id__startswith", "sf_message")
-    show_full_result_count = False
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list, or say that Heroku Connect has not created the log yet."""
         rows: Any = self.get_queryset(request)
         if not self.has_view_or_change_permission(request) or rows.has_table():
             return super().changelist_view(request, extra_context)
-        frame = {"title": str(self.opts.verbose_name_plural).capitalize(), "opts": self.opts, "media": self.media}
-        context = {**self.admin_site.each_context(request), **frame, "table": table_label(self.model), "alias": rows.db}
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "admin/hc_signals/no_trigger_log.html", context)
+        return self.page(request, "no_trigger_log", table=table_label(self.model), alias=rows.db)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Return all fields and the link to the other rows of the record."""
@@ -65,14 +59,6 @@ class TriggerLogAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Return all fields but ``state``."""
         return [name for name in self.get_fields(request, obj) if name != "state"]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Refuse: Heroku Connect adds rows."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse: Heroku Connect removes rows."""
-        return False
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """Return the row; None if there is no such row or no table.

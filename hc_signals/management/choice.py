@@ -11,11 +11,7 @@ from hc_signals.tables import connected_models
 
 
 def connected_model(label: str) -> type[models.Model]:
-    """Return the connected model with this label.
-
-    Raises:
-        CommandError: no connected model has it.
-    """
+    """Return the connected model with this label; raise a CommandError if there is none."""
     known = {model._meta.label_lower: model for model in connected_models()}
     try:
         model = apps.get_model(label)
@@ -28,15 +24,7 @@ def connected_model(label: str) -> type[models.Model]:
 
 
 def check_receivers(names: Collection[str], known: Collection[str]) -> None:
-    """Refuse names of receivers that are not connected.
-
-    Args:
-        names: dotted paths from the command line.
-        known: dotted paths of the connected receivers.
-
-    Raises:
-        CommandError: it names the nearest receivers, or all of them if none is near.
-    """
+    """Raise a CommandError for a dotted path that is not known; it names the nearest ones, or all if none is near."""
     for name in names:
         if name not in known:
             near = [other for other in sorted(known) if other.startswith(f"{name}#")]

@@ -1,6 +1,8 @@
 """The base of our commands: the option ``--database``, errors in one sentence, the check for the change log."""
 
+import shlex
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,12 +17,17 @@ from hc_signals.postgres.errors import ReadOnlyError, one_line
 
 
 def answered(using: str, error: Error) -> str:
-    """Return the sentence for an error of the database, without its full stop.
-
-    Args:
-        using: database alias.
-    """
+    """Return the sentence for an error of the database ``using``, without its full stop."""
     return f"The database {using!r} answered: {one_line(error)}"
+
+
+def continuation(words: list[str], options: Mapping[str, Any], **defaults: Any) -> str:
+    """Return the command line that continues a command: the words, then its options that differ from these defaults."""
+    for name, default in defaults.items():
+        if (value := options[name]) != default:
+            words.append("--" + name.replace("_", "-"))
+            words += value if isinstance(value, list) else [] if value is True else [str(value)]
+    return shlex.join(["python", "manage.py", *words])
 
 
 class OwnCommand(BaseCommand):
@@ -35,11 +42,7 @@ class OwnCommand(BaseCommand):
         parser.add_argument("--database", default="default", help="database alias (default: default)")
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Run the command.
-
-        Raises:
-            CommandError: an error of the user, of hc_signals or of the database; this is the one place that makes it.
-        """
+        """Run the command; make each error of the user, of hc_signals or of the database a CommandError."""
         using: Any = options.get("database")
         try:
             with wrappers.set_aside(using) if using in connections.settings else nullcontext():
@@ -50,13 +53,6 @@ class OwnCommand(BaseCommand):
             raise CommandError(answered(using, error)) from error
 
     def require_log(self, using: str) -> None:
-        """Refuse a database without the change log.
-
-        Args:
-            using: database alias.
-
-        Raises:
-            CommandError: the database has no change log.
-        """
+        """Raise a CommandError if the database ``using`` has no change log."""
         if not exists(using):
             raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")

@@ -10,17 +10,13 @@ from typing import Any
 
 
 class Interruption:
-    """Says whether Ctrl-C or SIGTERM has arrived; true once it has.
-
-    Args:
-        stopping: set at the first signal; default: none.
-    """
+    """True once Ctrl-C or SIGTERM has arrived; then it sets the event ``stopping``, if there is one."""
 
     SLICE = 0.1
     """Most seconds that :meth:`sleep` takes to notice a signal."""
 
     def __init__(self, stopping: threading.Event | None = None) -> None:
-        self._stopping = stopping
+        self._stopping = stopping or threading.Event()
         self._number = 0
 
     def __bool__(self) -> bool:
@@ -41,17 +37,12 @@ class Interruption:
         if self:
             os._exit(128 + number)  # a receiver may be running: the server rolls back its transaction
         self._number = number
-        if self._stopping is not None:
-            self._stopping.set()
+        self._stopping.set()
 
 
 @contextmanager
 def interruptible(stopping: threading.Event | None = None) -> Iterator[Interruption]:
-    """Catch both signals for the length of the block, then restore the handlers that were there before.
-
-    Args:
-        stopping: set at the first signal; default: none.
-    """
+    """Catch both signals for the length of the block, then restore the handlers; the first one sets ``stopping``."""
     interruption = Interruption(stopping)
     before = {number: signal.signal(number, interruption._note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

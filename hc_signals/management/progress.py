@@ -12,13 +12,9 @@ COUNT_LIMIT = 1_000_000
 
 
 class Progress:
-    """Counts the rows that are done and writes the progress.
+    """Counts the rows that are done and writes the progress to ``stream``, a command's ``stderr``.
 
-    Args:
-        stream: a command's ``stderr``.
-        what: first words of the line.
-        total: number of rows to do; above COUNT_LIMIT it is unknown.
-        clock: returns seconds.
+    The line begins with ``what``. A ``total`` number of rows above COUNT_LIMIT is unknown.
     """
 
     REDRAW_EVERY = 0.1

@@ -37,30 +37,17 @@ class Liveness:
 
 
 def liveness(bell: Doorbell | None) -> Liveness:
-    """Return the state of this process, without asking the database.
-
-    Args:
-        bell: the doorbell at which the workers sleep; None before there is one.
-    """
+    """Return the state of this process, without asking the database; before there is a doorbell, it is None."""
     found, beside, now = workers(), helpers(), time.monotonic()
     state = BellState("not listening yet", None, 0) if bell is None else bell.state()
     reasons = [reason for work in found for reason in _reasons(work, now)]
     reasons += [reason for helper in beside for reason in _reasons_of_helper(helper, now)]
-    if state.trouble:
-        reasons.append(state.trouble)
-    if not found:
-        reasons.append("no worker has begun")
-    return Liveness(
-        tuple(reasons),
-        state,
-        tuple(_facts(work, now) for work in found),
-        tuple(_facts_of_helper(helper, now) for helper in beside),
-        (
-            *(work.trouble for work in found),
-            *([state.errors] if state.errors else []),
-            *(trouble for helper in beside for trouble in helper.troubles),
-        ),
-    )
+    reasons += [state.trouble] if state.trouble else []
+    reasons += [] if found else ["no worker has begun"]
+    troubles = [*(work.trouble for work in found), *([state.errors] if state.errors else [])]
+    troubles += [trouble for helper in beside for trouble in helper.troubles]
+    facts, facts_of_helpers = (_facts(each, now) for each in found), (_facts_of_helper(each, now) for each in beside)
+    return Liveness(tuple(reasons), state, tuple(facts), tuple(facts_of_helpers), tuple(troubles))
 
 
 def _reasons(work: Pulse, now: float) -> Iterator[str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 FIELDS = ("consumer", "shard", "receiver", "signal", "model", "change_id", "delivery_id", "attempt", "sqlstate")
 """Attributes of a log record that become keys of the JSON, if the record has them."""
-
 LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
 """The lowest level that is printed, by --verbosity."""
 
@@ -22,13 +21,9 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object: time, level, logger, message, thread, and those of FIELDS that it has.
+    """Formats a record as one JSON object: time, level, logger, message, thread, consumer, and its other FIELDS."""
 
-    Args:
-        consumer: its name is in every line.
-    """
-
-    def __init__(self, consumer: str = "") -> None:
+    def __init__(self, consumer: str) -> None:
         super().__init__()
         self.consumer = consumer
 
@@ -39,35 +34,24 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             "thread": record.threadName,
+            "consumer": self.consumer,
         }
-        if self.consumer:
-            line["consumer"] = self.consumer
         line |= {name: getattr(record, name) for name in FIELDS if getattr(record, name, None) is not None}
         return json.dumps(line, default=str)
 
 
-def formatter(log_format: str, consumer: str) -> logging.Formatter:
-    """Return the formatter for ``text`` or ``json``."""
-    return JsonFormatter(consumer) if log_format == "json" else TextFormatter()
-
-
 @contextmanager
-def printed_log(stream: Any, verbosity: int, log_formatter: logging.Formatter) -> Iterator[None]:
+def printed_log(stream: Any, verbosity: int, formatter: logging.Formatter) -> Iterator[None]:
     """For the length of the block, print the log of ``hc_signals`` to the stream, unless the project has a handler.
 
-    Afterwards the logger is as before: the process may go on after the command, as in a test.
-
-    Args:
-        stream: a command's ``stderr``.
-        verbosity: 0 to 3, as Django's commands have it.
-        log_formatter: from :func:`formatter`.
+    ``verbosity`` is 0 to 3, as for Django's commands. Afterwards the logger is as before: the process may go on.
     """
     logger = logging.getLogger("hc_signals")
     if logger.handlers:
         yield
         return
     handler, level = logging.StreamHandler(stream), logger.level
-    handler.setFormatter(log_formatter)
+    handler.setFormatter(formatter)
     handler.addFilter(lambda record: record.name != "hc_signals.receivers")
     logger.addHandler(handler)
     logger.setLevel(LEVELS[min(verbosity, 3)])

@@ -48,13 +48,9 @@ class Histogram:
 
 
 class Metrics(Observer, Collector):
-    """Counts the work of this process's workers, and gives all figures to prometheus_client.
+    """Counts the work of this process's workers, ``threads`` of them, and gives all figures to prometheus_client.
 
-    Args:
-        conf: the checked setting.
-        threads: number of workers in this process.
-        liveness: returns the state of the process.
-        figures: returns the newest figures of the database, None if there are none.
+    ``liveness`` returns the state of the process, ``figures`` the newest figures of the database or None.
     """
 
     def __init__(
@@ -98,12 +94,8 @@ class Metrics(Observer, Collector):
         if of_tables:
             self._gaps.update(cause_of(change) for change, _ in tally.delivered if change.operation in of_tables)
 
-    def describe(self) -> Iterator[Metric]:
-        """Return all metrics without figures; docs/metrics.md explains them and their labels."""
-        yield from (*self._counted(), *self._process(None), *self._surveyed(None))
-
     def collect(self) -> Iterator[Metric]:
-        """Return all figures, those of the database if there are any."""
+        """Return all metrics with their figures, those of the database if there are any; see docs/metrics.md."""
         with self._guard:
             yield from self._counted()
         yield from self._process(self._liveness())
@@ -121,27 +113,24 @@ class Metrics(Observer, Collector):
         yield from (latency, calls)
         yield _counter("receiver_failures", "Calls that raised.", self._failures, "receiver")
 
-    def _process(self, found: Liveness | None) -> Iterator[Metric]:
-        workers: Sequence[Any] = found.workers if found else ()
-        helpers: Sequence[Any] = found.helpers if found else ()
-        troubles = found.troubles if found else ()
+    def _process(self, found: Liveness) -> Iterator[Metric]:
+        workers: Sequence[Any] = found.workers
         info = {(__version__, self.conf.CONSUMER, str(self.conf.SHARDS), str(self.threads)): 1}
         yield _gauge("worker_info", "This process; always 1.", info, "version", "consumer", "shards", "threads")
         running = {str(each["worker"]): each["receiver_seconds"] for each in workers}
         yield _gauge("receiver_running_seconds", "Seconds since the receiver of each worker began.", running, "worker")
-        lost = (
-            {"listener": found.bell.reconnects, "worker": sum(each["reconnects"] for each in workers)} if found else {}
-        )
+        lost = {"listener": found.bell.reconnects, "worker": sum(each["reconnects"] for each in workers)}
         yield _counter("reconnects", "Lost connections.", lost, "connection")
-        errors = {(each.name, code): count for each in troubles for code, count in each.errors.copy().items()}
+        errors = {(each.name, code): count for each in found.troubles for code, count in each.errors.copy().items()}
         yield _counter("errors", "Failed tries of the threads.", errors, "task", "code")
-        trouble = {each.name: bool(each.text) for each in troubles}
+        trouble = {each.name: bool(each.text) for each in found.troubles}
         yield _gauge("trouble", "1 while a task fails.", trouble, "task")
+        helpers: Sequence[Any] = found.helpers
         turned = {each["helper"]: each["turned_seconds_ago"] for each in helpers}
         yield _gauge("helper_turn_seconds", "Seconds since the last turn of each helper thread.", turned, "helper")
-        yield _gauge("healthy", "1 if /healthz is green.", {(): found.is_alive} if found else {})
-        yield _gauge("listening", "1 if NOTIFY wakes this process.", {(): found.bell.listens} if found else {})
-        answered = {(): found.bell.heard_at} if found and found.bell.heard_at is not None else {}
+        yield _gauge("healthy", "1 if /healthz is green.", {(): found.is_alive})
+        yield _gauge("listening", "1 if NOTIFY wakes this process.", {(): found.bell.listens})
+        answered = {} if found.bell.heard_at is None else {(): found.bell.heard_at}
         yield _gauge("last_ping_timestamp_seconds", "When the LISTEN connection last answered.", answered)
 
     def _surveyed(self, found: Figures | None) -> Iterator[Metric]:

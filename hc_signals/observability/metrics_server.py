@@ -27,12 +27,7 @@ logger = logging.getLogger("hc_signals")
 
 @contextmanager
 def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]":
-    """For the length of the block, count the work of the crew and serve the figures.
-
-    Args:
-        host: address to listen on.
-        port: TCP port; 0 takes a free one.
-        crew: the workers of this process.
+    """For the length of the block, count the work of the crew, and serve its figures: see :class:`MetricsServer`.
 
     Raises:
         ConfigurationError: prometheus_client is not installed, or the address cannot be used.
@@ -42,9 +37,8 @@ def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]"
 
         from hc_signals.observability.metrics import Metrics
     except ImportError:
-        raise ConfigurationError(
-            "--metrics-port needs prometheus_client; run `pip install hc-signals[metrics]`."
-        ) from None
+        needed = "--metrics-port needs prometheus_client; run `pip install hc-signals[metrics]`."
+        raise ConfigurationError(needed) from None
     surveyor = Surveyor(crew.using, crew.conf, crew.watchdog)
     metrics = Metrics(crew.conf, crew.size, lambda: liveness(crew.bell), lambda: surveyor.newest)
     server = MetricsServer(host, port, render_metrics, lambda: liveness(crew.bell))
@@ -62,13 +56,9 @@ def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]"
 
 
 class MetricsServer:
-    """Serves both pages on one address.
+    """Serves both pages on one address; port 0 takes a free one.
 
-    Args:
-        host: address to listen on.
-        port: TCP port; 0 takes a free one.
-        metrics: renders the metrics: ``Accept`` header in, content type and body out.
-        liveness: returns the state of the process.
+    ``metrics`` renders the metrics: ``Accept`` header in, content type and body out.
 
     Raises:
         ConfigurationError: the address cannot be used.
@@ -83,13 +73,12 @@ class MetricsServer:
             self._server = _Server(host, port, handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ConfigurationError(
-                f"Metrics cannot be served on {host}:{port}: {reason}. Choose another --metrics-port, or stop the "
-                "process that uses it."
-            ) from error
+            advice = "Choose another --metrics-port, or stop the process that uses it."
+            raise ConfigurationError(f"Metrics cannot be served on {host}:{port}: {reason}. {advice}") from error
         self.port = self._server.server_port
         self._stopping = Event()
-        self._thread = Thread(target=self._serve, name="hc_listen-http", daemon=True)
+        turning = ("metrics server", self._turn, self._stopping)
+        self._thread = Thread(None, keep_turning, "hc_listen-http", turning, {"longest": 1.0}, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -100,9 +89,6 @@ class MetricsServer:
         self._stopping.set()
         self._thread.join(timeout=2 * _Server.timeout)
         self._server.server_close()
-
-    def _serve(self) -> None:
-        keep_turning("metrics server", self._turn, self._stopping, longest=1.0)
 
     def _turn(self, helper: Helper) -> float:
         self._server.handle_request()  # waits for _Server.timeout; another thread answers
@@ -126,11 +112,7 @@ def health(found: Liveness) -> tuple[HTTPStatus, str, bytes]:
 
 
 def render_metrics(accept: str) -> tuple[str, bytes]:
-    """Return content type and body of all metrics in prometheus_client's registry, the project's own too.
-
-    Args:
-        accept: the header of the request.
-    """
+    """Return content type and body of all metrics in prometheus_client's registry, for a request's ``Accept``."""
     from prometheus_client import REGISTRY
     from prometheus_client.exposition import choose_encoder
 

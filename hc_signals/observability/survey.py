@@ -57,11 +57,7 @@ class Consumer:
 class Survey:
     """The facts about one database, each read when it is first asked for, and then kept.
 
-    Args:
-        using: database alias.
-        conf: the checked setting.
-        count_limit: most undelivered changes that are counted of a consumer; each shard gets an equal share.
-        each_shard: count up to ``count_limit`` in each shard instead.
+    Of a consumer's undelivered changes, ``count_limit`` are counted: in equal shares, or with ``each_shard`` in each.
     """
 
     def __init__(self, using: str, conf: Conf, count_limit: int = COUNT_LIMIT, each_shard: bool = False) -> None:
@@ -110,12 +106,8 @@ class Survey:
         """Read one consumer, without ``stored_at`` and ``holds_up_rotation``."""
         shards = shards_of(self.using, name)
         limit = self.count_limit if self.each_shard else self.count_limit // max(1, len(shards))
-        return Consumer(
-            name=name,
-            workers=workers(self.using, name),
-            by_shard=tuple(backlog([shard], limit) for shard in shards),
-            deliveries=failures.counts(self.using, name),
-        )
+        by_shard = tuple(backlog([shard], limit) for shard in shards)
+        return Consumer(name, workers(self.using, name), by_shard, failures.counts(self.using, name))
 
     @cached_property
     def log_mb(self) -> float:
@@ -127,10 +119,7 @@ class Survey:
 def limited(using: str) -> Iterator[None]:
     """Run the block in one transaction, in which no statement takes longer than STATEMENT_TIMEOUT.
 
-    In a transaction, because a limit for the session could stay in the session of a pooler.
-
-    Args:
-        using: database alias.
+    A limit for the session could stay in the session of a pooler.
     """
     with transaction.atomic(using=using):
         execute(using, own_limits(is_local=True, statement_timeout=STATEMENT_TIMEOUT))

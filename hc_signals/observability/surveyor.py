@@ -39,12 +39,7 @@ class Figures:
 
 
 def figures(using: str, conf: Conf) -> Figures:
-    """Read the figures of the configured consumer.
-
-    Args:
-        using: database alias.
-        conf: the checked setting.
-    """
+    """Read the figures of the configured consumer."""
     survey = Survey(using, conf, COUNT_LIMIT)
     return Figures(
         at=time.time(),
@@ -55,13 +50,7 @@ def figures(using: str, conf: Conf) -> Figures:
 
 
 class Surveyor:
-    """Reads the figures every SECONDS in a thread of its own, and keeps the newest.
-
-    Args:
-        using: database alias.
-        conf: the checked setting.
-        watchdog: watches its connection.
-    """
+    """Reads the figures every SECONDS in a thread of its own, and keeps the newest; ``watchdog`` watches it."""
 
     SECONDS = 15.0
     """Seconds between two readings."""

@@ -34,11 +34,7 @@ class _Thread(threading.local):
 
 
 class Tracing(Observer):
-    """Makes the spans. A page without a call has none, because a worker often reads an empty page.
-
-    Args:
-        tracer: default: that of the project's tracer provider.
-    """
+    """Makes the spans. A page without a call has none, because a worker often reads an empty page."""
 
     def __init__(self, tracer: Tracer | None = None) -> None:
         self._tracer = tracer or trace.get_tracer("hc_signals", __version__)
@@ -54,9 +50,7 @@ class Tracing(Observer):
         if span is None:
             return
         span.set_attribute("hc_signals.changes", len(tally.delivered))
-        if error is not None:
-            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-        span.end()
+        _end(span, error)
 
     def call_begins(self, receiver: str, signal: Any, named: dict[str, Any]) -> None:
         """Begin a span; spans of the receiver lie inside it."""
@@ -79,13 +73,8 @@ class Tracing(Observer):
         if tally is None:
             return None
         if self._here.page is None:
-            attributes: dict[str, Any] = {
-                "hc_signals.consumer": tally.consumer,
-                "hc_signals.shard": tally.shard,
-            }
-            self._here.page = self._tracer.start_span(
-                "hc_signals.page", attributes=attributes, start_time=self._here.began
-            )
+            named: dict[str, Any] = {"hc_signals.consumer": tally.consumer, "hc_signals.shard": tally.shard}
+            self._here.page = self._tracer.start_span("hc_signals.page", attributes=named, start_time=self._here.began)
         return trace.set_span_in_context(self._here.page)
 
     def call_ends(self, receiver: str, error: BaseException | None) -> None:
@@ -94,5 +83,10 @@ class Tracing(Observer):
         context.detach(token)
         if error is not None:
             span.set_attribute("error.type", type(error).__name__)
-            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-        span.end()
+        _end(span, error)
+
+
+def _end(span: Span, error: BaseException | None) -> None:
+    if error is not None:
+        span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+    span.end()

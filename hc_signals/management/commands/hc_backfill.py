@@ -1,6 +1,5 @@
 """``manage.py hc_backfill``: writes current rows to the log as SNAPSHOT changes; hc_listen delivers them."""
 
-import shlex
 import sys
 import time
 from argparse import ArgumentParser
@@ -18,7 +17,7 @@ from hc_signals.delivery.routing import signals_of
 from hc_signals.log.figures import stored_at
 from hc_signals.management.arguments import at_least, moment
 from hc_signals.management.choice import check_receivers, connected_model
-from hc_signals.management.command import OwnCommand, answered
+from hc_signals.management.command import OwnCommand, answered, continuation
 from hc_signals.management.interruption import Interruption, interruptible
 from hc_signals.management.progress import COUNT_LIMIT, Progress
 from hc_signals.tables import connected_models
@@ -34,13 +33,8 @@ class Command(OwnCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("models", nargs="+", metavar="app.Model")
-        parser.add_argument(
-            "--receiver",
-            nargs="+",
-            action="extend",
-            metavar="dotted.path",
-            help="deliver the rows to these receivers (default: to all)",
-        )
+        text = "deliver the rows to these receivers (default: to all)"
+        parser.add_argument("--receiver", nargs="+", action="extend", metavar="dotted.path", help=text)
         parser.add_argument("--consumer", metavar="NAME", help="deliver them to it (default: HC_SIGNALS['CONSUMER'])")
         parser.add_argument("--since", type=moment, metavar="TIME", help="only rows changed since: 2h, or ISO 8601")
         parser.add_argument("--page-size", type=at_least(1), default=500, help="rows per transaction (default: 500)")
@@ -48,32 +42,23 @@ class Command(OwnCommand):
         parser.add_argument("--rate", type=at_least(0.1), help="most rows per second (default: no limit)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        using = options["database"]
-        self.require_log(using)
+        self.options, self.using, self.after, self.done = options, options["database"], options["after"], 0
+        self.require_log(self.using)
         conf = get_conf()
-        chosen_models = list(dict.fromkeys(connected_model(label) for label in options["models"]))
-        for model in chosen_models:
-            check_captured(model, using)
+        self.models = list(dict.fromkeys(connected_model(label) for label in options["models"]))
+        for model in self.models:
+            check_captured(model, self.using)
         if options["consumer"] in (None, conf.CONSUMER):
-            _check_listeners(chosen_models, conf, options["receiver"] or [])
-        else:
-            _check_consumer(using, options["consumer"])
-        note = {"consumer": options["consumer"] or conf.CONSUMER}
-        note |= {"receivers": options["receiver"]} if options["receiver"] else {}
-        _Backfill(self.stderr, chosen_models, options, note).run()
+            _check_listeners(self.models, conf, options["receiver"] or [])
+        elif options["consumer"] not in (known := sorted(stored_at(self.using))):
+            found = f"There is no consumer {options['consumer']!r}"
+            raise CommandError(f"{found}; known: {', '.join(known) or 'none'}.")
+        self.note: dict[str, Any] = {"consumer": options["consumer"] or conf.CONSUMER}
+        self.note |= {"receivers": options["receiver"]} if options["receiver"] else {}
+        self._run()
 
-
-class _Backfill:
-    def __init__(
-        self, stderr: Any, chosen_models: list[type[Model]], options: dict[str, Any], note: dict[str, Any]
-    ) -> None:
-        self.stderr, self.models, self.options, self.note = stderr, chosen_models, options, note
-        self.using, self.after = options["database"], options["after"]
-        self.done = 0
-
-    def run(self) -> None:
-        total = self._count()
-        self.progress = Progress(self.stderr, "hc_backfill", total)
+    def _run(self) -> None:
+        self.progress = Progress(self.stderr, "hc_backfill", self._count())
         self.began = time.monotonic()
         with interruptible() as interruption:
             try:
@@ -96,16 +81,8 @@ class _Backfill:
         return total
 
     def _log_first_model(self, interruption: Interruption) -> None:
-        model = self.models[0]
-        pages = log_table(
-            model,
-            self.using,
-            "SNAPSHOT",
-            page_size=self.options["page_size"],
-            after=self.after,
-            since=self.options["since"],
-            note=self.note,
-        )
+        model, since, size = self.models[0], self.options["since"], self.options["page_size"]
+        pages = log_table(model, self.using, "SNAPSHOT", page_size=size, after=self.after, since=since, note=self.note)
         last = (-1, self.after)
         for count, after in pages:
             if not count and (count, after) != last:
@@ -126,15 +103,11 @@ class _Backfill:
         return f"{where} is locked elsewhere; waiting for it."
 
     def _command(self) -> str:
-        words = ["python", "manage.py", "hc_backfill", *(model._meta.label for model in self.models)]
+        words = ["hc_backfill", *(model._meta.label for model in self.models)]
         words += [] if self.after is None else ["--after", str(self.after)]
-        if self.options["since"] is not None:
-            words += ["--since", self.options["since"].isoformat()]
-        for name in ("receiver", "consumer", "page_size", "rate", "database"):
-            value = self.options[name]
-            if value is not None and value != {"page_size": 500, "database": "default"}.get(name):
-                words += ["--" + name.replace("_", "-"), *(value if isinstance(value, list) else [str(value)])]
-        return shlex.join(words)
+        words += ["--since", self.options["since"].isoformat()] if self.options["since"] else []
+        defaults = {"receiver": None, "consumer": None, "page_size": 500, "rate": None, "database": "default"}
+        return continuation(words, self.options, **defaults)
 
 
 def _check_listeners(chosen_models: Iterable[type[Model]], conf: Conf, receivers: list[str]) -> None:
@@ -146,13 +119,5 @@ def _check_listeners(chosen_models: Iterable[type[Model]], conf: Conf, receivers
     for model, names in known.items():
         if not names.intersection(receivers or names):
             which = "none of these receivers" if receivers else "no receiver"
-            raise CommandError(
-                f"{model._meta.label}: {which} is connected to {' or '.join(signals)}; name the receivers that are to "
-                "get the rows with --receiver."
-            )
-
-
-def _check_consumer(using: str, consumer: str) -> None:
-    known = sorted(stored_at(using))
-    if consumer not in known:
-        raise CommandError(f"There is no consumer {consumer!r}; known: {', '.join(known) or 'none'}.")
+            found = f"{model._meta.label}: {which} is connected to {' or '.join(signals)}"
+            raise CommandError(f"{found}; name the receivers that are to get the rows with --receiver.")

@@ -27,11 +27,7 @@ class Command(OwnCommand):
         started.add_argument("--at", type=start_at, required=True, metavar="WHERE", help="latest, earliest, 2h, a time")
         removed = actions.add_parser("remove", help="remove a consumer that is gone: the log no longer waits for it")
         removed.add_argument("--with-deliveries", action="store_true", help="remove its failed deliveries as well")
-        removed.add_argument(
-            "--force",
-            action="store_true",
-            help="remove it even while a worker is running",
-        )
+        removed.add_argument("--force", action="store_true", help="remove it even while a worker is running")
         for each in (started, removed):
             each.add_argument("name", metavar="NAME", help="the consumer, as in HC_SIGNALS['CONSUMER']")
         for each in (shown, started, removed):
@@ -46,10 +42,8 @@ class Command(OwnCommand):
             raise CommandError("The name is empty; `hc_consumers list` shows the known ones.", returncode=2)
         self.require_log(using)
         if cause := moved(using):
-            raise CommandError(
-                f"{WORDS[cause]} and no worker has run since, so positions are not right yet; run `manage.py hc_listen "
-                "--once` first."
-            )
+            found = f"{WORDS[cause]} and no worker has run since, so positions are not right yet"
+            raise CommandError(f"{found}; run `manage.py hc_listen --once` first.")
 
     def _list(self, options: dict[str, Any]) -> None:
         found = Survey(options["database"], get_conf()).consumers

@@ -31,7 +31,8 @@ class Command(OwnCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         chosen = _chosen(options)
-        if options["action"] in ("retry", "discard") and not (_is_narrowed(options) or options["all"]):
+        is_chosen = any(options[each] for each in ("ids", "state", "receiver", "model", "all"))
+        if options["action"] in ("retry", "discard") and not is_chosen:
             raise CommandError("Choose by id, --receiver, --model or --state, or say --all.", returncode=2)
         with transaction.atomic(using=options["database"]):
             getattr(self, f"_{options['action']}")(chosen, options)
@@ -74,7 +75,3 @@ def _chosen(options: dict[str, Any]) -> "QuerySet[Delivery]":
         if missing:
             raise CommandError(f"There is no delivery {', '.join(map(str, missing))}; `hc_deliveries list` shows them.")
     return chosen
-
-
-def _is_narrowed(options: dict[str, Any]) -> bool:
-    return bool(options["ids"] or options["state"] or options["receiver"] or options["model"])

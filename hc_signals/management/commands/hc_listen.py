@@ -20,7 +20,7 @@ from hc_signals.delivery.unheard import warn_of_unheard
 from hc_signals.management.arguments import at_least, start_at, tcp_port
 from hc_signals.management.command import OwnCommand
 from hc_signals.management.interruption import interruptible
-from hc_signals.observability.log_format import formatter, printed_log
+from hc_signals.observability.log_format import JsonFormatter, TextFormatter, printed_log
 from hc_signals.observability.metrics_server import serve_metrics
 from hc_signals.postgres.errors import Kind, ReadOnlyError, kind_of
 from hc_signals.postgres.own_connections import own_options
@@ -30,6 +30,8 @@ from hc_signals.worker.crew import Crew
 from hc_signals.worker.loop import Worker
 from hc_signals.worker.threads import STUCK_SECONDS, as_helper
 
+logger = logging.getLogger("hc_signals")
+
 
 class Command(OwnCommand):
     help = "Send a Django signal for each change that Heroku Connect makes, until SIGTERM or Ctrl-C."
@@ -37,48 +39,26 @@ class Command(OwnCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("--once", action="store_true", help="deliver what is committed now, then exit 0")
-        parser.add_argument(
-            "--no-wait",
-            action="store_true",
-            help="exit 1 if the database cannot be reached or written to at the start (default: wait for it; --once "
-            "never waits)",
-        )
-        parser.add_argument(
-            "--concurrency",
-            type=at_least(1),
-            default=1,
-            metavar="THREADS",
-            help="threads that deliver, each with a connection of its own; at most HC_SIGNALS['SHARDS'] of them have "
-            "work (default: 1)",
-        )
-        parser.add_argument("--batch-size", type=int, help="changes per page (default: HC_SIGNALS['BATCH_SIZE'])")
-        parser.add_argument(
-            "--poll-interval", type=float, help="seconds after which an idle worker reads the log (default: HC_SIGNALS)"
-        )
-        parser.add_argument(
-            "--start-at",
-            type=start_at,
-            metavar="WHERE",
-            help="for a new consumer only: earliest, latest, an age such as 2h, or an ISO time (default: HC_SIGNALS)",
-        )
-
-        parser.add_argument("--log-format", choices=["text", "json"], default="text", help="default: text")
-        parser.add_argument(
-            "--metrics-port",
-            type=tcp_port,
-            metavar="PORT",
-            help="serve /metrics for Prometheus and /healthz on this port (default: not at all)",
-        )
-        parser.add_argument(
-            "--metrics-host", default="127.0.0.1", metavar="ADDRESS", help="serve them here (default: 127.0.0.1)"
-        )
+        add = parser.add_argument
+        text = "exit 1 if the database cannot be reached or written to at the start (default: wait; --once never waits)"
+        add("--no-wait", action="store_true", help=text)
+        text = "threads that deliver, each with its own connection; at most HC_SIGNALS['SHARDS'] have work (default: 1)"
+        add("--concurrency", type=at_least(1), default=1, metavar="THREADS", help=text)
+        add("--batch-size", type=int, help="changes per page (default: HC_SIGNALS['BATCH_SIZE'])")
+        add("--poll-interval", type=float, help="seconds until an idle worker reads the log (default: HC_SIGNALS)")
+        text = "for a new consumer only: earliest, latest, an age such as 2h, or an ISO time (default: HC_SIGNALS)"
+        add("--start-at", type=start_at, metavar="WHERE", help=text)
+        add("--log-format", choices=["text", "json"], default="text", help="default: text")
+        text = "serve /metrics for Prometheus and /healthz on this port (default: not at all)"
+        add("--metrics-port", type=tcp_port, metavar="PORT", help=text)
+        add("--metrics-host", default="127.0.0.1", metavar="ADDRESS", help="serve them here (default: 127.0.0.1)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["once"] and options["metrics_port"] is not None:
             raise CommandError("--metrics-port needs a worker that stays: leave out --once.", returncode=2)
         using = options["database"]
         conf = _conf(options)
-        self._formatter = formatter(options["log_format"], conf.CONSUMER)
+        self._formatter = JsonFormatter(conf.CONSUMER) if options["log_format"] == "json" else TextFormatter()
         with printed_log(self.stderr, options["verbosity"], self._formatter), own_options(using):
             warn_of_unheard(conf)
             _trace()
@@ -103,9 +83,8 @@ class Command(OwnCommand):
     def _listen(self, using: str, conf: Conf, options: dict[str, Any]) -> Crew:
         threads = options["concurrency"]
         if threads > conf.SHARDS:
-            logging.getLogger("hc_signals").warning(
-                "%s threads are too many for HC_SIGNALS['SHARDS'] = %s; %s will do.", threads, conf.SHARDS, conf.SHARDS
-            )
+            text = "%s threads are too many for HC_SIGNALS['SHARDS'] = %s; %s will do."
+            logger.warning(text, threads, conf.SHARDS, conf.SHARDS)
         crew = Crew(using, conf, min(threads, conf.SHARDS))
         gc.freeze()  # the project's code stays to the end: the collector need not read it with every few pages
         with ExitStack() as stack:
@@ -124,14 +103,10 @@ class Command(OwnCommand):
         return crew
 
     def _wait_for_database(self, using: str, stopping: threading.Event) -> None:
-        """Wait until the database can be reached and written to, or ``stopping`` is set.
+        """Wait until the database can be reached and written to, or ``stopping`` is set; raise what only people repair.
 
-        A wrong password and a missing database are waited for as well. The server gives such a reason in words only,
-        and credentials that are just being changed are right a moment later.
-
-        Raises:
-            CommandError: only a person can repair what is wrong.
-            Error: the same, in the server's words.
+        It waits for a right password and for the database as well: the server gives such a reason in words only, and
+        credentials that are just being changed are right a moment later.
         """
         with as_helper("start", STUCK_SECONDS) as helper:
             trouble = helper.trouble("The start")
@@ -151,9 +126,8 @@ class Command(OwnCommand):
                     return
 
     def _check_database(self, using: str) -> None:
-        in_recovery, is_read_only = row(
-            using, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool"
-        )
+        sql = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool"
+        in_recovery, is_read_only = row(using, sql)
         name = f"The database {using!r}"
         if in_recovery:
             raise ReadOnlyError(f"{name} is a follower: LISTEN does not work there; use the leader's URL.")
@@ -166,17 +140,11 @@ class Command(OwnCommand):
             raise CommandError("No connected table has capture triggers; run `manage.py hc_triggers install` first.")
         for status in found:
             if status.state != "installed":
-                logging.getLogger("hc_signals").warning(
-                    "Capture on %s: %s (%s).", status.table, status.state, status.detail
-                )
+                logger.warning("Capture on %s: %s (%s).", status.table, status.state, status.detail)
 
 
 def _conf(options: dict[str, Any]) -> Conf:
-    given = {
-        "BATCH_SIZE": options["batch_size"],
-        "POLL_INTERVAL": options["poll_interval"],
-        "START_AT": options["start_at"],
-    }
+    given = {key: options[key.lower()] for key in ("BATCH_SIZE", "POLL_INTERVAL", "START_AT")}
     return replace(get_conf(), **{key: value for key, value in given.items() if value is not None})
 
 

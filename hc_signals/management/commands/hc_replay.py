@@ -1,6 +1,5 @@
 """``manage.py hc_replay``: sends past changes of the log again."""
 
-import shlex
 import sys
 from argparse import ArgumentParser
 from datetime import datetime
@@ -13,8 +12,8 @@ from hc_signals.conf import get_conf
 from hc_signals.delivery.replay import Replay, ReplayRun
 from hc_signals.management.arguments import moment, moment_or_replay_id, replay_id
 from hc_signals.management.choice import check_receivers, connected_model
-from hc_signals.management.command import OwnCommand, answered
-from hc_signals.management.interruption import Interruption, interruptible
+from hc_signals.management.command import OwnCommand, answered, continuation
+from hc_signals.management.interruption import interruptible
 from hc_signals.management.progress import COUNT_LIMIT, Progress
 from hc_signals.tables import connected_models
 
@@ -71,20 +70,12 @@ class Command(OwnCommand):
                 raise CommandError(f"{sentence}; go on with: {_command(run, options)}") from error
             progress.close()
         if not run.finished:
-            self._interrupted(run, options, interruption)
-
-    def _interrupted(self, run: ReplayRun, options: dict[str, Any], interruption: Interruption) -> None:
-        self.stderr.write(f"hc_replay: interrupted; go on with: {_command(run, options)}")
-        sys.exit(interruption.exit_code)
+            self.stderr.write(f"hc_replay: interrupted; go on with: {_command(run, options)}")
+            sys.exit(interruption.exit_code)
 
 
 def _command(run: ReplayRun, options: dict[str, Any]) -> str:
     first, last = run.rest
-    words = ["python", "manage.py", "hc_replay", "--from", first, "--until", last]
-    if isinstance(options["until"], datetime):
-        words[-1] = options["until"].isoformat()
-    for name in ("model", "receiver"):
-        words += [f"--{name}", *options[name]] if options[name] else []
-    words += ["--yes"] if options["yes"] else []
-    words += ["--database", options["database"]] if options["database"] != "default" else []
-    return shlex.join(words)
+    last = options["until"].isoformat() if isinstance(options["until"], datetime) else last
+    words = ["hc_replay", "--from", first, "--until", last]
+    return continuation(words, options, model=None, receiver=None, yes=False, database="default")

@@ -5,7 +5,6 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import pairwise
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -32,14 +31,8 @@ class Command(OwnCommand):
         parser.add_argument("--json", action="store_true", help="for programs; with --watch one line each time")
         parser.add_argument("--strict", action="store_true", help="exit 1 for a warning too")
         parser.add_argument("--verbose", action="store_true", help="show messages of Salesforce: they may quote values")
-        parser.add_argument(
-            "--watch",
-            nargs="?",
-            type=at_least(0.2),
-            const=2.0,
-            metavar="SECONDS",
-            help="repeat until Ctrl-C, which exits 0 (default: every 2 s)",
-        )
+        text, every = "repeat until Ctrl-C, which exits 0 (default: every 2 s)", at_least(0.2)
+        parser.add_argument("--watch", nargs="?", type=every, const=2.0, metavar="SECONDS", help=text)
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.using, self.options = options["database"], options
@@ -71,21 +64,20 @@ class Command(OwnCommand):
                 if is_due:
                     ask_at = time.monotonic() + self.HEROKU_EVERY
                     heroku = [finding for finding in found if finding.name == "heroku"]
-                self._clear()
+                if self.stdout.isatty() and not self.options["json"]:
+                    self.stdout.write("\x1b[H\x1b[2J", ending="")  # an empty screen
                 self._print(found if is_due else found + heroku)
             interruption.sleep(self.options["watch"])
 
-    def _clear(self) -> None:
-        if self.stdout.isatty() and not self.options["json"]:
-            self.stdout.write("\x1b[H\x1b[2J", ending="")
-
     def _print(self, found: Sequence[Finding]) -> None:
         if self.options["json"]:
-            self.stdout.write(_json(self.using, found, None if self.options["watch"] else 2))
+            findings = [asdict(finding) for finding in found]
+            report = {"verdict": worst(found), "database": self.using, "checked_at": now(), "findings": findings}
+            indent = None if self.options["watch"] else 2
+            self.stdout.write(json.dumps(report, cls=DjangoJSONEncoder, indent=indent))
             return
         self.stdout.write(f"hc_status of {self.using!r}, {shown(now())}")
-        for finding, following in pairwise([*found, None]):
-            assert finding is not None  # noqa: S101  (only the last is)
+        for finding, following in zip(found, [*found[1:], None], strict=True):
             self.stdout.write(f"{self._painted(finding.verdict)} {finding.name:<11} {finding.text}")
             # Lines with the same problem share one remedy, below the last of them.
             if finding.problem and (following is None or following.problem != finding.problem):
@@ -103,13 +95,3 @@ def _summary(found: Sequence[Finding]) -> str:
         return "All is well."
     counted = f"{counts[Verdict.ERROR]} error(s), {counts[Verdict.WARN]} warning(s)"
     return f"{counted}; docs/operations.md has each by its [name]."
-
-
-def _json(using: str, found: Sequence[Finding], indent: int | None) -> str:
-    report = {
-        "verdict": worst(found),
-        "database": using,
-        "checked_at": now(),
-        "findings": [asdict(finding) for finding in found],
-    }
-    return json.dumps(report, cls=DjangoJSONEncoder, indent=indent)

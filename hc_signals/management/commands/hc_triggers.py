@@ -1,11 +1,12 @@
 """``manage.py hc_triggers``: installs, inspects and removes the capture triggers."""
 
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import DatabaseError, models
+from django.db import DatabaseError
+from django.db.models import Model
 
 from hc_signals.capture import orphans, outages, pausing, table_state
 from hc_signals.capture.install import install_sql, next_layout
@@ -16,26 +17,22 @@ from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.moments import shown
 from hc_signals.tables import connected_models, table_label
 
+Models = list[type[Model]]
+
 
 class Command(OwnCommand):
     help = "Install, inspect, pause or remove the capture triggers on Heroku Connect's tables."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("action", choices=["install", "status", "pause", "resume", "uninstall", "sql"])
-        parser.add_argument(
-            "models", nargs="*", metavar="app.Model", help="default: all connected models; uninstall has no default"
-        )
-        parser.add_argument(
-            "--check", action="store_true", help="with status: exit 1 on drift, pause or a missing column"
-        )
-        parser.add_argument(
-            "--remove",
-            action="store_true",
-            help="with pause: remove the triggers from the tables as well, table by table; `resume` puts them back",
-        )
-        parser.add_argument("--all", action="store_true", help="with uninstall: all capture, orphans too")
-        parser.add_argument("--orphans", action="store_true", help="with uninstall: only capture that no model uses")
+        add = parser.add_argument
+        add("action", choices=["install", "status", "pause", "resume", "uninstall", "sql"])
+        add("models", nargs="*", metavar="app.Model", help="default: all connected models; uninstall has no default")
+        add("--check", action="store_true", help="with status: exit 1 on drift, pause or a missing column")
+        text = "with pause: remove the triggers from the tables as well, table by table; `resume` puts them back"
+        add("--remove", action="store_true", help=text)
+        add("--all", action="store_true", help="with uninstall: all capture, orphans too")
+        add("--orphans", action="store_true", help="with uninstall: only capture that no model uses")
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.using, self.options = options["database"], options
@@ -48,42 +45,33 @@ class Command(OwnCommand):
         if labels and (takes_all or action in ("pause", "resume")):
             raise CommandError("Name no models here: the command acts on all tables.", returncode=2)
         if action == "uninstall" and not labels and not takes_all:
-            raise CommandError(
-                "Nothing was removed. Name the models whose capture is to be removed (crm.Account), or say --all.",
-                returncode=2,
-            )
+            text = "Nothing was removed. Name the models whose capture is to be removed (crm.Account), or say --all."
+            raise CommandError(text, returncode=2)
         for option, of in (("check", "status"), ("remove", "pause"), ("all", "uninstall"), ("orphans", "uninstall")):
             if self.options[option] and action != of:
                 raise CommandError(f"--{option} goes with `hc_triggers {of}` only.", returncode=2)
 
-    def _install(self, chosen: list[type[models.Model]]) -> None:
+    def _install(self, chosen: Models) -> None:
         self.require_log(self.using)
         if pausing.find(self.using).is_removed:
             # No error: the release phase of a deployment must go on.
             self.stdout.write(f"{pausing.IS_REMOVED} `hc_triggers resume` puts it back.")
             return
+        self._each(chosen, self._install_one, "installed")
 
-        def act(model: type[models.Model]) -> TableStatus:
-            returned = outages.install(model, self.using)
-            if returned is not None:
-                self._print_returned(returned)
-            return status_of(model, self.using)
+    def _install_one(self, model: type[Model]) -> None:
+        if gap := outages.install(model, self.using):
+            since = shown(gap.since) if gap.since else "an unknown time"
+            more = "hc_listen reads again what Salesforce changed since" if gap.is_reread else "nothing is read again"
+            self.stdout.write(f"{gap.table}: a gap since {since} is in the log ({gap.cause}); {more}.")
 
-        self._each(chosen, act, "installed")
-
-    def _print_returned(self, returned: outages.ReportedGap) -> None:
-        since = shown(returned.since) if returned.since else "an unknown time"
-        more = "hc_listen reads again what Salesforce changed since" if returned.is_reread else "nothing is read again"
-        self.stdout.write(f"{returned.table}: a gap since {since} is in the log ({returned.cause}); {more}.")
-
-    def _each(
-        self, chosen: list[type[models.Model]], act: Callable[[type[models.Model]], TableStatus], done: str
-    ) -> None:
+    def _each(self, chosen: Models, act: Callable[[type[Model]], None], done: str) -> None:
         """Act on each table; a table that stays locked does not keep the others from it."""
         failed: dict[str, DatabaseError] = {}
         for model in chosen:
             try:
-                self._print(act(model))
+                act(model)
+                self._print(status_of(model, self.using))
             except DatabaseError as error:
                 failed[model._meta.label] = error
         self._report(failed, done, "run the command again.")
@@ -94,7 +82,7 @@ class Command(OwnCommand):
         if failed:
             raise CommandError(f"Not {done}: {', '.join(failed)}. Nothing was half-done; {advice}")
 
-    def _status(self, chosen: list[type[models.Model]]) -> None:
+    def _status(self, chosen: Models) -> None:
         found = statuses_of(chosen, self.using)
         if not self.options["models"]:
             found += orphans.find(chosen, self.using)
@@ -109,39 +97,34 @@ class Command(OwnCommand):
             self.stdout.write(f"{how} since {shown(pause.since)}: nothing is captured; run `hc_triggers resume`.")
         if pause.owed:
             self.stdout.write(f"The gap since {shown(pause.owed)} is not written; run `hc_triggers resume` again.")
-        if self.options["check"] and (pause.since or pause.owed):
+        if self.options["check"]:
+            self._check(found, bool(pause.since or pause.owed))
+
+    def _check(self, found: Sequence[TableStatus], is_paused: bool) -> None:
+        if is_paused:
             raise CommandError("Capture is paused; run `manage.py hc_triggers resume`.")
-        unsupported = [status.table for status in found if status.state == "unsupported"]
-        if self.options["check"] and unsupported:
+        if unsupported := [status.table for status in found if status.state == "unsupported"]:
             raise CommandError(f"Cannot be captured, because they are no tables: {', '.join(unsupported)}.")
-        lacking = [status.table for status in found if status.absent_columns]
-        if self.options["check"] and lacking:
+        if lacking := [status.table for status in found if status.absent_columns]:
             raise CommandError(
                 f"Tables that lack columns of their models, so that no change can be delivered: {', '.join(lacking)}; "
                 "`manage.py hc_inspect --check` says what to do."
             )
-        if self.options["check"] and any(status.is_drifted for status in found):
+        if any(status.is_drifted for status in found):
             raise CommandError("Triggers have drifted; run `manage.py hc_triggers install`.")
 
-    def _pause(self, chosen: list[type[models.Model]]) -> None:
-        is_removed = self.options["remove"]
-        since = pausing.pause(self.using, is_removed)
+    def _pause(self, chosen: Models) -> None:
+        since = pausing.pause(self.using, self.options["remove"])
         self.stdout.write(f"Paused since {shown(since)}. Changes from now on become a gap.")
-        if not is_removed:
-            return
+        if self.options["remove"]:
+            self._each(chosen, lambda model: pausing.remove(model, self.using, since), "taken off")
+            self._remove_orphans(chosen, "paused")
 
-        def act(model: type[models.Model]) -> TableStatus:
-            pausing.remove(model, self.using, since)
-            return status_of(model, self.using)
-
-        self._each(chosen, act, "taken off")
-        self._remove_orphans(chosen, "paused")
-
-    def _remove_orphans(self, known_models: list[type[models.Model]], cause: str, uninstalled: bool = False) -> None:
+    def _remove_orphans(self, known_models: Models, cause: str, uninstalled: bool = False) -> None:
         for status in orphans.remove(known_models, self.using, cause, uninstalled):
             self.stdout.write(f"{status.table}: removed")
 
-    def _resume(self, chosen: list[type[models.Model]]) -> None:
+    def _resume(self, chosen: Models) -> None:
         done = pausing.resume(self.using, chosen)
         if done is None:
             self.stdout.write("Capture is not paused.")
@@ -153,17 +136,13 @@ class Command(OwnCommand):
             self.stdout.write(f"Not in {', '.join(done.unread)}, without systemmodstamp: `manage.py hc_backfill` does.")
         self._report(done.failed, "installed", "run `manage.py hc_triggers install`; the gap is reported then.")
 
-    def _uninstall(self, chosen: list[type[models.Model]]) -> None:
-        def act(model: type[models.Model]) -> TableStatus:
-            outages.uninstall(model, self.using)
-            return status_of(model, self.using)
-
+    def _uninstall(self, chosen: Models) -> None:
         if not self.options["orphans"]:
-            self._each(chosen, act, "uninstalled")
+            self._each(chosen, lambda model: outages.uninstall(model, self.using), "uninstalled")
         if self.options["all"] or self.options["orphans"]:
             self._remove_orphans(chosen, "uninstalled", uninstalled=self.options["all"])
 
-    def _sql(self, chosen: list[type[models.Model]]) -> None:
+    def _sql(self, chosen: Models) -> None:
         for model in chosen:
             statements = ["BEGIN", *install_sql(model, next_layout(model, self.using)), "COMMIT"]
             self.stdout.write(f"-- {table_label(model)}\n" + "".join(f"{each};\n" for each in statements))

@@ -5,21 +5,17 @@ from collections.abc import Callable, Iterator
 from django.db import DatabaseError
 
 from hc_signals.conf import Conf
-from hc_signals.observability.findings import Finding, problem
+from hc_signals.observability.findings import Finding, finding
 from hc_signals.observability.judge import capture, delivery, heroku, log
-from hc_signals.observability.judge.capacity import free_connections
-from hc_signals.observability.judge.receivers import receivers
-from hc_signals.observability.judge.server import server
+from hc_signals.observability.judge.server import free_connections, server
 from hc_signals.observability.survey import Survey, limited
 from hc_signals.postgres.errors import one_line, prevents_reading
 
 
 def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool = True) -> list[Finding]:
-    """Check everything. What the role may not read, or cannot read in time, is a finding too.
+    """Check everything. A check that the role may not make, or not in time, is a finding too.
 
     Args:
-        using: database alias.
-        conf: the checked setting.
         verbose: show messages of Salesforce, which may quote values of records.
         ask_heroku: ask Heroku Connect's API, if app and token are configured.
 
@@ -27,7 +23,7 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
         DatabaseError: the database cannot be reached, or the connection was lost.
     """
     found = _look(using, "server", lambda: server(using))
-    if any(finding.problem == "log-missing" for finding in found):
+    if any(each.problem == "log-missing" for each in found):
         return found
     survey = Survey(using, conf)
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
@@ -36,7 +32,7 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
         ("capture", lambda: capture.pause(survey)),
         ("capture", lambda: capture.incomplete(survey)),
         ("reload", lambda: capture.reloads(survey)),
-        ("receivers", lambda: receivers(survey)),
+        ("receivers", lambda: delivery.receivers(survey)),
         ("consumer", lambda: delivery.consumers(survey)),
         ("worker", lambda: delivery.troubles(survey)),
         ("bell", lambda: delivery.bell(survey)),
@@ -52,11 +48,10 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
 
 
 def _look(using: str, name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """Run one check; what it may not read, or cannot read in time, is its finding."""
     try:
         with limited(using):
             return list(check())
     except DatabaseError as error:
         if not prevents_reading(error):
             raise
-        return [problem("not-checked", name, one_line(error))]
+        return [finding(name, one_line(error), "not-checked")]

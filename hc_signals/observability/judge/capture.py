@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from hc_signals.capture.reloads import under_way
-from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.observability.findings import Finding, finding
 from hc_signals.observability.survey import Survey
 from hc_signals.postgres.moments import age, now
 from hc_signals.postgres.query import rows
@@ -16,27 +16,22 @@ LONG_RELOAD = timedelta(hours=6)
 def capture(survey: Survey) -> Iterator[Finding]:
     """Judge the triggers of every table."""
     if not survey.models:
-        yield problem("capture-no-models", "capture", "there is no connected model")
-    is_removed = survey.pause.is_removed
+        yield finding("capture", "there is no connected model", "capture-no-models")
     for status in (*survey.statuses, *survey.orphans):
         text = f"{status.table}: {status.state}" + (f" ({status.detail})" if status.detail else "")
         facts = {"table": status.table, "state": status.state}
         watched = survey.watched.get(status.table)
-        if status.state == "missing" and is_removed:
-            yield problem("capture-paused", "capture", f"{status.table}: taken off until `resume`", **facts)
+        problem = status.aside if status.state == "installed" else status.state
+        if status.state == "missing" and survey.pause.is_removed:
+            text, problem = f"{status.table}: taken off until `resume`", "paused"
         elif status.state == "missing" and watched is not None and watched.uninstalled_at is not None:
-            text = f"{status.table}: uninstalled {age(watched.uninstalled_at)} ago"
-            yield problem("capture-uninstalled", "capture", text, **facts)
-        elif status.state != "installed":
-            yield problem(f"capture-{status.state}", "capture", text, **facts)
-        elif status.aside:
-            yield problem(f"capture-{status.aside}", "capture", text, **facts)
-        elif not status.absent_columns:
-            yield fine("capture", text, **facts)
+            text, problem = f"{status.table}: uninstalled {age(watched.uninstalled_at)} ago", "uninstalled"
+        if problem or not status.absent_columns:
+            yield finding("capture", text, f"capture-{problem}" if problem else "", **facts)
         if status.absent_columns:
             names = ", ".join(status.absent_columns)
             text = f"{status.table}: the table has no {names}, so no change of it can be delivered"
-            yield problem("capture-columns", "capture", text, **facts, columns=list(status.absent_columns))
+            yield finding("capture", text, "capture-columns", **facts, columns=list(status.absent_columns))
 
 
 # Rows of our own tables that are hidden from this role; rows of captured tables that are hidden from it, or from the
@@ -62,7 +57,7 @@ def row_security(survey: Survey) -> Iterator[Finding]:
         roles = sorted({*([user] if is_hidden else []), *owners})
         if roles:
             text = f"{table}: row-level security hides rows from {', '.join(roles)}"
-            yield problem("capture-row-security", "capture", text, table=table, roles=roles)
+            yield finding("capture", text, "capture-row-security", table=table, roles=roles)
 
 
 def pause(survey: Survey) -> Iterator[Finding]:
@@ -70,11 +65,10 @@ def pause(survey: Survey) -> Iterator[Finding]:
     found = survey.pause
     if found.since:
         how = "switched off and taken off the tables" if found.is_removed else "switched off"
-        yield problem("capture-paused", "capture", f"{how} {age(found.since)} ago", since=found.since)
+        yield finding("capture", f"{how} {age(found.since)} ago", "capture-paused", since=found.since)
     if found.owed:
-        yield problem(
-            "capture-gap-owed", "capture", f"the gap of {age(found.owed)} ago is not written", since=found.owed
-        )
+        text = f"the gap of {age(found.owed)} ago is not written"
+        yield finding("capture", text, "capture-gap-owed", since=found.owed)
 
 
 def incomplete(survey: Survey) -> Iterator[Finding]:
@@ -83,18 +77,15 @@ def incomplete(survey: Survey) -> Iterator[Finding]:
         if table.cause:
             since = "an unknown time" if table.good_at is None else f"{age(table.good_at)} ago"
             text = f"{table.table}: {table.cause}, complete until {since}"
-            yield problem("capture-gap-unreported", "capture", text, table=table.table, since=table.good_at)
+            yield finding("capture", text, "capture-gap-unreported", table=table.table, since=table.good_at)
         if table.reread_since:
             text = f"{table.table}: to be read again, what changed since {age(table.reread_since)} ago"
-            yield problem("capture-reread", "capture", text, table=table.table, since=table.reread_since)
+            yield finding("capture", text, "capture-reread", table=table.table, since=table.reread_since)
 
 
 def reloads(survey: Survey) -> Iterator[Finding]:
     """Find tables that are being reloaded."""
     for reload in under_way(survey.using):
         text = f"{reload.table}: reloading for {age(reload.since)}, {reload.records} record(s) were cleared"
-        facts = {"table": reload.table, "since": reload.since, "records": reload.records}
-        if now() - reload.since > LONG_RELOAD:
-            yield problem("reload-long", "reload", text, **facts)
-        else:
-            yield fine("reload", text, **facts)
+        key = "reload-long" if now() - reload.since > LONG_RELOAD else ""
+        yield finding("reload", text, key, table=reload.table, since=reload.since, records=reload.records)

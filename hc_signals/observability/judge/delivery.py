@@ -1,4 +1,4 @@
-"""Delivery: the backlog of each consumer, its workers, the doorbell, and what receivers failed on."""
+"""Delivery: receivers, the backlog of each consumer, its workers, the doorbell, and the failed deliveries."""
 
 import time
 from collections.abc import Iterator
@@ -6,9 +6,10 @@ from typing import Any
 
 from django.db.models import Count
 
+from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.log.backlog import Backlog
 from hc_signals.models import Delivery
-from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.observability.findings import Finding, finding
 from hc_signals.observability.survey import Consumer, Survey
 from hc_signals.postgres.locks import BELL
 from hc_signals.postgres.moments import age, now
@@ -40,36 +41,43 @@ WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid = %s AND l.objsubid
 """
 
 
+def receivers(survey: Survey) -> Iterator[Finding]:
+    """Name the receivers of each model, of its proxies and of its children, in the project that runs the check."""
+    listeners = Listeners(Extras.of(survey.conf, survey.models))
+    is_any = any(listeners.wanted(model) for model in survey.models)
+    for model in survey.models:
+        label, names, key = model._meta.label, sorted(listeners.names(model)), ""
+        text = f"{label}: {', '.join(names[:SHOWN])}" + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
+        if not listeners.wanted(model):
+            text = f"{label}: none, its changes reach no receiver" if is_any else f"{label}: none in this project"
+            key = "" if is_any else "receivers-none"
+        yield finding("receivers", text, key, model=label, receivers=names)
+
+
 def consumers(survey: Survey) -> Iterator[Finding]:
     """Judge each consumer; the configured one may never have run."""
     configured = survey.conf.CONSUMER
     if configured not in {consumer.name for consumer in survey.consumers}:
-        yield problem("consumer-new", "consumer", f"{configured}: has never run", consumer=configured)
+        yield finding("consumer", f"{configured}: has never run", "consumer-new", consumer=configured)
     for consumer in survey.consumers:
         yield _consumer(consumer)
 
 
 def _consumer(consumer: Consumer) -> Finding:
-    seconds = _seconds(consumer.backlog)
-    facts = {
-        "consumer": consumer.name,
-        "workers": consumer.workers,
-        "backlog": consumer.backlog.count,
-        "oldest_seconds": seconds,
-        "moved_at": consumer.moved_at,
-        "shards": [{"backlog": b.count, "oldest_seconds": _seconds(b)} for b in consumer.by_shard],
-    }
-    name = "consumer"
-    if not consumer.by_shard:
-        return problem("consumer-no-position", name, f"{consumer.name}: no position, only failed deliveries", **facts)
+    seconds, key = _seconds(consumer.backlog), ""
     text = f"{consumer.name}: {consumer.workers} worker(s), {_backlog(consumer.backlog)}"
     if len(consumer.by_shard) > 1:
         text += "; by shard: " + ", ".join(f"{n}: {_backlog(b)}" for n, b in enumerate(consumer.by_shard))
-    if not consumer.workers:
-        return problem("consumer-no-worker", name, text, **facts)
-    if seconds > LATE_SECONDS:
-        return problem("consumer-stuck" if seconds > STUCK_SECONDS else "consumer-late", name, text, **facts)
-    return fine(name, text, **facts)
+    if not consumer.by_shard:
+        text, key = f"{consumer.name}: no position, only failed deliveries", "consumer-no-position"
+    elif not consumer.workers:
+        key = "consumer-no-worker"
+    elif seconds > LATE_SECONDS:
+        key = "consumer-stuck" if seconds > STUCK_SECONDS else "consumer-late"
+    facts: dict[str, Any] = {"consumer": consumer.name, "workers": consumer.workers, "backlog": consumer.backlog.count}
+    facts |= {"oldest_seconds": seconds, "moved_at": consumer.moved_at}
+    shards = [{"backlog": b.count, "oldest_seconds": _seconds(b)} for b in consumer.by_shard]
+    return finding("consumer", text, key, **facts, shards=shards)
 
 
 def _backlog(backlog: Backlog) -> str:
@@ -86,7 +94,7 @@ def troubles(survey: Survey) -> Iterator[Finding]:
     """Find workers that cannot deliver: each writes so into the name of its session, all that it can still write."""
     for pid, (code, consumer) in rows(survey.using, _TROUBLED, [TROUBLED, TROUBLED]):
         text = f"{consumer}: a worker cannot deliver, the server answers SQLSTATE {code}"
-        yield problem("worker-trouble", "worker", text, consumer=consumer, sqlstate=code, pid=pid)
+        yield finding("worker", text, "worker-trouble", consumer=consumer, sqlstate=code, pid=pid)
 
 
 def bell(survey: Survey) -> Iterator[Finding]:
@@ -94,12 +102,12 @@ def bell(survey: Survey) -> Iterator[Finding]:
     listeners, pooled = _connections(survey, "bell"), _connections(survey, "pooled")
     if pooled:
         text = f"{len(pooled)} process(es) of hc_listen behind a pooler read the log at intervals of up to 2 s"
-        yield problem("bell-pooled", "bell", text, pooled=pooled)
+        yield finding("bell", text, "bell-pooled", pooled=pooled)
     if listeners or not pooled:
         yield _bell(survey, listeners)
     ((usage,),) = rows(survey.using, "SELECT pg_notification_queue_usage()")
     if usage >= QUEUE_SHARE:
-        yield problem("bell-queue", "bell", f"the queue of NOTIFY is {usage:.0%} full", usage=usage)
+        yield finding("bell", f"the queue of NOTIFY is {usage:.0%} full", "bell-queue", usage=usage)
 
 
 def _connections(survey: Survey, part: str) -> list[int]:
@@ -110,22 +118,18 @@ def _connections(survey: Survey, part: str) -> list[int]:
 def _bell(survey: Survey, listeners: list[int]) -> Finding:
     workers = sum(consumer.workers for consumer in survey.consumers)
     should_sleep = bool(listeners) and not any(consumer.backlog.count for consumer in survey.consumers)
-    sleeper = _sleeper(survey, SLEEPER_SECONDS if should_sleep else 0.0)
-    facts: dict[str, Any] = {"listeners": listeners, "asleep": sleeper[0] if sleeper else None}
-    text = f"{len(listeners)} listening connection(s), "
-    text += f"{sleeper[1]!r} is asleep" if sleeper else "none asleep"
-    if workers and not listeners:
-        return problem("bell-no-listener", "bell", text, **facts)
-    if should_sleep and not sleeper:
-        return problem("bell-no-sleeper", "bell", text, **facts)
-    return fine("bell", text if workers else "no worker to wake", **facts)
+    pid, name = _sleeper(survey, SLEEPER_SECONDS if should_sleep else 0.0)
+    text = f"{len(listeners)} listening connection(s), {f'{name!r} is asleep' if pid else 'none asleep'}"
+    key = "bell-no-sleeper" if should_sleep and not pid else ""
+    key = "bell-no-listener" if workers and not listeners else key
+    return finding("bell", text if workers or key else "no worker to wake", key, listeners=listeners, asleep=pid)
 
 
-def _sleeper(survey: Survey, wait: float) -> Any:
+def _sleeper(survey: Survey, wait: float) -> tuple[Any, ...]:
     deadline = time.monotonic() + wait
     while not (found := rows(survey.using, _SLEEPER, BELL)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return found[0] if found else None
+    return found[0] if found else (None, None)
 
 
 def deliveries(survey: Survey) -> Iterator[Finding]:
@@ -137,9 +141,9 @@ def deliveries(survey: Survey) -> Iterator[Finding]:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(consumer.deliveries.items()))
         text = f"{consumer.name}: {counts}; {', '.join(by_receiver)}"
         facts = {"consumer": consumer.name, **consumer.deliveries, "receivers": by_receiver}
-        yield problem("deliveries-dead" if dead else "deliveries-failing", "deliveries", text, **facts)
+        yield finding("deliveries", text, "deliveries-dead" if dead else "deliveries-failing", **facts)
     if not failed:
-        yield fine("deliveries", "none has failed")
+        yield finding("deliveries", "none has failed")
 
 
 def _by_receiver(using: str, consumer: str, state: str) -> dict[str, int]:

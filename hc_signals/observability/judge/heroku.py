@@ -7,7 +7,7 @@ from hc_signals.exceptions import APIError, ConfigurationError
 from hc_signals.heroku.api import HerokuConnectAPI, check_health
 from hc_signals.heroku.trigger_log.models import TriggerLogAbstract
 from hc_signals.models import TriggerLog, trigger_log_of
-from hc_signals.observability.findings import Finding, fine, problem
+from hc_signals.observability.findings import Finding, finding
 from hc_signals.postgres.moments import age, aware
 from hc_signals.tables import connected_models, table_parts
 
@@ -18,9 +18,7 @@ NEWEST = 10_000
 def writes(using: str, verbose: bool) -> Iterator[Finding]:
     """Find writes that Salesforce refused, in every connection's schema that has a trigger log.
 
-    Args:
-        using: database alias.
-        verbose: show the last message of Salesforce, which may quote values of a record.
+    With ``verbose``, show the last message of Salesforce, which may quote values of a record.
     """
     schemas = {table_parts(TriggerLog)[0], *(table_parts(model)[0] for model in connected_models())}
     for schema in sorted(schemas):
@@ -34,13 +32,13 @@ def _failed(model: type[TriggerLogAbstract], using: str, verbose: bool) -> Findi
     failed = model.objects.using(using).filter(id__in=[row["id"] for row in newest if row["state"] == "FAILED"])
     count, table = failed.count(), model._meta.db_table.replace('"', "")
     if not count:
-        return fine("writes", f"{table}: none failed", table=table, failed=0)
+        return finding("writes", f"{table}: none failed", table=table, failed=0)
     last = failed.order_by("-id").values("table_name", "created_at", "sf_message")[0]
     text = f"{table}: {count} failed, the last one on {last['table_name']}"
     at = aware(last["created_at"])
     text += f" {age(at)} ago" if at else ""
     text += f": {last['sf_message']}" if verbose else ""
-    return problem("writes-failed", "writes", text, table=table, failed=count, last=at)
+    return finding("writes", text, "writes-failed", table=table, failed=count, last=at)
 
 
 def heroku() -> Iterator[Finding]:
@@ -51,10 +49,9 @@ def heroku() -> Iterator[Finding]:
     try:
         problems = check_health(HerokuConnectAPI(app))
     except (APIError, ConfigurationError) as error:
-        yield problem("heroku-api", "heroku", f"{app}: {error}")
+        yield finding("heroku", f"{app}: {error}", "heroku-api")
         return
-    for each in problems:
-        facts = {"connection": each.connection, "mapping": each.mapping, "state": each.state}
-        yield problem("heroku-state", "heroku", str(each), **facts)
+    for of in problems:
+        yield finding("heroku", str(of), "heroku-state", connection=of.connection, mapping=of.mapping, state=of.state)
     if not problems:
-        yield fine("heroku", f"{app}: connections and mappings are in good states")
+        yield finding("heroku", f"{app}: connections and mappings are in good states")

@@ -1,16 +1,21 @@
-"""The base of the pages about our own tables: users read them, and a missing table is a sentence."""
+"""The bases of our pages, and the limit up to which the admin counts lists and acts on their rows."""
 
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
 from django.db import router
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils.functional import cached_property
 
 from hc_signals.models import Change
 from hc_signals.postgres.query import relation_exists
 from hc_signals.tables import quoted_table
+
+COUNTED_ROWS = 10_000
+"""Most rows that the admin counts and acts on at once; filters lead to the others."""
 
 
 def database() -> str:
@@ -18,15 +23,52 @@ def database() -> str:
     return router.db_for_write(Change)
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+def first_rows(queryset: Any) -> Any:
+    """Return the rows that one action may take, at most COUNTED_ROWS."""
+    return queryset[:COUNTED_ROWS]
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]
+    """Counts up to COUNTED_ROWS: the archive of a busy connection has millions of rows."""
+
+    @cached_property
+    def count(self) -> int:
+        """Return the number of rows, at most COUNTED_ROWS."""
+        rows: Any = self.object_list
+        return int(first_rows(rows.order_by()).count())
+
+
+class OwnAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Shows a table to which users add no rows and from which they delete none; a missing table is a sentence."""
+
+    list_per_page = 100
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Refuse: the worker or Heroku Connect adds rows."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: the worker or Heroku Connect removes rows."""
+        return False
+
+    def page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
+        """Return a page from a template of ours, which is named without its folder and suffix."""
+        frame = self.admin_site.each_context(request) | {"title": self._title(), "opts": self.opts, "media": self.media}
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, f"admin/hc_signals/{template}.html", frame | context)
+
+    def _title(self) -> str:
+        return str(self.opts.verbose_name_plural).capitalize()
+
+
+class ReadOnlyAdmin(OwnAdmin):
     """Shows one of our own tables; users cannot edit it."""
 
     actions: Any = ()
-    list_per_page = 100
     ordering = ("-id",)
     # Facets would count the rows of each choice of a filter.
     show_facets = admin.ShowFacets.NEVER
-    show_full_result_count = False
     sortable_by = ()
     conditions: frozenset[str] = frozenset()
     """The conditions that the address of a list may have. Others lack an index, or an operator: ``json`` has few."""
@@ -34,16 +76,8 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     class Media:
         css = {"all": ["hc_signals/admin.css"]}
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Refuse: the worker adds rows."""
-        return False
-
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse: rows stay as they are."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse: the worker removes rows."""
         return False
 
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
@@ -65,25 +99,6 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def list_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list; permission and table are checked."""
         return super().changelist_view(request, {"title": self._title(), **(extra_context or {})})
-
-    def page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
-        """Return a page from a template of ours.
-
-        Args:
-            template: name of the template without its folder and suffix.
-            context: its variables.
-        """
-        frame = {
-            **self.admin_site.each_context(request),
-            "title": self._title(),
-            "opts": self.opts,
-            "media": self.media,
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, f"admin/hc_signals/{template}.html", frame | context)
-
-    def _title(self) -> str:
-        return str(self.opts.verbose_name_plural).capitalize()
 
     def _is_migrated(self) -> bool:
         return relation_exists(database(), quoted_table(self.model))
