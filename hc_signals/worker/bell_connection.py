@@ -57,15 +57,13 @@ class BellState:
 
 POOLED = "a pooler shares sessions: no LISTEN, the log is read every 0.05 to 2 s"
 """What /healthz says of a worker behind a pooler."""
+_POLLS = "The worker reads the log every %s s at most; use a direct connection for hc_listen."
+_SHARED = f"A pooler shares this connection's server session with other clients, so LISTEN cannot be used. {_POLLS}"
+_SWALLOWED = f"LISTEN is swallowed: a notification from another session did not arrive. {_POLLS}"
 
 
 class BellConnection:
-    """LISTENs, and pings itself. Only :meth:`state` may be called by any thread; its user serializes all other calls.
-
-    Args:
-        using: database alias whose connection parameters are taken.
-        consumer: pg_stat_activity shows the connection under its name.
-    """
+    """LISTENs, and pings itself. Any thread may call :meth:`state`; the user serializes all other calls."""
 
     PING_TIMEOUT = 5.0
     """Most seconds until a ping comes back."""
@@ -190,23 +188,12 @@ class BellConnection:
 
     def _log_change(self) -> None:
         """Log once whether notifications arrive, if they do not, or did not before."""
-        how = "pooled" if self.is_pooled else "" if self.hears else "swallowed"
-        if how == self._logged:
+        problem = _SHARED if self.is_pooled else "" if self.hears else _SWALLOWED
+        if problem == self._logged:
             return
-        self._logged = how
-        longest = self.POLL_PAUSES[1]
-        if how == "pooled":
-            logger.warning(
-                "A pooler shares this connection's server session with other clients, so LISTEN cannot be used. The "
-                "worker reads the log every %s s at most; use a direct connection for hc_listen.",
-                longest,
-            )
-        elif how:
-            logger.warning(
-                "LISTEN is swallowed: a notification from another session did not arrive. The worker reads the log "
-                "every %s s at most; use a direct connection for hc_listen.",
-                longest,
-            )
+        self._logged = problem
+        if problem:
+            logger.warning(problem, self.POLL_PAUSES[1])
         else:
             logger.warning("LISTEN works again: hc_listen is woken at once.")
 

@@ -20,8 +20,6 @@ class Crew:
     """Delivers with several threads until stopped.
 
     Args:
-        using: database alias.
-        conf: the checked setting.
         size: number of workers; more than there are shards would have nothing to do.
         stopping: ends all threads when it is set; default: a new event.
     """
@@ -37,9 +35,8 @@ class Crew:
         self.watchdog = Watchdog(using)
         self._guard = threading.Lock()
         # A worker that ends writes all below, under the guard.
-        self.delivered = 0
-        self.unheard = 0
-        """The delivered changes that have no receiver."""
+        self.delivered = self.unheard = 0
+        """Delivered changes, and those of them that have no receiver."""
         self._errors: list[BaseException] = []
 
     def run(self) -> None:

@@ -25,9 +25,7 @@ class Doorbell:
     """Sleep, wake, reconnect. Several threads may sleep at it.
 
     Args:
-        using: database alias whose connection parameters are taken.
         stopping: asked at least every SLICE seconds while a thread sleeps.
-        consumer: pg_stat_activity shows the connection under its name.
     """
 
     SLICE = 0.5
@@ -81,7 +79,6 @@ class Doorbell:
             is_waiting: reads the log. It is called after the lock is taken, so that it sees a writer that did not
                 notify; and again each time the pause is over.
             pause: returns the seconds until the next read.
-            pulse: of the calling thread.
         """
         with self._guard:
             # If another thread sleeps, the lock is held already: by us, or by a process that notifies us.
@@ -95,9 +92,8 @@ class Doorbell:
         if seconds:
             self.doze(seconds, pulse)
             return
-        listens = False
+        listens, read_at = False, 0.0
         try:
-            read_at = 0.0
             while self._rings == rings and not self._stopping():
                 pulse.turn()
                 if time.monotonic() >= read_at:
@@ -164,10 +160,8 @@ class Doorbell:
 
     def _become_listener(self) -> bool:
         with self._guard:
-            if self._has_listener:
-                return False
-            self._has_listener = True
-            return True
+            was_free, self._has_listener = not self._has_listener, True
+            return was_free
 
     def _wait_for_listener(self, seconds: float, rings: int) -> None:
         with self._guard:

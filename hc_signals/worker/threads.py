@@ -19,7 +19,6 @@ class Helper:
     """What a helper thread does now. Only that thread writes it; other threads may read it at any time.
 
     Args:
-        name: as /healthz and the metrics show it.
         limit: most seconds of one turn; after that the helper is stuck.
     """
 
@@ -88,7 +87,6 @@ def keep_turning(
     """Call ``turn`` in the calling thread until ``stopping`` is set; no exception ends the loop.
 
     Args:
-        name: of the helper, as /healthz and the log show it.
         turn: does what is due and returns the seconds until the next turn.
         stopping: ends the loop; it does not interrupt a turn.
         troubles: of the tasks that ``turn`` does; they are shown as the helper's.

@@ -77,11 +77,7 @@ class Watched:
 
 
 class Watchdog(threading.Thread):
-    """Watches the connections of a process until :meth:`end`.
-
-    Args:
-        using: database alias.
-    """
+    """Watches the connections of a process until :meth:`end`."""
 
     EVERY = 1.0
     """Seconds between two checks."""
@@ -135,16 +131,14 @@ class Watchdog(threading.Thread):
 
     def _ask_about(self, watched: Watched) -> None:
         raw = watched.raw
-        answer = self._ask(
-            _ASK,
-            {
-                "pid": raw.info.backend_pid,
-                "application_name": raw.info.parameter_status("application_name"),
-                "in_receiver": watched.in_receiver(),
-                "idle": IDLE_SECONDS,
-                "stalled": STALLED_SECONDS * watched.patience,
-            },
-        )
+        params = {
+            "pid": raw.info.backend_pid,
+            "application_name": raw.info.parameter_status("application_name"),
+            "in_receiver": watched.in_receiver(),
+            "idle": IDLE_SECONDS,
+            "stalled": STALLED_SECONDS * watched.patience,
+        }
+        answer = self._ask(_ASK, params)
         # The thread may have got its answer while we asked.
         if answer and answer[1] and watched.connection() is raw and watched.is_waiting():
             self._break(watched, *answer)
@@ -156,11 +150,8 @@ class Watchdog(threading.Thread):
         watched.patience *= 2
         for other in self._watched:
             other.suspect = None if other is watched else other.connection()
-        logger.warning(
-            "The connection of %s is unresponsive: it waits for an answer, but the server %s. It is reconnected.",
-            watched.name,
-            found,
-        )
+        text = "The connection of %s is unresponsive: it waits for an answer, but the server %s. It is reconnected."
+        logger.warning(text, watched.name, found)
 
     def _ask(self, sql: str, params: dict[str, Any]) -> Any:
         """Return a row over a new connection; None if the server cannot be asked."""

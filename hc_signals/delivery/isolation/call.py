@@ -6,19 +6,18 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError
 from django.db.transaction import TransactionManagementError
 
-from hc_signals.delivery.calls import Call
-from hc_signals.delivery.isolation.lost import ConnectionLost, IsolationLost
-from hc_signals.delivery.isolation.message import Message
-from hc_signals.delivery.isolation.settings import CHECK_AGAINST, RESTORE, left_settings_error
-from hc_signals.delivery.isolation.status import (
+from hc_signals.delivery.calls import Call, ConnectionLost, IsolationLost
+from hc_signals.delivery.isolation.message import (
     ACTIVE,
     IDLE,
     IN_ERROR,
     IN_TRANSACTION,
     UNKNOWN,
+    Message,
     received_status,
     status,
 )
+from hc_signals.delivery.isolation.session import CHECK_AGAINST, RESTORE, left_settings_error
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.errors import is_transaction_limit, left_settings
@@ -37,14 +36,12 @@ def isolated(isolation: Isolation, call: Call, *, in_advance: bool) -> "CallInTr
     """Return the context manager of one call.
 
     Args:
-        isolation: of the page.
-        call: the call.
         in_advance: make the call's savepoint at once, in a message of its own.
 
-    Raises:
-        IsolationLost: on exit: the call has broken more than its savepoint.
-        TransactionManagementError: on exit: the receiver has returned with its writes lost.
-        LeftSettingsError: on exit, outside a transaction: the receiver has changed settings.
+    Raises (on exit):
+        IsolationLost: the call has broken more than its savepoint.
+        TransactionManagementError: the receiver has returned with its writes lost.
+        LeftSettingsError: outside a transaction: the receiver has changed settings.
     """
     if isolation.connection.in_atomic_block:
         return CallInTransaction(isolation, call, in_advance)
@@ -87,9 +84,8 @@ class CallInTransaction:
     def _ends_block(self, sql: Any) -> bool:
         """Return whether the statement ends an outermost block of ``transaction.atomic()`` of the receiver."""
         # A wrapper of the project's may have put something in front of it.
-        if not (isinstance(sql, str) and "RELEASE SAVEPOINT" in sql and sql.endswith('"')):
-            return False
-        return bool(self._isolation.connection.savepoint_ids[-1:] == [self._sid])
+        is_release = isinstance(sql, str) and "RELEASE SAVEPOINT" in sql and sql.endswith('"')
+        return bool(is_release and self._isolation.connection.savepoint_ids[-1:] == [self._sid])
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         connection = self._isolation.connection
@@ -115,11 +111,7 @@ class CallInTransaction:
         return idle is not None and time.monotonic() - self._began >= idle
 
     def _take_back(self, state: int, error: BaseException | None) -> None:
-        """Roll back the call.
-
-        Raises:
-            IsolationLost: the call has broken more than its savepoint.
-        """
+        """Roll back the call, or raise IsolationLost."""
         connection = self._isolation.connection
         if connection.closed_in_transaction:
             raise ConnectionLost(self._call, is_certain=True)

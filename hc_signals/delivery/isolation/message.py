@@ -1,15 +1,23 @@
-"""Sends several statements in one message, so that ours cost no round trip."""
+"""Sends several statements in one message, so that ours cost no round trip; reads a transaction's state."""
 
 from typing import Any, NamedTuple
 
 from django.db import connections
 from django.db.backends.postgresql.base import Cursor
+from psycopg.pq import TransactionStatus
 
 from hc_signals.postgres import wrappers
 
+IDLE = int(TransactionStatus.IDLE)
+ACTIVE = int(TransactionStatus.ACTIVE)
+IN_TRANSACTION = int(TransactionStatus.INTRANS)
+IN_ERROR = int(TransactionStatus.INERROR)
+UNKNOWN = int(TransactionStatus.UNKNOWN)
+"""The connection is closed, or is known to be lost."""
+
 
 class Message(NamedTuple):
-    """A statement in an execute wrapper, with the arguments that Django passes to the wrapper."""
+    """A statement, as Django passes it to an execute wrapper."""
 
     execute: Any
     sql: Any
@@ -56,3 +64,18 @@ def send_alone(using: str, sql: str) -> Any:
     with wrappers.set_aside(using), connections[using].cursor() as cursor:
         cursor.execute(sql)
         return cursor.fetchone() if cursor.description else None
+
+
+def status(connection: Any) -> int:
+    """Return the state of the transaction of a Django connection, without asking the server."""
+    raw = connection.connection
+    return UNKNOWN if raw is None else int(raw.pgconn.transaction_status)
+
+
+def received_status(connection: Any) -> int:
+    """Return the state after reading the socket: the server may have closed an idle session."""
+    try:
+        connection.connection.pgconn.consume_input()
+    except Exception:
+        return UNKNOWN
+    return status(connection)

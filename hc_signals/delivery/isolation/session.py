@@ -1,11 +1,21 @@
-"""What the server's session has of ours, as a value; and the statements that lead from one value to the next."""
+"""What the server's session has of ours, as a value; and the statements that lead from one value to the next.
 
-from typing import NamedTuple, Self
+A check compares the settings of the session with those before the first call. Its functions are in migrations_sql.
+"""
+
+from typing import NamedTuple
 
 from hc_signals.delivery.calls import Call
-from hc_signals.delivery.isolation.settings import CHECK, NOTE
+from hc_signals.exceptions import LeftSettingsError
+from hc_signals.postgres.errors import message
 from hc_signals.postgres.limits import Limits
 
+NOTE = "CALL public.hc_signals_note_settings()"
+CHECK = "CALL public.hc_signals_check_settings()"
+RESTORE = "CALL public.hc_signals_restore_settings()"
+READ = "SELECT public.hc_signals_settings()"
+"""Outside a transaction: its value is for :data:`CHECK_AGAINST`."""
+CHECK_AGAINST = "CALL public.hc_signals_check_settings(%s)"
 # COMMIT reads a cursor WITH HOLD to its end, and PREPARE TRANSACTION refuses one: either fails while this one is open.
 _REFUSE_COMMIT = "DECLARE hc_signals_commit NO SCROLL CURSOR WITH HOLD FOR SELECT public.hc_signals_refuse_commit()"
 
@@ -29,7 +39,7 @@ class Session(NamedTuple):
     is_finishing: bool = False
     """Our next statement is the last one before COMMIT."""
 
-    def making_savepoint(self, limits: Limits | None) -> tuple[list[str], Self]:
+    def making_savepoint(self, limits: Limits | None) -> tuple[list[str], "Session"]:
         """Return the statements that make the savepoint of the present call, and the session after them."""
         before = [CHECK] * (self.unchecked is not None)
         before += [f"RELEASE SAVEPOINT {self.savepoint}"] * bool(self.savepoint)
@@ -38,12 +48,10 @@ class Session(NamedTuple):
         if not self.is_noted:
             before += [NOTE, _REFUSE_COMMIT]
         name = self.names[self.savepoint == self.names[0]]
-        after = self._replace(
-            has_savepoint=True, savepoint=name, unchecked=None, has_project_limits=True, is_noted=True
-        )
+        after = Session(self.names, True, name, None, True, True, self.is_finishing)
         return [*before, f"SAVEPOINT {name}"], after
 
-    def before_own(self, limits: Limits | None, first: str, *, is_nested: bool) -> tuple[list[str], Self]:
+    def before_own(self, limits: Limits | None, first: str, *, is_nested: bool) -> tuple[list[str], "Session"]:
         """Return the statements that come before one of our own, and the session after them.
 
         Args:
@@ -58,3 +66,12 @@ class Session(NamedTuple):
             before += ["CLOSE hc_signals_commit"] if is_nested else ["SET CONSTRAINTS ALL IMMEDIATE", "CLOSE ALL"]
         after = self._replace(unchecked=None, is_finishing=False, has_project_limits=False)
         return [statement for statement in before if statement], after
+
+
+def left_settings_error(error: BaseException) -> LeftSettingsError:
+    """Return the error that is stored for the receiver, with the names of the settings."""
+    return LeftSettingsError(
+        f"The receiver changed settings of its session and left them so: {message(error)}. They are set back, and in a "
+        "transaction whatever it wrote is gone. Put SET LOCAL into a block of transaction.atomic(), together with the "
+        "queries that need it."
+    )

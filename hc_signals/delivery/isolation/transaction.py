@@ -8,12 +8,17 @@ from typing import Any
 
 from django.db import DatabaseError, connections
 
-from hc_signals.delivery.calls import Call
-from hc_signals.delivery.isolation.lost import ConnectionLost, IsolationLost
-from hc_signals.delivery.isolation.message import Message, empty_message, send_alone
-from hc_signals.delivery.isolation.session import Session
-from hc_signals.delivery.isolation.settings import CHECK, READ, left_settings_error
-from hc_signals.delivery.isolation.status import IN_ERROR, IN_TRANSACTION, UNKNOWN, status
+from hc_signals.delivery.calls import Call, ConnectionLost, IsolationLost
+from hc_signals.delivery.isolation.message import (
+    IN_ERROR,
+    IN_TRANSACTION,
+    UNKNOWN,
+    Message,
+    empty_message,
+    send_alone,
+    status,
+)
+from hc_signals.delivery.isolation.session import CHECK, READ, Session, left_settings_error
 from hc_signals.delivery.project_code import contained
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.errors import Kind, is_transaction_limit, kind_of, lacks_savepoint, left_settings
@@ -26,7 +31,6 @@ class Isolation:
     """Isolates the receiver calls of one page: see :mod:`hc_signals.delivery.isolation`.
 
     Args:
-        using: database alias.
         atomic: the page is one transaction.
         is_careful: each call has a message before and after it, so that every fault is found at the call that made it.
     """
@@ -136,11 +140,7 @@ class Isolation:
         return self._session.has_savepoint
 
     def begin_call(self, *, in_advance: bool) -> str:
-        """Begin a call; return an id for ``connection.savepoint_ids``.
-
-        Args:
-            in_advance: make the call's savepoint at once, in a message of its own.
-        """
+        """Begin a call; return an id for ``connection.savepoint_ids``. See :func:`.call.isolated` for the argument."""
         if self._session.has_savepoint:
             self._session = self._session._replace(has_savepoint=False)
         if in_advance or self.is_careful:
@@ -160,11 +160,7 @@ class Isolation:
             self.check_last_call()
 
     def take_back(self, call: Call, sid: str) -> None:
-        """Roll back the writes of the present call, and drop its ``on_commit`` hooks.
-
-        Raises:
-            IsolationLost: the call's savepoint is gone.
-        """
+        """Roll back the writes of the present call, and drop its ``on_commit`` hooks; or raise IsolationLost."""
         if self._session.has_savepoint:
             self._roll_back(call)
         self._drop_hooks(sid)
@@ -198,11 +194,7 @@ class Isolation:
     # Messages
 
     def _send(self, lead: Callable[[Session], tuple[list[str], Session]], message: Message) -> Any:
-        """Send a statement behind others. If the check among them fails, roll back that call and send the rest again.
-
-        Args:
-            lead: returns the other statements, and the session after them.
-        """
+        """Send a statement behind those of ``lead``. If the check in them fails, roll back that call and send again."""
         wanted = SET_PAGE_LIMITS if self._limits is None and self.atomic else ""
         while True:
             before = self._session
