@@ -32,9 +32,7 @@ class Call(NamedTuple):
 class IsolationLost(Exception):
     """A call has broken the transaction beyond its savepoint, or ended it: everything that the page wrote is lost.
 
-    Args:
-        call: the call; None if any call of the page may have done it.
-        is_certain: nothing but the call can have done it.
+    ``call`` is None if any call of the page may have done it; if ``is_certain``, nothing else can have done it.
     """
 
     def __init__(self, call: Call | None = None, *, is_certain: bool = False) -> None:

@@ -27,11 +27,7 @@ class Connection(NamedTuple):
 
 
 def connections_of(signal: Signal, senders: Container[int] | None = None) -> Iterator[Connection]:
-    """Yield the connections whose receiver and sender still exist, in order of connection.
-
-    Args:
-        senders: only those with such a ``sender_id``. Default: all.
-    """
+    """Yield the connections whose receiver and sender still exist, in order; only those with such a ``sender_id``."""
     for entry in list(signal.receivers):
         # A project may have hundreds of receivers, and few for one sender.
         if (senders is None or entry[0][1] in senders) and (connection := _connection(entry)):

@@ -8,7 +8,7 @@ from django.dispatch import Signal
 
 from hc_signals.delivery.calls import Call, IsolationLost, StoreFailure
 from hc_signals.delivery.fatal_calls import Marks
-from hc_signals.delivery.identity import Receivers
+from hc_signals.delivery.identity import Receiver, Receivers
 from hc_signals.delivery.isolation import careful
 from hc_signals.delivery.isolation.call import isolated
 from hc_signals.delivery.isolation.transaction import Isolation
@@ -53,21 +53,20 @@ class Dispatcher:
             if error is None and self.marks is not None:
                 error = self.marks.begin(call)
             if error is None:
-                error = self._call(receiver.call, receiver.is_async, call, signal, named)
+                error = self._call(receiver, call, signal, named)
             if error is not None:
                 failures.append((receiver.name, error))
         for name, error in failures:
             store_failure(name, error)
 
-    def _call(
-        self, function: Any, is_async: bool, call: Call, signal: Signal, named: dict[str, Any]
-    ) -> BaseException | None:
+    def _call(self, receiver: Receiver, call: Call, signal: Signal, named: dict[str, Any]) -> BaseException | None:
         """Make one call; return the receiver's error, None if it has none."""
         isolation, failed = self.isolation, None
         self.pulse.begin_call(call.receiver, signal, named)
         try:
             with isolated(isolation, call, in_advance=careful.needs_savepoint(call.receiver)), nothing_forked():
-                (async_to_sync(function) if is_async else function)(signal=signal, using=isolation.using, **named)
+                function = async_to_sync(receiver.call) if receiver.is_async else receiver.call
+                function(signal=signal, using=isolation.using, **named)
         # A receiver may raise anything, also what is meant to end a program. Only Ctrl-C may end this one.
         except BaseException as error:
             failed = error

@@ -102,12 +102,7 @@ def stored_event(
     old: Mapping[str, Any],
     instance: models.Model,
 ) -> ChangeEvent:
-    """Return the event of a change of one record whose delivery is stored; all its fields are made now.
-
-    Args:
-        columns: the changed columns that count.
-        old: old values by column, as the database has them.
-    """
+    """Return the event of a change whose delivery is stored, made now; for the arguments see :class:`Source`."""
     return _event(
         change,
         builder.model,

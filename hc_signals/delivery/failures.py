@@ -101,8 +101,7 @@ WHERE consumer = %(consumer)s AND state = 'retry'
 class FailureStore:
     """The failed and parked deliveries of one consumer in one shard.
 
-    Args:
-        images: old and new images by change, for changes that may leave the log before a delivery is stored.
+    ``images`` has old and new images by change, for changes that may leave the log before a delivery is stored.
     """
 
     def __init__(

@@ -62,11 +62,7 @@ def hold_run(using: str) -> None:
 
 
 def begin_run(using: str, consumer: str, *, is_locked: bool) -> None:
-    """Record that this process delivers for the consumer, until :func:`end_run`.
-
-    Args:
-        is_locked: the process calls :func:`hold_run` on its connections.
-    """
+    """Record that this process delivers for the consumer, until :func:`end_run`; ``is_locked`` by :func:`hold_run`."""
     execute(using, _BEGIN, [RUN, consumer, is_locked])
 
 
@@ -88,9 +84,8 @@ def end_run(using: str) -> None:
 class Marks:
     """Marks the calls of one shard before they are made, and refuses a call that has ended the process LIMIT times.
 
-    Args:
-        dead: how many processes have died. If they left no mark, the next call that ends the process counts for them.
-        since: how many changes the shard had delivered before the first mark.
+    ``dead`` processes have died. If they left no mark, the next call that ends the process counts for them. The shard
+    had delivered ``since`` changes before the first mark.
     """
 
     def __init__(self, log: LogShard, dead: int, since: int) -> None:

@@ -17,13 +17,10 @@ _first_seen: dict[int, tuple[weakref.ref[Any], str]] = {}
 
 
 def fingerprint(receiver: Callable[..., Any]) -> str:
-    """Return a short text that is the same in every process for receivers with the same content.
+    """Return a short text that is the same in every process for receivers with the same content; empty without any.
 
     The content is texts, whole numbers, classes and functions, also inside lists, dicts and dataclasses. A method's
     content is the attributes of its object. An object of any other kind counts by its class.
-
-    Returns:
-        the text; empty if the receiver carries nothing.
     """
     carrier = receiver.__self__ if isinstance(receiver, MethodType) else receiver
     known = _first_seen.get(id(carrier))

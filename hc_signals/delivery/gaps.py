@@ -21,8 +21,6 @@ def gap_changes(using: str, tables: Iterable[str], gap: Mapping[str, Any]) -> li
     """Return one change per table for a gap of every table.
 
     Call it after the window is opened: it assigns an xid to the transaction, which the target snapshot must not miss.
-
-    Args:
-        gap: ``cause``; also ``since`` and ``until`` in ISO format, if known.
+    ``gap`` has the ``cause``; also ``since`` and ``until`` in ISO format, if known.
     """
     return [Change(*found)._replace(note=gap) for found in rows(using, _DRAW, [list(tables)])]

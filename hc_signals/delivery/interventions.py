@@ -38,12 +38,9 @@ def retry(chosen: "QuerySet[Delivery]") -> int:
 
 
 def discard(chosen: "QuerySet[Delivery]") -> int:
-    """Remove the chosen deliveries and release those that were parked behind them. Call it in a transaction.
+    """Remove the chosen deliveries and release those parked behind them; return how many were removed.
 
-    Args, Raises: as for :func:`retry`.
-
-    Returns:
-        how many were removed.
+    Call it in a transaction. Args, Raises: as for :func:`retry`.
     """
     _claim(chosen)
     record: Any = Coalesce("record_id", "record_key")

@@ -33,11 +33,7 @@ class Extras:
 
     @classmethod
     def of(cls, conf: Conf, models: Iterable[Model]) -> "Extras":
-        """Return the connected models that the checked setting chooses.
-
-        Raises:
-            ConfigurationError: it names a model that is not connected.
-        """
+        """Return the models that the setting chooses; ConfigurationError: it names one that is not connected."""
         known = list(models)
         return cls(
             django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, known),

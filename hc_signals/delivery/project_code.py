@@ -60,12 +60,7 @@ class nothing_forked:
 
 
 def contained(hook: Callable[[], Any], around: Callable[[], Any]) -> Callable[[], None]:
-    """Return an ``on_commit`` hook whose errors Django logs, also one that would end the program.
-
-    Args:
-        hook: the project's.
-        around: makes the context manager in which the hook runs.
-    """
+    """Return an ``on_commit`` hook, run in ``around()``, all of whose errors Django logs, except Ctrl-C."""
 
     @wraps(hook)
     def run() -> None:
@@ -81,11 +76,7 @@ def contained(hook: Callable[[], Any], around: Callable[[], Any]) -> Callable[[]
 
 
 def show(receiver: str, error: BaseException, **fields: object) -> None:
-    """Log a receiver's exception, with traceback.
-
-    Args:
-        fields: attributes of the log record that describe the call, without a record's contents.
-    """
+    """Log a receiver's exception, with traceback. The ``fields`` describe the call, without a record's contents."""
     trace = type(error), error, error.__traceback__
     extra = {"receiver": receiver, **fields}
     logger.error("Receiver %s raised %s", receiver, type(error).__name__, exc_info=trace, extra=extra)

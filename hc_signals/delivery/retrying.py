@@ -34,11 +34,7 @@ class Retries:
     """By table, as the log names it."""
 
     def run(self, may_continue: Callable[[], bool]) -> None:
-        """Retry due deliveries until none is left.
-
-        Args:
-            may_continue: is asked before each delivery; on False the retries end.
-        """
+        """Retry due deliveries until none is left, or ``may_continue``, asked before each one, returns False."""
         # Several at once: until VACUUM runs, each query steps over the rows of finished deliveries.
         # With ATOMIC = False one at a time: no transaction locks the others, so a command may discard them.
         limit = AT_ONCE if self.sender.store.conf.ATOMIC else 1

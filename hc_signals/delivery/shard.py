@@ -55,13 +55,7 @@ class Audience:
 
 
 class Shard:
-    """One shard of one consumer's log, in one thread.
-
-    Args:
-        log: the shard in the log.
-        audience: what it shares with the worker's other shards.
-        stopping: set when no further change is to be delivered.
-    """
+    """One shard of one consumer's log, in one thread. When ``stopping`` is set, it delivers no further change."""
 
     def __init__(
         self, log: LogShard, claims: Claims, conf: Conf, audience: Audience, *, stopping: threading.Event, pulse: Pulse

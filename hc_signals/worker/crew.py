@@ -19,9 +19,7 @@ from hc_signals.worker.watchdog import Watchdog
 class Crew:
     """Delivers with several threads until stopped.
 
-    Args:
-        size: number of workers; more than there are shards would have nothing to do.
-        stopping: ends all threads when it is set; default: a new event.
+    More workers (``size``) than there are shards would have nothing to do.
     """
 
     CHORES_TIMEOUT = 3.0
@@ -40,11 +38,7 @@ class Crew:
         self._errors: list[BaseException] = []
 
     def run(self) -> None:
-        """Deliver until ``stopping`` is set.
-
-        Raises:
-            BaseException: the error that ended a worker; the other workers end after their present event.
-        """
+        """Deliver until ``stopping`` is set. Raises the error that ended a worker, after the others have ended too."""
         bell = Doorbell(self.using, self.stopping.is_set, self.conf.CONSUMER)
         self.watchdog.watch("the doorbell", lambda: bell.awaited, progress=lambda: bell.state().heard_at)
         self.watchdog.start()

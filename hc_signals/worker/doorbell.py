@@ -11,7 +11,6 @@ poll the log at growing intervals, and the connection only shows that a worker i
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 import psycopg
 from django.db import DatabaseError, InterfaceError
@@ -22,11 +21,7 @@ from hc_signals.worker.bell_lock import BellLock
 
 
 class Doorbell:
-    """Sleep, wake, reconnect. Several threads may sleep at it.
-
-    Args:
-        stopping: asked at least every SLICE seconds while a thread sleeps.
-    """
+    """Sleep, wake, reconnect. Several threads may sleep at it, until ``stopping()`` is true."""
 
     SLICE = 0.5
     """Most seconds of one wait. Between two waits a sleeper sees a signal handler's flag, and that the process which
@@ -58,9 +53,7 @@ class Doorbell:
             self._give_up(error)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._close()
 
     @property
@@ -199,11 +192,7 @@ class Doorbell:
                 self._end_sleep(notify=True)
 
     def _end_sleep(self, *, notify: bool) -> None:
-        """Release the lock. Needs the guard.
-
-        Args:
-            notify: wake the other processes as well, because no writer did.
-        """
+        """Release the lock, and ``notify`` the other processes if no writer did. Needs the guard."""
         self._is_asleep = False
         try:
             self._lock.release(notify=notify)

@@ -125,11 +125,7 @@ class Worker:
         connection.close()
 
     def deliver_once(self, *, ahead: bool = True) -> None:
-        """Deliver all changes that are committed now, except those of shards that another worker has.
-
-        Args:
-            ahead: read the next page over a second connection while receivers run.
-        """
+        """Deliver all changes that are committed now, except those of shards that another worker has."""
         reading = self.reading_ahead() if ahead else nullcontext()
         with wrappers.set_aside(self.using), reading, closing(self.claims):
             self.prepare()

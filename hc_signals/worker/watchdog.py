@@ -49,8 +49,11 @@ class Watched:
 
     name: str
     connection: Callable[[], Any]
+    """Returns the present psycopg connection, or None."""
     progress: Callable[[], object]
+    """Returns a value that changes whenever the thread finishes some work."""
     in_receiver: Callable[[], bool]
+    """Returns True while a receiver may use the connection."""
     patience: int = 1
     """Doubled each time the connection is broken; 1 again when its thread has made progress since."""
     waits: int = 0
@@ -103,14 +106,7 @@ class Watchdog(threading.Thread):
         progress: Callable[[], object],
         in_receiver: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Watch one more connection.
-
-        Args:
-            name: of its thread, for the log.
-            connection: returns the present psycopg connection, or None.
-            progress: returns a value that changes whenever the thread finishes some work.
-            in_receiver: returns True while a receiver may use the connection.
-        """
+        """Watch one more connection: see :class:`Watched`."""
         self._watched.append(Watched(name, connection, progress, in_receiver))
 
     def end(self) -> None:

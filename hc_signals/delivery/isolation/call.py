@@ -7,16 +7,7 @@ from django.db import DatabaseError, InterfaceError
 from django.db.transaction import TransactionManagementError
 
 from hc_signals.delivery.calls import Call, ConnectionLost, IsolationLost
-from hc_signals.delivery.isolation.message import (
-    ACTIVE,
-    IDLE,
-    IN_ERROR,
-    IN_TRANSACTION,
-    UNKNOWN,
-    Message,
-    received_status,
-    status,
-)
+from hc_signals.delivery.isolation.message import Message, State, received_status, status
 from hc_signals.delivery.isolation.session import CHECK_AGAINST, RESTORE, left_settings_error
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.postgres import wrappers
@@ -33,10 +24,7 @@ _LEFT_OPEN = (
 
 
 def isolated(isolation: Isolation, call: Call, *, in_advance: bool) -> "CallInTransaction | CallOutside":
-    """Return the context manager of one call.
-
-    Args:
-        in_advance: make the call's savepoint at once, in a message of its own.
+    """Return the context manager of one call; ``in_advance``: its savepoint is made at once, in a message of its own.
 
     Raises (on exit):
         IsolationLost: the call has broken more than its savepoint.
@@ -96,7 +84,7 @@ class CallInTransaction:
                 raise self._lost
             state = received_status(connection) if self._may_have_ended() else status(connection)
             is_open = (len(ids), len(blocks)) != self._depth
-            if error is None and state == IN_TRANSACTION and not is_open and not connection.needs_rollback:
+            if error is None and state == State.IN_TRANSACTION and not is_open and not connection.needs_rollback:
                 self._isolation.end_call(self._call, self._sid)
                 return
             self._take_back(state, error)
@@ -115,14 +103,14 @@ class CallInTransaction:
         connection = self._isolation.connection
         if connection.closed_in_transaction:
             raise ConnectionLost(self._call, is_certain=True)
-        if state == UNKNOWN:
+        if state == State.UNKNOWN:
             raise ConnectionLost(self._call, is_certain=self._may_have_ended() or is_transaction_limit(error))
-        if state == ACTIVE:  # in the middle of a COPY, or of a statement of another thread
+        if state == State.ACTIVE:  # in the middle of a COPY, or of a statement of another thread
             connection.close()
             raise ConnectionLost(self._call, is_certain=True)
-        if state == IDLE or self._sid not in connection.savepoint_ids:
+        if state == State.IDLE or self._sid not in connection.savepoint_ids:
             raise IsolationLost(self._call, is_certain=True)
-        if state == IN_ERROR and not self._isolation.has_savepoint:
+        if state == State.IN_ERROR and not self._isolation.has_savepoint:
             raise IsolationLost(self._call)
         connection.needs_rollback = False
         self._isolation.take_back(self._call, self._sid)
@@ -155,7 +143,7 @@ class CallOutside:
         connection.execute_wrappers = self._wrappers
         if connection.connection is None:
             return
-        if status(connection) != IDLE or connection.in_atomic_block:
+        if status(connection) != State.IDLE or connection.in_atomic_block:
             self._discard()
             if error is None:
                 raise TransactionManagementError(_LEFT_OPEN)

@@ -8,12 +8,11 @@ from psycopg.pq import TransactionStatus
 
 from hc_signals.postgres import wrappers
 
-IDLE = int(TransactionStatus.IDLE)
-ACTIVE = int(TransactionStatus.ACTIVE)
-IN_TRANSACTION = int(TransactionStatus.INTRANS)
-IN_ERROR = int(TransactionStatus.INERROR)
-UNKNOWN = int(TransactionStatus.UNKNOWN)
-"""The connection is closed, or is known to be lost."""
+
+class State:
+    """States of a session's transaction, as libpq has them. UNKNOWN: the connection is closed, or known to be lost."""
+
+    IDLE, ACTIVE, IN_TRANSACTION, IN_ERROR, UNKNOWN = map(int, TransactionStatus)
 
 
 class Message(NamedTuple):
@@ -28,11 +27,8 @@ class Message(NamedTuple):
     def send_after(self, statements: list[str], row_of: str = "") -> tuple[Any, Any]:
         """Send statements and then this one; in one message, if the cursor can.
 
-        Args:
-            row_of: the one of ``statements`` whose first row is wanted.
-
         Returns:
-            what the wrapper returns, and the row; None if no row is wanted.
+            the result of this one, and the first row of the statement ``row_of``; None if no row is wanted.
         """
         cursor: Any = self.context["cursor"].cursor
         is_plain, row = type(cursor) is Cursor, None
@@ -69,7 +65,7 @@ def send_alone(using: str, sql: str) -> Any:
 def status(connection: Any) -> int:
     """Return the state of the transaction of a Django connection, without asking the server."""
     raw = connection.connection
-    return UNKNOWN if raw is None else int(raw.pgconn.transaction_status)
+    return State.UNKNOWN if raw is None else int(raw.pgconn.transaction_status)
 
 
 def received_status(connection: Any) -> int:
@@ -77,5 +73,5 @@ def received_status(connection: Any) -> int:
     try:
         connection.connection.pgconn.consume_input()
     except Exception:
-        return UNKNOWN
+        return State.UNKNOWN
     return status(connection)

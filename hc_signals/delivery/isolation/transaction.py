@@ -9,15 +9,7 @@ from typing import Any
 from django.db import DatabaseError, connections
 
 from hc_signals.delivery.calls import Call, ConnectionLost, IsolationLost
-from hc_signals.delivery.isolation.message import (
-    IN_ERROR,
-    IN_TRANSACTION,
-    UNKNOWN,
-    Message,
-    empty_message,
-    send_alone,
-    status,
-)
+from hc_signals.delivery.isolation.message import Message, State, empty_message, send_alone, status
 from hc_signals.delivery.isolation.session import CHECK, READ, Session, left_settings_error
 from hc_signals.delivery.project_code import contained
 from hc_signals.postgres import wrappers
@@ -28,11 +20,9 @@ _numbers = itertools.count()
 
 
 class Isolation:
-    """Isolates the receiver calls of one page: see :mod:`hc_signals.delivery.isolation`.
+    """Isolates the receiver calls of one page, one transaction if ``atomic``: see :mod:`hc_signals.delivery.isolation`.
 
-    Args:
-        atomic: the page is one transaction.
-        is_careful: each call has a message before and after it, so that every fault is found at the call that made it.
+    If ``is_careful``, each call has a message before and after it, so that every fault is found at its call.
     """
 
     def __init__(self, using: str, *, atomic: bool = True, is_careful: bool = False) -> None:
@@ -115,7 +105,7 @@ class Isolation:
         is_first, session = self._limits is None and self.atomic, self._session
         if not (is_first or session.unchecked or session.has_project_limits or session.is_finishing):
             return execute(sql, params, many, context)
-        if not self.connection.in_atomic_block or status(self.connection) == IN_ERROR:
+        if not self.connection.in_atomic_block or status(self.connection) == State.IN_ERROR:
             return execute(sql, params, many, context)
         first = SET_PAGE_LIMITS if is_first else ""
         is_nested = bool(self.connection.savepoint_ids)
@@ -185,7 +175,7 @@ class Isolation:
         assert self._session.unchecked is not None  # noqa: S101
         call, sid = self._session.unchecked
         self._session = self._session._replace(unchecked=None)
-        if status(self.connection) == UNKNOWN:
+        if status(self.connection) == State.UNKNOWN:
             raise ConnectionLost(call, is_certain=is_transaction_limit(error)) from error
         self._roll_back(call, f"; {CHECK}")
         self._drop_hooks(sid)
@@ -203,9 +193,9 @@ class Isolation:
                 result, found = message.send_after(statements, wanted)
             except BaseException as error:
                 state = status(self.connection)
-                is_late = before.unchecked is not None and (left_settings(error) or state == UNKNOWN)
+                is_late = before.unchecked is not None and (left_settings(error) or state == State.UNKNOWN)
                 # psycopg finds a parameter that it cannot adapt before it sends anything.
-                if is_late or state == IN_TRANSACTION:
+                if is_late or state == State.IN_TRANSACTION:
                     self._session = before
                 if not is_late:
                     raise
