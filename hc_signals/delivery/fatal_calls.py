@@ -7,6 +7,7 @@ call that has ended the process LIMIT times is not made again.
 """
 
 import uuid
+from contextlib import closing, suppress
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
@@ -73,12 +74,9 @@ def take_dead_runs(using: str, consumer: str) -> int:
 
 def end_run(using: str) -> None:
     """Record that this process has ended normally."""
-    try:
+    # If it fails, the next process marks some calls without need.
+    with suppress(DatabaseError, InterfaceError), closing(connections[using]):
         execute(using, "DELETE FROM public.hc_signals_run WHERE run = %s", [RUN])
-    except (DatabaseError, InterfaceError):
-        pass  # the next process marks some calls without need
-    finally:
-        connections[using].close()
 
 
 class Marks:
@@ -127,9 +125,6 @@ class Marks:
     def end(self) -> None:
         """Remove the mark: the shard is past the calls that may have ended a process."""
         sql = "DELETE FROM public.hc_signals_call WHERE consumer = %s AND shard = %s"
-        try:
+        # If it fails, the mark is of a call that is not made again.
+        with suppress(DatabaseError, InterfaceError), closing(self._connection):
             execute(self._connection, sql, self._key)
-        except (DatabaseError, InterfaceError):
-            pass  # the mark is of a call that is not made again
-        finally:
-            self._connection.close()

@@ -39,7 +39,7 @@ class InstanceBuilder:
     def instance(
         self, row: tuple[Any, ...], model: type[models.Model] | None = None, inherited: Mapping[str, Any] | None = None
     ) -> models.Model:
-        """Return the instance, of the proxy ``model`` if given; parents' fields without ``inherited`` value are deferred."""
+        """Return the instance, of the proxy ``model`` if given; fields of parents without a value are deferred."""
         names, values = self.names, self.values(row)
         if inherited:
             names, values = [*names, *inherited], [*values, *inherited.values()]

@@ -55,8 +55,10 @@ class Retries:
             builder = self.builders[delivery.change.table_name]
         except (LookupError, ValueError):
             return RedeliveryError(f"there is no connected model {delivery.sender} any more: renamed or removed?")
+        listeners, is_known = self.sender.listeners, delivery.signal in SIGNALS
+        found = listeners.receivers(delivery.signal, sender, sender is not builder.model) if is_known else []
         try:
-            receivers = resolve(delivery.receiver, self._connected(delivery.signal, sender, builder.model))
+            receivers = resolve(delivery.receiver, found)
         except RedeliveryError as error:
             return error
         if not receivers:
@@ -72,9 +74,6 @@ class Retries:
                 raise
             return error
         return self._call(delivery, sender, receivers[:1], event)
-
-    def _connected(self, signal: str, sender: Model, model: Model) -> Receivers:
-        return self.sender.listeners.receivers(signal, sender, sender is not model) if signal in SIGNALS else []
 
     def _call(
         self, delivery: FailedDelivery, sender: Model, receivers: Receivers, event: ChangeEvent

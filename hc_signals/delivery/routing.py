@@ -10,12 +10,11 @@ from hc_signals import signals
 from hc_signals.log.change import Change
 from hc_signals.tables import counts_as_change
 
-SIGNALS: dict[str, Signal] = {name: signal for name, signal in vars(signals).items() if isinstance(signal, Signal)}
-SIGNALS |= {"post_save": post_save, "post_delete": post_delete}
-"""Every signal that we send, by the name under which a stored delivery refers to it."""
+DJANGO_SIGNALS: dict[str, Signal] = {"post_save": post_save, "post_delete": post_delete}
+"""Those that are Django's own: sent for the models that the setting ``DJANGO_SIGNALS`` chooses."""
 
-DJANGO_SIGNALS = ("post_save", "post_delete")
-"""Those that are Django's own: sent for the models that ``DJANGO_SIGNALS`` chooses."""
+SIGNALS = {name: each for name, each in vars(signals).items() if isinstance(each, Signal)} | DJANGO_SIGNALS
+"""Every signal that we send, by the name under which a stored delivery refers to it."""
 
 
 class Route(NamedTuple):

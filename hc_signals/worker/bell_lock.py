@@ -20,7 +20,6 @@ SELECT CASE WHEN pg_backend_pid() = %s THEN pg_try_advisory_lock(%s, %s) END, EX
 )
 """
 _UNLOCK = f"SELECT pg_advisory_unlock({BELL[0]}, {BELL[1]})"
-# Our own notifications need not survive a crash, so they do not wait for the disk.
 _UNLOCK_AND_NOTIFY = f"{_UNLOCK}, set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', '')"
 
 

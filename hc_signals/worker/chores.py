@@ -60,11 +60,8 @@ class Chores(threading.Thread):
         self._repairs, self._rereading = Repairs(using, conf, models), Rereading(using, models)
         self._reloads = Chore("end of reloads", self._finish_reloads)
         # The watch comes first: it also sees whether a reload has to be ended.
-        self.chores = [
-            Chore("watch over capture", self._watch),
-            Chore("rotation of the log", self._rotate),
-            self._reloads,
-        ]
+        watch, rotation = Chore("watch over capture", self._watch), Chore("rotation of the log", self._rotate)
+        self.chores = [watch, rotation, self._reloads]
 
     def run(self) -> None:
         """Do chores until stopped, on one connection: a new one for each chore would cost the server more."""

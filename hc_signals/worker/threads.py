@@ -84,7 +84,6 @@ def keep_turning(
 
     Args:
         turn: does what is due and returns the seconds until the next turn.
-        stopping: ends the loop; it does not interrupt a turn.
         troubles: of the tasks that ``turn`` does; they are shown as the helper's.
         limit: most seconds of one turn; after that /healthz is red.
         longest: most seconds until the next turn after one that raised.

@@ -21,13 +21,9 @@ again, carefully: with a message before and after each call, which shows the cal
 With ``ATOMIC = False`` no transaction spans the page, and what a receiver writes is committed at once. A message of its
 own checks the settings after each call that has run a query. A connection that is not as it was before is closed.
 
-The modules, from the bottom:
-
-    message       sends several statements in one message; the state of the transaction, as libpq knows it
-    session       what the server's session has of ours; the statements that note, check and restore settings
-    transaction   Isolation: what is sent between two calls of a page, and what its check finds
-    call          the context managers of one call, in a transaction and outside of one
-    careful       careful delivery after a lost page, and the receivers that have broken one
+``message`` sends several statements in one message; ``session`` is what the server's session has of ours;
+``transaction`` has Isolation: what is sent between two calls of a page, and what its check finds. ``call`` has the
+context managers of one call; ``careful`` the careful delivery, and the receivers that have broken a page.
 
 The package owns no table. It must never roll back the writes of another call than the failed one. It must never add a
 round trip to a call that behaves.

@@ -34,8 +34,6 @@ class Isolation:
         self._session = Session((f"hc_signals_{number}_even", f"hc_signals_{number}_odd"))
         self._limits: Limits | None = None
 
-    # The transaction
-
     @contextmanager
     def opened(self) -> Iterator["Isolation"]:
         """Treat the statements of the block as our own; it contains the transaction."""
@@ -112,8 +110,6 @@ class Isolation:
         message = Message(execute, sql, params, many, context)
         return self._send(lambda before: before.before_own(self._limits, first, is_nested=is_nested), message)
 
-    # The calls
-
     @property
     def idle_seconds(self) -> float | None:
         """Seconds after which the server ends an idle session while a receiver runs; None: it never does."""
@@ -180,8 +176,6 @@ class Isolation:
         self._roll_back(call, f"; {CHECK}")
         self._drop_hooks(sid)
         self._failed.append((call, left_settings_error(error) if left_settings(error) else error))
-
-    # Messages
 
     def _send(self, lead: Callable[[Session], tuple[list[str], Session]], message: Message) -> Any:
         """Send a statement behind those of ``lead``. If the check in them fails, roll back that call and send again."""
