@@ -28,7 +28,8 @@ def fingerprint(receiver: Callable[..., Any]) -> str:
         return known[1]
     try:
         reference = weakref.ref(carrier, partial(_forget, id(carrier)))
-        found = _digest(_carried(carrier))
+        carried = _carried(carrier)
+        found = hashlib.sha256(repr(carried).encode(errors="replace")).hexdigest()[:LENGTH] if carried else ""
     except Exception:  # it takes no weak reference, so its content may change; or its code raises
         return ""
     _first_seen[id(carrier)] = reference, found
@@ -37,10 +38,6 @@ def fingerprint(receiver: Callable[..., Any]) -> str:
 
 def _forget(key: int, _: object) -> None:
     _first_seen.pop(key, None)
-
-
-def _digest(carried: Any) -> str:
-    return hashlib.sha256(repr(carried).encode(errors="replace")).hexdigest()[:LENGTH] if carried else ""
 
 
 def _carried(carrier: Any) -> Any:

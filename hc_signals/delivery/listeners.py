@@ -83,9 +83,7 @@ class Listeners:
         return receivers if self.chosen is None else [each for each in receivers if each.name in self.chosen]
 
     def _is_sent(self, signal: str, model: Model) -> bool:
-        if signal not in DJANGO_SIGNALS:
-            return True
-        return any(issubclass(model, chosen) for chosen in self.extras.django_signals)
+        return signal not in DJANGO_SIGNALS or any(issubclass(model, each) for each in self.extras.django_signals)
 
     def _connected(self, signal: Signal, model: Model, exclusive: bool) -> Receivers:
         for _ in range(ATTEMPTS):

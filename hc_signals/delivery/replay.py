@@ -110,7 +110,8 @@ class ReplayRun:
         isolation = Isolation(self._using, atomic=is_atomic, is_careful=self._caution.is_careful)
         with isolation.opened(), transaction.atomic(using=self._using) if is_atomic else nullcontext():
             changes, has_more = self._past.page(self._after, self._limit)
-            changes = [_replayed(change) for change in changes]
+            # A stored delivery keeps the note as well, so its retries are replayed too.
+            changes = [change._replace(note={**(change.note or {}), "replayed": True}) for change in changes]
             # Without a transaction no lock keeps the images in the log until a failed delivery is stored.
             images = {} if is_atomic else stored_images(self._using, [change.id for change in changes])
             store = ReplayFailureStore(self._using, self._conf, 0, images)
@@ -143,11 +144,6 @@ class ReplayRun:
             done += 1
         page.deliver_bulk()
         return done
-
-
-def _replayed(change: Change) -> Change:
-    """Return the change with a note that a stored delivery keeps as well, so that its retries are replayed too."""
-    return change._replace(note={**(change.note or {}), "replayed": True})
 
 
 class ReplayFailureStore(FailureStore):

@@ -41,8 +41,7 @@ class BellLock:
         """Try to take the lock; return True if it is held now, by us or by another sleeper."""
         raw = self._connection.raw
         assert raw is not None  # noqa: S101
-        row = raw.execute(_TRY_LOCK, [self._connection.pid, *BELL * 2]).fetchone()
-        took, is_taken = row or (None, False)
+        took, is_taken = raw.execute(_TRY_LOCK, [self._connection.pid, *BELL * 2]).fetchone() or (None, False)
         if took is None:
             raise psycopg.OperationalError("a pooler has changed the server session")
         self.is_held = bool(took)

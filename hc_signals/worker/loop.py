@@ -46,7 +46,6 @@ class Worker:
         stopping: set when the loop is to end after the present event.
         first: the shard with which it begins its rounds.
         is_process: the worker runs in a worker process, whose death the next worker must know of.
-        pulse: of the calling thread; default: a new one that nothing reads.
     """
 
     STANDBY_PAUSE = 0.25
