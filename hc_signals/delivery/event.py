@@ -96,11 +96,7 @@ def _entity_name(model: type[models.Model]) -> str:
 
 
 def stored_event(
-    change: Change,
-    builder: InstanceBuilder,
-    columns: Sequence[str],
-    old: Mapping[str, Any],
-    instance: models.Model,
+    change: Change, builder: InstanceBuilder, columns: Sequence[str], old: Mapping[str, Any], instance: models.Model
 ) -> ChangeEvent:
     """Return the event of a change whose delivery is stored, made now; for the arguments see :class:`Source`."""
     return _event(

@@ -11,14 +11,7 @@ from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Model
 from hc_signals.delivery.records import Images, Records, by_table
 from hc_signals.delivery.relatives import proxies_of
-from hc_signals.delivery.routing import (
-    OF_RECORDS,
-    counted_columns,
-    is_link,
-    route_of,
-    signals_of,
-    signals_of_change,
-)
+from hc_signals.delivery.routing import OF_RECORDS, counted_columns, is_link, route_of, signals_of, signals_of_change
 from hc_signals.delivery.sending import SignalSender
 from hc_signals.events import ChangeEvent
 from hc_signals.log.change import Change
