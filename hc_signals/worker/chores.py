@@ -37,8 +37,9 @@ class Chore:
     """A task that is done from time to time; ``do`` does it and returns the seconds until the next time."""
 
     def __init__(self, name: str, do: Callable[[], float]) -> None:
-        self.name, self.do, self.due = name, do, 0.0
-        """``due``: when it is done next, by the monotonic clock."""
+        self.name, self.do = name, do
+        self.due = 0.0
+        """When it is done next, by the monotonic clock."""
         self.trouble = Trouble(f"The {name}", longest=60.0)
 
 

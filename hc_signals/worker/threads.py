@@ -19,7 +19,8 @@ class Helper:
     """What a helper thread does now. Only that thread writes it; other threads may read it at any time."""
 
     def __init__(self, name: str, limit: float) -> None:
-        self.name, self.limit = name, limit  # most seconds of one turn; after that the helper is stuck
+        self.name, self.limit = name, limit
+        """``limit``: most seconds of one turn; after that the helper is stuck."""
         self.thread = threading.current_thread()
         self.troubles: list[Trouble] = []
         """The helper's tasks: why each one fails now, if it does, and how many tries have failed so far."""

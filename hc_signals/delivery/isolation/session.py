@@ -3,7 +3,7 @@
 A check compares the settings of the session with those before the first call. Its functions are in migrations_sql.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from hc_signals.delivery.calls import Call
 from hc_signals.exceptions import LeftSettingsError
@@ -39,7 +39,7 @@ class Session(NamedTuple):
     is_finishing: bool = False
     """Our next statement is the last one before COMMIT."""
 
-    def making_savepoint(self, limits: Limits | None) -> tuple[list[str], "Session"]:
+    def making_savepoint(self, limits: Limits | None) -> tuple[list[str], Self]:
         """Return the statements that make the savepoint of the present call, and the session after them."""
         before = [CHECK] * (self.unchecked is not None)
         before += [f"RELEASE SAVEPOINT {self.savepoint}"] * bool(self.savepoint)
@@ -48,10 +48,12 @@ class Session(NamedTuple):
         if not self.is_noted:
             before += [NOTE, _REFUSE_COMMIT]
         name = self.names[self.savepoint == self.names[0]]
-        after = Session(self.names, True, name, None, True, True, self.is_finishing)
+        after = self._replace(
+            has_savepoint=True, savepoint=name, unchecked=None, has_project_limits=True, is_noted=True
+        )
         return [*before, f"SAVEPOINT {name}"], after
 
-    def before_own(self, limits: Limits | None, first: str, *, is_nested: bool) -> tuple[list[str], "Session"]:
+    def before_own(self, limits: Limits | None, first: str, *, is_nested: bool) -> tuple[list[str], Self]:
         """Return the statements that come before one of our own, and the session after them.
 
         Args:
