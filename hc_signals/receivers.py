@@ -113,8 +113,8 @@ class on_change(Generic[M]):
                 f"{receiver_path(function)} must accept **kwargs: arguments may be added to a signal at any time."
             )
         wanted = self._filter(f"@on_change of {receiver_path(function)}")
-        # One receiver per function and model, so that several decorators call it once.
-        connected: dict[Any, _Connected] = function.__dict__.setdefault("_hc_signals", {})
+        # One receiver per function and model, so that several decorators call it once: it applies all their filters.
+        connected: dict[Any, tuple[list[Filter], Callable[..., Any]]] = function.__dict__.setdefault("_hc_signals", {})
         # Methods of two objects share one __dict__.
         key = self.model, id(getattr(function, "__self__", None)), self.dispatch_uid
         if key not in connected:
@@ -154,10 +154,6 @@ def _check_name(what: str, name: str, known: Collection[str], problem: str) -> N
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}."
         raise ConfigurationError(f"{what}: {problem} {name!r}; {hint}")
-
-
-_Connected = tuple[list[Filter], Callable[..., Any]]
-"""The filters of one function for one model, and the receiver that applies them."""
 
 
 def _filtered(function: Any, filters: list[Filter]) -> Callable[..., Any]:

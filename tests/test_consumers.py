@@ -15,7 +15,7 @@ from example.crm.models import Account, Seen
 
 from hc_signals import signals
 from hc_signals.conf import Conf
-from hc_signals.delivery.waiting import waiting_shards
+from hc_signals.delivery.failures import waiting_shards
 from hc_signals.log import backlog as backlog_module
 from hc_signals.log import positions
 from hc_signals.log.backlog import backlog

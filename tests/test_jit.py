@@ -12,7 +12,7 @@ from example.crm.models import Account
 
 from hc_signals import signals
 from hc_signals.conf import Conf
-from hc_signals.delivery.waiting import waiting_shards
+from hc_signals.delivery.failures import waiting_shards
 from hc_signals.observability.survey import Survey
 from hc_signals.signals import record_changed
 from hc_signals.testing import HerokuConnect

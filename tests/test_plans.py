@@ -10,9 +10,8 @@ from django.test.utils import CaptureQueriesContext
 from example.crm.models import Account
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.failures import release
+from hc_signals.delivery.failures import release, waiting_shards
 from hc_signals.delivery.shard import Outcome
-from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.log import rotation
 from hc_signals.log.claims import claim_all
 from hc_signals.signals import record_changed

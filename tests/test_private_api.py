@@ -178,7 +178,7 @@ def test_relies_on_several_statements_in_one_message() -> None:
         cursor.execute("SAVEPOINT ours; SELECT %s", [7])
         assert cursor.cursor.nextset(), where
         assert cursor.fetchall() == [(7,)], where
-    status = look_at("delivery/isolation/status.py", "pgconn.transaction_status")
+    status = look_at("delivery/isolation/message.py", "pgconn.transaction_status")
     assert connection.connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.INTRANS, status
 
 

@@ -296,6 +296,26 @@ def test_value_is_delivered_when_it_fits_its_column_again(captured: HerokuConnec
     assert flaky.done == [("CREATE", "eight", 2)]
 
 
+def test_unconvertible_old_value_fails_its_retry_alone(
+    captured: HerokuConnect, connect: Any, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(value: str, *args: Any) -> str:
+        if value == "old":
+            raise ValueError("no such name")
+        return value
+
+    connect(signals.record_updated, flaky, User)
+    for sfid in captured.insert(User, {"username": "old"}, {"username": "fine"}):
+        captured.update(User, sfid, username="new")
+    deliver()
+    flaky.failing = False
+    monkeypatch.setattr(User._meta.get_field("username"), "from_db_value", convert, raising=False)
+    as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now()")
+    deliver()
+    assert flaky.done == [("UPDATE", "new", 2)]
+    assert "no such name" in Delivery.objects.get().error
+
+
 @pytest.mark.parametrize("attempts", [1000, 2], ids=["it succeeds", "it is dead"])
 def test_kill_between_two_deliveries_strands_no_parked_one(
     captured: HerokuConnect, connect: Any, flaky: Flaky, monkeypatch: pytest.MonkeyPatch, attempts: int

@@ -9,8 +9,8 @@ from example.crm.models import Account, CompoundModel, Contact, SFObjectModel
 from hc_signals import signals
 from hc_signals.checks import project
 from hc_signals.conf import Conf
+from hc_signals.delivery.listeners import unheard_models
 from hc_signals.delivery.routing import SIGNALS
-from hc_signals.delivery.unheard import unheard_models
 from hc_signals.observability.judge import examine
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect

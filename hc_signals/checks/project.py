@@ -17,9 +17,8 @@ from hc_signals.db.exceptions import WriteNotSupportedError
 from hc_signals.db.models.base import READ_ONLY
 from hc_signals.delivery.connections import connections_of
 from hc_signals.delivery.identity import receiver_path
-from hc_signals.delivery.listeners import Extras, Listeners
+from hc_signals.delivery.listeners import HOW_TO_CONNECT, Extras, Listeners, unheard_models
 from hc_signals.delivery.routing import SIGNALS
-from hc_signals.delivery.unheard import HOW_TO_CONNECT, unheard_models
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.tables import connected_models, connected_tables_of, is_connected
 

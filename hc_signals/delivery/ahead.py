@@ -45,13 +45,7 @@ class _Sent:
 
 
 class Ahead:
-    """Reads ahead in one shard.
-
-    Args:
-        log: the shard.
-        side: the connection to read by; shared by the shards of a worker.
-        builders: by the name of the table as the log has it.
-    """
+    """Reads ahead in one shard, by a connection that the shards of a worker share."""
 
     def __init__(self, log: LogShard, side: SideConnection, builders: Mapping[str, InstanceBuilder]) -> None:
         self.log, self._side, self._builders = log, side, builders

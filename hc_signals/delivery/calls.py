@@ -1,4 +1,4 @@
-"""The value that describes one receiver call: isolation, careful delivery and marks identify the call by it."""
+"""The value that describes one receiver call, and the errors of a call that has broken its page."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ CallKey = tuple[str, int, int]
 
 
 class Call(NamedTuple):
-    """One call of one receiver."""
+    """One call of one receiver: isolation, careful delivery and marks identify it by this value."""
 
     receiver: str
     """The receiver's name."""
@@ -27,3 +27,18 @@ class Call(NamedTuple):
     def key(self) -> CallKey:
         """What identifies the call."""
         return self.receiver, self.change, self.attempt
+
+
+class IsolationLost(Exception):
+    """A call has broken the transaction beyond its savepoint, or ended it: everything that the page wrote is lost.
+
+    ``call`` is None if any call of the page may have done it; if ``is_certain``, nothing else can have done it.
+    """
+
+    def __init__(self, call: Call | None = None, *, is_certain: bool = False) -> None:
+        super().__init__()
+        self.call, self.is_certain = call, is_certain
+
+
+class ConnectionLost(IsolationLost):
+    """A call has closed the connection, or the connection was lost during the call."""

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Container, Iterator
-from operator import attrgetter
 from typing import Any, NamedTuple
 from weakref import ReferenceType
 
@@ -27,11 +26,7 @@ class Connection(NamedTuple):
 
 
 def connections_of(signal: Signal, senders: Container[int] | None = None) -> Iterator[Connection]:
-    """Yield the connections whose receiver and sender still exist, in order of connection.
-
-    Args:
-        senders: only those with such a ``sender_id``. Default: all.
-    """
+    """Yield the connections whose receiver and sender still exist, in order; only those with such a ``sender_id``."""
     for entry in list(signal.receivers):
         # A project may have hundreds of receivers, and few for one sender.
         if (senders is None or entry[0][1] in senders) and (connection := _connection(entry)):
@@ -72,12 +67,9 @@ def connected(signal: Signal, sender: type) -> list[tuple[Connection, Callable[.
         sync, asynchronous = signal._live_receivers(sender)
         callables = [*sync, *asynchronous]
         if signal.receivers == entries and len(found) == len(callables):
-            return list(zip(sorted(found, key=_is_async), callables, strict=True))
+            return list(zip(sorted(found, key=lambda each: each.is_async), callables, strict=True))
     raise ConfigurationError(
         f"Signal._live_receivers returns {len(callables)} receivers for {sender.__qualname__}, expected the "
         f"{len(found)} connected ones. Something in this process replaces it, or Django has changed it: compare "
         "hc_signals.delivery.connections with Django's release."
     )
-
-
-_is_async = attrgetter("is_async")

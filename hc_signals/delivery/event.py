@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from django.db import models
 
 from hc_signals.delivery.instances import InstanceBuilder, as_saved
+from hc_signals.delivery.records import Records
 from hc_signals.delivery.routing import FIRST_SIGNAL, ROUTES, route_of
 from hc_signals.events import ChangeEvent
 from hc_signals.log.change import Change
@@ -16,26 +17,17 @@ COUNTS = ("cleared", "unchanged", "changed", "created", "deleted", "resynced")
 """Counts that the note of a reload or resync may have."""
 
 
-class Source(Protocol):
+class Source(NamedTuple):
     """What the event of a change of one record is made from."""
 
-    @property
-    def change(self) -> Change:
-        """The change."""
-
-    @property
-    def builder(self) -> InstanceBuilder:
-        """Builder of the model that has the change's table."""
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """The changed columns that count."""
-
-    def old(self) -> Mapping[str, Any]:
-        """Return old values by column, as the database has them: those of the changed columns at least."""
-
-    def instance(self) -> models.Model:
-        """Return the event's instance."""
+    records: Records
+    change: Change
+    builder: InstanceBuilder
+    columns: Sequence[str]
+    """The changed columns that count."""
+    sender: type[models.Model]
+    child: models.Model | None
+    """The instance, if the sender is a multi-table child."""
 
 
 class RecordEvent(ChangeEvent[Any]):
@@ -64,16 +56,18 @@ class RecordEvent(ChangeEvent[Any]):
         return value
 
 
-def _changed_fields(source: Source) -> tuple[str, ...]:
-    names = source.builder.name_of_column
-    return tuple(names[column] for column in source.columns if column in names)
+def _changed_fields(builder: InstanceBuilder, columns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(builder.name_of_column[column] for column in columns if column in builder.name_of_column)
 
 
-def _previous(source: Source) -> dict[str, Any]:
-    old, names = source.old(), source.builder.name_of_column
-    return source.builder.previous(
-        {column: old[column] for column in source.columns if column in old and column in names}
-    )
+def _previous(builder: InstanceBuilder, columns: Sequence[str], old: Mapping[str, Any]) -> dict[str, Any]:
+    return builder.previous({c: old[c] for c in columns if c in old and c in builder.name_of_column})
+
+
+def _instance(source: Source) -> models.Model:
+    if source.child is not None:
+        return source.child
+    return source.records.instance(source.builder, source.change.id, source.sender)
 
 
 _OF_CHANGE: Mapping[str, Callable[[Change], Any]] = {
@@ -90,9 +84,9 @@ _OF_CHANGE: Mapping[str, Callable[[Change], Any]] = {
 _OF_RECORD: Mapping[str, Callable[[Source], Any]] = {
     "change_type": lambda source: ROUTES[source.change.operation].change_type,
     "entity_name": lambda source: _entity_name(source.builder.model),
-    "changed_fields": _changed_fields,
-    "previous": _previous,
-    "instance": lambda source: source.instance(),
+    "changed_fields": lambda source: _changed_fields(source.builder, source.columns),
+    "previous": lambda s: _previous(s.builder, s.columns, s.records.old(s.change, s.builder)),
+    "instance": _instance,
 }
 _NOT_OF_RECORDS: Mapping[str, Any] = {"attempt": 1, "cause": "", "since": None, "until": None, "counts": {}}
 
@@ -101,19 +95,36 @@ def _entity_name(model: type[models.Model]) -> str:
     return str(getattr(model, "sf_object_name", ""))
 
 
+def stored_event(
+    change: Change, builder: InstanceBuilder, columns: Sequence[str], old: Mapping[str, Any], instance: models.Model
+) -> ChangeEvent:
+    """Return the event of a change whose delivery is stored, made now; for the arguments see :class:`Source`."""
+    return _event(
+        change,
+        builder.model,
+        changed_fields=_changed_fields(builder, columns),
+        previous=_previous(builder, columns, old),
+        instance=instance,
+    )
+
+
 def table_event(change: Change, model: type[models.Model]) -> ChangeEvent:
     """Return the event of a whole table: that of a reload has counts, that of a gap a cause."""
-    route, note = route_of(change.operation), change.note or {}
-    is_gap = route.signals == ("gap_detected",)
-    return ChangeEvent(
-        **{name: make(change) for name, make in _OF_CHANGE.items()},
-        change_type=route.change_type,
-        entity_name=_entity_name(model),
+    note, is_gap = change.note or {}, route_of(change.operation).signals == ("gap_detected",)
+    return _event(
+        change,
+        model,
         since=change.noted_time("since"),
         until=change.noted_time("until"),
         cause=cause_of(change) if is_gap else "",
         counts={} if is_gap else {name: note[name] for name in COUNTS if name in note},
     )
+
+
+def _event(change: Change, model: type[models.Model], **fields: Any) -> ChangeEvent:
+    of_change = {name: make(change) for name, make in _OF_CHANGE.items()}
+    change_type = route_of(change.operation).change_type
+    return ChangeEvent(**of_change, **fields, change_type=change_type, entity_name=_entity_name(model))
 
 
 def cause_of(change: Change) -> str:

@@ -8,13 +8,12 @@ import json
 import logging
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import transaction
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.receiver_errors import describe, show
+from hc_signals.delivery.project_code import describe, show
 from hc_signals.delivery.routing import route_of
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
 from hc_signals.log.backlog import COUNT_LIMIT
@@ -28,8 +27,7 @@ Key = tuple[str, str, str | None]
 """Receiver, table and record: deliveries with the same key are delivered one after another."""
 
 
-@dataclass(frozen=True)
-class FailedDelivery:
+class FailedDelivery(NamedTuple):
     """A call of one receiver for one change that has failed, and is due again."""
 
     id: int
@@ -38,11 +36,6 @@ class FailedDelivery:
     sender: str
     attempt: int
     change: Change
-
-    @property
-    def key(self) -> Key:
-        """Deliveries with this key are delivered in order."""
-        return self.receiver, self.change.table_name, self.change.record
 
 
 _ADD = """
@@ -66,8 +59,9 @@ WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_t
 ORDER BY next_attempt_at, id LIMIT %(limit)s FOR UPDATE
 """
 # The first thousand due deliveries are enough to find the shards.
-DUE_SHARDS = f"""
-SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()), ARRAY(
+_WAITING_SHARDS = f"""
+SELECT ARRAY(SELECT public.hc_signals_waiting(%(consumer)s, %(shards)s)),
+    extract(epoch FROM min(next_attempt_at) - clock_timestamp()), ARRAY(
     SELECT DISTINCT {SHARD_NUMBER} FROM (
         SELECT table_name, record_id, record_key FROM public.hc_signals_delivery
         WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp()
@@ -113,11 +107,7 @@ SELECT s.state, count(*) FROM unnest(%(states)s::text[]) s (state), LATERAL (
 class FailureStore:
     """The failed and parked deliveries of one consumer in one shard.
 
-    Args:
-        using: database alias.
-        conf: CONSUMER, SHARDS, MAX_ATTEMPTS, RETRY_SECONDS and RETRY_MAX_SECONDS are used.
-        shard: number of the shard.
-        images: old and new images by change, for changes that may leave the log before a delivery is stored.
+    ``images`` has old and new images by change, for changes that may leave the log before a delivery is stored.
     """
 
     def __init__(
@@ -151,11 +141,7 @@ class FailureStore:
         logger.log(
             logging.WARNING if is_retried else logging.ERROR,
             "Receiver %s failed on %s of %s (change %s): %s; the delivery is stored and %s.",
-            receiver,
-            route_of(change.operation).change_type,
-            sender,
-            change.id,
-            type(error).__name__,
+            *(receiver, route_of(change.operation).change_type, sender, change.id, type(error).__name__),
             "retried" if is_retried else "dead: see `manage.py hc_deliveries list`",
             extra={"receiver": receiver, **about},
         )
@@ -182,16 +168,13 @@ class FailureStore:
     def due(self, limit: int) -> list[FailedDelivery]:
         """Return up to ``limit`` deliveries of this shard that are due, the longest waiting first."""
         params = {"consumer": self.conf.CONSUMER, "limit": limit, "shard": self.shard, "shards": self.conf.SHARDS}
-        return [
-            FailedDelivery(found[0], found[1], found[2], found[3], found[4], Change(*found[5:]))
-            for found in rows(self.using, _DUE, params)
-        ]
+        return [FailedDelivery._make([*found[:5], Change(*found[5:])]) for found in rows(self.using, _DUE, params)]
 
     def succeeded(self, delivery: FailedDelivery) -> None:
         """Remove a delivery that is done, and release the next one of its record."""
         with self._together():
             execute(self.using, "DELETE FROM public.hc_signals_delivery WHERE id = %s", [delivery.id])
-            release(self.using, self.conf.CONSUMER, *delivery.key)
+            self._release_behind(delivery)
 
     def failed(self, delivery: FailedDelivery, error: BaseException) -> None:
         """Postpone a delivery. After the last attempt it is dead, and the next one of its record is released."""
@@ -206,19 +189,18 @@ class FailureStore:
                 [state, attempt, describe(error, self.using), delay, delivery.id],
             )
             if dead:
-                release(self.using, self.conf.CONSUMER, *delivery.key)
+                self._release_behind(delivery)
         about = {"delivery_id": delivery.id, "change_id": delivery.change.id, "attempt": attempt}
         show(delivery.receiver, error, signal=delivery.signal, model=delivery.sender, **about)
         if dead:
             logger.error(
                 "Delivery %s to %s is dead after %s attempts (%s); see `manage.py hc_deliveries show %s`.",
-                delivery.id,
-                delivery.receiver,
-                attempt,
-                type(error).__name__,
-                delivery.id,
+                *(delivery.id, delivery.receiver, attempt, type(error).__name__, delivery.id),
                 extra={"receiver": delivery.receiver, "signal": delivery.signal, "model": delivery.sender, **about},
             )
+
+    def _release_behind(self, done: FailedDelivery) -> None:
+        release(self.using, self.conf.CONSUMER, done.receiver, done.change.table_name, done.change.record)
 
     def _together(self) -> Any:
         """Return a transaction, also with ``ATOMIC = False``: a crash in between would strand parked deliveries."""
@@ -238,9 +220,13 @@ def release(using: str, consumer: str, receiver: str, table: str, record: str | 
     execute(using, _RELEASE, {"consumer": consumer, "receiver": receiver, "table": table, "record": record})
 
 
-def bring_forward(using: str, conf: Conf) -> None:
-    """Make deliveries due whose retry is later than the longest pause: the server's clock was set back."""
-    execute(using, _BRING_FORWARD, {"consumer": conf.CONSUMER, "longest": conf.RETRY_MAX_SECONDS})
+def waiting_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
+    """Return the shards with changes, gaps or due retries, and the seconds until the next retry; None without one."""
+    waiting, seconds, due = row(using, _WAITING_SHARDS, {"consumer": conf.CONSUMER, "shards": conf.SHARDS})
+    if seconds is not None and seconds > conf.RETRY_MAX_SECONDS:  # the server's clock was set back
+        execute(using, _BRING_FORWARD, {"consumer": conf.CONSUMER, "longest": conf.RETRY_MAX_SECONDS})
+        seconds = 0
+    return {*map(int, waiting), *map(int, due)}, None if seconds is None else max(0.0, float(seconds))
 
 
 def counts(using: str, consumer: str) -> dict[str, int]:

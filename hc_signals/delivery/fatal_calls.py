@@ -7,12 +7,14 @@ call that has ended the process LIMIT times is not made again.
 """
 
 import uuid
+from contextlib import closing, suppress
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
 
 from hc_signals.delivery.calls import Call, CallKey
 from hc_signals.exceptions import ProcessEndedError
+from hc_signals.log.position import LogShard
 from hc_signals.postgres.locks import RUNS
 from hc_signals.postgres.own_connections import another_connection
 from hc_signals.postgres.query import execute, row
@@ -61,11 +63,7 @@ def hold_run(using: str) -> None:
 
 
 def begin_run(using: str, consumer: str, *, is_locked: bool) -> None:
-    """Record that this process delivers for the consumer, until :func:`end_run`.
-
-    Args:
-        is_locked: the process calls :func:`hold_run` on its connections.
-    """
+    """Record that this process delivers for the consumer, until :func:`end_run`; ``is_locked`` by :func:`hold_run`."""
     execute(using, _BEGIN, [RUN, consumer, is_locked])
 
 
@@ -76,29 +74,22 @@ def take_dead_runs(using: str, consumer: str) -> int:
 
 def end_run(using: str) -> None:
     """Record that this process has ended normally."""
-    try:
+    # If it fails, the next process marks some calls without need.
+    with suppress(DatabaseError, InterfaceError), closing(connections[using]):
         execute(using, "DELETE FROM public.hc_signals_run WHERE run = %s", [RUN])
-    except (DatabaseError, InterfaceError):
-        pass  # the next process marks some calls without need
-    finally:
-        connections[using].close()
 
 
 class Marks:
     """Marks the calls of one shard before they are made, and refuses a call that has ended the process LIMIT times.
 
-    Args:
-        using: database alias.
-        consumer: name of the consumer.
-        shard: number of the shard.
-        dead: how many processes have died. If they left no mark, the next call that ends the process counts for them.
-        since: how many changes the shard had delivered before the first mark.
+    ``dead`` processes have died. If they left no mark, the next call that ends the process counts for them. The shard
+    had delivered ``since`` changes before the first mark.
     """
 
-    def __init__(self, using: str, consumer: str, shard: int, dead: int, since: int) -> None:
-        self._key = (consumer, shard)
+    def __init__(self, log: LogShard, dead: int, since: int) -> None:
+        self._key = (log.consumer, log.shard)
         # A connection of its own: a mark commits at once, also if the page is rolled back.
-        self._connection: Any = another_connection(using)
+        self._connection: Any = another_connection(log.using)
         self._dead = min(dead, LIMIT - 1)  # a harmless call before the fatal one is made at least once
         self._found: tuple[CallKey, int, str] | None = None
         self._is_read = False
@@ -112,27 +103,19 @@ class Marks:
         try:
             if not self._is_read:
                 self._read()
-            begun = self._begun_before(call)
+            found, begun, last = self._found or (call.key, self._dead, "")
+            if found != call.key:
+                begun = 0
             if begun >= LIMIT:
-                return self._refusal(begun)
+                return ProcessEndedError(
+                    f"The worker's process has ended {begun} times during this call, which last began at {last}: "
+                    "killed, out of memory, a crash in a library, or os._exit(). The receiver is not called again for "
+                    "this change. Fix it, then run `manage.py hc_deliveries retry`."
+                )
             execute(self._connection, _MARK, [*self._key, *call.key, begun + 1])
         except (DatabaseError, InterfaceError):
             self._connection.close()
         return None
-
-    def _begun_before(self, call: Call) -> int:
-        if self._found is None:
-            return self._dead
-        found, begun, _ = self._found
-        return begun if found == call.key else 0
-
-    def _refusal(self, begun: int) -> ProcessEndedError:
-        last = self._found[2] if self._found else ""
-        return ProcessEndedError(
-            f"The worker's process has ended {begun} times during this call, which last began at {last}: killed, "
-            "out of memory, a crash in a library, or os._exit(). The receiver is not called again for this "
-            "change. Fix it, then run `manage.py hc_deliveries retry`."
-        )
 
     def _read(self) -> None:
         if found := row(self._connection, _READ_MARK, self._key):
@@ -142,9 +125,6 @@ class Marks:
     def end(self) -> None:
         """Remove the mark: the shard is past the calls that may have ended a process."""
         sql = "DELETE FROM public.hc_signals_call WHERE consumer = %s AND shard = %s"
-        try:
+        # If it fails, the mark is of a call that is not made again.
+        with suppress(DatabaseError, InterfaceError), closing(self._connection):
             execute(self._connection, sql, self._key)
-        except (DatabaseError, InterfaceError):
-            pass  # the mark is of a call that is not made again
-        finally:
-            self._connection.close()

@@ -17,13 +17,10 @@ _first_seen: dict[int, tuple[weakref.ref[Any], str]] = {}
 
 
 def fingerprint(receiver: Callable[..., Any]) -> str:
-    """Return a short text that is the same in every process for receivers with the same content.
+    """Return a short text that is the same in every process for receivers with the same content; empty without any.
 
     The content is texts, whole numbers, classes and functions, also inside lists, dicts and dataclasses. A method's
     content is the attributes of its object. An object of any other kind counts by its class.
-
-    Returns:
-        the text; empty if the receiver carries nothing.
     """
     carrier = receiver.__self__ if isinstance(receiver, MethodType) else receiver
     known = _first_seen.get(id(carrier))
@@ -31,7 +28,8 @@ def fingerprint(receiver: Callable[..., Any]) -> str:
         return known[1]
     try:
         reference = weakref.ref(carrier, partial(_forget, id(carrier)))
-        found = _digest(_carried(carrier))
+        carried = _carried(carrier)
+        found = hashlib.sha256(repr(carried).encode(errors="replace")).hexdigest()[:LENGTH] if carried else ""
     except Exception:  # it takes no weak reference, so its content may change; or its code raises
         return ""
     _first_seen[id(carrier)] = reference, found
@@ -40,10 +38,6 @@ def fingerprint(receiver: Callable[..., Any]) -> str:
 
 def _forget(key: int, _: object) -> None:
     _first_seen.pop(key, None)
-
-
-def _digest(carried: Any) -> str:
-    return hashlib.sha256(repr(carried).encode(errors="replace")).hexdigest()[:LENGTH] if carried else ""
 
 
 def _carried(carrier: Any) -> Any:

@@ -12,7 +12,7 @@ from hc_signals.postgres.query import rows
 # Draw ids from the log's sequence so they are unique. The unused ids are holes, as after a rollback.
 _DRAW = """
 SELECT nextval('public.hc_signals_change_id_seq'), pg_current_xact_id()::text, clock_timestamp() AT TIME ZONE 'UTC',
-    t.name, c.epoch
+    t.name, 'GAP', 'heroku_connect', NULL, NULL, NULL, NULL, c.epoch
 FROM unnest(%s::text[]) t (name), public.hc_signals_control c
 """
 
@@ -21,25 +21,6 @@ def gap_changes(using: str, tables: Iterable[str], gap: Mapping[str, Any]) -> li
     """Return one change per table for a gap of every table.
 
     Call it after the window is opened: it assigns an xid to the transaction, which the target snapshot must not miss.
-
-    Args:
-        using: database alias.
-        tables: as the log names them.
-        gap: ``cause``; also ``since`` and ``until`` in ISO format, if known.
+    ``gap`` has the ``cause``; also ``since`` and ``until`` in ISO format, if known.
     """
-    return [
-        Change(
-            id=number,
-            xid=xid,
-            captured=now,
-            table_name=table,
-            operation="GAP",
-            origin="heroku_connect",
-            record_key=None,
-            record_id=None,
-            changed=None,
-            note=gap,
-            epoch=epoch,
-        )
-        for number, xid, now, table, epoch in rows(using, _DRAW, [list(tables)])
-    ]
+    return [Change(*found)._replace(note=gap) for found in rows(using, _DRAW, [list(tables)])]

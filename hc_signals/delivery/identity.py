@@ -65,9 +65,6 @@ class Names:
 
     A receiver has one name in all signals, so that the changes of a record reach it in order. Receivers that no signal
     calls for the same sender may share a name; their deliveries are then ordered as if they were one receiver.
-
-    Args:
-        by_signal: the connections of each signal, in a fixed order.
     """
 
     def __init__(self, by_signal: Iterable[Iterable[Connection]]) -> None:
@@ -100,14 +97,7 @@ class Names:
                 self.by_order[full] = len(namesakes)
 
     def receivers(self, called: Iterable[tuple[Connection, Callable[..., Any]]]) -> Receivers:
-        """Return the receivers of one signal and sender.
-
-        Args:
-            called: each connection with the callable to call.
-
-        Raises:
-            KeyError: a receiver was connected after the names were made.
-        """
+        """Return the receivers of one signal and sender; KeyError: one was connected after the names were made."""
         found = [(each, call, self._labels[_base(each), _object(each.receiver)]) for each, call in called]
         owners: dict[str, set[str]] = defaultdict(set)
         for _, _, labels in found:

@@ -39,12 +39,7 @@ class InstanceBuilder:
     def instance(
         self, row: tuple[Any, ...], model: type[models.Model] | None = None, inherited: Mapping[str, Any] | None = None
     ) -> models.Model:
-        """Return the instance.
-
-        Args:
-            model: a proxy of the model, to get an instance of it.
-            inherited: values of fields in parents' tables, by attname; fields without a value are deferred.
-        """
+        """Return the instance, of the proxy ``model`` if given; fields of parents without a value are deferred."""
         names, values = self.names, self.values(row)
         if inherited:
             names, values = [*names, *inherited], [*values, *inherited.values()]
@@ -83,12 +78,8 @@ class InstanceBuilder:
 def as_saved(instance: models.Model, previous: Mapping[str, Any], *, is_new: bool) -> models.Model:
     """Return the record as ``save()`` leaves it for receivers of ``post_save``: made with old values, then changed.
 
-    So code that copies the values of a new instance, such as django-model-utils' FieldTracker, has the old ones.
-
-    Args:
-        instance: the record after the change.
-        previous: old values of changed fields, by field name.
-        is_new: the record was created. It is made without a primary key, which is then assigned.
+    So code that copies the values of a new instance, such as django-model-utils' FieldTracker, has the old ones. One
+    that ``is_new`` is made without a primary key, which is then assigned.
     """
     after = loaded_fields(instance)
     by_attname = {

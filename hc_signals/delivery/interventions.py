@@ -17,15 +17,10 @@ CLAIM_SECONDS = 5
 
 
 def retry(chosen: "QuerySet[Delivery]") -> int:
-    """Make the chosen deliveries due now; dead ones get all their attempts again. Call it in a transaction.
+    """Make the chosen deliveries due now, and return how many; dead ones get all their attempts again.
 
-    It wakes a sleeping worker. Parked deliveries stay parked: they follow the one that they wait for.
-
-    Args:
-        chosen: deliveries of one database, not sliced.
-
-    Returns:
-        how many became due.
+    It wakes a sleeping worker. Parked deliveries stay parked: they follow the one that they wait for. Call it in a
+    transaction. The deliveries are of one database, and not sliced.
 
     Raises:
         OperationalError: a worker held a shard for longer than CLAIM_SECONDS.
@@ -39,12 +34,9 @@ def retry(chosen: "QuerySet[Delivery]") -> int:
 
 
 def discard(chosen: "QuerySet[Delivery]") -> int:
-    """Remove the chosen deliveries and release those that were parked behind them. Call it in a transaction.
+    """Remove the chosen deliveries and release those parked behind them; return how many were removed.
 
-    Args, Raises: as for :func:`retry`.
-
-    Returns:
-        how many were removed.
+    For transaction, arguments and errors see :func:`retry`.
     """
     _claim(chosen)
     record: Any = Coalesce("record_id", "record_key")

@@ -1,5 +1,6 @@
 """Which receivers are connected to which signals: to ours and, for chosen models, to Django's."""
 
+import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,11 @@ from hc_signals.delivery.on_delete import apply_on_delete
 from hc_signals.delivery.relatives import children_of, proxies_of
 from hc_signals.delivery.routing import DJANGO_SIGNALS, SIGNALS, TABLE_SIGNALS
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.tables import connected_tables_of
+from hc_signals.tables import connected_models, connected_tables_of
+
+logger = logging.getLogger("hc_signals")
+
+HOW_TO_CONNECT = "import the module with the receivers in ready() of its AppConfig"
 
 Model = type[models.Model]
 
@@ -28,11 +33,7 @@ class Extras:
 
     @classmethod
     def of(cls, conf: Conf, models: Iterable[Model]) -> "Extras":
-        """Return the connected models that the checked setting chooses.
-
-        Raises:
-            ConfigurationError: it names a model that is not connected.
-        """
+        """Return the models that the setting chooses; ConfigurationError: it names one that is not connected."""
         known = list(models)
         return cls(
             django_signals=chosen("DJANGO_SIGNALS", conf.DJANGO_SIGNALS, known),
@@ -82,9 +83,7 @@ class Listeners:
         return receivers if self.chosen is None else [each for each in receivers if each.name in self.chosen]
 
     def _is_sent(self, signal: str, model: Model) -> bool:
-        if signal not in DJANGO_SIGNALS:
-            return True
-        return any(issubclass(model, chosen) for chosen in self.extras.django_signals)
+        return signal not in DJANGO_SIGNALS or any(issubclass(model, each) for each in self.extras.django_signals)
 
     def _connected(self, signal: Signal, model: Model, exclusive: bool) -> Receivers:
         for _ in range(ATTEMPTS):
@@ -138,6 +137,23 @@ class Listeners:
         """Return whether the model, a proxy or a child of it has a receiver."""
         others = (*proxies_of(model), *children_of(model))
         return self.heard(model, exclusive) or any(self.wanted(other, exclusive=True) for other in others)
+
+
+def unheard_models(conf: Conf) -> list[Model]:
+    """Return the connected models whose changes have no receiver in this project."""
+    known = connected_models()
+    listeners = Listeners(Extras.of(conf, known))
+    return [model for model in known if not listeners.wanted(model)]
+
+
+def warn_of_unheard(conf: Conf) -> None:
+    """Log which models have no receiver; nothing if each has one."""
+    if unheard := unheard_models(conf):
+        logger.warning(
+            "No receiver is connected for %s: their changes reach no receiver. To connect receivers, %s.",
+            ", ".join(model._meta.label for model in unheard),
+            HOW_TO_CONNECT,
+        )
 
 
 def _family(model: Model) -> list[Model]:

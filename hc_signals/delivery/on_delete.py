@@ -4,15 +4,8 @@ import logging
 from typing import Any
 
 from django.db import models
-from django.db.models.deletion import (
-    CASCADE,
-    DO_NOTHING,
-    SET_NULL,
-    Collector,
-    ProtectedError,
-    RestrictedError,
-    get_candidate_relations_to_delete,
-)
+from django.db.models import CASCADE, DO_NOTHING, SET_NULL, ProtectedError, RestrictedError
+from django.db.models.deletion import Collector, get_candidate_relations_to_delete
 
 from hc_signals.delivery.relatives import child_instances
 

@@ -2,35 +2,28 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import models
 
-from hc_signals.delivery.bulk import SIGNAL as BULK_SIGNAL
-from hc_signals.delivery.bulk import Events, send_bulk
-from hc_signals.delivery.event import RecordEvent, table_event
+from hc_signals.delivery.event import RecordEvent, Source, table_event
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Model
 from hc_signals.delivery.records import Images, Records, by_table
 from hc_signals.delivery.relatives import proxies_of
-from hc_signals.delivery.routing import (
-    OF_RECORDS,
-    counted_columns,
-    is_link,
-    route_of,
-    signals_of,
-    signals_of_change,
-)
+from hc_signals.delivery.routing import OF_RECORDS, counted_columns, is_link, route_of, signals_of, signals_of_change
 from hc_signals.delivery.sending import SignalSender
+from hc_signals.events import ChangeEvent
 from hc_signals.log.change import Change
+
+BULK = "records_changed"
+"""The signal that is sent once per model and page."""
 
 
 class Page:
-    """The changes of one page. Their records are read once per table, when the page is made.
+    """The changes of one page, in order. Their records are read once per table, when the page is made.
 
     Args:
-        sender: sends the signals.
-        changes: in order.
         builders: by table, as the log names it. A change of another table is skipped.
         images: images that were read in advance, by table.
     """
@@ -46,7 +39,8 @@ class Page:
         self._consumer = sender.store.conf.CONSUMER
         self._records = Records(sender.store.using, sender.listeners)
         self._any_note = any(change.note for change in changes)
-        self._bulk: Events = defaultdict(list)
+        self._bulk: dict[tuple[Model, bool], list[tuple[Change, ChangeEvent]]] = defaultdict(list)
+        """Changes with their events, by the model that they are sent for and ``exclusive``."""
         self._proxies: dict[str, list[Model]] = {}
         self._routes: dict[Any, tuple[Sequence[str], list[str]]] = {}
         """Counted columns and signals, by everything that they depend on: the changes of a page are much alike."""
@@ -74,8 +68,15 @@ class Page:
             self._deliver_record(change, builder)
 
     def deliver_bulk(self) -> None:
-        """Send ``records_changed`` for all changes that were delivered so far."""
-        send_bulk(self._sender, self._bulk, any_note=self._any_note)
+        """Send ``records_changed`` for all changes that were delivered so far, once per model and receiver."""
+        for (model, exclusive), pairs in self._bulk.items():
+            wanted = {  # a change with a note may be for named receivers
+                change.id: {each.name for each in self._sender.receivers(BULK, model, change, exclusive)}
+                for change, _ in (pairs if self._any_note else ())
+            }
+            for receiver in self._listeners.receivers(BULK, model, exclusive):
+                mine = [pair for pair in pairs if receiver.name in wanted[pair[0].id]] if wanted else pairs
+                self._sender.send_bulk(receiver, model, mine)
         self._bulk.clear()
 
     def _deliver_record(self, change: Change, builder: InstanceBuilder) -> None:
@@ -106,9 +107,9 @@ class Page:
         columns, signals = self._route(change, builder, sender, exclusive)
         if not signals:
             return
-        event = RecordEvent.of(_Source(self._records, change, builder, columns, sender, child))
+        event = RecordEvent.of(Source(self._records, change, builder, columns, sender, child))
         for signal in signals:
-            if signal == BULK_SIGNAL:
+            if signal == BULK:
                 self._bulk[sender, exclusive].append((change, event))
             else:
                 self._sender.send(signal, sender, change, event, exclusive)
@@ -127,23 +128,3 @@ class Page:
             found = columns, [name for name in signals if self._listeners.receivers(name, sender, exclusive)]
             self._routes[key] = found
         return found
-
-
-class _Source(NamedTuple):
-    """What the event of a change is made from."""
-
-    records: Records
-    change: Change
-    builder: InstanceBuilder
-    columns: Sequence[str]
-    sender: Model
-    child: models.Model | None
-    """The instance, if the sender is a multi-table child."""
-
-    def old(self) -> Mapping[str, Any]:
-        return self.records.old(self.change, self.builder)
-
-    def instance(self) -> models.Model:
-        if self.child is not None:
-            return self.child
-        return self.records.instance(self.builder, self.change.id, self.sender)

@@ -1,11 +1,23 @@
-"""Contains the project's code, which may raise anything and may fork: other receivers and the worker go on."""
+"""Contains the project's code, which may raise anything and may fork: other receivers and the worker go on.
 
+The message of an exception may hold a customer's data; the messages of our own log do not. So receivers' exceptions go
+to a logger of their own, ``hc_signals.receivers``, for error trackers such as Sentry; hc_listen does not print it.
+"""
+
+import logging
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+
+from hc_signals.postgres.names import storable
+
+logger = logging.getLogger("hc_signals.receivers")
+# Without a handler Python would print them to stderr.
+logger.addHandler(logging.NullHandler())
 
 _forks = 0
 """How many forks lie between this process and the one that imported the module."""
@@ -48,12 +60,7 @@ class nothing_forked:
 
 
 def contained(hook: Callable[[], Any], around: Callable[[], Any]) -> Callable[[], None]:
-    """Return an ``on_commit`` hook whose errors Django logs, also one that would end the program.
-
-    Args:
-        hook: the project's.
-        around: makes the context manager in which the hook runs.
-    """
+    """Return an ``on_commit`` hook, run in ``around()``, all of whose errors Django logs, except Ctrl-C."""
 
     @wraps(hook)
     def run() -> None:
@@ -66,3 +73,20 @@ def contained(hook: Callable[[], Any], around: Callable[[], Any]) -> Callable[[]
             raise RuntimeError(f"an on_commit hook raised {type(error).__name__}") from error
 
     return run
+
+
+def show(receiver: str, error: BaseException, **fields: object) -> None:
+    """Log a receiver's exception, with traceback. The ``fields`` describe the call, without a record's contents."""
+    trace = type(error), error, error.__traceback__
+    extra = {"receiver": receiver, **fields}
+    logger.error("Receiver %s raised %s", receiver, type(error).__name__, exc_info=trace, extra=extra)
+
+
+def describe(error: BaseException, using: str) -> str:
+    """Return the text that is stored for an error: class and message, then the traceback."""
+    trace = "".join(traceback.format_tb(error.__traceback__))
+    try:
+        message = str(error)
+    except Exception as another:  # raised by a __str__ of the project
+        message = f"its message cannot be read ({type(another).__name__})"
+    return storable(f"{type(error).__name__}: {message[:5000]}\n{trace[-5000:]}".rstrip(), using)

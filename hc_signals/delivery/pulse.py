@@ -50,14 +50,11 @@ class Observer:
 
 
 class Pulse:
-    """What one thread does now. Only that thread writes it; other threads may read it at any time.
-
-    Args:
-        number: of the worker in its process.
-    """
+    """What one thread does now. Only that thread writes it; other threads may read it at any time."""
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
+        """Of the worker in its process."""
         self.trouble = Trouble(f"Worker {number}")
         """Why the worker cannot deliver now, and how many tries have failed so far."""
         self.turned_at = time.monotonic()

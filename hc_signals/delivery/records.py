@@ -27,12 +27,7 @@ class Images(NamedTuple):
 
 
 class Records:
-    """The records of one page, by the id of the change.
-
-    Args:
-        using: database alias.
-        listeners: the connected receivers. Records without a receiver are not read.
-    """
+    """The records of one page, by the id of the change. Records without a receiver are not read."""
 
     def __init__(self, using: str, listeners: Listeners) -> None:
         self.using, self.listeners = using, listeners
@@ -50,11 +45,7 @@ class Records:
         return change in self._rows
 
     def load(self, builder: InstanceBuilder, changes: list[Change], images: Images | None) -> None:
-        """Read the records of one table's changes, if they have a receiver.
-
-        Args:
-            images: images that were read in advance.
-        """
+        """Read the records of one table's changes, except for ``images`` that were read in advance."""
         if not self.listeners.wanted(builder.model):
             return
         old_columns = images.old_columns if images else changed_columns(builder, changes)
@@ -63,12 +54,10 @@ class Records:
             found = self._read(builder, old_columns, [change.id for change in changes])
         self._old_columns[changes[0].table_name] = old_columns
         self._rows |= found
-        has_parents = any(link is not None for link in builder.model._meta.parents.values())
-        has_children = any(self.listeners.wanted(child, exclusive=True) for child in children_of(builder.model))
-        if has_parents:
+        if any(link is not None for link in builder.model._meta.parents.values()):
             converted = self._build(found, lambda key: builder.values(self._latest(builder, key)))
             self._inherited |= builder.inherited({key: self._latest(builder, key) for key in converted})
-        if has_children:
+        if any(self.listeners.wanted(child, exclusive=True) for child in children_of(builder.model)):
             readable = [key for key in found if key not in self.unreadable]
             parents = self._build(readable, lambda key: self.instance(builder, key, builder.model))
             self._load_children(builder.model, parents)
@@ -88,8 +77,6 @@ class Records:
         return self._rows[key][1 : 1 + len(builder.columns)]
 
     def _read(self, builder: InstanceBuilder, old_columns: list[str], ids: list[int]) -> dict[int, tuple[Any, ...]]:
-        """Read rows by the ids of their changes; a row whose image cannot be typed any more is unreadable."""
-
         def read(chosen: list[int]) -> dict[int, tuple[Any, ...]]:
             return logged_images(self.using, builder.model, builder.columns, old_columns, chosen)
 
@@ -98,11 +85,7 @@ class Records:
     def _by_halves(
         self, read: Callable[[list[int]], dict[int, Made]], keys: list[int], fails_one: Callable[[BaseException], bool]
     ) -> dict[int, Made]:
-        """Read all keys at once; on an error of one of them, read by halves, so that this one alone is unreadable.
-
-        Args:
-            fails_one: returns whether an error is that of one key; any other one is raised.
-        """
+        """Read all keys at once; on an error that ``fails_one``, by halves, so that one key alone is unreadable."""
         if not keys:
             return {}
         try:
@@ -140,8 +123,6 @@ class Records:
     def _read_children(
         self, child: Model, parent: Model, parents: Mapping[int, models.Model]
     ) -> dict[int, models.Model]:
-        """Read the instances of a child; a record for which the project's code raises is unreadable."""
-
         def read(keys: list[int]) -> dict[int, models.Model]:
             return child_instances(child, parent, {key: parents[key] for key in keys}, self.using)
 

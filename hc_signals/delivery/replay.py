@@ -8,22 +8,27 @@ two replayed, older ones.
 from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext
 from time import monotonic
+from typing import Any
 
 from django.db import OperationalError, models, transaction
 
 from hc_signals.conf import Conf
+from hc_signals.delivery.dispatch import Dispatcher
+from hc_signals.delivery.failures import FailureStore
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation.careful import Caution
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.pulse import Pulse
-from hc_signals.delivery.replay_failures import ReplayFailureStore
 from hc_signals.delivery.sending import SignalSender
 from hc_signals.log.append import wake
 from hc_signals.log.change import Change
+from hc_signals.log.claims import lock_all
 from hc_signals.log.images import stored_images
 from hc_signals.log.past import Bound, PastChanges
+from hc_signals.log.position import LogShard
+from hc_signals.log.positions import read_standing
 from hc_signals.postgres.errors import is_deadlock
 from hc_signals.tables import connected_models, table_label
 
@@ -35,9 +40,6 @@ class Replay:
     """Which changes are replayed to which receivers.
 
     Args:
-        using: database alias.
-        conf: the checked setting.
-        models: models whose changes are replayed.
         receivers: names of receivers; default: all. The rules of APPLY_ON_DELETE are a receiver too, which is called
             only if it is named: a record that was deleted may be back.
     """
@@ -103,13 +105,14 @@ class ReplayRun:
             wake(self._using)
         return len(done)
 
-    def _send_page(self, stopping: Callable[[], bool]) -> tuple[ReplayFailureStore, list[Change], bool]:
+    def _send_page(self, stopping: Callable[[], bool]) -> tuple["ReplayFailureStore", list[Change], bool]:
         """Return the store, the changes that were sent, and whether they were the last."""
         is_atomic = self._conf.ATOMIC
         isolation = Isolation(self._using, atomic=is_atomic, is_careful=self._caution.is_careful)
         with isolation.opened(), transaction.atomic(using=self._using) if is_atomic else nullcontext():
             changes, has_more = self._past.page(self._after, self._limit)
-            changes = [_replayed(change) for change in changes]
+            # A stored delivery keeps the note as well, so its retries are replayed too.
+            changes = [change._replace(note={**(change.note or {}), "replayed": True}) for change in changes]
             # Without a transaction no lock keeps the images in the log until a failed delivery is stored.
             images = {} if is_atomic else stored_images(self._using, [change.id for change in changes])
             store = ReplayFailureStore(self._using, self._conf, 0, images)
@@ -124,13 +127,15 @@ class ReplayRun:
         self._limit = 1
 
     def _send(
-        self, changes: list[Change], store: ReplayFailureStore, isolation: Isolation, stopping: Callable[[], bool]
+        self, changes: list[Change], store: "ReplayFailureStore", isolation: Isolation, stopping: Callable[[], bool]
     ) -> int:
         """Send changes until the time is up or the replay is stopped; return how many were sent."""
         deadline = monotonic() + self._conf.MAX_TRANSACTION_SECONDS
         listeners = Listeners(self._replay.extras, self._replay.receivers)
-        blocked = store.blocked(changes) if changes and store.any_waiting() else set()
-        page = Page(SignalSender(store, listeners, isolation, Pulse(), blocked=blocked), changes, self._builders)
+        sender = SignalSender(store, listeners, Dispatcher(isolation, Pulse()))
+        if store.any_waiting():
+            sender.block(changes)
+        page = Page(sender, changes, self._builders)
         self._past.refuse_loss(self._after)  # after the images were read: a loss before that is found now
         done = 0
         for change in changes:
@@ -142,6 +147,34 @@ class ReplayRun:
         return done
 
 
-def _replayed(change: Change) -> Change:
-    """Return the change with a note that a stored delivery keeps as well, so that its retries are replayed too."""
-    return change._replace(note={**(change.note or {}), "replayed": True})
+class ReplayFailureStore(FailureStore):
+    """Stores the failures of a replay: it claims the shards when it stores the first one.
+
+    Without the claim, deliveries of a record could be lost or reordered while a page is replayed:
+
+    * the worker finishes the delivery behind which the replay parks another one, which would then wait for ever;
+    * the worker stores a failure of the same record, so two deliveries are retried and neither waits.
+
+    So the store reads again, under the claim, whether the record waits for an earlier delivery.
+    """
+
+    has_claimed = False
+
+    def _insert(self, change: Change, **values: Any) -> None:
+        if values["state"] == "dead":
+            return super()._insert(change, **values)
+        with transaction.atomic(using=self.using, savepoint=False):
+            self._claim()
+            is_first = (values["receiver"], change.table_name, change.record) not in self.blocked([change])
+            if is_first and values["state"] == "parked":
+                values |= {"state": "retry", "delay": 0}
+            elif not is_first:
+                values |= {"state": "parked", "delay": None}
+            super()._insert(change, **values)
+
+    def _claim(self) -> None:
+        if self.has_claimed and self.conf.ATOMIC:  # the claim is held to the end of the page
+            return
+        layout = read_standing(LogShard(self.using, self.conf.CONSUMER)).layout or 1
+        lock_all(LogShard.all_of(self.using, self.conf.CONSUMER, max(layout, self.conf.SHARDS)))
+        self.has_claimed = True

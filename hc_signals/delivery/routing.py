@@ -10,24 +10,11 @@ from hc_signals import signals
 from hc_signals.log.change import Change
 from hc_signals.tables import counts_as_change
 
-SIGNALS: dict[str, Signal] = {
-    "record_created": signals.record_created,
-    "record_updated": signals.record_updated,
-    "record_deleted": signals.record_deleted,
-    "record_changed": signals.record_changed,
-    "records_changed": signals.records_changed,
-    "record_linked": signals.record_linked,
-    "sync_failed": signals.sync_failed,
-    "gap_detected": signals.gap_detected,
-    "table_reloaded": signals.table_reloaded,
-    "table_resynced": signals.table_resynced,
-    "post_save": post_save,
-    "post_delete": post_delete,
-}
-"""Every signal that we send, by the name under which a stored delivery refers to it."""
+DJANGO_SIGNALS: dict[str, Signal] = {"post_save": post_save, "post_delete": post_delete}
+"""Those that are Django's own: sent for the models that the setting ``DJANGO_SIGNALS`` chooses."""
 
-DJANGO_SIGNALS = ("post_save", "post_delete")
-"""Those that are Django's own: sent for the models that ``DJANGO_SIGNALS`` chooses."""
+SIGNALS = {name: each for name, each in vars(signals).items() if isinstance(each, Signal)} | DJANGO_SIGNALS
+"""Every signal that we send, by the name under which a stored delivery refers to it."""
 
 
 class Route(NamedTuple):
@@ -73,20 +60,12 @@ def route_of(operation: str) -> Route:
 
 
 def signals_of(operation: str, *, is_for_named: bool = False) -> tuple[str, ...]:
-    """Return the names of the signals of an operation.
-
-    Args:
-        is_for_named: the change is for named receivers. A snapshot for them sends the signals of a creation.
-    """
+    """Return the names of the signals of an operation. A snapshot for named receivers sends those of a creation."""
     return route_of("INSERT" if operation == "SNAPSHOT" and is_for_named else operation).signals
 
 
 def is_link(change: Change, old: Mapping[str, Any]) -> bool:
-    """Return whether Salesforce has given the record its id by this change.
-
-    Args:
-        old: old values by column; read only if the sfid has changed.
-    """
+    """Return whether Salesforce has given the record its id by this change. ``old`` has old values by column."""
     return "sfid" in (change.changed or ()) and old.get("sfid") is None
 
 
@@ -98,9 +77,7 @@ def counted_columns(change: Change, is_link: bool) -> tuple[str, ...]:
 def signals_of_change(change: Change, columns: Sequence[str], is_link: bool) -> tuple[str, ...]:
     """Return the names of the signals that a change of one record sends, in order.
 
-    Args:
-        columns: see :func:`counted_columns`. An update without any sends no signal of an update.
-        is_link: see :func:`is_link`.
+    An update without any of the :func:`counted_columns` sends no signal of an update.
     """
     first = ("record_linked",) * is_link + ("sync_failed",) * ("_hc_err" in (change.changed or ()))
     if change.operation == "UPDATE" and not columns:

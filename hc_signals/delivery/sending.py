@@ -1,18 +1,14 @@
 """Sends the signals of one page: to the receivers that may be called now. For the others it parks the change."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-from hc_signals.delivery.dispatch import send
+from hc_signals.delivery.dispatch import Dispatcher
 from hc_signals.delivery.event import arguments
 from hc_signals.delivery.failures import FailureStore, Key
-from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.identity import Receiver, Receivers, resolve
-from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.delivery.listeners import Listeners, Model
 from hc_signals.delivery.project_code import ends_program
-from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.routing import SIGNALS
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
@@ -20,36 +16,18 @@ from hc_signals.log.change import Change
 
 
 class SignalSender:
-    """Sends signals for the changes of one page; parks changes and stores failures.
+    """Sends signals for the changes of one page; parks changes and stores failures."""
 
-    Args:
-        store: for failed and parked deliveries.
-        listeners: the connected receivers.
-        isolation: of the page.
-        pulse: of the calling thread.
-        blocked: keys with which records of the page wait for an earlier delivery.
-        marks: see :func:`~hc_signals.delivery.dispatch.send`.
-    """
+    def __init__(self, store: FailureStore, listeners: Listeners, dispatcher: Dispatcher) -> None:
+        self.store, self.listeners, self.dispatcher = store, listeners, dispatcher
+        self._blocked: set[Key] = set()
 
-    def __init__(
-        self,
-        store: FailureStore,
-        listeners: Listeners,
-        isolation: Isolation,
-        pulse: Pulse,
-        *,
-        blocked: set[Key],
-        marks: Marks | None = None,
-    ) -> None:
-        self.store, self.listeners, self._isolation, self._blocked = store, listeners, isolation, blocked
-        self._call = partial(send, using=store.using, isolation=isolation, pulse=pulse, marks=marks)
+    def block(self, changes: Sequence[Change]) -> None:
+        """Park those of these changes from now on whose records wait for an earlier delivery."""
+        self._blocked = self.store.blocked(changes) if changes else set()
 
     def send(self, signal: str, sender: Model, change: Change, event: ChangeEvent, exclusive: bool) -> None:
-        """Send one signal for one change.
-
-        Args:
-            exclusive: see :meth:`~hc_signals.delivery.listeners.Listeners.receivers`.
-        """
+        """Send one signal for one change; for ``exclusive`` see :class:`~hc_signals.delivery.listeners.Listeners`."""
         receivers = self._free(signal, sender, change, exclusive)
         if not receivers:
             return
@@ -65,9 +43,9 @@ class SignalSender:
         def store_failure(receiver: str, error: BaseException) -> None:
             self.store_failure(change, receiver, signal, sender, error)
 
-        named |= {"sender": sender, "record": (change.table_name, change.record)}
-        for failure in self._call(SIGNALS[signal], receivers, change=change.id, store_failure=store_failure, **named):
-            store_failure(failure.receiver, failure.error)
+        named["sender"] = sender
+        record = change.table_name, change.record
+        self.dispatcher.send(SIGNALS[signal], receivers, named, store_failure, change=change.id, record=record)
 
     def send_bulk(self, receiver: Receiver, sender: Model, pairs: Sequence[tuple[Change, ChangeEvent]]) -> None:
         """Send ``records_changed`` to one receiver, for all of these changes that do not have to wait."""
@@ -83,11 +61,8 @@ class SignalSender:
                 if not self.park(change, receiver, signal, sender):
                     self.store_failure(change, name, signal, sender, _of_one(error, pairs))
 
-        named: dict[str, Any] = {"sender": sender, "events": [event for _, event in pairs]}
-        for failure in self._call(
-            SIGNALS[signal], [receiver], change=pairs[0][0].id, store_failure=store_failure, **named
-        ):
-            store_failure(failure.receiver, failure.error)
+        named = {"sender": sender, "events": [event for _, event in pairs]}
+        self.dispatcher.send(SIGNALS[signal], [receiver], named, store_failure, change=pairs[0][0].id)
 
     def receivers(self, signal: str, sender: Model, change: Change, exclusive: bool) -> Receivers:
         """Return the receivers of a signal for this change: of a snapshot for named receivers, only these."""
@@ -125,16 +100,12 @@ class SignalSender:
         return [each for each in receivers if not self.park(change, each, signal, sender)]
 
     def _check_last_call_for(self, receivers: Receivers, change: Change | None) -> None:
-        """Check whether the last call has failed, if one of these calls would then have to wait behind it.
-
-        Args:
-            change: the change that is sent next; None for several.
-        """
-        unchecked = self._isolation.unchecked
+        """Check whether the last call has failed, if a call for ``change`` (None: several) would then have to wait."""
+        unchecked = self.dispatcher.isolation.unchecked
         if unchecked is None or (change and unchecked.record not in (None, (change.table_name, change.record))):
             return
         if any(each.name == unchecked.receiver for each in receivers):
-            self._isolation.check_last_call()
+            self.dispatcher.isolation.check_last_call()
 
 
 def _of_one(error: BaseException, pairs: Sequence[Any]) -> BaseException:

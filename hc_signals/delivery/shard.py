@@ -10,7 +10,8 @@ from typing import Any
 
 from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead, Batch
-from hc_signals.delivery.failures import FailureStore, Key
+from hc_signals.delivery.dispatch import Dispatcher
+from hc_signals.delivery.failures import FailureStore
 from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.gaps import gap_changes
 from hc_signals.delivery.instances import InstanceBuilder
@@ -54,26 +55,15 @@ class Audience:
 
 
 class Shard:
-    """One shard of one consumer's log.
-
-    Args:
-        log: the shard in the log.
-        claims: claims it, page by page.
-        conf: the checked setting.
-        audience: what it shares with the worker's other shards.
-        stopping: set when no further change is to be delivered.
-        pulse: of the calling thread.
-    """
+    """One shard of one consumer's log, in one thread. When ``stopping`` is set, it delivers no further change."""
 
     def __init__(
         self, log: LogShard, claims: Claims, conf: Conf, audience: Audience, *, stopping: threading.Event, pulse: Pulse
     ) -> None:
         self.log, self.claims, self.conf, self.audience, self.stopping = log, claims, conf, audience, stopping
-        self.using, self._pulse = log.using, pulse
-        self.delivered = 0
-        """How many changes were delivered."""
-        self.unheard = 0
-        """How many of them had no receiver."""
+        self._pulse = pulse
+        self.delivered = self.unheard = 0
+        """How many changes were delivered, and how many of them had no receiver."""
         self.finished = 0
         """How many windows were opened and finished by this object."""
         self._opened: str | None = None
@@ -119,7 +109,9 @@ class Shard:
         self._has_begun = True
         # Fix what is to be delivered: before anything is written, see Claim.open_window.
         was_open = standing.position.target is not None
-        position = standing.position if was_open else self._open_window(claim)
+        position = standing.position if was_open else claim.open_window()
+        if not was_open:
+            self._opened = position.target
         # Older things first: gaps that are still to be reported, deliveries that are due again.
         position, has_gaps = self._report_gaps(position, standing.lost, isolation)
         if standing.any_due:
@@ -142,47 +134,34 @@ class Shard:
             return self._deliver_claimed(claim, isolation)
 
     def mark_calls(self, dead: int) -> None:
-        """Mark each call before it is made, until the shard is past the calls in which processes may have died.
-
-        Args:
-            dead: how many processes have died.
-        """
-        self._marks = Marks(self.using, self.log.consumer, self.log.shard, dead, self.delivered)
+        """Mark each call before it is made, until the shard is past the calls in which ``dead`` processes have died."""
+        self._marks = Marks(self.log, dead, self.delivered)
 
     def _take_small_pages(self) -> None:
         """Commit the changes of a lost page one by one, then by a few."""
         self._limit = 1
 
     def _isolation(self) -> Isolation:
-        return Isolation(self.using, atomic=self.conf.ATOMIC, is_careful=self.audience.caution.is_careful)
+        return Isolation(self.log.using, atomic=self.conf.ATOMIC, is_careful=self.audience.caution.is_careful)
 
     def _refusal(self, standing: Standing) -> Outcome | None:
         """Return why the claimed shard must not be delivered by this worker; None as a rule."""
         if standing.has_moved:
             return Outcome.MOVED
-        if standing.layout is None and self._has_begun:
-            return Outcome.REMOVED
-        return None if self._fits(standing.layout) else Outcome.ELSEWHERE
-
-    def _fits(self, layout: int | None) -> bool:
-        """Return whether the consumer's records are split as this worker assumes; if not, log it once."""
-        if layout in (None, self.log.shards):
-            return True
+        if standing.layout is None:
+            return Outcome.REMOVED if self._has_begun else None
+        if standing.layout == self.log.shards:
+            return None
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "Another worker of consumer %r has taken over with SHARDS = %s; this one has %s and delivers nothing "
                 "until it is restarted with the same number.",
                 self.log.consumer,
-                layout,
+                standing.layout,
                 self.log.shards,
             )
-        return False
-
-    def _open_window(self, claim: Claim) -> Position:
-        position = claim.open_window()
-        self._opened = position.target
-        return position
+        return Outcome.ELSEWHERE
 
     def _read(self, claim: Claim, position: Position) -> Batch:
         """Read a page; if large images cut it short, the next one asks for fewer changes."""
@@ -205,12 +184,13 @@ class Shard:
         changes = batch.changes
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         self._skip_unknown(changes)
-        listeners = Listeners(self.audience.extras)
+        sender = self._sender(isolation)
         # Before this page's values are made: that takes about as long as the server takes to read the next page.
         if self.ahead and batch.has_more and changes and self._is_quick:
-            self.ahead.go_on(replace(position, last_id=changes[-1].id), self._limit, listeners, self.conf.CONSUMER)
-        blocked = self.store.blocked(changes) if changes and any_waiting else set()
-        sender = self._sender(listeners, isolation, blocked)
+            after = replace(position, last_id=changes[-1].id)
+            self.ahead.go_on(after, self._limit, sender.listeners, self.conf.CONSUMER)
+        if any_waiting:
+            sender.block(changes)
         page = Page(sender, changes, self.audience.builders, batch.images)
         done, tally = 0, self._pulse.tally
         for change in changes:
@@ -232,8 +212,9 @@ class Shard:
             self._limit = 2 * done
         return done
 
-    def _sender(self, listeners: Listeners, isolation: Isolation, blocked: set[Key]) -> SignalSender:
-        return SignalSender(self.store, listeners, isolation, self._pulse, blocked=blocked, marks=self._marks)
+    def _sender(self, isolation: Isolation) -> SignalSender:
+        dispatcher = Dispatcher(isolation, self._pulse, self._marks)
+        return SignalSender(self.store, Listeners(self.audience.extras), dispatcher)
 
     def _count_unheard(self, done: list[Change], tables: set[str]) -> None:
         if tables:
@@ -245,7 +226,7 @@ class Shard:
         """Note the changes of tables that have no model: a gap is reported when the model is back."""
         tables = {change.table_name for change in changes} - self.audience.builders.keys()
         if tables:
-            record_passed(self.using, self.conf.CONSUMER, [c for c in changes if c.table_name in tables])
+            record_passed(self.log.using, self.conf.CONSUMER, [c for c in changes if c.table_name in tables])
         for table in tables - self.audience.unknown:
             self.audience.unknown.add(table)
             logger.warning("No connected model for table %s: its changes are skipped.", table)
@@ -260,8 +241,7 @@ class Shard:
             claim.confirm()
             return True
 
-        listeners = Listeners(self.audience.extras)
-        Retries(self.store, self.audience.builders, listeners, isolation, self._pulse, self._marks).run(may_continue)
+        Retries(self._sender(isolation), self.audience.builders).run(may_continue)
 
     def _report_gaps(self, position: Position, lost: int, isolation: Isolation) -> tuple[Position, bool]:
         """Report the position's gap, and one for lost statements. The first shard reports for all."""
@@ -281,7 +261,6 @@ class Shard:
             tally.gaps.append(gap["cause"])
         changes = gap_changes(self.log.using, self.audience.builders, gap)
         # No gap is parked behind an earlier one: only the table's own shard may decide that.
-        sender = self._sender(Listeners(self.audience.extras), isolation, blocked=set())
-        page = Page(sender, changes, self.audience.builders)
+        page = Page(self._sender(isolation), changes, self.audience.builders)
         for change in changes:
             page.deliver(change)

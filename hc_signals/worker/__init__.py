@@ -18,16 +18,8 @@ A failed connection is found in two ways. TCP reports a dead host or network wit
 connection that something on the way keeps open without passing anything on. An idle connection waits for nothing, so
 the doorbell pings: then the watchdog sees the wait. Work on a broken connection is rolled back and done again.
 
-Modules, each above those that it uses:
-
-- ``crew``: starts and ends the threads of the process.
-- ``loop``: the rounds of one worker, its connection, its retries after an error.
-- ``chores``: tasks from time to time, which no change waits for.
-- ``doorbell``: lets threads sleep, and wakes them.
-- ``bell_lock``: takes and releases the lock that makes writers notify.
-- ``bell_connection``: the session that LISTENs, and whether notifications arrive.
-- ``watchdog``: finds unresponsive connections and breaks them.
-- ``threads``: which workers and helpers run in this process, for /healthz and the metrics.
+``crew`` starts and ends the threads; ``loop`` is the rounds of one worker, its connection, its retries after an error;
+``threads`` lists workers and helpers for /healthz and the metrics. The other modules are in the drawing.
 
 What it must never do:
 

@@ -56,14 +56,15 @@ class BellState:
 
 POOLED = "a pooler shares sessions: no LISTEN, the log is read every 0.05 to 2 s"
 """What /healthz says of a worker behind a pooler."""
+_POLLS = "The worker reads the log every %s s at most; use a direct connection for hc_listen."
+_SHARED = f"A pooler shares this connection's server session with other clients, so LISTEN cannot be used. {_POLLS}"
+_SWALLOWED = f"LISTEN is swallowed: a notification from another session did not arrive. {_POLLS}"
 
 
 class BellConnection:
-    """LISTENs, and pings itself. Only :meth:`state` may be called by any thread; its user serializes all other calls.
+    """LISTENs, and pings itself. Any thread may call :meth:`state`; the user serializes all other calls.
 
-    Args:
-        using: database alias whose connection parameters are taken.
-        consumer: pg_stat_activity shows the connection under its name.
+    These raise psycopg.Error if the connection is lost, and Django's errors if the calling thread's own one is.
     """
 
     PING_TIMEOUT = 5.0
@@ -81,12 +82,9 @@ class BellConnection:
     def __init__(self, using: str, consumer: str) -> None:
         self._using, self._consumer = using, consumer
         # Prepared statements are state of the session too.
-        self.params: dict[str, Any] = {
-            key: value
-            for key, value in connections[using].get_connection_params().items()
-            if key not in ("cursor_factory", "context", "pool")
-        } | {"prepare_threshold": None}
-        self.params["application_name"] = application_name(consumer, "bell")
+        given = connections[using].get_connection_params()
+        self.params = {key: given[key] for key in given.keys() - {"cursor_factory", "context", "pool"}}
+        self.params |= {"prepare_threshold": None, "application_name": application_name(consumer, "bell")}
         self._own_channel = f"{CHANNEL}_{secrets.token_hex(8)}"
         """For pings: no other session notifies on it."""
         self.raw: psycopg.Connection | None = None
@@ -127,11 +125,7 @@ class BellConnection:
         return BellState(trouble, self._heard_at, max(0, self._connects - 1), self.trouble, polls)
 
     def connect(self) -> None:
-        """Connect; LISTEN and ping in a session of our own. In a pooler's shared session, close the connection again.
-
-        Raises:
-            psycopg.Error, DatabaseError, InterfaceError: the connection, or the calling thread's own, failed.
-        """
+        """Connect; LISTEN and ping. Close the connection again if a pooler shares its session with other clients."""
         self._kind, self.hears, self._heard_at = SessionKind.DIRECT, False, None
         self.raw = self._open()
         self._connects += 1
@@ -156,11 +150,7 @@ class BellConnection:
         self._ping()
 
     def must_poll(self) -> bool:
-        """Return True if no notification can arrive; check again from time to time.
-
-        Raises:
-            psycopg.Error: the connection is lost.
-        """
+        """Return True if no notification can arrive; check again from time to time."""
         if self.is_pooled:
             if not self._presence.is_held or time.monotonic() >= self._ping_at:
                 self._show_presence()
@@ -189,23 +179,12 @@ class BellConnection:
 
     def _log_change(self) -> None:
         """Log once whether notifications arrive, if they do not, or did not before."""
-        how = "pooled" if self.is_pooled else "" if self.hears else "swallowed"
-        if how == self._logged:
+        problem = _SHARED if self.is_pooled else "" if self.hears else _SWALLOWED
+        if problem == self._logged:
             return
-        self._logged = how
-        longest = self.POLL_PAUSES[1]
-        if how == "pooled":
-            logger.warning(
-                "A pooler shares this connection's server session with other clients, so LISTEN cannot be used. The "
-                "worker reads the log every %s s at most; use a direct connection for hc_listen.",
-                longest,
-            )
-        elif how:
-            logger.warning(
-                "LISTEN is swallowed: a notification from another session did not arrive. The worker reads the log "
-                "every %s s at most; use a direct connection for hc_listen.",
-                longest,
-            )
+        self._logged = problem
+        if problem:
+            logger.warning(problem, self.POLL_PAUSES[1])
         else:
             logger.warning("LISTEN works again: hc_listen is woken at once.")
 
@@ -227,14 +206,7 @@ class BellConnection:
             raw.execute(_END_IDLE, [self.pid])
 
     def receive(self, seconds: float) -> bool:
-        """Wait for a notification; return True if another session sent one. Our own are for the other processes.
-
-        Args:
-            seconds: most seconds to wait.
-
-        Raises:
-            psycopg.Error: the connection is lost.
-        """
+        """Wait for a notification; return True if another session sent one. Our own are for the other processes."""
         assert self.raw is not None  # noqa: S101
         # stop_after=1 ends after the whole packet; leaving the loop by break would drop the rest of it
         packet = list(self.raw.notifies(timeout=seconds, stop_after=1))
@@ -242,11 +214,7 @@ class BellConnection:
         return any(notify.channel == CHANNEL and notify.pid != self.pid for notify in packet)
 
     def ping_if_due(self) -> bool:
-        """Ping if PING_EVERY is over; return True if a notification of another session arrived during the ping.
-
-        Raises:
-            psycopg.Error, DatabaseError, InterfaceError: the connection, or the calling thread's own, is lost.
-        """
+        """Ping if PING_EVERY is over; return True if a notification of another session arrived during the ping."""
         now = time.monotonic()
         if now < self._ping_at:
             return False
@@ -277,7 +245,6 @@ class BellConnection:
 
         Raises:
             psycopg.OperationalError: notifications arrived before, and this one did not.
-            DatabaseError: the calling thread's own connection is lost.
         """
         self._pinging_since = time.monotonic()
         deadline = self._pinging_since + self.PING_TIMEOUT

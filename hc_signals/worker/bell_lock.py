@@ -20,7 +20,6 @@ SELECT CASE WHEN pg_backend_pid() = %s THEN pg_try_advisory_lock(%s, %s) END, EX
 )
 """
 _UNLOCK = f"SELECT pg_advisory_unlock({BELL[0]}, {BELL[1]})"
-# Our own notifications need not survive a crash, so they do not wait for the disk.
 _UNLOCK_AND_NOTIFY = f"{_UNLOCK}, set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', '')"
 
 
@@ -28,10 +27,7 @@ class BellLock:
     """The bell's lock, in the session of a :class:`BellConnection`. One thread at a time uses both.
 
     Only one session can hold the lock. A process that finds another one holding it sleeps as well: a notification
-    reaches every process that LISTENs.
-
-    Args:
-        connection: in whose session the lock is taken.
+    reaches every process that LISTENs. Each method raises psycopg.Error if the connection is lost.
     """
 
     def __init__(self, connection: BellConnection) -> None:
@@ -42,15 +38,10 @@ class BellLock:
         """True if the lock was given up, and the server's answer was not read yet."""
 
     def take(self) -> bool:
-        """Try to take the lock; return True if it is held now, by us or by another sleeper.
-
-        Raises:
-            psycopg.Error: the connection is lost.
-        """
+        """Try to take the lock; return True if it is held now, by us or by another sleeper."""
         raw = self._connection.raw
         assert raw is not None  # noqa: S101
-        row = raw.execute(_TRY_LOCK, [self._connection.pid, *BELL * 2]).fetchone()
-        took, is_taken = row or (None, False)
+        took, is_taken = raw.execute(_TRY_LOCK, [self._connection.pid, *BELL * 2]).fetchone() or (None, False)
         if took is None:
             raise psycopg.OperationalError("a pooler has changed the server session")
         self.is_held = bool(took)
@@ -59,11 +50,7 @@ class BellLock:
     def release(self, *, notify: bool) -> None:
         """Give the lock up if we hold it, without waiting for the answer: a change that woke us is waiting too.
 
-        Args:
-            notify: wake the other processes: while we held the lock, writers notified only us.
-
-        Raises:
-            psycopg.Error: the connection is lost.
+        Then ``notify`` the other processes: while we held the lock, writers notified only us.
         """
         held, self.is_held = self.is_held, False
         if held and (raw := self._connection.raw) is not None:
@@ -72,11 +59,7 @@ class BellLock:
             raw.pgconn.flush()
 
     def finish_release(self) -> None:
-        """Read the answer to :meth:`release`.
-
-        Raises:
-            psycopg.Error: the connection is lost.
-        """
+        """Read the answer to :meth:`release`."""
         if not self.is_releasing:
             return
         raw = self._connection.raw

@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from django.db import connections
 
@@ -34,31 +33,20 @@ REREAD_SECONDS = 5.0
 """Most seconds of reading rows again before the other chores have their turn."""
 
 
-@dataclass
 class Chore:
-    """A task that is done from time to time."""
+    """A task that is done from time to time; ``do`` does it and returns the seconds until the next time."""
 
-    name: str
-    do: Callable[[], float]
-    """Does the task and returns the seconds until the next time."""
-    due: float = 0.0
-    """When it is done next, by the monotonic clock."""
-    trouble: Trouble = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.trouble = Trouble(f"The {self.name}", longest=60.0)
+    def __init__(self, name: str, do: Callable[[], float]) -> None:
+        self.name, self.do = name, do
+        self.due = 0.0
+        """When it is done next, by the monotonic clock."""
+        self.trouble = Trouble(f"The {name}", longest=60.0)
 
 
 class Chores(threading.Thread):
     """Does each chore when it is due. A chore that fails is retried, and keeps no other chore from its turn.
 
     Every process does all chores. Two processes that do the same one take turns by locks of the chore.
-
-    Args:
-        using: database alias.
-        conf: the checked setting.
-        stopping: ends the thread.
-        watchdog: watches the thread's connection.
     """
 
     AFTER_FAILURE = 10.0
@@ -73,11 +61,8 @@ class Chores(threading.Thread):
         self._repairs, self._rereading = Repairs(using, conf, models), Rereading(using, models)
         self._reloads = Chore("end of reloads", self._finish_reloads)
         # The watch comes first: it also sees whether a reload has to be ended.
-        self.chores = [
-            Chore("watch over capture", self._watch),
-            Chore("rotation of the log", self._rotate),
-            self._reloads,
-        ]
+        watch, rotation = Chore("watch over capture", self._watch), Chore("rotation of the log", self._rotate)
+        self.chores = [watch, rotation, self._reloads]
 
     def run(self) -> None:
         """Do chores until stopped, on one connection: a new one for each chore would cost the server more."""

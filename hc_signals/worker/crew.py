@@ -19,11 +19,7 @@ from hc_signals.worker.watchdog import Watchdog
 class Crew:
     """Delivers with several threads until stopped.
 
-    Args:
-        using: database alias.
-        conf: the checked setting.
-        size: number of workers; more than there are shards would have nothing to do.
-        stopping: ends all threads when it is set; default: a new event.
+    More workers (``size``) than there are shards would have nothing to do.
     """
 
     CHORES_TIMEOUT = 3.0
@@ -37,17 +33,12 @@ class Crew:
         self.watchdog = Watchdog(using)
         self._guard = threading.Lock()
         # A worker that ends writes all below, under the guard.
-        self.delivered = 0
-        self.unheard = 0
-        """The delivered changes that have no receiver."""
+        self.delivered = self.unheard = 0
+        """Delivered changes, and those of them that have no receiver."""
         self._errors: list[BaseException] = []
 
     def run(self) -> None:
-        """Deliver until ``stopping`` is set.
-
-        Raises:
-            BaseException: the error that ended a worker; the other workers end after their present event.
-        """
+        """Deliver until ``stopping`` is set. Raises the error that ended a worker, after the others have ended too."""
         bell = Doorbell(self.using, self.stopping.is_set, self.conf.CONSUMER)
         self.watchdog.watch("the doorbell", lambda: bell.awaited, progress=lambda: bell.state().heard_at)
         self.watchdog.start()

@@ -11,7 +11,6 @@ poll the log at growing intervals, and the connection only shows that a worker i
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 import psycopg
 from django.db import DatabaseError, InterfaceError
@@ -22,13 +21,7 @@ from hc_signals.worker.bell_lock import BellLock
 
 
 class Doorbell:
-    """Sleep, wake, reconnect. Several threads may sleep at it.
-
-    Args:
-        using: database alias whose connection parameters are taken.
-        stopping: asked at least every SLICE seconds while a thread sleeps.
-        consumer: pg_stat_activity shows the connection under its name.
-    """
+    """Sleep, wake, reconnect. Several threads may sleep at it, until ``stopping()`` is true."""
 
     SLICE = 0.5
     """Most seconds of one wait. Between two waits a sleeper sees a signal handler's flag, and that the process which
@@ -60,9 +53,7 @@ class Doorbell:
             self._give_up(error)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._close()
 
     @property
@@ -81,7 +72,6 @@ class Doorbell:
             is_waiting: reads the log. It is called after the lock is taken, so that it sees a writer that did not
                 notify; and again each time the pause is over.
             pause: returns the seconds until the next read.
-            pulse: of the calling thread.
         """
         with self._guard:
             # If another thread sleeps, the lock is held already: by us, or by a process that notifies us.
@@ -95,9 +85,8 @@ class Doorbell:
         if seconds:
             self.doze(seconds, pulse)
             return
-        listens = False
+        listens, read_at = False, 0.0
         try:
-            read_at = 0.0
             while self._rings == rings and not self._stopping():
                 pulse.turn()
                 if time.monotonic() >= read_at:
@@ -164,10 +153,8 @@ class Doorbell:
 
     def _become_listener(self) -> bool:
         with self._guard:
-            if self._has_listener:
-                return False
-            self._has_listener = True
-            return True
+            was_free, self._has_listener = not self._has_listener, True
+            return was_free
 
     def _wait_for_listener(self, seconds: float, rings: int) -> None:
         with self._guard:
@@ -205,11 +192,7 @@ class Doorbell:
                 self._end_sleep(notify=True)
 
     def _end_sleep(self, *, notify: bool) -> None:
-        """Release the lock. Needs the guard.
-
-        Args:
-            notify: wake the other processes as well, because no writer did.
-        """
+        """Release the lock, and ``notify`` the other processes if no writer did. Needs the guard."""
         self._is_asleep = False
         try:
             self._lock.release(notify=notify)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from django.db import Error, connections
@@ -13,11 +14,11 @@ from django.db.models import Model
 from hc_signals.conf import Conf
 from hc_signals.delivery import fatal_calls
 from hc_signals.delivery.ahead import Ahead
+from hc_signals.delivery.failures import waiting_shards
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.shard import Audience, Outcome, Shard
-from hc_signals.delivery.waiting import waiting_shards
 from hc_signals.log.claims import Claim, Claims
 from hc_signals.log.layout import take_layout
 from hc_signals.log.position import LogShard
@@ -41,13 +42,10 @@ class Worker:
     """Delivers the changes of one database to this process's receivers. Belongs to one thread.
 
     Args:
-        using: database alias.
-        conf: the checked setting.
         models: connected models whose changes are delivered; default: all.
         stopping: set when the loop is to end after the present event.
         first: the shard with which it begins its rounds.
         is_process: the worker runs in a worker process, whose death the next worker must know of.
-        pulse: of the calling thread; default: a new one that nothing reads.
     """
 
     STANDBY_PAUSE = 0.25
@@ -74,10 +72,9 @@ class Worker:
         )
         self.claims = HeldLock(using, application_name(conf.CONSUMER, "claim"))
         """Hold the claim of a shard if ``ATOMIC`` is False."""
-        logs = LogShard.all_of(using, conf.CONSUMER, conf.SHARDS)
         self.side = SideConnection(using, self._prepare_side)
-        claims = Claims(self.claims)
-        self.shards = [self._shard(log, claims, conf) for log in logs]
+        logs = LogShard.all_of(using, conf.CONSUMER, conf.SHARDS)
+        self.shards = [self._shard(log, Claims(self.claims), conf) for log in logs]
         self._old_delivered = self._old_unheard = 0
         """Changes delivered from the shards of a layout that was left."""
         self._elsewhere: set[int] = set()
@@ -127,11 +124,7 @@ class Worker:
         connection.close()
 
     def deliver_once(self, *, ahead: bool = True) -> None:
-        """Deliver all changes that are committed now, except those of shards that another worker has.
-
-        Args:
-            ahead: read the next page over a second connection while receivers run.
-        """
+        """Deliver all changes that are committed now, except those of shards that another worker has."""
         reading = self.reading_ahead() if ahead else nullcontext()
         with wrappers.set_aside(self.using), reading, closing(self.claims):
             self.prepare()
@@ -161,8 +154,7 @@ class Worker:
         self.pulse.end_round()
         if Outcome.REMOVED in outcomes.values():  # by `hc_consumers remove --force`: restart from START_AT
             self._took_layout = False
-            return
-        if Outcome.MOVED in outcomes.values():
+        if {Outcome.REMOVED, Outcome.MOVED} & set(outcomes.values()):
             return
         self._elsewhere = {number for number, outcome in outcomes.items() if outcome is Outcome.ELSEWHERE}
         self._is_standby = len(self._elsewhere) == len(self.shards)
@@ -210,14 +202,10 @@ class Worker:
         if self._took_layout:
             return
         self._prepare_connection()
-        logs, caution = [shard.log for shard in self.shards], self._audience.caution
-
-        def take() -> bool:
-            return take_layout(logs, self.conf.START_AT, self._deliver_old)
-
+        take = partial(take_layout, [shard.log for shard in self.shards], self.conf.START_AT, self._deliver_old)
         with self.pulse.busy_with("the layout of the shards"):
             while not self.stopping.is_set():
-                if caution.until_isolated(take, self.conf.BATCH_SIZE):
+                if self._audience.caution.until_isolated(take, self.conf.BATCH_SIZE):
                     break
         if self._is_process:
             fatal_calls.begin_run(self.using, self.conf.CONSUMER, is_locked=self._is_ours)

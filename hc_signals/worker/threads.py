@@ -16,15 +16,11 @@ _helpers: dict[str, "Helper"] = {}
 
 
 class Helper:
-    """What a helper thread does now. Only that thread writes it; other threads may read it at any time.
-
-    Args:
-        name: as /healthz and the metrics show it.
-        limit: most seconds of one turn; after that the helper is stuck.
-    """
+    """What a helper thread does now. Only that thread writes it; other threads may read it at any time."""
 
     def __init__(self, name: str, limit: float) -> None:
         self.name, self.limit = name, limit
+        """``limit``: most seconds of one turn; after that the helper is stuck."""
         self.thread = threading.current_thread()
         self.troubles: list[Trouble] = []
         """The helper's tasks: why each one fails now, if it does, and how many tries have failed so far."""
@@ -88,9 +84,7 @@ def keep_turning(
     """Call ``turn`` in the calling thread until ``stopping`` is set; no exception ends the loop.
 
     Args:
-        name: of the helper, as /healthz and the log show it.
         turn: does what is due and returns the seconds until the next turn.
-        stopping: ends the loop; it does not interrupt a turn.
         troubles: of the tasks that ``turn`` does; they are shown as the helper's.
         limit: most seconds of one turn; after that /healthz is red.
         longest: most seconds until the next turn after one that raised.

@@ -49,8 +49,11 @@ class Watched:
 
     name: str
     connection: Callable[[], Any]
+    """Returns the present psycopg connection, or None."""
     progress: Callable[[], object]
+    """Returns a value that changes whenever the thread finishes some work."""
     in_receiver: Callable[[], bool]
+    """Returns True while a receiver may use the connection."""
     patience: int = 1
     """Doubled each time the connection is broken; 1 again when its thread has made progress since."""
     waits: int = 0
@@ -77,11 +80,7 @@ class Watched:
 
 
 class Watchdog(threading.Thread):
-    """Watches the connections of a process until :meth:`end`.
-
-    Args:
-        using: database alias.
-    """
+    """Watches the connections of a process until :meth:`end`."""
 
     EVERY = 1.0
     """Seconds between two checks."""
@@ -107,14 +106,7 @@ class Watchdog(threading.Thread):
         progress: Callable[[], object],
         in_receiver: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Watch one more connection.
-
-        Args:
-            name: of its thread, for the log.
-            connection: returns the present psycopg connection, or None.
-            progress: returns a value that changes whenever the thread finishes some work.
-            in_receiver: returns True while a receiver may use the connection.
-        """
+        """Watch one more connection: see :class:`Watched`."""
         self._watched.append(Watched(name, connection, progress, in_receiver))
 
     def end(self) -> None:
@@ -135,16 +127,14 @@ class Watchdog(threading.Thread):
 
     def _ask_about(self, watched: Watched) -> None:
         raw = watched.raw
-        answer = self._ask(
-            _ASK,
-            {
-                "pid": raw.info.backend_pid,
-                "application_name": raw.info.parameter_status("application_name"),
-                "in_receiver": watched.in_receiver(),
-                "idle": IDLE_SECONDS,
-                "stalled": STALLED_SECONDS * watched.patience,
-            },
-        )
+        params = {
+            "pid": raw.info.backend_pid,
+            "application_name": raw.info.parameter_status("application_name"),
+            "in_receiver": watched.in_receiver(),
+            "idle": IDLE_SECONDS,
+            "stalled": STALLED_SECONDS * watched.patience,
+        }
+        answer = self._ask(_ASK, params)
         # The thread may have got its answer while we asked.
         if answer and answer[1] and watched.connection() is raw and watched.is_waiting():
             self._break(watched, *answer)
@@ -156,11 +146,8 @@ class Watchdog(threading.Thread):
         watched.patience *= 2
         for other in self._watched:
             other.suspect = None if other is watched else other.connection()
-        logger.warning(
-            "The connection of %s is unresponsive: it waits for an answer, but the server %s. It is reconnected.",
-            watched.name,
-            found,
-        )
+        text = "The connection of %s is unresponsive: it waits for an answer, but the server %s. It is reconnected."
+        logger.warning(text, watched.name, found)
 
     def _ask(self, sql: str, params: dict[str, Any]) -> Any:
         """Return a row over a new connection; None if the server cannot be asked."""

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from hc_signals import signals
 from hc_signals.conf import Conf
-from hc_signals.delivery.waiting import waiting_shards
+from hc_signals.delivery.failures import waiting_shards
 from hc_signals.log import window
 from hc_signals.log.claims import Claim
 from hc_signals.worker.loop import Worker

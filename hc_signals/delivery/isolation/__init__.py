@@ -15,21 +15,15 @@ any other failure.
 
 A call can break more than its savepoint: it ends the transaction, or closes the connection. An error of a query that
 bypasses Django breaks the transaction. So does a syntax error in a call's first query, because the server parses a
-message as a whole before it runs the SAVEPOINT in it. Then :class:`~.lost.IsolationLost` is raised, and the page is
-delivered again, carefully: with a message before and after each call, which shows the call that made a fault.
+message as a whole before it runs the SAVEPOINT in it. Then ``IsolationLost`` is raised, and the page is delivered
+again, carefully: with a message before and after each call, which shows the call that made a fault.
 
 With ``ATOMIC = False`` no transaction spans the page, and what a receiver writes is committed at once. A message of its
 own checks the settings after each call that has run a query. A connection that is not as it was before is closed.
 
-The modules, from the bottom:
-
-    status        the state of a session's transaction, as libpq knows it
-    lost          the errors: the transaction or the connection is broken
-    settings      the statements that note, check and restore settings; the error for settings that a receiver left
-    message       sends several statements in one message
-    transaction   Isolation: what is sent between two calls of a page, and what its check finds
-    call          the context managers of one call, in a transaction and outside of one
-    careful       careful delivery after a lost page, and the receivers that have broken one
+``message`` sends several statements in one message; ``session`` is what the server's session has of ours;
+``transaction`` has Isolation: what is sent between two calls of a page, and what its check finds. ``call`` has the
+context managers of one call; ``careful`` the careful delivery, and the receivers that have broken a page.
 
 The package owns no table. It must never roll back the writes of another call than the failed one. It must never add a
 round trip to a call that behaves.

@@ -6,19 +6,9 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError
 from django.db.transaction import TransactionManagementError
 
-from hc_signals.delivery.calls import Call
-from hc_signals.delivery.isolation.lost import ConnectionLost, IsolationLost
-from hc_signals.delivery.isolation.message import Message
-from hc_signals.delivery.isolation.settings import CHECK_AGAINST, RESTORE, left_settings_error
-from hc_signals.delivery.isolation.status import (
-    ACTIVE,
-    IDLE,
-    IN_ERROR,
-    IN_TRANSACTION,
-    UNKNOWN,
-    received_status,
-    status,
-)
+from hc_signals.delivery.calls import Call, ConnectionLost, IsolationLost
+from hc_signals.delivery.isolation.message import Message, State, received_status, status
+from hc_signals.delivery.isolation.session import CHECK_AGAINST, RESTORE, left_settings_error
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.errors import is_transaction_limit, left_settings
@@ -34,17 +24,12 @@ _LEFT_OPEN = (
 
 
 def isolated(isolation: Isolation, call: Call, *, in_advance: bool) -> "CallInTransaction | CallOutside":
-    """Return the context manager of one call.
+    """Return the context manager of one call; ``in_advance``: its savepoint is made at once, in a message of its own.
 
-    Args:
-        isolation: of the page.
-        call: the call.
-        in_advance: make the call's savepoint at once, in a message of its own.
-
-    Raises:
-        IsolationLost: on exit: the call has broken more than its savepoint.
-        TransactionManagementError: on exit: the receiver has returned with its writes lost.
-        LeftSettingsError: on exit, outside a transaction: the receiver has changed settings.
+    Raises (on exit):
+        IsolationLost: the call has broken more than its savepoint.
+        TransactionManagementError: the receiver has returned with its writes lost.
+        LeftSettingsError: outside a transaction: the receiver has changed settings.
     """
     if isolation.connection.in_atomic_block:
         return CallInTransaction(isolation, call, in_advance)
@@ -87,9 +72,8 @@ class CallInTransaction:
     def _ends_block(self, sql: Any) -> bool:
         """Return whether the statement ends an outermost block of ``transaction.atomic()`` of the receiver."""
         # A wrapper of the project's may have put something in front of it.
-        if not (isinstance(sql, str) and "RELEASE SAVEPOINT" in sql and sql.endswith('"')):
-            return False
-        return bool(self._isolation.connection.savepoint_ids[-1:] == [self._sid])
+        is_release = isinstance(sql, str) and "RELEASE SAVEPOINT" in sql and sql.endswith('"')
+        return bool(is_release and self._isolation.connection.savepoint_ids[-1:] == [self._sid])
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         connection = self._isolation.connection
@@ -100,7 +84,7 @@ class CallInTransaction:
                 raise self._lost
             state = received_status(connection) if self._may_have_ended() else status(connection)
             is_open = (len(ids), len(blocks)) != self._depth
-            if error is None and state == IN_TRANSACTION and not is_open and not connection.needs_rollback:
+            if error is None and state == State.IN_TRANSACTION and not is_open and not connection.needs_rollback:
                 self._isolation.end_call(self._call, self._sid)
                 return
             self._take_back(state, error)
@@ -115,22 +99,18 @@ class CallInTransaction:
         return idle is not None and time.monotonic() - self._began >= idle
 
     def _take_back(self, state: int, error: BaseException | None) -> None:
-        """Roll back the call.
-
-        Raises:
-            IsolationLost: the call has broken more than its savepoint.
-        """
+        """Roll back the call, or raise IsolationLost."""
         connection = self._isolation.connection
         if connection.closed_in_transaction:
             raise ConnectionLost(self._call, is_certain=True)
-        if state == UNKNOWN:
+        if state == State.UNKNOWN:
             raise ConnectionLost(self._call, is_certain=self._may_have_ended() or is_transaction_limit(error))
-        if state == ACTIVE:  # in the middle of a COPY, or of a statement of another thread
+        if state == State.ACTIVE:  # in the middle of a COPY, or of a statement of another thread
             connection.close()
             raise ConnectionLost(self._call, is_certain=True)
-        if state == IDLE or self._sid not in connection.savepoint_ids:
+        if state == State.IDLE or self._sid not in connection.savepoint_ids:
             raise IsolationLost(self._call, is_certain=True)
-        if state == IN_ERROR and not self._isolation.has_savepoint:
+        if state == State.IN_ERROR and not self._isolation.has_savepoint:
             raise IsolationLost(self._call)
         connection.needs_rollback = False
         self._isolation.take_back(self._call, self._sid)
@@ -163,7 +143,7 @@ class CallOutside:
         connection.execute_wrappers = self._wrappers
         if connection.connection is None:
             return
-        if status(connection) != IDLE or connection.in_atomic_block:
+        if status(connection) != State.IDLE or connection.in_atomic_block:
             self._discard()
             if error is None:
                 raise TransactionManagementError(_LEFT_OPEN)

@@ -8,8 +8,7 @@ from typing import TypeVar
 from django.db import OperationalError
 from django.db.transaction import TransactionManagementError
 
-from hc_signals.delivery.calls import Call, CallKey
-from hc_signals.delivery.isolation.lost import ConnectionLost, IsolationLost
+from hc_signals.delivery.calls import Call, CallKey, ConnectionLost, IsolationLost
 
 logger = logging.getLogger("hc_signals")
 
@@ -49,7 +48,6 @@ class Caution:
         This ends: careful delivery finds the call that broke the page, and such a call is not made again.
 
         Args:
-            deliver: delivers one page.
             changes: the most that the page may have.
             after_loss: is called before the next attempt.
 
@@ -93,8 +91,5 @@ def _note_break(lost: IsolationLost) -> None:
         _breaks[call.key] += 1
     else:
         _in_advance.add(call.receiver)
-    logger.warning(
-        "Receiver %s broke the transaction of its page at change %s; redelivering the page.",
-        call.receiver,
-        call.change,
-    )
+    text = "Receiver %s broke the transaction of its page at change %s; redelivering the page."
+    logger.warning(text, call.receiver, call.change)

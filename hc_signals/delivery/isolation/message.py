@@ -1,15 +1,22 @@
-"""Sends several statements in one message, so that ours cost no round trip."""
+"""Sends several statements in one message, so that ours cost no round trip; reads a transaction's state."""
 
 from typing import Any, NamedTuple
 
 from django.db import connections
 from django.db.backends.postgresql.base import Cursor
+from psycopg.pq import TransactionStatus
 
 from hc_signals.postgres import wrappers
 
 
+class State:
+    """States of a session's transaction, as libpq has them. UNKNOWN: the connection is closed, or known to be lost."""
+
+    IDLE, ACTIVE, IN_TRANSACTION, IN_ERROR, UNKNOWN = map(int, TransactionStatus)
+
+
 class Message(NamedTuple):
-    """A statement in an execute wrapper, with the arguments that Django passes to the wrapper."""
+    """A statement, as Django passes it to an execute wrapper."""
 
     execute: Any
     sql: Any
@@ -20,11 +27,8 @@ class Message(NamedTuple):
     def send_after(self, statements: list[str], row_of: str = "") -> tuple[Any, Any]:
         """Send statements and then this one; in one message, if the cursor can.
 
-        Args:
-            row_of: the one of ``statements`` whose first row is wanted.
-
         Returns:
-            what the wrapper returns, and the row; None if no row is wanted.
+            the result of this one, and the first row of the statement ``row_of``; None if no row is wanted.
         """
         cursor: Any = self.context["cursor"].cursor
         is_plain, row = type(cursor) is Cursor, None
@@ -56,3 +60,18 @@ def send_alone(using: str, sql: str) -> Any:
     with wrappers.set_aside(using), connections[using].cursor() as cursor:
         cursor.execute(sql)
         return cursor.fetchone() if cursor.description else None
+
+
+def status(connection: Any) -> int:
+    """Return the state of the transaction of a Django connection, without asking the server."""
+    raw = connection.connection
+    return State.UNKNOWN if raw is None else int(raw.pgconn.transaction_status)
+
+
+def received_status(connection: Any) -> int:
+    """Return the state after reading the socket: the server may have closed an idle session."""
+    try:
+        connection.connection.pgconn.consume_input()
+    except Exception:
+        return State.UNKNOWN
+    return status(connection)

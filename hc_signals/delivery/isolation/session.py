@@ -1,11 +1,21 @@
-"""What the server's session has of ours, as a value; and the statements that lead from one value to the next."""
+"""What the server's session has of ours, as a value; and the statements that lead from one value to the next.
+
+A check compares the settings of the session with those before the first call. Its functions are in migrations_sql.
+"""
 
 from typing import NamedTuple, Self
 
 from hc_signals.delivery.calls import Call
-from hc_signals.delivery.isolation.settings import CHECK, NOTE
+from hc_signals.exceptions import LeftSettingsError
+from hc_signals.postgres.errors import message
 from hc_signals.postgres.limits import Limits
 
+NOTE = "CALL public.hc_signals_note_settings()"
+CHECK = "CALL public.hc_signals_check_settings()"
+RESTORE = "CALL public.hc_signals_restore_settings()"
+READ = "SELECT public.hc_signals_settings()"
+"""Outside a transaction: its value is for :data:`CHECK_AGAINST`."""
+CHECK_AGAINST = "CALL public.hc_signals_check_settings(%s)"
 # COMMIT reads a cursor WITH HOLD to its end, and PREPARE TRANSACTION refuses one: either fails while this one is open.
 _REFUSE_COMMIT = "DECLARE hc_signals_commit NO SCROLL CURSOR WITH HOLD FOR SELECT public.hc_signals_refuse_commit()"
 
@@ -58,3 +68,12 @@ class Session(NamedTuple):
             before += ["CLOSE hc_signals_commit"] if is_nested else ["SET CONSTRAINTS ALL IMMEDIATE", "CLOSE ALL"]
         after = self._replace(unchecked=None, is_finishing=False, has_project_limits=False)
         return [statement for statement in before if statement], after
+
+
+def left_settings_error(error: BaseException) -> LeftSettingsError:
+    """Return the error that is stored for the receiver, with the names of the settings."""
+    return LeftSettingsError(
+        f"The receiver changed settings of its session and left them so: {message(error)}. They are set back, and in a "
+        "transaction whatever it wrote is gone. Put SET LOCAL into a block of transaction.atomic(), together with the "
+        "queries that need it."
+    )

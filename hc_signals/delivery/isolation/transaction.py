@@ -8,12 +8,9 @@ from typing import Any
 
 from django.db import DatabaseError, connections
 
-from hc_signals.delivery.calls import Call
-from hc_signals.delivery.isolation.lost import ConnectionLost, IsolationLost
-from hc_signals.delivery.isolation.message import Message, empty_message, send_alone
-from hc_signals.delivery.isolation.session import Session
-from hc_signals.delivery.isolation.settings import CHECK, READ, left_settings_error
-from hc_signals.delivery.isolation.status import IN_ERROR, IN_TRANSACTION, UNKNOWN, status
+from hc_signals.delivery.calls import Call, ConnectionLost, IsolationLost
+from hc_signals.delivery.isolation.message import Message, State, empty_message, send_alone, status
+from hc_signals.delivery.isolation.session import CHECK, READ, Session, left_settings_error
 from hc_signals.delivery.project_code import contained
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.errors import Kind, is_transaction_limit, kind_of, lacks_savepoint, left_settings
@@ -23,12 +20,9 @@ _numbers = itertools.count()
 
 
 class Isolation:
-    """Isolates the receiver calls of one page: see :mod:`hc_signals.delivery.isolation`.
+    """Isolates the receiver calls of one page, one transaction if ``atomic``: see :mod:`hc_signals.delivery.isolation`.
 
-    Args:
-        using: database alias.
-        atomic: the page is one transaction.
-        is_careful: each call has a message before and after it, so that every fault is found at the call that made it.
+    If ``is_careful``, each call has a message before and after it, so that every fault is found at its call.
     """
 
     def __init__(self, using: str, *, atomic: bool = True, is_careful: bool = False) -> None:
@@ -39,8 +33,6 @@ class Isolation:
         number = next(_numbers)
         self._session = Session((f"hc_signals_{number}_even", f"hc_signals_{number}_odd"))
         self._limits: Limits | None = None
-
-    # The transaction
 
     @contextmanager
     def opened(self) -> Iterator["Isolation"]:
@@ -111,14 +103,12 @@ class Isolation:
         is_first, session = self._limits is None and self.atomic, self._session
         if not (is_first or session.unchecked or session.has_project_limits or session.is_finishing):
             return execute(sql, params, many, context)
-        if not self.connection.in_atomic_block or status(self.connection) == IN_ERROR:
+        if not self.connection.in_atomic_block or status(self.connection) == State.IN_ERROR:
             return execute(sql, params, many, context)
         first = SET_PAGE_LIMITS if is_first else ""
         is_nested = bool(self.connection.savepoint_ids)
         message = Message(execute, sql, params, many, context)
         return self._send(lambda before: before.before_own(self._limits, first, is_nested=is_nested), message)
-
-    # The calls
 
     @property
     def idle_seconds(self) -> float | None:
@@ -136,11 +126,7 @@ class Isolation:
         return self._session.has_savepoint
 
     def begin_call(self, *, in_advance: bool) -> str:
-        """Begin a call; return an id for ``connection.savepoint_ids``.
-
-        Args:
-            in_advance: make the call's savepoint at once, in a message of its own.
-        """
+        """Begin a call; return an id for ``connection.savepoint_ids``. See :func:`.call.isolated` for the argument."""
         if self._session.has_savepoint:
             self._session = self._session._replace(has_savepoint=False)
         if in_advance or self.is_careful:
@@ -160,11 +146,7 @@ class Isolation:
             self.check_last_call()
 
     def take_back(self, call: Call, sid: str) -> None:
-        """Roll back the writes of the present call, and drop its ``on_commit`` hooks.
-
-        Raises:
-            IsolationLost: the call's savepoint is gone.
-        """
+        """Roll back the writes of the present call, and drop its ``on_commit`` hooks; or raise IsolationLost."""
         if self._session.has_savepoint:
             self._roll_back(call)
         self._drop_hooks(sid)
@@ -189,20 +171,14 @@ class Isolation:
         assert self._session.unchecked is not None  # noqa: S101
         call, sid = self._session.unchecked
         self._session = self._session._replace(unchecked=None)
-        if status(self.connection) == UNKNOWN:
+        if status(self.connection) == State.UNKNOWN:
             raise ConnectionLost(call, is_certain=is_transaction_limit(error)) from error
         self._roll_back(call, f"; {CHECK}")
         self._drop_hooks(sid)
         self._failed.append((call, left_settings_error(error) if left_settings(error) else error))
 
-    # Messages
-
     def _send(self, lead: Callable[[Session], tuple[list[str], Session]], message: Message) -> Any:
-        """Send a statement behind others. If the check among them fails, roll back that call and send the rest again.
-
-        Args:
-            lead: returns the other statements, and the session after them.
-        """
+        """Send a statement behind those of ``lead``. If the check in them fails, roll back that call and send again."""
         wanted = SET_PAGE_LIMITS if self._limits is None and self.atomic else ""
         while True:
             before = self._session
@@ -211,9 +187,9 @@ class Isolation:
                 result, found = message.send_after(statements, wanted)
             except BaseException as error:
                 state = status(self.connection)
-                is_late = before.unchecked is not None and (left_settings(error) or state == UNKNOWN)
+                is_late = before.unchecked is not None and (left_settings(error) or state == State.UNKNOWN)
                 # psycopg finds a parameter that it cannot adapt before it sends anything.
-                if is_late or state == IN_TRANSACTION:
+                if is_late or state == State.IN_TRANSACTION:
                     self._session = before
                 if not is_late:
                     raise

@@ -15,8 +15,8 @@ from hc_signals.capture import table_state
 from hc_signals.capture.status import statuses_of
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.fatal_calls import end_run
+from hc_signals.delivery.listeners import warn_of_unheard
 from hc_signals.delivery.pulse import observe
-from hc_signals.delivery.unheard import warn_of_unheard
 from hc_signals.management.arguments import at_least, start_at, tcp_port
 from hc_signals.management.command import OwnCommand
 from hc_signals.management.interruption import interruptible
