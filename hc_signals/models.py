@@ -10,6 +10,7 @@ from django.db import models
 
 from hc_signals.heroku.trigger_log.models import TriggerLog, TriggerLogArchive, TriggerLogQuerySet, trigger_log_of
 from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState
+from hc_signals.tables import model_label
 
 __all__ = (
     "TRIGGER_LOG_ACTION",
@@ -67,7 +68,7 @@ class Change(models.Model):
         ordering = ("id",)
 
     def __str__(self) -> str:
-        return f"{self.id}: {self.operation} of {self.table_name}"
+        return f"Change {self.id} of {model_label(self.table_name)}"
 
 
 class Position(models.Model):
@@ -126,7 +127,7 @@ class Delivery(models.Model):
         verbose_name_plural = "deliveries"
 
     def __str__(self) -> str:
-        return f"{self.id}: {self.operation} of {self.table_name} to {self.receiver}"
+        return f"Delivery {self.id} of {model_label(self.table_name)} to {self.receiver}"
 
 
 class ConnectedTable(Change):
