@@ -49,7 +49,10 @@ FILES = {
     "test_written_models.py",
     # Wait for locks, timeouts or the turn of a clock.
     "test_clock.py",
+    "test_ddl_freedom.py",
     "test_kinds_of_tables.py",
+    "test_log_limit.py",
+    "test_retries.py",
     "test_watch.py",
     "test_watchdog.py",
 }
