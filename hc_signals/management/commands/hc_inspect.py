@@ -6,13 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import DatabaseError
-from django.utils.connection import ConnectionDoesNotExist
 
-from hc_signals.exceptions import HCSignalsError
 from hc_signals.heroku.inspection import differences, live_source, mapped_source, models_code
 from hc_signals.management.command import OwnCommand
-from hc_signals.postgres.errors import one_line
 from hc_signals.tables import connected_models, get_schema, models_of_schema
 
 
@@ -34,15 +30,10 @@ class Command(OwnCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            if options["check"]:
-                self._check(options)
-            else:
-                self.stdout.write(_code(options), ending="")
-        except (ConnectionDoesNotExist, HCSignalsError) as error:
-            raise CommandError(str(error)) from error
-        except DatabaseError as error:
-            raise CommandError(f"The database answered: {one_line(error)}") from error
+        if options["check"]:
+            self._check(options)
+        else:
+            self.stdout.write(_code(options), ending="")
 
     def _check(self, options: dict[str, Any]) -> None:
         models = models_of_schema(options["schema"]) if options["schema"] else connected_models()

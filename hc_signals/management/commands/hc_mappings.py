@@ -9,7 +9,6 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from hc_signals.conf import heroku_app_name
-from hc_signals.exceptions import HCSignalsError
 from hc_signals.heroku.api import ConnectionState, HerokuConnectAPI
 from hc_signals.heroku.mappings import compare, get_mapping, load
 from hc_signals.management.arguments import at_least
@@ -49,10 +48,7 @@ class Command(OwnCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            getattr(self, f"_{options['action']}")(options)
-        except HCSignalsError as error:
-            raise CommandError(str(error)) from error
+        getattr(self, f"_{options['action']}")(options)
 
     def _export(self, options: dict[str, Any]) -> None:
         text = json.dumps(get_mapping(schema=options["schema"]), indent=2)
