@@ -96,6 +96,16 @@ def own(name: str) -> str:
     return f"{name}_{worker}" if worker else name
 
 
+def _in_memory() -> str | None:
+    """Return a file system in memory with room for servers; None for the usual one, also if TMPDIR names another.
+
+    The tests truncate tables all the time, and so create files: in memory they take a sixth less time.
+    """
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 * 2**30
+    return str(memory) if has_room and "TMPDIR" not in os.environ else None
+
+
 class Server:
     """A server on a temporary directory and a Unix socket; for root it is run by ``nobody``: PostgreSQL refuses root.
 
@@ -113,7 +123,7 @@ class Server:
         start_with: Sequence[str] = (),
     ) -> None:
         self.programs = programs
-        self.directory = Path(tempfile.mkdtemp(prefix="hc_signals_"))
+        self.directory = Path(tempfile.mkdtemp(prefix="hc_signals_", dir=_in_memory()))
         self.url = f"postgresql://postgres@/postgres?host={self.directory}"
         self._environment, self._start_with = dict(environment or {}), list(start_with)
         self._as: dict[str, Any] = {}
