@@ -18,6 +18,7 @@ SELECT extract(epoch FROM min(created_at))::float8 FROM public.hc_signals_positi
 WHERE consumer = %s AND hashtext(consumer || ' ' || shard)::bigint & 4294967295 = ANY (%s)
   AND created_at > to_timestamp(%s)
 """
+_LAYOUT = "SELECT min(shards) FROM public.hc_signals_newest_position WHERE consumer = %s"
 # Sessions that deliver: each has announced itself.
 _SESSIONS = """
 SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid)
@@ -204,14 +205,15 @@ class Faults:
     def _watch(self, kind: str, worker: Worker, held: list[int], since: float) -> threading.Thread:
         """Measure in the background when another worker continues a claimed shard.
 
-        With a change of the layout the measurement ends: shards of the old layout may never be seen again.
+        With a change of the layout the measurement ends: shards of the old layout may never be seen again. The workers
+        change it some time after they have got the new number.
         """
-        layouts = self._layouts
+        layouts, layout = self._layouts, self.server.query(_LAYOUT, [worker.consumer])
 
         def watch() -> None:
             deadline = time.monotonic() + TAKE_OVER_TIMEOUT
             while (first := self.server.query(_TAKEN_OVER, [worker.consumer, held, since])[0][0]) is None:
-                if layouts != self._layouts:
+                if layouts != self._layouts or layout != self.server.query(_LAYOUT, [worker.consumer]):
                     return
                 if time.monotonic() > deadline:
                     self.missed += 1
