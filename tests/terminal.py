@@ -1,5 +1,6 @@
 """Terminals: commands that run in a directory, each in its own shell, with their output so far."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,12 @@ class Terminal:
         self.command, self.record = command, record
         with record.open("w") as output:
             self.process = subprocess.Popen(
-                ["bash", "-e", "-c", command], cwd=directory, env=environment, stdout=output, stderr=subprocess.STDOUT
+                ["bash", "-e", "-c", command],
+                cwd=directory,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     @property
@@ -35,8 +41,8 @@ class Terminal:
             time.sleep(0.05)
 
     def stop(self, number: int, seconds: float = 10) -> int:
-        """Send a signal, wait for the end and return the exit code."""
-        self.process.send_signal(number)
+        """Send a signal to all processes of the terminal, as Ctrl-C does; wait for the end, return the exit code."""
+        os.killpg(self.process.pid, number)
         return self.process.wait(seconds)
 
     def kill(self) -> None:
