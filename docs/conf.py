@@ -2,7 +2,6 @@
 
 import django
 from django.conf import settings
-
 from sphinx.search import languages
 from sphinx.search.en import SearchEnglish
 
