@@ -12,11 +12,11 @@ from django.test import Client
 
 from hc_signals.testing import HerokuConnect
 from tests.browser import chromium
+from tests.browser.rules import faults, watch
 
 try:
+    import axe_playwright_python  # noqa: F401
     from playwright.sync_api import Browser, Page, sync_playwright
-
-    from tests.browser.rules import faults, watch
 except ImportError as error:
     LACKING = f"not run: {error}; install the extra: pip install -e '.[browser]'"
 else:

@@ -1,10 +1,10 @@
 """The rules for every page: no fault in the console, no overflow, no serious violation that axe-core finds."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import ConsoleMessage, Page
+if TYPE_CHECKING:
+    from playwright.sync_api import ConsoleMessage, Page
 
 DJANGOS: Mapping[str, tuple[str, ...]] = {
     "label-title-only": ("#searchbar",),
@@ -26,36 +26,38 @@ _WIDE = """() => {
         .map((each) => each.outerHTML.slice(0, 120)).slice(0, 5);
 }"""
 
-faults: dict[Page, list[str]] = {}
+faults: dict["Page", list[str]] = {}
 """What went wrong in each open page: errors of the console, of scripts, and of the policy. A test may clear a list."""
 
 
-def watch(page: Page) -> None:
+def watch(page: "Page") -> None:
     """Record the faults of a page."""
     found = faults[page] = []
     page.on("console", lambda line: found.append(line.text) if _is_fault(line) else None)
     page.on("pageerror", lambda error: found.append(str(error)))
 
 
-def _is_fault(line: ConsoleMessage) -> bool:
+def _is_fault(line: "ConsoleMessage") -> bool:
     return line.type == "error" and not line.location["url"].endswith("/favicon.ico")
 
 
-def check_page(page: Page) -> None:
+def check_page(page: "Page") -> None:
     """Assert that the page meets every rule, as it is now."""
     assert not faults[page], faults[page]
     check_width(page)
     check_accessibility(page)
 
 
-def check_width(page: Page) -> None:
+def check_width(page: "Page") -> None:
     """Assert that the page does not scroll sideways; a wide table scrolls inside an element of its own."""
     content, window = page.evaluate(_OVERFLOWS)
     assert content <= window, f"{content} pixels in a window of {window}: {page.evaluate(_WIDE)}"
 
 
-def check_accessibility(page: Page) -> None:
+def check_accessibility(page: "Page") -> None:
     """Assert that axe-core finds no serious or critical violation but those of Django's own markup."""
+    from axe_playwright_python.sync_playwright import Axe
+
     before = len(faults[page])
     found = Axe().run(page).response["violations"]
     faults[page][before:] = [each for each in faults[page][before:] if not each.startswith(AXES)]
