@@ -82,7 +82,7 @@ class Histogram:
 
     @classmethod
     def restored(cls, stored: Mapping[str, Any]) -> "Histogram":
-        """Return the histogram of which :meth:`stored` has given the JSON."""
+        """Return the histogram that :meth:`stored` has written as JSON."""
         found = cls()
         found.sum = float(stored["sum"])
         for bound, count in stored["counts"].items():
