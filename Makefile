@@ -26,7 +26,7 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields \
 	instances log_limit mappings moments pause reloads replay status time_zones triggerlog watch))
 
-.PHONY: demo test test-fast servers test-servers test-stock test-naive orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
+.PHONY: demo test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +59,15 @@ test-stock: $(VENV)/.installed  ## the tests named in FIELD on the newest Postgr
 
 test-naive: $(VENV)/.installed  ## the tests of everything that reads or shows a time, with USE_TZ = False
 	$(PYTEST) --ds=tests.naive_settings $(TIMES) $(TESTS)
+
+$(VENV)/.browser: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
+	touch $@
+
+test-browser:  ## the admin in Chromium: Debian's, or the one that CHROMIUM names
+	@if [ -z "$$($(PYTHON) -m tests.browser.chromium)" ]; then \
+		echo "test-browser: not run: there is no Chromium (Debian: apt-get install chromium); or set CHROMIUM"; \
+	else $(MAKE) --no-print-directory $(VENV)/.browser && $(PYTEST) tests/browser $(TESTS); fi
 
 orgs: $(VENV)/.installed  ## exported mappings, from hc_inspect to compared instances: make orgs ORGS="my_mapping.json my_tables.sql"
 	PYTHONPATH=.:example $(BIN)/python -m tests.orgs $(ORGS)
