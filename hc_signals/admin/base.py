@@ -1,5 +1,6 @@
 """The bases of our pages, and the limit up to which the admin counts lists and acts on their rows."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
@@ -114,12 +115,16 @@ class ReadOnlyAdmin(OwnAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list, or say that the log does not exist."""
+        return self.own_page(request, lambda: self.list_view(request, extra_context))
+
+    def own_page(self, request: HttpRequest, show: Callable[[], HttpResponse]) -> HttpResponse:
+        """Return a page if the user may view the table and take the action; or say that the log does not exist."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         if not self._is_migrated():
             return self.page(request, "not_migrated", database=database())
         self.refuse_writing(request)
-        return self.list_view(request, extra_context)
+        return show()
 
     def list_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list; permission and table are checked."""
