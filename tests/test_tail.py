@@ -114,11 +114,11 @@ def test_filters_choose_changes(place: Place, captured: HerokuConnect) -> None:
     assert chosen() == 6
     assert chosen(tables=frozenset({"salesforce.contact"})) == 1
     assert chosen(operations=frozenset({"UPDATE"})) == 3
-    assert chosen(record=account[0]) == chosen(record=account[0][:15]) == 3
-    assert chosen(record=key, tables=frozenset({"salesforce.account"})) == 3
-    assert chosen(record=account[0][:14]) == 0
+    assert chosen(records=frozenset({account[0]})) == chosen(records=frozenset({account[0][:15]})) == 3
+    assert chosen(records=frozenset({key}), tables=frozenset({"salesforce.account"})) == 3
+    assert chosen(records=frozenset({account[0][:14]})) == 0
     assert chosen(columns={"salesforce.account": frozenset({"name"})}, tables=frozenset({"salesforce.account"})) == 3
-    assert chosen(columns={"salesforce.account": frozenset({"industry"})}, record=other[0]) == 2
+    assert chosen(columns={"salesforce.account": frozenset({"industry"})}, records=frozenset({other[0]})) == 2
 
 
 def test_row_of_a_whole_table_is_chosen_by_its_table(place: Place) -> None:
@@ -126,7 +126,10 @@ def test_row_of_a_whole_table_is_chosen_by_its_table(place: Place) -> None:
         append_gap("default", "salesforce.account", Cause.TRIGGER_MISSING, None)
         append_gap("default", "salesforce.contact", Cause.TRIGGER_MISSING, None)
     tables = frozenset({"salesforce.account"})
-    for chosen in (Chosen(tables, record="001"), Chosen(tables, columns={"salesforce.account": frozenset({"name"})})):
+    for chosen in (
+        Chosen(tables, records=frozenset({"001"})),
+        Chosen(tables, columns={"salesforce.account": frozenset({"name"})}),
+    ):
         (found,) = read("default", place, chosen).changes
         assert (found.change.operation, found.old, found.new) == ("GAP", None, None)
 

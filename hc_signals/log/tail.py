@@ -127,8 +127,8 @@ class Chosen:
     """As the log names them; empty: all."""
     operations: frozenset[str] = frozenset()
     """As the log has them; empty: all."""
-    record: str = ""
-    """An sfid, of 15 or 18 characters, or a row's key; empty: all."""
+    records: frozenset[str] = frozenset()
+    """Sfids, of 15 or 18 characters, or keys of rows; empty: all."""
     columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By table: an update must have changed one of these columns. In a created or deleted record all have changed."""
 
@@ -141,8 +141,7 @@ class Chosen:
 
     def _has_record(self, change: Change) -> bool:
         sfid = change.record_id or ""
-        short = sfid[:15] if len(self.record) == 15 else sfid
-        return not self.record or self.record in (sfid, short, change.record_key)
+        return not self.records or not self.records.isdisjoint((sfid, sfid[:15], change.record_key))
 
     def _has_columns(self, change: Change) -> bool:
         columns = self.columns.get(change.table_name)
