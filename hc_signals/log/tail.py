@@ -209,7 +209,7 @@ def start_at(using: str, bound: datetime | str) -> Place:
     """
     present = start(using)
     if isinstance(bound, str):
-        return _before(present, number_of(bound, present.epoch, present.last_id))
+        return _before(present, number_of(bound, present.epoch, max(present.last_id, present.emptied_id)))
     first = id_at(using, bound) or present.last_id + 1
     emptied_id, emptied_at = aware_row(row(using, _EMPTIED))
     # One of the emptied changes is among the wanted ones: the first read says so.
