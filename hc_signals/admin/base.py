@@ -35,6 +35,11 @@ def first_rows(queryset: Any) -> Any:
     return queryset[:COUNTED_ROWS]
 
 
+def _refuse_all_writing(request: HttpRequest) -> None:
+    if request.method not in READING:
+        raise PermissionDenied
+
+
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
     """Counts up to COUNTED_ROWS: the archive of a busy connection has millions of rows."""
 
@@ -62,6 +67,17 @@ class OwnAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse: the worker or Heroku Connect removes rows."""
         return False
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Show the page of a row; Django checks the permission for a POST alone, and takes PUT for a GET."""
+        if request.method != "POST":
+            _refuse_all_writing(request)
+        return super().changeform_view(request, *args, **kwargs)
+
+    def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Show the history of a row."""
+        _refuse_all_writing(request)
+        return super().history_view(request, *args, **kwargs)
 
     def refuse_writing(self, request: HttpRequest) -> None:
         """Raise PermissionDenied for a request that asks for an action which the user may not take."""
@@ -133,3 +149,11 @@ class ReadOnlyAdmin(OwnAdmin):
 
     def _is_migrated(self) -> bool:
         return relation_exists(database(), quoted_table(self.model))
+
+
+class OnePageAdmin(ReadOnlyAdmin):
+    """One page of its own; the table's rows have none. Django's page of a row would show all of its values."""
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Return None: there is no such row."""
+        return None

@@ -53,7 +53,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
         "commands",
     )
     readonly_fields = fields
-    list_display = ("id", "record", "change_type", "receiver_and_error", "state_and_attempts", "next_attempt", "age")
+    list_display = ("id", "record", "receiver_and_error", "state_and_attempts", "next_attempt_and_age")
     list_filter = ("state", ReceiverFilter, SenderFilter, ConsumerFilter)
     paginator = BoundedPaginator
     search_fields = ("=record_id", "=record_key")
@@ -154,9 +154,10 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="record")
     def record(self, delivery: Any) -> str:
-        """Return the model, the record's name and its sfid."""
+        """Return the change type, the model, the record's name and its sfid."""
         key = delivery.record_id or delivery.record_key or ""
-        return format_html("{}<br>{}{}", delivery.sender, name_of(delivery), visible(key))
+        parts = self.change_type(delivery), delivery.sender, name_of(delivery), visible(key)
+        return format_html("{}<br>{}<br>{}{}", *parts)
 
     @admin.display(description="record")
     def record_and_page(self, delivery: Any) -> str:
@@ -193,18 +194,19 @@ class DeliveryAdmin(ReadOnlyAdmin):
     def next_attempt(self, delivery: Any) -> str:
         """Return when the worker retries it: not at all while it is parked or dead."""
         if delivery.next_attempt_at is None:
-            return "after an earlier one" if delivery.state == Delivery.State.PARKED else "none"
+            return "after an earlier one" if delivery.state == Delivery.State.PARKED else "no other attempt"
         at = delivery.next_attempt_at
         return format_html('{}<div class="hc-quiet">{}</div>', until(at), shown(at, zone=False))
 
-    @admin.display(description="age")
-    def age(self, delivery: Any) -> str:
-        """Return how long ago the receiver first failed, or the delivery was parked."""
-        return age(delivery.created_at)
+    @admin.display(description="next attempt and age")
+    def next_attempt_and_age(self, delivery: Any) -> str:
+        """Return when it is retried, and how long ago it was stored."""
+        stored = f"stored {age(delivery.created_at)} ago"
+        return format_html('{}<div class="hc-quiet">{}</div>', self.next_attempt(delivery), stored)
 
     @admin.display(description="stored")
     def stored(self, delivery: Any) -> str:
-        """Return when that was, and how long ago."""
+        """Return when the receiver first failed or the delivery was parked, and how long ago that was."""
         return f"{shown(delivery.created_at, zone=False)}, {age(delivery.created_at)} ago"
 
     @admin.display(description="receiver and error")

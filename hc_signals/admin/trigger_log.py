@@ -48,7 +48,7 @@ class TriggerLogAdminBase(OwnAdmin):
     actions = ("ignore", "retry")
     change_form_template = "admin/hc_signals/trigger_log_form.html"
     date_hierarchy = "created_at"
-    list_display = ("id", "created", "action", "table_link", "record_link", "sf_id", "state_link", "message")
+    list_display = ("id", "created", "action", "table_link", "record_link", "state_link")
     list_filter = ("action", "state", TableFilter)
     ordering = ("-id",)
     paginator = BoundedPaginator
@@ -107,7 +107,7 @@ class TriggerLogAdminBase(OwnAdmin):
         """Return all fields; values and old values are a table below them, and hidden with Salesforce's answer."""
         answer = [] if obj is None or obj.is_hidden else ["answer"]
         times = ("created", "updated", "processed")
-        return ["id", "txid", *times, "table_name", "record_link", "sf_id", "action", "state", *answer]
+        return ["id", "txid", *times, "table_name", "record_link", "action", "state", *answer]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Return all fields but ``state``."""
@@ -173,25 +173,23 @@ class TriggerLogAdminBase(OwnAdmin):
         """Return Salesforce's message with its line ends."""
         return format_html('<div class="hc-answer">{}</div>', visible(log.sf_message)) if log.sf_message else "-"
 
-    @admin.display(description="Salesforce's answer")
-    def message(self, log: Any) -> str:
-        """Return the beginning of Salesforce's message."""
-        return "-" if log.is_hidden or not log.sf_message else visible(cut(log.sf_message, SHOWN_MESSAGE))
-
     @admin.display(description="table", ordering="table_name")
     def table_link(self, log: Any) -> str:
         """Link to all rows of the table."""
         return self._link(log.table_name, table_name=log.table_name)
 
-    @admin.display(description="same record", ordering="record_id")
+    @admin.display(description="record (all its rows)", ordering="record_id")
     def record_link(self, log: Any) -> str:
-        """Link to all rows about the record."""
-        return self._link(log.record_id, table_name=log.table_name, record_id__exact=log.record_id)
+        """Link to all rows about the record, under its id; with its sfid."""
+        link = self._link(log.record_id, table_name=log.table_name, record_id__exact=log.record_id)
+        return format_html('{}<div class="hc-quiet">{}</div>', link, visible(log.sf_id or ""))
 
-    @admin.display(description="state", ordering="state")
+    @admin.display(description="state and answer", ordering="state")
     def state_link(self, log: Any) -> str:
-        """Link to all rows in the same state."""
-        return self._link(log.get_state_display(), state__exact=log.state)
+        """Link to all rows in the same state; with the beginning of Salesforce's message."""
+        link = self._link(log.get_state_display(), state__exact=log.state)
+        message = "" if log.is_hidden else cut(log.sf_message or "", SHOWN_MESSAGE)
+        return format_html('{}<div class="hc-quiet hc-line">{}</div>', link, visible(message))
 
     def _link(self, text: Any, **filters: Any) -> str:
         return format_html('<a href="{}?{}">{}</a>', self._url(), urlencode(filters), text)
