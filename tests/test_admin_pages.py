@@ -15,6 +15,7 @@ from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User as Login
 from django.db import connection
+from django.forms import modelform_factory
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import resolve, reverse
@@ -767,6 +768,26 @@ def test_view_only_staff_write_nothing(secret: str, method: str) -> None:
                 answer = getattr(reader, method)(url, urlencode(data), content_type=kind)
             assert answer.status_code in ((403,) if method == "post" else (403, 405)), (name, action)
     assert [list(model.objects.values()) for model in (Delivery, TriggerLog, TriggerLogArchive)] == before
+
+
+@pytest.mark.parametrize("method", ["post", "put", "delete"])
+def test_read_only_record_refuses_forged_requests(site: Client, captured: HerokuConnect, method: str) -> None:
+    """Also those of a superuser; Django asks the router first, which raises."""
+    captured.insert(Account, name="Acme")
+    account = Account.objects.get()
+    data = {"name": "Bolt", "post": "yes", "action": "delete_selected", "_selected_action": account.pk}
+    for kind, arguments in {"changelist": [], "add": [], "change": [1], "delete": [1], "history": [1]}.items():
+        url = reverse(f"admin:crm_account_{kind}", args=[account.pk] * len(arguments))
+        assert getattr(site, method)(url, data).status_code == 403, kind
+    assert site.get(reverse("admin:crm_account_change", args=[account.pk])).status_code == 200
+    assert Account.objects.get().name == "Acme"
+
+
+def test_form_of_a_read_only_record_is_invalid(captured: HerokuConnect) -> None:
+    captured.insert(Account, name="Acme")
+    form = modelform_factory(Account, fields=["name"])({"name": "Bolt"}, instance=Account.objects.get())
+    assert not form.is_valid()
+    assert "crm.Account is a read-only model" in str(form.non_field_errors())
 
 
 HOSTILE = "<script>alert()</script>\u202egpj\u202c zero\u200bwidth \ufeff\u2066"

@@ -50,23 +50,8 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
         return int(first_rows(rows.order_by()).count())
 
 
-class OwnAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Shows a table to which users add no rows and from which they delete none; a missing table is a sentence."""
-
-    change_list_template = "admin/hc_signals/list.html"
-    list_per_page = 100
-    show_full_result_count = False
-
-    class Media:
-        css = {"all": ["hc_signals/admin.css"]}
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Refuse: the worker or Heroku Connect adds rows."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse: the worker or Heroku Connect removes rows."""
-        return False
+class RefusingAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Answers 403 to every request that asks for more than the user may do, whatever its method."""
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Show the page of a row; Django checks the permission for a POST alone, and takes PUT for a GET."""
@@ -87,6 +72,60 @@ class OwnAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         asked = set(request.POST.getlist("action")) - {""}
         if not allowed or not asked <= allowed.keys():
             raise PermissionDenied
+
+
+class ReadOnlyModelAdmin(RefusingAdmin):
+    """A base for the admin of a read-only connected model: users may view records, and run its actions.
+
+    Every other request is refused with 403. With Django's own ModelAdmin a forged POST ends in WriteNotSupportedError,
+    because Django asks the database router before it asks for the user's permission.
+    """
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Refuse: Salesforce adds records."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: Salesforce changes records."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: Salesforce deletes records."""
+        return False
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Show the page of a record."""
+        _refuse_all_writing(request)
+        return super().changeform_view(request, *args, **kwargs)
+
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Refuse."""
+        _refuse_all_writing(request)
+        return super().delete_view(request, *args, **kwargs)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """Show the list, or run an action."""
+        self.refuse_writing(request)
+        return super().changelist_view(request, extra_context)
+
+
+class OwnAdmin(RefusingAdmin):
+    """Shows a table to which users add no rows and from which they delete none; a missing table is a sentence."""
+
+    change_list_template = "admin/hc_signals/list.html"
+    list_per_page = 100
+    show_full_result_count = False
+
+    class Media:
+        css = {"all": ["hc_signals/admin.css"]}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Refuse: the worker or Heroku Connect adds rows."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: the worker or Heroku Connect removes rows."""
+        return False
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         """Add the time zone, and whether the admin's log has entries about the row."""
