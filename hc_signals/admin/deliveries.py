@@ -13,7 +13,7 @@ from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 
 from hc_signals.admin.base import BoundedPaginator, ReadOnlyAdmin, database, first_rows
-from hc_signals.admin.delivery_errors import DeliveryErrors
+from hc_signals.admin.delivery_errors import NOT_CALLED, DeliveryErrors
 from hc_signals.admin.difference import difference
 from hc_signals.admin.filters import CHANGE_TYPE, ConsumerFilter, ReceiverFilter, SenderFilter
 from hc_signals.admin.records import HIDDEN, link_to_page, name_of, record_url, seen_by
@@ -215,7 +215,10 @@ class DeliveryAdmin(ReadOnlyAdmin):
         first = delivery.error.partition("\n")[0]
         if delivery.is_hidden:
             first = first.partition(":")[0]
-        text = visible(cut(first, SHOWN_ERROR)) or "waits for an earlier one of its record"
+        is_parked = delivery.state == Delivery.State.PARKED
+        text = visible(cut(first, SHOWN_ERROR)) or (
+            "waits for an earlier one of its record" if is_parked else NOT_CALLED
+        )
         return format_html('{}<div class="hc-line hc-quiet">{}</div>', delivery.receiver, text)
 
     @admin.display(description="change")

@@ -23,6 +23,9 @@ from hc_signals.postgres.moments import age, shown
 SECONDS = 15
 """Seconds after which no other piece is begun: Heroku's router ends a request after 30 seconds."""
 
+NOT_CALLED = "(not called yet: the delivery before it is done or discarded)"
+"""Shown for deliveries that were parked and have no error yet."""
+
 _CONDITIONS = {"state__exact": "state", "receiver": "receiver", "sender": "sender", "consumer": "consumer"}
 """The conditions of the list that this page keeps, and what :class:`Choice` calls them."""
 
@@ -88,7 +91,7 @@ class DeliveryErrors:
         conditions = {"receiver": group.receiver, "sender": group.sender}
         return {
             "group": group,
-            "error": visible(group.error),
+            "error": visible(group.error) or NOT_CALLED,
             "list_query": urlencode(conditions),
             "oldest": f"{shown(group.oldest, zone=False)}, {age(group.oldest)} ago",
             "newest": f"{shown(group.newest, zone=False)}, {age(group.newest)} ago",
@@ -125,7 +128,7 @@ class DeliveryErrors:
             action=name,
             count=count if count <= GROUPED else f"More than {GROUPED}",
             choice=choice,
-            error=visible(choice.error or ""),
+            error=visible(choice.error or "") or NOT_CALLED,
             after=after,
             command=choice.command(name),
             query=self.query_of(self.request.GET),

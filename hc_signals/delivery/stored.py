@@ -29,7 +29,7 @@ class Choice:
     """Label of the model: ``crm.Account``."""
     consumer: str | None = None
     error: str | None = None
-    """Kind of error: see :func:`error_kind`."""
+    """Kind of error: see :func:`error_kind`. Parked deliveries have none."""
 
     @property
     def is_any(self) -> bool:
@@ -42,7 +42,7 @@ class Choice:
         given = {name: value for name, value in self._conditions().items() if value is not None}
         kind = given.pop("error", None)
         found = found.filter(**given, **({"id__in": self.ids} if self.ids else {}))
-        return found if kind is None else found.alias(kind=error_kind()).filter(kind=kind)
+        return found if kind is None else failed(found).alias(kind=error_kind()).filter(kind=kind)
 
     def command(self, action: str) -> str:
         """Return the command line that takes an action on these deliveries."""
