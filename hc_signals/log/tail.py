@@ -135,7 +135,7 @@ class Chosen:
     records: frozenset[str] = frozenset()
     """Sfids, of 15 or 18 characters, or keys of rows; empty: all."""
     columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """By table: an update must have changed one of these columns. In a created or deleted record all have changed."""
+    """By table: one of these columns must have changed; in a created or deleted record all have. Empty: any."""
 
     def __contains__(self, change: Change) -> bool:
         if self.tables and change.table_name not in self.tables:
@@ -149,8 +149,9 @@ class Chosen:
         return not self.records or not self.records.isdisjoint((sfid, sfid[:15], change.record_key))
 
     def _has_columns(self, change: Change) -> bool:
-        columns = self.columns.get(change.table_name)
-        return not columns or change.operation != "UPDATE" or not columns.isdisjoint(change.changed or ())
+        columns = self.columns.get(change.table_name, frozenset())
+        changed = columns if change.operation != "UPDATE" else columns.intersection(change.changed or ())
+        return not self.columns or bool(changed)
 
 
 class TailChange(NamedTuple):
