@@ -51,7 +51,7 @@ class Conf:
     """Apply ``on_delete`` of relations when Salesforce deletes a record: True for all models, or their labels."""
 
     RECORD_CALLS: bool = True
-    """Record which receivers heard of which changes, for the timeline of a record in the admin."""
+    """Record each call of a receiver, for the timeline of a record in the admin."""
     SALESFORCE_URL: str | Mapping[str, str] = ""
     """Address of the Salesforce instance, for links to records: one, or one by schema of the connected tables."""
 

@@ -1,7 +1,7 @@
 -- What the page of one record's history reads: an index of records on the log, and the calls of receivers.
 
--- Which receivers heard of which changes. A worker appends one row per page, in the statement that appends its position,
--- and one row per page of a replay. Nothing updates the rows. The buckets are those of the log: they are emptied by
+-- The calls of receivers. A worker appends one row per page, in the statement that appends its position. A replay
+-- appends one row per page, too. Nothing updates the rows. The buckets are those of the log: they are emptied by
 -- TRUNCATE, so an old snapshot that some session holds leaves no dead rows behind.
 CREATE TABLE public.hc_signals_heard (
     consumer text NOT NULL,

@@ -1,4 +1,4 @@
-"""Which receivers heard of which changes: collects the calls of one transaction, appends and reads them.
+"""The calls of receivers: collects those of one transaction, appends and reads them.
 
 The rows are appended in the statement that appends the position, so they cost no round trip. They commit with the page:
 a page that is rolled back and delivered again has its calls once.

@@ -115,11 +115,11 @@ class Chores(threading.Thread):
     def _index(self) -> float:
         if not record.exists(self.using):
             return INDEX_EVERY
+        rotate_calls(self.using, self.conf.RETENTION_HOURS)
         before, self._summarized = self._summarized, record.summarize(self.using, self._summarized)
         return INDEX_EVERY if self._summarized == before else INDEX_AGAIN
 
     def _rotate(self) -> float:
-        rotate_calls(self.using, self.conf.RETENTION_HOURS)
         if not is_due(self.using, self.conf.RETENTION_HOURS, self.conf.MAX_LOG_MB):
             return ROTATE_EVERY
         store_limit(self.using, self.conf.MAX_LOG_MB)
