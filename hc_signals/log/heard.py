@@ -76,9 +76,10 @@ class Heard:
 
         Retries have a row of their own: their changes are old, and a row is found by its range of ids.
         """
-        first = [number for number, call in enumerate(self._calls) if call[3] == 1]
-        again = [number for number, call in enumerate(self._calls) if call[3] > 1]
-        values = [self._row(chosen) for chosen in (first, again) if chosen]
+        groups: tuple[list[int], list[int]] = [], []
+        for number, (_, called, _, attempt) in enumerate(self._calls):
+            groups[attempt > 1 or called[2]].append(number)
+        values = [self._row(chosen) for chosen in groups if chosen]
         return (_APPEND + ", ".join([_ROW] * len(values)), [*chain(*values)]) if values else None
 
     def _row(self, chosen: Sequence[int]) -> list[Any]:

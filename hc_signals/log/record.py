@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import DatabaseError, models, transaction
 
+from hc_signals.log.change import CHANGE_COLUMNS, Change
 from hc_signals.log.schema import BUCKETS
 from hc_signals.postgres.query import relation_exists, row, rows
 from hc_signals.tables import quoted_table, table_label
@@ -28,6 +29,7 @@ WHERE c.id = ANY (%s) AND p.shard = public.hc_signals_shard_of(c.table_name, c.r
   AND NOT coalesce(pg_visible_in_snapshot(c.xid, p.target) AND c.id <= p.last_id, false)
 ORDER BY c.id, p.consumer
 """
+_ONE = f"SELECT id, {CHANGE_COLUMNS}, old ->> 'sfid' FROM public.hc_signals_change WHERE id = %s"
 _SHORT, _LONG = 15, 18
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
 
@@ -111,6 +113,12 @@ def table_changes(using: str, table: str, after: int, before: int, size: int) ->
 def _found(using: str, params: list[Any]) -> Found:
     (found,) = row(using, _OF_RECORD, params)
     return Found(found["ids"], found["unsearched"])
+
+
+def one_change(using: str, number: int) -> tuple[Change, str | None] | None:
+    """Return a change by its id, and the sfid in its old image, which may be None; None if the log does not hold it."""
+    found = row(using, _ONE, [number])
+    return (Change(*found[:-1]), found[-1]) if found else None
 
 
 def waiting_consumers(using: str, ids: Iterable[int]) -> Mapping[int, list[str]]:
