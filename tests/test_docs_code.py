@@ -18,6 +18,7 @@ from tests.test_api import FakeHeroku
 
 TRIED_BY = {
     "README.md": "tests/test_docs_code.py",
+    "index.md": "tests/test_docs_code.py",
     "security.md": "tests/test_least_privilege.py",
     "start.md": "tests/test_ten_minutes.py",
     "testing.md": "tests/test_kit.py",
@@ -29,6 +30,9 @@ TRIED_BY = {
 
 NOT_RUN = {"heroku.md": 1}
 """Number of blocks of a page that cannot be run here."""
+
+MAY_SCROLL = ("parity.md",)
+"""Pages with a program of one line that nothing can wrap."""
 
 SHOWN = ("", "text")
 """Languages of blocks that show output."""
@@ -71,13 +75,35 @@ def test_shown_file_equals_the_file() -> None:
         assert block.code == file.replace("example.wsgi", "shop.wsgi"), block.marker  # the page's project is start.md's
 
 
-def test_readme_code_equals_the_start_page() -> None:
-    (block,) = [block for block in BLOCKS if block.page == "README.md" and block.language == "python"]
+@pytest.mark.parametrize(("page", "count"), [("README.md", 3), ("index.md", 1)])
+def test_first_page_shows_code_of_the_start_page(page: str, count: int) -> None:
+    (block,) = [block for block in BLOCKS if block.page == page and block.language == "python"]
     tried = "\n".join(block.code for block in BLOCKS if block.page == "start.md" and block.language == "python")
     files = re.split(r"^(?=# \S+\.py)", block.code, flags=re.M)[1:]
-    assert len(files) == 3
+    assert len(files) == count
     for file in files:
         assert file.strip() in tried, file
+
+
+def test_landing_page_shows_the_output_of_the_start_page() -> None:
+    shown = {page: [block.code for block in BLOCKS if (block.page, block.language) == (page, "text")] for page in TEXT}
+    (printed,) = shown["index.md"]
+    assert printed in shown["start.md"]
+
+
+CODE_WIDTH = 90
+"""Characters of a line that the site shows beside its two columns on a laptop."""
+
+
+def test_lines_of_code_fit_the_page() -> None:
+    long = [
+        f"{block.page}: {line}"
+        for block in BLOCKS
+        if block.language in ("python", "sh", "sql") and block.page not in MAY_SCROLL
+        for line in block.code.splitlines()
+        if len(line) > CODE_WIDTH
+    ]
+    assert not long
 
 
 # -- Python ------------------------------------------------------------------------------------------------------------
@@ -90,7 +116,7 @@ SAID = {
     "signals.md": [
         "Acme Ltd ('name',) {'name': 'Acme'}",
         "to index: ['001000000000001AAA'",
-        "crm.Account may have changed since None because of capture_failed",
+        "crm.Account may have changed since None: capture_failed",
     ],
 }
 """Lines that the receivers of a page print while a test plays Salesforce."""

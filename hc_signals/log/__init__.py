@@ -1,11 +1,12 @@
 """The change log: what capture writes and consumers read.
 
-Tables that this package owns, all in schema ``public`` (``migrations_sql/01_tables.sql``)::
+Tables that this package owns, all in schema ``public`` (``migrations_sql/``)::
 
     hc_signals_change      every captured change, gap, snapshot and reload; eight buckets of twelve hours
     hc_signals_position    how far each consumer is in each of its shards; a new row per page
     hc_signals_control     one row: the identity of the server, the pause switch, the size limit
     hc_signals_passed      tables whose changes a consumer skipped because it had no model
+    hc_signals_minute      what each worker process did, minute by minute, for 96 hours
 
 The way of a change through the log::
 
@@ -25,6 +26,7 @@ A consumer reads the difference of two snapshots; the proof of it is in :mod:`~h
 ``window``      opens a window, reads its pages, closes it
 ``positions``   reads the standing of a shard; appends and prunes positions
 ``passed``      records skipped changes and reports them as gaps
+``minutes``     appends and reads the table of minutes; ``histogram`` counts seconds between fixed bounds
 ``presence``    shows which consumers have a running worker
 ``rotation``    empties old buckets; ``limit`` keeps the log below MAX_LOG_MB
 ``claims``      claims shards for a transaction, or on a connection of its own

@@ -5,10 +5,8 @@ Needs prometheus_client (extra ``metrics``).
 """
 
 import threading
-from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -19,32 +17,11 @@ from hc_signals.conf import Conf
 from hc_signals.delivery.event import cause_of
 from hc_signals.delivery.pulse import Observer, Tally
 from hc_signals.delivery.routing import OF_RECORDS, route_of
+from hc_signals.log.histogram import Histogram
 from hc_signals.models import Delivery
 from hc_signals.observability.liveness import Liveness
 from hc_signals.observability.surveyor import Figures
 from hc_signals.tables import connected_models, table_label
-
-BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-"""Upper bounds of both histograms in seconds."""
-
-
-class Histogram:
-    """Counts values by bucket."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        self.sum = 0.0
-
-    def add(self, values: Iterable[float]) -> None:
-        """Count values in seconds."""
-        for value in values:
-            self.counts[bisect_left(BOUNDS, value)] += 1
-            self.sum += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Return each upper bound with the number of values up to it."""
-        names = [*map(str, map(float, BOUNDS)), "+Inf"]
-        return list(zip(names, accumulate(self.counts), strict=True))
 
 
 class Metrics(Observer, Collector):
