@@ -61,7 +61,7 @@ def _receiver_lines(name: str, each: ReceiverReport, *, values: bool, traces: bo
 def _unasked_lines(report: Report) -> Iterator[str]:
     unasked = {name: each for name, each in sorted(report.receivers.items()) if each.unasked}
     if unasked:
-        yield "Called without reading event.dry_run, so their effects outside of the databases have happened:"
+        yield "Called without reading event.dry_run: any effects outside of the databases have happened:"
     for name, each in unasked.items():
         hint = "" if each.gets_event else "; it gets no event: use hc_signals.events.in_dry_run()"
         yield f"  {name} ({each.unasked} of {each.calls} calls{hint})"

@@ -60,7 +60,7 @@ class MeasuringDispatcher(Dispatcher):
     """Calls receivers as a delivery does, and measures each call."""
 
     others: Sequence[str] = ()
-    """The other database aliases, each of which has a transaction open."""
+    """The other database aliases: each has a transaction open."""
     measured: list[Measured] = field(default_factory=list)
 
     def _call(self, receiver: Receiver, call: Call, signal: Signal, named: dict[str, Any]) -> BaseException | None:
