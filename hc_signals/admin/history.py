@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from django.db import models
 from django.db.models import Q
 
-from hc_signals.admin.difference import Line, difference, lines_of
+from hc_signals.admin.difference import Line, lines_of
 from hc_signals.admin.filters import CHANGE_TYPE
 from hc_signals.admin.text import visible
 from hc_signals.delivery.routing import is_link
@@ -22,6 +22,8 @@ from hc_signals.tables import table_parts
 
 SHOWN = 50
 """Changes per page."""
+SHOWN_FIELDS = 8
+"""Fields of one entry that are shown at once."""
 SHOWN_OTHERS = 200
 """Most gaps, reloads, calls of one change, and writes of the app per page."""
 LONGEST_VALUE = 2000
@@ -64,6 +66,16 @@ class Entry:
     def time(self) -> str:
         """The time with its seconds, in the zone of the page."""
         return shown(self.at, zone=False)
+
+    @property
+    def first_lines(self) -> Sequence[Line]:
+        """The fields that are shown at once."""
+        return self.lines[:SHOWN_FIELDS]
+
+    @property
+    def more_lines(self) -> Sequence[Line]:
+        """The fields that are shown when the user asks for them."""
+        return self.lines[SHOWN_FIELDS:]
 
 
 @dataclass(frozen=True)
@@ -155,13 +167,21 @@ def _entries(using: str, changes: Sequence[Change]) -> list[Entry]:
             change=change.id,
             of_record=True,
             note=_of_change(change),
-            lines=[line for line in difference(change) if line.changed],
+            lines=_lines(change),
             calls=calls[change.id][:SHOWN_OTHERS],
             waiting=waiting.get(change.id, ()),
             deliveries=stored[change.id],
         )
         for change in changes
     ]
+
+
+def _lines(change: Change) -> list[Line]:
+    """Return the fields that an update has changed; all fields with a value of another change."""
+    old, new, changed = change.old or {}, change.new or {}, frozenset(change.changed or ())
+    if change.operation == "UPDATE":
+        old, new = ({column: image.get(column) for column in changed} for image in (old, new))
+    return [line for line in lines_of(change.table_name, old, new, changed) if line.changed]
 
 
 def _of_change(change: Change) -> str:
