@@ -1,4 +1,4 @@
-"""hc_tail: changes as lines and as JSON, on a terminal and in a pipe; it holds up nobody else's work."""
+"""hc_tail: changes as lines and as JSON, on a terminal and in a pipe; no worker and no other session waits for it."""
 
 import fcntl
 import json
