@@ -1,0 +1,84 @@
+"""A frame of time in steps, and what the workers did in each of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from hc_signals.log.minutes import Minute, merged
+
+MINUTE = timedelta(minutes=1)
+DELAY = timedelta(seconds=15)
+"""Time that a worker has to append a minute after its end."""
+
+
+@dataclass(frozen=True)
+class Period:
+    """What a user can choose: a length of time, and the steps of its charts and tables."""
+
+    hours: int
+    step: timedelta
+    row: timedelta
+    """What one row of a table has."""
+    tick_minutes: int
+    """Minutes between two labels of the time axis."""
+    kept_seconds: float
+    """Seconds for which the charts are kept: a long period costs more, and changes less."""
+
+
+PERIODS = {
+    each.hours: each
+    for each in (
+        Period(1, MINUTE, 5 * MINUTE, 15, 5),
+        Period(24, 10 * MINUTE, 60 * MINUTE, 6 * 60, 60),
+        Period(96, 30 * MINUTE, 240 * MINUTE, 24 * 60, 180),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Steps of equal length; the last one ends with a minute that is over, so it may be shorter."""
+
+    since: datetime
+    until: datetime
+    step: timedelta
+    found: Sequence[Minute]
+    """The minutes of one consumer in this time, ordered by time."""
+
+    @cached_property
+    def starts(self) -> list[datetime]:
+        """The start of each step."""
+        return [self.since + number * self.step for number in range(-((self.since - self.until) // self.step))]
+
+    @cached_property
+    def steps(self) -> list[Minute]:
+        """What the workers did in each step: an empty one where they did nothing, or where none was running."""
+        by_start = {minute.at: minute for minute in merged(self.found, self.step)}
+        return [by_start.get(at) or Minute(at, "") for at in self.starts]
+
+    def end(self, number: int) -> datetime:
+        """Return the end of a step."""
+        return min(self.starts[number] + self.step, self.until)
+
+    def minutes(self, number: int) -> float:
+        """Return the length of a step in minutes."""
+        return (self.end(number) - self.starts[number]) / MINUTE
+
+    def index(self, at: datetime) -> int:
+        """Return the step of a time; one before or after the frame has the first or the last step."""
+        return max(0, min(len(self.starts) - 1, (at - self.since) // self.step))
+
+
+def bounds(period: Period, step: timedelta, now: datetime) -> tuple[datetime, datetime]:
+    """Return the beginning and the end of the newest frame; the steps are those of ``merged``."""
+    seconds = step.total_seconds()
+    until = datetime.fromtimestamp((now - DELAY).timestamp() // 60 * 60, now.tzinfo)
+    newest = datetime.fromtimestamp((until - MINUTE).timestamp() // seconds * seconds, now.tzinfo)
+    return newest + step - timedelta(hours=period.hours), until
+
+
+def frame(period: Period, step: timedelta, now: datetime, found: Iterable[Minute]) -> Frame:
+    """Return the newest frame."""
+    since, until = bounds(period, step, now)
+    return Frame(since, until, step, [minute for minute in found if since <= minute.at < until])
