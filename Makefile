@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 TESTS ?=
 
+# Characters of a line of code that the site shows beside its two columns.
+PAGE := 90
+
 CHAOS ?= --seconds 60
 FAILOVER ?=
 ANY ?=
@@ -64,7 +67,7 @@ $(VENV)/.browser: pyproject.toml $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
 	touch $@
 
-test-browser:  ## the admin in Chromium: Debian's, or the one that CHROMIUM names
+test-browser: docs  ## the admin and the site in Chromium: Debian's, or the one that CHROMIUM names
 	@if [ -z "$$($(PYTHON) -m tests.browser.chromium)" ]; then \
 		echo "test-browser: not run: there is no Chromium (Debian: apt-get install chromium); or set CHROMIUM"; \
 	else $(MAKE) --no-print-directory $(VENV)/.browser && $(PYTEST) tests/browser $(TESTS); fi
@@ -107,12 +110,14 @@ bench-check: $(VENV)/.installed  ## a small run: no ratio may have fallen by mor
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check --line-length $(PAGE) README.md docs/*.md
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 fmt: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/ruff format --line-length $(PAGE) README.md docs/*.md
 
 clean:
 	rm -rf $(VENV) .venv-interop .venv-bench dist build
