@@ -32,6 +32,7 @@ A consumer reads the difference of two snapshots; the proof of it is in :mod:`~h
 ``claims``      claims shards for a transaction, or on a connection of its own
 ``layout``      gives a consumer its first position or its new shards, one worker at a time
 ``restoring``   takes over a log from another server, before anything is read
+``tail``        shows people the changes as they become visible, without a consumer
 ``backlog``, ``figures``, ``past``, ``consumers``: count, show and replay changes; list and remove consumers
 
 This package never calls a receiver, knows no model of the project except to type images, and never makes a writer wait:
