@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from hc_signals.admin.overview.frame import MINUTE, Frame, Period, bounds, frame
-from hc_signals.admin.overview.words import duration, number, size
+from hc_signals.admin.overview.words import BYTES, COUNT, SECONDS, Unit, duration, number, size
 from hc_signals.delivery.routing import route_of
 from hc_signals.log.histogram import Histogram
 from hc_signals.log.minutes import Minute, read
@@ -50,8 +50,7 @@ class Chart:
     key: str
     title: str
     explanation: str
-    words: Callable[[float], str]
-    """Writes a value."""
+    unit: Unit
     rows: Sequence[Row]
     empty: str
     """What it means if there are no rows."""
@@ -93,7 +92,7 @@ def charts(using: str, period: Period, consumer: str, present: Present) -> Chart
             "types",
             "Changes by type",
             "Delivered changes a minute.",
-            number,
+            COUNT,
             _rates(both, _by_type, "change"),
             "No change was delivered in this time.",
         ),
@@ -101,7 +100,7 @@ def charts(using: str, period: Period, consumer: str, present: Present) -> Chart
             "models",
             "Changes by model",
             "Delivered changes a minute.",
-            number,
+            COUNT,
             _rates(both, partial(_by_model, labels()), "change"),
             "No change was delivered in this time.",
         ),
@@ -109,7 +108,7 @@ def charts(using: str, period: Period, consumer: str, present: Present) -> Chart
             "lag",
             "Lag",
             "Age of the oldest undelivered change. It grows while no worker delivers.",
-            duration,
+            SECONDS,
             _lag(both, own, present),
             "No lag was read in this time.",
         ),
@@ -117,7 +116,7 @@ def charts(using: str, period: Period, consumer: str, present: Present) -> Chart
             "latency",
             "Latency",
             "Time from the capture of a change to the call of its receivers. " + _QUANTILES,
-            duration,
+            SECONDS,
             _quantiles(both, lambda minute: {"all models": minute.latency}),
             "No change was delivered in this time.",
         ),
@@ -125,7 +124,7 @@ def charts(using: str, period: Period, consumer: str, present: Present) -> Chart
             "freshness",
             "Freshness from Salesforce",
             "Time from Salesforce's systemmodstamp to the capture, which is Heroku Connect's part. " + _QUANTILES,
-            duration,
+            SECONDS,
             _quantiles(both, partial(_freshness, labels())),
             "No change in this time had a systemmodstamp.",
         ),
@@ -133,7 +132,7 @@ def charts(using: str, period: Period, consumer: str, present: Present) -> Chart
             "failures",
             "Failures by receiver",
             "Failed calls a minute.",
-            number,
+            COUNT,
             _rates(both, _failures, "failed call"),
             "No receiver has failed in this time.",
         ),
@@ -141,7 +140,7 @@ def charts(using: str, period: Period, consumer: str, present: Present) -> Chart
             "log",
             "Size of the log",
             "Size on disk, with the indexes.",
-            size,
+            BYTES,
             _log((fine_log, table_log), present),
             "The size was not read in this time.",
         ),

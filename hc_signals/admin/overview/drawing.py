@@ -7,7 +7,6 @@ width of the page; labels are outside of it, at percentages, so they keep their 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import floor, log10
 
 from django.utils import timezone
 
@@ -16,7 +15,7 @@ from hc_signals.admin.overview.frame import Frame, Period
 from hc_signals.admin.overview.words import short
 from hc_signals.postgres.moments import shown
 
-LABEL, STRIP, TALL, AXIS = 20, 34, 110, 18
+LABEL, STRIP, TALL, AXIS = 24, 34, 110, 20
 """Heights in pixels: of a label, of a strip, of a strip that is alone, of the labels of the time axis."""
 SCALE = 100
 """Height of a strip in its own units."""
@@ -104,27 +103,19 @@ def _strips(chart: Chart) -> Iterator[Strip]:
 
 
 def _strip(chart: Chart, row: Row, y: int, height: int) -> Strip:
-    top = ceiling(max((value or 0.0 for line in row.lines for value in line.values), default=0.0))
+    top = chart.unit.ceiling(max((value or 0.0 for line in row.lines for value in line.values), default=0.0))
     scaled = [(line.name, list(_scaled(line.values, top))) for line in row.lines]
     return Strip(
         label=short(row.label),
         name=row.label,
         summary=row.summary,
-        top=chart.words(top),
-        label_y=y + 14,
+        top=chart.unit.words(top),
+        label_y=y + 18,
         y=y + LABEL,
         height=height,
         areas=[area(scaled[0][1])],
         lines=[(name, line(values)) for name, values in scaled],
     )
-
-
-def ceiling(value: float) -> float:
-    """Return the next of 1, 2, 5, 10, 20, 50, ... that is not below the value; 1 for 0."""
-    if value <= 0:
-        return 1.0
-    size = 10.0 ** floor(log10(value))
-    return next(step * size for step in (1, 2, 5, 10) if step * size >= value * 0.9999)
 
 
 def _scaled(values: Values, top: float) -> Iterator[int | None]:
@@ -176,4 +167,4 @@ def _body(chart: Chart, table: Frame) -> Iterator[tuple[str, list[str]]]:
     lines = [line for row in chart.rows for line in row.lines]
     for number in reversed(range(len(table.starts))):
         cells = [line.of_table[number] for line in lines]
-        yield shown(table.starts[number]), ["-" if each is None else chart.words(each) for each in cells]
+        yield shown(table.starts[number]), ["-" if each is None else chart.unit.words(each) for each in cells]

@@ -1,9 +1,8 @@
 """A frame of time in steps, and what the workers did in each of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
 
 from hc_signals.log.minutes import Minute, merged
 
@@ -36,26 +35,20 @@ PERIODS = {
 }
 
 
-@dataclass(frozen=True)
 class Frame:
-    """Steps of equal length; the last one ends with a minute that is over, so it may be shorter."""
+    """Steps of equal length; the last one ends with a minute that is over, so it may be shorter.
 
-    since: datetime
-    until: datetime
-    step: timedelta
-    found: Sequence[Minute]
-    """The minutes of one consumer in this time, ordered by time."""
+    Args:
+        found: minutes of one consumer, or sums of them; those before and after this time are left out.
+    """
 
-    @cached_property
-    def starts(self) -> list[datetime]:
+    def __init__(self, since: datetime, until: datetime, step: timedelta, found: Iterable[Minute]) -> None:
+        self.since, self.until, self.step = since, until, step
+        self.starts = [since + number * step for number in range(-((since - until) // step))]
         """The start of each step."""
-        return [self.since + number * self.step for number in range(-((self.since - self.until) // self.step))]
-
-    @cached_property
-    def steps(self) -> list[Minute]:
+        by_start = {minute.at: minute for minute in merged(found, step)}
+        self.steps = [by_start.get(at) or Minute(at, "") for at in self.starts]
         """What the workers did in each step: an empty one where they did nothing, or where none was running."""
-        by_start = {minute.at: minute for minute in merged(self.found, self.step)}
-        return [by_start.get(at) or Minute(at, "") for at in self.starts]
 
     def end(self, number: int) -> datetime:
         """Return the end of a step."""
@@ -70,15 +63,9 @@ class Frame:
         return max(0, min(len(self.starts) - 1, (at - self.since) // self.step))
 
 
-def bounds(period: Period, step: timedelta, now: datetime) -> tuple[datetime, datetime]:
-    """Return the beginning and the end of the newest frame; the steps are those of ``merged``."""
+def newest_frame(period: Period, step: timedelta, now: datetime, found: Iterable[Minute]) -> Frame:
+    """Return the newest frame; its steps are those of ``merged``."""
     seconds = step.total_seconds()
     until = datetime.fromtimestamp((now - DELAY).timestamp() // 60 * 60, now.tzinfo)
     newest = datetime.fromtimestamp((until - MINUTE).timestamp() // seconds * seconds, now.tzinfo)
-    return newest + step - timedelta(hours=period.hours), until
-
-
-def frame(period: Period, step: timedelta, now: datetime, found: Iterable[Minute]) -> Frame:
-    """Return the newest frame."""
-    since, until = bounds(period, step, now)
-    return Frame(since, until, step, [minute for minute in found if since <= minute.at < until])
+    return Frame(newest + step - timedelta(hours=period.hours), until, step, found)

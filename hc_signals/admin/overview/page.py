@@ -2,20 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.template.defaultfilters import pluralize
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.http import urlencode
-from django.utils.timezone import get_current_timezone_name
 from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET
 
 from hc_signals.admin.base import ReadOnlyAdmin, database
+from hc_signals.admin.overview import live
 from hc_signals.admin.overview.charts import Charts, Present, charts
 from hc_signals.admin.overview.drawing import Drawing, draw
 from hc_signals.admin.overview.frame import PERIODS, Period
@@ -71,6 +73,7 @@ class MinuteAdmin(ReadOnlyAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the whole page, also if the tables are missing: the findings say so."""
         self._check(request)
+        self.refuse_writing(request)
         return self.page(request, "overview", **self._context(request))
 
     @transaction.non_atomic_requests
@@ -79,11 +82,27 @@ class MinuteAdmin(ReadOnlyAdmin):
         self._check(request)
         return TemplateResponse(request, "admin/hc_signals/overview_part.html", self._context(request))
 
+    @transaction.non_atomic_requests
+    def live_view(self, request: HttpRequest) -> HttpResponse:
+        """Return the changes since the place that the page names."""
+        self._check(request)
+        using = database()
+        try:
+            with limited(using):
+                context = live.answer(using, request.GET.get("place", ""), request.user, self.admin_site)
+        except ValueError as error:
+            return HttpResponseBadRequest(str(error), content_type="text/plain")
+        except DatabaseError as error:
+            return HttpResponse(one_line(error), content_type="text/plain", status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return TemplateResponse(request, "admin/hc_signals/overview_changes.html", context).render()
+
     def get_urls(self) -> list[URLPattern]:
         """Add the addresses that the script asks."""
-        views = {"part": self.part_view}
+        views = {"part": self.part_view, "live": self.live_view}
         own = [
-            path(f"{name}/", self.admin_site.admin_view(never_cache(view)), name=f"hc_signals_minute_{name}")
+            path(
+                f"{name}/", self.admin_site.admin_view(never_cache(require_GET(view))), name=f"hc_signals_minute_{name}"
+            )
             for name, view in views.items()
         ]
         return own + super().get_urls()
@@ -106,7 +125,6 @@ class MinuteAdmin(ReadOnlyAdmin):
             "choice": choice,
             "consumer": consumer,
             "charts": drawn,
-            "zone": get_current_timezone_name(),
             "workers": found.facts("consumer", consumer=consumer).get("workers"),
             "periods": [
                 (_period(each), choice.query(hours=each.hours), each == choice.period) for each in PERIODS.values()
@@ -115,6 +133,8 @@ class MinuteAdmin(ReadOnlyAdmin):
             "links": list(self._links(request)),
             "part_url": self._url("minute_part") + choice.query(),
             "every_seconds": EVERY_SECONDS,
+            "live_url": self._url("minute_live"),
+            "live_seconds": live.EVERY_SECONDS,
         }
 
     def _links(self, request: HttpRequest) -> Iterable[tuple[str, str]]:
@@ -160,7 +180,7 @@ def _described(found: Health) -> dict[str, Any]:
     return {
         "errors": errors,
         "counted": " and ".join(f"{count} {noun}{pluralize(count)}" for count, noun in counts if count),
-        "urgent": urgent and {"text": urgent.text, "remedy": with_code(urgent.remedy)},
+        "urgent": urgent and {"name": urgent.name, "text": urgent.text, "remedy": with_code(urgent.remedy)},
         "problems": [_problem(group) for group in found.problems],
     }
 

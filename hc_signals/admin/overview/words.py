@@ -1,5 +1,9 @@
 """Numbers, durations, sizes and names, as the overview writes them."""
 
+from collections.abc import Callable
+from math import floor, log10
+from typing import NamedTuple
+
 from django.utils.html import format_html, format_html_join
 
 LONGEST_NAME = 38
@@ -23,6 +27,40 @@ def size(octets: float) -> str:
     """Return bytes in MB or GB, which are powers of 2 as in hc_status."""
     megabytes = octets / 2**20
     return f"{number(megabytes)} MB" if megabytes < 2048 else f"{number(megabytes / 1024)} GB"
+
+
+def next_number(value: float) -> float:
+    """Return the first of 1, 2, 5, 10, 20, 50, ... that is not below the value; also 0.1, 0.2, 0.5; 1 for 0."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** floor(log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
+
+
+def next_duration(seconds: float) -> float:
+    """Return the first usual duration that is not below this one."""
+    if seconds <= 1:
+        return next_number(seconds)
+    steps = [1, 2, 5, 10, 20, 30, *(60 * n for n in (1, 2, 5, 10, 20, 30, 60, 120, 300, 720))]
+    return next((step for step in steps if step >= seconds), 86400 * next_number(seconds / 86400))
+
+
+def next_size(octets: float) -> float:
+    """Return the first round number of MB or GB that is not below this size."""
+    unit = 2**20 if octets <= 2**30 else 2**30
+    return unit * next_number(octets / unit)
+
+
+class Unit(NamedTuple):
+    """What a chart shows."""
+
+    words: Callable[[float], str]
+    """Writes a value."""
+    ceiling: Callable[[float], float]
+    """Returns the upper edge for the highest value."""
+
+
+COUNT, SECONDS, BYTES = Unit(number, next_number), Unit(duration, next_duration), Unit(size, next_size)
 
 
 def short(name: str) -> str:
