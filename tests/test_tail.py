@@ -3,19 +3,23 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import ProgrammingError, transaction
 from example.crm.models import Account, Contact
 
+from hc_signals.exceptions import ReplayError
 from hc_signals.log import tail
 from hc_signals.log.append import append_gap
+from hc_signals.log.change import format_replay_id
 from hc_signals.log.restoring import take_over
 from hc_signals.log.rotation import rotate
 from hc_signals.log.schema import Cause
-from hc_signals.log.tail import Chosen, Place, Reading, read, start
+from hc_signals.log.tail import Chosen, Place, Reading, read, start, start_at, start_with_newest
 from hc_signals.models import Change, Position
+from hc_signals.postgres.moments import now
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_the_app, deliver
 from tests.server import own
@@ -114,11 +118,11 @@ def test_filters_choose_changes(place: Place, captured: HerokuConnect) -> None:
     assert chosen() == 6
     assert chosen(tables=frozenset({"salesforce.contact"})) == 1
     assert chosen(operations=frozenset({"UPDATE"})) == 3
-    assert chosen(record=account[0]) == chosen(record=account[0][:15]) == 3
-    assert chosen(record=key, tables=frozenset({"salesforce.account"})) == 3
-    assert chosen(record=account[0][:14]) == 0
+    assert chosen(records=frozenset({account[0]})) == chosen(records=frozenset({account[0][:15]})) == 3
+    assert chosen(records=frozenset({key}), tables=frozenset({"salesforce.account"})) == 3
+    assert chosen(records=frozenset({account[0][:14]})) == 0
     assert chosen(columns={"salesforce.account": frozenset({"name"})}, tables=frozenset({"salesforce.account"})) == 3
-    assert chosen(columns={"salesforce.account": frozenset({"industry"})}, record=other[0]) == 2
+    assert chosen(columns={"salesforce.account": frozenset({"industry"})}, records=frozenset({other[0]})) == 2
 
 
 def test_row_of_a_whole_table_is_chosen_by_its_table(place: Place) -> None:
@@ -126,16 +130,46 @@ def test_row_of_a_whole_table_is_chosen_by_its_table(place: Place) -> None:
         append_gap("default", "salesforce.account", Cause.TRIGGER_MISSING, None)
         append_gap("default", "salesforce.contact", Cause.TRIGGER_MISSING, None)
     tables = frozenset({"salesforce.account"})
-    for chosen in (Chosen(tables, record="001"), Chosen(tables, columns={"salesforce.account": frozenset({"name"})})):
+    for chosen in (
+        Chosen(tables, records=frozenset({"001"})),
+        Chosen(tables, columns={"salesforce.account": frozenset({"name"})}),
+    ):
         (found,) = read("default", place, chosen).changes
         assert (found.change.operation, found.old, found.new) == ("GAP", None, None)
 
 
 def test_reader_begins_at_an_older_change(place: Place) -> None:
     ids = list(Change.objects.order_by("id").values_list("id", flat=True))
-    reading = read("default", start("default", ids[1]))
-    assert [found.change.id for found in reading.changes] == ids[1:]
-    assert read("default", reading.place).changes == []
+    moments = dict(Change.objects.values_list("id", "captured_at"))
+    for bound in (format_replay_id(place.epoch, ids[1]), moments[ids[1]]):
+        reading = read("default", start_at("default", bound))
+        assert [found.change.id for found in reading.changes] == ids[1:]
+        assert read("default", reading.place)[:1] + reading[2:] == ([], False, 0, ())
+    assert read("default", start_at("default", now())).changes == []
+
+
+def test_replay_id_of_another_log_is_refused(place: Place) -> None:
+    with pytest.raises(ReplayError, match="of another database"):
+        start_at("default", format_replay_id("0123456789ab", 1))
+    with pytest.raises(ReplayError, match="ahead of the log"):
+        start_at("default", format_replay_id(place.epoch, 10**9))
+
+
+@pytest.mark.parametrize("number", [1, 3, 50])
+def test_reader_begins_with_the_newest_changes(
+    place: Place, captured: HerokuConnect, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "PAGE", 2)
+    captured.insert(Contact, last_name="c")
+    accounts = frozenset({"salesforce.account"})
+    ids = list(Change.objects.filter(table_name="salesforce.account").order_by("id").values_list("id", flat=True))
+    found, more, place = [], True, start_with_newest("default", number, Chosen(accounts))
+    while more:
+        reading = read("default", place, Chosen(accounts))
+        found += [each.change.id for each in reading.changes]
+        place, more = reading.place, reading.more
+    assert found == ids[-number:]
+    assert read("default", start_with_newest("default", 5, Chosen(records=frozenset({"none"})))).changes == []
 
 
 def test_emptied_changes_are_named_once(place: Place, captured: HerokuConnect) -> None:
@@ -148,7 +182,8 @@ def test_emptied_changes_are_named_once(place: Place, captured: HerokuConnect) -
     reading = read("default", place)
     assert (reading.changes, reading.missed) == ([], (Cause.EMPTIED,))
     assert read("default", reading.place).missed == ()
-    assert read("default", start("default", 1)).missed == (Cause.EMPTIED,)
+    assert read("default", start_at("default", now() - timedelta(hours=1))).missed == (Cause.EMPTIED,)
+    assert read("default", start_at("default", format_replay_id(place.epoch, 1))).missed == (Cause.EMPTIED,)
     assert read("default", start("default")).missed == ()
     captured.insert(Account, name="next")
     assert names(read("default", reading.place)) == ["next"]
@@ -208,7 +243,7 @@ def test_select_is_all_that_a_reader_needs(place: Place, captured: HerokuConnect
     captured.insert(Account, name="a")
     as_the_app(f"SET ROLE {reader}; SET default_transaction_read_only = on")
     try:
-        reading = read("default", start("default", 1), may_skip=True)
+        reading = read("default", start_at("default", now() - timedelta(hours=1)), may_skip=True)
         assert names(reading)[-1] == "a"
         assert (reading.place.lost, read("default", place).missed) == (None, ())
         with pytest.raises(ProgrammingError, match="permission denied"):

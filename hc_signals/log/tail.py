@@ -14,19 +14,24 @@ import json
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.core import signing
 
-from hc_signals.log.change import Change
+from hc_signals.log.change import Change, number_of
+from hc_signals.log.figures import id_at
 from hc_signals.log.images import stored_images
 from hc_signals.log.position import LogShard, Position
 from hc_signals.log.schema import Cause
 from hc_signals.log.window import read_page
+from hc_signals.postgres.moments import aware_row
 from hc_signals.postgres.query import row
 
 PAGE = 2_000
 """Most changes that one read passes, whether they are chosen or not."""
+SEARCHED = 200_000
+"""Most ids in which the newest chosen changes are searched: the log has no index of records or tables."""
 _SALT = "hc_signals.log.tail"
 
 # Between two reads only the transactions that were open at `seen` can end, and new ones: no other status is read. All
@@ -81,7 +86,7 @@ SELECT CASE WHEN count(*) < %(most)s THEN min(id) WHEN %(most)s IS NULL THEN min
        (SELECT emptied_id FROM public.hc_signals_control)
 FROM ((SELECT id FROM begun LIMIT %(most)s) UNION ALL SELECT id FROM late) first
 """
-_EMPTIED = "SELECT emptied_id FROM public.hc_signals_control"
+_EMPTIED = "SELECT emptied_id, emptied_at FROM public.hc_signals_control"
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,8 @@ class Chosen:
     """As the log names them; empty: all."""
     operations: frozenset[str] = frozenset()
     """As the log has them; empty: all."""
-    record: str = ""
-    """An sfid, of 15 or 18 characters, or a row's key; empty: all."""
+    records: frozenset[str] = frozenset()
+    """Sfids, of 15 or 18 characters, or keys of rows; empty: all."""
     columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By table: an update must have changed one of these columns. In a created or deleted record all have changed."""
 
@@ -141,8 +146,7 @@ class Chosen:
 
     def _has_record(self, change: Change) -> bool:
         sfid = change.record_id or ""
-        short = sfid[:15] if len(self.record) == 15 else sfid
-        return not self.record or self.record in (sfid, short, change.record_key)
+        return not self.records or not self.records.isdisjoint((sfid, sfid[:15], change.record_key))
 
     def _has_columns(self, change: Change) -> bool:
         columns = self.columns.get(change.table_name)
@@ -179,17 +183,51 @@ class Reading(NamedTuple):
 EVERYTHING = Chosen()
 
 
-def start(using: str, first: int | None = None) -> Place:
-    """Return the place before the change with the id ``first``; by default the present: all that is visible was read.
+def start(using: str) -> Place:
+    """Return the present as a place: everything that is visible was read.
 
     Raises:
         DatabaseError: the log does not exist, or the role may not read it.
     """
     place, _ = _now(using, None)
     _, newest, emptied_id = row(using, _SINCE, {"seen": place.seen, "most": None})
-    if first is None:
-        return replace(place, last_id=newest, emptied_id=emptied_id)
-    return replace(place, seen="1:1:", target=place.seen, ceiling_id=newest, last_id=first - 1)
+    return replace(place, last_id=newest, emptied_id=emptied_id)
+
+
+def _before(present: Place, first: int) -> Place:
+    """Return the place before the change with the id ``first``; nothing was read of what is visible now."""
+    ceiling = present.last_id
+    return replace(present, seen="1:1:", target=present.seen, ceiling_id=ceiling, last_id=first - 1, emptied_id=0)
+
+
+def start_at(using: str, bound: datetime | str) -> Place:
+    """Return the place before the first change that was captured at a time or later, or that has this replay id.
+
+    Raises:
+        ReplayError: the replay id is of another database, or ahead of the log.
+        DatabaseError: the log does not exist, or the role may not read it.
+    """
+    present = start(using)
+    if isinstance(bound, str):
+        return _before(present, number_of(bound, present.epoch, max(present.last_id, present.emptied_id)))
+    first = id_at(using, bound) or present.last_id + 1
+    emptied_id, emptied_at = aware_row(row(using, _EMPTIED))
+    # One of the emptied changes is among the wanted ones: the first read says so.
+    return _before(present, min(first, emptied_id) if emptied_at and emptied_at >= bound else first)
+
+
+def start_with_newest(using: str, number: int, chosen: Chosen) -> Place:
+    """Return the place before the newest ``number`` of the chosen changes, which are searched in SEARCHED ids."""
+    present = start(using)
+    for width in (PAGE, 10 * PAGE, SEARCHED):
+        window = place = _before(present, max(1, present.last_id - width + 1))
+        newest: deque[int] = deque(maxlen=number)
+        while place.target is not None:
+            passed, place = _pass(using, place)
+            newest.extend(change.id for change in passed if change in chosen)
+        if len(newest) == number or window.last_id == 0:
+            break
+    return replace(window, last_id=newest[0] - 1 if newest else window.ceiling_id)
 
 
 def read(using: str, place: Place, chosen: Chosen = EVERYTHING, limit: int = 500, *, may_skip: bool = False) -> Reading:
@@ -214,7 +252,7 @@ def read(using: str, place: Place, chosen: Chosen = EVERYTHING, limit: int = 500
     else:
         reading = _next(using, window, chosen, limit)
     # After the rows were read: TRUNCATE also hides rows from statements that began before it.
-    (emptied_id,) = row(using, _EMPTIED)
+    emptied_id, _ = row(using, _EMPTIED)
     if emptied_id > max(place.last_id, place.emptied_id):
         missed += (Cause.EMPTIED,)
     return reading._replace(place=replace(reading.place, emptied_id=emptied_id), missed=missed)
