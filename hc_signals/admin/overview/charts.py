@@ -1,12 +1,12 @@
 """The charts of the overview: the figures of each, from the table of minutes. `drawing` makes them visible."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from hc_signals.admin.overview.frame import MINUTE, Frame, Period, bounds, frame
+from hc_signals.admin.overview.frame import MINUTE, Frame, Period, bounds
 from hc_signals.admin.overview.words import BYTES, COUNT, SECONDS, Unit, duration, number, size
 from hc_signals.delivery.routing import route_of
 from hc_signals.log.histogram import Histogram
@@ -16,6 +16,10 @@ from hc_signals.tables import connected_models, table_label
 SHOWN = 8
 """Most models or receivers of a chart; the others are added up."""
 
+_QUANTILES = "Solid line: p50, half of the changes took less. Dashed line: p95, one in twenty took longer."
+
+Both = tuple[Frame, Frame]
+"""The frame of the chart and that of its table."""
 Values = Sequence[float | None]
 """One value per step; None if nothing is known."""
 Groups = Mapping[str, Collection[str]]
@@ -79,84 +83,38 @@ class Charts:
 
 def charts(using: str, period: Period, consumer: str, present: Present) -> Charts:
     """Read the minutes and return the charts."""
-    since = min(bounds(period, step, present.at)[0] for step in (period.step, period.row))
-    everything = read(using, since)
+    since, until = bounds(period, present.at)
+    everything = read(using, since, until)
     own = [minute for minute in everything if minute.consumer == consumer]
-    sizes = [replace(minute, consumer="") for minute in everything if minute.log_bytes is not None]
-    fine, table = (frame(period, step, present.at, own) for step in (period.step, period.row))
-    # The log is that of all consumers.
-    fine_log, table_log = (frame(period, step, present.at, sizes) for step in (period.step, period.row))
-    both = (fine, table)
-    found = (
-        Chart(
-            "types",
-            "Changes by type",
-            "Delivered changes a minute.",
-            COUNT,
-            _rates(both, _by_type, "change"),
-            "No change was delivered in this time.",
-        ),
-        Chart(
-            "models",
-            "Changes by model",
-            "Delivered changes a minute.",
-            COUNT,
-            _rates(both, partial(_by_model, labels()), "change"),
-            "No change was delivered in this time.",
-        ),
-        Chart(
-            "lag",
-            "Lag",
-            "Age of the oldest undelivered change. It grows while no worker delivers.",
-            SECONDS,
-            _lag(both, own, present),
-            "No lag was read in this time.",
-        ),
-        Chart(
-            "latency",
-            "Latency",
-            "Time from the capture of a change to the call of its receivers. " + _QUANTILES,
-            SECONDS,
-            _quantiles(both, lambda minute: {"all models": minute.latency}),
-            "No change was delivered in this time.",
-        ),
-        Chart(
-            "freshness",
-            "Freshness from Salesforce",
-            "Time from Salesforce's systemmodstamp to the capture, which is Heroku Connect's part. " + _QUANTILES,
-            SECONDS,
-            _quantiles(both, partial(_freshness, labels())),
-            "No change in this time had a systemmodstamp.",
-        ),
-        Chart(
-            "failures",
-            "Failures by receiver",
-            "Failed calls a minute.",
-            COUNT,
-            _rates(both, _failures, "failed call"),
-            "No receiver has failed in this time.",
-        ),
-        Chart(
-            "log",
-            "Size of the log",
-            "Size on disk, with the indexes.",
-            BYTES,
-            _log((fine_log, table_log), present),
-            "The size was not read in this time.",
-        ),
-    )
-    return Charts(fine, table, found, {minute.consumer for minute in everything})
+    fine = Frame(since, until, period.step, own)
+    table = Frame(since, until, period.row, fine.steps)
+    names = {minute.consumer for minute in everything}
+    return Charts(fine, table, list(_charts((fine, table), own, everything, present)), names)
 
 
-_QUANTILES = "Solid line: p50, half of the changes took less. Dashed line: p95, one in twenty took longer."
+def _charts(both: Both, own: Sequence[Minute], everything: Sequence[Minute], present: Present) -> Iterator[Chart]:
+    names = {table_label(model): model._meta.label for model in connected_models()}
+    nothing = "No change was delivered in this time."
 
-Both = tuple[Frame, Frame]
-"""The frame of the chart and that of its table."""
+    text = "Delivered changes a minute."
+    yield Chart("types", "Changes by type", text, COUNT, _rates(both, _by_type, "change"), nothing)
+    yield Chart("models", "Changes by model", text, COUNT, _rates(both, partial(_by_model, names), "change"), nothing)
 
+    text = "Age of the oldest undelivered change. It grows while no worker delivers."
+    yield Chart("lag", "Lag", text, SECONDS, _lag(both, own, present), "The lag was not read in this time.")
 
-def labels() -> Mapping[str, str]:
-    """Return the names of the connected models by their tables, as the log names them."""
-    return {table_label(model): model._meta.label for model in connected_models()}
+    text = f"Time from the capture of a change to the call of its receivers. {_QUANTILES}"
+    yield Chart("latency", "Latency", text, SECONDS, _quantiles(both, _latency), nothing)
+
+    text = f"Time from a change in Salesforce to its capture: the part of Heroku Connect. {_QUANTILES}"
+    rows, empty = _quantiles(both, partial(_freshness, names)), "No change in this time has a time of Salesforce."
+    yield Chart("freshness", "Freshness from Salesforce", text, SECONDS, rows, empty)
+
+    rows, empty = _rates(both, _failures, "failed call"), "No receiver has failed in this time."
+    yield Chart("failures", "Failures by receiver", "Failed calls a minute.", COUNT, rows, empty)
+
+    text, empty = "Size on disk, with the indexes.", "The size was not read in this time."
+    yield Chart("log", "Size of the log", text, BYTES, _log(both, everything, present), empty)
 
 
 def _by_type(minute: Minute) -> Counter[str]:
@@ -173,6 +131,10 @@ def _by_model(names: Mapping[str, str], minute: Minute) -> Counter[str]:
 
 def _failures(minute: Minute) -> Counter[str]:
     return Counter({name: calls.failures for name, calls in minute.receivers.items() if calls.failures})
+
+
+def _latency(minute: Minute) -> Mapping[str, Histogram]:
+    return {"all models": minute.latency}
 
 
 def _freshness(names: Mapping[str, str], minute: Minute) -> Mapping[str, Histogram]:
@@ -266,18 +228,23 @@ def _lags(frame: Frame, known: Iterable[tuple[datetime, float]]) -> Values:
     return lags
 
 
-def _log(both: Both, present: Present) -> list[Row]:
-    lines = Line("", *(_carried([step.log_bytes for step in frame.steps], present.log_bytes) for frame in both))
-    known = [value for value in lines.values if value is not None]
+def _log(both: Both, everything: Sequence[Minute], present: Present) -> list[Row]:
+    """Return the row of the log, which all consumers share."""
+    line = Line("", *(_sizes(frame, everything, present.log_bytes) for frame in both))
+    known = [value for value in line.values if value is not None]
     if not known:
         return []
-    return [Row("the log", (lines,), f"now {size(known[-1])}, highest {size(max(known))}")]
+    return [Row("the log", (line,), f"now {size(known[-1])}, highest {size(max(known))}")]
 
 
-def _carried(values: Sequence[float | None], last: float | None) -> Values:
-    """Return the values with the last one of now, and each one up to the next: a worker writes those that differ."""
-    values = [*values[:-1], values[-1] if last is None else last]
-    found: list[float | None] = []
-    for value in values:
-        found.append(value if value is not None or not found else found[-1])
-    return found
+def _sizes(frame: Frame, found: Iterable[Minute], last: float | None) -> Values:
+    """Return the newest size of each step. Without one it is that of the step before: a worker writes what differs."""
+    sizes: list[float | None] = [None] * len(frame.starts)
+    for minute in found:
+        if minute.log_bytes is not None:
+            sizes[frame.index(minute.at)] = minute.log_bytes
+    if last is not None:
+        sizes[-1] = last
+    for step, value in enumerate(sizes[1:], 1):
+        sizes[step] = sizes[step - 1] if value is None else value
+    return sizes

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from hc_signals.log.minutes import Minute, merged
 
@@ -36,16 +36,17 @@ PERIODS = {
 
 
 class Frame:
-    """Steps of equal length; the last one ends with a minute that is over, so it may be shorter.
+    """Steps of equal length, with the same beginnings as those of ``merged``; the first and the last may be cut off.
 
     Args:
-        found: minutes of one consumer, or sums of them; those before and after this time are left out.
+        found: minutes of one consumer in this time, or sums of them.
     """
 
     def __init__(self, since: datetime, until: datetime, step: timedelta, found: Iterable[Minute]) -> None:
         self.since, self.until, self.step = since, until, step
-        self.starts = [since + number * step for number in range(-((since - until) // step))]
-        """The start of each step."""
+        first = floor(since, step)
+        self.starts = [first + number * step for number in range(-((first - until) // step))]
+        """The beginning of each step."""
         by_start = {minute.at: minute for minute in merged(found, step)}
         self.steps = [by_start.get(at) or Minute(at, "") for at in self.starts]
         """What the workers did in each step: an empty one where they did nothing, or where none was running."""
@@ -56,16 +57,20 @@ class Frame:
 
     def minutes(self, number: int) -> float:
         """Return the length of a step in minutes."""
-        return (self.end(number) - self.starts[number]) / MINUTE
+        return (self.end(number) - max(self.since, self.starts[number])) / MINUTE
 
     def index(self, at: datetime) -> int:
         """Return the step of a time; one before or after the frame has the first or the last step."""
-        return max(0, min(len(self.starts) - 1, (at - self.since) // self.step))
+        return max(0, min(len(self.starts) - 1, (at - self.starts[0]) // self.step))
 
 
-def newest_frame(period: Period, step: timedelta, now: datetime, found: Iterable[Minute]) -> Frame:
-    """Return the newest frame; its steps are those of ``merged``."""
+def bounds(period: Period, now: datetime) -> tuple[datetime, datetime]:
+    """Return the beginning and the end of the newest frame."""
+    until = floor(now - DELAY, MINUTE)
+    return floor(until - MINUTE, period.step) + period.step - timedelta(hours=period.hours), until
+
+
+def floor(at: datetime, step: timedelta) -> datetime:
+    """Return the beginning of the step that a time belongs to."""
     seconds = step.total_seconds()
-    until = datetime.fromtimestamp((now - DELAY).timestamp() // 60 * 60, now.tzinfo)
-    newest = datetime.fromtimestamp((until - MINUTE).timestamp() // seconds * seconds, now.tzinfo)
-    return Frame(newest + step - timedelta(hours=period.hours), until, step, found)
+    return datetime.fromtimestamp(at.timestamp() // seconds * seconds, UTC)

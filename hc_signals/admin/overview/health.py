@@ -87,13 +87,16 @@ class HerokuAnswer:
     def __init__(self) -> None:
         self._asked_at = self._answered_at = float("-inf")
         self._findings: list[Finding] = []
+        self.thread = threading.Thread()
+        """The one that asks, or asked last."""
 
     def answer(self) -> list[Finding]:
         """Return the newest answer, or nothing if there is none of the last minutes; ask if it is time to."""
         present = time.monotonic()
         if present - self._asked_at >= HEROKU_SECONDS:
             self._asked_at = present
-            threading.Thread(target=self._ask, name="hc_signals-heroku", daemon=True).start()
+            self.thread = threading.Thread(target=self._ask, name="hc_signals-heroku", daemon=True)
+            self.thread.start()
         return self._findings if present - self._answered_at < 3 * HEROKU_SECONDS else []
 
     def _ask(self) -> None:

@@ -68,7 +68,7 @@ def answer(using: str, token: str, user: Any, site: AdminSite) -> dict[str, Any]
         ValueError: the token is not one of ours.
         DatabaseError: the log cannot be read.
     """
-    place = Place.of_token(token) if token else _start(using)
+    place = Place.of_token(token) if token else tail.start_with_newest(using, FIRST, tail.EVERYTHING)
     found = tail.read(using, place, limit=LIMIT, may_skip=True)
     reader = _Reader(user, site)
     notes = [MISSED.get(cause, f"Changes may be missing: {cause}.") for cause in found.missed] if token else []
@@ -80,11 +80,6 @@ def answer(using: str, token: str, user: Any, site: AdminSite) -> dict[str, Any]
         "changes": [reader.row(each) for each in reversed(found.changes)],
         "notes": notes,
     }
-
-
-def _start(using: str) -> Place:
-    newest = tail.start(using).last_id
-    return tail.start(using, first=max(1, newest - FIRST + 1))
 
 
 class _Reader:
