@@ -55,7 +55,7 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def fill() -> None:
-    """Append figures of which every chart shows something."""
+    """Append figures for every chart."""
     for number in range(3, 60):
         append(
             "default",
