@@ -198,7 +198,7 @@ class Shard:
                 break
             claim.confirm()
             if tally is not None:
-                tally.delivered.append((change, time.time()))
+                tally.begun_at.append(time.time())
             page.deliver(change)
             done += 1
             if self.ahead and done % 50 == 0:
@@ -206,6 +206,8 @@ class Shard:
         claim.confirm()
         page.deliver_bulk()
         claim.confirm()
+        if tally is not None:
+            tally.delivered = changes[:done]
         self._count_unheard(changes[:done], page.unheard | self.audience.unknown)
         self._is_quick = done == len(changes)
         if not self._is_quick:  # the next page need not be much longer than the time allows
