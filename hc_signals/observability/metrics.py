@@ -37,13 +37,8 @@ class Metrics(Collector):
         liveness: Callable[[], Liveness],
         figures: Callable[[], Figures | None],
     ) -> None:
-        self.conf, self.threads, self.counting, self._liveness, self._figures = (
-            conf,
-            threads,
-            counting,
-            liveness,
-            figures,
-        )
+        self.conf, self.threads, self._counting = conf, threads, counting
+        self._liveness, self._figures = liveness, figures
         self._labels = {table_label(model): model._meta.label for model in connected_models()}
 
     def collect(self) -> Iterator[Metric]:
