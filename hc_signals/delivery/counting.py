@@ -75,9 +75,7 @@ class Counts:
             self._add_changes(tally)
 
     def _add_changes(self, tally: Tally) -> None:
-        captured = (change.captured for change in tally.delivered)
-        pairs = zip(tally.begun_at, captured, strict=True)
-        self.latency.add([max(0.0, begun - (at - _EPOCH).total_seconds()) for begun, at in pairs])
+        self._add_latency(tally)
         kinds = Counter(map(_kind, tally.delivered))
         self.changes += kinds
         for (table, operation), count in kinds.items():
@@ -88,6 +86,14 @@ class Counts:
         if of_tables:
             self.gaps.update(cause_of(change) for change in tally.delivered if change.operation in of_tables)
         self._take_sample(tally.delivered)
+
+    def _add_latency(self, tally: Tally) -> None:
+        """Count the latency of each timed change once for each change up to the next timed one."""
+        timed = zip(tally.begun_at, tally.delivered[:: tally.step], strict=True)
+        # The clocks of the two machines may differ.
+        found = [max(0.0, begun_at - (change.captured - _EPOCH).total_seconds()) for begun_at, change in timed]
+        self.latency.add(found[:-1], tally.step)
+        self.latency.add(found[-1:], len(tally.delivered) - tally.step * (len(found) - 1))
 
     def _take_sample(self, changes: Sequence[Change]) -> None:
         for change in changes[:: max(1, len(changes) // SAMPLED)]:

@@ -24,7 +24,8 @@ class Tally:
     delivered: list[Change] = field(default_factory=list)
     """The changes, in order. Filled when all are delivered."""
     begun_at: list[float] = field(default_factory=list)
-    """The Unix time at which the delivery of each change began."""
+    """The Unix time at which the delivery of the first change began, and of each ``step``-th one after it."""
+    step: int = 1
     calls: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """By the receiver's name: the seconds of each call."""
     failures: Counter[str] = field(default_factory=Counter)
@@ -107,11 +108,11 @@ class Pulse:
     def end_call(self, receiver: str, error: BaseException | None) -> None:
         """Note that the receiver has returned, or raised."""
         self.receiver = None
-        self.turned_at = time.monotonic()
-        if self.tally is not None:
-            self.tally.calls[receiver].append(self.turned_at - self.receiver_at)
+        self.turned_at = ended_at = time.monotonic()
+        if (tally := self.tally) is not None:
+            tally.calls[receiver].append(ended_at - self.receiver_at)
             if error is not None:
-                self.tally.failures[receiver] += 1
+                tally.failures[receiver] += 1
         for observer in _observers_of_calls:
             observer.call_ends(receiver, error)
 

@@ -34,8 +34,8 @@ class Histogram:
         """The number of values."""
         return sum(self.counts)
 
-    def add(self, values: Iterable[float]) -> None:
-        """Count values in seconds."""
+    def add(self, values: Iterable[float], weight: int = 1) -> None:
+        """Count values in seconds, each ``weight`` times."""
         # Sorting is cheaper than a search per value: every change of a busy worker comes here.
         ordered = sorted(values)
         below = 0
@@ -43,10 +43,10 @@ class Histogram:
             if below == len(ordered):
                 break
             up_to = bisect_right(ordered, bound, below)
-            self.counts[bucket] += up_to - below
+            self.counts[bucket] += weight * (up_to - below)
             below = up_to
-        self.counts[-1] += len(ordered) - below
-        self.sum += sum(ordered)
+        self.counts[-1] += weight * (len(ordered) - below)
+        self.sum += weight * sum(ordered)
 
     @classmethod
     def merged(cls, histograms: Iterable["Histogram"]) -> "Histogram":
