@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 TESTS ?=
 
+# Characters of a line of code that the site shows beside its two columns.
+PAGE := 90
+
 CHAOS ?= --seconds 60
 FAILOVER ?=
 ANY ?=
@@ -26,7 +29,7 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields \
 	instances log_limit mappings moments pause reloads replay status time_zones triggerlog watch))
 
-.PHONY: demo test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +38,9 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed  ## the simulator plays Heroku Connect, a real hc_listen delivers, every signal is printed
 	$(BIN)/python example/demo.py
+
+demo-site: $(VENV)/.installed  ## the same, then the example's admin on http://127.0.0.1:8000 until Ctrl-C: PORT=8001 make demo-site
+	$(BIN)/python example/demo.py --site
 
 test: $(VENV)/.installed
 	$(PYTEST) $(TESTS)
@@ -64,7 +70,7 @@ $(VENV)/.browser: pyproject.toml $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
 	touch $@
 
-test-browser:  ## the admin in Chromium: Debian's, or the one that CHROMIUM names
+test-browser: docs  ## the admin and the site in Chromium: Debian's, or the one that CHROMIUM names
 	@if [ -z "$$($(PYTHON) -m tests.browser.chromium)" ]; then \
 		echo "test-browser: not run: there is no Chromium (Debian: apt-get install chromium); or set CHROMIUM"; \
 	else $(MAKE) --no-print-directory $(VENV)/.browser && $(PYTEST) tests/browser $(TESTS); fi
@@ -107,12 +113,14 @@ bench-check: $(VENV)/.installed  ## a small run: no ratio may have fallen by mor
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check --line-length $(PAGE) README.md docs/*.md
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 fmt: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/ruff format --line-length $(PAGE) README.md docs/*.md
 
 clean:
 	rm -rf $(VENV) .venv-interop .venv-bench dist build
