@@ -111,6 +111,11 @@ def _claim(chosen: "QuerySet[Delivery]") -> None:
     end = monotonic() + CLAIM_SECONDS
     for consumer in sorted(set(chosen.order_by().values_list("consumer", flat=True).distinct())):
         for shard in shards_of(chosen.db, consumer):
-            left = max(0.001, end - monotonic())
-            execute(chosen.db, "SELECT set_config('lock_timeout', %s, true)", [f"{left * 1000:.0f}ms"])
+            limit_waiting(chosen.db, end - monotonic())
             lock_all([shard])
+
+
+def limit_waiting(using: str, seconds: float | None = None) -> None:
+    """Wait for each lock at most this long (default: CLAIM_SECONDS), to the end of the transaction."""
+    milliseconds = max(1, round(1000 * (CLAIM_SECONDS if seconds is None else seconds)))
+    execute(using, "SELECT set_config('lock_timeout', %s, true)", [f"{milliseconds}ms"])

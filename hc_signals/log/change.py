@@ -98,6 +98,11 @@ class Change(NamedTuple):
         """Whether hc_replay sends the change; its retries have the mark too."""
         return bool((self.note or {}).get("replayed"))
 
+    @property
+    def dry_run(self) -> bool:
+        """Whether ``hc_replay --dry-run`` sends the change."""
+        return bool((self.note or {}).get("dry_run"))
+
     def noted_time(self, name: str) -> datetime | None:
         """Return a time of the note, which has it in ISO format; None if it has none."""
         text = (self.note or {}).get(name)
