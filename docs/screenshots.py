@@ -156,6 +156,7 @@ def pages() -> dict[str, str]:
         "change": f"change/{change.id}/change/",
         "deliveries": "delivery/",
         "delivery": f"delivery/{Delivery.objects.earliest('id').id}/change/",
+        "errors": "delivery/errors/",
         "consumers": "position/",
         "triggers": "connectedtable/",
     }
