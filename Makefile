@@ -115,7 +115,7 @@ $(VENV)/.release: pyproject.toml $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[release]'
 	touch $@
 
-release-check: $(VENV)/.release  ## builds dist/ and checks it as a stranger gets it: make release-check TAG=v0.1.0
+release-check: $(VENV)/.release  ## builds dist/ and checks it as a user gets it: make release-check TAG=v0.1.0
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/twine check --strict dist/*

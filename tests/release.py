@@ -1,4 +1,4 @@
-"""Checks the distributions in dist/ before a release: `make release-check`, with a tag: `make release-check TAG=v0.1.0`.
+"""Checks the distributions in dist/: `make release-check`, or before a tag `make release-check TAG=v0.1.0`.
 
 Installs the wheel alone into a new environment, and writes what came with it to build/sbom.json (CycloneDX).
 """
