@@ -29,7 +29,7 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields \
 	instances log_limit mappings moments pause reloads replay status time_zones triggerlog watch))
 
-.PHONY: demo test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,9 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed  ## the simulator plays Heroku Connect, a real hc_listen delivers, every signal is printed
 	$(BIN)/python example/demo.py
+
+demo-site: $(VENV)/.installed  ## the same, then the example's admin on http://127.0.0.1:8000 until Ctrl-C: PORT=8001 make demo-site
+	$(BIN)/python example/demo.py --site
 
 test: $(VENV)/.installed
 	$(PYTEST) $(TESTS)

@@ -66,6 +66,7 @@ class Change(models.Model):
         managed = False
         db_table = 'public"."hc_signals_change'
         default_permissions = ("view",)
+        permissions = (("redeliver_change", "Can deliver a change again"),)
         ordering = ("id",)
 
     def __str__(self) -> str:

@@ -103,7 +103,7 @@ def test_backlog_without_a_worker_is_an_error(captured: HerokuConnect, status: C
     assert text.endswith("exit 1")
     (line,) = lines(text, "error")
     assert line.startswith("error consumer    default: 0 worker(s), 2 change(s) to deliver, the oldest ")
-    assert "-> Start `manage.py hc_listen`, or remove it" in text
+    assert "-> Start `manage.py hc_listen`: the log keeps the changes for it. [consumer-no-worker]" in text
     assert "ok    bell        no worker to wake" in text
 
 
@@ -248,6 +248,8 @@ def test_watch_repeats_until_ctrl_c(captured: HerokuConnect) -> None:
 
 
 def test_summary_is_printed_once(captured: HerokuConnect, capsys: pytest.CaptureFixture[str]) -> None:
+    deliver()
+    captured.create(Account, 1)
     with pytest.raises(SystemExit) as exit_:
         execute_from_command_line(["manage.py", "hc_status"])
     assert exit_.value.code == 1

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 
-from hc_signals.admin.base import ReadOnlyAdmin, database, first_rows
+from hc_signals.admin.base import database, first_rows
 from hc_signals.admin.difference import difference, field_name
 from hc_signals.admin.filters import (
     CHANGE_TYPE,
@@ -21,9 +21,11 @@ from hc_signals.admin.filters import (
     SinceFilter,
     UntilFilter,
 )
+from hc_signals.admin.links import timeline_link
 from hc_signals.admin.log_window import LogWindow, search
 from hc_signals.admin.records import HIDDEN, link_to_page, may_see, name_of, record_name, record_url, visible_tables
 from hc_signals.admin.text import cut, visible
+from hc_signals.admin.timeline import TimelineAdmin
 from hc_signals.log.figures import summaries
 from hc_signals.models import Change, Delivery
 from hc_signals.postgres.moments import shown
@@ -84,9 +86,10 @@ class ChangeLogList(ChangeList):
 
 
 @admin.register(Change)
-class ChangeAdmin(ReadOnlyAdmin):
+class ChangeAdmin(TimelineAdmin):
     """The list of changes and the page of each."""
 
+    change_list_template = "admin/hc_signals/changes.html"
     list_display = ("id", "captured", "change_type", "model_and_record", "summary")
     list_filter = (SinceFilter, UntilFilter, ModelFilter, ChangeTypeFilter, FailureFilter)
     conditions = frozenset({"since", "until", "table_name", "operation", "failure"})
@@ -153,7 +156,8 @@ class ChangeAdmin(ReadOnlyAdmin):
         link = format_html(
             '<a href="{}?{}">{}</a>', url, urlencode({"q": key, "table_name": change.table_name}), visible(key)
         )
-        return format_html("{}{}{}", name_of(change), link, link_to_page(change))
+        timeline = timeline_link(self.admin_site.name, change)
+        return format_html("{}{}{} {}", name_of(change), link, link_to_page(change), timeline)
 
     @admin.display(description="record")
     def model_and_record(self, change: Any) -> str:

@@ -7,6 +7,7 @@ Tables that this package owns, all in schema ``public`` (``migrations_sql/``)::
     hc_signals_control     one row: the identity of the server, the pause switch, the size limit
     hc_signals_passed      tables whose changes a consumer skipped because it had no model
     hc_signals_minute      what each worker process did, minute by minute, for 96 hours
+    hc_signals_heard       the calls of receivers, a row per page; eight buckets, like the log
 
 The way of a change through the log::
 
@@ -26,6 +27,8 @@ A consumer reads the difference of two snapshots; the proof of it is in :mod:`~h
 ``window``      opens a window, reads its pages, closes it
 ``positions``   reads the standing of a shard; appends and prunes positions
 ``passed``      records skipped changes and reports them as gaps
+``heard``       collects, appends and reads the calls of receivers
+``record``      finds the changes of one record, and keeps the index of records
 ``minutes``     appends and reads the table of minutes; ``histogram`` counts seconds between fixed bounds
 ``presence``    shows which consumers have a running worker
 ``rotation``    empties old buckets; ``limit`` keeps the log below MAX_LOG_MB

@@ -1,9 +1,7 @@
 """Histogram: how many values lie between fixed bounds of seconds; for the metrics and the table of minutes."""
 
-from bisect import bisect_left
-from collections import Counter
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from itertools import accumulate, pairwise
 from math import inf
 from typing import Any
@@ -13,8 +11,6 @@ BOUNDS = (
     *(120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 86400.0),
 )
 """Upper bounds in seconds. Those above a minute are for the age of changes: Heroku Connect polls every ten minutes."""
-
-_bucket = partial(bisect_left, BOUNDS)
 
 
 class Histogram:
@@ -38,13 +34,19 @@ class Histogram:
         """The number of values."""
         return sum(self.counts)
 
-    def add(self, values: Iterable[float]) -> None:
-        """Count values in seconds."""
-        values = list(values)
-        # Both loops are in C: every change of a full worker comes here.
-        for bucket, count in Counter(map(_bucket, values)).items():
-            self.counts[bucket] += count
-        self.sum += sum(values)
+    def add(self, values: Iterable[float], weight: int = 1) -> None:
+        """Count values in seconds, each ``weight`` times."""
+        # Sorting is cheaper than a search per value: every change of a busy worker comes here.
+        ordered = sorted(values)
+        below = 0
+        for bucket, bound in enumerate(BOUNDS):
+            if below == len(ordered):
+                break
+            up_to = bisect_right(ordered, bound, below)
+            self.counts[bucket] += weight * (up_to - below)
+            below = up_to
+        self.counts[-1] += weight * (len(ordered) - below)
+        self.sum += weight * sum(ordered)
 
     @classmethod
     def merged(cls, histograms: Iterable["Histogram"]) -> "Histogram":
@@ -86,5 +88,5 @@ class Histogram:
         found = cls()
         found.sum = float(stored["sum"])
         for bound, count in stored["counts"].items():
-            found.counts[_bucket(float(bound))] += count
+            found.counts[bisect_left(BOUNDS, float(bound))] += count
         return found

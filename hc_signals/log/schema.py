@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hc_signals.postgres.query import relation_exists
 
-INSTALL = ("01_tables.sql", "02_capture.sql", "03_reading.sql", "04_minutes.sql")
+INSTALL = ("01_tables.sql", "02_capture.sql", "03_reading.sql", "04_minutes.sql", "05_calls.sql")
 """Files of ``migrations_sql/`` that create the log, in this order. Beside each, a ``.down.sql`` removes it."""
 
 BUCKETS = 8
