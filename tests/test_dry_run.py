@@ -469,7 +469,7 @@ def test_comparison_names_every_difference(listen: Any, tmp_path: Path, captured
     receiver = listen(lambda event: Note.objects.create(text="x"))
     dry_run("--save", file, "--model", "sfdc.User", receiver="")
     report = json.loads(Path(file).read_text(encoding="utf-8"))
-    report["receivers"]["shop.gone"] = report["receivers"].pop("example.crm.receivers.print_change")
+    report["receivers"]["shop.gone"] = report["receivers"].pop(LEDGER)
     Path(file).write_text(json.dumps(report), encoding="utf-8")
     captured.insert(User, username="later")
 
@@ -485,7 +485,7 @@ def test_comparison_names_every_difference(listen: Any, tmp_path: Path, captured
         call_command("hc_replay", "--dry-run", "--against", file, "--yes", stdout=out, stderr=io.StringIO())
     assert error.value.returncode == 1
     said = out.getvalue().partition("Compared with ")[2]
-    assert "  example.crm.receivers.print_change\n    new          3 calls\n" in said
+    assert f"  {LEDGER}\n    new          3 calls\n" in said
     assert "  shop.gone\n    gone         it is not connected any more\n" in said
     assert f"  {PATH}\n    new error    LookupError at tests/test_dry_run.py:" in said
     assert ": 0 → 1 calls, for example sfdc.User " in said
