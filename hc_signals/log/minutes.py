@@ -4,7 +4,7 @@ Each process appends its own rows, so several rows may have the same minute and 
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -120,10 +120,7 @@ def _sum(minutes: list[Minute], at: datetime, consumer: str) -> Minute:
     return Minute(
         at,
         consumer,
-        changes={
-            table: dict(sum((Counter(each) for each in counts), Counter()))
-            for table, counts in _by_key(each.changes for each in minutes)
-        },
+        changes={table: _sum_of_counts(each) for table, each in _by_key(each.changes for each in minutes)},
         latency=Histogram.merged(each.latency for each in minutes),
         receivers={name: _sum_of_calls(calls) for name, calls in _by_key(each.receivers for each in minutes)},
         lag=max(lags, default=None),
@@ -131,6 +128,10 @@ def _sum(minutes: list[Minute], at: datetime, consumer: str) -> Minute:
         freshness={table: Histogram.merged(each) for table, each in _by_key(each.freshness for each in minutes)},
         newest={table: max(stamps) for table, stamps in _by_key(each.newest for each in minutes)},
     )
+
+
+def _sum_of_counts(found: list[Mapping[str, int]]) -> dict[str, int]:
+    return {operation: sum(counts) for operation, counts in _by_key(found)}
 
 
 def _sum_of_calls(found: list[ReceiverMinute]) -> ReceiverMinute:
