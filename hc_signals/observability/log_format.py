@@ -47,7 +47,9 @@ class JsonFormatter(logging.Formatter):
 
 
 @contextmanager
-def printed_log(stream: Any, verbosity: int, formatter: logging.Formatter, *, is_chosen: bool) -> Iterator[None]:
+def printed_log(
+    stream: Any, verbosity: int, formatter: logging.Formatter, *, is_chosen: bool = False
+) -> Iterator[None]:
     """For the length of the block, print the log of ``hc_signals`` to one console: the project's, or the stream.
 
     Afterwards the loggers are as before: the process may go on.
