@@ -1,17 +1,32 @@
 """Creates the change log by the files of migrations_sql/; its models are unmanaged and follow them."""
 
+from typing import Any
+
 import django.contrib.postgres.fields
 from django.db import migrations, models
 
 import hc_signals.models
 from hc_signals.log.schema import install_sql, remove_sql
+from hc_signals.postgres.query import unprepared_cursor
+
+
+class RunScript(migrations.RunSQL):
+    """Many statements in one message, which the server cannot prepare."""
+
+    def database_forwards(self, app_label: Any, schema_editor: Any, *states: Any) -> None:
+        with unprepared_cursor(schema_editor.connection):
+            super().database_forwards(app_label, schema_editor, *states)
+
+    def database_backwards(self, app_label: Any, schema_editor: Any, *states: Any) -> None:
+        with unprepared_cursor(schema_editor.connection):
+            super().database_backwards(app_label, schema_editor, *states)
 
 
 class Migration(migrations.Migration):
     initial = True
     dependencies = []
     operations = [
-        migrations.RunSQL(install_sql(), remove_sql()),
+        RunScript(install_sql(), remove_sql()),
         migrations.CreateModel(
             name="Change",
             fields=[

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import Error, InterfaceError
 
 from hc_signals.postgres.limits import KEEPALIVES, set_configs
-from hc_signals.postgres.own_connections import OwnConnection, another_connection
+from hc_signals.postgres.own_connections import OwnConnection, another_connection, disable_jit
 from hc_signals.postgres.query import row
 
 _LIMITS = set_configs(
@@ -75,5 +75,6 @@ class HeldLock(OwnConnection):
         # Another level would keep a snapshot, and so dead rows in all tables, while the lock is held.
         connection.settings_dict["OPTIONS"]["isolation_level"] = _READ_COMMITTED
         connection.inc_thread_sharing()
+        disable_jit(connection)
         connection.set_autocommit(False)
         self._connection = connection

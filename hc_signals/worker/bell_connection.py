@@ -19,7 +19,7 @@ from hc_signals.log.presence import ANNOUNCE, announce_on
 from hc_signals.postgres.held_lock import HeldLock
 from hc_signals.postgres.limits import own_limits
 from hc_signals.postgres.locks import PRESENCE
-from hc_signals.postgres.own_connections import FAIL_FAST, application_name
+from hc_signals.postgres.own_connections import FAIL_FAST, NEVER_COMPILE, application_name
 from hc_signals.postgres.sessions import PROOF_SECONDS, SessionKind, answering_within, backend_pid, session_kind
 from hc_signals.postgres.trouble import Trouble
 
@@ -142,6 +142,7 @@ class BellConnection:
 
     def _listen(self, raw: psycopg.Connection) -> None:
         self.pid = backend_pid(raw)
+        raw.execute(NEVER_COMPILE)
         raw.execute(own_limits(is_local=False).encode())
         raw.execute(f"LISTEN {CHANNEL}")
         raw.execute(f"LISTEN {self._own_channel}")
