@@ -281,7 +281,8 @@ def test_djangos_own_pool_lends_enough(listen: Any, bouncer: Any) -> None:
     """Threads that keep their connection for good would soon empty the pool."""
     pytest.importorskip("psycopg_pool", reason="psycopg_pool is not installed (pip install 'psycopg[pool]')")
     conf = json.dumps({"SHARDS": 2, "ATOMIC": False})
-    process = start("hc_listen", "--concurrency", "2", POOL='{"min_size": 1, "max_size": 3}', HC_SIGNALS_JSON=conf)
+    options = '{"OPTIONS": {"pool": {"min_size": 1, "max_size": 3}}}'
+    process = start("hc_listen", "--concurrency", "2", DATABASE_JSON=options, HC_SIGNALS_JSON=conf)
     try:
         for count in (150, 300):
             wait_until(asleep)

@@ -15,5 +15,5 @@ if "ENGINE" in os.environ:
     DATABASES["default"]["ENGINE"] = os.environ["ENGINE"]
 if "HC_SIGNALS_JSON" in os.environ:
     HC_SIGNALS = json.loads(os.environ["HC_SIGNALS_JSON"])
-if "POOL" in os.environ:
-    DATABASES["default"]["OPTIONS"] = {"pool": json.loads(os.environ["POOL"])}
+if "DATABASE_JSON" in os.environ:
+    DATABASES["default"] |= json.loads(os.environ["DATABASE_JSON"])

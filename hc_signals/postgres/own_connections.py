@@ -46,14 +46,15 @@ def application_name(consumer: str, part: str = "") -> str:
 
 @contextmanager
 def own_options(using: str) -> Iterator[None]:
-    """Give this thread's connection the options of FAIL_FAST during the block.
+    """Give this thread's connection the options of FAIL_FAST during the block, and autocommit.
 
     The project's own options win. Its settings and the connections of other threads stay unchanged. A connection that
-    is open keeps the options with which it was opened.
+    is open keeps the options with which it was opened. With ``AUTOCOMMIT = False`` Django would commit nothing of ours.
     """
     connection: Any = connections[using]
     settings = connection.settings_dict
-    connection.settings_dict = {**settings, "OPTIONS": {**FAIL_FAST, **settings.get("OPTIONS", {})}}
+    options = {**FAIL_FAST, **settings.get("OPTIONS", {})}
+    connection.settings_dict = {**settings, "OPTIONS": options, "AUTOCOMMIT": True}
     try:
         yield
     finally:
