@@ -33,6 +33,10 @@ _AT_THE_SERVER = set_configs(
 NEVER_COMPILE = "SET jit = off"
 """For a session of our own. The server does not plan a SET, and so does not compile it."""
 
+SERVER = "SELECT pg_postmaster_start_time()::text"
+"""Identifies a running server. A name can lead to another one with each new connection: after a failover, with several
+hosts in ``HOST``, by a load balancer."""
+
 _NAME_SESSION = "SELECT set_config('application_name', %s, false)"
 
 TROUBLED = r"^hc_listen !([0-9A-Z]{5}) (.*)$"
@@ -81,6 +85,8 @@ class OwnConnection:
         self._using = using
         self._connection: Any = None
         self._is_awaited = False
+        self.server: str | None = None
+        """What :data:`SERVER` answers on the connection that delivers; None: not known, any server will do."""
 
     @property
     def awaited(self) -> Any:
