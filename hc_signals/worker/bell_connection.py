@@ -84,7 +84,7 @@ class BellConnection:
         # Prepared statements are state of the session too.
         given = connections[using].get_connection_params()
         self.params = {key: given[key] for key in given.keys() - {"cursor_factory", "context", "pool"}}
-        self.params |= {"prepare_threshold": None, "application_name": application_name(consumer, "bell")}
+        self.params |= {"prepare_threshold": None}
         self._own_channel = f"{CHANNEL}_{secrets.token_hex(8)}"
         """For pings: no other session notifies on it."""
         self.raw: psycopg.Connection | None = None
@@ -143,6 +143,8 @@ class BellConnection:
     def _listen(self, raw: psycopg.Connection) -> None:
         self.pid = backend_pid(raw)
         raw.execute(NEVER_COMPILE)
+        # Not when the connection is opened: a pooler keeps the name, and hc_status would count a listener.
+        raw.execute("SELECT set_config('application_name', %s, false)", [application_name(self._consumer, "bell")])
         raw.execute(own_limits(is_local=False).encode())
         raw.execute(f"LISTEN {CHANNEL}")
         raw.execute(f"LISTEN {self._own_channel}")
