@@ -1,32 +1,20 @@
 """Creates the change log by the files of migrations_sql/; its models are unmanaged and follow them."""
 
-from typing import Any
-
 import django.contrib.postgres.fields
 from django.db import migrations, models
 
 import hc_signals.models
 from hc_signals.log.schema import install_sql, remove_sql
-from hc_signals.postgres.query import unprepared_cursor
+from hc_signals.migrations._script import RunScript
 
-
-class RunScript(migrations.RunSQL):
-    """Many statements in one message, which the server cannot prepare."""
-
-    def database_forwards(self, app_label: Any, schema_editor: Any, *states: Any) -> None:
-        with unprepared_cursor(schema_editor.connection):
-            super().database_forwards(app_label, schema_editor, *states)
-
-    def database_backwards(self, app_label: Any, schema_editor: Any, *states: Any) -> None:
-        with unprepared_cursor(schema_editor.connection):
-            super().database_backwards(app_label, schema_editor, *states)
+FILES = ("01_tables.sql", "02_capture.sql", "03_reading.sql")
 
 
 class Migration(migrations.Migration):
     initial = True
     dependencies = []
     operations = [
-        RunScript(install_sql(), remove_sql()),
+        RunScript(install_sql(FILES), remove_sql(FILES)),
         migrations.CreateModel(
             name="Change",
             fields=[
