@@ -190,8 +190,8 @@ def test_reported_gaps_of_every_model_are_shown(
         for consumer in ("default", "other"):
             deliver(CONSUMER=consumer)
         text = status()
-        assert "warn  gaps        every model: 1 (failed_over), the last 0 s ago" in text
-        assert "warn  gaps        every model: 1 (capture_failed), the last 0 s ago" in text
+        assert "warn  gaps        every model: 1 (failed_over), the last " in text
+        assert "warn  gaps        every model: 1 (capture_failed), the last " in text
     as_the_app("UPDATE hc_signals_position SET created_at = created_at - interval '25 hours'")
     assert "ok    gaps        none in 24 h" in status()
 
