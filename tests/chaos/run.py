@@ -181,8 +181,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--unresponsive",
         type=float,
-        help="most seconds until a worker replaces unresponsive connections; 0 leaves this fault out (default: 20, with "
-        "--pooler 0: behind a pooler a worker cannot ask the server about its session)",
+        help="most seconds until a worker replaces unresponsive connections; 0 leaves this fault out (default: 20; "
+        "with --pooler 0: behind a pooler a worker cannot ask the server about its session)",
     )
     parser.add_argument("--patience", type=float, default=20, help="seconds without progress after which the run ends")
     parser.add_argument("--records", type=int, default=3000, help="number of records (default: 3000)")
