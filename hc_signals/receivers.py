@@ -168,9 +168,9 @@ def _filtered(function: Any, filters: list[Filter]) -> Callable[..., Any]:
     else:
 
         @wraps(function)
-        def receive(signal: Signal, event: ChangeEvent[Any], **named: Any) -> None:
-            if _is_wanted(filters, signal, event):
-                function(signal=signal, event=event, **named)
+        def receive(signal: Signal, event: ChangeEvent[Any], **named: Any) -> Any:
+            # What it returns may be a coroutine.
+            return function(signal=signal, event=event, **named) if _is_wanted(filters, signal, event) else None
 
     # A partial, or an object with a __call__, has no __qualname__ that wraps() could copy.
     receive.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)

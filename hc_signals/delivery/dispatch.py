@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from asgiref.sync import async_to_sync
 from django.dispatch import Signal
 
 from hc_signals.delivery.calls import Call, IsolationLost, StoreFailure
@@ -12,7 +11,7 @@ from hc_signals.delivery.identity import Receiver, Receivers
 from hc_signals.delivery.isolation import careful
 from hc_signals.delivery.isolation.call import isolated
 from hc_signals.delivery.isolation.transaction import Isolation
-from hc_signals.delivery.project_code import ends_program, nothing_forked
+from hc_signals.delivery.project_code import ends_program, no_alarm_left, nothing_forked, run
 from hc_signals.delivery.pulse import Pulse
 
 
@@ -64,9 +63,9 @@ class Dispatcher:
         isolation, failed = self.isolation, None
         self.pulse.begin_call(call.receiver, signal, named)
         try:
-            with isolated(isolation, call, in_advance=careful.needs_savepoint(call.receiver)), nothing_forked():
-                function = async_to_sync(receiver.call) if receiver.is_async else receiver.call
-                function(signal=signal, using=isolation.using, **named)
+            in_advance = careful.needs_savepoint(call.receiver)
+            with isolated(isolation, call, in_advance=in_advance), isolation.others, nothing_forked(), no_alarm_left():
+                run(receiver.call, signal=signal, using=isolation.using, **named)
         # A receiver may raise anything, also what is meant to end a program. Only Ctrl-C may end this one.
         except BaseException as error:
             failed = error

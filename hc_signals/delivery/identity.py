@@ -36,7 +36,15 @@ Receivers = list[Receiver]
 def receiver_path(receiver: Callable[..., Any]) -> str:
     """Return the dotted path of a receiver, as the project connected it."""
     name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
-    return f"{getattr(receiver, '__module__', '?')}.{name}"
+    return _storable(f"{getattr(receiver, '__module__', '?')}.{name}")
+
+
+def _storable(name: str) -> str:
+    """Return a name that every database can store and every log can show: other characters become escapes."""
+    if name.isascii() and name.isprintable():
+        return name
+    shown = (c if c.isprintable() and c <= "\xff" else c.encode("unicode_escape").decode() for c in name)
+    return "".join(shown)
 
 
 def resolve(name: str, receivers: Sequence[Receiver]) -> Receivers:
@@ -131,7 +139,7 @@ def _numbers(namesakes: Namesakes, groups: Iterable[Namesakes]) -> dict[Any, int
 
 def _base(connection: Connection) -> str:
     path, uid = receiver_path(connection.receiver), connection.uid
-    return f"{path}#{uid}" if isinstance(uid, str) else path
+    return _storable(f"{path}#{uid}") if isinstance(uid, str) else path
 
 
 def _object(receiver: Callable[..., Any]) -> Any:

@@ -4,14 +4,18 @@ The message of an exception may hold a customer's data; the messages of our own 
 to a logger of their own, ``hc_signals.receivers``, for error trackers such as Sentry; hc_listen does not print it.
 """
 
+import asyncio
+import inspect
 import logging
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
+
+from asgiref.sync import async_to_sync
 
 from hc_signals.postgres.names import storable
 
@@ -57,6 +61,55 @@ class nothing_forked:
         if self._forks != _forks:
             is_code = isinstance(error, SystemExit) and isinstance(error.code, int)
             os._exit(error.code if is_code else int(error is not None))  # type: ignore[union-attr]
+
+
+class no_alarm_left:
+    """Raise RuntimeError at the end of the block if it has left a timer running, and stop the timer.
+
+    Its signal (``signal.alarm()``, ``signal.setitimer()``) would interrupt other receivers, or our own code.
+    """
+
+    __slots__ = ("_is_ours",)
+
+    def __enter__(self) -> None:
+        self._is_ours = signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if self._is_ours and signal.getitimer(signal.ITIMER_REAL)[0]:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if error is None:
+                raise RuntimeError(
+                    "The receiver left an alarm running, whose signal would interrupt other code; it is stopped. "
+                    "End the alarm with signal.alarm(0) before the receiver returns."
+                )
+
+
+def run(call: Callable[..., Any], **named: Any) -> None:
+    """Call a receiver and run all of its code, also if Django takes its ``async def`` for a plain function.
+
+    This happens to an ``async def`` behind a decorator, or in a ``__call__``.
+
+    Raises:
+        TypeError: the receiver is a generator, whose code nothing runs.
+        RuntimeError: it has left tasks in its event loop, whose work is lost.
+    """
+    result = call(**named)
+    if inspect.isawaitable(result):
+        async_to_sync(_awaited)(result)
+    elif inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TypeError("The receiver is a generator, so its code has not run. Remove yield from it.")
+
+
+async def _awaited(result: Awaitable[Any]) -> None:
+    before = asyncio.all_tasks()
+    await result
+    if asyncio.all_tasks() - before:
+        await asyncio.sleep(0)  # a task may be about to end
+    if left := asyncio.all_tasks() - before:
+        raise RuntimeError(
+            f"The receiver left {len(left)} task(s) running, which are cancelled now. Await each task before the "
+            "receiver returns."
+        )
 
 
 def contained(hook: Callable[[], Any], around: Callable[[], Any]) -> Callable[[], None]:
