@@ -150,8 +150,9 @@ def _begins_a_copy() -> None:
 
 @pytest.fixture(autouse=True)
 def held() -> Iterator[None]:
-    """Close what is held, without warnings."""
+    """Close what is held, without warnings, and the connection, which a failed test leaves as it is."""
     yield
+    connection.close()
     while _held:
         with suppress(Exception):
             _held.pop().__exit__(ValueError, ValueError(), None)
