@@ -193,7 +193,7 @@ def test_dispatch_uid_belongs_to_the_name() -> None:
 
 @pytest.mark.parametrize("uid", ["nul \x00", "surrogate \udc80", "two\nlines", "smile \U0001f600"])
 def test_name_is_storable_and_fits_a_line(captured: HerokuConnect, uid: str) -> None:
-    """A name that the database refuses would stop the page with everybody's deliveries."""
+    """A name that the database refuses would stop the page, and with it all other receivers."""
     box = Box()
     signals.record_created.connect(closure_over(box), sender=Account, weak=False, dispatch_uid=uid)
     fail_once(captured, box)

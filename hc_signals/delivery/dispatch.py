@@ -11,7 +11,7 @@ from hc_signals.delivery.identity import Receiver, Receivers
 from hc_signals.delivery.isolation import careful
 from hc_signals.delivery.isolation.call import isolated
 from hc_signals.delivery.isolation.transaction import Isolation
-from hc_signals.delivery.project_code import ends_program, no_alarm_left, nothing_forked, run
+from hc_signals.delivery.project_code import ends_program, nothing_left, run
 from hc_signals.delivery.pulse import Pulse
 
 
@@ -64,7 +64,7 @@ class Dispatcher:
         self.pulse.begin_call(call.receiver, signal, named)
         try:
             in_advance = careful.needs_savepoint(call.receiver)
-            with isolated(isolation, call, in_advance=in_advance), isolation.others, nothing_forked(), no_alarm_left():
+            with isolated(isolation, call, in_advance=in_advance), isolation.others, nothing_left():
                 run(receiver.call, signal=signal, using=isolation.using, **named)
         # A receiver may raise anything, also what is meant to end a program. Only Ctrl-C may end this one.
         except BaseException as error:

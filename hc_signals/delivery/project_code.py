@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from signal import ITIMER_REAL, getitimer
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -49,34 +50,27 @@ def ends_program(error: BaseException) -> bool:
     )
 
 
-class nothing_forked:
-    """End a child process at the end of the block: it shares the sockets of its parent."""
+class nothing_left:
+    """End what the block has left running in the process: a child process, or the timer of an alarm.
 
-    __slots__ = ("_forks",)
+    A child shares the sockets of its parent. The signal of a timer (``signal.alarm()``, ``signal.setitimer()``) would
+    interrupt other receivers, or our own code. A timer that ran before stays.
+
+    Raises (on exit):
+        RuntimeError: the timer was stopped.
+    """
+
+    __slots__ = ("_forks", "_had_timer")
 
     def __enter__(self) -> None:
-        self._forks = _forks
+        self._forks, self._had_timer = _forks, getitimer(ITIMER_REAL)[0] != 0.0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if self._forks != _forks:
             is_code = isinstance(error, SystemExit) and isinstance(error.code, int)
             os._exit(error.code if is_code else int(error is not None))  # type: ignore[union-attr]
-
-
-class no_alarm_left:
-    """Raise RuntimeError at the end of the block if it has left a timer running, and stop the timer.
-
-    Its signal (``signal.alarm()``, ``signal.setitimer()``) would interrupt other receivers, or our own code.
-    """
-
-    __slots__ = ("_is_ours",)
-
-    def __enter__(self) -> None:
-        self._is_ours = signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if self._is_ours and signal.getitimer(signal.ITIMER_REAL)[0]:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        if getitimer(ITIMER_REAL)[0] and not self._had_timer:
+            signal.setitimer(ITIMER_REAL, 0)
             if error is None:
                 raise RuntimeError(
                     "The receiver left an alarm running, whose signal would interrupt other code; it is stopped. "
@@ -94,6 +88,8 @@ def run(call: Callable[..., Any], **named: Any) -> None:
         RuntimeError: it has left tasks in its event loop, whose work is lost.
     """
     result = call(**named)
+    if result is None:
+        return
     if inspect.isawaitable(result):
         async_to_sync(_awaited)(result)
     elif inspect.isgenerator(result) or inspect.isasyncgen(result):
@@ -118,7 +114,7 @@ def contained(hook: Callable[[], Any], around: Callable[[], Any]) -> Callable[[]
     @wraps(hook)
     def run() -> None:
         try:
-            with around(), nothing_forked():
+            with around(), nothing_left():
                 hook()
         except BaseException as error:
             if isinstance(error, Exception) or ends_program(error):

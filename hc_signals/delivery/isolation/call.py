@@ -7,7 +7,7 @@ from typing import Any
 from django.db.transaction import TransactionManagementError
 
 from hc_signals.delivery.calls import Call, ConnectionLost, IsolationLost
-from hc_signals.delivery.isolation.driver import Driver, changed_driver_error
+from hc_signals.delivery.isolation.driver import changed_driver_error
 from hc_signals.delivery.isolation.message import Message, State, received_status, status
 from hc_signals.delivery.isolation.outside import LEFT_OPEN, CallOutside
 from hc_signals.delivery.isolation.session import RESTORE
@@ -41,7 +41,6 @@ class CallInTransaction:
         "_began",
         "_call",
         "_depth",
-        "_driver",
         "_in_advance",
         "_is_sending",
         "_isolation",
@@ -66,7 +65,7 @@ class CallInTransaction:
         self._wrappers = connection.execute_wrappers
         # Ours comes last: the statements that the project's wrappers put in front belong to the receiver.
         connection.execute_wrappers = [*wrappers.of_project(connection), self._statement]
-        self._driver = Driver(connection.connection, self._before_message, in_transaction=True)
+        self._isolation.driver.before = self._before_message
         self._began = time.monotonic() if self._isolation.idle_seconds is not None else 0.0
 
     def _statement(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
@@ -102,7 +101,8 @@ class CallInTransaction:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         connection = self._isolation.connection
         connection.execute_wrappers = self._wrappers
-        changed = self._driver.release()
+        self._isolation.driver.before = None
+        changed = self._isolation.driver.changed()
         ids, blocks = connection.savepoint_ids, connection.atomic_blocks
         try:
             if self._lost:

@@ -1,8 +1,8 @@
 """The project's other databases, which receivers may use: no call leaves a transaction or a dead connection behind.
 
 No transaction of ours spans them: what a receiver writes there is committed at once, and is repeated with its page.
-Django looks after such connections at the end of each request. A worker has no requests, so it does this after each
-page: it closes what is unusable, or older than ``CONN_MAX_AGE``.
+Django closes such connections at the end of each request, if they are unusable or older than ``CONN_MAX_AGE``. A worker
+has no requests, so it does this after each page.
 """
 
 from collections.abc import Iterable

@@ -40,7 +40,9 @@ class CallOutside:
         self._wrappers = connection.execute_wrappers
         connection.execute_wrappers = [*wrappers.of_project(connection), self._statement]
         raw = connection.connection
-        self._driver = None if raw is None else Driver(raw, self._before_message, in_transaction=False)
+        self._driver = None if raw is None else Driver(raw, in_transaction=False)
+        if self._driver:
+            self._driver.before = self._before_message
 
     def _statement(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Execute wrapper of the receiver's statements."""
@@ -56,7 +58,10 @@ class CallOutside:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         connection = self._connection
         connection.execute_wrappers = self._wrappers
-        changed = self._driver.release() if self._driver else []
+        changed: list[str] = []
+        if self._driver:
+            self._driver.release()
+            changed = self._driver.changed()
         if connection.connection is None:
             return
         is_manual = connection.autocommit != connection.settings_dict["AUTOCOMMIT"]

@@ -9,6 +9,7 @@ from typing import Any
 from django.db import DatabaseError, connections
 
 from hc_signals.delivery.calls import Call, ConnectionLost, IsolationLost
+from hc_signals.delivery.isolation.driver import Driver
 from hc_signals.delivery.isolation.message import Message, State, empty_message, send_alone, status
 from hc_signals.delivery.isolation.others import OtherDatabases
 from hc_signals.delivery.isolation.outside import around_hook
@@ -44,7 +45,14 @@ class Isolation:
             with wrappers.set_aside(self.using, self._own_statement):
                 yield self
         finally:
+            if "driver" in self.__dict__:
+                self.driver.release()
             self.others.end_page()
+
+    @cached_property
+    def driver(self) -> Driver:
+        """Watches psycopg's connection from the first call in the transaction on."""
+        return Driver(self.connection.connection, in_transaction=True)
 
     @property
     def unchecked(self) -> Call | None:
