@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 TESTS ?=
 
+# Characters of a line of code that the site shows beside its two columns.
+PAGE := 90
+
 CHAOS ?= --seconds 60
 FAILOVER ?=
 ANY ?=
@@ -24,9 +27,9 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 
 # What reads or shows a time: also run in a project without time zones.
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields \
-	instances log_limit mappings moments pause reloads replay status time_zones triggerlog watch))
+	instances log_limit mappings moments overview pause reloads replay status time_zones triggerlog watch))
 
-.PHONY: demo test test-fast servers test-servers test-stock test-naive orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +38,9 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed  ## the simulator plays Heroku Connect, a real hc_listen delivers, every signal is printed
 	$(BIN)/python example/demo.py
+
+demo-site: $(VENV)/.installed  ## the same, then the example's admin on http://127.0.0.1:8000 until Ctrl-C: PORT=8001 make demo-site
+	$(BIN)/python example/demo.py --site
 
 test: $(VENV)/.installed
 	$(PYTEST) $(TESTS)
@@ -59,6 +65,15 @@ test-stock: $(VENV)/.installed  ## the tests named in FIELD on the newest Postgr
 
 test-naive: $(VENV)/.installed  ## the tests of everything that reads or shows a time, with USE_TZ = False
 	$(PYTEST) --ds=tests.naive_settings $(TIMES) $(TESTS)
+
+$(VENV)/.browser: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
+	touch $@
+
+test-browser: docs  ## the admin and the site in Chromium: Debian's, or the one that CHROMIUM names
+	@if [ -z "$$($(PYTHON) -m tests.browser.chromium)" ]; then \
+		echo "test-browser: not run: there is no Chromium (Debian: apt-get install chromium); or set CHROMIUM"; \
+	else $(MAKE) --no-print-directory $(VENV)/.browser && $(PYTEST) tests/browser $(TESTS); fi
 
 orgs: $(VENV)/.installed  ## exported mappings, from hc_inspect to compared instances: make orgs ORGS="my_mapping.json my_tables.sql"
 	PYTHONPATH=.:example $(BIN)/python -m tests.orgs $(ORGS)
@@ -98,12 +113,14 @@ bench-check: $(VENV)/.installed  ## a small run: no ratio may have fallen by mor
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check --line-length $(PAGE) README.md docs/*.md
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 fmt: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/ruff format --line-length $(PAGE) README.md docs/*.md
 
 clean:
 	rm -rf $(VENV) .venv-interop .venv-bench dist build

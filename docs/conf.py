@@ -2,6 +2,8 @@
 
 import django
 from django.conf import settings
+from sphinx.search import languages
+from sphinx.search.en import SearchEnglish
 
 from hc_signals import __version__
 
@@ -23,11 +25,13 @@ project = "hc_signals"
 release = version = __version__
 copyright = "the authors of hc_signals; Apache License 2.0"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design"]
+copybutton_selector = "div.highlight-python pre, div.highlight-sh pre, div.highlight-sql pre"  # not on outputs
 autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
 nitpick_ignore_regex = [("py:(class|exc)", r"(?!hc_signals\.).*"), ("py:class", r"hc_signals\..*\.M(_co)?")]
 source_suffix = {".md": "markdown"}
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["screenshots.py"]
 
@@ -35,6 +39,20 @@ html_theme = "furo"
 html_title = f"hc_signals {__version__}"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+
+
+class SearchParts(SearchEnglish):
+    """Finds RETRY_SECONDS by "retry" as well: a name is indexed whole and by its parts."""
+
+    def split(self, input):
+        """Return the words of a text."""
+        words = super().split(input)
+        return words + [part for word in words if "_" in word.strip("_") for part in word.split("_") if part]
+
+
+languages["en"] = SearchParts
 
 
 def keep_sentences(app, what, *arguments):

@@ -2,14 +2,18 @@
 
 Starts the server, migrates the example, installs capture, runs the real `manage.py hc_listen` as its own process, plays
 Heroku Connect for a few seconds, and counts. Exit code 1 if anything was lost or delivered twice.
+
+`make demo-site` plays on until Ctrl-C, and serves the example's admin on this machine.
 """
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -17,12 +21,27 @@ sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
 from hc_signals.testing import HerokuConnect, embedded  # noqa: E402
+from hc_signals.testing.traffic import Step  # noqa: E402
 
 SEED = 1
 SECONDS = 8
+SITE_STEPS_PER_SECOND = 1
+PORT = os.environ.get("PORT", "8000")
+STEPS = {"poll": "sends", "edit": "edits", "create": "creates", "delete": "deletes", "bulk": "loads", "app": "accepts"}
 BATCH = 40
 STEPS_PER_SECOND = 8
 DRAIN_TIMEOUT = 30
+ADMIN = "demo"
+PAGES = {
+    "Overview": "hc_signals/minute/",
+    "Changes": "hc_signals/change/",
+    "Accounts": "crm/account/",
+}
+NEXT = """
+Next:
+  make demo-site   the same, with the admin: overview, changes, the timeline of a record
+  docs/start.md    your own receiver, from an empty folder, in ten minutes
+"""
 
 
 def manage(*arguments: str) -> None:
@@ -32,19 +51,25 @@ def manage(*arguments: str) -> None:
 
 
 def play(heroku: HerokuConnect) -> None:
-    """Play Heroku Connect for SECONDS, and print each step; the app adds its own half to compound records."""
+    """Play Heroku Connect for SECONDS, and print each step."""
+    print(
+        f"\nSalesforce changes records for {SECONDS} s. hc_listen calls the receivers; what they print is indented.\n"
+    )
     end = time.monotonic() + SECONDS
-    for step in heroku.play(poll_size=BATCH):
+    for step in steps(heroku, STEPS_PER_SECOND):
         left = max(0.0, end - time.monotonic())
-        print(
-            f"Salesforce: {step.action} of {step.records} {step.model.__name__} record(s)"
-            f"  [{heroku.changes} changes so far, {left:.0f} s left]",
-            flush=True,
-        )
-        extend_compound_records()
+        done = f"Salesforce {STEPS[step.action]} {step.records} {step.model.__name__}"
+        print(f"{done}  [{heroku.changes} changes so far, {left:.0f} s left]", flush=True)
         if not left:
             return
-        time.sleep(1 / STEPS_PER_SECOND)
+
+
+def steps(heroku: HerokuConnect, per_second: float) -> Iterator[Step]:
+    """Do steps without end; the app adds its own half to compound records."""
+    for step in heroku.play(poll_size=BATCH):
+        extend_compound_records()
+        yield step
+        time.sleep(1 / per_second)
 
 
 def extend_compound_records() -> None:
@@ -71,17 +96,51 @@ def wait_for(count: int) -> int:
     return seen
 
 
+def serve(heroku: HerokuConnect) -> None:
+    """Serve the admin of the example on this machine, and play on, until Ctrl-C."""
+    from django.contrib.auth.models import User
+
+    User.objects.create_superuser(ADMIN, password=ADMIN)
+    command = [sys.executable, str(HERE / "manage.py"), "runserver", "--noreload", f"127.0.0.1:{PORT}"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    site = subprocess.Popen(command, env={**os.environ, "DEBUG": "1"}, **quiet)
+    while site.poll() is None and not answers():
+        time.sleep(0.1)
+    print(f"\nThe site: http://127.0.0.1:{PORT}/admin/  (user {ADMIN}, password {ADMIN}; Ctrl-C ends it)", flush=True)
+    for title, page in PAGES.items():
+        print(f"  {title:<32} http://127.0.0.1:{PORT}/admin/{page}", flush=True)
+    try:
+        for _ in steps(heroku, SITE_STEPS_PER_SECOND):
+            if site.poll() is not None:
+                print(
+                    f"demo: the site has ended; is port {PORT} in use? Set another: PORT=8001 make demo-site",
+                    flush=True,
+                )
+                return
+    except KeyboardInterrupt:
+        print()
+    finally:
+        site.terminate()
+        site.wait(timeout=10)
+
+
+def answers() -> bool:
+    """Return whether the site accepts a connection."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", int(PORT))) == 0
+
+
 def main() -> int:
     """Run the demo; return the exit code."""
     with tempfile.TemporaryDirectory(prefix="hc_signals_demo_") as directory:
         print("Starting an embedded PostgreSQL …", flush=True)
         server = embedded.start(directory)
-        os.environ |= {"DATABASE_URL": server.url, "DJANGO_SETTINGS_MODULE": "example.settings", "CRM_PRINT": "1"}
+        os.environ |= {"DATABASE_URL": server.url, "DJANGO_SETTINGS_MODULE": "example.settings"}
         import django
 
         django.setup()
         try:
-            return run()
+            return run(has_site="--site" in sys.argv[1:])
         finally:
             from django.db import connections
 
@@ -89,23 +148,37 @@ def main() -> int:
             server.stop()
 
 
-def run() -> int:
+def run(has_site: bool) -> int:
     """Migrate, install, listen, play, count."""
     manage("migrate", "--verbosity", "0")
     manage("hc_simulate", "--create-only")
     manage("hc_triggers", "install")
-    listener = subprocess.Popen([sys.executable, str(HERE / "manage.py"), "hc_listen"])
+    # A session of its own: Ctrl-C ends the demo, which then ends hc_listen.
+    listen = [sys.executable, str(HERE / "manage.py"), "hc_listen"]
+    listener = subprocess.Popen(listen, env={**os.environ, "CRM_PRINT": "1"}, start_new_session=True)
     heroku = HerokuConnect(seed=SEED)
     try:
         play(heroku)
-        seen = wait_for(heroku.changes)
+        if has_site:
+            serve(heroku)
+        wait_for(heroku.changes)
     finally:
         listener.send_signal(signal.SIGTERM)
         listener.wait(timeout=10)
     seen = delivered()
     lost = heroku.changes - seen
-    print(f"demo: {heroku.changes} changes, {seen} delivered, {lost} lost", flush=True)
+    print(f"\ndemo: {heroku.changes} changes, {seen} delivered, {lost} lost{linked()}", flush=True)
+    if not has_site:
+        print(NEXT, flush=True)
     return 1 if lost or listener.returncode else 0
+
+
+def linked() -> str:
+    """Say how many more changes gave a record of the app its sfid: no receiver of the example hears of these."""
+    from hc_signals.models import Change
+
+    count = Change.objects.filter(changed=["sfid"]).count()
+    return f"; {count} more gave records of the app their sfid" if count else ""
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import difflib
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -49,6 +50,11 @@ class Conf:
     APPLY_ON_DELETE: bool | Sequence[str] = False
     """Apply ``on_delete`` of relations when Salesforce deletes a record: True for all models, or their labels."""
 
+    RECORD_CALLS: bool = True
+    """Record each call of a receiver, for the timeline of a record in the admin."""
+    SALESFORCE_URL: str | Mapping[str, str] = ""
+    """Address of the Salesforce instance, for links to records: one, or one by schema of the connected tables."""
+
     RELOAD_AWARE: bool | Sequence[str] = True
     """Recognise the reload of a table, which is cleared and filled again: True for all models, or their labels."""
     RELOAD_QUIET_SECONDS: float = 300.0
@@ -62,7 +68,9 @@ class Conf:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(field.default, bool):
+            if field.name == "SALESFORCE_URL":
+                _check_urls(field.name, value)
+            elif isinstance(field.default, bool):
                 _check_choice(field.name, value, takes_labels=field.name in MODEL_KEYS)
             else:
                 _check_value(field.name, value, field.default)
@@ -99,6 +107,16 @@ def _check_value(key: str, value: Any, default: Any) -> None:
         problem = f"is {value!r}; expected a number above 0 and below 100000."
     if problem:
         raise ConfigurationError(f"HC_SIGNALS[{key!r}] {problem}")
+
+
+def _check_urls(key: str, value: Any) -> None:
+    urls = list(value.values()) if isinstance(value, dict) else [value]
+    for url in urls:
+        if not (isinstance(url, str) and (url == "" or re.fullmatch(r"https?://[^\s/?#]+/?", url))):
+            raise ConfigurationError(
+                f"HC_SIGNALS[{key!r}] has {url!r}; expected the address of a Salesforce instance without a path, such "
+                "as 'https://example.my.salesforce.com', or a dict of them by schema."
+            )
 
 
 def chosen(key: str, value: bool | Sequence[str], models: Iterable[type[Model]]) -> frozenset[type[Model]]:

@@ -18,7 +18,7 @@ def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
 
     It is enqueued before the worker's position is committed. A queue in the same database commits together with the
     position. Any other broker gets each task at least once: after a crash perhaps twice, with the same ``event_id``.
-    If the broker cannot be reached, the delivery is stored and retried like any other.
+    If the broker cannot be reached, the delivery is stored and retried like any other. A dry run enqueues nothing.
 
     Args:
         model: as for :func:`~hc_signals.receivers.on_change`.
@@ -37,6 +37,8 @@ def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
         raise ConfigurationError(f"enqueue_on_change got {task!r}; expected a task of Django Tasks or of Celery.")
 
     def enqueue(event: ChangeEvent[Any], sender: type[Model], **kwargs: Any) -> None:
+        if event.dry_run:
+            return
         put(
             model=sender._meta.label,
             record_id=event.record_id,

@@ -1,6 +1,7 @@
 """ChangeEvent: what a receiver gets, in the words of Salesforce Change Data Capture."""
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic
@@ -51,6 +52,8 @@ class ChangeEvent(Generic[M_co]):
     """1 on the first delivery."""
     replayed: bool = False
     """hc_replay sent the event again, with the ids that it had the first time."""
+    dry_run: bool = field(default=False, repr=False, compare=False)
+    """``hc_replay --dry-run`` sent the event: the database takes the call back, so leave out all other effects."""
     cause: str = ""
     """For gaps: why changes may have been missed."""
     since: datetime | None = None
@@ -63,3 +66,25 @@ class ChangeEvent(Generic[M_co]):
     instance: M_co = None  # type: ignore[assignment]  # only events of a whole table have none
     """The record as the ORM would have loaded it right after the change; before it, for DELETE; None for gaps and
     reloads."""
+
+
+class DryCall:
+    """One receiver call of a dry run."""
+
+    asked = False
+    """Whether the receiver has read ``event.dry_run``, or called :func:`in_dry_run`."""
+
+
+DRY_CALL: ContextVar[DryCall | None] = ContextVar("hc_signals_dry_call", default=None)
+"""The call that a dry run makes now; None outside of one."""
+
+
+def in_dry_run() -> bool:
+    """Return whether ``hc_replay --dry-run`` calls the running receiver: for those that get no event.
+
+    Receivers of Django's ``post_save`` and ``post_delete`` get none. A thread that the receiver starts gets False.
+    """
+    call = DRY_CALL.get()
+    if call is not None:
+        call.asked = True
+    return call is not None

@@ -21,6 +21,7 @@ __all__ = (
     "ConnectedTable",
     "Delivery",
     "ImageField",
+    "Minute",
     "Position",
     "TriggerLog",
     "TriggerLogArchive",
@@ -65,6 +66,7 @@ class Change(models.Model):
         managed = False
         db_table = 'public"."hc_signals_change'
         default_permissions = ("view",)
+        permissions = (("redeliver_change", "Can deliver a change again"),)
         ordering = ("id",)
 
     def __str__(self) -> str:
@@ -128,6 +130,22 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"Delivery {self.id} of {model_label(self.table_name)} to {self.receiver}"
+
+
+class Minute(models.Model):
+    """What one worker process did in one minute; gives the overview of the admin its place and its permission."""
+
+    id = models.BigIntegerField(primary_key=True)
+    minute = models.DateTimeField()
+    consumer = models.TextField()
+    figures = ImageField()
+
+    class Meta:
+        managed = False
+        db_table = 'public"."hc_signals_minute'
+        default_permissions = ("view",)
+        ordering = ("minute", "id")
+        verbose_name = verbose_name_plural = "overview"
 
 
 class ConnectedTable(Change):

@@ -12,6 +12,7 @@ from django.dispatch import Signal
 from django.utils.inspect import func_accepts_kwargs
 
 from hc_signals import signals
+from hc_signals.delivery.calls import UNWANTED
 from hc_signals.delivery.identity import receiver_path
 from hc_signals.delivery.routing import FIRST_SIGNAL
 from hc_signals.events import ChangeEvent
@@ -162,15 +163,17 @@ def _filtered(function: Any, filters: list[Filter]) -> Callable[..., Any]:
     if iscoroutinefunction(function):
 
         @wraps(function)
-        async def receive(signal: Signal, event: ChangeEvent[Any], **named: Any) -> None:
-            if _is_wanted(filters, signal, event):
-                await function(signal=signal, event=event, **named)
+        async def receive(signal: Signal, event: ChangeEvent[Any], **named: Any) -> Any:
+            if not _is_wanted(filters, signal, event):
+                return UNWANTED
+            return await function(signal=signal, event=event, **named)
     else:
 
         @wraps(function)
         def receive(signal: Signal, event: ChangeEvent[Any], **named: Any) -> Any:
-            # What it returns may be a coroutine.
-            return function(signal=signal, event=event, **named) if _is_wanted(filters, signal, event) else None
+            if not _is_wanted(filters, signal, event):
+                return UNWANTED
+            return function(signal=signal, event=event, **named)
 
     # A partial, or an object with a __call__, has no __qualname__ that wraps() could copy.
     receive.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)

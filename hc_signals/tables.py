@@ -20,6 +20,26 @@ SYSTEM_COLUMNS = {
 }
 """Columns that every connected model maps, by column the name of the field; a model drops one by setting it to None."""
 
+NAME_FIELDS = (
+    "Name",
+    "CaseNumber",
+    "ContractNumber",
+    "OrderNumber",
+    "OrderItemNumber",
+    "SolutionName",
+    "WorkOrderNumber",
+    "LineItemNumber",
+    "AppointmentNumber",
+    "Subject",
+    "Title",
+    "LastName",
+    "Username",
+)
+"""API names of the fields by which people know a record: a model's first one of these is its name field.
+
+``Subject`` names tasks, events and e-mails, ``Title`` notes and files; the last two serve where ``Name`` is not mapped.
+"""
+
 _BOOKKEEPING_COLUMNS = frozenset({"_hc_lastop", "_hc_err", "systemmodstamp", "lastmodifieddate", "lastmodifiedbyid"})
 
 
@@ -97,9 +117,21 @@ def table_label(model: type[models.Model]) -> str:
     return ".".join(table_parts(model))
 
 
+def model_of_table(table: str) -> type[models.Model] | None:
+    """Return the connected model of a table, named as in the log; None if the project has none."""
+    return next((model for model in connected_models() if table_label(model) == table), None)
+
+
 def model_label(table: str) -> str:
     """Return ``crm.Account`` for the name under which the log keeps a table, or that name if no model has the table."""
-    return next((model._meta.label for model in connected_models() if table_label(model) == table), table)
+    model = model_of_table(table)
+    return model._meta.label if model else table
+
+
+def name_column(model: type[models.Model]) -> str | None:
+    """Return the column with the name of a record: that of the first of NAME_FIELDS; None if the model has none."""
+    columns = {getattr(field, "sf_field_name", None): str(field.column) for field in model._meta.local_concrete_fields}
+    return next((columns[name] for name in NAME_FIELDS if name in columns), None)
 
 
 def quoted_table(model: type[models.Model]) -> str:

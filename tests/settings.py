@@ -8,9 +8,10 @@ if "DATABASE_URL" not in os.environ:
     os.environ["DATABASE_URL"] = start_for_this_run().url
 
 from example.settings import *  # noqa: F403
-from example.settings import INSTALLED_APPS
+from example.settings import INSTALLED_APPS, MIDDLEWARE
 
 INSTALLED_APPS += ["tests.sfdc", "django_tasks", "django_tasks_db", "pghistory"]
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 # Neither UTC nor the server's: what is shifted by a time zone shows.
 TIME_ZONE = "America/Chicago"
+MIDDLEWARE = [*MIDDLEWARE, "tests.browser.policy.StrictPolicy"]

@@ -137,13 +137,46 @@ def test_search_continues_below_its_window(site: Client, monkeypatch: pytest.Mon
     assert "among ids 1101 to 1800" in site.get(address("change") + link.replace("&amp;", "&")).content.decode()
 
 
-def test_search_finds_a_record_by_sfid_or_id(site: Client) -> None:
+def test_search_finds_a_record_by_part_of_its_sfid_or_by_its_id(site: Client) -> None:
     fill(1000)
-    assert shown(site, q=SFID) == [1000]
-    assert shown(site, q=f" {SFID[:15]} ") == [1000]
-    assert shown(site, q=SFID[:14]) == []
+    for part in (SFID, f" {SFID[:15]} ", SFID[:14], SFID[-5:], "00000"):
+        assert shown(site, q=part) == [1000], part
+    assert shown(site, q=SFID[-4:]) == [], "too short: many sfids have it"
     assert shown(site, q="17") == [17]
     assert shown(site, q="unknown") == []
+
+
+def test_search_finds_a_record_by_part_of_its_name(site: Client, captured: HerokuConnect) -> None:
+    """The name is in the new image of a creation or an update, and in the old one of a deletion."""
+    acme, other = captured.insert(Account, {"name": "Acme 100%"}, {"name": "Bolt"})
+    (ada,) = captured.insert(Contact, last_name="Acmeson")
+    captured.update(Account, other, industry="Retail")
+    captured.delete(Account, acme)
+    created, bolt, contact, updated, deleted = Change.objects.values_list("id", flat=True)
+    assert shown(site, q="acme") == [deleted, contact, created]
+    assert shown(site, q="100%") == [deleted, created]
+    assert shown(site, q="0_%") == [], "no wildcards"
+    assert shown(site, q="bolt") == [updated, bolt]
+    assert ada
+
+
+def test_list_shows_the_name_of_each_record(site: Client, captured: HerokuConnect) -> None:
+    (sfid,) = captured.insert(Account, name="Acme")
+    captured.delete(Account, sfid)
+    assert content(site, "change").count('<span class="hc-name">Acme</span>') == 2
+
+
+def test_change_and_its_deliveries_link_to_each_other(site: Client, receiver: "Receiver") -> None:
+    change = Change.objects.earliest("id")
+    links = [
+        *re.findall(r'href="([^"]+)">1 stored delivery', content(site, "change")),
+        *re.findall(r'href="([^"]+)">1 retry', detail(site, change)[0]),
+    ]
+    assert links[-1].endswith(f"delivery/?change_id={change.id}")
+    assert len(links) == 4
+    assert "1 delivery" in site.get(links[-1]).content.decode()
+    assert shown(site, failure="parked") == [Change.objects.latest("id").id]
+    assert shown(site, failure="dead") == []
 
 
 def test_filters_keep_matching_changes(site: Client) -> None:
@@ -309,7 +342,7 @@ def test_deliveries_show_error_and_payload(site: Client, receiver: Receiver) -> 
     page = site.get(address("delivery", "change", first.id)).content.decode()
     assert "tests/test_admin_pages.py" in page, "the traceback"
     assert "Retry now" in page
-    assert "<td><span>a</span></td>" in page
+    assert '<td data-label="New"><span>a</span></td>' in page
 
 
 def test_retry_calls_the_receiver_again(site: Client, receiver: Receiver) -> None:

@@ -12,11 +12,11 @@ from example.crm.models import Account
 from hc_signals.conf import Conf
 from hc_signals.delivery.failures import release, waiting_shards
 from hc_signals.delivery.shard import Outcome
-from hc_signals.log import rotation
+from hc_signals.log import rotation, tail
 from hc_signals.log.claims import claim_all
 from hc_signals.signals import record_changed
 from hc_signals.worker.loop import Worker
-from tests.conftest import as_the_app
+from tests.conftest import another, as_the_app
 from tests.test_hostile_settings import HOSTILE, database_with, of_this_server
 
 ROWS = 100_000
@@ -83,7 +83,7 @@ def check_plans(run: Callable[[], Any]) -> int:
     statements = [part.strip() for query in context for part in query["sql"].split(";")]
     reads = 0
     for statement in statements:
-        if statement.startswith(("SELECT", "UPDATE public.hc_signals_delivery")) and "hc_signals_" in statement:
+        if statement.startswith(("SELECT", "WITH", "UPDATE public.hc_signals_delivery")) and "hc_signals_" in statement:
             with connection.cursor() as cursor:
                 cursor.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement)
                 answer = cursor.fetchone()[0]
@@ -168,6 +168,21 @@ def skip(worker: Worker) -> None:
     with transaction.atomic():
         (claim,) = claim_all([worker.shards[0].log])
         claim.append(claim.close_window(claim.open_window()))
+
+
+@pytest.mark.parametrize("statistics", ["stale", "fresh"])
+def test_reader_without_position_reads_what_is_new(fill: Log, statistics: str) -> None:
+    """Also with transactions that were open at its last read, and with none."""
+    fill(statistics)
+    with another(FILL.format(rows=1)) as cursor:
+        place = tail.start("default")
+        as_the_app("SELECT pg_current_xact_id()")  # the end of any transaction may show something new
+        assert check_plans(lambda: tail.read("default", place)) == 1
+        for _ in range(10):
+            as_the_app(FILL.format(rows=1))
+        cursor.execute("COMMIT")
+        assert check_plans(lambda: tail.read("default", place, may_skip=True)) == 4
+    assert len(tail.read("default", place).changes) == 11
 
 
 @pytest.mark.parametrize(("statistics", "count"), [("stale", 20_000), ("fresh", 0), ("fresh", 20_000)])

@@ -423,7 +423,7 @@ def test_replay_reads_the_buckets_of_its_time(listener: Listener) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [
-        ([], "one of the arguments --since --from is required", 2),
+        ([], "say --since or --from", 2),
         (["--since", "1h", "--from", "000000000000-000000000000001"], "not allowed with", 2),
         (["--since", "2999-01-01"], "lies in the future", 2),
         (["--since", "soon"], "is not a time", 2),

@@ -8,7 +8,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from hc_signals.log.schema import INSTALL, REMOVE, install_sql, remove_sql
+from hc_signals.log.schema import INSTALL, install_sql, remove_sql
 from hc_signals.postgres import locks
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +61,10 @@ def test_makemigrations_has_nothing_to_do() -> None:
 
 
 def test_migration_runs_every_file() -> None:
-    assert {path.name for path in (ROOT / "migrations_sql").glob("*.sql")} == {*INSTALL, *REMOVE}
+    assert {path.name for path in (ROOT / "migrations_sql").glob("*.sql")} == {
+        *INSTALL,
+        *(name.replace(".sql", ".down.sql") for name in INSTALL),
+    }
 
 
 def test_sql_takes_the_locks_that_python_knows() -> None:

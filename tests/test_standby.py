@@ -1,7 +1,8 @@
 """hc_listen waits until a standby is promoted, at its start and while it is running."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from io import StringIO
 
 import pytest
@@ -9,10 +10,30 @@ from django.core.management import call_command
 from django.db import connection
 from example.crm.models import Seen
 
+from hc_signals.log.schema import Cause
+from hc_signals.log.tail import Place, read, start_at
+from hc_signals.log.tail import start as start_tail
+from hc_signals.postgres.moments import now
 from hc_signals.testing import HerokuConnect
+from tests.conftest import another
 from tests.server import Server, Standby, installation
 from tests.test_trouble import WorkerProcess
 from tests.test_worker_process import asleep, insert, start, wait_until
+
+LATE = "INSERT INTO salesforce.account (sfid, name) VALUES ('late', 'late')"
+
+
+@contextmanager
+def on(standby: Standby) -> Iterator[None]:
+    """Make the standby the default database for a block."""
+    host = connection.settings_dict["HOST"]
+    connection.close()
+    connection.settings_dict["HOST"] = str(standby.directory)
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict["HOST"] = host
 
 
 @pytest.fixture
@@ -70,3 +91,32 @@ def test_worker_waits_until_a_standby_is_promoted(pair: tuple[Server, Standby]) 
         connection.close()
         first.kill()
         second.kill()
+
+
+def test_changes_are_read_on_a_follower(pair: tuple[Server, Standby]) -> None:
+    """Also those of a transaction that was open at a read. A follower's own snapshot would call it finished."""
+    _, standby = pair
+    insert(1)
+    with another(f"SET LOCAL xmlbinary = 'hex'; {LATE}"):  # rolled back
+        insert(1)
+        standby.catch_up()
+        with on(standby):
+            place = start_tail("default")
+    with another(f"SET LOCAL xmlbinary = 'hex'; {LATE}") as cursor:
+        for _ in range(2):
+            insert(1)
+            standby.catch_up()
+            with on(standby):
+                reading = read("default", place)
+                assert [found.new and found.new["name"] for found in reading.changes] == ["n"]
+                assert len(read("default", start_at("default", now() - timedelta(hours=1))).changes) > 1
+                place = Place.of_token(reading.place.token())
+        cursor.execute("COMMIT")
+        standby.catch_up()
+        with on(standby):
+            reading = read("default", place)
+            assert [found.new and found.new["name"] for found in reading.changes] == ["late"]
+            assert read("default", reading.place).changes == []
+    standby.promote()
+    with on(standby):
+        assert read("default", reading.place).missed == (Cause.FAILED_OVER,)

@@ -3,6 +3,8 @@
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.admin.options import get_content_type_for_model
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import router
@@ -11,8 +13,12 @@ from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
 
 from hc_signals.models import Change
+from hc_signals.postgres.moments import zone_name
 from hc_signals.postgres.query import relation_exists
 from hc_signals.tables import quoted_table
+
+READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""The methods that change nothing."""
 
 COUNTED_ROWS = 10_000
 """Most rows that the admin counts and acts on at once; filters lead to the others."""
@@ -41,8 +47,12 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 class OwnAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Shows a table to which users add no rows and from which they delete none; a missing table is a sentence."""
 
+    change_list_template = "admin/hc_signals/list.html"
     list_per_page = 100
     show_full_result_count = False
+
+    class Media:
+        css = {"all": ["hc_signals/admin.css"]}
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Refuse: the worker or Heroku Connect adds rows."""
@@ -52,9 +62,26 @@ class OwnAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Refuse: the worker or Heroku Connect removes rows."""
         return False
 
+    def refuse_writing(self, request: HttpRequest) -> None:
+        """Raise PermissionDenied for a request that asks for an action which the user may not take."""
+        if request.method in READING:
+            return
+        allowed = self.get_actions(request)
+        asked = set(request.POST.getlist("action")) - {""}
+        if not allowed or not asked <= allowed.keys():
+            raise PermissionDenied
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add the time zone, and whether the admin's log has entries about the row."""
+        row = context["original"]
+        entries = LogEntry.objects.filter(content_type=get_content_type_for_model(row), object_id=str(row.pk))
+        context |= {"zone": zone_name(), "has_history": entries.exists()}
+        return super().render_change_form(request, context, *args, **kwargs)
+
     def page(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
         """Return a page from a template of ours, which is named without its folder and suffix."""
-        frame = self.admin_site.each_context(request) | {"title": self._title(), "opts": self.opts, "media": self.media}
+        about = {"title": self._title(), "opts": self.opts, "media": self.media, "zone": zone_name()}
+        frame = self.admin_site.each_context(request) | about
         request.current_app = self.admin_site.name
         return TemplateResponse(request, f"admin/hc_signals/{template}.html", frame | context)
 
@@ -72,9 +99,6 @@ class ReadOnlyAdmin(OwnAdmin):
     sortable_by = ()
     conditions: frozenset[str] = frozenset()
     """The conditions that the address of a list may have. Others lack an index, or an operator: ``json`` has few."""
-
-    class Media:
-        css = {"all": ["hc_signals/admin.css"]}
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse: rows stay as they are."""
@@ -94,11 +118,13 @@ class ReadOnlyAdmin(OwnAdmin):
             raise PermissionDenied
         if not self._is_migrated():
             return self.page(request, "not_migrated", database=database())
+        self.refuse_writing(request)
         return self.list_view(request, extra_context)
 
     def list_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list; permission and table are checked."""
-        return super().changelist_view(request, {"title": self._title(), **(extra_context or {})})
+        about = {"title": self._title(), "zone": zone_name()}
+        return super().changelist_view(request, about | (extra_context or {}))
 
     def _is_migrated(self) -> bool:
         return relation_exists(database(), quoted_table(self.model))

@@ -8,7 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from hc_signals.admin.base import ReadOnlyAdmin, database
+from hc_signals.admin.base import READING, ReadOnlyAdmin, database
 from hc_signals.capture import outages, pausing
 from hc_signals.capture.status import status_of
 from hc_signals.conf import get_conf
@@ -30,6 +30,11 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
         """Return whether the user may install."""
         return request.user.has_perm("hc_signals.install_connectedtable")
 
+    def refuse_writing(self, request: HttpRequest) -> None:
+        """Raise PermissionDenied for a request to install by a user who may not."""
+        if request.method not in READING and not self.has_install_permission(request):
+            raise PermissionDenied
+
     # Each table has its own transaction: with ATOMIC_REQUESTS the request would hold every lock to its end.
     @transaction.non_atomic_requests
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -40,8 +45,6 @@ class ConnectedTableAdmin(ReadOnlyAdmin):
         """Show every connected table; on POST install capture on one table, or on all that need it."""
         if request.method != "POST":
             return self.page(request, "triggers", may_install=self.has_install_permission(request), **_found())
-        if not self.has_install_permission(request):
-            raise PermissionDenied
         self._install(request, request.POST.get("model", ""))
         return HttpResponseRedirect(request.path)
 

@@ -1,26 +1,38 @@
 """The change log in the admin: the newest changes first, and each change field by field."""
 
+from collections import Counter
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
-from django.db.models import Q
+from django.db.models import Count, Q
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 
-from hc_signals.admin.base import ReadOnlyAdmin
+from hc_signals.admin.base import database, first_rows
 from hc_signals.admin.difference import difference, field_name
-from hc_signals.admin.filters import CHANGE_TYPE, ChangeTypeFilter, ModelFilter, SinceFilter, UntilFilter
+from hc_signals.admin.filters import (
+    CHANGE_TYPE,
+    ChangeTypeFilter,
+    FailureFilter,
+    ModelFilter,
+    SinceFilter,
+    UntilFilter,
+)
+from hc_signals.admin.links import timeline_link
 from hc_signals.admin.log_window import LogWindow, search
+from hc_signals.admin.records import HIDDEN, link_to_page, may_see, name_of, record_name, record_url, visible_tables
+from hc_signals.admin.text import cut, visible
+from hc_signals.admin.timeline import TimelineAdmin
 from hc_signals.log.figures import summaries
-from hc_signals.models import Change
+from hc_signals.models import Change, Delivery
 from hc_signals.postgres.moments import shown
 from hc_signals.tables import model_label
 
-SHORT_SFID = 15
-"""Characters of the sfid on Salesforce's older pages, which leave out the last three."""
+PART_OF_SFID = 5
+"""Fewest characters of a search that also finds parts of sfids: shorter numbers are in most of them."""
 SHOWN_VALUE = 40
 """Most characters of a value in the list."""
 
@@ -45,9 +57,13 @@ class ChangeLogList(ChangeList):
             until=moments.get(UntilFilter),
         )
         rows = list(self.window.rows)
-        found = summaries(self.queryset.db, [row.id for row in rows])
+        seen = {table for table in {row.table_name for row in rows} if may_see(request.user, table)}
+        found = summaries(self.queryset.db, [row.id for row in rows if row.table_name in seen])
+        may_see_failures = request.user.has_perm("hc_signals.view_delivery")
+        failures = _failures(self.queryset.db, [row.id for row in rows] if may_see_failures else [])
         for row in rows:
-            row.summary = found.get(row.id, [])
+            row.summary, row.is_hidden = found.get(row.id, []), row.table_name not in seen
+            row.failures = failures[row.id]
         self.result_list, self.result_count, self.full_result_count = rows, len(rows), None
         self.show_full_result_count = self.show_admin_actions = self.multi_page = False
         self.can_show_all = True
@@ -70,15 +86,19 @@ class ChangeLogList(ChangeList):
 
 
 @admin.register(Change)
-class ChangeAdmin(ReadOnlyAdmin):
+class ChangeAdmin(TimelineAdmin):
     """The list of changes and the page of each."""
 
+    change_list_template = "admin/hc_signals/changes.html"
     list_display = ("id", "captured", "change_type", "model_and_record", "summary")
-    list_filter = (SinceFilter, UntilFilter, ModelFilter, ChangeTypeFilter)
-    conditions = frozenset({"since", "until", "table_name", "operation"})
+    list_filter = (SinceFilter, UntilFilter, ModelFilter, ChangeTypeFilter, FailureFilter)
+    conditions = frozenset({"since", "until", "table_name", "operation", "failure"})
     search_fields = ("record_id",)
-    search_help_text = "The exact sfid of a record (15 or 18 characters), or its exact id in the table."
-    fields = ("captured", "model_name", "change_type", "record", "origin", "note")
+    search_help_text = (
+        "A part of the record's name, a part of its sfid "
+        f"({PART_OF_SFID} characters or more), or its exact id in the table."
+    )
+    fields = ("captured", "model_name", "change_type", "record", "origin", "deliveries", "note")
     readonly_fields = fields
     change_form_template = "admin/hc_signals/image_form.html"
 
@@ -86,17 +106,28 @@ class ChangeAdmin(ReadOnlyAdmin):
         """Return the list without a count."""
         return ChangeLogList
 
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """Return the changes with the names of their records, if the user may see them."""
+        return super().get_queryset(request).annotate(record_name=record_name(visible_tables(request.user)))
+
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        """Keep the changes of the record that the term names."""
+        """Keep the changes of the records that the term names."""
         term = search_term.strip()
         if term:
-            sfid = "record_id__startswith" if len(term) == SHORT_SFID else "record_id"
-            queryset = queryset.filter(Q((sfid, term)) | Q(record_key=term))
+            found = Q(record_key=term) | Q(record_name__icontains=term)
+            found |= Q(record_id__contains=term) if len(term) >= PART_OF_SFID else Q(record_id=term)
+            queryset = queryset.filter(found)
         return queryset, False
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add the lines of the difference."""
-        context["lines"] = difference(context["original"])
+        """Add the lines of the difference, the link to the record and the stored deliveries."""
+        change, whole = context["original"], request.GET.getlist("all")
+        change.page_url = record_url(self.admin_site, request.user, change)
+        change.deliveries = self._deliveries(change) if request.user.has_perm("hc_signals.view_delivery") else "-"
+        if may_see(request.user, change.table_name):
+            context |= {"lines": difference(change, whole), "is_whole": bool(whole)}
+        else:
+            context["hidden"] = HIDDEN.format(model_label(change.table_name))
         return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description="captured at")
@@ -117,32 +148,63 @@ class ChangeAdmin(ReadOnlyAdmin):
 
     @admin.display(description="record")
     def record(self, change: Any) -> str:
-        """Link to all changes of the record."""
+        """Return the name, the link to all changes of the record, and the one to its own page."""
         key = change.record_id or change.record_key
         if key is None:
             return "-"
         url = reverse("admin:hc_signals_change_changelist", current_app=self.admin_site.name)
-        return format_html('<a href="{}?{}">{}</a>', url, urlencode({"q": key, "table_name": change.table_name}), key)
+        link = format_html(
+            '<a href="{}?{}">{}</a>', url, urlencode({"q": key, "table_name": change.table_name}), visible(key)
+        )
+        timeline = timeline_link(self.admin_site.name, change)
+        return format_html("{}{}{} {}", name_of(change), link, link_to_page(change), timeline)
 
     @admin.display(description="record")
     def model_and_record(self, change: Any) -> str:
         """Return both in one column, to leave room for the summary."""
         return format_html("{}<br>{}", self.model_name(change), self.record(change))
 
+    @admin.display(description="stored deliveries")
+    def deliveries(self, change: Any) -> str:
+        """Link to the stored deliveries of the change."""
+        return str(change.deliveries)
+
     @admin.display(description="what changed")
     def summary(self, change: Any) -> str:
-        """Return the first changed fields with their old and new values."""
+        """Return the first changed fields with their old and new values, and how many deliveries have failed."""
         table = change.table_name
-        lines = [(field_name(table, column), _cut(old), _cut(new)) for column, old, new, _ in change.summary]
+        lines = [(field_name(table, column), _value(old), _value(new)) for column, old, new, _ in change.summary]
         text = format_html_join("", '<div class="hc-line"><b>{}</b>: <del>{}</del> → <ins>{}</ins></div>', lines)
         more = change.summary[0][3] if change.summary else 0
-        return format_html("{}<div>and {} more</div>", text, more) if more > 0 else text or _note(change)
+        rest = format_html("<div>and {} more</div>", more) if more > 0 else ""
+        hidden = format_html('<div class="hc-quiet">{}</div>', HIDDEN.format(model_label(table)))
+        failures = self._failures(change.id, change.failures) if change.failures else ""
+        return format_html("{}{}{}{}", text, rest, hidden if change.is_hidden else _note(change), failures)
+
+    def _failures(self, change_id: int, count: int) -> str:
+        text = f"{count} stored {'delivery' if count == 1 else 'deliveries'}"
+        return format_html('<div><a href="{}">{}</a></div>', self._deliveries_url(change_id), text)
+
+    def _deliveries(self, change: Any) -> str:
+        by_state = Delivery.objects.using(database()).filter(change_id=change.id).order_by().values_list("state")
+        counts = [f"{count} {state}" for state, count in sorted(by_state.annotate(Count("id")))]
+        url = self._deliveries_url(change.id)
+        return format_html('<a href="{}">{}</a>', url, ", ".join(counts)) if counts else "none"
+
+    def _deliveries_url(self, change_id: int) -> str:
+        url = reverse("admin:hc_signals_delivery_changelist", current_app=self.admin_site.name)
+        return f"{url}?{urlencode({'change_id': change_id})}"
 
 
-def _cut(text: str | None) -> str:
-    if text is None:
-        return "-"
-    return text if len(text) <= SHOWN_VALUE else f"{text[:SHOWN_VALUE]}…"
+def _failures(using: str, ids: list[int]) -> Counter[int]:
+    """Return how many deliveries of each change are stored, among the newest ones: no index has the change."""
+    newest = first_rows(Delivery.objects.using(using).order_by("-id").values_list("change_id", flat=True))
+    wanted = set(ids)
+    return Counter(each for each in newest if each in wanted)
+
+
+def _value(text: str | None) -> str:
+    return "-" if text is None else visible(cut(text, SHOWN_VALUE))
 
 
 def _note(change: Any) -> str:

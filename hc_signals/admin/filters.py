@@ -16,6 +16,7 @@ from django.utils.dateparse import parse_datetime
 from hc_signals.admin.base import COUNTED_ROWS, database
 from hc_signals.db.models import MultiPicklist
 from hc_signals.delivery.routing import ROUTES
+from hc_signals.models import Delivery
 from hc_signals.postgres import moments
 from hc_signals.postgres.query import rows
 from hc_signals.tables import connected_models, quoted_table, table_label
@@ -96,6 +97,7 @@ class UntilFilter(TimeFilter):
     title = "captured until"
     parameter_name = "until"
     template = "admin/hc_signals/until_filter.html"
+    zone = property(lambda self: moments.zone_name())
 
     def __init__(self, request: HttpRequest, params: Any, model: Any, model_admin: Any) -> None:
         super().__init__(request, params, model, model_admin)
@@ -122,6 +124,24 @@ class UntilFilter(TimeFilter):
             if found := parse_datetime(str(self.value())):
                 return moments.written(found)
         raise IncorrectLookupParameters(f"{self.value()!r} is no date and time; expected 2026-01-31T14:00.")
+
+
+class FailureFilter(ValueFilter):
+    """Keeps the changes with a stored delivery in the chosen state, among the newest deliveries."""
+
+    title = "stored delivery"
+    parameter_name = "failure"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        """Return the states of a delivery."""
+        return Delivery.State.choices
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        """Keep the changes of these deliveries, by their ids: no index of the log could find them otherwise."""
+        if not self.value():
+            return queryset
+        stored = Delivery.objects.using(queryset.db).filter(state=self.value()).order_by("-id")
+        return queryset.filter(id__in=set(stored.values_list("change_id", flat=True)[:COUNTED_ROWS]))
 
 
 class FoundFilter(ValueFilter):

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 StoreFailure = Callable[[str, BaseException], None]
 """Stores a failed delivery; its arguments are the receiver's name and the error."""
 
+UNWANTED = object()
+"""What a receiver of ``@on_change`` returns if its filters do not match: the project's function was not called."""
+
 CallKey = tuple[str, int, int]
 """Receiver, change and attempt: the same when a page is delivered again."""
 

@@ -9,7 +9,7 @@ from django.db import models
 from hc_signals.delivery.instances import InstanceBuilder, as_saved
 from hc_signals.delivery.records import Records
 from hc_signals.delivery.routing import FIRST_SIGNAL, ROUTES, route_of
-from hc_signals.events import ChangeEvent
+from hc_signals.events import ChangeEvent, in_dry_run
 from hc_signals.log.change import Change
 from hc_signals.signals import record_created
 
@@ -50,10 +50,29 @@ class RecordEvent(ChangeEvent[Any]):
             value = _OF_RECORD[name](self._source)
         elif name in _NOT_OF_RECORDS:
             value = _NOT_OF_RECORDS[name]
+        elif name == "dry_run":  # not kept: a dry run wants to know which receivers read it
+            return _dry_run(self._source.change)
         else:
             raise AttributeError(f"a ChangeEvent has no {name!r}", name=name, obj=self)
         object.__setattr__(self, name, value)
         return value
+
+
+class _TableDryEvent(ChangeEvent[Any]):
+    """The event of a whole table in a dry run."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        """Note that ``dry_run`` is read: its slot is empty."""
+        if name != "dry_run":
+            raise AttributeError(f"a ChangeEvent has no {name!r}", name=name, obj=self)
+        return in_dry_run() or True
+
+
+def _dry_run(change: Change) -> bool:
+    """Return whether a dry run sends the change; note that a receiver asks."""
+    return change.dry_run and (in_dry_run() or True)
 
 
 def _changed_fields(builder: InstanceBuilder, columns: Sequence[str]) -> tuple[str, ...]:
@@ -124,7 +143,11 @@ def table_event(change: Change, model: type[models.Model]) -> ChangeEvent:
 def _event(change: Change, model: type[models.Model], **fields: Any) -> ChangeEvent:
     of_change = {name: make(change) for name, make in _OF_CHANGE.items()}
     change_type = route_of(change.operation).change_type
-    return ChangeEvent(**of_change, **fields, change_type=change_type, entity_name=_entity_name(model))
+    kind = _TableDryEvent if change.dry_run else ChangeEvent
+    event = kind(**of_change, **fields, change_type=change_type, entity_name=_entity_name(model))
+    if change.dry_run:
+        object.__delattr__(event, "dry_run")
+    return event
 
 
 def cause_of(change: Change) -> str:

@@ -21,7 +21,6 @@ class Receiver(NamedTuple):
     """A connected receiver and its names."""
 
     call: Callable[..., Any]
-    is_async: bool
     name: str
     """Unique among the receivers of the same records."""
     labels: tuple[str, ...]
@@ -114,7 +113,7 @@ class Names:
         receivers = []
         for each, call, labels in found:
             own = tuple(label for label in labels if len(owners[label]) == 1)
-            receivers.append(Receiver(call, each.is_async, labels[0], labels, own))
+            receivers.append(Receiver(call, labels[0], labels, own))
         return receivers
 
 

@@ -55,6 +55,11 @@ def _claim(chosen: "QuerySet[Delivery]") -> None:
     A running worker parks new failures behind the deliveries that it read at the start of its page. If we removed those
     now, nothing would release the parked ones.
     """
-    execute(chosen.db, "SELECT set_config('lock_timeout', %s, true)", [f"{CLAIM_SECONDS}s"])
+    limit_waiting(chosen.db)
     for consumer in sorted(set(chosen.order_by().values_list("consumer", flat=True).distinct())):
         lock_all(shards_of(chosen.db, consumer))
+
+
+def limit_waiting(using: str) -> None:
+    """Wait for each lock at most CLAIM_SECONDS, to the end of the transaction."""
+    execute(using, "SELECT set_config('lock_timeout', %s, true)", [f"{CLAIM_SECONDS}s"])

@@ -9,20 +9,30 @@ import inspect
 import logging
 import os
 import signal
+import sysconfig
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from pathlib import Path
 from signal import ITIMER_REAL, getitimer
 from typing import Any
 
 from asgiref.sync import async_to_sync
 
+from hc_signals.exceptions import HCSignalsError
+from hc_signals.postgres.errors import is_database_error, one_line
 from hc_signals.postgres.names import storable
 
 logger = logging.getLogger("hc_signals.receivers")
 # Without a handler Python would print them to stderr.
 logger.addHandler(logging.NullHandler())
+
+_NOT_OF_PROJECT = (
+    *(str(Path(__file__).parents[1]), "<"),
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+)
+"""Beginnings of the file names of our own code, of Python's and of installed packages."""
 
 _forks = 0
 """How many forks lie between this process and the one that imported the module."""
@@ -78,27 +88,26 @@ class nothing_left:
                 )
 
 
-def run(call: Callable[..., Any], **named: Any) -> None:
-    """Call a receiver and run all of its code, also if Django takes its ``async def`` for a plain function.
+def run(call: Callable[..., Any], **named: Any) -> Any:
+    """Call a receiver, run all of its code, and return its result.
 
-    This happens to an ``async def`` behind a decorator, or in a ``__call__``.
+    Django takes an ``async def`` for a plain function if it is behind a decorator, or in a ``__call__``.
 
     Raises:
         TypeError: the receiver is a generator, whose code nothing runs.
         RuntimeError: it has left tasks in its event loop, whose work is lost.
     """
     result = call(**named)
-    if result is None:
-        return
-    if inspect.isawaitable(result):
-        async_to_sync(_awaited)(result)
-    elif inspect.isgenerator(result) or inspect.isasyncgen(result):
+    if result is not None and inspect.isawaitable(result):
+        return async_to_sync(_awaited)(result)
+    if result is not None and (inspect.isgenerator(result) or inspect.isasyncgen(result)):
         raise TypeError("The receiver is a generator, so its code has not run. Remove yield from it.")
+    return result
 
 
-async def _awaited(result: Awaitable[Any]) -> None:
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
     before = asyncio.all_tasks()
-    await result
+    result = await awaitable
     if asyncio.all_tasks() - before:
         await asyncio.sleep(0)  # a task may be about to end
     if left := asyncio.all_tasks() - before:
@@ -106,6 +115,7 @@ async def _awaited(result: Awaitable[Any]) -> None:
             f"The receiver left {len(left)} task(s) running, which are cancelled now. Await each task before the "
             "receiver returns."
         )
+    return result
 
 
 def contained(hook: Callable[[], Any], around: Callable[[], Any]) -> Callable[[], None]:
@@ -131,11 +141,48 @@ def show(receiver: str, error: BaseException, **fields: object) -> None:
     logger.error("Receiver %s raised %s", receiver, type(error).__name__, exc_info=trace, extra=extra)
 
 
+def in_words(error: BaseException, *, has_lines: bool = True) -> str:
+    """Return an error as one line without a value of a record: its class and place, or the server's words.
+
+    ``has_lines``: with the number of the line.
+    """
+    if isinstance(error, HCSignalsError):
+        return message_of(error)
+    if is_database_error(error):
+        return f"{type(error).__name__}: {one_line(error)}"
+    place = _place(error, has_lines)
+    return f"{type(error).__name__} at {place}" if place else type(error).__name__
+
+
+def _place(error: BaseException, has_lines: bool) -> str:
+    """Return where the project's code raised the error, or called the code that did."""
+    found = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [each for each in found if not each[0].co_filename.startswith(_NOT_OF_PROJECT)]
+    for code, line in reversed(own or found):
+        file = "/".join(Path(code.co_filename).parts[-2:])
+        return f"{file}:{line} {code.co_name}" if has_lines else f"{file} {code.co_name}"
+    return ""
+
+
+def message_of(error: BaseException) -> str:
+    """Return the first line of an error's message, which may quote values of a record; the class if it has none."""
+    lines = _text(error).strip().splitlines()
+    return lines[0][:500] if lines else type(error).__name__
+
+
+def trace_of(error: BaseException) -> str:
+    """Return the traceback without the message: only the message may quote values."""
+    return "".join(traceback.format_tb(error.__traceback__))
+
+
 def describe(error: BaseException, using: str) -> str:
     """Return the text that is stored for an error: class and message, then the traceback."""
-    trace = "".join(traceback.format_tb(error.__traceback__))
+    text = f"{type(error).__name__}: {_text(error)[:5000]}\n{trace_of(error)[-5000:]}"
+    return storable(text.rstrip(), using)
+
+
+def _text(error: BaseException) -> str:
     try:
-        message = str(error)
+        return str(error)
     except Exception as another:  # raised by a __str__ of the project
-        message = f"its message cannot be read ({type(another).__name__})"
-    return storable(f"{type(error).__name__}: {message[:5000]}\n{trace[-5000:]}".rstrip(), using)
+        return f"its message cannot be read ({type(another).__name__})"

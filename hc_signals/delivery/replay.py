@@ -25,6 +25,7 @@ from hc_signals.delivery.sending import SignalSender
 from hc_signals.log.append import wake
 from hc_signals.log.change import Change
 from hc_signals.log.claims import lock_all
+from hc_signals.log.heard import Heard, append_calls, may_append
 from hc_signals.log.images import stored_images
 from hc_signals.log.past import Bound, PastChanges
 from hc_signals.log.position import LogShard
@@ -74,6 +75,7 @@ class ReplayRun:
         self._builders = {table_label(model): InstanceBuilder(model, replay.using) for model in replay.models}
         self._past = PastChanges(replay.using, first, last, list(self._builders))
         self._after, self._limit, self._caution = self._past.before, replay.conf.BATCH_SIZE, Caution()
+        self._records_calls = replay.conf.RECORD_CALLS and may_append(replay.using)
         self.finished = False
 
     def count(self, limit: int) -> int:
@@ -116,8 +118,10 @@ class ReplayRun:
             # Without a transaction no lock keeps the images in the log until a failed delivery is stored.
             images = {} if is_atomic else stored_images(self._using, [change.id for change in changes])
             store = ReplayFailureStore(self._using, self._conf, 0, images)
-            done = self._send(changes, store, isolation, stopping)
-            isolation.finish(lambda: None)
+            heard = Heard(self._using, self._conf.CONSUMER, 0)
+            dispatcher = Dispatcher(isolation, Pulse(), heard=heard if self._records_calls else None)
+            done = self._send(changes, store, dispatcher, stopping)
+            isolation.finish(lambda: append_calls(heard))
         self._caution.note_committed(done)
         self._limit = min(4 * self._limit, self._conf.BATCH_SIZE)
         return store, changes[:done], done == len(changes) and not has_more
@@ -127,12 +131,12 @@ class ReplayRun:
         self._limit = 1
 
     def _send(
-        self, changes: list[Change], store: "ReplayFailureStore", isolation: Isolation, stopping: Callable[[], bool]
+        self, changes: list[Change], store: "ReplayFailureStore", dispatcher: Dispatcher, stopping: Callable[[], bool]
     ) -> int:
         """Send changes until the time is up or the replay is stopped; return how many were sent."""
         deadline = monotonic() + self._conf.MAX_TRANSACTION_SECONDS
         listeners = Listeners(self._replay.extras, self._replay.receivers)
-        sender = SignalSender(store, listeners, Dispatcher(isolation, Pulse()))
+        sender = SignalSender(store, listeners, dispatcher)
         if store.any_waiting():
             sender.block(changes)
         page = Page(sender, changes, self._builders)

@@ -87,6 +87,7 @@ class Retries:
             lambda receiver, error: errors.append(error),
             change=delivery.change.id,
             attempt=attempt,
+            is_replay=delivery.change.replayed,
         )
         self.sender.dispatcher.isolation.check_last_call()
         return errors[0] if errors else None

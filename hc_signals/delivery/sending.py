@@ -45,7 +45,15 @@ class SignalSender:
 
         named["sender"] = sender
         record = change.table_name, change.record
-        self.dispatcher.send(SIGNALS[signal], receivers, named, store_failure, change=change.id, record=record)
+        self.dispatcher.send(
+            SIGNALS[signal],
+            receivers,
+            named,
+            store_failure,
+            change=change.id,
+            record=record,
+            is_replay=change.note is not None and change.replayed,
+        )
 
     def send_bulk(self, receiver: Receiver, sender: Model, pairs: Sequence[tuple[Change, ChangeEvent]]) -> None:
         """Send ``records_changed`` to one receiver, for all of these changes that do not have to wait."""
@@ -62,7 +70,10 @@ class SignalSender:
                     self.store_failure(change, name, signal, sender, _of_one(error, pairs))
 
         named = {"sender": sender, "events": [event for _, event in pairs]}
-        self.dispatcher.send(SIGNALS[signal], [receiver], named, store_failure, change=pairs[0][0].id)
+        ids, is_replay = [change.id for change, _ in pairs], pairs[0][0].replayed
+        self.dispatcher.send(
+            SIGNALS[signal], [receiver], named, store_failure, change=ids[0], bulk=ids, is_replay=is_replay
+        )
 
     def receivers(self, signal: str, sender: Model, change: Change, exclusive: bool) -> Receivers:
         """Return the receivers of a signal for this change: of a snapshot for named receivers, only these."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from django.db import DatabaseError
+
 from hc_signals.conf import Conf
 from hc_signals.delivery.ahead import Ahead, Batch
 from hc_signals.delivery.dispatch import Dispatcher
@@ -25,11 +27,15 @@ from hc_signals.delivery.routing import OF_RECORDS
 from hc_signals.delivery.sending import SignalSender
 from hc_signals.log.change import Change
 from hc_signals.log.claims import Claim, Claims
+from hc_signals.log.heard import Heard, append_calls, may_append
 from hc_signals.log.passed import record_passed
 from hc_signals.log.position import LogShard, Position, Standing
 from hc_signals.log.schema import Cause
 
 logger = logging.getLogger("hc_signals")
+
+TIMED = 100
+"""Changes per page whose latency is taken, evenly spread; of a page of fewer than twice as many, all."""
 
 
 class Outcome(Enum):
@@ -78,6 +84,8 @@ class Shard:
         self._marks: Marks | None = None
         """Marks calls until the shard is past the calls of a process that died; else None."""
         self._has_warned = self._has_begun = False
+        self._may_record: bool | None = None if conf.RECORD_CALLS else False
+        """Whether calls can be recorded; None: not known, at the start and after an error."""
 
     def deliver_page(self) -> Outcome:
         """Deliver one page: claim the shard, send changes to receivers, append the new position, commit.
@@ -97,15 +105,33 @@ class Shard:
     def _claim_and_deliver(self) -> Outcome:
         page, isolation = self._pulse.page(self.log.consumer, self.log.shard), self._isolation()
         before = self.delivered
-        with page, isolation.opened(), self.claims.page(self.log, self._limit, atomic=self.conf.ATOMIC) as claim:
-            outcome = self._deliver_claimed(claim, isolation) if claim else Outcome.ELSEWHERE
+        try:
+            with page, isolation.opened(), self.claims.page(self.log, self._limit, atomic=self.conf.ATOMIC) as claim:
+                outcome = self._deliver_claimed(claim, isolation) if claim else Outcome.ELSEWHERE
+        except DatabaseError:
+            if self._may_record:  # the table may be gone: a downgrade does not stop the worker
+                self._may_record = None
+            raise
         self.audience.caution.note_committed(self.delivered - before)
         return outcome
+
+    def _may_record_calls(self) -> bool:
+        if self._may_record is None:
+            self._may_record = may_append(self.log.using)
+            if not self._may_record:
+                logger.warning(
+                    "The calls of receivers are not recorded: the table hc_signals_heard is missing, or the role may "
+                    "not append to it. Run `manage.py migrate hc_signals`, or grant the rights of docs/security.md; "
+                    "then restart the worker."
+                )
+        return self._may_record
 
     def _deliver_claimed(self, claim: Claim, isolation: Isolation) -> Outcome:
         standing = claim.standing
         if refusal := self._refusal(standing):
             return refusal
+        heard = Heard(self.log.using, self.log.consumer, self.log.shard)
+        dispatcher = Dispatcher(isolation, self._pulse, self._marks, heard if self._may_record_calls() else None)
         self._has_begun = True
         # Fix what is to be delivered: before anything is written, see Claim.open_window.
         was_open = standing.position.target is not None
@@ -113,17 +139,17 @@ class Shard:
         if not was_open:
             self._opened = position.target
         # Older things first: gaps that are still to be reported, deliveries that are due again.
-        position, has_gaps = self._report_gaps(position, standing.lost, isolation)
+        position, has_gaps = self._report_gaps(position, standing.lost, dispatcher)
         if standing.any_due:
-            self._retry_due(claim, isolation)
+            self._retry_due(claim, dispatcher)
         # The page itself. `done` is less than its length if the time is up, or the worker is stopping.
         batch = self._read(claim, position)
-        done = self._deliver(claim, batch, position, standing.any_kept or has_gaps, isolation)
+        done = self._deliver(claim, batch, position, standing.any_kept or has_gaps, dispatcher)
         # The new position is the transaction's last statement.
         has_more = batch.has_more or done < len(batch.changes)
         position, outcome = self._advance(claim, position, batch.changes[:done], has_more)
         is_news = done or has_gaps or was_open or standing.is_new or standing.is_idle
-        isolation.finish(lambda: claim.append(position) if is_news else None)
+        isolation.finish(lambda: claim.append(position, heard) if is_news else append_calls(heard))
         self.delivered += done
         self.finished += outcome is Outcome.DONE and position.seen == self._opened
         return outcome
@@ -179,12 +205,14 @@ class Shard:
             return (replace(position, last_id=done[-1].id) if done else position), Outcome.MORE
         return claim.close_window(position), Outcome.DONE
 
-    def _deliver(self, claim: Claim, batch: Batch, position: Position, any_waiting: bool, isolation: Isolation) -> int:
+    def _deliver(
+        self, claim: Claim, batch: Batch, position: Position, any_waiting: bool, dispatcher: Dispatcher
+    ) -> int:
         """Send changes to receivers until the time is up or the worker is stopping; return how many were sent."""
         changes = batch.changes
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         self._skip_unknown(changes)
-        sender = self._sender(isolation)
+        sender = self._sender(dispatcher)
         # Before this page's values are made: that takes about as long as the server takes to read the next page.
         if self.ahead and batch.has_more and changes and self._is_quick:
             after = replace(position, last_id=changes[-1].id)
@@ -193,12 +221,13 @@ class Shard:
             sender.block(changes)
         page = Page(sender, changes, self.audience.builders, batch.images)
         done, tally = 0, self._pulse.tally
+        step = max(1, len(changes) // TIMED)
         for change in changes:
             if done and (self.stopping.is_set() or time.monotonic() > deadline):
                 break
             claim.confirm()
-            if tally is not None:
-                tally.delivered.append((change, time.time()))
+            if tally is not None and not done % step:
+                tally.begun_at.append(time.time())
             page.deliver(change)
             done += 1
             if self.ahead and done % 50 == 0:
@@ -206,14 +235,15 @@ class Shard:
         claim.confirm()
         page.deliver_bulk()
         claim.confirm()
+        if tally is not None:
+            tally.delivered, tally.step = changes[:done], step
         self._count_unheard(changes[:done], page.unheard | self.audience.unknown)
         self._is_quick = done == len(changes)
         if not self._is_quick:  # the next page need not be much longer than the time allows
             self._limit = 2 * done
         return done
 
-    def _sender(self, isolation: Isolation) -> SignalSender:
-        dispatcher = Dispatcher(isolation, self._pulse, self._marks)
+    def _sender(self, dispatcher: Dispatcher) -> SignalSender:
         return SignalSender(self.store, Listeners(self.audience.extras), dispatcher)
 
     def _count_unheard(self, done: list[Change], tables: set[str]) -> None:
@@ -231,7 +261,7 @@ class Shard:
             self.audience.unknown.add(table)
             logger.warning("No connected model for table %s: its changes are skipped.", table)
 
-    def _retry_due(self, claim: Claim, isolation: Isolation) -> None:
+    def _retry_due(self, claim: Claim, dispatcher: Dispatcher) -> None:
         """Retry due deliveries until the time of a page is up."""
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
 
@@ -241,9 +271,9 @@ class Shard:
             claim.confirm()
             return True
 
-        Retries(self._sender(isolation), self.audience.builders).run(may_continue)
+        Retries(self._sender(dispatcher), self.audience.builders).run(may_continue)
 
-    def _report_gaps(self, position: Position, lost: int, isolation: Isolation) -> tuple[Position, bool]:
+    def _report_gaps(self, position: Position, lost: int, dispatcher: Dispatcher) -> tuple[Position, bool]:
         """Report the position's gap, and one for lost statements. The first shard reports for all."""
         if self.log.shard != 0:
             return replace(position, lost=lost), False
@@ -252,15 +282,15 @@ class Shard:
             logger.error("A change could not be written to the log; gap_detected is sent for every connected model.")
             gaps.insert(0, {"cause": Cause.CAPTURE_FAILED})
         for gap in gaps:
-            self._report_gap(gap, isolation)
+            self._report_gap(gap, dispatcher)
         return replace(position, lost=lost, gap=None), bool(gaps)
 
-    def _report_gap(self, gap: Mapping[str, Any], isolation: Isolation) -> None:
+    def _report_gap(self, gap: Mapping[str, Any], dispatcher: Dispatcher) -> None:
         """Send a gap for every model: nothing says which tables it concerns."""
         if (tally := self._pulse.tally) is not None:
             tally.gaps.append(gap["cause"])
         changes = gap_changes(self.log.using, self.audience.builders, gap)
         # No gap is parked behind an earlier one: only the table's own shard may decide that.
-        page = Page(self._sender(isolation), changes, self.audience.builders)
+        page = Page(self._sender(dispatcher), changes, self.audience.builders)
         for change in changes:
             page.deliver(change)

@@ -1,11 +1,13 @@
 """The change log: what capture writes and consumers read.
 
-Tables that this package owns, all in schema ``public`` (``migrations_sql/01_tables.sql``)::
+Tables that this package owns, all in schema ``public`` (``migrations_sql/``)::
 
     hc_signals_change      every captured change, gap, snapshot and reload; eight buckets of twelve hours
     hc_signals_position    how far each consumer is in each of its shards; a new row per page
     hc_signals_control     one row: the identity of the server, the pause switch, the size limit
     hc_signals_passed      tables whose changes a consumer skipped because it had no model
+    hc_signals_minute      what each worker process did, minute by minute, for 96 hours
+    hc_signals_heard       the calls of receivers, a row per page; eight buckets, like the log
 
 The way of a change through the log::
 
@@ -25,11 +27,15 @@ A consumer reads the difference of two snapshots; the proof of it is in :mod:`~h
 ``window``      opens a window, reads its pages, closes it
 ``positions``   reads the standing of a shard; appends and prunes positions
 ``passed``      records skipped changes and reports them as gaps
+``heard``       collects, appends and reads the calls of receivers
+``record``      finds the changes of one record, and keeps the index of records
+``minutes``     appends and reads the table of minutes; ``histogram`` counts seconds between fixed bounds
 ``presence``    shows which consumers have a running worker
 ``rotation``    empties old buckets; ``limit`` keeps the log below MAX_LOG_MB
 ``claims``      claims shards for a transaction, or on a connection of its own
 ``layout``      gives a consumer its first position or its new shards, one worker at a time
 ``restoring``   takes over a log from another server, before anything is read
+``tail``        shows people the changes as they become visible, without a consumer
 ``backlog``, ``figures``, ``past``, ``consumers``: count, show and replay changes; list and remove consumers
 
 This package never calls a receiver, knows no model of the project except to type images, and never makes a writer wait:

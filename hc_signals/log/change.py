@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from hc_signals.exceptions import ReplayError
+
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
 
 
@@ -27,6 +29,21 @@ SHARD = f"AND {SHARD_NUMBER} = %(shard)s"
 def format_replay_id(epoch: str, number: int) -> str:
     """Return the replay id of a change; ids of one database sort as text."""
     return f"{epoch}-{number:015d}"
+
+
+def number_of(replay_id: str, epoch: str, newest_id: int) -> int:
+    """Return the id of the change with a replay id, in a log with this epoch whose highest id is ``newest_id``.
+
+    Raises:
+        ReplayError: the replay id is of another log, or ahead of this one.
+    """
+    other, _, number = replay_id.partition("-")
+    if other != epoch:
+        raise ReplayError(f"{replay_id} is of another database, or from before a restore or failover of this one.")
+    if int(number) > newest_id:
+        newest = format_replay_id(epoch, newest_id)
+        raise ReplayError(f"{replay_id} is ahead of the log, which ends at {newest}.")
+    return int(number)
 
 
 class Change(NamedTuple):
@@ -80,6 +97,11 @@ class Change(NamedTuple):
     def replayed(self) -> bool:
         """Whether hc_replay sends the change; its retries have the mark too."""
         return bool((self.note or {}).get("replayed"))
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether ``hc_replay --dry-run`` sends the change."""
+        return bool((self.note or {}).get("dry_run"))
 
     def noted_time(self, name: str) -> datetime | None:
         """Return a time of the note, which has it in ISO format; None if it has none."""

@@ -13,6 +13,7 @@ from django.db import transaction
 
 from hc_signals.log import positions, window
 from hc_signals.log.change import Change, cut_page
+from hc_signals.log.heard import Heard
 from hc_signals.log.position import LogShard, Position, Standing
 from hc_signals.postgres.held_lock import HeldLock
 from hc_signals.postgres.locks import CLAIMS
@@ -69,9 +70,9 @@ class Claim:
         """Close the window: see :func:`hc_signals.log.window.close_window`."""
         return window.close_window(position)
 
-    def append(self, position: Position) -> None:
-        """Append the shard's new position, in the transaction that delivers up to it."""
-        positions.append(self.shard, position)
+    def append(self, position: Position, heard: Heard | None = None) -> None:
+        """Append the shard's new position, in the transaction that delivers up to it, with the calls of the page."""
+        positions.append(self.shard, position, heard)
 
 
 class Claims:

@@ -1,6 +1,7 @@
 """Names the consumers of one log, and removes a consumer."""
 
 from hc_signals.exceptions import ConsumerError
+from hc_signals.log import minutes
 from hc_signals.log.append import wake
 from hc_signals.log.claims import lock_all
 from hc_signals.log.positions import shards_of
@@ -55,5 +56,6 @@ def remove(using: str, name: str, force: bool = False, with_deliveries: bool = F
     kept.delete()
     for statement in _FORGET:
         execute(using, statement, [name])
+    minutes.forget_consumer(using, name)
     wake(using)  # a running worker restarts now, not with the next change
     return count

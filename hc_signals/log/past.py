@@ -6,7 +6,7 @@ from typing import Any
 from django.db import connections
 
 from hc_signals.exceptions import ReplayError
-from hc_signals.log.change import CHANGE_COLUMNS, IMAGE_BYTES, Change, cut_page, format_replay_id
+from hc_signals.log.change import CHANGE_COLUMNS, IMAGE_BYTES, Change, cut_page, format_replay_id, number_of
 from hc_signals.log.restoring import WORDS, moved
 from hc_signals.log.schema import buckets_between
 from hc_signals.postgres.dates import clamp_dates
@@ -53,9 +53,9 @@ class PastChanges:
         clamp_dates(connections[using].connection)
         since = first if isinstance(first, datetime) else None
         until = last if isinstance(last, datetime) else None
-        self.before = self._id_of(first, newest_id) - 1 if isinstance(first, str) else 0
+        self.before = number_of(first, self._epoch, newest_id) - 1 if isinstance(first, str) else 0
         """Id before that of the first change."""
-        self.last = self._id_of(last, newest_id) if isinstance(last, str) else newest_id
+        self.last = number_of(last, self._epoch, newest_id) if isinstance(last, str) else newest_id
         """Id of the last change."""
         if (isinstance(first, str) and self.before < self._emptied_id) or (
             since and emptied_at and since <= emptied_at
@@ -81,14 +81,6 @@ class PastChanges:
     def replay_id(self, number: int) -> str:
         """Return the replay id of a change."""
         return format_replay_id(self._epoch, number)
-
-    def _id_of(self, replay_id: str, newest_id: int) -> int:
-        epoch, _, number = replay_id.partition("-")
-        if epoch != self._epoch:
-            raise ReplayError(f"{replay_id} is of another database, or from before a restore or failover of this one.")
-        if int(number) > newest_id:
-            raise ReplayError(f"{replay_id} is ahead of the log, which ends at {self.replay_id(newest_id)}.")
-        return int(number)
 
     def _refuse_emptied(self, oldest: tuple[int, str] | None) -> None:
         reach = "it is empty"

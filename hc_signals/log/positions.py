@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from hc_signals.log.heard import Heard
 from hc_signals.log.position import LogShard, Position, Standing
 from hc_signals.postgres.query import execute, row
 
@@ -45,15 +46,19 @@ def shards_of(using: str, consumer: str) -> list[LogShard]:
     return LogShard.all_of(using, consumer, read_standing(LogShard(using, consumer)).layout or 0)
 
 
-def append(shard: LogShard, position: Position) -> None:
+def append(shard: LogShard, position: Position, heard: Heard | None = None) -> None:
     """Append a position and delete old ones now and then. Only :meth:`hc_signals.log.claims.Claim.append` may call it.
+
+    The calls in ``heard`` are appended by the same statement.
 
     Deleting goes by chance and not by id. Consumers share the ids, so one of two consumers could miss every thousandth
     id forever.
     """
     values = [getattr(position, name) for name in _COLUMNS[:-1]]
     gap = None if position.gap is None else json.dumps(position.gap)
-    (number,) = row(shard.using, _APPEND, [shard.consumer, shard.shard, shard.shards, *values, gap])
+    also, params = (heard and heard.statement()) or ("", [])
+    sql = f"WITH heard AS ({also}) {_APPEND}" if also else _APPEND
+    (number,) = row(shard.using, sql, [*params, shard.consumer, shard.shard, shard.shards, *values, gap])
     if random.random() < PRUNE_SHARE:  # noqa: S311  (not for secrets)
         execute(shard.using, _PRUNE, [shard.consumer, shard.shard, number - KEPT_IDS])
 

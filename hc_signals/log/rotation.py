@@ -4,7 +4,7 @@ import time
 
 from django.db import OperationalError, transaction
 
-from hc_signals.log.schema import BUCKETS, bucket_table
+from hc_signals.log.schema import BUCKET_SECONDS, BUCKETS, bucket_table
 from hc_signals.postgres.errors import is_lock_timeout
 from hc_signals.postgres.query import execute, row, rows
 
@@ -37,9 +37,13 @@ FROM (SELECT id, captured_at FROM {table} ORDER BY id DESC LIMIT 1) c
 """
 SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::float8 / 1048576
-FROM pg_inherits WHERE inhparent = 'public.hc_signals_change'::regclass
+FROM pg_inherits WHERE inhparent IN ('public.hc_signals_change'::regclass, to_regclass('public.hc_signals_heard'))
 """
-"""The log's size on disk, with indexes, in units of 2**20 bytes."""
+"""The log's size on disk, with indexes and the calls of receivers, in units of 2**20 bytes."""
+_MAY_EMPTY = """
+SELECT coalesce(pg_relation_size(to_regclass(%(table)s)) > 0
+                AND has_table_privilege(to_regclass(%(table)s), 'TRUNCATE'), false)
+"""
 
 
 def rotate(using: str, retention_hours: float) -> list[int]:
@@ -69,14 +73,50 @@ def _old(using: str, hours: float) -> list[int]:
     return [bucket for (bucket,) in rows(using, OLD, {"seconds": hours * 3600})]
 
 
+def rotate_calls(using: str, retention_hours: float) -> list[int]:
+    """Empty and return the buckets of calls that are older than the retention; a busy one stays until the next time.
+
+    Most are emptied with the same bucket of the log; this one had no change. Call it outside a transaction.
+    """
+    (now,) = row(using, "SELECT extract(epoch FROM clock_timestamp())::float8")
+    present = int(now // BUCKET_SECONDS)
+    ended = {slot % BUCKETS: now - (slot + 1) * BUCKET_SECONDS for slot in range(present - BUCKETS + 1, present)}
+    return [bucket for bucket in sorted(ended) if ended[bucket] >= retention_hours * 3600 and _rotated(using, bucket)]
+
+
+def _rotated(using: str, bucket: int) -> bool:
+    try:
+        with transaction.atomic(using=using):
+            return _empty_calls(using, bucket, patience=0.0)
+    except OperationalError as error:
+        if not is_lock_timeout(error):
+            raise
+        return False
+
+
+def _empty_calls(using: str, bucket: int, patience: float) -> bool:
+    """Empty a bucket of calls, inside a transaction; False if it is empty, or this role may not."""
+    table = f"public.hc_signals_heard_{bucket}"
+    if not row(using, _MAY_EMPTY, {"table": table})[0]:
+        return False
+    lock_free_table(using, table, patience)
+    execute(using, f"TRUNCATE {table}")
+    return True
+
+
 def empty_bucket(using: str, bucket: int, patience: float = 0.0) -> bool:
-    """Empty a bucket, inside a transaction; False if a consumer has not got all of it. See :func:`lock_free_table`."""
+    """Empty a bucket, inside a transaction; False if a consumer has not got all of it. See :func:`lock_free_table`.
+
+    The same bucket of calls goes with it: a receiver hears of a change after its capture, so they are about this bucket
+    and older ones.
+    """
     table = bucket_table(bucket)
     lock_free_table(using, table, patience)
     if not is_done(using, bucket):
         return False
     execute(using, _RECORD_EMPTIED.format(table=table))
     execute(using, f"TRUNCATE {table}")
+    _empty_calls(using, bucket, patience)
     return True
 
 
@@ -117,7 +157,7 @@ def held_up_by(using: str, retention_hours: float) -> set[str]:
 
 
 def size_mb(using: str) -> float:
-    """Return the log's size on disk, with indexes, in units of 2**20 bytes."""
+    """Return the log's size on disk, with indexes and the calls of receivers, in units of 2**20 bytes."""
     return float(row(using, SIZE)[0])
 
 

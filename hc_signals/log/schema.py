@@ -1,16 +1,14 @@
 """The shape of the log in the database: its files of SQL, its buckets, and the causes of gaps."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
 from hc_signals.postgres.query import relation_exists
 
-INSTALL = ("01_tables.sql", "02_capture.sql", "03_reading.sql")
-"""Files of ``migrations_sql/`` that create the log, in this order."""
-REMOVE = ("03_reading.down.sql", "02_capture.down.sql", "01_tables.down.sql")
-"""Files of ``migrations_sql/`` that remove the log, in this order."""
+INSTALL = ("01_tables.sql", "02_capture.sql", "03_reading.sql", "04_minutes.sql", "05_calls.sql")
+"""Files of ``migrations_sql/`` that create the log, in this order. Beside each, a ``.down.sql`` removes it."""
 
 BUCKETS = 8
 """Partitions of the log."""
@@ -63,14 +61,14 @@ def exists(using: str) -> bool:
     return relation_exists(using, "public.hc_signals_change")
 
 
-def install_sql() -> str:
-    """Return the statements that create the log; raise FileNotFoundError if the installation lacks them."""
-    return _read(INSTALL)
+def install_sql(names: Sequence[str] = INSTALL) -> str:
+    """Return the statements of these files, by default of all; FileNotFoundError if the installation lacks one."""
+    return _read(names)
 
 
-def remove_sql() -> str:
-    """Return the statements that remove the log; raise as :func:`install_sql` does."""
-    return _read(REMOVE)
+def remove_sql(names: Sequence[str] = INSTALL) -> str:
+    """Return the statements that remove what these files create; it raises as :func:`install_sql` does."""
+    return _read(name.replace(".sql", ".down.sql") for name in reversed(names))
 
 
 def _read(names: Iterable[str]) -> str:

@@ -6,12 +6,14 @@ from django.db import migrations, models
 import hc_signals.models
 from hc_signals.log.schema import install_sql, remove_sql
 
+FILES = ("01_tables.sql", "02_capture.sql", "03_reading.sql")
+
 
 class Migration(migrations.Migration):
     initial = True
     dependencies = []
     operations = [
-        migrations.RunSQL(install_sql(), remove_sql()),
+        migrations.RunSQL(install_sql(FILES), remove_sql(FILES)),
         migrations.CreateModel(
             name="Change",
             fields=[

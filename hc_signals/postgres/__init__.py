@@ -18,6 +18,7 @@ may import it. Two rules explain most of its modules.
 - ``held_lock``: an advisory lock in a transaction that stays open, safe behind every pooler.
 - ``locks``: the numbers of all advisory locks.
 - ``side_connection``: send statements now, fetch their rows later.
+- ``written_rows``: how many rows has the current transaction written, by table?
 - ``wrappers``: keep the project's execute_wrappers from our statements.
 - ``names``: quote names and literals; make texts fit for the database's encoding.
 - ``dates``: read dates that Python cannot hold.

@@ -50,9 +50,35 @@ def shown(when: datetime, zone: bool = True) -> str:
     return timezone.localtime(aware(when)).strftime("%Y-%m-%d %H:%M:%S %Z" if zone else "%Y-%m-%d %H:%M:%S")
 
 
+def of_image(value: Any) -> datetime | None:
+    """Return a time of a stored image, aware; None if the text is none. Heroku Connect stores UTC, without a zone."""
+    try:
+        found = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def zone_name() -> str:
+    """Return the name of the time zone of :func:`shown` and its present offset: ``Europe/Berlin, now UTC+01:00``."""
+    offset = timezone.localtime(now()).strftime("%z")
+    return f"{timezone.get_current_timezone_name()}, now UTC{offset[:3]}:{offset[3:5]}"
+
+
 def age(since: datetime) -> str:
     """Return how long ago that was, in the largest unit that gives at least two."""
-    seconds = max(0, int((now() - aware(since)).total_seconds()))
+    return span((now() - aware(since)).total_seconds())
+
+
+def until(when: datetime) -> str:
+    """Return how long it is until then: ``in 3 min``; ``now`` if that time has passed."""
+    seconds = (aware(when) - now()).total_seconds()
+    return f"in {span(seconds)}" if seconds > 0 else "now"
+
+
+def span(seconds: float) -> str:
+    """Return a number of seconds in the largest unit that gives at least two; a negative one is ``0 s``."""
+    seconds = max(0, int(seconds))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"

@@ -25,14 +25,18 @@ class OtherDatabases:
     def __init__(self, using: str) -> None:
         self._using = using
         self._has_any = len(list(connections)) > 1
-        self._held = {each.alias for each in connections.all(initialized_only=True) if each.in_atomic_block}
-        """Aliases in whose transaction the page itself is delivered, as in a test."""
+        self._held: set[str] = set()
+        """Aliases with a transaction that was open before the call, as in a test or a dry run."""
 
     def __enter__(self) -> None:
-        """Begin a call."""
+        if self._has_any:
+            self._held = {each.alias for each in self._opened() if each.in_atomic_block}
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if self._has_any and (left := [each.alias for each in self._opened() if _is_left(each)]) and error is None:
+        if not self._has_any:
+            return
+        left = [each.alias for each in self._opened() if each.alias not in self._held and _is_left(each)]
+        if left and error is None:
             raise TransactionManagementError(
                 f"The receiver left a transaction open in another database ({', '.join(left)}): whatever it wrote in "
                 "it is gone. End each transaction before the receiver returns."
@@ -41,13 +45,14 @@ class OtherDatabases:
     def end_page(self) -> None:
         """Close connections that are unusable or too old, as Django does at the end of a request."""
         for connection in self._opened() if self._has_any else ():
-            connection.close_if_unusable_or_obsolete()
+            if not connection.in_atomic_block:
+                connection.close_if_unusable_or_obsolete()
 
     def _opened(self) -> list[Any]:
         own: Any = connections[self._using]
         found: Iterable[Any] = connections.all(initialized_only=True)
-        # A test's mirror has our connection under another alias, and a test may hold transactions of its own.
-        return [each for each in found if each is not own and each.connection and each.alias not in self._held]
+        # A test's mirror has our connection under another alias.
+        return [each for each in found if each is not own and each.connection]
 
 
 def _is_left(connection: Any) -> bool:

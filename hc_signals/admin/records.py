@@ -1,0 +1,98 @@
+"""The records that changes, deliveries and the trigger log are about: their names, who may see them, their own page."""
+
+from collections import defaultdict
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.db.models import Case, F, Model, TextField, Value, When
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Coalesce
+from django.urls import reverse
+from django.utils.html import format_html
+
+from hc_signals.admin.text import cut, visible
+from hc_signals.tables import connected_models, model_of_table, name_column, table_label
+
+HIDDEN = "Hidden: you may not view {}."
+"""Replaces the values of a record whose model the user may not view."""
+LONGEST_NAME = 80
+"""Most characters of a record's name that are shown."""
+
+
+def may_see(user: Any, table: str) -> bool:
+    """Return whether a user may see values of the records of a table, named as in the log.
+
+    That takes the view or change permission of its model. A table without a model is for superusers.
+    """
+    model = model_of_table(table)
+    return may_view(user, model) if model else bool(user.is_active and user.is_superuser)
+
+
+def may_view(user: Any, model: type[Model]) -> bool:
+    """Return whether a user has the view or the change permission of a model, as Django's admin asks for it."""
+    options = model._meta
+    return any(user.has_perm(f"{options.app_label}.{verb}_{options.model_name}") for verb in ("view", "change"))
+
+
+def visible_tables(user: Any) -> list[str]:
+    """Return the tables of the connected models that a user may view, named as in the log."""
+    return [table_label(model) for model in connected_models() if may_view(user, model)]
+
+
+def record_name(tables: list[str] | None = None) -> Any:
+    """Return an expression for the name of the record that a row of Change or Delivery is about, else NULL.
+
+    Args:
+        tables: the tables whose records get a name; None: all connected ones.
+    """
+    by_column: dict[str, list[str]] = defaultdict(list)
+    for model in connected_models():
+        column, table = name_column(model), table_label(model)
+        if column and (tables is None or table in tables):
+            by_column[column].append(table)
+    whens = [When(table_name__in=found, then=_either(column)) for column, found in by_column.items()]
+    nothing = Value(None, output_field=TextField(null=True))
+    return Case(*whens, default=nothing, output_field=TextField(null=True)) if whens else nothing
+
+
+def _either(column: str) -> Any:
+    new, old = (KeyTextTransform(column, F(image)) for image in ("new", "old"))
+    return Coalesce(new, old, output_field=TextField(null=True))
+
+
+def record_url(site: AdminSite, user: Any, row: Any) -> str | None:
+    """Return the address of the record's page in the model's own admin.
+
+    It is None if the model has no admin, the user may not view it, or the record is gone.
+
+    Args:
+        row: a Change, a Delivery, or another object with ``table_name``, ``record_id`` and ``record_key`` like theirs.
+    """
+    model: Any = model_of_table(row.table_name)
+    if model is None or not site.is_registered(model) or not may_view(user, model):
+        return None
+    key = _key_of(model, row)
+    options = model._meta
+    name = f"admin:{options.app_label}_{options.model_name}_change"
+    return reverse(name, args=[key], current_app=site.name) if key is not None else None
+
+
+def _key_of(model: Any, row: Any) -> Any:
+    """Return the primary key of the record, by its sfid, or by its id in the table while it has none."""
+    fields = {field.column: field.name for field in model._meta.local_concrete_fields}
+    column, value = ("sfid", row.record_id) if row.record_id else ("id", row.record_key)
+    if column not in fields or value is None:
+        return None
+    return model._base_manager.filter(**{fields[column]: value}).values_list("pk", flat=True).first()
+
+
+def name_of(row: Any) -> str:
+    """Return the name of a row's record as HTML; empty if it has none or is not to be seen."""
+    name = getattr(row, "record_name", None)
+    return format_html('<span class="hc-name">{}</span><br>', visible(cut(name, LONGEST_NAME))) if name else ""
+
+
+def link_to_page(row: Any) -> str:
+    """Return the link to the record's page, if the page of the row has found it; else nothing."""
+    url = getattr(row, "page_url", None)
+    return format_html(' (<a href="{}">the record now</a>)', url) if url else ""

@@ -1,0 +1,2 @@
+-- Removes 04_minutes.sql.
+DROP TABLE IF EXISTS public.hc_signals_minute;
