@@ -111,7 +111,7 @@ class Names:
             for label in labels:
                 owners[label].add(labels[0])
         receivers = []
-        for each, call, labels in found:
+        for _, call, labels in found:
             own = tuple(label for label in labels if len(owners[label]) == 1)
             receivers.append(Receiver(call, labels[0], labels, own))
         return receivers
