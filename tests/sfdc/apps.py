@@ -18,6 +18,7 @@ class SfdcConfig(AppConfig):
     def ready(self) -> None:
         if "FORGOTTEN_RECEIVERS" in os.environ:
             record_changed.receivers.clear()
+            records_changed.receivers.clear()
         if "FAILING_RECEIVER" in os.environ:
             record_changed.connect(_fail)
         if "ENDLESS_THREAD" in os.environ:
