@@ -10,7 +10,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from hc_signals.exceptions import HCSignalsError
+from hc_signals.exceptions import ExportError
 from hc_signals.postgres.errors import Kind, is_database_error, kind_of, one_line, remedy, sqlstate
 
 logger = logging.getLogger("hc_signals")
@@ -18,8 +18,7 @@ logger = logging.getLogger("hc_signals")
 NO_SQLSTATE = "none"
 """The code of a lost or refused connection: libpq passes no SQLSTATE on."""
 
-_OWN_LINE = "%s failed: %s; trying again. Try %s in %.0f s."
-"""For an error of ours: its message says what to do."""
+_EXPORT_LINE = "%s failed: %s; trying again. Try %s in %.0f s."
 _LINES: dict[Kind | None, tuple[int, str]] = {
     Kind.LOST: (logging.WARNING, "%s has no connection to the database: %s; reconnecting. Try %s in %.0f s."),
     Kind.WAIT: (logging.WARNING, "%s waits for the server: %s; trying again. Try %s in %.0f s."),
@@ -75,8 +74,8 @@ class Trouble:
         said = [self.name, self.text, self._tries, seconds]
         if kind is Kind.FAULT:
             said.append(remedy(error))
-        level, line = (logging.WARNING, _OWN_LINE) if isinstance(error, HCSignalsError) else _LINES[kind]
-        logger.log(level, line, *said, extra={"sqlstate": sqlstate(error)} if kind else None)
+        level, line = (logging.WARNING, _EXPORT_LINE) if isinstance(error, ExportError) else _LINES[kind]
+        logger.log(level, line, *said, extra={"sqlstate": sqlstate(error), "task": self.name, "tries": self._tries})
 
     def _pause(self) -> float:
         # Limit the exponent: after an outage of hours the number would be no float.
@@ -95,7 +94,7 @@ class Trouble:
 
 
 def _text(error: BaseException) -> str:
-    return str(error) if isinstance(error, HCSignalsError) else f"{type(error).__name__} at {places(error)}"
+    return str(error) if isinstance(error, ExportError) else f"{type(error).__name__} at {places(error)}"
 
 
 def places(error: BaseException) -> str:
