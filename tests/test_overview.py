@@ -25,7 +25,8 @@ from hc_signals.conf import Conf
 from hc_signals.log.histogram import Histogram
 from hc_signals.log.minutes import Minute, ReceiverMinute, append
 from hc_signals.observability import judge
-from hc_signals.observability.findings import Verdict, finding, most_urgent
+from hc_signals.observability.findings import PROBLEMS, Verdict, finding, most_urgent
+from hc_signals.observability.runbook import section
 from hc_signals.postgres.moments import now
 from hc_signals.tables import table_label
 from hc_signals.testing import HerokuConnect
@@ -113,6 +114,19 @@ def test_sentence_without_problems(site: Client, monkeypatch: pytest.MonkeyPatch
     text = text_of(site)
     assert "Healthy. 1 check found no problem." in text
     assert "Not healthy" not in text
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_problem_has_its_section_of_the_runbook(problem: str) -> None:
+    pieces = list(page._pieces(section(problem)))
+    assert pieces and problem not in pieces[0][1]
+    assert all("`" not in text for is_block, text in pieces if not is_block), "commands are marked as code"
+
+
+def test_page_has_the_section_of_each_problem(site: Client) -> None:
+    text = text_of(site)
+    assert "What the runbook says" in text
+    assert "The consumer of this project's settings has never run." in text
 
 
 def test_most_urgent_is_the_first_error() -> None:
