@@ -4,6 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate, pairwise
 from math import inf
+from operator import add
 from typing import Any
 
 BOUNDS = (
@@ -12,6 +13,9 @@ BOUNDS = (
 )
 """Upper bounds in seconds. Those above a minute are for the age of changes: Heroku Connect polls every ten minutes."""
 
+_BUCKETS = {f"{bound:g}": bucket for bucket, bound in enumerate((*BOUNDS, inf))}
+"""By upper bound, as a stored histogram has it."""
+
 
 class Histogram:
     """Counts values of seconds by bucket; ``counts`` has one number per bound, and a last one for all above."""
@@ -19,7 +23,8 @@ class Histogram:
     def __init__(self, values: Iterable[float] = ()) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
         self.sum = 0.0
-        self.add(values)
+        if values:
+            self.add(values)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and (self.counts, self.sum) == (other.counts, other.sum)
@@ -53,7 +58,7 @@ class Histogram:
         """Return one histogram of all the values."""
         found = cls()
         for each in histograms:
-            found.counts = [mine + theirs for mine, theirs in zip(found.counts, each.counts, strict=True)]
+            found.counts = list(map(add, found.counts, each.counts))
             found.sum += each.sum
         return found
 
@@ -88,5 +93,6 @@ class Histogram:
         found = cls()
         found.sum = float(stored["sum"])
         for bound, count in stored["counts"].items():
-            found.counts[bisect_left(BOUNDS, float(bound))] += count
+            bucket = _BUCKETS.get(bound)
+            found.counts[bisect_left(BOUNDS, float(bound)) if bucket is None else bucket] += count
         return found

@@ -4,13 +4,13 @@ Each process appends its own rows, so several rows may have the same minute and 
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from hc_signals.log.histogram import Histogram
 from hc_signals.postgres.moments import aware
@@ -29,14 +29,17 @@ WHERE minute >= %s AND (%s::timestamptz IS NULL OR minute < %s) ORDER BY minute,
 # DELETE, and no partitions as the log has: that is a row or two per minute and process. A snapshot that someone holds
 # for a day leaves some thousand dead rows in a table that is read by an index of times.
 _FORGET = "DELETE FROM public.hc_signals_minute WHERE minute < clock_timestamp() - make_interval(hours => %s)"
+_FRESH = """
+SELECT (figures -> 'freshness')::text FROM public.hc_signals_minute
+WHERE minute >= %s AND figures -> 'freshness' IS NOT NULL
+"""
 _NEWEST = """
 SELECT key, max(value::float8) FROM public.hc_signals_minute, json_each_text(figures -> 'newest') GROUP BY key
 """
 _FORGET_CONSUMER = "DELETE FROM public.hc_signals_minute WHERE consumer = %s"
 
 
-@dataclass(frozen=True)
-class ReceiverMinute:
+class ReceiverMinute(NamedTuple):
     """The calls of one receiver in one minute, also those in pages that were not committed."""
 
     calls: int = 0
@@ -84,6 +87,14 @@ def read(using: str, since: datetime, until: datetime | None = None) -> list[Min
     return [_restored(aware(at), *row) for at, *row in rows(using, _READ, [since, until, until])]
 
 
+def freshness(using: str, since: datetime) -> dict[str, Histogram]:
+    """Return ``freshness`` of all minutes since then, by table, of all consumers and processes together."""
+    found = (
+        {t: Histogram.restored(h) for t, h in json.loads(text).items()} for (text,) in rows(using, _FRESH, [since])
+    )
+    return {table: Histogram.merged(each) for table, each in _by_key(found)}
+
+
 def newest_stamps(using: str) -> dict[str, float]:
     """Return ``newest`` of all minutes, by table the highest."""
     return dict(rows(using, _NEWEST))
@@ -120,10 +131,7 @@ def _sum(minutes: list[Minute], at: datetime, consumer: str) -> Minute:
     return Minute(
         at,
         consumer,
-        changes={
-            table: dict(sum((Counter(each) for each in counts), Counter()))
-            for table, counts in _by_key(each.changes for each in minutes)
-        },
+        changes={table: _sum_of_counts(counts) for table, counts in _by_key(each.changes for each in minutes)},
         latency=Histogram.merged(each.latency for each in minutes),
         receivers={name: _sum_of_calls(calls) for name, calls in _by_key(each.receivers for each in minutes)},
         lag=max(lags, default=None),
@@ -131,6 +139,10 @@ def _sum(minutes: list[Minute], at: datetime, consumer: str) -> Minute:
         freshness={table: Histogram.merged(each) for table, each in _by_key(each.freshness for each in minutes)},
         newest={table: max(stamps) for table, stamps in _by_key(each.newest for each in minutes)},
     )
+
+
+def _sum_of_counts(counts: list[Mapping[str, int]]) -> dict[str, int]:
+    return {operation: sum(each) for operation, each in _by_key(counts)}
 
 
 def _sum_of_calls(found: list[ReceiverMinute]) -> ReceiverMinute:

@@ -21,7 +21,7 @@ judge           The verdicts of hc_status, one module per part of the system.
 findings        The form of a finding, and every problem with its verdict and its remedy.
 surveyor        A thread that reads the figures for the metrics every 15 seconds.
 liveness        The state of the process for ``/healthz``, without a query.
-metrics         Counts deliveries, and hands all figures to prometheus_client.
+metrics         Hands all figures to prometheus_client; hc_signals.delivery.counting counts.
 metrics_server  Serves both pages over HTTP.
 tracing         Spans of OpenTelemetry.
 log_format      The lines that hc_listen prints.

@@ -6,18 +6,26 @@ from django.db import DatabaseError
 
 from hc_signals.conf import Conf
 from hc_signals.observability.findings import Finding, finding
-from hc_signals.observability.judge import capture, delivery, heroku, log
+from hc_signals.observability.judge import capture, delivery, freshness, heroku, log
 from hc_signals.observability.judge.server import free_connections, server
 from hc_signals.observability.survey import Survey, limited
 from hc_signals.postgres.errors import one_line, prevents_reading
 
 
-def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool = True) -> list[Finding]:
+def examine(
+    using: str,
+    conf: Conf,
+    *,
+    verbose: bool = False,
+    ask_heroku: bool = True,
+    answer: heroku.Heroku | None = None,
+) -> list[Finding]:
     """Check everything. A check that the role may not make, or not in time, is a finding too.
 
     Args:
         verbose: show messages of Salesforce, which may quote values of records.
         ask_heroku: ask Heroku Connect's API, if app and token are configured.
+        answer: what the API has said; default: ask it now.
 
     Raises:
         DatabaseError: the database cannot be reached, or the connection was lost.
@@ -25,6 +33,8 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
     found = _look(using, "server", lambda: server(using))
     if any(each.problem == "log-missing" for each in found):
         return found
+    if answer is None:
+        answer = heroku.ask() if ask_heroku else heroku.Heroku()
     survey = Survey(using, conf)
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("capture", lambda: capture.capture(survey)),
@@ -40,11 +50,12 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
         ("deliveries", lambda: delivery.deliveries(survey)),
         ("gaps", lambda: log.gaps(using)),
         ("log", lambda: log.retention(survey)),
+        ("freshness", lambda: freshness.freshness(survey, answer)),
         ("writes", lambda: heroku.writes(using, verbose)),
     ]
     for name, check in checks:
         found += _look(using, name, check)
-    return found + (list(heroku.heroku()) if ask_heroku else [])
+    return [*found, *heroku.states(answer)]
 
 
 def _look(using: str, name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
