@@ -131,7 +131,7 @@ def _sum(minutes: list[Minute], at: datetime, consumer: str) -> Minute:
     return Minute(
         at,
         consumer,
-        changes={table: _sum_of_counts(counts) for table, counts in _by_key(each.changes for each in minutes)},
+        changes={table: _sum_of_counts(each) for table, each in _by_key(each.changes for each in minutes)},
         latency=Histogram.merged(each.latency for each in minutes),
         receivers={name: _sum_of_calls(calls) for name, calls in _by_key(each.receivers for each in minutes)},
         lag=max(lags, default=None),
@@ -141,8 +141,8 @@ def _sum(minutes: list[Minute], at: datetime, consumer: str) -> Minute:
     )
 
 
-def _sum_of_counts(counts: list[Mapping[str, int]]) -> dict[str, int]:
-    return {operation: sum(each) for operation, each in _by_key(counts)}
+def _sum_of_counts(found: list[Mapping[str, int]]) -> dict[str, int]:
+    return {operation: sum(counts) for operation, counts in _by_key(found)}
 
 
 def _sum_of_calls(found: list[ReceiverMinute]) -> ReceiverMinute:

@@ -69,8 +69,6 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "minutes-missing": (W, "Run `manage.py migrate hc_signals`; `manage.py hc_listen` then records them."),
     "freshness-slow": (W, "Open the mapping in Heroku Connect: compare its polling interval, state and API calls."),
     "freshness-stuck": (E, "Open the connection in Heroku Connect's dashboard: it does not poll Salesforce."),
-    "freshness-not-captured": (W, "See the lines `capture`: they name each table, its state and the remedy."),
-    "freshness-undelivered": (W, "See the lines `consumer`, `worker` and `deliveries`: they say why, and the remedy."),
     "writes-failed": (W, "See the trigger log in the admin, or pass --verbose: Salesforce refused writes of the app."),
     "heroku-state": (E, "Open the connection in Heroku Connect's dashboard."),
     "heroku-api": (W, "Check HEROKU_AUTH_TOKEN and HEROKU_CONNECT_APP_NAME, or try again."),
@@ -103,3 +101,9 @@ def finding(name: str, text: str, problem: str = "", **facts: Any) -> Finding:
 def worst(findings: Iterable[Finding]) -> Verdict:
     """Return the worst of the verdicts."""
     return max((finding.verdict for finding in findings), key=list(Verdict).index, default=Verdict.OK)
+
+
+def most_urgent(findings: Iterable[Finding]) -> Finding | None:
+    """Return the problem to solve first: the first one of the worst verdict; None without any problem."""
+    problems = [finding for finding in findings if finding.problem]
+    return next((finding for finding in problems if finding.verdict is worst(problems)), None)

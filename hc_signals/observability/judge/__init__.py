@@ -1,6 +1,8 @@
 """The verdicts of hc_status: :func:`examine` returns one finding per thing, each with its verdict and remedy."""
 
 from collections.abc import Callable, Iterator
+from math import inf
+from time import monotonic
 
 from django.db import DatabaseError
 
@@ -11,6 +13,8 @@ from hc_signals.observability.judge.server import free_connections, server
 from hc_signals.observability.survey import Survey, limited
 from hc_signals.postgres.errors import one_line, prevents_reading
 
+NO_TIME = "not checked: the checks before it took all the time"
+
 
 def examine(
     using: str,
@@ -19,6 +23,7 @@ def examine(
     verbose: bool = False,
     ask_heroku: bool = True,
     answer: heroku.Heroku | None = None,
+    seconds: float = inf,
 ) -> list[Finding]:
     """Check everything. A check that the role may not make, or not in time, is a finding too.
 
@@ -26,10 +31,12 @@ def examine(
         verbose: show messages of Salesforce, which may quote values of records.
         ask_heroku: ask Heroku Connect's API, if app and token are configured.
         answer: what the API has said; default: ask it now.
+        seconds: seconds after which no further check begins; each one that is left out is a finding too.
 
     Raises:
         DatabaseError: the database cannot be reached, or the connection was lost.
     """
+    end = monotonic() + seconds
     found = _look(using, "server", lambda: server(using))
     if any(each.problem == "log-missing" for each in found):
         return found
@@ -54,7 +61,7 @@ def examine(
         ("writes", lambda: heroku.writes(using, verbose)),
     ]
     for name, check in checks:
-        found += _look(using, name, check)
+        found += _look(using, name, check) if monotonic() < end else [finding(name, NO_TIME, "not-checked")]
     return [*found, *heroku.states(answer)]
 
 

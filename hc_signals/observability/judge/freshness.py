@@ -59,7 +59,7 @@ def _of_table(table: str, day: Histogram, hour: Histogram | None, stamp: float |
     newest = None if stamp is None else datetime.fromtimestamp(stamp, UTC)
     text = f"{model_label(table)}: {FROM_SALESFORCE} p50 {_time(p50)}, p95 {_time(p95)} ({day.count} changes, sampled)"
     if newest is not None:
-        text += f"; newest stamp {age(newest)} old"
+        text += f"; newest stamp {_age(newest)} old"
         ahead = (newest - now()).total_seconds()
         text += f": it is {_time(ahead)} ahead, so the clocks differ" if ahead > AHEAD else ""
     slow = hour is not None and hour.count >= LEAST and (hour.quantile(0.5) or 0.0) > INTERVALS * poll_seconds
@@ -76,15 +76,24 @@ def _legs(survey: Survey, heroku: Heroku, stamps: Mapping[str, float]) -> Iterat
         schemas.setdefault(table_parts(model)[0], []).append(model)
     for schema, models in sorted(schemas.items()):
         yield _from_salesforce(survey, heroku, schema, models, stamps)
+
+
+def _later_legs(survey: Survey) -> str:
+    """Name the legs behind the tables that are broken or slow, whose findings say more; empty as a rule."""
     broken = [status.table for status in survey.statuses if not status.is_captured and status.state != "absent"]
+    late = [
+        each.name for each in survey.consumers if each.backlog.since and _seconds(each.backlog.since) > LATE_SECONDS
+    ]
+    text = ""
     if broken or survey.pause.since is not None:
-        what = "capture is paused" if survey.pause.since is not None else ", ".join(broken[:SHOWN])
-        yield finding("freshness", f"{TO_LOG} is broken: {what}", "freshness-not-captured", tables=broken)
-    for consumer in survey.consumers:
-        since = consumer.backlog.since
-        if since is not None and (now() - since).total_seconds() > LATE_SECONDS:
-            text = f"{TO_RECEIVER} is slow: {consumer.name} has not got a change that is {age(since)} old"
-            yield finding("freshness", text, "freshness-undelivered", consumer=consumer.name)
+        text += f"; {TO_LOG} is broken, see the lines `capture`"
+    if late:
+        text += f"; {TO_RECEIVER} is slow for {', '.join(late)}, see the lines `consumer`"
+    return text
+
+
+def _seconds(since: datetime) -> float:
+    return (now() - since).total_seconds()
 
 
 def _from_salesforce(
@@ -96,16 +105,18 @@ def _from_salesforce(
     stamp = max((stamps[table_label(model)] for model in models if table_label(model) in stamps), default=None)
     newest = None if stamp is None else datetime.fromtimestamp(stamp, UTC)
     facts: dict[str, Any] = {"schema": schema, "poll_seconds": seconds, "newest": newest}
+    later = _later_legs(survey)
     if reason := _stuck(survey.using, schema, models, stamps, limit):
-        return finding("freshness", f"{schema}: {FROM_SALESFORCE} is stuck: {reason}", "freshness-stuck", **facts)
+        text = f"{schema}: {FROM_SALESFORCE} is stuck: {reason}{later}"
+        return finding("freshness", text, "freshness-stuck", **facts)
     said = heroku.states(schema)
     if newest is not None and newest > limit:
-        text = f"{schema}: {FROM_SALESFORCE} works, the newest change is {age(newest)} old"
+        text = f"{schema}: {FROM_SALESFORCE} works, the newest change is {_age(newest)} old"
     else:
-        what = f"the newest change is {age(newest)} old" if newest else "no systemmodstamp can be read"
+        what = f"the newest change is {_age(newest)} old" if newest else "no systemmodstamp can be read"
         text = f"{schema}: {FROM_SALESFORCE} is quiet or stuck, {what}"
         text += f"; Heroku Connect says {said}" if said else f"; {heroku.advice}"
-    return finding("freshness", text, **facts)
+    return finding("freshness", text + later, **facts)
 
 
 def _stuck(using: str, schema: str, models: Sequence[type[Model]], stamps: Mapping[str, float], limit: datetime) -> str:
@@ -124,6 +135,11 @@ def _stuck(using: str, schema: str, models: Sequence[type[Model]], stamps: Mappi
         if stamp < accepted_at.timestamp() - polling.CLOCKS and polling.is_unread(using, model, record, accepted_at):
             return f"{model._meta.label} {record} was accepted by Salesforce {age(accepted_at)} ago and not read back"
     return ""
+
+
+def _age(since: datetime) -> str:
+    # Not in seconds: two readings of a busy table would differ.
+    return age(since) if _seconds(since) >= 120 else "less than 2 min"
 
 
 def _time(seconds: float) -> str:
