@@ -90,7 +90,7 @@ def test_alert_names_its_section_of_the_runbook(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("page", "ticket", "info")
     assert rule["annotations"]["summary"].endswith(".")
     page, _, section = rule["annotations"]["runbook_url"].rpartition("#")
-    assert page == "https://docs.example.com/operations.html"
+    assert page == "https://hc-signals.readthedocs.io/en/latest/operations.html"
     assert f"\n### {section}\n" in TEXT["operations.md"]
 
 
