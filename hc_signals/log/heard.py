@@ -93,33 +93,33 @@ class Heard:
     def add(self, changes: Sequence[int], called: Called, seconds: float, attempt: int) -> None:
         """Add a call, which may be about several changes."""
         again = attempt > 1 or called[2]
-        row = self._rows[again]
-        number = row.receivers.get(called) or row.receivers.setdefault(called, len(row.receivers) + 1)
+        calls = self._rows[again]
+        number = calls.receivers.get(called) or calls.receivers.setdefault(called, len(calls.receivers) + 1)
         microseconds = min(LONGEST, int(seconds * 1_000_000))
         if len(changes) == 1 and not again:  # most calls: to append is quicker than to extend
-            row.changes.append(changes[0])
-            row.numbers.append(number)
-            row.microseconds.append(microseconds)
+            calls.changes.append(changes[0])
+            calls.numbers.append(number)
+            calls.microseconds.append(microseconds)
             return
-        row.changes.extend(changes)
-        row.numbers.extend([number] * len(changes))
-        row.microseconds.extend([microseconds] * len(changes))
+        calls.changes.extend(changes)
+        calls.numbers.extend([number] * len(changes))
+        calls.microseconds.extend([microseconds] * len(changes))
         if again:
-            row.attempts.extend([attempt] * len(changes))
+            calls.attempts.extend([attempt] * len(changes))
 
     def fail(self, receiver: str, changes: Sequence[int]) -> None:
         """Note that the last call of a receiver for these changes has failed, perhaps after it had returned."""
-        for row in self._rows:
-            numbers = {number for called, number in row.receivers.items() if called[0] == receiver}
-            for index in range(len(row.changes) - 1, -1, -1) if numbers else ():
-                if row.changes[index] == changes[-1] and row.numbers[index] in numbers:
-                    row.failed.update(range(index - len(changes) + 1, index + 1))
+        for calls in self._rows:
+            numbers = {number for called, number in calls.receivers.items() if called[0] == receiver}
+            for index in range(len(calls.changes) - 1, -1, -1) if numbers else ():
+                if calls.changes[index] == changes[-1] and calls.numbers[index] in numbers:
+                    calls.failed.update(range(index - len(changes) + 1, index + 1))
                     return
 
     def statement(self) -> tuple[str, list[Any]] | None:
         """Return the statement that appends the calls, and its parameters; None without a call."""
-        rows = [[self.consumer, self.shard, *row.values(self.using)] for row in self._rows if row.changes]
-        return (_APPEND + ", ".join([_ROW] * len(rows)), [*chain(*rows)]) if rows else None
+        found = [[self.consumer, self.shard, *calls.values(self.using)] for calls in self._rows if calls.changes]
+        return (_APPEND + ", ".join([_ROW] * len(found)), [*chain(*found)]) if found else None
 
 
 def _array(values: list[int] | list[bool]) -> str:
