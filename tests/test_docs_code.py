@@ -312,6 +312,8 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
 
 def is_known(command: str) -> None:
     words = shlex.split(command, comments=True)
+    if "|" in words:  # what reads the output is not ours
+        words = words[: words.index("|")]
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
     assert words[0] in PROGRAMS, command

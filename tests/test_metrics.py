@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery import pulse
+from hc_signals.delivery.counting import Counting
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.observability.liveness import STUCK_SECONDS, Liveness, liveness
 from hc_signals.observability.metrics import Metrics
@@ -59,11 +60,11 @@ def url_of(process: Any) -> str:
 def counted() -> Iterator[Callable[..., Any]]:
     """Count in this process; ``counted(name, **labels)`` returns a figure."""
     registry = CollectorRegistry()
-    metrics = Metrics(Conf(), 1, lambda: ALIVE, lambda: figures("default", Conf()))
-    registry.register(metrics)
-    pulse.observe(metrics)
+    counting = Counting()
+    registry.register(Metrics(Conf(), 1, counting, lambda: ALIVE, lambda: figures("default", Conf())))
+    pulse.observe(counting)
     yield lambda name, **labels: registry.get_sample_value(f"hc_signals_{name}", labels)
-    pulse.unobserve(metrics)
+    pulse.unobserve(counting)
 
 
 def test_deliveries_are_counted(captured: HerokuConnect, connect: Any, counted: Any) -> None:
@@ -113,7 +114,7 @@ def test_backlog_is_counted(captured: HerokuConnect, counted: Any) -> None:
 
 
 def test_docs_list_every_metric_with_its_labels() -> None:
-    metrics = Metrics(Conf(), 1, lambda: ALIVE, lambda: None)
+    metrics = Metrics(Conf(), 1, Counting(), lambda: ALIVE, lambda: None)
     real = {
         metric.name + ("_total" if metric.type == "counter" else ""): tuple(metric._labelnames)  # type: ignore[attr-defined]
         for metric in metrics.collect()

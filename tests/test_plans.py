@@ -176,11 +176,12 @@ def test_reader_without_position_reads_what_is_new(fill: Log, statistics: str) -
     fill(statistics)
     with another(FILL.format(rows=1)) as cursor:
         place = tail.start("default")
+        as_the_app("SELECT pg_current_xact_id()")  # the end of any transaction may show something new
         assert check_plans(lambda: tail.read("default", place)) == 1
         for _ in range(10):
             as_the_app(FILL.format(rows=1))
         cursor.execute("COMMIT")
-        assert check_plans(lambda: tail.read("default", place, may_skip=True)) == 3
+        assert check_plans(lambda: tail.read("default", place, may_skip=True)) == 4
     assert len(tail.read("default", place).changes) == 11
 
 

@@ -4,6 +4,7 @@ This package owns no table. Users read the log and its consumers here; they act 
 on writes that Salesforce refused::
 
     page                     shows                            acts through
+    Overview                 observability.judge, log.minutes -
     Changes                  the change log                   -
     Deliveries               stored deliveries                delivery.interventions: retry, discard
     Consumers and shards     observability.survey             -
@@ -15,6 +16,7 @@ The log may have millions of rows and no index but the ones that delivery needs.
     all ids of the log   |...................|=======================|.........|
                           older pages         window: 200 000 at most  newer pages
 
+overview     The health, the charts and the live tail.
 changes      The list of changes, and each change field by field.
 log_window   The window of ids that one page of the list searches.
 difference   The old and the new value of each field, with the difference marked.
@@ -37,6 +39,7 @@ from hc_signals.admin.capture import ConnectedTableAdmin
 from hc_signals.admin.changes import ChangeAdmin
 from hc_signals.admin.deliveries import DeliveryAdmin
 from hc_signals.admin.filters import MultiPicklistListFilter
+from hc_signals.admin.overview import MinuteAdmin
 from hc_signals.admin.positions import PositionAdmin
 from hc_signals.admin.trigger_log import TriggerLogAdmin, TriggerLogArchiveAdmin
 
@@ -44,6 +47,7 @@ __all__ = (
     "ChangeAdmin",
     "ConnectedTableAdmin",
     "DeliveryAdmin",
+    "MinuteAdmin",
     "MultiPicklistListFilter",
     "PositionAdmin",
     "TriggerLogAdmin",

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
@@ -12,7 +11,7 @@ from django.db.models import DateTimeField
 from django.utils.html import format_html
 
 from hc_signals.admin.text import KEPT, shortened, visible
-from hc_signals.postgres.moments import shown
+from hc_signals.postgres.moments import of_image, shown
 from hc_signals.tables import model_of_table
 
 LONG_TEXT = 60
@@ -102,13 +101,12 @@ def _text(value: Any) -> str | None:
 
 
 def _time(value: Any) -> str | None:
-    """Return a time in the zone of the page; Heroku Connect stores times in UTC, without a zone."""
-    try:
-        found = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+    """Return a time in the zone of the page."""
+    found = of_image(value)
+    if found is None:
         return _text(value)
     fraction = f".{found.microsecond:06}" if found.microsecond else ""
-    return shown(found if found.tzinfo else found.replace(tzinfo=UTC), zone=False) + fraction
+    return shown(found, zone=False) + fraction
 
 
 def _shown(text: str | None, tag: str | bool = False, longest: int | None = None) -> str:

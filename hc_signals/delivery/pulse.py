@@ -5,6 +5,7 @@ being a worker, such as a replay, has a pulse of its own that nothing reads.
 """
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,15 @@ class Tally:
 
     consumer: str
     shard: int
-    delivered: list[tuple[Change, float]] = field(default_factory=list)
-    """Each change, with the Unix time at which its delivery began."""
-    calls: list[tuple[str, float, bool]] = field(default_factory=list)
-    """Each receiver call: the receiver's name, its seconds, whether it raised."""
+    delivered: list[Change] = field(default_factory=list)
+    """The changes, in order. Filled when all are delivered."""
+    begun_at: list[float] = field(default_factory=list)
+    """The Unix time at which the delivery of the first change began, and of each ``step``-th one after it."""
+    step: int = 1
+    calls: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """By the receiver's name: the seconds of each call."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """By the receiver's name: how many of these calls raised."""
     unheard: set[str] = field(default_factory=set)
     """Tables whose changes have no receiver."""
     gaps: list[str] = field(default_factory=list)
@@ -96,16 +102,18 @@ class Pulse:
         # Set `receiver` last: a thread that reads it relies on `receiver_at`.
         self.receiver_at = time.monotonic()
         self.receiver = receiver
-        for observer in _observers:
+        for observer in _observers_of_calls:
             observer.call_begins(receiver, signal, named)
 
     def end_call(self, receiver: str, error: BaseException | None) -> None:
         """Note that the receiver has returned, or raised."""
         self.receiver = None
-        self.turned_at = time.monotonic()
-        if self.tally is not None:
-            self.tally.calls.append((receiver, self.turned_at - self.receiver_at, error is not None))
-        for observer in _observers:
+        self.turned_at = ended_at = time.monotonic()
+        if (tally := self.tally) is not None:
+            tally.calls[receiver].append(ended_at - self.receiver_at)
+            if error is not None:
+                tally.failures[receiver] += 1
+        for observer in _observers_of_calls:
             observer.call_ends(receiver, error)
 
     @contextmanager
@@ -131,15 +139,21 @@ class Pulse:
 
 _observers: tuple[Observer, ...] = ()
 """Replaced as a whole, so that a thread that iterates over it is not disturbed."""
+_observers_of_calls: tuple[Observer, ...] = ()
+"""Those with a method for calls: a receiver call is too short to call an empty method for it."""
 
 
 def observe(observer: Observer) -> None:
     """Call the observer from now on."""
-    global _observers  # noqa: PLW0603
-    _observers = (*_observers, observer)
+    _replace((*_observers, observer))
 
 
 def unobserve(observer: Observer) -> None:
     """Stop calling the observer."""
-    global _observers  # noqa: PLW0603
-    _observers = tuple(each for each in _observers if each is not observer)
+    _replace(tuple(each for each in _observers if each is not observer))
+
+
+def _replace(observers: tuple[Observer, ...]) -> None:
+    global _observers, _observers_of_calls  # noqa: PLW0603
+    _observers = observers
+    _observers_of_calls = tuple(each for each in observers if type(each).call_begins is not Observer.call_begins)

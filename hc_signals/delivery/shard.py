@@ -34,6 +34,9 @@ from hc_signals.log.schema import Cause
 
 logger = logging.getLogger("hc_signals")
 
+TIMED = 100
+"""Changes per page whose latency is taken, evenly spread; of a page of fewer than twice as many, all."""
+
 
 class Outcome(Enum):
     """The result of an attempt to deliver a page."""
@@ -218,12 +221,13 @@ class Shard:
             sender.block(changes)
         page = Page(sender, changes, self.audience.builders, batch.images)
         done, tally = 0, self._pulse.tally
+        step = max(1, len(changes) // TIMED)
         for change in changes:
             if done and (self.stopping.is_set() or time.monotonic() > deadline):
                 break
             claim.confirm()
-            if tally is not None:
-                tally.delivered.append((change, time.time()))
+            if tally is not None and not done % step:
+                tally.begun_at.append(time.time())
             page.deliver(change)
             done += 1
             if self.ahead and done % 50 == 0:
@@ -231,6 +235,8 @@ class Shard:
         claim.confirm()
         page.deliver_bulk()
         claim.confirm()
+        if tally is not None:
+            tally.delivered, tally.step = changes[:done], step
         self._count_unheard(changes[:done], page.unheard | self.audience.unknown)
         self._is_quick = done == len(changes)
         if not self._is_quick:  # the next page need not be much longer than the time allows

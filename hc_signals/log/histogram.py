@@ -1,9 +1,7 @@
 """Histogram: how many values lie between fixed bounds of seconds; for the metrics and the table of minutes."""
 
-from bisect import bisect_left
-from collections import Counter
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from itertools import accumulate, pairwise
 from math import inf
 from typing import Any
@@ -14,7 +12,8 @@ BOUNDS = (
 )
 """Upper bounds in seconds. Those above a minute are for the age of changes: Heroku Connect polls every ten minutes."""
 
-_bucket = partial(bisect_left, BOUNDS)
+_INDEX = {f"{bound:g}": number for number, bound in enumerate((*BOUNDS, inf))}
+"""The number of each bucket by its bound, as it is stored."""
 
 
 class Histogram:
@@ -38,21 +37,28 @@ class Histogram:
         """The number of values."""
         return sum(self.counts)
 
-    def add(self, values: Iterable[float]) -> None:
-        """Count values in seconds."""
-        values = list(values)
-        # Both loops are in C: every change of a full worker comes here.
-        for bucket, count in Counter(map(_bucket, values)).items():
-            self.counts[bucket] += count
-        self.sum += sum(values)
+    def add(self, values: Iterable[float], weight: int = 1) -> None:
+        """Count values in seconds, each ``weight`` times."""
+        # Sorting is cheaper than a search per value: every change of a busy worker comes here.
+        ordered = sorted(values)
+        below = 0
+        for bucket, bound in enumerate(BOUNDS):
+            if below == len(ordered):
+                break
+            up_to = bisect_right(ordered, bound, below)
+            self.counts[bucket] += weight * (up_to - below)
+            below = up_to
+        self.counts[-1] += weight * (len(ordered) - below)
+        self.sum += weight * sum(ordered)
 
     @classmethod
     def merged(cls, histograms: Iterable["Histogram"]) -> "Histogram":
         """Return one histogram of all the values."""
-        found = cls()
-        for each in histograms:
-            found.counts = [mine + theirs for mine, theirs in zip(found.counts, each.counts, strict=True)]
-            found.sum += each.sum
+        found, several = cls(), list(histograms)
+        if several:
+            # In C: the overview merges some hundred thousand.
+            found.counts = list(map(sum, zip(*(each.counts for each in several), strict=True)))
+            found.sum = sum(each.sum for each in several)
         return found
 
     def quantile(self, share: float) -> float | None:
@@ -86,5 +92,5 @@ class Histogram:
         found = cls()
         found.sum = float(stored["sum"])
         for bound, count in stored["counts"].items():
-            found.counts[_bucket(float(bound))] += count
+            found.counts[_INDEX[bound] if bound in _INDEX else bisect_left(BOUNDS, float(bound))] += count
         return found

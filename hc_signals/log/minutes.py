@@ -4,7 +4,7 @@ Each process appends its own rows, so several rows may have the same minute and 
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,6 +29,9 @@ WHERE minute >= %s AND (%s::timestamptz IS NULL OR minute < %s) ORDER BY minute,
 # DELETE, and no partitions as the log has: that is a row or two per minute and process. A snapshot that someone holds
 # for a day leaves some thousand dead rows in a table that is read by an index of times.
 _FORGET = "DELETE FROM public.hc_signals_minute WHERE minute < clock_timestamp() - make_interval(hours => %s)"
+_NEWEST = """
+SELECT key, max(value::float8) FROM public.hc_signals_minute, json_each_text(figures -> 'newest') GROUP BY key
+"""
 _FORGET_CONSUMER = "DELETE FROM public.hc_signals_minute WHERE consumer = %s"
 
 
@@ -62,6 +65,8 @@ class Minute:
     """Size of the log on disk at the end of the minute; None: not read."""
     freshness: Mapping[str, Histogram] = field(default_factory=dict)
     """By table: seconds from Salesforce's systemmodstamp to the capture, of a sample of the delivered changes."""
+    newest: Mapping[str, float] = field(default_factory=dict)
+    """By table: the newest systemmodstamp that the samples have had, as Unix time."""
 
 
 def exists(using: str) -> bool:
@@ -77,6 +82,11 @@ def append(using: str, minute: Minute) -> None:
 def read(using: str, since: datetime, until: datetime | None = None) -> list[Minute]:
     """Return the minutes that began at ``since`` or later and before ``until``, of all processes, ordered by time."""
     return [_restored(aware(at), *row) for at, *row in rows(using, _READ, [since, until, until])]
+
+
+def newest_stamps(using: str) -> dict[str, float]:
+    """Return ``newest`` of all minutes, by table the highest."""
+    return dict(rows(using, _NEWEST))
 
 
 def forget_old(using: str) -> int:
@@ -110,16 +120,18 @@ def _sum(minutes: list[Minute], at: datetime, consumer: str) -> Minute:
     return Minute(
         at,
         consumer,
-        changes={
-            table: dict(sum((Counter(each) for each in counts), Counter()))
-            for table, counts in _by_key(each.changes for each in minutes)
-        },
+        changes={table: _sum_of_counts(each) for table, each in _by_key(each.changes for each in minutes)},
         latency=Histogram.merged(each.latency for each in minutes),
         receivers={name: _sum_of_calls(calls) for name, calls in _by_key(each.receivers for each in minutes)},
         lag=max(lags, default=None),
         log_bytes=sizes[-1] if sizes else None,
         freshness={table: Histogram.merged(each) for table, each in _by_key(each.freshness for each in minutes)},
+        newest={table: max(stamps) for table, stamps in _by_key(each.newest for each in minutes)},
     )
+
+
+def _sum_of_counts(found: list[Mapping[str, int]]) -> dict[str, int]:
+    return {operation: sum(counts) for operation, counts in _by_key(found)}
 
 
 def _sum_of_calls(found: list[ReceiverMinute]) -> ReceiverMinute:
@@ -146,6 +158,7 @@ def _stored(minute: Minute) -> dict[str, Any]:
         "lag": None if minute.lag is None else round(minute.lag, 3),
         "log_bytes": minute.log_bytes,
         "freshness": {table: histogram.stored() for table, histogram in minute.freshness.items()},
+        "newest": minute.newest,
     }
     return {name: value for name, value in figures.items() if value not in (None, {})}
 
@@ -161,4 +174,5 @@ def _restored(at: datetime, consumer: str, text: str) -> Minute:
         lag=figures.get("lag"),
         log_bytes=figures.get("log_bytes"),
         freshness={table: Histogram.restored(stored) for table, stored in figures.get("freshness", {}).items()},
+        newest=figures.get("newest", {}),
     )

@@ -37,34 +37,43 @@ _SALT = "hc_signals.log.tail"
 # Between two reads only the transactions that were open at `seen` can end, and new ones: no other status is read. All
 # transactions below the snapshot's xmin have ended.
 _SNAPSHOT_BY_STATUS = """
-(
-    WITH now AS (SELECT pg_current_snapshot() AS is), seen AS (
-        SELECT coalesce(%(seen)s::pg_snapshot, format('%%1$s:%%1$s:', pg_snapshot_xmin(now.is))::pg_snapshot) AS was
-        FROM now
-    ), open (xid) AS (
-        SELECT candidate FROM now, seen, LATERAL (
-            SELECT pg_snapshot_xip(seen.was)
-            UNION ALL
-            SELECT n::text::xid8 FROM generate_series(
-                greatest(pg_snapshot_xmax(seen.was), pg_snapshot_xmin(now.is))::text::bigint,
-                pg_snapshot_xmax(now.is)::text::bigint - 1) n
-        ) candidates (candidate)
-        WHERE candidate >= pg_snapshot_xmin(now.is) AND candidate < pg_snapshot_xmax(now.is)
-          AND pg_xact_status(candidate) = 'in progress'
-    )
-    SELECT format('%%s:%%s:%%s', coalesce((SELECT min(xid) FROM open), pg_snapshot_xmax(now.is)),
-                  pg_snapshot_xmax(now.is), (SELECT string_agg(xid::text, ',' ORDER BY xid) FROM open))
+WITH now AS (SELECT pg_current_snapshot() AS is), seen AS (
+    SELECT coalesce(%(seen)s::pg_snapshot, format('%%1$s:%%1$s:', pg_snapshot_xmin(now.is))::pg_snapshot) AS was
     FROM now
+), open (xid) AS (
+    SELECT candidate FROM now, seen, LATERAL (
+        SELECT pg_snapshot_xip(seen.was)
+        UNION ALL
+        SELECT n::text::xid8 FROM generate_series(
+            greatest(pg_snapshot_xmax(seen.was), pg_snapshot_xmin(now.is))::text::bigint,
+            pg_snapshot_xmax(now.is)::text::bigint - 1) n
+    ) candidates (candidate)
+    WHERE candidate >= pg_snapshot_xmin(now.is) AND candidate < pg_snapshot_xmax(now.is)
+      AND pg_xact_status(candidate) = 'in progress'
 )
+SELECT format('%%s:%%s:%%s', coalesce((SELECT min(xid) FROM open), pg_snapshot_xmax(now.is)), pg_snapshot_xmax(now.is),
+              (SELECT string_agg(xid::text, ',' ORDER BY xid) FROM open))
+FROM now
 """
-_NOW = f"""
-SELECT c.epoch, concat((pg_control_system()).system_identifier, '-', d.oid, '-', c.tableoid),
+_NOW = """
+SELECT epoch, emptied_id,
+    concat_ws('-', (pg_control_system()).system_identifier,
+              (SELECT oid FROM pg_database WHERE datname = current_database()), tableoid),
     public.hc_signals_timeline(),
     CASE WHEN has_sequence_privilege('public.hc_signals_lost_seq', 'SELECT')
          THEN pg_sequence_last_value('public.hc_signals_lost_seq') END,
-    CASE WHEN pg_is_in_recovery() OR pg_current_xact_id_if_assigned() IS NOT NULL THEN {_SNAPSHOT_BY_STATUS}
-         ELSE pg_current_snapshot()::text END
-FROM public.hc_signals_control c JOIN pg_database d ON d.datname = current_database()
+    CASE WHEN NOT pg_is_in_recovery() AND pg_current_xact_id_if_assigned() IS NULL THEN pg_current_snapshot()::text END
+FROM public.hc_signals_control
+"""
+_ANY = """
+SELECT EXISTS (
+    SELECT FROM (SELECT xid FROM public.hc_signals_change WHERE xid >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
+                 ORDER BY xid, id LIMIT 1) begun
+) OR EXISTS (
+    SELECT FROM pg_snapshot_xip(%(seen)s::pg_snapshot) open (x), LATERAL (
+        SELECT FROM public.hc_signals_change WHERE xid BETWEEN open.x AND open.x ORDER BY xid, id LIMIT 1
+    ) late
+)
 """
 # From one transaction to the next by the index of (xid, id); its first entry of each is the lowest id. A range of xids
 # would need an estimate of its size, which is wrong for the newest ones.
@@ -82,8 +91,7 @@ WITH RECURSIVE begun (xid, id) AS (
     ) first
 )
 SELECT CASE WHEN count(*) < %(most)s THEN min(id) WHEN %(most)s IS NULL THEN min(id) ELSE 1 END,
-       coalesce((SELECT max(id) FROM public.hc_signals_change), 0),
-       (SELECT emptied_id FROM public.hc_signals_control)
+       coalesce((SELECT max(id) FROM public.hc_signals_change), 0)
 FROM ((SELECT id FROM begun LIMIT %(most)s) UNION ALL SELECT id FROM late) first
 """
 _EMPTIED = "SELECT emptied_id, emptied_at FROM public.hc_signals_control"
@@ -135,7 +143,7 @@ class Chosen:
     records: frozenset[str] = frozenset()
     """Sfids, of 15 or 18 characters, or keys of rows; empty: all."""
     columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """By table: an update must have changed one of these columns. In a created or deleted record all have changed."""
+    """By table: one of these columns must have changed; in a created or deleted record all have. Empty: any."""
 
     def __contains__(self, change: Change) -> bool:
         if self.tables and change.table_name not in self.tables:
@@ -149,8 +157,9 @@ class Chosen:
         return not self.records or not self.records.isdisjoint((sfid, sfid[:15], change.record_key))
 
     def _has_columns(self, change: Change) -> bool:
-        columns = self.columns.get(change.table_name)
-        return not columns or change.operation != "UPDATE" or not columns.isdisjoint(change.changed or ())
+        columns = self.columns.get(change.table_name, frozenset())
+        changed = columns if change.operation != "UPDATE" else columns.intersection(change.changed or ())
+        return not self.columns or bool(changed)
 
 
 class TailChange(NamedTuple):
@@ -189,9 +198,9 @@ def start(using: str) -> Place:
     Raises:
         DatabaseError: the log does not exist, or the role may not read it.
     """
-    place, _ = _now(using, None)
-    _, newest, emptied_id = row(using, _SINCE, {"seen": place.seen, "most": None})
-    return replace(place, last_id=newest, emptied_id=emptied_id)
+    present, _ = _now(using, None)
+    _, newest = row(using, _SINCE, {"seen": present.seen, "most": None})
+    return replace(present, last_id=newest)
 
 
 def _before(present: Place, first: int) -> Place:
@@ -246,16 +255,14 @@ def read(using: str, place: Place, chosen: Chosen = EVERYTHING, limit: int = 500
     place = replace(place, epoch=now.epoch, lost=now.lost)
     window = _opened(using, place, now.seen, most=PAGE if may_skip else None)
     if window.target is None:
-        reading = Reading([], window)
+        reading = Reading([], replace(window, emptied_id=now.emptied_id))
     elif may_skip:
         reading = _newest(using, window, chosen, limit, place.last_id)
     else:
         reading = _next(using, window, chosen, limit)
-    # After the rows were read: TRUNCATE also hides rows from statements that began before it.
-    emptied_id, _ = row(using, _EMPTIED)
-    if emptied_id > max(place.last_id, place.emptied_id):
+    if reading.place.emptied_id > max(place.last_id, place.emptied_id):
         missed += (Cause.EMPTIED,)
-    return reading._replace(place=replace(reading.place, emptied_id=emptied_id), missed=missed)
+    return reading._replace(missed=missed)
 
 
 def _opened(using: str, place: Place, target: str, most: int | None) -> Place:
@@ -263,9 +270,11 @@ def _opened(using: str, place: Place, target: str, most: int | None) -> Place:
 
     If that are more than ``most`` transactions, the window begins at the beginning of the log.
     """
-    if place.target is not None:
+    if place.target is not None or target == place.seen:
         return place
-    first, newest, _ = row(using, _SINCE, {"seen": place.seen, "most": most})
+    if not row(using, _ANY, {"seen": place.seen})[0]:
+        return replace(place, seen=target)
+    first, newest = row(using, _SINCE, {"seen": place.seen, "most": most})
     if first is None:
         return replace(place, seen=target, last_id=max(place.last_id, newest))
     return replace(place, target=target, ceiling_id=newest, last_id=first - 1)
@@ -276,7 +285,7 @@ def _next(using: str, place: Place, chosen: Chosen, limit: int) -> Reading:
     found = [change for change in passed if change in chosen]
     if len(found) > limit:
         found = found[:limit]
-        after = replace(place, last_id=found[-1].id)
+        after = replace(place, last_id=found[-1].id, emptied_id=after.emptied_id)
     return Reading(_with_images(using, found), after, more=after.target is not None)
 
 
@@ -298,6 +307,9 @@ def _pass(using: str, place: Place) -> tuple[list[Change], Place]:
     """Return the next page of the open window, and the place behind it; the last page closes the window."""
     window = Position(place.seen, target=place.target, ceiling_id=place.ceiling_id, last_id=place.last_id)
     page, more = read_page(LogShard(using, consumer=""), window, PAGE)
+    # Now, after the rows were read: TRUNCATE also hides rows from statements that began before it.
+    emptied_id, _ = row(using, _EMPTIED)
+    place = replace(place, emptied_id=emptied_id)
     if more:
         return page, replace(place, last_id=page[-1].id)
     return page, replace(place, seen=place.target or place.seen, target=None, last_id=place.ceiling_id)
@@ -306,8 +318,10 @@ def _pass(using: str, place: Place) -> tuple[list[Change], Place]:
 def _now(using: str, place: Place | None) -> tuple[Place, tuple[Cause, ...]]:
     """Return the present as a place without ids, and why changes may be missing between ``place`` and it."""
     seen = None if place is None else place.target or place.seen
-    epoch, server, timeline, lost, target = row(using, _NOW, {"seen": seen})
-    now = Place(server, timeline, epoch, target, lost=lost)
+    epoch, emptied_id, server, timeline, lost, target = row(using, _NOW)
+    if target is None:
+        (target,) = row(using, _SNAPSHOT_BY_STATUS, {"seen": seen})
+    now = Place(server, timeline, epoch, target, emptied_id=emptied_id, lost=lost)
     if place is None:
         return now, ()
     if now.server != place.server:

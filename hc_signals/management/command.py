@@ -1,5 +1,6 @@
 """The base of our commands: the option ``--database``, errors in one sentence, the check for the change log."""
 
+import os
 import shlex
 from argparse import ArgumentParser
 from collections.abc import Mapping
@@ -30,6 +31,17 @@ def continuation(words: list[str], options: Mapping[str, Any], **defaults: Any) 
     return shlex.join(["python", "manage.py", *words])
 
 
+def _colours(options: Mapping[str, Any]) -> dict[str, bool]:
+    """Return Django's options of colour as the environment has them, unless the command line has one.
+
+    See https://no-color.org and https://force-color.org.
+    """
+    if options.get("no_color") or options.get("force_color"):
+        return {}
+    no_color = bool(os.environ.get("NO_COLOR"))
+    return {"no_color": no_color, "force_color": bool(os.environ.get("FORCE_COLOR")) and not no_color}
+
+
 class OwnCommand(BaseCommand):
     """A command whose errors, ours and the database's, end it with one sentence and exit code 1.
 
@@ -44,6 +56,7 @@ class OwnCommand(BaseCommand):
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Run the command; make each error of the user, of hc_signals or of the database a CommandError."""
         using: Any = options.get("database")
+        options |= _colours(options)
         try:
             with wrappers.set_aside(using) if using in connections.settings else nullcontext():
                 return super().execute(*args, **options)

@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM in our commands: the first ends a command in good order, the second ends it at once."""
+"""Signals in our commands: Ctrl-C or SIGTERM ends one in good order, a second one at once; Ctrl-Z suspends it."""
 
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,3 +50,32 @@ def interruptible(stopping: threading.Event | None = None) -> Iterator[Interrupt
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Suspension:
+    """Ctrl-Z suspends a command only where it calls :meth:`turn`, after it has let go of what others need."""
+
+    def __init__(self, let_go: Callable[[], None]) -> None:
+        self._let_go = let_go
+        self._is_asked = False
+
+    def turn(self) -> None:
+        """Let go and sleep until ``fg`` or ``bg``, if Ctrl-Z was pressed."""
+        if self._is_asked:
+            self._is_asked = False
+            self._let_go()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self._is_asked = True
+
+
+@contextmanager
+def suspendable(let_go: Callable[[], None]) -> Iterator[Suspension]:
+    """Catch Ctrl-Z for the length of the block, then restore the handler."""
+    suspension = Suspension(let_go)
+    before = signal.signal(signal.SIGTSTP, suspension._note)
+    try:
+        yield suspension
+    finally:
+        signal.signal(signal.SIGTSTP, before)

@@ -98,3 +98,9 @@ def finding(name: str, text: str, problem: str = "", **facts: Any) -> Finding:
 def worst(findings: Iterable[Finding]) -> Verdict:
     """Return the worst of the verdicts."""
     return max((finding.verdict for finding in findings), key=list(Verdict).index, default=Verdict.OK)
+
+
+def most_urgent(findings: Iterable[Finding]) -> Finding | None:
+    """Return the problem to solve first: the first one of the worst verdict; None without any problem."""
+    problems = [finding for finding in findings if finding.problem]
+    return next((finding for finding in problems if finding.verdict is worst(problems)), None)

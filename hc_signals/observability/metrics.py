@@ -1,11 +1,10 @@
 """The metrics of hc_listen for Prometheus: counts of deliveries, the state of the process, figures of the database.
 
-This module counts itself, because prometheus_client's objects take a lock for each value, and every change counts.
+hc_signals.delivery.counting counts: prometheus_client's objects take a lock for each value, and every change counts.
 Needs prometheus_client (extra ``metrics``).
 """
 
-import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,8 @@ from prometheus_client.registry import Collector
 
 from hc_signals import __version__
 from hc_signals.conf import Conf
-from hc_signals.delivery.event import cause_of
-from hc_signals.delivery.pulse import Observer, Tally
-from hc_signals.delivery.routing import OF_RECORDS, route_of
+from hc_signals.delivery.counting import Counting, Counts
+from hc_signals.delivery.routing import route_of
 from hc_signals.log.histogram import Histogram
 from hc_signals.models import Delivery
 from hc_signals.observability.liveness import Liveness
@@ -24,71 +22,46 @@ from hc_signals.observability.surveyor import Figures
 from hc_signals.tables import connected_models, table_label
 
 
-class Metrics(Observer, Collector):
-    """Counts the work of this process's workers, ``threads`` of them, and gives all figures to prometheus_client.
+class Metrics(Collector):
+    """Gives all figures of this process and its ``threads`` workers to prometheus_client.
 
-    ``liveness`` returns the state of the process, ``figures`` the newest figures of the database or None.
+    ``counting`` counts their work, ``liveness`` returns the state of the process, ``figures`` the newest figures of the
+    database or None.
     """
 
     def __init__(
-        self, conf: Conf, threads: int, liveness: Callable[[], Liveness], figures: Callable[[], Figures | None]
+        self,
+        conf: Conf,
+        threads: int,
+        counting: Counting,
+        liveness: Callable[[], Liveness],
+        figures: Callable[[], Figures | None],
     ) -> None:
-        self.conf, self.threads, self._liveness, self._figures = conf, threads, liveness, figures
+        self.conf, self.threads, self._counting = conf, threads, counting
+        self._liveness, self._figures = liveness, figures
         self._labels = {table_label(model): model._meta.label for model in connected_models()}
-        self._guard = threading.Lock()
-        self._delivered: Counter[tuple[str, str]] = Counter()
-        self._unheard: Counter[str] = Counter()
-        self._gaps: Counter[str] = Counter()
-        self._failures: Counter[str] = Counter()
-        self._latency = Histogram()
-        self._receivers: dict[str, Histogram] = defaultdict(Histogram)
-
-    def page_ends(self, tally: Tally, error: BaseException | None) -> None:
-        """Count a page. If it was not committed, count its calls alone: it is delivered again."""
-        with self._guard:
-            self._count_calls(tally.calls)
-            if error is None:
-                self._count_changes(tally)
-
-    def _count_calls(self, calls: list[tuple[str, float, bool]]) -> None:
-        times: dict[str, list[float]] = defaultdict(list)
-        for receiver, seconds, failed in calls:
-            times[receiver].append(seconds)
-            self._failures[receiver] += failed
-        for receiver, seconds_of in times.items():
-            self._receivers[receiver].add(seconds_of)
-
-    def _count_changes(self, tally: Tally) -> None:
-        self._latency.add(max(0.0, at - change.captured_at.timestamp()) for change, at in tally.delivered)
-        kinds = Counter((change.table_name, change.operation) for change, _ in tally.delivered)
-        for (table, operation), count in kinds.items():
-            if table in self._labels:
-                self._delivered[self._labels[table], route_of(operation).change_type] += count
-                if table in tally.unheard and operation in OF_RECORDS:
-                    self._unheard[self._labels[table]] += count
-        self._gaps.update(tally.gaps)
-        of_tables = {operation for _, operation in kinds if route_of(operation).change_type == "GAP_OVERFLOW"}
-        if of_tables:
-            self._gaps.update(cause_of(change) for change, _ in tally.delivered if change.operation in of_tables)
 
     def collect(self) -> Iterator[Metric]:
         """Return all metrics with their figures, those of the database if there are any; see docs/metrics.md."""
-        with self._guard:
-            yield from self._counted()
+        yield from self._counted(self._counting.total())
         yield from self._process(self._liveness())
         yield from self._surveyed(self._figures())
 
-    def _counted(self) -> Iterator[Metric]:
-        yield _counter("changes_delivered", "Changes delivered and committed.", self._delivered, "model", "change_type")
-        yield _counter("changes_unheard", "Of these, changes of models without a receiver.", self._unheard, "model")
-        yield _counter("gaps", "Gaps sent by gap_detected.", self._gaps, "cause")
-        latency = HistogramMetricFamily("hc_signals_latency_seconds", "From the capture of a change to its receivers.")
-        latency.add_metric([], self._latency.buckets(), self._latency.sum)
-        calls = HistogramMetricFamily("hc_signals_receiver_seconds", "Duration of receiver calls.", labels=["receiver"])
-        for receiver, histogram in self._receivers.items():
-            calls.add_metric([receiver], histogram.buckets(), histogram.sum)
-        yield from (latency, calls)
-        yield _counter("receiver_failures", "Calls that raised.", self._failures, "receiver")
+    def _counted(self, found: Counts) -> Iterator[Metric]:
+        delivered: Counter[tuple[str, str]] = Counter()
+        for (table, operation), count in found.changes.items():
+            if table in self._labels:
+                delivered[self._labels[table], route_of(operation).change_type] += count
+        unheard = {self._labels[table]: count for table, count in found.unheard.items() if table in self._labels}
+        yield _counter("changes_delivered", "Changes delivered and committed.", delivered, "model", "change_type")
+        yield _counter("changes_unheard", "Of these, changes of models without a receiver.", unheard, "model")
+        yield _counter("gaps", "Gaps sent by gap_detected.", found.gaps, "cause")
+        yield _histogram("latency", "From the capture of a change to its receivers.", {(): found.latency})
+        fresh = {self._labels[table]: each for table, each in found.freshness.items() if table in self._labels}
+        yield _histogram("freshness", "From systemmodstamp to the capture, of a sample of changes.", fresh, "model")
+        yield _histogram("receiver", "Duration of receiver calls.", found.receivers, "receiver")
+        failures = {receiver: found.failures[receiver] for receiver in found.receivers}
+        yield _counter("receiver_failures", "Calls that raised.", failures, "receiver")
 
     def _process(self, found: Liveness) -> Iterator[Metric]:
         workers: Sequence[Any] = found.workers
@@ -131,6 +104,13 @@ def _counter(name: str, text: str, values: Mapping[Any, float], *labels: str) ->
 
 def _gauge(name: str, text: str, values: Mapping[Any, float], *labels: str) -> Metric:
     return _filled(GaugeMetricFamily(f"hc_signals_{name}", text, labels=labels), values)
+
+
+def _histogram(name: str, text: str, values: Mapping[Any, Histogram], *labels: str) -> Metric:
+    family = HistogramMetricFamily(f"hc_signals_{name}_seconds", text, labels=labels)
+    for each, histogram in values.items():
+        family.add_metric([each] if isinstance(each, str) else each, histogram.buckets(), histogram.sum)
+    return family
 
 
 def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[Any, float]) -> Metric:

@@ -14,7 +14,6 @@ from socketserver import TCPServer
 from threading import Event, Thread
 from typing import Any
 
-from hc_signals.delivery.pulse import observe, unobserve
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.observability.liveness import Liveness, liveness
 from hc_signals.observability.surveyor import Surveyor
@@ -27,7 +26,7 @@ logger = logging.getLogger("hc_signals")
 
 @contextmanager
 def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]":
-    """For the length of the block, count the work of the crew, and serve its figures: see :class:`MetricsServer`.
+    """For the length of the block, serve the figures of the crew's work: see :class:`MetricsServer`.
 
     Raises:
         ConfigurationError: prometheus_client is not installed, or the address cannot be used.
@@ -40,10 +39,9 @@ def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]"
         needed = "--metrics-port needs prometheus_client; run `pip install hc-signals[metrics]`."
         raise ConfigurationError(needed) from None
     surveyor = Surveyor(crew.using, crew.conf, crew.watchdog)
-    metrics = Metrics(crew.conf, crew.size, lambda: liveness(crew.bell), lambda: surveyor.newest)
+    metrics = Metrics(crew.conf, crew.size, crew.counting, lambda: liveness(crew.bell), lambda: surveyor.newest)
     server = MetricsServer(host, port, render_metrics, lambda: liveness(crew.bell))
     REGISTRY.register(metrics)
-    observe(metrics)
     surveyor.start()
     server.start()
     try:
@@ -51,7 +49,6 @@ def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]"
     finally:
         server.stop()
         surveyor.stop()
-        unobserve(metrics)
         REGISTRY.unregister(metrics)
 
 

@@ -50,6 +50,15 @@ def shown(when: datetime, zone: bool = True) -> str:
     return timezone.localtime(aware(when)).strftime("%Y-%m-%d %H:%M:%S %Z" if zone else "%Y-%m-%d %H:%M:%S")
 
 
+def of_image(value: Any) -> datetime | None:
+    """Return a time of a stored image, aware; None if the text is none. Heroku Connect stores UTC, without a zone."""
+    try:
+        found = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def zone_name() -> str:
     """Return the name of the time zone of :func:`shown` and its present offset: ``Europe/Berlin, now UTC+01:00``."""
     offset = timezone.localtime(now()).strftime("%z")

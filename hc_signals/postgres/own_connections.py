@@ -110,12 +110,16 @@ def set_up_session(connection: Any, consumer: str, part: str = "") -> bool:
     There the settings would stay with the client that gets the session next. A name of the project's own settings wins.
     A closed connection is opened.
     """
+    return name_session(connection, application_name(consumer, part))
+
+
+def name_session(connection: Any, name: str) -> bool:
+    """Do what :func:`set_up_session` does, with this name."""
     connection.ensure_connection()
     with connection.wrap_database_errors:
         if not is_ours(connection.connection):
             return False
-    name = _own_name(connection) or application_name(consumer, part)
-    execute(connection, f"{_NAME_SESSION}, {_AT_THE_SERVER}", [name])
+    execute(connection, f"{_NAME_SESSION}, {_AT_THE_SERVER}", [_own_name(connection) or name])
     return True
 
 

@@ -11,6 +11,7 @@ from hc_signals.capture.reloads import finish_reloads
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
+from hc_signals.delivery.counting import Counting
 from hc_signals.log import record
 from hc_signals.log.limit import is_due, keep_below, store_limit
 from hc_signals.log.rotation import rotate, rotate_calls
@@ -20,6 +21,7 @@ from hc_signals.postgres.own_connections import own_options, set_up_session
 from hc_signals.postgres.query import execute
 from hc_signals.postgres.trouble import Trouble
 from hc_signals.tables import connected_models
+from hc_signals.worker.minutes import Minutes
 from hc_signals.worker.threads import Helper, keep_turning
 from hc_signals.worker.watchdog import Watchdog
 
@@ -58,7 +60,14 @@ class Chores(threading.Thread):
     AFTER_FAILURE = 10.0
     """Least seconds until a chore that failed is retried."""
 
-    def __init__(self, using: str, conf: Conf, stopping: threading.Event, watchdog: Watchdog | None = None) -> None:
+    def __init__(
+        self,
+        using: str,
+        conf: Conf,
+        stopping: threading.Event,
+        watchdog: Watchdog | None = None,
+        counting: Counting | None = None,
+    ) -> None:
         super().__init__(name="hc_listen-chores", daemon=True)
         self.using, self.conf, self.stopping, self.watchdog = using, conf, stopping, watchdog
         self.done = 0
@@ -71,6 +80,10 @@ class Chores(threading.Thread):
         self._summarized = [0] * BUCKETS
         """How much of each bucket the index of records has: see :func:`hc_signals.log.record.summarize`."""
         self.chores = [watch, rotation, self._reloads, Chore("index of records", self._index)]
+        self._minutes = None if counting is None else Minutes(using, conf, counting)
+        if self._minutes is not None:
+            self.chores.append(Chore("record of minutes", self._minutes.append))
+        self._all_delivered = threading.Event()
 
     def run(self) -> None:
         """Do chores until stopped, on one connection: a new one for each chore would cost the server more."""
@@ -80,7 +93,15 @@ class Chores(threading.Thread):
         with own_options(self.using):
             troubles = [chore.trouble for chore in self.chores]
             keep_turning("chores", self._turn, self.stopping, troubles=troubles)
+            if self._minutes is not None:
+                self._all_delivered.wait()
+                self._minutes.append_last()
             own.close()
+
+    def end(self, timeout: float) -> None:
+        """Wait ``timeout`` seconds at most until the thread has ended; call it when all workers have ended."""
+        self._all_delivered.set()
+        self.join(timeout)
 
     def _turn(self, helper: Helper) -> float:
         self.do_what_is_due()

@@ -6,8 +6,9 @@ from functools import partial
 from django.db import connections
 
 from hc_signals.conf import Conf
+from hc_signals.delivery.counting import Counting
 from hc_signals.delivery.fatal_calls import end_run
-from hc_signals.delivery.pulse import Pulse
+from hc_signals.delivery.pulse import Pulse, observe, unobserve
 from hc_signals.postgres.own_connections import own_options
 from hc_signals.worker.chores import Chores
 from hc_signals.worker.doorbell import Doorbell
@@ -31,6 +32,8 @@ class Crew:
         self.bell: Doorbell | None = None
         """None before :meth:`run`."""
         self.watchdog = Watchdog(using)
+        self.counting = Counting()
+        """Counts the work of the crew while it runs."""
         self._guard = threading.Lock()
         # A worker that ends writes all below, under the guard.
         self.delivered = self.unheard = 0
@@ -42,9 +45,11 @@ class Crew:
         bell = Doorbell(self.using, self.stopping.is_set, self.conf.CONSUMER)
         self.watchdog.watch("the doorbell", lambda: bell.awaited, progress=lambda: bell.state().heard_at)
         self.watchdog.start()
+        observe(self.counting)
         try:
             self._run_at(bell)
         finally:
+            unobserve(self.counting)
             self.watchdog.end()
             end_run(self.using)
         if self._errors:
@@ -57,13 +62,13 @@ class Crew:
                 threading.Thread(target=self._work, args=(bell, number), name=f"hc_listen-{number}")
                 for number in range(1, self.size)
             ]
-            chores = Chores(self.using, self.conf, self.stopping, self.watchdog)
+            chores = Chores(self.using, self.conf, self.stopping, self.watchdog, self.counting)
             for thread in (*others, chores):
                 thread.start()
             self._work(bell, 0)
             for thread in others:
                 thread.join()
-            chores.join(timeout=self.CHORES_TIMEOUT)
+            chores.end(self.CHORES_TIMEOUT)
 
     def _work(self, bell: Doorbell, number: int) -> None:
         try:

@@ -34,7 +34,7 @@ faults: dict["Page", list[str]] = {}
 def watch(page: "Page") -> None:
     """Record the faults of a page."""
     found = faults[page] = []
-    page.on("console", lambda line: found.append(line.text) if _is_fault(line) else None)
+    page.on("console", lambda line: found.append(f"{line.text} ({line.location['url']})") if _is_fault(line) else None)
     page.on("pageerror", lambda error: found.append(str(error)))
 
 

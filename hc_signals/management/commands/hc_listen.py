@@ -14,9 +14,10 @@ from django.db import Error, connections
 from hc_signals.capture import table_state
 from hc_signals.capture.status import statuses_of
 from hc_signals.conf import Conf, get_conf
+from hc_signals.delivery.counting import Counting
 from hc_signals.delivery.fatal_calls import end_run
 from hc_signals.delivery.listeners import warn_of_unheard
-from hc_signals.delivery.pulse import observe
+from hc_signals.delivery.pulse import observe, unobserve
 from hc_signals.management.arguments import at_least, start_at, tcp_port
 from hc_signals.management.command import OwnCommand
 from hc_signals.management.interruption import interruptible
@@ -28,6 +29,7 @@ from hc_signals.postgres.query import row
 from hc_signals.tables import connected_models
 from hc_signals.worker.crew import Crew
 from hc_signals.worker.loop import Worker
+from hc_signals.worker.minutes import Minutes
 from hc_signals.worker.threads import STUCK_SECONDS, as_helper
 
 logger = logging.getLogger("hc_signals")
@@ -73,11 +75,14 @@ class Command(OwnCommand):
 
     def _once(self, using: str, conf: Conf) -> Worker:
         self._check_database(using)
-        worker = Worker(using, conf, is_process=True)
+        worker, counting = Worker(using, conf, is_process=True), Counting()
+        observe(counting)
         try:
             worker.deliver_once()
         finally:
+            unobserve(counting)
             end_run(using)
+        Minutes(using, conf, counting).append_last()
         return worker
 
     def _listen(self, using: str, conf: Conf, options: dict[str, Any]) -> Crew:

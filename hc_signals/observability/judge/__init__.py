@@ -1,6 +1,8 @@
 """The verdicts of hc_status: :func:`examine` returns one finding per thing, each with its verdict and remedy."""
 
 from collections.abc import Callable, Iterator
+from math import inf
+from time import monotonic
 
 from django.db import DatabaseError
 
@@ -11,17 +13,23 @@ from hc_signals.observability.judge.server import free_connections, server
 from hc_signals.observability.survey import Survey, limited
 from hc_signals.postgres.errors import one_line, prevents_reading
 
+NO_TIME = "not checked: the checks before it took all the time"
 
-def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool = True) -> list[Finding]:
+
+def examine(
+    using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool = True, seconds: float = inf
+) -> list[Finding]:
     """Check everything. A check that the role may not make, or not in time, is a finding too.
 
     Args:
         verbose: show messages of Salesforce, which may quote values of records.
         ask_heroku: ask Heroku Connect's API, if app and token are configured.
+        seconds: seconds after which no further check begins; each one that is left out is a finding too.
 
     Raises:
         DatabaseError: the database cannot be reached, or the connection was lost.
     """
+    end = monotonic() + seconds
     found = _look(using, "server", lambda: server(using))
     if any(each.problem == "log-missing" for each in found):
         return found
@@ -43,7 +51,7 @@ def examine(using: str, conf: Conf, *, verbose: bool = False, ask_heroku: bool =
         ("writes", lambda: heroku.writes(using, verbose)),
     ]
     for name, check in checks:
-        found += _look(using, name, check)
+        found += _look(using, name, check) if monotonic() < end else [finding(name, NO_TIME, "not-checked")]
     return found + (list(heroku.heroku()) if ask_heroku else [])
 
 
