@@ -4,7 +4,7 @@ from collections import defaultdict
 from typing import Any
 
 from django.contrib.admin import AdminSite
-from django.db.models import Case, F, Model, TextField, Value, When
+from django.db.models import BooleanField, Case, F, Model, TextField, Value, When
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Coalesce
 from django.urls import reverse
@@ -39,16 +39,26 @@ def visible_tables(user: Any) -> list[str]:
     return [table_label(model) for model in connected_models() if may_view(user, model)]
 
 
-def record_name(tables: list[str] | None = None) -> Any:
-    """Return an expression for the name of the record that a row of Change or Delivery is about, else NULL.
+def seen_by(user: Any) -> dict[str, Any]:
+    """Return annotations for Change and Delivery: ``record_name``, and ``is_hidden``: the user may not see values.
 
-    Args:
-        tables: the tables whose records get a name; None: all connected ones.
+    ``record_name`` is None if the record has no name, or is hidden.
     """
+    tables = visible_tables(user)
+    return {"record_name": _record_name(tables), "is_hidden": hidden_but(user, tables)}
+
+
+def hidden_but(user: Any, tables: list[str]) -> Any:
+    """Return an expression: true for rows whose ``table_name`` is not among the tables. A superuser sees all rows."""
+    # Not ExpressionWrapper(~Q(...)): Django's filter of that by False keeps every row if the list is empty.
+    return Case(When(table_name__in=tables, then=False), default=not user.is_superuser, output_field=BooleanField())
+
+
+def _record_name(tables: list[str]) -> Any:
     by_column: dict[str, list[str]] = defaultdict(list)
     for model in connected_models():
         column, table = name_column(model), table_label(model)
-        if column and (tables is None or table in tables):
+        if column and table in tables:
             by_column[column].append(table)
     whens = [When(table_name__in=found, then=_either(column)) for column, found in by_column.items()]
     nothing = Value(None, output_field=TextField(null=True))

@@ -29,7 +29,8 @@ process: no other receiver, record or worker may fail because of it.
     sending, dispatch    a signal to the receivers that may be called now; the calls, one by one
     isolation, calls     keeps calls apart; the value that describes one
     fatal_calls          finds calls that end the process
-    failures             stores failed deliveries; which shards wait. interventions: retry and discard by hand
+    failures             stores failed deliveries; which shards wait
+    stored               chooses stored deliveries. interventions: retry and discard by hand
     event, records       the event of a change; the records of a page
     instances            model instances from rows. relatives: proxies and children
     routing, listeners   which signals a change sends; which receivers are connected
