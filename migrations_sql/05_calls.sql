@@ -158,7 +158,7 @@ DECLARE
     unsearched bigint;
     part record;
     lowest bigint;
-    is_first boolean := true;
+    is_first boolean := sfid IS NOT NULL OR cardinality(keys) > 0;
     k text;
 BEGIN
     IF sfid IS NOT NULL THEN
