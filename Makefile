@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 # Tests run in as many processes as there are cores, each with a server of its own. One process: make test TESTS="-n0 tests/test_kit.py"
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 TESTS ?=
+TAG ?=
 
 # Characters of a line of code that the site shows beside its two columns.
 PAGE := 90
@@ -29,7 +30,7 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields \
 	instances log_limit mappings moments overview pause reloads replay status time_zones triggerlog watch))
 
-.PHONY: demo demo-site test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs lint fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs release-check audit forms lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -109,6 +110,27 @@ bench: $(VENV)/.installed  ## figures beside bare loops and peers: make bench BE
 
 bench-check: $(VENV)/.installed  ## a small run: no ratio may have fallen by more than a third
 	PYTHONPATH=.:example $(BIN)/python -m benchmarks --check
+
+$(VENV)/.release: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[release]'
+	touch $@
+
+release-check: $(VENV)/.release  ## builds dist/ and checks it as a user gets it: make release-check TAG=v0.1.0
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m tests.release $(TAG)
+	$(PYTEST) tests/test_wheel.py tests/test_ten_minutes.py
+
+audit: $(VENV)/.release  ## known vulnerabilities of what is installed here; asks PyPI
+	$(BIN)/pip-audit --skip-editable
+
+forms: $(VENV)/.release  ## the files of .github and .readthedocs.yaml against their schemas
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.readthedocs .readthedocs.yaml
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

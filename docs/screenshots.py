@@ -1,13 +1,18 @@
 """Makes docs/images/*.png: the admin's pages in a real browser, with failing deliveries and drifted triggers.
 
 Needs the extra ``screenshots`` and a Chromium: ``playwright install chromium``, or one that is installed already,
-named by CHROMIUM. Run it as ``python docs/screenshots.py``; not part of the tests.
+named by CHROMIUM. Run it as ``python docs/screenshots.py``, with names of pictures to take these alone, such as
+``overview-dark``. Not part of the tests. The figures of the overview's charts are invented.
 """
 
+import math
 import os
+import random
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -19,6 +24,11 @@ from hc_signals.testing import HerokuConnect, embedded  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH, HEIGHT = 1280, 740
+WAYS = {"": {}, "-dark": {"color_scheme": "dark"}, "-narrow": {"viewport": {"width": 400, "height": HEIGHT}}}
+"""The pages of THREE_WAYS are taken in each of these, by the end of the picture's name."""
+THREE_WAYS = ("overview", "timeline", "deliveries")
+WHOLE = ("change", "delivery", "overview", "timeline")
+"""Pages that are taken in their whole length."""
 NOTES = "Our largest customer. Renewal talks start in March; the contract ends in June. "
 
 
@@ -41,6 +51,7 @@ def main() -> None:
 
         try:
             play()
+            connections.close_all()  # the worker's
             with_site(take_pictures)
         finally:
             connections.close_all()
@@ -79,9 +90,49 @@ def play() -> None:
     heroku.delete(Account, accounts[2])
     changed = (NOTES * 3).replace("March", "April", 1)
     heroku.update(Project, project, description=changed, progress=40, active=False)
+    invent_figures()
     uninstall_capture(Account, "default")
     heroku.drop_table(heroku.models[-1])
     break_function_of(Contact)
+
+
+def invent_figures() -> None:
+    """Write an hour of minutes, as a worker would: a calm one, in which a mail server went away for a while."""
+    from hc_signals.log.histogram import Histogram
+    from hc_signals.log.minutes import Minute, ReceiverMinute, append
+    from hc_signals.postgres.moments import now
+
+    chance = random.Random(4)  # noqa: S311  (pictures)
+    newest = now().replace(second=0, microsecond=0)
+    for age in range(70, 0, -1):
+        wave = 1 + 0.6 * math.sin(age / 9)
+        is_load, is_away = 38 <= age <= 42, 12 <= age <= 24
+        counts = {"account": 40, "contact": 25, "project__c": 6}
+        changes = {
+            f"salesforce.{name}": {
+                "UPDATE": int(count * wave * chance.uniform(0.7, 1.3)) * (5 if is_load else 1),
+                "INSERT": chance.randrange(1 + count // 4),
+                **({"DELETE": 1} if chance.random() < 0.1 else {}),
+            }
+            for name, count in counts.items()
+        }
+        slow = 6 if is_load else 1
+        minute = Minute(
+            newest - timedelta(minutes=age),
+            "default",
+            changes=changes,
+            latency=Histogram(slow * chance.lognormvariate(-3, 0.6) for _ in range(200)),
+            receivers={
+                "crm.receivers.mail_the_owner": ReceiverMinute(25, chance.randrange(4, 9) if is_away else 0, 2.0)
+            },
+            lag=chance.uniform(20, 50) if is_load else 0.0,
+            log_bytes=int((0.9 - age * 0.003) * 2**20),
+            freshness={
+                f"salesforce.{name}": Histogram(chance.uniform(5, 400 if is_load else 160) for _ in range(20))
+                for name in counts
+            },
+        )
+        append("default", minute)
 
 
 def mail_the_owner(instance: Any, **kwargs: Any) -> None:
@@ -135,15 +186,33 @@ def take_pictures(site: str) -> None:
     with sync_playwright() as playwright:
         options = {"executable_path": os.environ["CHROMIUM"]} if "CHROMIUM" in os.environ else {}
         browser = playwright.chromium.launch(args=["--no-sandbox"], **options)
-        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
-        page.goto(f"{site}/login/?next=/admin/hc_signals/change/")
-        page.fill("#id_username", "admin")
-        page.fill("#id_password", "admin")
-        page.click("input[type=submit]")
-        for name, path in addresses.items():
+        context = browser.new_context()
+        log_in(context.new_page(), site)
+        for name, path, way in pictures(addresses):
+            page = browser.new_page(
+                **{"viewport": {"width": WIDTH, "height": HEIGHT}, "color_scheme": "light", **way},
+                storage_state=context.storage_state(),
+            )
             page.goto(f"{site}/hc_signals/{path}")
-            page.screenshot(path=IMAGES / f"admin-{name}.png", full_page=name in ("change", "delivery"))
+            page.screenshot(path=IMAGES / f"admin-{name}.png", full_page=name.partition("-")[0] in WHOLE)
+            page.close()
         browser.close()
+
+
+def log_in(page: Any, site: str) -> None:
+    """Log in; the page's context has the session then."""
+    page.goto(f"{site}/login/?next=/admin/hc_signals/change/")
+    page.fill("#id_username", "admin")
+    page.fill("#id_password", "admin")
+    page.click("input[type=submit]")
+
+
+def pictures(addresses: dict[str, str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the name of each picture that the command line asks for, its address and the options of its page."""
+    for name, path in addresses.items():
+        for end, way in WAYS.items() if name in THREE_WAYS else [("", {})]:
+            if name + end in sys.argv[1:] or not sys.argv[1:]:
+                yield name + end, path, way
 
 
 def pages() -> dict[str, str]:
@@ -151,11 +220,14 @@ def pages() -> dict[str, str]:
     from hc_signals.models import Change, Delivery
 
     change = Change.objects.filter(table_name="salesforce.project__c", operation="UPDATE").latest("id")
+    failed = Delivery.objects.earliest("id")
     return {
+        "overview": "minute/",
+        "timeline": f"change/timeline/{failed.sender}/{failed.record_id}/",
         "changes": "change/",
         "change": f"change/{change.id}/change/",
         "deliveries": "delivery/",
-        "delivery": f"delivery/{Delivery.objects.earliest('id').id}/change/",
+        "delivery": f"delivery/{failed.id}/change/",
         "consumers": "position/",
         "triggers": "connectedtable/",
     }

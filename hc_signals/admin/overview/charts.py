@@ -77,8 +77,6 @@ class Charts:
     frame: Frame
     table: Frame
     charts: Sequence[Chart]
-    consumers: Collection[str]
-    """The consumers that have figures in this time."""
 
 
 def charts(using: str, period: Period, consumer: str, present: Present) -> Charts:
@@ -88,8 +86,7 @@ def charts(using: str, period: Period, consumer: str, present: Present) -> Chart
     own = [minute for minute in everything if minute.consumer == consumer]
     fine = Frame(since, until, period.step, own)
     table = Frame(since, until, period.row, fine.steps)
-    names = {minute.consumer for minute in everything}
-    return Charts(fine, table, list(_charts((fine, table), own, everything, present)), names)
+    return Charts(fine, table, list(_charts((fine, table), own, everything, present)))
 
 
 def _charts(both: Both, own: Sequence[Minute], everything: Sequence[Minute], present: Present) -> Iterator[Chart]:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from hc_signals.admin.overview.charts import Chart, Row, Values
+from hc_signals.admin.overview.charts import Chart, Charts, Row, Values
 from hc_signals.admin.overview.frame import Frame, Period
 from hc_signals.admin.overview.words import short
 from hc_signals.postgres.moments import shown
@@ -87,11 +87,10 @@ class Drawing:
         return self.height - 4
 
 
-def draw(chart: Chart, frame: Frame, table: Frame, period: Period) -> Drawing:
+def draw(chart: Chart, of: Charts, period: Period) -> Drawing:
     """Return a chart with its paths, its labels and its table."""
-    strips = list(_strips(chart))
-    ticks = list(_ticks(frame, period))
-    return Drawing(chart, strips, ticks, len(frame.starts), list(_header(chart)), list(_body(chart, table)))
+    strips, ticks = list(_strips(chart)), list(_ticks(of.frame, period))
+    return Drawing(chart, strips, ticks, len(of.frame.starts), list(_header(chart)), list(_body(chart, of.table)))
 
 
 def _strips(chart: Chart) -> Iterator[Strip]:

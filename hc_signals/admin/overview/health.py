@@ -64,12 +64,12 @@ class Health:
         return dict(next(found, {}))
 
 
-_kept: Kept[Health] = Kept(KEPT_SECONDS)
+_kept: Kept[Health] = Kept()
 
 
 def health(using: str) -> Health:
     """Return what hc_status says of the database, at most KEPT_SECONDS old, with Heroku Connect's newest answer."""
-    found = _kept.get(using, lambda: _read(using))
+    found = _kept.get(using, lambda: _read(using), KEPT_SECONDS)
     return Health(found.at, [*found.findings, *_heroku.answer()])
 
 

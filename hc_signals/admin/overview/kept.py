@@ -7,27 +7,23 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-MOST = 100
-"""Most results that one :class:`Kept` holds; then it forgets all of them."""
-
 
 class Kept(Generic[T]):
-    """Results by key, each for ``seconds``. While one request reads a result, the others wait for it."""
+    """Results by key. While one request reads a result, the others wait for it."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self) -> None:
         self._results: dict[Hashable, tuple[float, T]] = {}
         self._locks: dict[Hashable, threading.Lock] = {}
 
-    def get(self, key: Hashable, read: Callable[[], T], seconds: float | None = None) -> T:
-        """Return the result of ``read()``, or an earlier one for this key that is younger than ``seconds``."""
-        seconds = self.seconds if seconds is None else seconds
+    def get(self, key: Hashable, read: Callable[[], T], seconds: float) -> T:
+        """Return the result of ``read()``, or an earlier one for this key that is younger than ``seconds``.
+
+        The keys must be few: none is forgotten.
+        """
         with self._locks.setdefault(key, threading.Lock()):
             at, result = self._results.get(key, (0.0, None))
             if result is None or time.monotonic() - at >= seconds:
                 result = read()
-                if len(self._results) >= MOST:
-                    self.clear()
                 self._results[key] = (time.monotonic(), result)
             return result
 

@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from hc_signals.admin.difference import Line, lines_of
 from hc_signals.admin.filters import CHANGE_TYPE
+from hc_signals.admin.links import row_timeline_url
 from hc_signals.admin.records import LONGEST_NAME, may_see
 from hc_signals.admin.text import cut, visible
 from hc_signals.log import tail
@@ -49,6 +50,9 @@ class Row:
     model: str
     record: str
     url: str | None
+    """Of the change."""
+    timeline: str | None
+    """Of the record."""
     name: str
     lines: list[Line]
     """The changed fields with their values, if the user may see these."""
@@ -102,6 +106,7 @@ class _Reader:
             model=about.label,
             record=visible(change.record or "-"),
             url=self._url(change.id) if self.may_view else None,
+            timeline=row_timeline_url(self.site.name, change) if about.has_values else None,
             name=_name(found, about.name_column) if about.has_values else "",
             lines=values,
             more=len(changed) - FIELDS,

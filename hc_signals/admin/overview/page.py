@@ -35,12 +35,13 @@ from hc_signals.postgres.moments import shown
 EVERY_SECONDS = 15
 """Seconds between two readings of an open page."""
 PAGES = {
-    "Changes": "change",
-    "Deliveries": "delivery",
-    "Consumers and shards": "position",
-    "Capture triggers": "connectedtable",
+    "Changes": ("change", "changelist"),
+    "Timeline of a record": ("change", "timelines"),
+    "Deliveries": ("delivery", "changelist"),
+    "Consumers and shards": ("position", "changelist"),
+    "Capture triggers": ("connectedtable", "changelist"),
 }
-"""The other pages, by the name of their link, with the model whose view permission they take."""
+"""The other pages by the name of their link: the model whose view permission they need, and the page."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,10 @@ class MinuteAdmin(ReadOnlyAdmin):
 
     def _context(self, request: HttpRequest) -> dict[str, Any]:
         using, choice = database(), Choice.of(request)
-        found = health(using)
-        configured = get_conf().CONSUMER
-        consumer = choice.consumer or configured
-        drawn = _drawn(using, choice.period, consumer, found)
+        found, configured = health(using), get_conf().CONSUMER
+        consumers = {configured, *_names(found)}
+        consumer = choice.consumer if choice.consumer in consumers else configured
+        drawings = _drawings(using, choice.period, consumer, found)
         return {
             "health": found,
             "period": _period(choice.period),
@@ -124,12 +125,13 @@ class MinuteAdmin(ReadOnlyAdmin):
             "read_at": shown(found.at),
             "choice": choice,
             "consumer": consumer,
-            "charts": drawn,
+            "drawings": drawings,
+            "no_charts": isinstance(drawings, str),
             "workers": found.facts("consumer", consumer=consumer).get("workers"),
             "periods": [
                 (_period(each), choice.query(hours=each.hours), each == choice.period) for each in PERIODS.values()
             ],
-            "consumers": _consumers(choice, consumer, {configured, *_names(found), *drawn.consumers}),
+            "consumers": _consumers(choice, consumer, consumers),
             "links": list(self._links(request)),
             "part_url": self._url("minute_part") + choice.query(),
             "every_seconds": EVERY_SECONDS,
@@ -138,38 +140,22 @@ class MinuteAdmin(ReadOnlyAdmin):
         }
 
     def _links(self, request: HttpRequest) -> Iterable[tuple[str, str]]:
-        for name, model in PAGES.items():
+        for name, (model, page) in PAGES.items():
             if request.user.has_perm(f"hc_signals.view_{model}"):
-                yield name, self._url(f"{model}_changelist")
+                yield name, self._url(f"{model}_{page}")
 
     def _url(self, name: str) -> str:
         return reverse(f"admin:hc_signals_{name}", current_app=self.admin_site.name)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """The charts of a page; ``problem`` says why there are none."""
-
-    drawings: Iterable[Drawing] = ()
-    consumers: Iterable[str] = ()
-    problem: str = ""
+_kept: Kept[Charts | str] = Kept()
 
 
-_kept: Kept[Charts | None] = Kept(0)
-
-
-def _drawn(using: str, period: Period, consumer: str, found: Health) -> Drawn:
-    """Return the charts; a database that cannot be read does not take the findings with it."""
-    try:
-        result = _kept.get(
-            (using, period, consumer), lambda: _read(using, period, consumer, found), period.kept_seconds
-        )
-    except DatabaseError as error:
-        return Drawn(problem=one_line(error))
-    if result is None:
-        return Drawn(problem="The table of the figures does not exist yet; run manage.py migrate hc_signals.")
-    drawings = [draw(chart, result.frame, result.table, period) for chart in result.charts]
-    return Drawn(drawings, result.consumers)
+def _drawings(using: str, period: Period, consumer: str, found: Health) -> list[Drawing] | str:
+    """Return the charts, or a sentence that says why there are none."""
+    key, seconds = (using, period, consumer), period.kept_seconds
+    result = _kept.get(key, lambda: _read(using, period, consumer, found), seconds)
+    return result if isinstance(result, str) else [draw(each, result, period) for each in result.charts]
 
 
 def _described(found: Health) -> dict[str, Any]:
@@ -191,14 +177,16 @@ def _problem(group: Sequence[Finding]) -> dict[str, Any]:
     return {"verdict": one.verdict, "key": one.problem, "remedy": with_code(one.remedy), "texts": texts}
 
 
-def _read(using: str, period: Period, consumer: str, found: Health) -> Charts | None:
-    """Read the charts; None if the table of minutes does not exist yet."""
-    if not minutes.exists(using):
-        return None
+def _read(using: str, period: Period, consumer: str, found: Health) -> Charts | str:
     mb = found.facts("log").get("mb")
-    lag = found.facts("consumer", consumer=consumer).get("oldest_seconds")
-    with limited(using):
-        return charts(using, period, consumer, Present(found.at, lag, mb and mb * 2**20))
+    present = Present(found.at, found.facts("consumer", consumer=consumer).get("oldest_seconds"), mb and mb * 2**20)
+    try:
+        if not minutes.exists(using):
+            return "The table of the figures does not exist yet; run manage.py migrate hc_signals."
+        with limited(using):
+            return charts(using, period, consumer, present)
+    except DatabaseError as error:
+        return f"The figures could not be read: {one_line(error)}"
 
 
 def _period(period: Period) -> str:

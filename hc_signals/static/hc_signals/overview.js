@@ -40,27 +40,31 @@
         }
 
         async turn() {
-            if (document.hidden || !this.running) {
-                return; // wake() goes on
+            if (document.hidden || !this.running || this.busy) {
+                return; // wake(), start() or the turn that is busy goes on
             }
             this.busy = true;
-            let wait = this.seconds;
+            const [wait, text] = await this.once();
+            this.busy = false;
+            if (this.running) {
+                this.say(text);
+                this.schedule(wait);
+            }
+        }
+
+        /** Read once; return the seconds until the next time, and the text to show. */
+        async once() {
             try {
-                wait = (await this.read()) ? 0 : wait;
+                const isMore = await this.read();
                 this.failures = 0;
-                this.say("");
+                return [isMore ? 0 : this.seconds, ""];
             } catch (error) {
                 if (error instanceof Final) {
                     this.stop(error.message);
-                } else {
-                    this.failures += 1;
-                    wait = Math.min(SLOWEST, this.seconds * 2 ** this.failures);
-                    this.say(`Not read: ${error.message}. The next try is in ${wait} s.`);
                 }
-            }
-            this.busy = false;
-            if (this.running) {
-                this.schedule(wait);
+                this.failures += 1;
+                const wait = Math.min(SLOWEST, this.seconds * 2 ** this.failures);
+                return [wait, `Not read: ${error.message}. The next try is in ${wait} s.`];
             }
         }
     }
