@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.test import Client, RequestFactory
 from django.urls import reverse
-from example.crm.models import Account, Contact
+from example.crm.models import Account, CompoundModel, Contact, SFObjectModel
 
 from hc_signals import signals
 from hc_signals.admin.links import TimelineMixin, object_timeline_url, salesforce_url
@@ -359,6 +359,18 @@ def test_proxy_has_the_timeline_of_its_table(site: Client, captured: HerokuConne
     captured.insert(EverythingProxy, sf_id="a00000000000001AAA")
     label = EverythingProxy._meta.label
     assert [entry.title for entry in history(site, "a00000000000001AAA", label).entries] == ["CREATE"]
+
+
+def test_compound_record_has_the_timeline_of_its_parent(
+    site: Client, captured: HerokuConnect, rf: RequestFactory
+) -> None:
+    captured.insert(SFObjectModel, sf_id="a01000000000001AAA")
+    child = CompoundModel.objects.create(hc_model=SFObjectModel.objects.get(), more_data="x")
+    request: Any = rf.get("/")
+    request.user, request.current_app = Login.objects.get(), "admin"
+    url = object_timeline_url(request, child)
+    assert url == address("a01000000000001AAA", "crm.CompoundModel")
+    assert "CREATE" in [entry.title for entry in site.get(url).context["history"].entries]
 
 
 def test_timeline_takes_both_permissions(captured: HerokuConnect) -> None:
