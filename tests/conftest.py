@@ -20,6 +20,7 @@ from pytest_postgresql import factories
 from hc_signals.capture import orphans
 from hc_signals.capture.install import install_capture
 from hc_signals.conf import Conf
+from hc_signals.delivery import failure_log
 from hc_signals.delivery.routing import SIGNALS
 from hc_signals.tables import connected_models, table_parts
 from hc_signals.testing import HerokuConnect, databases
@@ -250,6 +251,12 @@ def wait_for_sessions(seconds: float = 30) -> None:
             return
         assert time.monotonic() < deadline, f"sessions that the test has left: {found}"
         time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def every_failure_is_news() -> None:
+    """Forget which failures were logged: within a minute the same one would only be counted."""
+    failure_log.log_counted()
 
 
 @pytest.fixture

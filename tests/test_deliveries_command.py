@@ -1,6 +1,7 @@
 """hc_deliveries lists, shows, retries and discards failed deliveries."""
 
 import io
+import re
 import shlex
 from typing import Any
 
@@ -54,9 +55,26 @@ def test_list_and_show_print_deliveries(receiver: Receiver) -> None:
     assert command("list", model="sfdc.Nothing") == "0 deliveries\n"
     first = Delivery.objects.first()
     assert first is not None
-    shown = command("show", str(first.id))
+    shown = command("show", str(first.id), values=True)
     assert "ValueError: no" in shown
     assert "'username': 'a'" in shown
+
+
+def test_show_quotes_no_value_unless_asked(receiver: Receiver) -> None:
+    first, second = Delivery.objects.order_by("id")[0], Delivery.objects.order_by("id")[2]
+    shown = command("show", str(first.pk))
+    assert f"    delivery: {first.pk}, retry\n" in shown
+    assert f"      record: sfdc.User {first.record_id}\n" in shown
+    assert "    attempts: 1 of 10, 9 left\n" in shown
+    assert re.search(r"next attempt: 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d C[SD]T\n", shown), shown
+    assert '       error: ValueError\n   traceback: \n  File "' in shown
+    assert 'raise ValueError("no")' in shown, "the line of the source"
+    assert "ValueError: no" not in shown and "username': 'a'" not in shown
+    assert "next attempt: after an earlier delivery of the record" in command("show", str(second.pk))
+    Delivery.objects.filter(pk=first.pk).update(state="dead", attempt=10, next_attempt_at=None)
+    shown = command("show", str(first.pk))
+    assert "10 of 10, 0 left" in shown
+    assert f"next attempt: none, unless by `manage.py hc_deliveries retry {first.pk}`" in shown
 
 
 def test_retry_makes_deliveries_due(receiver: Receiver) -> None:

@@ -34,12 +34,19 @@ def test_json_log_has_one_object_per_line(captured: HerokuConnect) -> None:
     assert failed["shard"] == 0
     assert failed["receiver"] == "tests.sfdc.apps._fail"
     assert failed["change_id"] > 0
+    assert failed["delivery_id"] > 0
+    assert (failed["attempt"], failed["attempts"], failed["change_type"]) == (1, 10, "CREATE")
+    assert failed["record_id"].startswith("001")
+    assert failed["next_attempt_at"].endswith("+00:00")
+    assert failed["error"].startswith("ValueError at ") and failed["error_type"] == "ValueError"
+    assert failed["command"] == f"manage.py hc_deliveries show {failed['delivery_id']}"
     assert "Secret" not in output
 
 
 def test_handler_gets_the_receivers_traceback(
-    captured: HerokuConnect, connect: Any, caplog: pytest.LogCaptureFixture
+    captured: HerokuConnect, connect: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("hc_signals.receivers"), "handlers", [caplog.handler])
     connect(signals.record_created, fails, Account)
     captured.create(Account, 1)
     deliver(RETRY_SECONDS=0.0001)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, execute_from_command_line
 from django.db import connection
 from example.crm.models import Account
 
@@ -103,7 +103,7 @@ def test_backlog_without_a_worker_is_an_error(captured: HerokuConnect, status: C
     assert text.endswith("exit 1")
     (line,) = lines(text, "error")
     assert line.startswith("error consumer    default: 0 worker(s), 2 change(s) to deliver, the oldest ")
-    assert "-> Start `manage.py hc_listen`, or remove it" in text
+    assert "-> Start `manage.py hc_listen`: the log keeps the changes for it. [consumer-no-worker]" in text
     assert "ok    bell        no worker to wake" in text
 
 
@@ -245,6 +245,38 @@ def test_watch_repeats_until_ctrl_c(captured: HerokuConnect) -> None:
     output, _ = process.communicate(timeout=10)
     assert process.returncode == 0
     assert "Traceback" not in output
+
+
+def test_summary_is_printed_once(captured: HerokuConnect, capsys: pytest.CaptureFixture[str]) -> None:
+    deliver()
+    captured.create(Account, 1)
+    with pytest.raises(SystemExit) as exit_:
+        execute_from_command_line(["manage.py", "hc_status"])
+    assert exit_.value.code == 1
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("error(s), ") == 1
+    assert said.err.endswith("`manage.py hc_status --explain NAME` has more about each [name].\n")
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_every_problem_is_explained(status: Callable[..., str], problem: str) -> None:
+    text = status("--explain", problem)
+    assert text.startswith(f"{problem}\n\n")
+    assert re.match(r"(Warning|Error)\. ", text.split("\n\n")[1])
+    assert "](" not in text and "\n#" not in text
+    assert text.endswith("exit 0")
+
+
+def test_unknown_problem_gets_suggestions() -> None:
+    with pytest.raises(CommandError, match="'consumer-worker'; did you mean consumer-no-worker or "):
+        call_command("hc_status", "--explain", "consumer-worker")
+
+
+def test_no_remedy_destroys_anything() -> None:
+    """Commands that drop changes, deliveries or capture are in the runbook only, with what they presuppose."""
+    harmful = r"hc_consumers remove|discard|uninstall|pause|--force|DISABLE|DROP|TRUNCATE|--with-deliveries"
+    for key, (_, remedy) in PROBLEMS.items():
+        assert not re.search(harmful, remedy), key
 
 
 def test_every_remedy_is_a_sentence() -> None:

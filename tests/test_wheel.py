@@ -50,7 +50,7 @@ def test_version_has_one_place_and_wheel_has_types(distributions: Path) -> None:
     assert wheel.name == f"hc_signals-{__version__}-py3-none-any.whl"
     assert sdist.name == f"hc_signals-{__version__}.tar.gz"
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"hc_signals/py.typed", *PAGES_OF_THE_ADMIN} <= names
+    assert {"hc_signals/py.typed", "hc_signals/operations.md", *PAGES_OF_THE_ADMIN} <= names
     assert {f"hc_signals/migrations_sql/{path.name}" for path in (ROOT / "migrations_sql").glob("*.sql")} <= names
     assert {name.split("/")[0] for name in names} == {"hc_signals", f"hc_signals-{__version__}.dist-info"}
 

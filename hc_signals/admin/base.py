@@ -35,7 +35,8 @@ def first_rows(queryset: Any) -> Any:
     return queryset[:COUNTED_ROWS]
 
 
-def _refuse_all_writing(request: HttpRequest) -> None:
+def refuse_all_writing(request: HttpRequest) -> None:
+    """Raise PermissionDenied for a request by another method than those of READING."""
     if request.method not in READING:
         raise PermissionDenied
 
@@ -56,12 +57,12 @@ class RefusingAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Show the page of a row; Django checks the permission for a POST alone, and takes PUT for a GET."""
         if request.method != "POST":
-            _refuse_all_writing(request)
+            refuse_all_writing(request)
         return super().changeform_view(request, *args, **kwargs)
 
     def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Show the history of a row."""
-        _refuse_all_writing(request)
+        refuse_all_writing(request)
         return super().history_view(request, *args, **kwargs)
 
     def refuse_writing(self, request: HttpRequest) -> None:
@@ -95,12 +96,12 @@ class ReadOnlyModelAdmin(RefusingAdmin):
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Show the page of a record."""
-        _refuse_all_writing(request)
+        refuse_all_writing(request)
         return super().changeform_view(request, *args, **kwargs)
 
     def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Refuse."""
-        _refuse_all_writing(request)
+        refuse_all_writing(request)
         return super().delete_view(request, *args, **kwargs)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:

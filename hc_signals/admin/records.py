@@ -4,6 +4,7 @@ from collections import defaultdict
 from typing import Any
 
 from django.contrib.admin import AdminSite
+from django.db import router
 from django.db.models import BooleanField, Case, F, Model, TextField, Value, When
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Coalesce
@@ -11,7 +12,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from hc_signals.admin.text import cut, visible
-from hc_signals.tables import connected_models, model_of_table, name_column, table_label
+from hc_signals.postgres.query import relation_exists
+from hc_signals.tables import connected_models, model_of_table, name_column, quoted_table, table_label
 
 HIDDEN = "Hidden: you may not view {}."
 """Replaces the values of a record whose model the user may not view."""
@@ -91,9 +93,10 @@ def _key_of(model: Any, row: Any) -> Any:
     """Return the primary key of the record, by its sfid, or by its id in the table while it has none."""
     fields = {field.column: field.name for field in model._meta.local_concrete_fields}
     column, value = ("sfid", row.record_id) if row.record_id else ("id", row.record_key)
-    if column not in fields or value is None:
+    using = router.db_for_read(model)
+    if column not in fields or value is None or not relation_exists(using, quoted_table(model)):
         return None
-    return model._base_manager.filter(**{fields[column]: value}).values_list("pk", flat=True).first()
+    return model._base_manager.using(using).filter(**{fields[column]: value}).values_list("pk", flat=True).first()
 
 
 def name_of(row: Any) -> str:

@@ -30,6 +30,7 @@ process: no other receiver, record or worker may fail because of it.
     sending, dispatch    a signal to the receivers that may be called now; the calls, one by one
     isolation, calls     keeps calls apart; the value that describes one
     fatal_calls          finds calls that end the process
+    failure_log          the lines about failed calls, and their number in an outage
     failures             stores failed deliveries; which shards wait
     stored               chooses stored deliveries. interventions: retry and discard by hand
     event, records       the event of a change; the records of a page

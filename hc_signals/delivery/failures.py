@@ -5,23 +5,22 @@ a record, in order.
 """
 
 import json
-import logging
 import random
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.db import transaction
 
 from hc_signals.conf import Conf
-from hc_signals.delivery.project_code import describe, show
-from hc_signals.delivery.routing import route_of
+from hc_signals.delivery.failure_log import FailedCall, log_failure
+from hc_signals.delivery.project_code import describe
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
 from hc_signals.log.backlog import COUNT_LIMIT
 from hc_signals.log.change import CHANGE_COLUMNS, SHARD, SHARD_NUMBER, Change
 from hc_signals.models import Delivery
+from hc_signals.postgres.moments import aware
 from hc_signals.postgres.query import execute, row, rows
-
-logger = logging.getLogger("hc_signals")
 
 Key = tuple[str, str, str | None]
 """Receiver, table and record: deliveries with the same key are delivered one after another."""
@@ -47,6 +46,7 @@ SELECT %(consumer)s, %(receiver)s, %(signal)s, %(sender)s, %(state)s, %(attempt)
     %(changed)s::text[], coalesce(l.old, %(old)s::json), coalesce(l.new, %(new)s::json), %(note)s::json
 FROM (SELECT) one LEFT JOIN public.hc_signals_change l ON l.id = %(id)s
 WHERE l.id IS NOT NULL OR %(has_images)s
+RETURNING id, next_attempt_at
 """
 _ANY_WAITING = """
 SELECT EXISTS (SELECT FROM public.hc_signals_delivery WHERE consumer = %(consumer)s AND state IN ('retry', 'parked'))
@@ -97,6 +97,11 @@ UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()
 WHERE consumer = %(consumer)s AND state = 'retry'
   AND next_attempt_at > clock_timestamp() + make_interval(secs => %(longest)s)
 """
+_POSTPONE = """
+UPDATE public.hc_signals_delivery
+SET state = %s, attempt = %s, error = %s, next_attempt_at = clock_timestamp() + make_interval(secs => %s)
+WHERE id = %s RETURNING next_attempt_at
+"""
 _COUNT = """
 SELECT s.state, count(*) FROM unnest(%(states)s::text[]) s (state), LATERAL (
     SELECT FROM public.hc_signals_delivery d WHERE d.consumer = %(consumer)s AND d.state = s.state LIMIT %(limit)s
@@ -127,24 +132,13 @@ class FailureStore:
         return set(rows(self.using, _BLOCKED, params))
 
     def add(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> bool:
-        """Store a delivery after its first attempt; return whether it is retried, so that later changes are parked.
-
-        The log line has the receiver and the error's class, and not the message, which may hold a customer's data.
-        """
+        """Store a delivery after its first attempt; return whether it is retried, so that later changes are parked."""
         is_retried = self.conf.MAX_ATTEMPTS > 1 and not isinstance(error, ProcessEndedError)
         state = "retry" if is_retried else "dead"
         delay = self._delay(1) if is_retried else None
         values = {"receiver": receiver, "signal": signal, "sender": sender, "error": describe(error, self.using)}
-        self._insert(change, **values, state=state, attempt=1, delay=delay)
-        about = {"shard": self.shard, "signal": signal, "model": sender, "change_id": change.id, "attempt": 1}
-        show(receiver, error, **about)
-        logger.log(
-            logging.WARNING if is_retried else logging.ERROR,
-            "Receiver %s failed on %s of %s (change %s): %s; the delivery is stored and %s.",
-            *(receiver, route_of(change.operation).change_type, sender, change.id, type(error).__name__),
-            "retried" if is_retried else "dead: see `manage.py hc_deliveries list`",
-            extra={"receiver": receiver, **about},
-        )
+        delivery, next_at = self._insert(change, **values, state=state, attempt=1, delay=delay)
+        self._log(FailedDelivery(delivery, receiver, signal, sender, 1, change), not is_retried, next_at, error)
         return is_retried
 
     def park(self, change: Change, receiver: str, signal: str, sender: str) -> None:
@@ -152,18 +146,24 @@ class FailureStore:
         values = {"receiver": receiver, "signal": signal, "sender": sender, "error": ""}
         self._insert(change, **values, state="parked", attempt=0, delay=None)
 
-    def _insert(self, change: Change, **values: Any) -> None:
-        """Store a delivery with the images of its change: those in the log, or those that were read in advance."""
+    def _insert(self, change: Change, **values: Any) -> tuple[int, datetime | None]:
+        """Store a delivery with the images of its change: those in the log, or those that were read in advance.
+
+        Returns:
+            its id, and when its next attempt is due.
+        """
         columns = {name: getattr(change, name) for name in _OF_CHANGE}
         note = None if change.note is None else json.dumps(change.note)
         old, new = self._images.get(change.id, (None, None))
         known = {"old": old, "new": new, "has_images": change.record is None or change.id in self._images}
         params = {**columns, **values, **known, "consumer": self.conf.CONSUMER, "note": note}
-        if not execute(self.using, _ADD, params):
+        stored = row(self.using, _ADD, params)
+        if stored is None:
             raise RedeliveryError(
                 f"{values['receiver']} failed on change {change.id} of {values['sender']}, and the log does not hold "
                 "that change any more: its delivery cannot be stored."
             )
+        return stored[0], aware(stored[1])
 
     def due(self, limit: int) -> list[FailedDelivery]:
         """Return up to ``limit`` deliveries of this shard that are due, the longest waiting first."""
@@ -182,22 +182,29 @@ class FailureStore:
         dead = attempt >= self.conf.MAX_ATTEMPTS or isinstance(error, ProcessEndedError)
         state, delay = ("dead", None) if dead else ("retry", self._delay(attempt))
         with self._together():
-            execute(
-                self.using,
-                "UPDATE public.hc_signals_delivery SET state = %s, attempt = %s, error = %s, "
-                "next_attempt_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
-                [state, attempt, describe(error, self.using), delay, delivery.id],
-            )
+            (next_at,) = row(
+                self.using, _POSTPONE, [state, attempt, describe(error, self.using), delay, delivery.id]
+            ) or (None,)
             if dead:
                 self._release_behind(delivery)
-        about = {"delivery_id": delivery.id, "change_id": delivery.change.id, "attempt": attempt}
-        show(delivery.receiver, error, signal=delivery.signal, model=delivery.sender, **about)
-        if dead:
-            logger.error(
-                "Delivery %s to %s is dead after %s attempts (%s); see `manage.py hc_deliveries show %s`.",
-                *(delivery.id, delivery.receiver, attempt, type(error).__name__, delivery.id),
-                extra={"receiver": delivery.receiver, "signal": delivery.signal, "model": delivery.sender, **about},
-            )
+        self._log(delivery._replace(attempt=attempt), dead, aware(next_at), error)
+
+    def _log(self, failed: FailedDelivery, is_dead: bool, next_at: datetime | None, error: BaseException) -> None:
+        call = FailedCall(
+            using=self.using,
+            consumer=self.conf.CONSUMER,
+            shard=self.shard,
+            receiver=failed.receiver,
+            signal=failed.signal,
+            model=failed.sender,
+            change=failed.change,
+            delivery=failed.id,
+            attempt=failed.attempt,
+            attempts=self.conf.MAX_ATTEMPTS,
+            is_dead=is_dead,
+            next_at=next_at,
+        )
+        log_failure(call, error)
 
     def _release_behind(self, done: FailedDelivery) -> None:
         release(self.using, self.conf.CONSUMER, done.receiver, done.change.table_name, done.change.record)

@@ -17,7 +17,7 @@ from hc_signals.postgres.query import execute
 
 CLAIM_SECONDS = 5
 """Most seconds to wait for the shards; a worker holds one while it delivers a page."""
-PIECE = 500
+PIECE = 200
 """Deliveries in one transaction of :func:`in_pieces`; workers wait for it."""
 
 

@@ -1,7 +1,8 @@
 """Contains the project's code, which may raise anything and may fork: other receivers and the worker go on.
 
 The message of an exception may hold a customer's data; the messages of our own log do not. So receivers' exceptions go
-to a logger of their own, ``hc_signals.receivers``, for error trackers such as Sentry; hc_listen does not print it.
+to a logger of their own, ``hc_signals.receivers``, for error trackers such as Sentry. It does not propagate, unless the
+project's LOGGING names it: a console would print each failure twice.
 """
 
 import logging
@@ -15,6 +16,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.postgres.errors import is_database_error, one_line
 from hc_signals.postgres.names import storable
@@ -22,6 +25,8 @@ from hc_signals.postgres.names import storable
 logger = logging.getLogger("hc_signals.receivers")
 # Without a handler Python would print them to stderr.
 logger.addHandler(logging.NullHandler())
+if logger.name not in (settings.LOGGING or {}).get("loggers", {}):
+    logger.propagate = False
 
 _NOT_OF_PROJECT = (
     *(str(Path(__file__).parents[1]), "<"),
@@ -85,11 +90,10 @@ def contained(hook: Callable[[], Any], around: Callable[[], Any]) -> Callable[[]
     return run
 
 
-def show(receiver: str, error: BaseException, **fields: object) -> None:
-    """Log a receiver's exception, with traceback. The ``fields`` describe the call, without a record's contents."""
+def show(receiver: str, error: BaseException, facts: dict[str, Any]) -> None:
+    """Log a receiver's exception, with traceback. The ``facts`` describe the call, without a record's contents."""
     trace = type(error), error, error.__traceback__
-    extra = {"receiver": receiver, **fields}
-    logger.error("Receiver %s raised %s", receiver, type(error).__name__, exc_info=trace, extra=extra)
+    logger.error("Receiver %s raised %s", receiver, type(error).__name__, exc_info=trace, extra=facts)
 
 
 def in_words(error: BaseException, *, has_lines: bool = True) -> str:
@@ -130,6 +134,12 @@ def describe(error: BaseException, using: str) -> str:
     """Return the text that is stored for an error: class and message, then the traceback."""
     text = f"{type(error).__name__}: {_text(error)[:5000]}\n{trace_of(error)[-5000:]}"
     return storable(text.rstrip(), using)
+
+
+def split_error(text: str) -> tuple[str, str]:
+    """Return the class and message of an error that :func:`describe` has written, and its traceback."""
+    error, line, trace = text.partition('\n  File "')
+    return error, f"{line[1:]}{trace}"
 
 
 def _text(error: BaseException) -> str:

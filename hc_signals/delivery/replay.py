@@ -7,6 +7,7 @@ two replayed, older ones.
 
 from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext
+from datetime import datetime
 from time import monotonic
 from typing import Any
 
@@ -164,7 +165,7 @@ class ReplayFailureStore(FailureStore):
 
     has_claimed = False
 
-    def _insert(self, change: Change, **values: Any) -> None:
+    def _insert(self, change: Change, **values: Any) -> tuple[int, datetime | None]:
         if values["state"] == "dead":
             return super()._insert(change, **values)
         with transaction.atomic(using=self.using, savepoint=False):
@@ -174,7 +175,7 @@ class ReplayFailureStore(FailureStore):
                 values |= {"state": "retry", "delay": 0}
             elif not is_first:
                 values |= {"state": "parked", "delay": None}
-            super()._insert(change, **values)
+            return super()._insert(change, **values)
 
     def _claim(self) -> None:
         if self.has_claimed and self.conf.ATOMIC:  # the claim is held to the end of the page

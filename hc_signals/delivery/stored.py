@@ -85,7 +85,7 @@ def error_kind() -> Any:
     """
     start = Replace(Left("error", _FIRST_LINE), Value("\r"), Value("\n"))
     line = Func(start, Value("\n"), Value(1), function="split_part", output_field=TextField())
-    return Func(line, Value(r"\w*\d\w*"), Value("#"), Value("g"), function="regexp_replace", output_field=TextField())
+    return Func(line, Value(r"\m\w*\d\w*"), Value("#"), Value("g"), function="regexp_replace", output_field=TextField())
 
 
 def failed(chosen: "QuerySet[Delivery]") -> "QuerySet[Delivery]":

@@ -19,6 +19,7 @@ agree about them.
 survey          The facts about one database, each read once, when a caller first asks for it.
 judge           The verdicts of hc_status, one module per part of the system.
 findings        The form of a finding, and every problem with its verdict and its remedy.
+runbook         The section of docs/operations.md about a problem.
 surveyor        A thread that reads the figures for the metrics every 15 seconds.
 liveness        The state of the process for ``/healthz``, without a query.
 metrics         Counts deliveries, and hands all figures to prometheus_client.

@@ -19,10 +19,7 @@ W, E = Verdict.WARN, Verdict.ERROR
 PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "server-too-old": (E, "Upgrade the server to PostgreSQL 14 or newer."),
     "server-follower": (W, "Use the leader's URL: a follower does not show workers and their locks."),
-    "server-temp-files": (
-        W,
-        "Raise it for Heroku Connect's role; if statements of that role fail: `manage.py hc_triggers pause --remove`.",
-    ),
+    "server-temp-files": (W, "Raise it for Heroku Connect's role, before statements of that role fail."),
     "server-read-only": (E, "Nothing can be delivered: see default_transaction_read_only of database and role."),
     "log-missing": (E, "Run `manage.py migrate hc_signals`."),
     "restored": (E, "Start `manage.py hc_listen`: it adapts the log to this server and sends gap_detected."),
@@ -35,12 +32,12 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "capture-absent": (W, "Map the object in Heroku Connect, then run `manage.py hc_triggers install`."),
     "capture-unsupported": (E, "Map the model to the table that Heroku Connect writes to, or remove the model."),
     "capture-partitions": (W, "Write to the table that the model names, or add models for the other tables."),
-    "capture-row-security": (E, "Give these roles BYPASSRLS, or `ALTER TABLE ... DISABLE ROW LEVEL SECURITY`."),
+    "capture-row-security": (E, "Give these roles BYPASSRLS."),
     "capture-columns": (
         E,
         "Add the fields to the mapping, or remove them from the model: `manage.py hc_inspect --check` says how.",
     ),
-    "capture-orphan": (W, "Run `manage.py hc_triggers uninstall --orphans`."),
+    "capture-orphan": (W, "Find the service that has its model; only if there is none, the capture may go."),
     "capture-paused": (E, "Run `manage.py hc_triggers resume`; changes until then become a gap."),
     "capture-gap-owed": (E, "Run `manage.py hc_triggers resume` again: it was interrupted."),
     "capture-gap-unreported": (W, "`hc_listen` reports it once capture works again: its log says what it waits for."),
@@ -48,8 +45,11 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "reload-long": (W, "Open the mapping in Heroku Connect and check whether the reload has stopped."),
     "receivers-none": (W, "Import the receivers in ready() of an AppConfig, unless another service has them."),
     "consumer-new": (W, "Start `manage.py hc_listen`."),
-    "consumer-no-worker": (E, "Start `manage.py hc_listen`, or remove it: `manage.py hc_consumers remove NAME`."),
-    "consumer-no-position": (W, "See `manage.py hc_deliveries list`; `manage.py hc_consumers remove NAME`."),
+    "consumer-no-worker": (E, "Start `manage.py hc_listen`: the log keeps the changes for it."),
+    "consumer-no-position": (
+        W,
+        "See `manage.py hc_deliveries list`; only a worker of this consumer retries them.",
+    ),
     "consumer-late": (W, "Wait if it shrinks; else speed up slow receivers, or raise SHARDS and --concurrency."),
     "consumer-stuck": (E, "Find out what the worker does: its log, /healthz, hc_signals_receiver_running_seconds."),
     "worker-trouble": (E, "Read the server's words in the worker's log; the worker goes on once the cause is gone."),
@@ -59,19 +59,19 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "bell-queue": (E, "End the session that holds up NOTIFY: it has left a transaction open after LISTEN."),
     "connections-few": (W, "Close unused connections, use a pooler for the site, or raise the limit."),
     "deliveries-failing": (W, "See `manage.py hc_deliveries show ID`; the worker retries them."),
-    "deliveries-dead": (E, "Repair the receiver, then `manage.py hc_deliveries retry --state dead`, or discard them."),
+    "deliveries-dead": (E, "Repair the receiver, then run `manage.py hc_deliveries retry --state dead`."),
     "gaps-lost": (E, "Start `manage.py hc_listen`, which sends gap_detected; the server's log says why."),
     "gaps-recent": (W, "Read these tables again (`manage.py hc_backfill`), if no receiver of gap_detected does."),
     "log-large": (W, "Raise MAX_LOG_MB, or see which consumer holds it up."),
     "log-too-large": (E, "A worker makes room within minutes; if none is running, start one, or raise MAX_LOG_MB."),
     "log-bucket-full": (E, "Raise MAX_LOG_MB and restart hc_listen: changes are being lost, and become gaps."),
-    "log-held-up": (W, "Start a worker of it, or remove it: `manage.py hc_consumers remove NAME`."),
+    "log-held-up": (W, "Start `manage.py hc_listen` of this consumer."),
     "writes-failed": (W, "See the trigger log in the admin, or pass --verbose: Salesforce refused writes of the app."),
     "heroku-state": (E, "Open the connection in Heroku Connect's dashboard."),
     "heroku-api": (W, "Check HEROKU_AUTH_TOKEN and HEROKU_CONNECT_APP_NAME, or try again."),
     "not-checked": (W, "Grant this role the right, or try again when the server is less busy."),
 }
-"""Verdict and remedy of every problem; docs/operations.md has a section for each."""
+"""Verdict and remedy of every problem; docs/operations.md has a section for each. No remedy destroys anything."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Trouble:
         if kind is Kind.FAULT:
             said.append(remedy(error))
         level, line = _LINES[kind]
-        logger.log(level, line, *said, extra={"sqlstate": sqlstate(error)} if kind else None)
+        logger.log(level, line, *said, extra={"sqlstate": sqlstate(error), "task": self.name, "tries": self._tries})
 
     def _pause(self) -> float:
         # Limit the exponent: after an outage of hours the number would be no float.

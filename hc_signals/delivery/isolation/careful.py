@@ -92,4 +92,5 @@ def _note_break(lost: IsolationLost) -> None:
     else:
         _in_advance.add(call.receiver)
     text = "Receiver %s broke the transaction of its page at change %s; redelivering the page."
-    logger.warning(text, call.receiver, call.change)
+    extra = {"receiver": call.receiver, "change_id": call.change, "attempt": call.attempt}
+    logger.warning(text, call.receiver, call.change, extra=extra)

@@ -1,13 +1,15 @@
 """``manage.py hc_deliveries``: lists failed deliveries, groups them by error, retries or discards them."""
 
 from argparse import ArgumentParser
-from datetime import datetime
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import CommandError
 from django.db.models import QuerySet
 
+from hc_signals.conf import get_conf
 from hc_signals.delivery import interventions
+from hc_signals.delivery.project_code import split_error
 from hc_signals.delivery.routing import route_of
 from hc_signals.delivery.stored import Choice, by_error
 from hc_signals.management.arguments import at_least
@@ -31,6 +33,8 @@ class Command(OwnCommand):
             "--error", help="only deliveries with this kind of error, as `hc_deliveries errors` prints it"
         )
         parser.add_argument("--all", action="store_true", help="retry or discard all of them")
+        text = "with show: print the record's contents and the error's message, which may quote them"
+        parser.add_argument("--values", action="store_true", help=text)
         parser.add_argument("--limit", type=at_least(1), default=100, help="with list: most lines (default: 100)")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -70,10 +74,8 @@ class Command(OwnCommand):
         if not options["ids"]:
             raise CommandError("No id was given; `hc_deliveries list` shows the ids of the deliveries.", returncode=2)
         for delivery in chosen:
-            values = {field.name: getattr(delivery, field.attname) for field in Delivery._meta.fields}
-            values["change_type"] = route_of(values.pop("operation")).change_type
-            for name, value in values.items():
-                self.stdout.write(f"{name:>16}: {shown(value) if isinstance(value, datetime) else value}")
+            for name, value in _shown(delivery, has_values=options["values"]):
+                self.stdout.write(f"{name:>12}: {value}")
 
     def _retry(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
         done = interventions.in_pieces(interventions.retry, chosen)
@@ -96,3 +98,34 @@ def _found(choice: Choice, using: str) -> "QuerySet[Delivery]":
     if missing:
         raise CommandError(f"There is no delivery {', '.join(map(str, missing))}; `hc_deliveries list` shows them.")
     return found
+
+
+def _shown(delivery: Delivery, *, has_values: bool) -> Iterator[tuple[str, Any]]:
+    """Yield what a person wants to know about a delivery; its record's contents only if ``has_values``."""
+    attempts = get_conf().MAX_ATTEMPTS
+    yield "delivery", f"{delivery.pk}, {delivery.state}"
+    yield "receiver", f"{delivery.receiver} ({delivery.signal}), consumer {delivery.consumer}"
+    yield "record", f"{delivery.sender} {delivery.record_id or delivery.record_key or '-'}"
+    changed = f" of {', '.join(delivery.changed)}" if delivery.changed else ""
+    captured_at = shown(delivery.captured_at)
+    yield "change", f"{delivery.change_id}: {route_of(delivery.operation).change_type}{changed}, captured {captured_at}"
+    yield "stored", shown(delivery.created_at)
+    left = max(0, attempts - delivery.attempt) if delivery.state != Delivery.State.DEAD else 0
+    yield "attempts", f"{delivery.attempt} of {attempts}, {left} left"
+    yield "next attempt", _next_attempt(delivery)
+    error, trace = split_error(delivery.error)
+    yield "error", (error if has_values else error.partition(":")[0]) or "-"
+    if trace:
+        yield "traceback", f"\n{trace}"
+    for name in ("old", "new", "note") if has_values else ():
+        yield name, getattr(delivery, name)
+    if not has_values:
+        yield "contents", "--values shows them, with the message of the error"
+
+
+def _next_attempt(delivery: Delivery) -> str:
+    if delivery.state == Delivery.State.DEAD:
+        return f"none, unless by `manage.py hc_deliveries retry {delivery.pk}`"
+    if delivery.next_attempt_at is None:
+        return "after an earlier delivery of the record"
+    return shown(delivery.next_attempt_at)

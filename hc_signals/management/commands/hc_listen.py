@@ -15,6 +15,7 @@ from hc_signals.capture import table_state
 from hc_signals.capture.status import statuses_of
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.counting import Counting
+from hc_signals.delivery.failure_log import log_counted
 from hc_signals.delivery.fatal_calls import end_run
 from hc_signals.delivery.listeners import warn_of_unheard
 from hc_signals.delivery.pulse import observe, unobserve
@@ -50,7 +51,8 @@ class Command(OwnCommand):
         add("--poll-interval", type=float, help="seconds until an idle worker reads the log (default: HC_SIGNALS)")
         text = "for a new consumer only: earliest, latest, an age such as 2h, or an ISO time (default: HC_SIGNALS)"
         add("--start-at", type=start_at, metavar="WHERE", help=text)
-        add("--log-format", choices=["text", "json"], default="text", help="default: text")
+        text = "print the log in this format (default: by the project's LOGGING if it prints to a console, else text)"
+        add("--log-format", choices=["text", "json"], help=text)
         text = "serve /metrics for Prometheus and /healthz on this port (default: not at all)"
         add("--metrics-port", type=tcp_port, metavar="PORT", help=text)
         add("--metrics-host", default="127.0.0.1", metavar="ADDRESS", help="serve them here (default: 127.0.0.1)")
@@ -61,15 +63,23 @@ class Command(OwnCommand):
         using = options["database"]
         conf = _conf(options)
         self._formatter = JsonFormatter(conf.CONSUMER) if options["log_format"] == "json" else TextFormatter()
-        with printed_log(self.stderr, options["verbosity"], self._formatter), own_options(using):
+        self._is_quiet = not options["verbosity"]
+        is_chosen = options["log_format"] is not None
+        printed = printed_log(self.stderr, options["verbosity"], self._formatter, is_chosen=is_chosen)
+        with printed, own_options(using):
             warn_of_unheard(conf)
             _trace()
-            worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options)
+            try:
+                worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options)
+            finally:
+                log_counted()
         unheard = f", {worker.unheard} of them to no receiver" if worker.unheard else ""
         self._say(f"hc_listen: {worker.delivered} changes delivered{unheard}; stopped.")
 
     def _say(self, text: str) -> None:
-        """Write a line of the command itself, in the form of the log."""
+        """Write a line of the command itself, in the form of the log; none with ``-v 0``."""
+        if self._is_quiet:
+            return
         record = logging.makeLogRecord({"name": "hc_signals", "levelname": "INFO", "msg": text})
         self.stderr.write(self._formatter.format(record))
 

@@ -11,6 +11,7 @@ from django.db import DatabaseError
 from hc_signals.conf import get_conf
 from hc_signals.delivery.dry_run.comparing import compare
 from hc_signals.delivery.dry_run.running import DryRun
+from hc_signals.delivery.failure_log import log_counted
 from hc_signals.delivery.replay import Replay, ReplayRun
 from hc_signals.management import dry_run
 from hc_signals.management.arguments import moment, moment_or_replay_id, replay_id
@@ -94,6 +95,7 @@ class Command(OwnCommand):
                 while not run.finished and not interruption:
                     progress.advance(run.page(lambda: bool(interruption)))
             finally:
+                log_counted()
                 progress.close()
         return interruption
 
