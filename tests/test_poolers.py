@@ -311,3 +311,21 @@ def test_djangos_own_pool_lends_enough(listen: Any, bouncer: Any) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.usefixtures("captured")
+def test_tail_polls_behind_a_pooler_and_leaves_nothing(bouncer: Any) -> None:
+    pooler = bouncer("transaction")
+    process = start("hc_tail", "--json", "--since", "1h", DATABASE_URL=pooler.url)
+    assert process.stdout is not None
+    try:
+        for _ in range(2):
+            insert(1)
+            line = next(line for line in process.stdout if line.startswith("{"))  # the others are stderr's
+            assert json.loads(line)["change_type"] == "CREATE"
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert left_behind(pooler) == set()

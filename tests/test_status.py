@@ -72,7 +72,8 @@ def test_healthy_system_is_ok_line_by_line(status: Callable[..., str]) -> None:
         "server",
         *["capture"] * len(connected_models()),
         *["receivers"] * len(connected_models()),
-        *["consumer", "bell", "connections", "deliveries", "gaps", "log", "writes", "writes"],
+        *["consumer", "bell", "connections", "deliveries", "gaps", "log"],
+        *["freshness", "freshness", "writes", "writes"],
     ]
     assert "ok    consumer    default: 1 worker(s), nothing to deliver" in found
     assert any("1 listening connection(s), 'hc_listen default bell' is asleep" in line for line in found)
