@@ -29,6 +29,10 @@ class SnapshotError(HCSignalsError):
     """The rows of a table cannot be written to the log; the message says what is missing."""
 
 
+class ExportError(HCSignalsError):
+    """The receiver of pushed metrics has not taken them."""
+
+
 class MappingError(HCSignalsError):
     """A file with an exported configuration of Heroku Connect cannot be used."""
 

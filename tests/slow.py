@@ -27,6 +27,7 @@ FILES = {
     "test_server_settings.py",
     "test_stack.py",
     "test_standby.py",
+    "test_tail_command.py",
     "test_ten_minutes.py",
     "test_testing_utils.py",
     "test_trackers.py",

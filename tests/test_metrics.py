@@ -24,6 +24,7 @@ from hc_signals.delivery import pulse
 from hc_signals.delivery.counting import Counting
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.observability.liveness import STUCK_SECONDS, Liveness, liveness
+from hc_signals.observability.measuring import measured
 from hc_signals.observability.metrics import Metrics
 from hc_signals.observability.metrics_server import MetricsServer, health, serve_metrics
 from hc_signals.observability.surveyor import figures
@@ -264,6 +265,7 @@ def test_taken_port_ends_hc_listen_before_it_delivers() -> None:
     [
         (["--metrics-port", "70000"], "70000 is no TCP port: expected 0 to 65535"),
         (["--metrics-port", "http"], "'http' is not a number"),
+        (["--otlp-metrics", "--once"], "--otlp-metrics needs a worker that stays: leave out --once."),
         (["--metrics-port", "0", "--once"], "--metrics-port needs a worker that stays: leave out --once."),
         (["--log-format", "xml"], "invalid choice: 'xml'"),
     ],
@@ -278,11 +280,12 @@ def test_wrong_options_are_usage_errors(arguments: list[str], words: str, capsys
 
 
 def test_missing_prometheus_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.setitem(sys.modules, "hc_signals.observability.metrics", None)
     with pytest.raises(ConfigurationError, match=r"run `pip install hc-signals\[metrics\]`"):
-        serve_metrics("127.0.0.1", 0, Crew("default", Conf(), 1)).__enter__()
+        measured(Crew("default", Conf(), 1)).__enter__()
 
 
 def test_foreign_address_is_one_sentence() -> None:
+    metrics = Metrics(Conf(), 1, Counting(), lambda: ALIVE, lambda: None)
     with pytest.raises(ConfigurationError, match=r"Metrics cannot be served on 192\.0\.2\.1:1: "):
-        serve_metrics("192.0.2.1", 1, Crew("default", Conf(), 1)).__enter__()
+        serve_metrics("192.0.2.1", 1, Crew("default", Conf(), 1), metrics).__enter__()

@@ -10,7 +10,7 @@ This package owns no table. It reads those of the other packages, and writes not
            |                        |         |          |
        hc_status                    +---------+----------+
                                               |
-                                       metrics_server: /metrics, /healthz
+                                   metrics_server: /metrics, /healthz; otlp: a push
 
 A *fact* is a value that one query reads, such as a backlog. A *verdict* says whether a fact is a problem. A *finding*
 is a fact with its verdict and its remedy: one line of hc_status. All outputs read their facts from one survey, so they
@@ -23,7 +23,9 @@ runbook         The section of docs/operations.md about a problem.
 surveyor        A thread that reads the figures for the metrics every 15 seconds.
 liveness        The state of the process for ``/healthz``, without a query.
 metrics         Counts deliveries, and hands all figures to prometheus_client.
+measuring       Reads the figures while they are served or pushed.
 metrics_server  Serves both pages over HTTP.
+otlp            Pushes the metrics by OpenTelemetry's protocol.
 tracing         Spans of OpenTelemetry.
 log_format      The lines that hc_listen prints.
 

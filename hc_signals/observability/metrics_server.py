@@ -12,43 +12,36 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET, AF_INET6
 from socketserver import TCPServer
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.observability.liveness import Liveness, liveness
-from hc_signals.observability.surveyor import Surveyor
 from hc_signals.postgres.trouble import places
 from hc_signals.worker.crew import Crew
 from hc_signals.worker.threads import Helper, keep_turning
+
+if TYPE_CHECKING:
+    from hc_signals.observability.metrics import Metrics
 
 logger = logging.getLogger("hc_signals")
 
 
 @contextmanager
-def serve_metrics(host: str, port: int, crew: Crew) -> "Iterator[MetricsServer]":
-    """For the length of the block, serve the figures of the crew's work: see :class:`MetricsServer`.
+def serve_metrics(host: str, port: int, crew: Crew, metrics: "Metrics") -> "Iterator[MetricsServer]":
+    """For the length of the block, serve the metrics and the health of the crew: see :class:`MetricsServer`.
 
     Raises:
-        ConfigurationError: prometheus_client is not installed, or the address cannot be used.
+        ConfigurationError: the address cannot be used.
     """
-    try:
-        from prometheus_client import REGISTRY
+    from prometheus_client import REGISTRY
 
-        from hc_signals.observability.metrics import Metrics
-    except ImportError:
-        needed = "--metrics-port needs prometheus_client; run `pip install hc-signals[metrics]`."
-        raise ConfigurationError(needed) from None
-    surveyor = Surveyor(crew.using, crew.conf, crew.watchdog)
-    metrics = Metrics(crew.conf, crew.size, crew.counting, lambda: liveness(crew.bell), lambda: surveyor.newest)
     server = MetricsServer(host, port, render_metrics, lambda: liveness(crew.bell))
     REGISTRY.register(metrics)
-    surveyor.start()
     server.start()
     try:
         yield server
     finally:
         server.stop()
-        surveyor.stop()
         REGISTRY.unregister(metrics)
 
 

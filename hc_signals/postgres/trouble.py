@@ -10,6 +10,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+from hc_signals.exceptions import ExportError
 from hc_signals.postgres.errors import Kind, is_database_error, kind_of, one_line, remedy, sqlstate
 
 logger = logging.getLogger("hc_signals")
@@ -17,6 +18,7 @@ logger = logging.getLogger("hc_signals")
 NO_SQLSTATE = "none"
 """The code of a lost or refused connection: libpq passes no SQLSTATE on."""
 
+_EXPORT_LINE = "%s failed: %s; trying again. Try %s in %.0f s."
 _LINES: dict[Kind | None, tuple[int, str]] = {
     Kind.LOST: (logging.WARNING, "%s has no connection to the database: %s; reconnecting. Try %s in %.0f s."),
     Kind.WAIT: (logging.WARNING, "%s waits for the server: %s; trying again. Try %s in %.0f s."),
@@ -61,7 +63,7 @@ class Trouble:
         is_databases = is_database_error(error)
         key = (sqlstate(error) or NO_SQLSTATE) if is_databases else type(error).__name__
         self.errors[key] += 1
-        self.text = one_line(error) if is_databases else f"{type(error).__name__} at {places(error)}"
+        self.text = one_line(error) if is_databases else _text(error)
         at, interval = self._log_again.get(key, (0.0, self.LOG_AGAIN[0]))
         if now >= at:
             self._log_again[key] = now + interval, min(2 * interval, self.LOG_AGAIN[1])
@@ -72,7 +74,7 @@ class Trouble:
         said = [self.name, self.text, self._tries, seconds]
         if kind is Kind.FAULT:
             said.append(remedy(error))
-        level, line = _LINES[kind]
+        level, line = (logging.WARNING, _EXPORT_LINE) if isinstance(error, ExportError) else _LINES[kind]
         logger.log(level, line, *said, extra={"sqlstate": sqlstate(error), "task": self.name, "tries": self._tries})
 
     def _pause(self) -> float:
@@ -89,6 +91,10 @@ class Trouble:
         )
         self.text, self._tries = "", 0
         self._log_again.clear()
+
+
+def _text(error: BaseException) -> str:
+    return str(error) if isinstance(error, ExportError) else f"{type(error).__name__} at {places(error)}"
 
 
 def places(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from hc_signals.management.arguments import at_least, start_at, tcp_port
 from hc_signals.management.command import OwnCommand
 from hc_signals.management.interruption import interruptible
 from hc_signals.observability.log_format import JsonFormatter, TextFormatter, printed_log
+from hc_signals.observability.measuring import measured
 from hc_signals.observability.metrics_server import serve_metrics
 from hc_signals.postgres.errors import Kind, ReadOnlyError, kind_of
 from hc_signals.postgres.own_connections import own_options
@@ -56,10 +57,16 @@ class Command(OwnCommand):
         text = "serve /metrics for Prometheus and /healthz on this port (default: not at all)"
         add("--metrics-port", type=tcp_port, metavar="PORT", help=text)
         add("--metrics-host", default="127.0.0.1", metavar="ADDRESS", help="serve them here (default: 127.0.0.1)")
+        text = "push the same metrics by OpenTelemetry's protocol; see the variables OTEL_EXPORTER_OTLP_ENDPOINT, ..."
+        add("--otlp-metrics", action="store_true", help=text)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["once"] and options["metrics_port"] is not None:
-            raise CommandError("--metrics-port needs a worker that stays: leave out --once.", returncode=2)
+        for option, is_given in (
+            ("metrics-port", options["metrics_port"] is not None),
+            ("otlp-metrics", options["otlp_metrics"]),
+        ):
+            if options["once"] and is_given:
+                raise CommandError(f"--{option} needs a worker that stays: leave out --once.", returncode=2)
         using = options["database"]
         conf = _conf(options)
         self._formatter = JsonFormatter(conf.CONSUMER) if options["log_format"] == "json" else TextFormatter()
@@ -104,10 +111,8 @@ class Command(OwnCommand):
         gc.freeze()  # the project's code stays to the end: the collector need not read it with every few pages
         with ExitStack() as stack:
             stack.enter_context(interruptible(crew.stopping))
-            if options["metrics_port"] is not None:
-                host = options["metrics_host"]
-                server = stack.enter_context(serve_metrics(host, options["metrics_port"], crew))
-                self._say(f"hc_listen: /metrics and /healthz on http://{host}:{server.port}/")
+            if options["metrics_port"] is not None or options["otlp_metrics"]:
+                self._report(stack, crew, options)
             if options["no_wait"]:
                 self._check_database(using)
             else:
@@ -116,6 +121,18 @@ class Command(OwnCommand):
                 self._say(f"hc_listen: listening on {using!r} as consumer {conf.CONSUMER!r}.")
                 crew.run()
         return crew
+
+    def _report(self, stack: ExitStack, crew: Crew, options: dict[str, Any]) -> None:
+        """Serve or push the metrics, until the stack ends."""
+        metrics = stack.enter_context(measured(crew))
+        if options["metrics_port"] is not None:
+            host = options["metrics_host"]
+            server = stack.enter_context(serve_metrics(host, options["metrics_port"], crew, metrics))
+            self._say(f"hc_listen: /metrics and /healthz on http://{host}:{server.port}/")
+        if options["otlp_metrics"]:
+            from hc_signals.observability.otlp import push_metrics
+
+            self._say(f"hc_listen: metrics are pushed to {stack.enter_context(push_metrics(metrics))}")
 
     def _wait_for_database(self, using: str, stopping: threading.Event) -> None:
         """Wait until the database can be reached and written to, or ``stopping`` is set; raise what only people repair.
