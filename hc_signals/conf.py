@@ -31,6 +31,8 @@ class Conf:
     """Most changes per page."""
     POLL_INTERVAL: float = 60.0
     """Seconds after which a sleeping worker reads the log, even if no writer has woken it."""
+    SALESFORCE_POLL_SECONDS: float = 600.0
+    """Seconds between two polls of Salesforce by Heroku Connect, if its API does not say: a later change is slow."""
     MAX_TRANSACTION_SECONDS: float = 3.0
     """Seconds after which a page is committed part-way, because its receivers take long."""
     ATOMIC: bool = True

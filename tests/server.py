@@ -219,7 +219,10 @@ of_this_run: list[Server] = []
 
 def start_for_this_run() -> Server:
     """Start a server that ends with this process."""
-    server = Server(installation(), "max_prepared_transactions=5", "full_page_writes=off")
+    # LANGUAGE has an effect only in a test that sets lc_messages to something else than C.
+    server = Server(
+        installation(), "max_prepared_transactions=5", "full_page_writes=off", environment={"LANGUAGE": "de"}
+    )
     atexit.register(server.stop)
     of_this_run.append(server)
     return server

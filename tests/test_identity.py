@@ -191,6 +191,31 @@ def test_dispatch_uid_belongs_to_the_name() -> None:
     assert names() == [f"{path}#mail", f"{path}#fax", path]
 
 
+@pytest.mark.parametrize("uid", ["nul \x00", "surrogate \udc80", "two\nlines", "smile \U0001f600"])
+def test_name_is_storable_and_fits_a_line(captured: HerokuConnect, uid: str) -> None:
+    """A name that the database refuses would stop the page, and with it all other receivers."""
+    box = Box()
+    signals.record_created.connect(closure_over(box), sender=Account, weak=False, dispatch_uid=uid)
+    fail_once(captured, box)
+    name = Delivery.objects.get().receiver
+    assert name == names()[0]
+    assert name.isprintable() and name.encode("latin-1")
+    deliver()
+    assert box.received == ["CREATE", "CREATE"]
+    assert not Delivery.objects.exists()
+
+
+def test_sender_may_be_given_as_a_text(captured: HerokuConnect) -> None:
+    """As with Django's signals of models; a typing error is refused, and not silent."""
+    box = Box()
+    signals.record_created.connect(box.take, sender="crm.Account")
+    captured.insert(Account, name="a")
+    deliver()
+    assert box.received == ["CREATE"]
+    with pytest.raises(ValueError, match="Invalid model reference"):
+        signals.record_created.connect(box.take, sender="Account")
+
+
 def test_closures_for_different_models_share_their_path() -> None:
     for model in (Account, SFObjectModel):
         signals.record_created.connect(closure_over(Box(), model.__name__), sender=model, weak=False)

@@ -14,6 +14,7 @@ from hc_signals import signals
 from hc_signals.conf import Conf
 from hc_signals.delivery.failures import waiting_shards
 from hc_signals.observability.survey import Survey
+from hc_signals.postgres import own_connections
 from hc_signals.signals import record_changed
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver, running_crew
@@ -125,27 +126,58 @@ def test_statements_of_the_reader_are_not_compiled(captured: HerokuConnect, conn
     assert compiled(lambda: Survey("default", Conf()).consumers) == []
 
 
+def test_statements_of_a_page_are_not_compiled(captured: HerokuConnect, connect: Any) -> None:
+    """Not even the receivers' and those between two receivers, if the server compiles every statement that it can."""
+    for number in range(3):
+        connect(record_changed, lambda n=number, **kwargs: Account.objects.filter(id=n).exists(), Account)  # type: ignore[misc]
+    with explained() as plans:
+        deliver()
+        captured.insert(Account, {"name": "one"}, {"name": "two"})
+        plans.clear()
+        assert deliver() == 2
+    assert ours(plans), "no function of ours was called: the test proves nothing"
+    assert [plan.text for plan in plans if plan.is_compiled and "pg_backend_pid" not in plan.text] == []
+
+
+def test_page_behind_a_pooler_is_not_compiled(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There hc_listen sets nothing for the session, only for the transaction of a page."""
+    monkeypatch.setattr(own_connections, "is_ours", lambda raw: False)
+    with explained() as plans:
+        deliver()
+        captured.insert(Account, {"name": "one"}, {"name": "two"})
+        plans.clear()
+        assert deliver() == 2
+    of_the_page = [plan for plan in plans if "hc_signals_claim" in plan.text or "crm_seen" in plan.text]
+    assert len(of_the_page) > 2
+    assert [plan.text for plan in of_the_page if plan.is_compiled] == []
+
+
+JIT = {
+    "defaults": "-c jit=on",
+    "every statement": "-c jit=on -c jit_above_cost=0 -c jit_inline_above_cost=0 -c jit_optimize_above_cost=0",
+}
+OFF = "-c jit=off"
 LATENCIES = 8
 """Changes per turn, each while the worker sleeps."""
 TURNS = 12
 """Most turns of each kind; more than three only if the machine is busy."""
 
 
-def milliseconds(monkeypatch: pytest.MonkeyPatch, received: list[float], jit: str) -> list[float]:
-    """Return the milliseconds from commit to receiver, of a worker whose sessions have JIT on or off."""
-    monkeypatch.setenv("PGOPTIONS", f"-c jit={jit}")
-    connection.close()
+def milliseconds(monkeypatch: pytest.MonkeyPatch, received: list[float], options: str) -> list[float]:
+    """Return the milliseconds from commit to receiver, of a worker whose sessions have these options."""
+    connection.ensure_connection()  # the writer's session does not have them
+    monkeypatch.setenv("PGOPTIONS", options)
     found = []
     with running_crew():
         for number in range(LATENCIES + 1):
             wait_until(asleep)
             received.clear()
             began = time.perf_counter()
-            as_heroku_connect("UPDATE salesforce.account SET name = %s", [f"{jit} {began}"])
+            as_heroku_connect("UPDATE salesforce.account SET name = %s", [f"{options} {began}"])
             wait_until(lambda: bool(received))
             if number:  # the first change makes the plans of the session
                 found.append((received[0] - began) * 1000)
-    connection.close()
+    monkeypatch.delenv("PGOPTIONS")
     return found
 
 
@@ -155,8 +187,11 @@ def quiet_median(times: list[list[float]]) -> float:
     return statistics.median(quick)
 
 
-def test_jit_does_not_increase_latency(captured: HerokuConnect, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With JIT at its defaults a change takes no longer. The turns alternate, so that other load affects both."""
+@pytest.mark.parametrize("kind", JIT)
+def test_jit_does_not_increase_latency(
+    captured: HerokuConnect, connect: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A change takes no longer than with ``jit = off``. The turns alternate, so that other load affects both."""
     received: list[float] = []
     connect(record_changed, lambda **kwargs: received.append(time.perf_counter()), Account)
     captured.insert(Account, name="one")
@@ -165,7 +200,7 @@ def test_jit_does_not_increase_latency(captured: HerokuConnect, connect: Any, mo
     off: list[list[float]] = []
     ratio = 0.0
     while len(on) < 3 or (1.2 < ratio < 3 and len(on) < TURNS):
-        for jit, times in (("on", on), ("off", off)) if len(on) % 2 else (("off", off), ("on", on)):
-            times.append(milliseconds(monkeypatch, received, jit))
+        for options, times in ((JIT[kind], on), (OFF, off)) if len(on) % 2 else ((OFF, off), (JIT[kind], on)):
+            times.append(milliseconds(monkeypatch, received, options))
         ratio = quiet_median(on) / quiet_median(off)
     assert ratio <= 1.2, f"{quiet_median(on):.1f} ms with JIT, {quiet_median(off):.1f} ms without"

@@ -1,6 +1,9 @@
 """Receivers that break the rules: each fails alone, and no other receiver, record or worker is affected."""
 
+import asyncio
+import functools
 import os
+import signal
 import sys
 import threading
 import time
@@ -11,9 +14,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import gevent.timeout
+import psycopg
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.db.models.functions import Now
+from django.dispatch import receiver as django_receiver
 from example.crm.models import Account, Seen
 from func_timeout import FunctionTimedOut
 
@@ -22,6 +27,7 @@ from hc_signals.delivery import project_code
 from hc_signals.delivery.isolation import careful
 from hc_signals.management.interruption import interruptible
 from hc_signals.models import Delivery
+from hc_signals.receivers import on_change
 from tests.conftest import another, as_heroku_connect, as_the_app, deliver, running_crew
 from tests.server import own
 from tests.test_isolation import insert_accounts, seen, seen_changes
@@ -144,8 +150,9 @@ def _begins_a_copy() -> None:
 
 @pytest.fixture(autouse=True)
 def held() -> Iterator[None]:
-    """Close what is held, without warnings."""
+    """Close what is held, without warnings, and the connection, which a failed test leaves as it is."""
     yield
+    connection.close()
     while _held:
         with suppress(Exception):
             _held.pop().__exit__(ValueError, ValueError(), None)
@@ -153,6 +160,19 @@ def held() -> Iterator[None]:
 
 def _passes_django_by(statement: str) -> Callable[[], None]:
     return lambda: connection.connection.execute(statement)
+
+
+def _changes_the_rows() -> None:
+    connection.connection.row_factory = psycopg.rows.dict_row
+
+
+def _changes_the_cursors() -> None:
+    connection.connection.cursor_factory = psycopg.ServerCursor
+
+
+def _leaves_an_alarm() -> None:
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the alarm has interrupted other code"))
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
 
 
 def _leaves_a_block_open() -> None:
@@ -172,6 +192,10 @@ def _closes_all_cursors_and_commits() -> None:
 
 def _commits_by_the_driver() -> None:
     connection.connection.commit()
+
+
+def _turns_autocommit_off() -> None:
+    connection.set_autocommit(False)
 
 
 def _turns_autocommit_on() -> None:
@@ -222,7 +246,8 @@ def test_ended_transaction_repeats_no_committed_write(connect: Any) -> None:
 
 
 @pytest.mark.fault(
-    "a receiver leaves a COPY, a cursor WITH HOLD, a block of `atomic()` or a violated constraint behind",
+    "a receiver leaves a COPY, a cursor WITH HOLD, a block of `atomic()`, a violated constraint, a `row_factory` or an "
+    "alarm behind",
     outcome="it fails alone, and its delivery is stored",
 )
 @pytest.mark.parametrize(
@@ -237,11 +262,50 @@ def test_ended_transaction_repeats_no_committed_write(connect: Any) -> None:
         _leaves_a_cursor_that_fails_at_the_commit,
         _violates_at_the_commit,
         connection.close,
+        connections.close_all,
+        _changes_the_rows,
+        _changes_the_cursors,
+        _leaves_an_alarm,
     ],
-    ids=["copy_to", "copy_from", "copy_open", "block", "mark", "autocommit", "cursor", "constraint", "close"],
+    ids=lambda misbehave: misbehave.__name__,
 )
 def test_left_state_fails_its_receiver_alone(connect: Any, misbehave: Callable[[], Any]) -> None:
     Calls(connect, misbehave).delivered()
+
+
+INSERT = "INSERT INTO crm_seen (event_id, sequence_number, entity_name, change_type)"
+
+
+def _copies(name: str) -> None:
+    with connection.cursor() as cursor, cursor.copy(f"COPY{INSERT[11:]} FROM STDIN") as copy:
+        copy.write_row((name, 0, "", ""))
+
+
+def _streams(name: str) -> None:
+    with connection.cursor() as cursor:
+        list(cursor.stream(f"{INSERT} VALUES (%s, 0, '', '') RETURNING 1", [name]))
+
+
+def _asks_psycopg(name: str) -> None:
+    connection.connection.execute(f"{INSERT} VALUES (%s, 0, '', '')", [name])
+
+
+@pytest.mark.parametrize("write", [_copies, _streams, _asks_psycopg])
+def test_failed_receivers_writes_past_django_are_rolled_back(connect: Any, write: Callable[[str], None]) -> None:
+    """Django's execute wrappers do not get them; they are the receiver's first statements all the same."""
+
+    def writes(instance: Account, event: Any, **kwargs: Any) -> None:
+        write(f"hers {instance.name}")
+        if instance.name == "n2":
+            raise ValueError
+
+    connect(signals.record_created, lambda event, **kwargs: seen(event), Account)
+    connect(signals.record_created, writes, Account)
+    insert_accounts(3)
+    assert deliver() == 3
+    found = Seen.objects.filter(event_id__startswith="hers").order_by("event_id")
+    assert list(found.values_list("event_id", flat=True)) == ["hers n1", "hers n3"]
+    assert len(seen_changes()) == 3
 
 
 @pytest.mark.parametrize(
@@ -255,8 +319,23 @@ def test_left_state_fails_its_receiver_alone(connect: Any, misbehave: Callable[[
         _sql("SET SESSION AUTHORIZATION pg_monitor"),
         _sql("SET search_path = pg_catalog"),
         _sql("SELECT pg_terminate_backend(pg_backend_pid())"),
+        _changes_the_rows,
+        _turns_autocommit_off,
+        _passes_django_by("SET search_path = pg_catalog"),
     ],
-    ids=["bare", "copy_to", "copy_open", "begin", "block", "authorization", "search_path", "terminated"],
+    ids=[
+        "bare",
+        "copy_to",
+        "copy_open",
+        "begin",
+        "block",
+        "authorization",
+        "search_path",
+        "terminated",
+        "rows",
+        "autocommit",
+        "past_django",
+    ],
 )
 def test_receiver_fails_alone_without_a_transaction(connect: Any, misbehave: Callable[[], Any]) -> None:
     """With ATOMIC = False its earlier writes stay; everything else is as in a transaction."""
@@ -407,6 +486,49 @@ def test_raising_hook_stops_no_other_hook(connect: Any) -> None:
     assert hooks == ["n1", "n2", "n3"]
 
 
+@pytest.mark.fault(
+    "an `on_commit` hook leaves a setting, its role, a transaction, a COPY or a closed connection behind",
+    outcome="the connection is closed; no later receiver, hook or page is affected",
+)
+@pytest.mark.parametrize(
+    "misbehave",
+    [
+        _sql("SET search_path = pg_catalog"),
+        _sql("SET ROLE pg_monitor"),
+        _sql("SET default_transaction_read_only = on"),
+        _sql("BEGIN"),
+        _sql("COPY crm_seen TO STDOUT"),
+        _passes_django_by("SET search_path = pg_catalog"),
+        _leaves_a_block_open,
+        _turns_autocommit_off,
+        _changes_the_rows,
+        connection.close,
+    ],
+)
+def test_hook_leaves_nothing_behind(connect: Any, caplog: Any, misbehave: Callable[[], Any]) -> None:
+    found: list[Any] = []
+
+    def hooked(instance: Account, event: Any, **kwargs: Any) -> None:
+        seen(event)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('search_path'), current_user")
+            found.append(cursor.fetchone())
+        if instance.name == "n1":
+            transaction.on_commit(misbehave)
+            transaction.on_commit(_sql(f"{INSERT} VALUES ('next hook', 0, '', '')"))
+
+    connect(signals.record_created, hooked, Account)
+    insert_accounts(1)
+    assert deliver() == 1
+    assert len(seen_changes()) == 1
+    as_heroku_connect("INSERT INTO salesforce.account (sfid, name) VALUES ('B', 'later')")
+    assert deliver() == 1
+    assert len(seen_changes()) == 2
+    assert len(set(found)) == 1
+    assert Seen.objects.filter(event_id="next hook").exists()
+    assert not Delivery.objects.exists()
+
+
 def test_threads_of_receivers_have_connections_of_their_own(connect: Any) -> None:
     def in_a_thread(event: Any, **kwargs: Any) -> None:
         def work() -> None:
@@ -429,6 +551,61 @@ def test_retry_of_the_same_kind_fails_alone_again(connect: Any) -> None:
     deliver_through()
     assert Delivery.objects.get().attempt == 2
     assert len(seen_changes()) == 4
+
+
+def test_tasks_left_behind_fail_their_receiver(connect: Any) -> None:
+    """Python cancels them when the receiver's event loop ends."""
+
+    async def leaves_a_task(instance: Account, **kwargs: Any) -> None:
+        if instance.name == "n2":
+            held_tasks.append(asyncio.get_running_loop().create_task(asyncio.sleep(10)))
+
+    held_tasks: list[Any] = []
+    connect(signals.record_created, leaves_a_task, Account)
+    insert_accounts(3)
+    assert deliver() == 3
+    assert "The receiver left 1 task(s) running" in Delivery.objects.get().error
+
+
+def _passed_on(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(**kwargs: Any) -> Any:
+        return function(**kwargs)
+
+    return call
+
+
+class _Awaited:
+    """Django takes its objects for plain functions."""
+
+    def __init__(self, received: list[str]) -> None:
+        self._received = received
+
+    async def __call__(self, instance: Account, **kwargs: Any) -> None:
+        self._received.append(str(instance.name))
+
+
+@pytest.mark.usefixtures("disconnected")
+@pytest.mark.parametrize("connect", [on_change(Account), django_receiver(signals.record_created, sender=Account)])
+@pytest.mark.parametrize("make", [_Awaited, lambda received: _passed_on(_Awaited(received).__call__)])
+def test_hidden_coroutines_are_awaited(make: Any, connect: Any) -> None:
+    """Django does not see that they are asynchronous: its own send() would never run them."""
+    received: list[str] = []
+    receiver = connect(make(received))
+    insert_accounts(2)
+    assert deliver() == 2
+    assert received == ["n1", "n2"]
+    assert receiver, "Django keeps a weak reference"
+
+
+def test_generator_is_an_error(connect: Any) -> None:
+    def forgets_that_yield_makes_it_a_generator(**kwargs: Any) -> Iterator[None]:
+        yield
+
+    connect(signals.record_created, forgets_that_yield_makes_it_a_generator, Account)
+    insert_accounts(1)
+    assert deliver() == 1
+    assert "its code has not run" in Delivery.objects.get().error
 
 
 def test_relies_on_fork_hooks_of_python() -> None:

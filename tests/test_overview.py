@@ -22,10 +22,13 @@ from hc_signals.admin.overview.frame import MINUTE, PERIODS, Frame, bounds
 from hc_signals.admin.overview.words import COUNT, duration, next_duration, next_number, next_size, number, short, size
 from hc_signals.capture.install import uninstall_capture
 from hc_signals.conf import Conf
+from hc_signals.heroku.api import Problem
 from hc_signals.log.histogram import Histogram
 from hc_signals.log.minutes import Minute, ReceiverMinute, append
 from hc_signals.observability import judge
-from hc_signals.observability.findings import Verdict, finding, most_urgent
+from hc_signals.observability.findings import PROBLEMS, Verdict, finding, most_urgent
+from hc_signals.observability.judge.heroku import Heroku
+from hc_signals.observability.runbook import section
 from hc_signals.postgres.moments import now
 from hc_signals.tables import table_label
 from hc_signals.testing import HerokuConnect
@@ -115,6 +118,19 @@ def test_sentence_without_problems(site: Client, monkeypatch: pytest.MonkeyPatch
     assert "Not healthy" not in text
 
 
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_problem_has_its_section_of_the_runbook(problem: str) -> None:
+    pieces = list(page._pieces(section(problem)))
+    assert pieces and problem not in pieces[0][1]
+    assert all("`" not in text for is_block, text in pieces if not is_block), "commands are marked as code"
+
+
+def test_page_has_the_section_of_each_problem(site: Client) -> None:
+    text = text_of(site)
+    assert "What the runbook says" in text
+    assert "The consumer of this project's settings has never run." in text
+
+
 def test_most_urgent_is_the_first_error() -> None:
     warning, error = finding("bell", "", "bell-no-sleeper"), finding("capture", "", "capture-disabled")
     assert most_urgent([finding("a", ""), warning, error, finding("gaps", "", "gaps-lost")]) is error
@@ -140,12 +156,13 @@ def test_lost_database_is_a_finding(site: Client, monkeypatch: pytest.MonkeyPatc
 
 def test_state_of_heroku_connect_follows(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page does not wait for the API: a thread asks it, and the next page has the answer."""
-    monkeypatch.setattr(health, "heroku", lambda: iter([finding("heroku", "app: connection is red", "heroku-state")]))
+    red = Problem(connection="red", state="NEED_AUTHENTICATION", reason="not a working state")
+    monkeypatch.setattr(health, "ask", lambda: Heroku("app", problems=[red]))
     asked = health.HerokuAnswer()
     monkeypatch.setattr(health, "_heroku", asked)
     text_of(site)
     asked.thread.join(10)
-    assert "app: connection is red" in text_of(site)
+    assert "connection 'red': state NEED_AUTHENTICATION: not a working state" in text_of(site)
 
 
 def test_page_without_the_log(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:

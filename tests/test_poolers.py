@@ -27,6 +27,7 @@ MODES: dict[str, tuple[str, tuple[str, ...]]] = {
     "transaction, always reset": ("transaction", ("server_reset_query_always = 1",)),
     "session": ("session", ()),
     "session, no reset": ("session", ("server_reset_query =",)),
+    "statement": ("statement", ()),
 }
 POOL_SIZE = 8
 
@@ -163,7 +164,7 @@ def test_session_kind_is_direct_without_a_pooler() -> None:
 @pytest.mark.fault(
     "hc_listen behind PgBouncer, killed", outcome="no lock, LISTEN or setting of ours stays in a session of the pool"
 )
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "statement"])
 def test_killed_worker_leaves_nothing_in_the_pool(bouncer: Any, listen: Any, mode: str) -> None:
     pooler = bouncer(mode)
     process = listen(pooler)
@@ -171,6 +172,7 @@ def test_killed_worker_leaves_nothing_in_the_pool(bouncer: Any, listen: Any, mod
     insert(5)
     wait_until(lambda: Seen.objects.count() == 5)
     wait_until(lambda: asleep() == (mode == "session"))
+    assert application_names("hc_listen default bell") == (mode == "session")
     process.kill()
     process.wait()
     wait_until(lambda: not left_behind(pooler))
@@ -187,6 +189,20 @@ def test_ended_worker_leaves_nothing_in_the_pool(bouncer: Any, listen: Any, mode
     assert process.returncode == 0
     assert ("A pooler shares" in output) == (mode == "transaction")
     assert not left_behind(pooler)
+
+
+@pytest.mark.usefixtures("captured")
+def test_statement_mode_is_refused_in_the_poolers_words(bouncer: Any, listen: Any) -> None:
+    """PgBouncer ends the connection. Once its mode is another one, hc_listen goes on."""
+    pooler = bouncer("statement")
+    output, code = command(pooler, "hc_listen", "--once")
+    assert "transaction blocks not allowed in statement pooling mode [08P01]" in output
+    assert code == 1
+    process = listen(pooler)
+    insert(3)
+    pooler.change("pool_mode", "transaction")
+    wait_until(lambda: Seen.objects.count() == 3, 40)
+    assert process.poll() is None
 
 
 @pytest.mark.usefixtures("captured")
@@ -281,7 +297,8 @@ def test_djangos_own_pool_lends_enough(listen: Any, bouncer: Any) -> None:
     """Threads that keep their connection for good would soon empty the pool."""
     pytest.importorskip("psycopg_pool", reason="psycopg_pool is not installed (pip install 'psycopg[pool]')")
     conf = json.dumps({"SHARDS": 2, "ATOMIC": False})
-    process = start("hc_listen", "--concurrency", "2", POOL='{"min_size": 1, "max_size": 3}', HC_SIGNALS_JSON=conf)
+    options = '{"OPTIONS": {"pool": {"min_size": 1, "max_size": 3}}}'
+    process = start("hc_listen", "--concurrency", "2", DATABASE_JSON=options, HC_SIGNALS_JSON=conf)
     try:
         for count in (150, 300):
             wait_until(asleep)
@@ -294,3 +311,21 @@ def test_djangos_own_pool_lends_enough(listen: Any, bouncer: Any) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.usefixtures("captured")
+def test_tail_polls_behind_a_pooler_and_leaves_nothing(bouncer: Any) -> None:
+    pooler = bouncer("transaction")
+    process = start("hc_tail", "--json", "--since", "1h", DATABASE_URL=pooler.url)
+    assert process.stdout is not None
+    try:
+        for _ in range(2):
+            insert(1)
+            line = next(line for line in process.stdout if line.startswith("{"))  # the others are stderr's
+            assert json.loads(line)["change_type"] == "CREATE"
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert left_behind(pooler) == set()

@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ from django.db import OperationalError, connection, connections, models, transac
 from django.db.models.deletion import Collector, get_candidate_relations_to_delete
 from django.db.models.options import Options
 from django.db.models.query_utils import DeferredAttribute
+from django.db.models.signals import ModelSignal
 from django.dispatch import Signal
 from django.test.utils import CaptureQueriesContext
 from example.crm.models import Account, CompoundModel, Seen, SFObjectModel
 
 from hc_signals.delivery import connections as ours
 from hc_signals.delivery.instances import InstanceBuilder
+from hc_signals.delivery.isolation import driver
 from tests.conftest import ROOT
 from tests.sfdc.models import Everything
 
@@ -180,6 +184,86 @@ def test_relies_on_several_statements_in_one_message() -> None:
         assert cursor.fetchall() == [(7,)], where
     status = look_at("delivery/isolation/message.py", "pgconn.transaction_status")
     assert connection.connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.INTRANS, status
+
+
+@pytest.mark.django_db(transaction=True)
+def test_relies_on_psycopg_calling_wait_under_its_lock() -> None:
+    """Each message of a receiver goes through wait(), also one that Django's execute wrappers do not get."""
+    where = look_at("delivery/isolation/driver.py", "self._wait, raw.wait = raw.wait, self._before_wait")
+    lock = look_at("delivery/isolation/driver.py", "raw.lock = threading.RLock()")
+    raw: Any = connection.copy()
+    raw.ensure_connection()
+    psycopg_connection, waits = raw.connection, 0
+
+    def wait(*args: Any, **kwargs: Any) -> Any:
+        nonlocal waits
+        waits += 1
+        assert not psycopg_connection.lock.acquire(blocking=False), lock
+        return before(*args, **kwargs)
+
+    before, psycopg_connection.wait = psycopg_connection.wait, wait
+    try:
+        with raw.cursor() as cursor:
+            for send in (
+                lambda: cursor.execute("SELECT 1"),
+                lambda: cursor.executemany("SELECT %s", [[1]]),
+                lambda: list(cursor.stream("SELECT 1")),
+                lambda: cursor.copy("COPY (SELECT 1) TO STDOUT").__enter__(),
+            ):
+                waits = 0
+                send()
+                assert waits, where
+    finally:
+        del psycopg_connection.wait
+        raw.close()
+
+
+@pytest.mark.django_db
+def test_relies_on_psycopg_attributes_of_a_connection() -> None:
+    where = look_at("delivery/isolation/driver.py", '_ALWAYS = ("row_factory", "cursor_factory")')
+    connection.ensure_connection()
+    for name in (*driver._ALWAYS, *driver._OUTSIDE):
+        assert hasattr(connection.connection, name), where
+
+
+@pytest.mark.django_db
+def test_relies_on_closing_connections_after_a_request() -> None:
+    where = look_at("delivery/isolation/others.py", "connection.close_if_unusable_or_obsolete()")
+    errors = look_at("delivery/isolation/others.py", "connection.errors_occurred")
+    other: Any = connection.copy()
+    other.settings_dict["CONN_MAX_AGE"] = None
+    other.connect()
+    try:
+        assert (other.errors_occurred, other.autocommit, other.atomic_blocks) == (False, True, []), errors
+        other.connection.close()
+        with pytest.raises(OperationalError):
+            other.cursor().execute("SELECT 1")
+        assert other.errors_occurred, errors
+        other.close_if_unusable_or_obsolete()
+        assert other.connection is None, where
+    finally:
+        other.close()
+
+
+def test_relies_on_signals_with_lazy_senders() -> None:
+    where = look_at("signals.py", "ModelSignal()")
+    signal = ModelSignal()
+
+    def receive(**kwargs: Any) -> None: ...
+
+    signal.connect(receive, sender="crm.Account")
+    assert [each.sender_id for each in ours.connections_of(signal)] == [id(Account)], where
+
+
+def test_relies_on_the_end_of_the_main_thread() -> None:
+    """Python waits for other threads after its main thread counts as ended."""
+    where = look_at("management/interruption.py", "threading.main_thread().join()")
+    code = (
+        "import os, threading\n"
+        "threading.Thread(target=lambda: (threading.main_thread().join(), os._exit(7)), daemon=True).start()\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=10, check=False).returncode == 7, where
 
 
 @pytest.mark.django_db

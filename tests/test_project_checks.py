@@ -51,13 +51,15 @@ def test_e001_reports_a_wrong_setting(setting: dict[str, Any], message: str) -> 
 
 
 def test_w001_reports_receivers_that_are_never_called() -> None:
-    for sender in (Seen, HerokuConnectModel, Account, EverythingProxy, CompoundModel, None):
+    for sender in (Seen, HerokuConnectModel, Account, EverythingProxy, CompoundModel, None, instance := Account()):
         record_updated.connect(receive, sender=sender)
     path = "tests.test_project_checks.receive is connected to record_updated of"
     assert sorted(found()) == [
+        ("W001", f"{path} a sender that is not a model class, perhaps an instance: it is never called."),
         ("W001", f"{path} example.crm.models.Seen, which is not a connected model: it is never called."),
         ("W001", f"{path} hc_signals.db.models.base.HerokuConnectModel, which is abstract: it is never called."),
     ]
+    assert instance, "Django keeps its id() only"
 
 
 def test_w002_reports_receivers_of_djangos_own_signals() -> None:

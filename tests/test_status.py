@@ -20,6 +20,7 @@ from hc_signals.capture.install import uninstall_capture
 from hc_signals.capture.repairing import Repairs
 from hc_signals.capture.rereading import Rereading
 from hc_signals.conf import Conf
+from hc_signals.log import positions
 from hc_signals.models import Delivery
 from hc_signals.observability.findings import PROBLEMS
 from hc_signals.tables import connected_models
@@ -71,7 +72,8 @@ def test_healthy_system_is_ok_line_by_line(status: Callable[..., str]) -> None:
         "server",
         *["capture"] * len(connected_models()),
         *["receivers"] * len(connected_models()),
-        *["consumer", "bell", "connections", "deliveries", "gaps", "log", "writes", "writes"],
+        *["consumer", "bell", "connections", "deliveries", "gaps", "log"],
+        *["freshness", "freshness", "writes", "writes"],
     ]
     assert "ok    consumer    default: 1 worker(s), nothing to deliver" in found
     assert any("1 listening connection(s), 'hc_listen default bell' is asleep" in line for line in found)
@@ -171,6 +173,28 @@ def test_failed_receivers_and_gaps_are_shown(captured: HerokuConnect, connect: A
     assert "error deliveries  default: 1 dead, 1 retry; " in text
     assert "error gaps        1 statement(s) were not captured, the gap is not sent yet" in text
     assert "Secret" not in text
+
+
+def test_reported_gaps_of_every_model_are_shown(
+    captured: HerokuConnect, status: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has no row of them. They stay for a day, although old positions are deleted."""
+    monkeypatch.setattr(positions, "PRUNE_SHARE", 1.0)
+    monkeypatch.setattr(positions, "KEPT_IDS", 0)
+    for consumer in ("default", "other"):
+        deliver(CONSUMER=consumer)
+    as_the_app("SELECT nextval('public.hc_signals_lost_seq')")
+    deliver()
+    as_the_app("UPDATE hc_signals_control SET timeline = timeline + 1")  # as after a promotion
+    for _ in range(2):
+        captured.create(Account, 2)
+        for consumer in ("default", "other"):
+            deliver(CONSUMER=consumer)
+        text = status()
+        assert "warn  gaps        every model: 1 (failed_over), the last " in text
+        assert "warn  gaps        every model: 1 (capture_failed), the last " in text
+    as_the_app("UPDATE hc_signals_position SET created_at = created_at - interval '25 hours'")
+    assert "ok    gaps        none in 24 h" in status()
 
 
 def test_refused_writes_are_shown_without_values(captured: HerokuConnect, status: Callable[..., str]) -> None:

@@ -131,6 +131,22 @@ def test_sleeping_worker_is_woken_and_sigterm_ends_it(listener: Callable[..., su
     assert process.wait(timeout=5) == 0
 
 
+@pytest.mark.usefixtures("captured")
+def test_sigterm_ends_a_process_with_endless_threads() -> None:
+    """Python would wait for a thread that a receiver has started."""
+    insert(1)
+    process = start("hc_listen", ENDLESS_THREAD="1")
+    try:
+        wait_until(lambda: Seen.objects.count() == 1)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=10)
+        assert process.returncode == 0
+        assert "ended, although threads of the project still run: endless." in said
+    finally:
+        process.kill()
+        process.communicate()
+
+
 WAIT_AT_1000 = """
 CREATE SEQUENCE public.seen_number;
 CREATE FUNCTION public.wait_at_1000() RETURNS trigger LANGUAGE plpgsql AS $$

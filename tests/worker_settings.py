@@ -19,3 +19,5 @@ if "LOGGING_JSON" in os.environ:
     LOGGING = json.loads(os.environ["LOGGING_JSON"])
 if "POOL" in os.environ:
     DATABASES["default"]["OPTIONS"] = {"pool": json.loads(os.environ["POOL"])}
+if "DATABASE_JSON" in os.environ:
+    DATABASES["default"] |= json.loads(os.environ["DATABASE_JSON"])

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db import OperationalError, connections, models, transaction
+from django.db import OperationalError, models, transaction
 
 from hc_signals.capture.function import image_sql, record_id_sql
 from hc_signals.capture.status import find_tables, status_of
@@ -23,7 +23,7 @@ from hc_signals.exceptions import SnapshotError
 from hc_signals.log.append import append_rows, wake
 from hc_signals.log.limit import newest_bucket
 from hc_signals.postgres.errors import is_lock_timeout
-from hc_signals.postgres.query import row
+from hc_signals.postgres.query import execute, row
 from hc_signals.tables import quoted_table, table_label
 
 LOCK_TIMEOUT = "500ms"
@@ -94,11 +94,12 @@ def log_rows(
     values: dict[str, Any] = {"label": table_label(model), "operation": operation, "origin": origin, "after": after}
     values |= {"limit": limit, "since": since, "created_since": created_since}
     values |= {"note": None if note is None else json.dumps(note)}
-    with transaction.atomic(using=using), connections[using].cursor() as cursor:
+    with transaction.atomic(using=using):
         # With row_security off, a policy that hides rows is an error. With fewer digits PostgreSQL rounds numbers.
-        cursor.execute(
+        execute(
+            using,
             f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL row_security = off; "
-            "SET LOCAL extra_float_digits = 1; SET LOCAL jit = off"
+            "SET LOCAL extra_float_digits = 1; SET LOCAL jit = off",
         )
         count, last = append_rows(
             using,

@@ -15,7 +15,7 @@ from django.dispatch import Signal
 from hc_signals.conf import MODEL_KEYS, Conf, chosen, get_conf
 from hc_signals.db.exceptions import WriteNotSupportedError
 from hc_signals.db.models.base import READ_ONLY
-from hc_signals.delivery.connections import connections_of
+from hc_signals.delivery.connections import EVERY_SENDER, connections_of
 from hc_signals.delivery.identity import receiver_path
 from hc_signals.delivery.listeners import HOW_TO_CONNECT, Extras, Listeners, unheard_models
 from hc_signals.delivery.routing import SIGNALS
@@ -67,11 +67,10 @@ def check_retention(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_uncalled_receivers(**kwargs: Any) -> list[CheckMessage]:
-    """W001: a receiver is connected to a model that never sends its signal."""
+    """W001: a receiver is connected to a sender that never sends the signal."""
     return [
         Warning(
-            f"{receiver_path(receiver)} is connected to {name} of {sender.__module__}.{sender.__qualname__}, "
-            f"which is {'abstract' if sender._meta.abstract else 'not a connected model'}: it is never called.",
+            f"{receiver_path(receiver)} is connected to {name} of {why}: it is never called.",
             hint="Connect it to a model with an sf_object_name, to a proxy or a multi-table child of one, or to no "
             "sender.",
             obj=receiver,
@@ -80,8 +79,18 @@ def check_uncalled_receivers(**kwargs: Any) -> list[CheckMessage]:
         for name, signal in SIGNALS.items()
         if signal not in (post_save, post_delete)
         for receiver, sender in _connected(signal)
-        if not connected_tables_of(sender)
+        if (why := _silent(sender))
     ]
+
+
+def _silent(sender: type[models.Model] | None) -> str:
+    """Return why a sender never sends a signal of ours; empty if it does."""
+    if sender is None:
+        return "a sender that is not a model class, perhaps an instance"
+    if connected_tables_of(sender):
+        return ""
+    why = "abstract" if sender._meta.abstract else "not a connected model"
+    return f"{sender.__module__}.{sender.__qualname__}, which is {why}"
 
 
 def check_django_receivers(**kwargs: Any) -> list[CheckMessage]:
@@ -101,7 +110,7 @@ def check_django_receivers(**kwargs: Any) -> list[CheckMessage]:
         )
         for name, signal in (("post_save", post_save), ("post_delete", post_delete))
         for receiver, sender in _connected(signal)
-        if _has_connected_table(sender) and not issubclass(sender, sending)
+        if sender and _has_connected_table(sender) and not issubclass(sender, sending)
         if not receiver.__module__.startswith("django.")
     ]
 
@@ -110,12 +119,15 @@ def _has_connected_table(model: type[models.Model]) -> bool:
     return not model._meta.abstract and is_connected(model._meta.concrete_model)  # type: ignore[arg-type]
 
 
-def _connected(signal: Signal) -> Iterator[tuple[Callable[..., Any], type[models.Model]]]:
-    """Yield each receiver that is connected to one model, with the model; Django stores only the model's id()."""
+def _connected(signal: Signal) -> Iterator[tuple[Callable[..., Any], type[models.Model] | None]]:
+    """Yield each receiver that is connected to one sender, with the model; None if the sender is no model.
+
+    Django stores only the sender's id().
+    """
     by_id = {id(model): model for model in _subclasses(models.Model)}
     for connection in connections_of(signal):
-        if (sender := by_id.get(connection.sender_id)) is not None:
-            yield connection.receiver, sender
+        if connection.sender_id != EVERY_SENDER:
+            yield connection.receiver, by_id.get(connection.sender_id)
 
 
 def _subclasses(model: type[models.Model]) -> Iterator[type[models.Model]]:

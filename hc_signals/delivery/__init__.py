@@ -37,4 +37,5 @@ process: no other receiver, record or worker may fail because of it.
     identity             names receivers, by connections and fingerprints
     gaps, on_delete      gaps as changes; the rules of ``on_delete`` as a receiver
     project_code         contains the project's code and logs its exceptions. pulse: what a thread does now
+    counting             counts pages and calls, for the metrics and the table of minutes
 """

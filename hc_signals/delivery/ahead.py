@@ -5,7 +5,7 @@ asks for both in advance, over a second connection: the images of the next page,
 the changes of the page after it. ``make bench BENCH="--only network"`` measures what this gains.
 
 A page read in advance is not stale: the window and its target are fixed. The claim still decides whether this worker
-may deliver the page. If the position has moved, the worker discards the page.
+may deliver the page. If the position has moved, or another server has answered, the worker discards the page.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from hc_signals.log import window
 from hc_signals.log.change import Change, cut_page
 from hc_signals.log.images import images_sql
 from hc_signals.log.position import LogShard, Position
+from hc_signals.postgres.own_connections import SERVER
 from hc_signals.postgres.side_connection import SideConnection, Statement
 
 
@@ -60,6 +61,8 @@ class Ahead:
             return None
         if not self._side.finish(sent.cursors) or not _is_same(sent.at, position):
             return None
+        if sent.cursors and sent.cursors.pop().fetchone()[0] != self._side.server:
+            return None
         if sent.after is not None:
             page = cut_page(sent.cursors.pop().fetchall(), sent.batch.limit)
             self._following = sent.after, Batch(*page, sent.batch.limit, {})
@@ -85,7 +88,8 @@ class Ahead:
         then = replace(after, last_id=batch.changes[-1].id) if batch.has_more and batch.changes else None
         if then is not None:
             statements.append(window.page_statement(self.log, then, batch.limit))
-        cursors = self._side.send(statements) if statements else []  # a full page can be the last of its window
+        # A full page can be the last of its window. Another server has other changes under the same ids.
+        cursors = self._side.send([*statements, (SERVER, None)]) if statements else []
         if cursors is not None:
             self._sent = _Sent(after, batch, old_columns, then, cursors)
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asgiref.sync import async_to_sync
 from django.dispatch import Signal
 
 from hc_signals.delivery.calls import Call, IsolationLost, StoreFailure
@@ -13,7 +12,7 @@ from hc_signals.delivery.identity import Receiver, Receivers
 from hc_signals.delivery.isolation import careful
 from hc_signals.delivery.isolation.call import isolated
 from hc_signals.delivery.isolation.transaction import Isolation
-from hc_signals.delivery.project_code import ends_program, nothing_forked
+from hc_signals.delivery.project_code import ends_program, nothing_left, run
 from hc_signals.delivery.pulse import Pulse
 from hc_signals.log.heard import Heard
 
@@ -79,9 +78,9 @@ class Dispatcher:
         isolation, failed = self.isolation, None
         self.pulse.begin_call(call.receiver, signal, named)
         try:
-            with isolated(isolation, call, in_advance=careful.needs_savepoint(call.receiver)), nothing_forked():
-                function = async_to_sync(receiver.call) if receiver.is_async else receiver.call
-                function(signal=signal, using=isolation.using, **named)
+            in_advance = careful.needs_savepoint(call.receiver)
+            with isolated(isolation, call, in_advance=in_advance), isolation.others, nothing_left():
+                run(receiver.call, signal=signal, using=isolation.using, **named)
         # A receiver may raise anything, also what is meant to end a program. Only Ctrl-C may end this one.
         except BaseException as error:
             failed = error

@@ -21,7 +21,6 @@ class Receiver(NamedTuple):
     """A connected receiver and its names."""
 
     call: Callable[..., Any]
-    is_async: bool
     name: str
     """Unique among the receivers of the same records."""
     labels: tuple[str, ...]
@@ -36,7 +35,15 @@ Receivers = list[Receiver]
 def receiver_path(receiver: Callable[..., Any]) -> str:
     """Return the dotted path of a receiver, as the project connected it."""
     name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
-    return f"{getattr(receiver, '__module__', '?')}.{name}"
+    return _storable(f"{getattr(receiver, '__module__', '?')}.{name}")
+
+
+def _storable(name: str) -> str:
+    """Return a name that every database can store and every log can show: other characters become escapes."""
+    if name.isascii() and name.isprintable():
+        return name
+    shown = (c if c.isprintable() and c <= "\xff" else c.encode("unicode_escape").decode() for c in name)
+    return "".join(shown)
 
 
 def resolve(name: str, receivers: Sequence[Receiver]) -> Receivers:
@@ -104,9 +111,9 @@ class Names:
             for label in labels:
                 owners[label].add(labels[0])
         receivers = []
-        for each, call, labels in found:
+        for _, call, labels in found:
             own = tuple(label for label in labels if len(owners[label]) == 1)
-            receivers.append(Receiver(call, each.is_async, labels[0], labels, own))
+            receivers.append(Receiver(call, labels[0], labels, own))
         return receivers
 
 
@@ -131,7 +138,7 @@ def _numbers(namesakes: Namesakes, groups: Iterable[Namesakes]) -> dict[Any, int
 
 def _base(connection: Connection) -> str:
     path, uid = receiver_path(connection.receiver), connection.uid
-    return f"{path}#{uid}" if isinstance(uid, str) else path
+    return _storable(f"{path}#{uid}") if isinstance(uid, str) else path
 
 
 def _object(receiver: Callable[..., Any]) -> Any:

@@ -43,7 +43,7 @@ class Extras:
 
 APPLY_ON_DELETE = receiver_path(apply_on_delete)
 """The name of the receiver that applies ``on_delete``."""
-_APPLY_ON_DELETE = Receiver(apply_on_delete, False, APPLY_ON_DELETE, (APPLY_ON_DELETE,), (APPLY_ON_DELETE,))
+_APPLY_ON_DELETE = Receiver(apply_on_delete, APPLY_ON_DELETE, (APPLY_ON_DELETE,), (APPLY_ON_DELETE,))
 
 
 _last_names: dict[Any, tuple[list[list[Any]], Names]] = {}

@@ -5,17 +5,21 @@ to a logger of their own, ``hc_signals.receivers``, for error trackers such as S
 project's LOGGING names it: a console would print each failure twice.
 """
 
+import asyncio
+import inspect
 import logging
 import os
 import signal
 import sysconfig
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import wraps
 from pathlib import Path
+from signal import ITIMER_REAL, getitimer
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.conf import settings
 
 from hc_signals.exceptions import HCSignalsError
@@ -60,18 +64,62 @@ def ends_program(error: BaseException) -> bool:
     )
 
 
-class nothing_forked:
-    """End a child process at the end of the block: it shares the sockets of its parent."""
+class nothing_left:
+    """End what the block has left running in the process: a child process, or the timer of an alarm.
 
-    __slots__ = ("_forks",)
+    A child shares the sockets of its parent. The signal of a timer (``signal.alarm()``, ``signal.setitimer()``) would
+    interrupt other receivers, or our own code. A timer that ran before stays.
+
+    Raises (on exit):
+        RuntimeError: the timer was stopped.
+    """
+
+    __slots__ = ("_forks", "_had_timer")
 
     def __enter__(self) -> None:
-        self._forks = _forks
+        self._forks, self._had_timer = _forks, getitimer(ITIMER_REAL)[0] != 0.0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if self._forks != _forks:
             is_code = isinstance(error, SystemExit) and isinstance(error.code, int)
             os._exit(error.code if is_code else int(error is not None))  # type: ignore[union-attr]
+        if getitimer(ITIMER_REAL)[0] and not self._had_timer:
+            signal.setitimer(ITIMER_REAL, 0)
+            if error is None:
+                raise RuntimeError(
+                    "The receiver left an alarm running, whose signal would interrupt other code; it is stopped. "
+                    "End the alarm with signal.alarm(0) before the receiver returns."
+                )
+
+
+def run(call: Callable[..., Any], **named: Any) -> Any:
+    """Call a receiver, run all of its code, and return its result.
+
+    Django takes an ``async def`` for a plain function if it is behind a decorator, or in a ``__call__``.
+
+    Raises:
+        TypeError: the receiver is a generator, whose code nothing runs.
+        RuntimeError: it has left tasks in its event loop, whose work is lost.
+    """
+    result = call(**named)
+    if result is not None and inspect.isawaitable(result):
+        return async_to_sync(_awaited)(result)
+    if result is not None and (inspect.isgenerator(result) or inspect.isasyncgen(result)):
+        raise TypeError("The receiver is a generator, so its code has not run. Remove yield from it.")
+    return result
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    before = asyncio.all_tasks()
+    result = await awaitable
+    if asyncio.all_tasks() - before:
+        await asyncio.sleep(0)  # a task may be about to end
+    if left := asyncio.all_tasks() - before:
+        raise RuntimeError(
+            f"The receiver left {len(left)} task(s) running, which are cancelled now. Await each task before the "
+            "receiver returns."
+        )
+    return result
 
 
 def contained(hook: Callable[[], Any], around: Callable[[], Any]) -> Callable[[], None]:
@@ -80,7 +128,7 @@ def contained(hook: Callable[[], Any], around: Callable[[], Any]) -> Callable[[]
     @wraps(hook)
     def run() -> None:
         try:
-            with around(), nothing_forked():
+            with around(), nothing_left():
                 hook()
         except BaseException as error:
             if isinstance(error, Exception) or ends_program(error):

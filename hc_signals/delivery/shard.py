@@ -139,7 +139,7 @@ class Shard:
         if not was_open:
             self._opened = position.target
         # Older things first: gaps that are still to be reported, deliveries that are due again.
-        position, has_gaps = self._report_gaps(position, standing.lost, dispatcher)
+        position, has_gaps = self._report_gaps(claim, position, standing.lost, dispatcher)
         if standing.any_due:
             self._retry_due(claim, dispatcher)
         # The page itself. `done` is less than its length if the time is up, or the worker is stopping.
@@ -273,14 +273,19 @@ class Shard:
 
         Retries(self._sender(dispatcher), self.audience.builders).run(may_continue)
 
-    def _report_gaps(self, position: Position, lost: int, dispatcher: Dispatcher) -> tuple[Position, bool]:
+    def _report_gaps(
+        self, claim: Claim, position: Position, lost: int, dispatcher: Dispatcher
+    ) -> tuple[Position, bool]:
         """Report the position's gap, and one for lost statements. The first shard reports for all."""
         if self.log.shard != 0:
             return replace(position, lost=lost), False
         gaps = [] if position.gap is None else [position.gap]
         if lost > position.lost:
             logger.error("A change could not be written to the log; gap_detected is sent for every connected model.")
-            gaps.insert(0, {"cause": Cause.CAPTURE_FAILED})
+            failed = {"cause": Cause.CAPTURE_FAILED}
+            gaps.insert(0, failed)
+            if position.gap is None:
+                claim.append(replace(position, gap=failed))  # for hc_status
         for gap in gaps:
             self._report_gap(gap, dispatcher)
         return replace(position, lost=lost, gap=None), bool(gaps)

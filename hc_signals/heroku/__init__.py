@@ -21,6 +21,7 @@ table: Heroku Connect creates the mapped tables, the trigger log and its archive
 Modules:
 
     api                     client of the REST API; check_health() lists connections and mappings in a bad state
+    polling                 evidence in the database whether Heroku Connect polls Salesforce
     mappings                makes a mapping from models, reads one from a file, compares both
     inspection/read         reads mapped objects from the tables or from a mapping
     inspection/fields       chooses a field class for a column

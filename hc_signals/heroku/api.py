@@ -1,6 +1,6 @@
 """A small client of Heroku Connect's REST API, and a check of the states of an app's connections."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum, nonmember
 from http import HTTPStatus
@@ -183,26 +183,70 @@ class Problem:
         return f"{where}: state {self.state or 'missing'}: {self.reason}"
 
 
-def check_health(api: HerokuConnectAPI) -> list[Problem]:
-    """Return the connections and mappings of the app that are in a bad state.
+@dataclass(frozen=True, kw_only=True)
+class Mapped:
+    """What the API says about one mapping."""
+
+    schema: str
+    """Schema of the connection's tables; empty if the API does not name it."""
+    object_name: str
+    state: str
+    poll_seconds: float | None
+    """Seconds between two polls; None if the API does not say."""
+
+
+def connections_with_mappings(api: HerokuConnectAPI) -> list[dict[str, Any]]:
+    """Return the connections of the app, each with its mappings.
 
     Raises:
         APIError: a request failed.
         ConfigurationError: the name of the app is empty.
     """
-    return [problem for listed in api.connections() for problem in _connection_problems(api, listed)]
+    return [listed | api.connection(listed["id"], deep=True) for listed in api.connections()]
 
 
-def _connection_problems(api: HerokuConnectAPI, listed: dict[str, Any]) -> Iterator[Problem]:
-    found = listed | api.connection(listed["id"], deep=True)
-    name = str(found.get("name") or listed["id"])
+def check_health(api: HerokuConnectAPI) -> list[Problem]:
+    """Return the connections and mappings of the app that are in a bad state; it raises as the function above does."""
+    return problems_of(connections_with_mappings(api))
+
+
+def problems_of(connections: Iterable[dict[str, Any]]) -> list[Problem]:
+    """Return those that are in a bad state, of connections with mappings."""
+    return [problem for found in connections for problem in _connection_problems(found)]
+
+
+def mappings_of(connections: Iterable[dict[str, Any]]) -> list[Mapped]:
+    """Return the mappings of connections with mappings."""
+    return [
+        _mapped(str(found.get("schema_name") or ""), entry)
+        for found in connections
+        for entry in _entries(found.get("mappings"))
+    ]
+
+
+def _mapped(schema: str, entry: dict[str, Any]) -> Mapped:
+    config = entry.get("config")
+    seconds = config.get("sf_polling_seconds") if isinstance(config, dict) else None
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0
+    return Mapped(
+        schema=schema,
+        object_name=_word(entry.get("object_name")),
+        state=_word(entry.get("state")),
+        poll_seconds=float(seconds) if is_number else None,  # type: ignore[arg-type]
+    )
+
+
+def _entries(mappings: Any) -> list[dict[str, Any]]:
+    return [entry if isinstance(entry, dict) else {} for entry in (mappings if isinstance(mappings, list) else [])]
+
+
+def _connection_problems(found: dict[str, Any]) -> Iterator[Problem]:
+    name = str(found.get("name") or found["id"])
     state = _word(found.get("state"))
     if state not in ConnectionState.OK_STATES:
         reason = "not a working state" if state in set(ConnectionState) else "an unknown state"
         yield Problem(connection=name, state=state, reason=reason)
-    mappings = found.get("mappings")
-    for mapping in mappings if isinstance(mappings, list) else []:
-        entry = mapping if isinstance(mapping, dict) else {}
+    for entry in _entries(found.get("mappings")):
         state = _word(entry.get("state"))
         if reason := _mapping_reason(state):
             yield Problem(

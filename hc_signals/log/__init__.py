@@ -30,6 +30,7 @@ A consumer reads the difference of two snapshots; the proof of it is in :mod:`~h
 ``heard``       collects, appends and reads the calls of receivers
 ``record``      finds the changes of one record, and keeps the index of records
 ``minutes``     appends and reads the table of minutes; ``histogram`` counts seconds between fixed bounds
+``freshness``   measures the time from Salesforce's systemmodstamp to the capture
 ``presence``    shows which consumers have a running worker
 ``rotation``    empties old buckets; ``limit`` keeps the log below MAX_LOG_MB
 ``claims``      claims shards for a transaction, or on a connection of its own

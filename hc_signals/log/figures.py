@@ -22,6 +22,14 @@ SELECT table_name, coalesce(note ->> 'cause', lower(operation)), count(*), max(c
     SELECT table_name, operation, note, captured_at FROM public.hc_signals_change ORDER BY id DESC LIMIT %s OFFSET 0
 ) newest WHERE operation IN ('GAP', 'TRUNCATE') AND captured_at > %s GROUP BY 1, 2 ORDER BY 4 DESC
 """
+# Each consumer has its own row of such a gap.
+_GAPS_OF_ALL = """
+SELECT NULL, cause, max(number), max(newest) FROM (
+    SELECT consumer, gap ->> 'cause' AS cause, count(DISTINCT coalesce(gap ->> 'until', id::text)) AS number,
+           max(created_at) AS newest
+    FROM public.hc_signals_position WHERE gap IS NOT NULL AND created_at > %s GROUP BY 1, 2
+) each GROUP BY cause ORDER BY 4 DESC
+"""
 _OLDEST = "SELECT captured_at FROM public.hc_signals_change_{bucket} ORDER BY id LIMIT 1"
 # The log has no index of times, and ids are in the order of capture but for the odd neighbours: halve the ids.
 _ID_AT = """
@@ -52,9 +60,10 @@ Summary = tuple[str, str | None, str | None, int]
 
 
 class Gaps(NamedTuple):
-    """The gaps of one table and cause among the newest changes."""
+    """The gaps of one cause: of one table, among the newest changes, or of every table."""
 
-    table: str
+    table: str | None
+    """None: the gap is one of every table, so the log has no row of it."""
     cause: str
     number: int
     newest: datetime
@@ -88,8 +97,11 @@ def unreported_losses(using: str) -> int:
 
 
 def recent_gaps(using: str, limit: int, since: datetime) -> list[Gaps]:
-    """Return the gaps after ``since`` among the newest ``limit`` changes, by table and cause, the newest first."""
-    return [Gaps(*found) for found in _rows(using, _GAPS, [limit, since])]
+    """Return the gaps after ``since``: those of every table, then those of one among the newest ``limit`` changes.
+
+    By table and cause, the newest first.
+    """
+    return [Gaps(*found) for found in _rows(using, _GAPS_OF_ALL, [since]) + _rows(using, _GAPS, [limit, since])]
 
 
 def buckets(using: str) -> Buckets:

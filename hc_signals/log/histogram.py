@@ -22,7 +22,8 @@ class Histogram:
     def __init__(self, values: Iterable[float] = ()) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
         self.sum = 0.0
-        self.add(values)
+        if values:
+            self.add(values)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and (self.counts, self.sum) == (other.counts, other.sum)

@@ -6,7 +6,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, models
 
 from hc_signals.postgres.names import quote
-from hc_signals.postgres.query import row, rows
+from hc_signals.postgres.query import row, rows, unprepared_cursor
 from hc_signals.tables import quoted_table
 
 Model = type[models.Model]
@@ -54,7 +54,7 @@ def _isolated_rows(using: str, select: str) -> list[tuple[Any, ...]]:
     connection: Any = connections[using]
     if not connection.in_atomic_block:
         return rows(using, select)
-    with connection.cursor() as cursor:
+    with unprepared_cursor(using) as cursor:
         try:
             # No parameters: so all three statements are one message, however the project binds parameters.
             cursor.execute(f"SAVEPOINT hc_signals_images; {select}; RELEASE SAVEPOINT hc_signals_images")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from hc_signals.log.histogram import Histogram
 from hc_signals.postgres.moments import aware
@@ -29,14 +29,17 @@ WHERE minute >= %s AND (%s::timestamptz IS NULL OR minute < %s) ORDER BY minute,
 # DELETE, and no partitions as the log has: that is a row or two per minute and process. A snapshot that someone holds
 # for a day leaves some thousand dead rows in a table that is read by an index of times.
 _FORGET = "DELETE FROM public.hc_signals_minute WHERE minute < clock_timestamp() - make_interval(hours => %s)"
+_FRESH = """
+SELECT (figures -> 'freshness')::text FROM public.hc_signals_minute
+WHERE minute >= %s AND figures -> 'freshness' IS NOT NULL
+"""
 _NEWEST = """
 SELECT key, max(value::float8) FROM public.hc_signals_minute, json_each_text(figures -> 'newest') GROUP BY key
 """
 _FORGET_CONSUMER = "DELETE FROM public.hc_signals_minute WHERE consumer = %s"
 
 
-@dataclass(frozen=True)
-class ReceiverMinute:
+class ReceiverMinute(NamedTuple):
     """The calls of one receiver in one minute, also those in pages that were not committed."""
 
     calls: int = 0
@@ -82,6 +85,14 @@ def append(using: str, minute: Minute) -> None:
 def read(using: str, since: datetime, until: datetime | None = None) -> list[Minute]:
     """Return the minutes that began at ``since`` or later and before ``until``, of all processes, ordered by time."""
     return [_restored(aware(at), *row) for at, *row in rows(using, _READ, [since, until, until])]
+
+
+def freshness(using: str, since: datetime) -> dict[str, Histogram]:
+    """Return ``freshness`` of all minutes since then, by table, of all consumers and processes together."""
+    found = (
+        {t: Histogram.restored(h) for t, h in json.loads(text).items()} for (text,) in rows(using, _FRESH, [since])
+    )
+    return {table: Histogram.merged(each) for table, each in _by_key(found)}
 
 
 def newest_stamps(using: str) -> dict[str, float]:

@@ -25,7 +25,11 @@ INSERT INTO public.hc_signals_position (consumer, shard, shards, {", ".join(_COL
 VALUES (%s, %s, %s, %s::pg_snapshot, %s, %s::xid8, %s::pg_snapshot, %s, %s, %s::xid8, %s, %s, %s)
 RETURNING id
 """
-_PRUNE = "DELETE FROM public.hc_signals_position WHERE consumer = %s AND shard = %s AND id < %s"
+# hc_status shows the gaps of a day. A gap of every table is in no other place.
+_PRUNE = """
+DELETE FROM public.hc_signals_position WHERE consumer = %s AND shard = %s AND id < %s
+AND (gap IS NULL OR created_at < clock_timestamp() - interval '1 day')
+"""
 
 
 def read_standing(shard: LogShard) -> Standing:

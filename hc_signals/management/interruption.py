@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -79,3 +80,25 @@ def suspendable(let_go: Callable[[], None]) -> Iterator[Suspension]:
         yield suspension
     finally:
         signal.signal(signal.SIGTSTP, before)
+
+
+THREADS_TIMEOUT = 3.0
+"""Most seconds that a process goes on for threads of the project, after its main thread has ended."""
+
+
+def end_with_main_thread() -> None:
+    """End the process with exit code 0 soon after its main thread.
+
+    Python would wait for ever for a thread that a receiver has started and that never ends.
+    """
+    threading.Thread(target=_end_with_main_thread, name="hc_listen-end", daemon=True).start()
+
+
+def _end_with_main_thread() -> None:
+    threading.main_thread().join()
+    time.sleep(THREADS_TIMEOUT)
+    names = ", ".join(each.name for each in threading.enumerate() if each.is_alive() and not each.daemon)
+    sys.stderr.write(f"hc_listen: ended, although threads of the project still run: {names}.\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -5,6 +5,7 @@ from django.db import migrations, models
 
 import hc_signals.models
 from hc_signals.log.schema import install_sql, remove_sql
+from hc_signals.migrations._script import RunScript
 
 FILES = ("01_tables.sql", "02_capture.sql", "03_reading.sql")
 
@@ -13,7 +14,7 @@ class Migration(migrations.Migration):
     initial = True
     dependencies = []
     operations = [
-        migrations.RunSQL(install_sql(FILES), remove_sql(FILES)),
+        RunScript(install_sql(FILES), remove_sql(FILES)),
         migrations.CreateModel(
             name="Change",
             fields=[

@@ -4,6 +4,7 @@ from django.db import migrations, models
 
 import hc_signals.models
 from hc_signals.log.schema import install_sql, remove_sql
+from hc_signals.migrations._script import RunScript
 
 FILES = ("04_minutes.sql",)
 
@@ -14,7 +15,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.RunSQL(install_sql(FILES), remove_sql(FILES)),
+        RunScript(install_sql(FILES), remove_sql(FILES)),
         migrations.CreateModel(
             name="Minute",
             fields=[

@@ -3,6 +3,7 @@
 from django.db import migrations
 
 from hc_signals.log.schema import install_sql, remove_sql
+from hc_signals.migrations._script import RunScript
 
 FILES = ("05_calls.sql",)
 
@@ -13,7 +14,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.RunSQL(install_sql(FILES), remove_sql(FILES)),
+        RunScript(install_sql(FILES), remove_sql(FILES)),
         migrations.AlterModelOptions(
             name="change",
             options={

@@ -22,7 +22,7 @@ findings        The form of a finding, and every problem with its verdict and it
 runbook         The section of docs/operations.md about a problem.
 surveyor        A thread that reads the figures for the metrics every 15 seconds.
 liveness        The state of the process for ``/healthz``, without a query.
-metrics         Counts deliveries, and hands all figures to prometheus_client.
+metrics         Hands all figures to prometheus_client; hc_signals.delivery.counting counts.
 measuring       Reads the figures while they are served or pushed.
 metrics_server  Serves both pages over HTTP.
 otlp            Pushes the metrics by OpenTelemetry's protocol.

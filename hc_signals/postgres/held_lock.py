@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from django.db import Error, InterfaceError
+from django.db import Error, InterfaceError, OperationalError
 
 from hc_signals.postgres.limits import KEEPALIVES, set_configs
-from hc_signals.postgres.own_connections import OwnConnection, another_connection
+from hc_signals.postgres.own_connections import SERVER, OwnConnection, another_connection, disable_jit
 from hc_signals.postgres.query import row
 
 _LIMITS = set_configs(
@@ -45,7 +45,10 @@ class HeldLock(OwnConnection):
         with self._waiting():
             if self._connection is None:
                 self._open()
-            self.is_held = bool(row(self._connection, f"SELECT {_LIMITS}, {lock}", params)[-1])
+            *_, server, is_free = row(self._connection, f"SELECT {_LIMITS}, ({SERVER}), {lock}", params)
+            if self.server not in (None, server):
+                raise OperationalError("a lock of another server protects nothing: the address leads to two servers")
+            self.is_held = bool(is_free)
             if not self.is_held:
                 self._connection.rollback()
         return self.is_held
@@ -75,5 +78,6 @@ class HeldLock(OwnConnection):
         # Another level would keep a snapshot, and so dead rows in all tables, while the lock is held.
         connection.settings_dict["OPTIONS"]["isolation_level"] = _READ_COMMITTED
         connection.inc_thread_sharing()
+        disable_jit(connection)
         connection.set_autocommit(False)
         self._connection = connection

@@ -27,8 +27,13 @@ KEEPALIVES = {
 }
 """Make the server notice within 14 seconds that the client is gone, so that its locks are free."""
 
-# A receiver may take its time; idle_session_timeout does not act inside a transaction.
-_PAGE_LIMITS = {name: value for name, value in OWN_LIMITS.items() if name != "idle_session_timeout"}
+NO_JIT = "SET LOCAL jit = off"
+"""For the transaction of a page. The server does not plan a SET, so it cannot compile it. A SELECT of set_config() is
+compiled itself if ``jit_above_cost`` is 0."""
+
+# A receiver may take its time; idle_session_timeout does not act inside a transaction. No receiver gets jit back: it
+# would hold for our statements between two receivers too.
+_PAGE_LIMITS = {name: value for name, value in OWN_LIMITS.items() if name not in ("idle_session_timeout", "jit")}
 _PAGE_LIMITS["idle_in_transaction_session_timeout"] = "0"
 
 _SINCE = {"transaction_timeout": 17_00_00}
@@ -81,8 +86,7 @@ class Limits(NamedTuple):
     @property
     def own(self) -> str:
         """Statement that sets our limits again; empty if no limit of the project's differs."""
-        # jit alone is not worth a statement: between receivers we send single-row statements only.
-        if not self.changed.keys() - {"jit"}:
+        if not self.changed:
             return ""
         return f"SELECT {set_configs({name: _PAGE_LIMITS[name] for name in self.changed}, is_local=True)}"
 

@@ -30,6 +30,13 @@ _AT_THE_SERVER = set_configs(
     {**KEEPALIVES, "client_connection_check_interval": "5000", "idle_session_timeout": "0"}, is_local=False
 )
 
+NEVER_COMPILE = "SET jit = off"
+"""For a session of our own. The server does not plan a SET, and so does not compile it."""
+
+SERVER = "SELECT pg_postmaster_start_time()::text"
+"""Identifies a running server. A name can lead to another one with each new connection: after a failover, with several
+hosts in ``HOST``, by a load balancer."""
+
 _NAME_SESSION = "SELECT set_config('application_name', %s, false)"
 
 TROUBLED = r"^hc_listen !([0-9A-Z]{5}) (.*)$"
@@ -43,14 +50,15 @@ def application_name(consumer: str, part: str = "") -> str:
 
 @contextmanager
 def own_options(using: str) -> Iterator[None]:
-    """Give this thread's connection the options of FAIL_FAST during the block.
+    """Give this thread's connection the options of FAIL_FAST during the block, and autocommit.
 
     The project's own options win. Its settings and the connections of other threads stay unchanged. A connection that
-    is open keeps the options with which it was opened.
+    is open keeps the options with which it was opened. With ``AUTOCOMMIT = False`` Django would commit nothing of ours.
     """
     connection: Any = connections[using]
     settings = connection.settings_dict
-    connection.settings_dict = {**settings, "OPTIONS": {**FAIL_FAST, **settings.get("OPTIONS", {})}}
+    options = {**FAIL_FAST, **settings.get("OPTIONS", {})}
+    connection.settings_dict = {**settings, "OPTIONS": options, "AUTOCOMMIT": True}
     try:
         yield
     finally:
@@ -77,6 +85,8 @@ class OwnConnection:
         self._using = using
         self._connection: Any = None
         self._is_awaited = False
+        self.server: str | None = None
+        """What :data:`SERVER` answers on the connection that delivers; None: not known, any server will do."""
 
     @property
     def awaited(self) -> Any:
@@ -115,11 +125,23 @@ def set_up_session(connection: Any, consumer: str, part: str = "") -> bool:
 
 def name_session(connection: Any, name: str) -> bool:
     """Do what :func:`set_up_session` does, with this name."""
+    if not disable_jit(connection):
+        return False
+    execute(connection, f"{_NAME_SESSION}, {_AT_THE_SERVER}", [_own_name(connection) or name])
+    return True
+
+
+def disable_jit(connection: Any) -> bool:
+    """Make the server compile no statement of a connection; return False behind a pooler, where nothing is set.
+
+    A project may set ``jit_above_cost`` so low that every statement is compiled, which takes 20 to 100 ms each. A
+    closed connection is opened.
+    """
     connection.ensure_connection()
     with connection.wrap_database_errors:
         if not is_ours(connection.connection):
             return False
-    execute(connection, f"{_NAME_SESSION}, {_AT_THE_SERVER}", [_own_name(connection) or name])
+    execute(connection, NEVER_COMPILE)
     return True
 
 

@@ -1,9 +1,10 @@
 """Run one statement and return its rows: the only place that opens a cursor, fetches and closes it again.
 
-If the statement fails, each function raises DatabaseError or InterfaceError.
+If the statement fails, each function raises DatabaseError or InterfaceError. Our statements are never prepared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import connections
@@ -17,21 +18,21 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 
 def rows(database: Database, sql: str, params: Params = None) -> list[tuple[Any, ...]]:
     """Run a statement and return its rows, each a tuple; it must be one that returns rows."""
-    with _connection(database).cursor() as cursor:
+    with unprepared_cursor(database) as cursor:
         cursor.execute(sql, params)
         return list(cursor.fetchall())
 
 
 def row(database: Database, sql: str, params: Params = None) -> Any:
     """Run a statement and return its first row, a tuple; None if it has none."""
-    with _connection(database).cursor() as cursor:
+    with unprepared_cursor(database) as cursor:
         cursor.execute(sql, params)
         return cursor.fetchone()
 
 
 def execute(database: Database, sql: str, params: Params = None) -> int:
     """Run a statement and return the number of rows that it changed or found."""
-    with _connection(database).cursor() as cursor:
+    with unprepared_cursor(database) as cursor:
         cursor.execute(sql, params)
         return int(cursor.rowcount)
 
@@ -43,3 +44,21 @@ def relation_exists(database: Database, name: str) -> bool:
 
 def _connection(database: Database) -> Any:
     return connections[database] if isinstance(database, str) else database
+
+
+@contextmanager
+def unprepared_cursor(database: Database) -> Iterator[Any]:
+    """Return a cursor of Django's; no statement of the block becomes a prepared statement.
+
+    The server refuses to prepare several statements in one message. And a prepared statement is state of the session,
+    which a pooler lends to other clients. A project that binds parameters at the server often sets
+    ``prepare_threshold``.
+    """
+    connection = _connection(database)
+    with connection.cursor() as cursor:
+        raw = connection.connection
+        before, raw.prepare_threshold = raw.prepare_threshold, None
+        try:
+            yield cursor
+        finally:
+            raw.prepare_threshold = before

@@ -39,6 +39,17 @@ def set_aside(using: str, *ours: Wrapper) -> Iterator[None]:
         connection.execute_wrappers = before
 
 
+@contextmanager
+def as_project(using: str) -> Iterator[None]:
+    """Give this thread's statements the project's wrappers during the block, and none of ours."""
+    connection: Any = connections[using]
+    before, connection.execute_wrappers = connection.execute_wrappers, of_project(connection)
+    try:
+        yield
+    finally:
+        connection.execute_wrappers = before
+
+
 def forget_queries() -> None:
     """Forget the statements that Django notes under ``DEBUG = True``: a long process would keep thousands of them.
 

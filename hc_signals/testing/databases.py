@@ -13,6 +13,7 @@ from hc_signals.capture.install import install_capture
 from hc_signals.capture.status import statuses_of
 from hc_signals.exceptions import HCSignalsError
 from hc_signals.log.schema import exists, install_sql
+from hc_signals.postgres import query
 from hc_signals.postgres.errors import is_deadlock, is_lock_timeout
 from hc_signals.postgres.names import quote
 from hc_signals.tables import connected_models, quoted_table, table_parts
@@ -107,8 +108,7 @@ def prepare(using: str = "default") -> None:
     if states == {"installed"}:
         return
     if not exists(using):
-        with connections[using].cursor() as cursor:
-            cursor.execute(install_sql())
+        query.execute(using, install_sql())
     HerokuConnect(using).create_tables()
     for model in models:
         install_capture(model, using)

@@ -44,7 +44,7 @@ class Tables(Rows):
 
         Existing tables stay. They get columns for new fields of the model.
         """
-        with self._cursor() as cursor:
+        with query.unprepared_cursor(self.using) as cursor:
             create_hstore(cursor)
             cursor.execute("SELECT to_regproc('public.get_xmlbinary') IS NULL")
             if cursor.fetchone()[0]:

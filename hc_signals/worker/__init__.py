@@ -7,7 +7,7 @@ It owns no table. It owns the advisory lock BELL, and the sessions whose names b
            ├─ Worker n ─┴─► Doorbell ── the sleepers of the process; one of them listens for all
            │                 ├── BellLock ────── held only during sleep: writers who cannot share it notify
            │                 └── BellConnection ─ LISTEN, pings, reconnect, poolers
-           ├─ Chores ─────► rotation of the log, watch over capture, end of reloads
+           ├─ Chores ─────► rotation of the log, watch over capture, end of reloads, record of minutes
            └─ Watchdog ───► breaks connections of all threads that wait for an answer that never comes
 
 A thread sleeps without losing a change because of the order of its steps: take the lock, then read the log once more,

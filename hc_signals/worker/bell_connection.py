@@ -19,7 +19,7 @@ from hc_signals.log.presence import ANNOUNCE, announce_on
 from hc_signals.postgres.held_lock import HeldLock
 from hc_signals.postgres.limits import own_limits
 from hc_signals.postgres.locks import PRESENCE
-from hc_signals.postgres.own_connections import FAIL_FAST, application_name
+from hc_signals.postgres.own_connections import FAIL_FAST, NEVER_COMPILE, application_name
 from hc_signals.postgres.sessions import PROOF_SECONDS, SessionKind, answering_within, backend_pid, session_kind
 from hc_signals.postgres.trouble import Trouble
 
@@ -84,7 +84,7 @@ class BellConnection:
         # Prepared statements are state of the session too.
         given = connections[using].get_connection_params()
         self.params = {key: given[key] for key in given.keys() - {"cursor_factory", "context", "pool"}}
-        self.params |= {"prepare_threshold": None, "application_name": application_name(consumer, "bell")}
+        self.params |= {"prepare_threshold": None}
         self._own_channel = f"{CHANNEL}_{secrets.token_hex(8)}"
         """For pings: no other session notifies on it."""
         self.raw: psycopg.Connection | None = None
@@ -142,6 +142,9 @@ class BellConnection:
 
     def _listen(self, raw: psycopg.Connection) -> None:
         self.pid = backend_pid(raw)
+        raw.execute(NEVER_COMPILE)
+        # Not when the connection is opened: a pooler keeps the name, and hc_status would count a listener.
+        raw.execute("SELECT set_config('application_name', %s, false)", [application_name(self._consumer, "bell")])
         raw.execute(own_limits(is_local=False).encode())
         raw.execute(f"LISTEN {CHANNEL}")
         raw.execute(f"LISTEN {self._own_channel}")

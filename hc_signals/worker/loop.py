@@ -29,8 +29,8 @@ from hc_signals.postgres.dates import clamp_dates
 from hc_signals.postgres.errors import Kind, kind_of, sqlstate
 from hc_signals.postgres.held_lock import HeldLock
 from hc_signals.postgres.limits import own_limits
-from hc_signals.postgres.own_connections import application_name, set_up_session, show_trouble
-from hc_signals.postgres.query import execute
+from hc_signals.postgres.own_connections import SERVER, application_name, set_up_session, show_trouble
+from hc_signals.postgres.query import execute, row
 from hc_signals.postgres.side_connection import SideConnection
 from hc_signals.tables import connected_models, table_label
 from hc_signals.worker.doorbell import Doorbell
@@ -239,6 +239,7 @@ class Worker:
                 if self._is_process:
                     fatal_calls.hold_run(self.using)
             self._take_over_if_moved()
+            self.side.server = self.claims.server = row(self.using, SERVER)[0]
             self._prepared = connection.connection
 
     def _prepare_side(self, connection: Any) -> None:

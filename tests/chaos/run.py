@@ -181,8 +181,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--unresponsive",
         type=float,
-        default=20,
-        help="most seconds until a worker replaces unresponsive connections; 0 leaves this fault out (default: 20)",
+        help="most seconds until a worker replaces unresponsive connections; 0 leaves this fault out (default: 20; "
+        "with --pooler 0: behind a pooler a worker cannot ask the server about its session)",
     )
     parser.add_argument("--patience", type=float, default=20, help="seconds without progress after which the run ends")
     parser.add_argument("--records", type=int, default=3000, help="number of records (default: 3000)")
@@ -210,7 +210,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--wrong", nargs="*", default=[], help="readers of tests/chaos/mutations.py to be detected")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--verbose", action="store_true", help="show the output of the workers")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.unresponsive is None:
+        options.unresponsive = 0 if options.pooler else 20
+    return options
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from typing import Any
 
 from django.apps import AppConfig
@@ -17,8 +18,11 @@ class SfdcConfig(AppConfig):
     def ready(self) -> None:
         if "FORGOTTEN_RECEIVERS" in os.environ:
             record_changed.receivers.clear()
+            records_changed.receivers.clear()
         if "FAILING_RECEIVER" in os.environ:
             record_changed.connect(_fail)
+        if "ENDLESS_THREAD" in os.environ:
+            record_changed.connect(_start_endless_thread)
         if "FATAL_CALLS" in os.environ:
             record_changed.connect(_end_process)
             records_changed.connect(_end_process_in_bulk)
@@ -26,6 +30,10 @@ class SfdcConfig(AppConfig):
 
 def _fail(instance: Any, **kwargs: Any) -> None:
     raise ValueError(f"cannot handle {instance.name}")
+
+
+def _start_endless_thread(**kwargs: Any) -> None:
+    threading.Thread(target=threading.Event().wait, name="endless").start()
 
 
 def _end_process(instance: Any, event: Any, **kwargs: Any) -> None:

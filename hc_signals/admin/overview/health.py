@@ -18,7 +18,7 @@ from hc_signals.admin.overview.kept import Kept
 from hc_signals.conf import get_conf
 from hc_signals.observability.findings import Finding, Verdict, finding, most_urgent, worst
 from hc_signals.observability.judge import examine
-from hc_signals.observability.judge.heroku import heroku
+from hc_signals.observability.judge.heroku import Heroku, ask, states
 from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.moments import now
 
@@ -70,37 +70,39 @@ _kept: Kept[Health] = Kept()
 def health(using: str) -> Health:
     """Return what hc_status says of the database, at most KEPT_SECONDS old, with Heroku Connect's newest answer."""
     found = _kept.get(using, lambda: _read(using), KEPT_SECONDS)
-    return Health(found.at, [*found.findings, *_heroku.answer()])
+    return Health(found.at, [*found.findings, *states(_heroku.answer())])
 
 
 def _read(using: str) -> Health:
     at = now()
     try:
-        return Health(at, examine(using, get_conf(), ask_heroku=False, seconds=SECONDS))
+        found = examine(using, get_conf(), answer=_heroku.answer(), seconds=SECONDS)
+        # The answer may be newer than the findings that are kept.
+        return Health(at, [each for each in found if each.name != "heroku"])
     except Error as error:
         return Health(at, [finding("server", one_line(error), "not-checked")])
 
 
 class HerokuAnswer:
-    """The findings about Heroku Connect's own state, from a thread that asks its API when a page is read."""
+    """What Heroku Connect's API says, from a thread that asks it when a page is read."""
 
     def __init__(self) -> None:
         self._asked_at = self._answered_at = float("-inf")
-        self._findings: list[Finding] = []
+        self._found = Heroku()
         self.thread = threading.Thread()
         """The one that asks, or asked last."""
 
-    def answer(self) -> list[Finding]:
+    def answer(self) -> Heroku:
         """Return the newest answer, or nothing if there is none of the last minutes; ask if it is time to."""
         present = time.monotonic()
         if present - self._asked_at >= HEROKU_SECONDS:
             self._asked_at = present
             self.thread = threading.Thread(target=self._ask, name="hc_signals-heroku", daemon=True)
             self.thread.start()
-        return self._findings if present - self._answered_at < 3 * HEROKU_SECONDS else []
+        return self._found if present - self._answered_at < 3 * HEROKU_SECONDS else Heroku()
 
     def _ask(self) -> None:
-        self._findings = list(heroku())
+        self._found = ask()
         self._answered_at = time.monotonic()
 
 

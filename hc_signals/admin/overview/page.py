@@ -1,6 +1,6 @@
 """The overview in the admin: its view, and the part that its script fetches again."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -28,6 +28,7 @@ from hc_signals.conf import get_conf
 from hc_signals.log import minutes
 from hc_signals.models import Minute
 from hc_signals.observability.findings import E, Finding, W
+from hc_signals.observability.runbook import section
 from hc_signals.observability.survey import limited
 from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.moments import shown
@@ -174,7 +175,15 @@ def _described(found: Health) -> dict[str, Any]:
 def _problem(group: Sequence[Finding]) -> dict[str, Any]:
     one = group[0]
     texts = [f"{each.name}: {each.text}" for each in group]
-    return {"verdict": one.verdict, "key": one.problem, "remedy": with_code(one.remedy), "texts": texts}
+    about = {"verdict": one.verdict, "key": one.problem, "remedy": with_code(one.remedy), "texts": texts}
+    return about | {"pieces": list(_pieces(section(one.problem)))}
+
+
+def _pieces(text: str) -> Iterator[tuple[bool, str]]:
+    """Yield the paragraphs of a section of the runbook without its name, and whether each one is a table or a block."""
+    for piece in text.split("\n\n")[1:]:
+        is_block = piece.startswith(("|", "```"))
+        yield is_block, piece if is_block else with_code(piece)
 
 
 def _read(using: str, period: Period, consumer: str, found: Health) -> Charts | str:

@@ -6,13 +6,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 from django.dispatch import Signal
 
 from hc_signals.delivery.calls import UNWANTED, Call
 from hc_signals.delivery.dispatch import Dispatcher
 from hc_signals.delivery.identity import Receiver
+from hc_signals.delivery.project_code import run
 from hc_signals.events import DRY_CALL, DryCall
 from hc_signals.postgres.written_rows import Written, difference, written_rows
 
@@ -65,17 +65,16 @@ class MeasuringDispatcher(Dispatcher):
 
     def _call(self, receiver: Receiver, call: Call, signal: Signal, named: dict[str, Any]) -> BaseException | None:
         measured = Measured(call.receiver, gets_event="event" in named or "events" in named)
-        function: Any = async_to_sync(receiver.call) if receiver.is_async else receiver.call
 
         def watched(**arguments: Any) -> None:
             with measured.watching(self.others, self.isolation.using):
-                measured.is_wanted = function(**arguments) is not UNWANTED
+                measured.is_wanted = run(receiver.call, **arguments) is not UNWANTED
 
         late: list[BaseException] = []
         before = self._written()
         # A check after the call may find that it has failed: then the error is stored as if it had been raised.
         error = super()._call(
-            receiver._replace(call=watched, is_async=False),
+            receiver._replace(call=watched),
             call._replace(store_failure=lambda name, error: late.append(error)),
             signal,
             named,

@@ -2,11 +2,11 @@
 
 from typing import Any, NamedTuple
 
-from django.db import connections
 from django.db.backends.postgresql.base import Cursor
 from psycopg.pq import TransactionStatus
 
 from hc_signals.postgres import wrappers
+from hc_signals.postgres.query import unprepared_cursor
 
 
 class State:
@@ -57,7 +57,7 @@ def empty_message(connection: Any, cursor: Any) -> Message:
 
 def send_alone(using: str, sql: str) -> Any:
     """Send statements past all wrappers; return the first row of the first one, None if it returns no rows."""
-    with wrappers.set_aside(using), connections[using].cursor() as cursor:
+    with wrappers.set_aside(using), unprepared_cursor(using) as cursor:
         cursor.execute(sql)
         return cursor.fetchone() if cursor.description else None
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 from hc_signals.delivery.calls import Call
 from hc_signals.exceptions import LeftSettingsError
 from hc_signals.postgres.errors import message
-from hc_signals.postgres.limits import Limits
+from hc_signals.postgres.limits import NO_JIT, Limits
 
 NOTE = "CALL public.hc_signals_note_settings()"
 CHECK = "CALL public.hc_signals_check_settings()"
@@ -61,7 +61,7 @@ class Session(NamedTuple):
             is_nested: the transaction continues after the page, as a test's does, and gets everything back.
         """
         is_ending_nested = self.is_finishing and is_nested
-        before = [CHECK] * (self.unchecked is not None) + [first]
+        before = [CHECK] * (self.unchecked is not None) + [NO_JIT] * bool(first and not is_nested) + [first]
         if limits and (self.has_project_limits or is_ending_nested):
             before.append(limits.project if is_ending_nested else limits.own)
         if self.is_finishing:

@@ -3,13 +3,16 @@
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from django.db import DatabaseError, connections
 
 from hc_signals.delivery.calls import Call, ConnectionLost, IsolationLost
+from hc_signals.delivery.isolation.driver import Driver
 from hc_signals.delivery.isolation.message import Message, State, empty_message, send_alone, status
+from hc_signals.delivery.isolation.others import OtherDatabases
+from hc_signals.delivery.isolation.outside import around_hook
 from hc_signals.delivery.isolation.session import CHECK, READ, Session, left_settings_error
 from hc_signals.delivery.project_code import contained
 from hc_signals.postgres import wrappers
@@ -28,6 +31,7 @@ class Isolation:
     def __init__(self, using: str, *, atomic: bool = True, is_careful: bool = False) -> None:
         self.using, self.atomic, self.is_careful = using, atomic, is_careful
         self.connection: Any = connections[using]
+        self.others = OtherDatabases(using)
         self._failed: list[tuple[Call, BaseException]] = []
         """Calls that turned out to have failed after they had returned, until :meth:`store_failed`."""
         number = next(_numbers)
@@ -37,8 +41,18 @@ class Isolation:
     @contextmanager
     def opened(self) -> Iterator["Isolation"]:
         """Treat the statements of the block as our own; it contains the transaction."""
-        with wrappers.set_aside(self.using, self._own_statement):
-            yield self
+        try:
+            with wrappers.set_aside(self.using, self._own_statement):
+                yield self
+        finally:
+            if "driver" in self.__dict__:
+                self.driver.release()
+            self.others.end_page()
+
+    @cached_property
+    def driver(self) -> Driver:
+        """Watches psycopg's connection from the first call in the transaction on."""
+        return Driver(self.connection.connection, in_transaction=True)
 
     @property
     def unchecked(self) -> Call | None:
@@ -85,18 +99,9 @@ class Isolation:
             raise IsolationLost from error
         self.store_failed()
         hooks: list[Any] = list(self.connection.run_on_commit)
+        around = partial(around_hook, self.connection, lambda: self.settings)
         # Robust: an error in one receiver's on_commit hook does not stop the hooks of others.
-        self.connection.run_on_commit = [(sids, contained(hook, self._projects), True) for sids, hook, _ in hooks]
-
-    @contextmanager
-    def _projects(self) -> Iterator[None]:
-        """The block is the project's code: its statements pass the project's wrappers."""
-        connection = self.connection
-        before, connection.execute_wrappers = connection.execute_wrappers, wrappers.of_project(connection)
-        try:
-            yield
-        finally:
-            connection.execute_wrappers = before
+        self.connection.run_on_commit = [(sids, contained(hook, around), True) for sids, hook, _ in hooks]
 
     def _own_statement(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Execute wrapper of our own statements."""
@@ -130,9 +135,13 @@ class Isolation:
         if self._session.has_savepoint:
             self._session = self._session._replace(has_savepoint=False)
         if in_advance or self.is_careful:
-            with self.connection.cursor() as cursor:
-                self.send_with_savepoint(empty_message(self.connection, cursor))
+            self.make_savepoint()
         return f"hc_signals_{next(_numbers)}"
+
+    def make_savepoint(self) -> None:
+        """Make the savepoint of the present call, in a message of its own."""
+        with self.connection.cursor() as cursor:
+            self.send_with_savepoint(empty_message(self.connection, cursor))
 
     def send_with_savepoint(self, message: Message) -> Any:
         """Send the first statement of the present call, behind those that make its savepoint."""

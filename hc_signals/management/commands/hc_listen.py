@@ -21,7 +21,7 @@ from hc_signals.delivery.listeners import warn_of_unheard
 from hc_signals.delivery.pulse import observe, unobserve
 from hc_signals.management.arguments import at_least, start_at, tcp_port
 from hc_signals.management.command import OwnCommand
-from hc_signals.management.interruption import interruptible
+from hc_signals.management.interruption import end_with_main_thread, interruptible
 from hc_signals.observability.log_format import JsonFormatter, TextFormatter, printed_log
 from hc_signals.observability.measuring import measured
 from hc_signals.observability.metrics_server import serve_metrics
@@ -82,6 +82,8 @@ class Command(OwnCommand):
                 log_counted()
         unheard = f", {worker.unheard} of them to no receiver" if worker.unheard else ""
         self._say(f"hc_listen: {worker.delivered} changes delivered{unheard}; stopped.")
+        if not options["once"] and threading.current_thread() is threading.main_thread():
+            end_with_main_thread()
 
     def _say(self, text: str) -> None:
         """Write a line of the command itself, in the form of the log; none with ``-v 0``."""

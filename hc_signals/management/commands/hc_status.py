@@ -18,6 +18,7 @@ from hc_signals.management.command import OwnCommand, answered
 from hc_signals.management.interruption import Interruption, interruptible
 from hc_signals.observability.findings import PROBLEMS, Finding, Verdict, worst
 from hc_signals.observability.judge import examine
+from hc_signals.observability.judge.heroku import Heroku, ask
 from hc_signals.observability.runbook import section
 from hc_signals.postgres.moments import now, shown
 
@@ -55,26 +56,24 @@ class Command(OwnCommand):
         if is_bad:
             raise CommandError(_summary(found))  # Django prints it
 
-    def _examine(self, conf: Conf, ask_heroku: bool = True) -> list[Finding]:
-        return examine(self.using, conf, verbose=self.options["verbose"], ask_heroku=ask_heroku)
+    def _examine(self, conf: Conf, answer: Heroku | None = None) -> list[Finding]:
+        return examine(self.using, conf, verbose=self.options["verbose"], answer=answer)
 
     def _watch(self, conf: Conf, interruption: Interruption) -> None:
-        heroku: list[Finding] = []
         ask_at = 0.0
+        answer = Heroku()
         while not interruption:
-            is_due = time.monotonic() >= ask_at
+            if time.monotonic() >= ask_at:
+                answer, ask_at = ask(), time.monotonic() + self.HEROKU_EVERY
             try:
-                found = self._examine(conf, is_due)
+                found = self._examine(conf, answer)
             except Error as error:
                 connections[self.using].close()
                 self.stderr.write(answered(self.using, error))
             else:
-                if is_due:
-                    ask_at = time.monotonic() + self.HEROKU_EVERY
-                    heroku = [finding for finding in found if finding.name == "heroku"]
                 if self.stdout.isatty() and not self.options["json"]:
                     self.stdout.write("\x1b[H\x1b[2J", ending="")  # an empty screen
-                self._print(found if is_due else found + heroku)
+                self._print(found)
             interruption.sleep(self.options["watch"])
 
     def _print(self, found: Sequence[Finding], *, has_summary: bool = True) -> None:

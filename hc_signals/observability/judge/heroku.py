@@ -1,10 +1,18 @@
 """Heroku Connect: writes that Salesforce refused, and the states of connections and mappings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from hc_signals.conf import heroku_app_name, heroku_setting
+from hc_signals.conf import Conf, heroku_app_name, heroku_setting
 from hc_signals.exceptions import APIError, ConfigurationError
-from hc_signals.heroku.api import HerokuConnectAPI, check_health
+from hc_signals.heroku.api import (
+    HerokuConnectAPI,
+    Mapped,
+    Problem,
+    connections_with_mappings,
+    mappings_of,
+    problems_of,
+)
 from hc_signals.heroku.trigger_log.models import TriggerLogAbstract
 from hc_signals.models import TriggerLog, trigger_log_of
 from hc_signals.observability.findings import Finding, finding
@@ -41,17 +49,58 @@ def _failed(model: type[TriggerLogAbstract], using: str, verbose: bool) -> Findi
     return finding("writes", text, "writes-failed", table=table, failed=count, last=at)
 
 
-def heroku() -> Iterator[Finding]:
-    """Ask Heroku Connect's API; no finding if no app or token is configured."""
+@dataclass(frozen=True)
+class Heroku:
+    """What Heroku Connect's API says; without app or token, nothing."""
+
+    app: str = ""
+    """Empty: the API was not asked."""
+    error: str = ""
+    """Why it gave no answer."""
+    problems: Sequence[Problem] = ()
+    mappings: Sequence[Mapped] = ()
+
+    @property
+    def advice(self) -> str:
+        """What has to be done so that the API can say more."""
+        if self.error:
+            return "Heroku Connect's API gave no answer"
+        if self.app:
+            return "Heroku Connect's API says nothing about its mappings"
+        return "nothing more can be known without HEROKU_AUTH_TOKEN and HEROKU_CONNECT_APP_NAME"
+
+    def poll_seconds(self, table: str, conf: Conf) -> float:
+        """Return the seconds between two polls of a table's object: those of its mapping, else of the setting."""
+        found = [m.poll_seconds for m in self._of(table) if m.poll_seconds is not None]
+        return max(found, default=conf.SALESFORCE_POLL_SECONDS)
+
+    def states(self, schema: str) -> str:
+        """Return the states of the mappings of one connection, each once."""
+        return ", ".join(sorted({m.state for m in self.mappings if m.state and m.schema in ("", schema)}))
+
+    def _of(self, table: str) -> list[Mapped]:
+        schema, _, name = table.partition(".")
+        return [m for m in self.mappings if m.object_name.lower() == name and m.schema in ("", schema)]
+
+
+def ask() -> Heroku:
+    """Ask Heroku Connect's API, if an app and a token are configured."""
     app = heroku_app_name()
     if not app or not heroku_setting("HEROKU_AUTH_TOKEN"):
-        return
+        return Heroku()
     try:
-        problems = check_health(HerokuConnectAPI(app))
+        found = connections_with_mappings(HerokuConnectAPI(app))
     except (APIError, ConfigurationError) as error:
-        yield finding("heroku", f"{app}: {error}", "heroku-api")
+        return Heroku(app, str(error))
+    return Heroku(app, problems=problems_of(found), mappings=mappings_of(found))
+
+
+def states(found: Heroku) -> Iterator[Finding]:
+    """Judge the states of connections and mappings; no finding if the API was not asked."""
+    if found.error:
+        yield finding("heroku", f"{found.app}: {found.error}", "heroku-api")
         return
-    for of in problems:
+    for of in found.problems:
         yield finding("heroku", str(of), "heroku-state", connection=of.connection, mapping=of.mapping, state=of.state)
-    if not problems:
-        yield finding("heroku", f"{app}: connections and mappings are in good states")
+    if found.app and not found.problems:
+        yield finding("heroku", f"{found.app}: connections and mappings are in good states")

@@ -26,7 +26,8 @@ def gaps(using: str) -> Iterator[Finding]:
         yield finding("gaps", f"{lost} statement(s) were not captured, the gap is not sent yet", "gaps-lost", lost=lost)
     found = recent_gaps(using, RECENT_CHANGES, now() - RECENT)
     for each in found:
-        text = f"{model_label(each.table)}: {each.number} ({each.cause}), the last {age(each.newest)} ago"
+        whose = "every model" if each.table is None else model_label(each.table)
+        text = f"{whose}: {each.number} ({each.cause}), the last {age(each.newest)} ago"
         counted = {"table": each.table, "count": each.number, "last": each.newest}
         yield finding("gaps", text, "gaps-recent", cause=each.cause, **counted)
     if not found and lost <= 0:
