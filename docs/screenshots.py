@@ -228,6 +228,7 @@ def pages() -> dict[str, str]:
         "change": f"change/{change.id}/change/",
         "deliveries": "delivery/",
         "delivery": f"delivery/{failed.id}/change/",
+        "errors": "delivery/errors/",
         "consumers": "position/",
         "triggers": "connectedtable/",
     }

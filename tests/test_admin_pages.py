@@ -1,17 +1,21 @@
 """The admin's pages about our own tables: their contents, their permissions, and the cost of a page of a large log."""
 
+import html
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import psycopg
 import pytest
+from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User as Login
 from django.db import connection
+from django.forms import modelform_factory
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import resolve, reverse
@@ -19,11 +23,11 @@ from django.utils.timezone import get_current_timezone
 from example.crm.models import Account, Contact
 
 from hc_signals import signals
-from hc_signals.admin import capture, log_window, positions
+from hc_signals.admin import capture, delivery_errors, log_window, positions
 from hc_signals.capture import pausing
 from hc_signals.capture.install import uninstall_capture
 from hc_signals.capture.status import status_of
-from hc_signals.models import Change, Delivery
+from hc_signals.models import Change, Delivery, TriggerLog, TriggerLogArchive
 from hc_signals.postgres.locks import CLAIMS
 from hc_signals.postgres.moments import now
 from hc_signals.testing import HerokuConnect
@@ -378,6 +382,138 @@ def test_select_all_discards_the_filtered_deliveries(site: Client, receiver: Rec
     assert Delivery.objects.get().state == "retry", "the parked one"
 
 
+# -- grouped by error --------------------------------------------------------------------------------------------------
+
+ERRORS = "admin:hc_signals_delivery_errors"
+PATH = "tests.test_admin_pages.Receiver"
+
+
+def store(count: int, error: str = "ValueError: order {} of Ada", **values: Any) -> None:
+    """Store failed deliveries, each with a number of its own in its error; the traceback names it too."""
+    for number in range(count):
+        text = error.format(number) + f"\nTraceback {number}"
+        known = {"consumer": "default", "receiver": "crm.a", "signal": "record_updated", "sender": "sfdc.User"}
+        row = {"table_name": "salesforce.user", "operation": "UPDATE", "origin": "heroku_connect", "state": "retry"}
+        about = {"attempt": 1, "change_id": number, "captured_at": now(), "record_id": f"r{number}"}
+        insert_delivery({**known, **row, **about, "error": text, **values})
+
+
+def insert_delivery(row: dict[str, Any]) -> None:
+    names = ", ".join(row)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO public.hc_signals_delivery (xid, {names}) VALUES ('1', {', '.join(['%s'] * len(row))})",
+            list(row.values()),
+        )
+
+
+def groups(client: Client, **params: Any) -> list[tuple[str, str, int, int]]:
+    page = client.get(reverse(ERRORS), params)
+    found = [each["group"] for each in page.context["groups"]]
+    return [(group.receiver, group.error, group.retry, group.dead) for group in found]
+
+
+def test_errors_are_grouped_without_their_numbers(site: Client) -> None:
+    store(3)
+    store(2, state="dead", attempt=10)
+    store(1, "KeyError: 'x'", receiver="crm.b", consumer="other")
+    store(4, "", state="parked")
+    assert groups(site) == [("crm.a", "ValueError: order # of Ada", 3, 2), ("crm.b", "KeyError: 'x'", 1, 0)]
+    assert groups(site, consumer="other") == [("crm.b", "KeyError: 'x'", 1, 0)]
+    assert groups(site, state__exact="dead") == [("crm.a", "ValueError: order # of Ada", 0, 2)]
+    assert groups(site, receiver="crm.c") == []
+    text = content(site, "delivery", consumer="other")
+    assert f'href="{reverse(ERRORS)}?consumer=other"' in text, "the filters are kept"
+
+
+def test_action_on_an_error_asks_first(site: Client) -> None:
+    store(3)
+    store(1, "KeyError: 'x'")
+    data = {"receiver": "crm.a", "sender": "sfdc.User", "error": "ValueError: order # of Ada", "action": "discard"}
+    asked = site.post(reverse(ERRORS), data).content.decode()
+    assert "<b>3</b> deliveries of sfdc.User" in asked
+    command = "manage.py hc_deliveries discard --receiver crm.a --model sfdc.User --error 'ValueError: order # of Ada'"
+    assert command in html.unescape(asked)
+    assert Delivery.objects.count() == 4
+    answer = site.post(reverse(ERRORS) + "?consumer=default", data | {"confirmed": "Yes"}, follow=True)
+    assert messages(answer) == ["3 deliveries are discarded."]
+    assert answer.redirect_chain[0][0].endswith("?consumer=default")
+    assert Delivery.objects.get().error.startswith("KeyError")
+    entry = LogEntry.objects.get()
+    assert entry.object_repr == "3 deliveries to crm.a: ValueError: order # of Ada"
+
+
+def test_retry_of_an_error_calls_the_receiver_again(site: Client, receiver: Receiver) -> None:
+    receiver.failing = False
+    data = {"receiver": PATH, "sender": "sfdc.User", "error": "ValueError: no <way>", "action": "retry"}
+    answer = site.post(reverse(ERRORS), data | {"confirmed": "Yes"}, follow=True)
+    assert messages(answer) == ["2 deliveries are due now; parked ones follow theirs."]
+    deliver()
+    assert sorted(receiver.done) == ["A", "a", "b"]
+
+
+def test_action_ends_before_the_request_does(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery_errors, "SECONDS", -1)
+    monkeypatch.setattr("hc_signals.delivery.interventions.PIECE", 2)
+    store(5)
+    data = {"receiver": "crm.a", "sender": "sfdc.User", "error": "ValueError: order # of Ada", "action": "retry"}
+    data["confirmed"] = "Yes"
+    for left in (3, 1):
+        answer = site.post(reverse(ERRORS), data)
+        assert messages(answer)[1] == f"{left} are left: the time was up. Go on below."
+        (data["after"],) = re.findall(r'name="after" value="(\d+)"', answer.content.decode())
+    assert messages(site.post(reverse(ERRORS), data, follow=True)) == [
+        "1 deliveries are due now; parked ones follow theirs."
+    ]
+    assert Delivery.objects.filter(next_attempt_at__lte=now()).count() == 5
+
+
+def test_action_on_errors_gives_up_while_a_worker_is_busy(
+    site: Client, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, other_worker: Any
+) -> None:
+    monkeypatch.setattr("hc_signals.delivery.interventions.CLAIM_SECONDS", 0.1)
+    data = {"receiver": PATH, "sender": "sfdc.User", "error": "ValueError: no <way>", "action": "discard"}
+    with other_worker():
+        answer = site.post(reverse(ERRORS), data | {"confirmed": "Yes"})
+    assert messages(answer) == ["Nothing was done: canceling statement due to lock timeout [55P03]. Try again."]
+    assert Delivery.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"action": "discard", "confirmed": "Yes"},
+        {"action": "discard", "receiver": "crm.a", "confirmed": "Yes"},
+        {"action": "discard", "receiver": "crm.a\x00", "error": "x", "confirmed": "Yes"},
+    ],
+)
+def test_action_without_receiver_and_error_is_refused(site: Client, data: dict[str, str]) -> None:
+    store(1)
+    assert site.post(reverse(ERRORS), data).status_code == 400
+    assert Delivery.objects.count() == 1
+
+
+def test_action_on_errors_needs_its_own_permission(captured: HerokuConnect) -> None:
+    store(2)
+    data = {"receiver": "crm.a", "sender": "sfdc.User", "error": "ValueError: order # of Ada", "confirmed": "Yes"}
+    reader = login("view_delivery", "view_user", "change_delivery")
+    assert reader.post(reverse(ERRORS), data | {"action": "discard"}).status_code == 403
+    assert reader.post(reverse(ERRORS), data).status_code == 403
+    assert "Discard" not in reader.get(reverse(ERRORS)).content.decode()
+    assert reader.post(reverse(ERRORS), data | {"action": "retry"}).status_code == 302
+    assert Delivery.objects.count() == 2
+
+
+def test_errors_of_hidden_models_are_left_out(captured: HerokuConnect) -> None:
+    store(2)
+    data = {"receiver": "crm.a", "sender": "sfdc.User", "error": "ValueError: order # of Ada", "confirmed": "Yes"}
+    reader = login("view_delivery", "delete_delivery")
+    assert groups(reader) == []
+    answer = reader.post(reverse(ERRORS), data | {"action": "discard"}, follow=True)
+    assert messages(answer) == ["0 deliveries are discarded."]
+    assert Delivery.objects.count() == 2
+
+
 def test_retry_gives_up_while_a_worker_is_busy(
     site: Client, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, other_worker: Any
 ) -> None:
@@ -415,7 +551,7 @@ def test_consumers_show_their_backlog(site: Client, captured: HerokuConnect, rec
     deliver(SHARDS=3)
     text = content(site, "position")
     assert "0 undelivered changes" in text
-    assert [f"<td>{shard}</td>" in text for shard in range(4)] == [True, True, True, False]
+    assert [f"""<td data-label="Shard">{shard}</td>""" in text for shard in range(4)] == [True, True, True, False]
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO public.hc_signals_position (consumer, shard, shards, seen, floor_id, floor_xid, lost) "
@@ -434,7 +570,7 @@ def test_backlog_of_a_shard_is_counted_up_to_a_limit(site: Client, monkeypatch: 
         )
     with CaptureQueriesContext(connection) as queries:
         text = content(site, "position")
-    assert text.count("<td>more than 100</td>") == 8
+    assert text.count(">more than 100</td>") == 8
     counts = [query["sql"] for query in queries if "count(*)" in query["sql"] and "hc_signals_change" in query["sql"]]
     assert len(counts) >= 9
     assert max(map(rows_read, counts)) < 3000
@@ -557,6 +693,188 @@ def test_viewer_of_triggers_cannot_install(captured: HerokuConnect) -> None:
     assert status_of(Account, "default").state == "missing"
     mender = login("view_connectedtable", "install_connectedtable")
     assert messages(mender.post(address("connectedtable"), follow=True)) == ["crm.Account: installed."]
+
+
+# -- what the user may see, and what texts may do ----------------------------------------------------------------------
+
+SECRET = "Ada Lovelace"
+
+
+@pytest.fixture
+def secret(captured: HerokuConnect, connect: Any) -> str:
+    """A value in the log, in a failed delivery, in its error and in the trigger log; return the record's sfid."""
+
+    def fail(instance: Any, **kwargs: Any) -> None:
+        raise ValueError(f"no {instance.username}")
+
+    connect(signals.record_changed, fail, User)
+    (sfid,) = captured.insert(User, username=SECRET)
+    captured.update(User, sfid, username=f"{SECRET}!")
+    deliver()
+    for model in (TriggerLog, TriggerLogArchive):
+        values = {"values": f'"username"=>"{SECRET}"', "old": f'"id"=>"1", "username"=>"{SECRET}"'}
+        model.objects.create(
+            id=1, action="UPDATE", state="FAILED", table_name="user", record_id=1, sf_message=f"no {SECRET}", **values
+        )
+    return sfid
+
+
+def own_addresses() -> dict[str, str]:
+    """Return every address of our admin by the name of its page, with a row or a record where it needs one."""
+    models = [model for model in admin.site._registry if model._meta.app_label == "hc_signals"]
+    change = Change.objects.latest("id")
+    found = {}
+    for model in models:
+        key = model._base_manager.order_by("pk").values_list("pk", flat=True).last()
+        known = {"object_id": key, "label": "sfdc.User", "text": change.record_id, "number": change.id}
+        for pattern in admin.site.get_model_admin(model).urls:
+            if pattern.name is not None:
+                arguments = {name: known[name] for name in pattern.pattern.converters}
+                found[pattern.name] = reverse(f"admin:{pattern.name}", kwargs=arguments)
+    return found
+
+
+READERS = ("change", "delivery", "position", "connectedtable", "triggerlog", "triggerlogarchive")
+
+
+def test_view_only_staff_see_no_value_they_may_not_see(secret: str) -> None:
+    """They may view all our pages, and not the model of the records."""
+    reader = login(*(f"view_{page}" for page in READERS))
+    for name, url in own_addresses().items():
+        for params in ({}, {"q": SECRET}, {"q": "Ada"}, {"all": "username"}, {"e": "1"}):
+            text = reader.get(url, params, follow=True).content.decode()
+            assert SECRET not in text.replace(f'value="{SECRET}"', ""), (name, params)
+    assert shown(reader, q="Ada") == []
+    assert "Hidden: you may not view sfdc.User." in content(reader, "change")
+    both = login(*(f"view_{page}" for page in READERS), "view_user")
+    seen = [name for name, url in own_addresses().items() if SECRET in both.get(url, follow=True).content.decode()]
+    assert {name.removeprefix("hc_signals_") for name in seen} >= {
+        *("change_change", "change_changelist", "delivery_change", "delivery_changelist", "delivery_errors"),
+        *("triggerlog_change", "triggerlog_changelist", "triggerlogarchive_change", "triggerlogarchive_changelist"),
+    }
+
+
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
+def test_view_only_staff_write_nothing(secret: str, method: str) -> None:
+    reader = login(*(f"view_{page}" for page in READERS), "view_user")
+    before = [list(model.objects.values()) for model in (Delivery, TriggerLog, TriggerLogArchive)]
+    addresses = own_addresses()
+    assert len(addresses) > 30
+    for name, url in addresses.items():
+        for action in ("retry", "discard", "ignore", "delete_selected", "") if method == "post" else ("retry",):
+            data = {"action": action, "_selected_action": "1", "confirmed": "Yes", "state": "IGNORED", "post": "yes"}
+            if method == "post":
+                answer = reader.post(url, data)
+            else:
+                kind = "application/x-www-form-urlencoded"
+                answer = getattr(reader, method)(url, urlencode(data), content_type=kind)
+            assert answer.status_code in (403, 405), (name, action)
+    assert [list(model.objects.values()) for model in (Delivery, TriggerLog, TriggerLogArchive)] == before
+
+
+@pytest.mark.parametrize("method", ["post", "put", "delete"])
+def test_read_only_record_refuses_forged_requests(site: Client, captured: HerokuConnect, method: str) -> None:
+    """Also those of a superuser; Django asks the router first, which raises."""
+    captured.insert(Account, name="Acme")
+    account = Account.objects.get()
+    data = {"name": "Bolt", "post": "yes", "action": "delete_selected", "_selected_action": account.pk}
+    for kind, arguments in {"changelist": [], "add": [], "change": [1], "delete": [1], "history": [1]}.items():
+        url = reverse(f"admin:crm_account_{kind}", args=[account.pk] * len(arguments))
+        assert getattr(site, method)(url, data).status_code == 403, kind
+    assert site.get(reverse("admin:crm_account_change", args=[account.pk])).status_code == 200
+    assert Account.objects.get().name == "Acme"
+
+
+def test_form_of_a_read_only_record_is_invalid(captured: HerokuConnect) -> None:
+    captured.insert(Account, name="Acme")
+    form = modelform_factory(Account, fields=["name"])({"name": "Bolt"}, instance=Account.objects.get())
+    assert not form.is_valid()
+    assert "crm.Account is a read-only model" in str(form.non_field_errors())
+
+
+HOSTILE = "<script>alert()</script>\u202egpj\u202c zero\u200bwidth \ufeff\u2066"
+
+
+def test_hostile_texts_are_escaped_and_visible(site: Client, captured: HerokuConnect) -> None:
+    (sfid,) = captured.insert(Account, name="Acme")
+    captured.update(Account, sfid, name=HOSTILE)
+    store(1, "ValueError: " + HOSTILE)
+    change, delivery = Change.objects.latest("id"), Delivery.objects.get()
+    urls = [
+        *(address("change"), address("change", "change", change.pk), reverse(ERRORS)),
+        *(address("delivery"), address("delivery", "change", delivery.pk)),
+    ]
+    for url in urls:
+        text = re.sub('value="[^"]*"', "", site.get(url).content.decode())
+        assert "&lt;script&gt;alert()" in text, url
+        assert "<script>alert" not in text, url
+        assert not set("\u202e\u202c\u200b\ufeff\u2066") & set(text), url
+        assert '<span class="hc-sign" title="zero width space">U+200B</span>' in text, url
+
+
+def test_long_value_has_a_link_to_all_of_it(site: Client, captured: HerokuConnect) -> None:
+    (sfid,) = captured.insert(Account, name="x")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE public.hc_signals_change SET new = json_build_object('name', repeat('a b', 33333))")
+    url = address("change", "change", Change.objects.get().pk)
+    text = site.get(url).content.decode()
+    assert '<a href="?all=name">show all 99999 characters</a>' in text
+    assert len(text) < 30_000
+    assert "a b" * 33333 in site.get(url, {"all": "name"}).content.decode()
+    assert len(content(site, "change")) < 60_000
+    assert sfid
+
+
+def test_every_page_names_one_time_zone(site: Client, receiver: Receiver) -> None:
+    """A record's own times are in that zone too, although Heroku Connect stores them in UTC."""
+    for name, url in own_addresses().items():
+        if name.endswith(("changelist", "_change", "errors")):
+            page = site.get(url, follow=True)
+            if page.request["PATH_INFO"].startswith("/admin/hc_signals/"):
+                assert page.content.decode().count("All times on this page: ") == 1, name
+    change = Change.objects.latest("id")
+    stamp = str(change.new["systemmodstamp"])
+    here = datetime.fromisoformat(stamp).replace(tzinfo=UTC).astimezone(get_current_timezone())
+    line = detail(site, change)[1]["system_mod_stamp"]
+    assert f"<span>{here:%Y-%m-%d %H:%M:%S}" in line.new
+
+
+def test_history_is_linked_where_there_is_one(site: Client, receiver: Receiver) -> None:
+    change, first = Change.objects.latest("id"), Delivery.objects.earliest("id")
+    assert "historylink" not in detail(site, change)[0]
+    page = address("delivery", "change", first.pk)
+    assert "historylink" not in site.get(page).content.decode()
+    act(site, "retry", first)
+    assert "historylink" in site.get(page).content.decode()
+    assert 'name="_save"' not in site.get(page).content.decode()
+
+
+def test_delivery_shows_record_attempts_and_commands(site: Client, captured: HerokuConnect, connect: Any) -> None:
+    def fail(**kwargs: Any) -> None:
+        raise ValueError("no")
+
+    connect(signals.record_created, fail, Account)
+    captured.insert(Account, name="Acme")
+    deliver()
+    first, account = Delivery.objects.get(), Account.objects.get()
+    page, change = address("delivery", "change", first.pk), address("change", "change", first.change_id)
+    record = reverse("admin:crm_account_change", args=[account.pk])
+    text = site.get(page).content.decode()
+    for link in (record, change):
+        assert f'href="{link}"' in text
+    assert "1 of 10, 9 left" in text
+    assert re.search(r"in \d+ s<div", text)
+    for action in ("show", "retry", "discard"):
+        assert f"<code>manage.py hc_deliveries {action} {first.pk}</code>" in text
+    assert f'href="{record}"' in site.get(change).content.decode()
+    captured.drop_table(Account)
+    assert record not in site.get(change).content.decode(), "the table is gone"
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE public.hc_signals_change")
+    text = site.get(page).content.decode()
+    for link in (record, change):
+        assert link not in text
+    assert "Acme" in text
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -2,12 +2,14 @@
 
 import io
 import re
+import shlex
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from hc_signals import signals
+from hc_signals.delivery.stored import Choice
 from hc_signals.models import Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver
@@ -100,6 +102,31 @@ def test_discard_releases_parked_deliveries(receiver: Receiver) -> None:
     assert receiver.done == ["A"]
     command("discard", receiver="tests.test_deliveries_command.Receiver")
     assert Delivery.objects.count() == 0
+
+
+def test_errors_are_listed_and_chosen_by_their_kind(receiver: Receiver) -> None:
+    path = "tests.test_deliveries_command.Receiver"
+    Delivery.objects.filter(state="retry").update(error="ValueError: order 17 of 2026-11-29\nTraceback")
+    listed = command("errors")
+    assert f"2 sfdc.User -> {path}: 2 retry, 0 dead, first failed from" in listed
+    assert "ValueError: order # of #-#-#\n1 kinds of errors" in listed
+    assert command("list", error="ValueError: order # of #-#-#").splitlines()[-1] == "2 deliveries"
+    assert command("list", error="ValueError: order # of #-#-#", consumer="no").splitlines()[-1] == "0 deliveries"
+    assert command("discard", error="ValueError: order # of #-#-#") == "2 deliveries discarded.\n"
+    assert Delivery.objects.get().state == "retry", "the parked one is released"
+
+
+def test_command_of_a_choice_chooses_the_same(receiver: Receiver) -> None:
+    """The admin prints these command lines: a shell splits them, and the command finds the same deliveries."""
+    first = Delivery.objects.first()
+    assert first is not None
+    for choice in (
+        Choice(ids=[first.id]),
+        Choice(receiver=first.receiver, sender="sfdc.User", error="ValueError: no", state="retry", consumer="default"),
+    ):
+        _, _, *words = shlex.split(choice.command("list"))
+        assert command(*words).splitlines()[-1] == f"{choice.deliveries('default').count()} deliveries"
+    assert Choice().command("retry") == "manage.py hc_deliveries retry --all"
 
 
 @pytest.mark.parametrize(

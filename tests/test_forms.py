@@ -12,9 +12,9 @@ from django.contrib.auth.models import User as Login
 from django.forms import modelform_factory
 from django.test import Client, override_settings
 from django.urls import path
-from example.crm.admin import ReadOnlyAdmin
 from example.crm.models import CompoundModel, SFObjectModel
 
+from hc_signals.admin import ReadOnlyModelAdmin
 from hc_signals.testing import HerokuConnect
 from tests.awkward import COLUMNS, different, fill, rows
 from tests.sfdc.models import Dog, Everything, User
@@ -63,7 +63,7 @@ class Searched(ModelAdmin):
     radio_fields = {"picklist": 1}
 
 
-class UserAdmin(ReadOnlyAdmin):
+class UserAdmin(ReadOnlyModelAdmin):
     search_fields = ("username",)
 
 

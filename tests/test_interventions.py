@@ -124,3 +124,41 @@ def test_delivery_parked_during_a_discard_is_released(receiver: Receiver) -> Non
     thread.join(timeout=20)
     assert not thread.is_alive()
     assert states() == ["retry"]
+
+
+def test_pieces_leave_workers_room(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece is a transaction: none of them holds the shards of the workers to the end."""
+    monkeypatch.setattr(interventions, "PIECE", 1)
+    pieces: list[list[int]] = []
+
+    def discard(chosen: Any) -> int:
+        assert connection.in_atomic_block
+        pieces.append(list(chosen.values_list("pk", flat=True)))
+        return interventions.discard(chosen)
+
+    ids = list(Delivery.objects.order_by("id").values_list("id", flat=True))
+    done = interventions.in_pieces(discard, Delivery.objects.all(), seconds=-1)
+    assert done == (1, 2, ids[0])
+    assert interventions.in_pieces(discard, Delivery.objects.all()) == (2, 0, ids[2])
+    assert pieces == [[each] for each in ids]
+
+
+def test_pieces_skip_deliveries_stored_during_the_call(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a receiver that keeps failing would keep the call going."""
+    monkeypatch.setattr(interventions, "PIECE", 1)
+    calls = 0
+
+    def store_another(chosen: Any) -> int:
+        nonlocal calls
+        calls += 1
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO public.hc_signals_delivery (consumer, receiver, signal, sender, state, attempt, error, "
+                "change_id, xid, captured_at, table_name, operation, origin) SELECT consumer, receiver, signal, "
+                "sender, state, attempt, error, change_id, xid, captured_at, table_name, operation, origin "
+                "FROM public.hc_signals_delivery LIMIT 1"
+            )
+        return 1
+
+    done = interventions.in_pieces(store_another, Delivery.objects.all())
+    assert (calls, done.done, done.left) == (3, 3, 0)

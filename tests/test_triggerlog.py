@@ -18,7 +18,7 @@ from example.crm.models import Contact
 from hc_signals import models
 from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
 from hc_signals.models import TriggerLog, TriggerLogArchive
-from hc_signals.postgres.moments import aware
+from hc_signals.postgres.moments import aware, shown
 from hc_signals.signals import record_changed, sync_failed
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, as_the_app, deliver
@@ -92,7 +92,7 @@ def test_row_of_heroku_connect_is_read(heroku: HerokuConnect) -> None:
     assert log.txid and log.created_at and aware(log.created_at) >= before
     assert log.values_as_dict == {"lastname": "Grace"}
     assert log.old_as_dict["lastname"] == "Ada"
-    when = f"{aware(log.created_at):%Y-%m-%d %H:%M:%S%z}"
+    when = shown(log.created_at)
     assert str(log) == f"#{log.pk} UPDATE contact {log.record_id} [FAILED] [{when}]"
 
 

@@ -6,7 +6,7 @@ on writes that Salesforce refused::
     page                     shows                            acts through
     Overview                 observability.judge, log.minutes -
     Changes                  the change log                   -
-    Deliveries               stored deliveries                delivery.interventions: retry, discard
+    Deliveries, by error     stored deliveries                delivery.interventions: retry, discard
     Consumers and shards     observability.survey             -
     Capture triggers         observability.survey             capture.outages: install
     Trigger log, archive     Heroku Connect's _trigger_log    heroku.trigger_log: ignore, retry
@@ -20,21 +20,27 @@ overview     The health, the charts and the live tail.
 changes      The list of changes, and each change field by field.
 log_window   The window of ids that one page of the list searches.
 difference   The old and the new value of each field, with the difference marked.
+records      The records behind the rows: their names, their own pages, and who may see their values.
+text         Texts as HTML: shortened, and with a sign for each invisible character.
 deliveries   The failed deliveries, with the actions that retry or discard them.
+delivery_errors  The same by receiver and error, with the actions on all that match.
 positions    The consumers with their backlog and positions.
 capture      The state of capture on each table, with the button that installs it.
 trigger_log  The trigger log of Heroku Connect and its archive.
 filters      Filters for our lists, and for multi-select picklists in the project's own lists.
-base         The base classes of our pages, and the limit up to which lists are counted.
+base         The bases of our pages and of the project's read-only ones; the limit up to which lists are counted.
 
 Rules that hold for every page:
 
 - A page without its table says so in one sentence.
 - The cost of a page does not grow with the table.
 - Users add, edit or remove no row of our own tables. What they do instead goes through the package that owns the table.
-- Values of records are escaped, and shown to users with the permission for them.
+- Values of records are escaped, and shown to users who may view the model.
+- A request to write by a user who may not is refused, whatever its method.
+- All times of a page are in one time zone, and the page names it.
 """
 
+from hc_signals.admin.base import ReadOnlyModelAdmin
 from hc_signals.admin.capture import ConnectedTableAdmin
 from hc_signals.admin.changes import ChangeAdmin
 from hc_signals.admin.deliveries import DeliveryAdmin
@@ -50,6 +56,7 @@ __all__ = (
     "MinuteAdmin",
     "MultiPicklistListFilter",
     "PositionAdmin",
+    "ReadOnlyModelAdmin",
     "TriggerLogAdmin",
     "TriggerLogArchiveAdmin",
 )

@@ -1,5 +1,6 @@
 """The bases of our pages, and the limit up to which the admin counts lists and acts on their rows."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
@@ -34,6 +35,12 @@ def first_rows(queryset: Any) -> Any:
     return queryset[:COUNTED_ROWS]
 
 
+def refuse_all_writing(request: HttpRequest) -> None:
+    """Raise PermissionDenied for a request by another method than those of READING."""
+    if request.method not in READING:
+        raise PermissionDenied
+
+
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
     """Counts up to COUNTED_ROWS: the archive of a busy connection has millions of rows."""
 
@@ -44,7 +51,66 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
         return int(first_rows(rows.order_by()).count())
 
 
-class OwnAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class RefusingAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Answers 403 to every request that asks for more than the user may do, whatever its method."""
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Show the page of a row; Django checks the permission for a POST alone, and takes PUT for a GET."""
+        if request.method != "POST":
+            refuse_all_writing(request)
+        return super().changeform_view(request, *args, **kwargs)
+
+    def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Show the history of a row."""
+        refuse_all_writing(request)
+        return super().history_view(request, *args, **kwargs)
+
+    def refuse_writing(self, request: HttpRequest) -> None:
+        """Raise PermissionDenied for a request that asks for an action which the user may not take."""
+        if request.method in READING:
+            return
+        allowed = self.get_actions(request)
+        asked = set(request.POST.getlist("action")) - {""}
+        if not allowed or not asked <= allowed.keys():
+            raise PermissionDenied
+
+
+class ReadOnlyModelAdmin(RefusingAdmin):
+    """A base for the admin of a read-only connected model: users may view records, and run its actions.
+
+    Every other request is refused with 403. With Django's own ModelAdmin a forged POST ends in WriteNotSupportedError,
+    because Django asks the database router before it asks for the user's permission.
+    """
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Refuse: Salesforce adds records."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: Salesforce changes records."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: Salesforce deletes records."""
+        return False
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Show the page of a record."""
+        refuse_all_writing(request)
+        return super().changeform_view(request, *args, **kwargs)
+
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Refuse."""
+        refuse_all_writing(request)
+        return super().delete_view(request, *args, **kwargs)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """Show the list, or run an action."""
+        self.refuse_writing(request)
+        return super().changelist_view(request, extra_context)
+
+
+class OwnAdmin(RefusingAdmin):
     """Shows a table to which users add no rows and from which they delete none; a missing table is a sentence."""
 
     change_list_template = "admin/hc_signals/list.html"
@@ -61,15 +127,6 @@ class OwnAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse: the worker or Heroku Connect removes rows."""
         return False
-
-    def refuse_writing(self, request: HttpRequest) -> None:
-        """Raise PermissionDenied for a request that asks for an action which the user may not take."""
-        if request.method in READING:
-            return
-        allowed = self.get_actions(request)
-        asked = set(request.POST.getlist("action")) - {""}
-        if not allowed or not asked <= allowed.keys():
-            raise PermissionDenied
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         """Add the time zone, and whether the admin's log has entries about the row."""
@@ -114,12 +171,16 @@ class ReadOnlyAdmin(OwnAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list, or say that the log does not exist."""
+        return self.own_page(request, lambda: self.list_view(request, extra_context))
+
+    def own_page(self, request: HttpRequest, show: Callable[[], HttpResponse]) -> HttpResponse:
+        """Return a page if the user may view the table and take the action; or say that the log does not exist."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         if not self._is_migrated():
             return self.page(request, "not_migrated", database=database())
         self.refuse_writing(request)
-        return self.list_view(request, extra_context)
+        return show()
 
     def list_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list; permission and table are checked."""
@@ -128,3 +189,11 @@ class ReadOnlyAdmin(OwnAdmin):
 
     def _is_migrated(self) -> bool:
         return relation_exists(database(), quoted_table(self.model))
+
+
+class OnePageAdmin(ReadOnlyAdmin):
+    """One page of its own; the table's rows have none. Django's page of a row would show all of its values."""
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Return None: there is no such row."""
+        return None

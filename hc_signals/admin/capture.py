@@ -8,7 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from hc_signals.admin.base import READING, ReadOnlyAdmin, database
+from hc_signals.admin.base import READING, OnePageAdmin, database
 from hc_signals.capture import outages, pausing
 from hc_signals.capture.status import status_of
 from hc_signals.conf import get_conf
@@ -23,7 +23,7 @@ REPAIR_SECONDS = 15
 
 
 @admin.register(ConnectedTable)
-class ConnectedTableAdmin(ReadOnlyAdmin):
+class ConnectedTableAdmin(OnePageAdmin):
     """To see it takes the view permission; to install, one of its own, because that locks Heroku Connect's tables."""
 
     def has_install_permission(self, request: HttpRequest) -> bool:

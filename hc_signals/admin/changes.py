@@ -23,7 +23,7 @@ from hc_signals.admin.filters import (
 )
 from hc_signals.admin.links import timeline_link
 from hc_signals.admin.log_window import LogWindow, search
-from hc_signals.admin.records import HIDDEN, link_to_page, may_see, name_of, record_name, record_url, visible_tables
+from hc_signals.admin.records import HIDDEN, link_to_page, name_of, record_url, seen_by
 from hc_signals.admin.text import cut, visible
 from hc_signals.admin.timeline import TimelineAdmin
 from hc_signals.log.figures import summaries
@@ -57,13 +57,11 @@ class ChangeLogList(ChangeList):
             until=moments.get(UntilFilter),
         )
         rows = list(self.window.rows)
-        seen = {table for table in {row.table_name for row in rows} if may_see(request.user, table)}
-        found = summaries(self.queryset.db, [row.id for row in rows if row.table_name in seen])
+        found = summaries(self.queryset.db, [row.id for row in rows if not row.is_hidden])
         may_see_failures = request.user.has_perm("hc_signals.view_delivery")
         failures = _failures(self.queryset.db, [row.id for row in rows] if may_see_failures else [])
         for row in rows:
-            row.summary, row.is_hidden = found.get(row.id, []), row.table_name not in seen
-            row.failures = failures[row.id]
+            row.summary, row.failures = found.get(row.id, []), failures[row.id]
         self.result_list, self.result_count, self.full_result_count = rows, len(rows), None
         self.show_full_result_count = self.show_admin_actions = self.multi_page = False
         self.can_show_all = True
@@ -108,7 +106,7 @@ class ChangeAdmin(TimelineAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """Return the changes with the names of their records, if the user may see them."""
-        return super().get_queryset(request).annotate(record_name=record_name(visible_tables(request.user)))
+        return super().get_queryset(request).annotate(**seen_by(request.user))
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
         """Keep the changes of the records that the term names."""
@@ -124,10 +122,10 @@ class ChangeAdmin(TimelineAdmin):
         change, whole = context["original"], request.GET.getlist("all")
         change.page_url = record_url(self.admin_site, request.user, change)
         change.deliveries = self._deliveries(change) if request.user.has_perm("hc_signals.view_delivery") else "-"
-        if may_see(request.user, change.table_name):
-            context |= {"lines": difference(change, whole), "is_whole": bool(whole)}
-        else:
+        if change.is_hidden:
             context["hidden"] = HIDDEN.format(model_label(change.table_name))
+        else:
+            context |= {"lines": difference(change, whole), "is_whole": bool(whole)}
         return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description="captured at")

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.http import urlencode
 
-from hc_signals.admin.base import ReadOnlyAdmin, database
+from hc_signals.admin.base import OnePageAdmin, database
 from hc_signals.conf import get_conf
 from hc_signals.log.backlog import Backlog
 from hc_signals.log.restoring import WORDS, moved
@@ -20,7 +20,7 @@ COUNT_LIMIT = 10_000
 
 
 @admin.register(Position)
-class PositionAdmin(ReadOnlyAdmin):
+class PositionAdmin(OnePageAdmin):
     """One page of all consumers instead of the list of positions: of these, the newest of each shard counts."""
 
     def list_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:

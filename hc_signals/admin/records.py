@@ -4,14 +4,16 @@ from collections import defaultdict
 from typing import Any
 
 from django.contrib.admin import AdminSite
-from django.db.models import Case, F, Model, TextField, Value, When
+from django.db import router
+from django.db.models import BooleanField, Case, F, Model, TextField, Value, When
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Coalesce
 from django.urls import reverse
 from django.utils.html import format_html
 
 from hc_signals.admin.text import cut, visible
-from hc_signals.tables import connected_models, model_of_table, name_column, table_label
+from hc_signals.postgres.query import relation_exists
+from hc_signals.tables import connected_models, model_of_table, name_column, quoted_table, table_label
 
 HIDDEN = "Hidden: you may not view {}."
 """Replaces the values of a record whose model the user may not view."""
@@ -39,16 +41,26 @@ def visible_tables(user: Any) -> list[str]:
     return [table_label(model) for model in connected_models() if may_view(user, model)]
 
 
-def record_name(tables: list[str] | None = None) -> Any:
-    """Return an expression for the name of the record that a row of Change or Delivery is about, else NULL.
+def seen_by(user: Any) -> dict[str, Any]:
+    """Return annotations for Change and Delivery: ``record_name``, and ``is_hidden``: the user may not see values.
 
-    Args:
-        tables: the tables whose records get a name; None: all connected ones.
+    ``record_name`` is None if the record has no name, or is hidden.
     """
+    tables = visible_tables(user)
+    return {"record_name": _record_name(tables), "is_hidden": hidden_but(user, tables)}
+
+
+def hidden_but(user: Any, tables: list[str]) -> Any:
+    """Return an expression: true for rows whose ``table_name`` is not among the tables. A superuser sees all rows."""
+    # Not ExpressionWrapper(~Q(...)): Django's filter of that by False keeps every row if the list is empty.
+    return Case(When(table_name__in=tables, then=False), default=not user.is_superuser, output_field=BooleanField())
+
+
+def _record_name(tables: list[str]) -> Any:
     by_column: dict[str, list[str]] = defaultdict(list)
     for model in connected_models():
         column, table = name_column(model), table_label(model)
-        if column and (tables is None or table in tables):
+        if column and table in tables:
             by_column[column].append(table)
     whens = [When(table_name__in=found, then=_either(column)) for column, found in by_column.items()]
     nothing = Value(None, output_field=TextField(null=True))
@@ -81,9 +93,10 @@ def _key_of(model: Any, row: Any) -> Any:
     """Return the primary key of the record, by its sfid, or by its id in the table while it has none."""
     fields = {field.column: field.name for field in model._meta.local_concrete_fields}
     column, value = ("sfid", row.record_id) if row.record_id else ("id", row.record_key)
-    if column not in fields or value is None:
+    using = router.db_for_read(model)
+    if column not in fields or value is None or not relation_exists(using, quoted_table(model)):
         return None
-    return model._base_manager.filter(**{fields[column]: value}).values_list("pk", flat=True).first()
+    return model._base_manager.using(using).filter(**{fields[column]: value}).values_list("pk", flat=True).first()
 
 
 def name_of(row: Any) -> str:

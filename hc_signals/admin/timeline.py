@@ -10,7 +10,7 @@ from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path, reverse
 
-from hc_signals.admin.base import ReadOnlyAdmin, database
+from hc_signals.admin.base import ReadOnlyAdmin, database, refuse_all_writing
 from hc_signals.admin.history import SHOWN, read_history
 from hc_signals.admin.links import row_timeline_url, salesforce_url, timeline_url
 from hc_signals.admin.records import may_see, may_view, record_url
@@ -53,6 +53,7 @@ class TimelineAdmin(ReadOnlyAdmin):
     def search_view(self, request: HttpRequest) -> HttpResponse:
         """Ask for a model and a record; go to the timeline of the record."""
         self._check(request)
+        refuse_all_writing(request)
         label, text = request.GET.get("model", ""), request.GET.get("record", "").strip()
         if label and text:
             return HttpResponseRedirect(timeline_url(self.admin_site.name, label, text))
@@ -61,6 +62,7 @@ class TimelineAdmin(ReadOnlyAdmin):
     def timeline_view(self, request: HttpRequest, label: str, text: str) -> HttpResponse:
         """Show what happened to a record, the newest first."""
         self._check(request)
+        refuse_all_writing(request)
         shown_model, model = _models(label)
         if not may_view(request.user, shown_model):
             raise PermissionDenied

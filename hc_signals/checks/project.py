@@ -234,7 +234,8 @@ def check_admin(**kwargs: Any) -> list[CheckMessage]:
         Warning(
             f"{admin.__module__}.{admin.__qualname__} lets users {', '.join(_permitted(admin))} records of "
             f"{model._meta.label}, which is read-only: saving ends in an error.",
-            hint="Let has_add_permission, has_change_permission and has_delete_permission return False.",
+            hint="Derive it from hc_signals.admin.ReadOnlyModelAdmin; in an inline let has_add_permission, "
+            "has_change_permission and has_delete_permission return False.",
             obj=model,
             id="hc_signals.W005",
         )

@@ -30,7 +30,8 @@ process: no other receiver, record or worker may fail because of it.
     isolation, calls     keeps calls apart; the value that describes one
     fatal_calls          finds calls that end the process
     failure_log          the lines about failed calls, and their number in an outage
-    failures             stores failed deliveries; which shards wait. interventions: retry and discard by hand
+    failures             stores failed deliveries; which shards wait
+    stored               chooses stored deliveries. interventions: retry and discard by hand
     event, records       the event of a change; the records of a page
     instances            model instances from rows. relatives: proxies and children
     routing, listeners   which signals a change sends; which receivers are connected

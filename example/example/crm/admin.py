@@ -1,31 +1,19 @@
 """The example's records in the admin; records that Salesforce owns are shown read-only."""
 
-from typing import Any
-
 from django.contrib import admin
 
 from example.crm.models import Account, CompoundModel, Contact, Project, Seen
-
-
-class ReadOnlyAdmin(admin.ModelAdmin):
-    """No editing: the router refuses writes to a read-only mapping."""
-
-    def has_add_permission(self, *args: Any, **kwargs: Any) -> bool:
-        """No adding."""
-        return False
-
-    has_change_permission = has_add_permission
-    has_delete_permission = has_add_permission
+from hc_signals.admin import ReadOnlyModelAdmin
 
 
 @admin.register(Account)
-class AccountAdmin(ReadOnlyAdmin):
+class AccountAdmin(ReadOnlyModelAdmin):
     list_display = ("sf_id", "name", "industry", "annual_revenue")
     search_fields = ("name",)
 
 
 @admin.register(Project)
-class ProjectAdmin(ReadOnlyAdmin):
+class ProjectAdmin(ReadOnlyModelAdmin):
     list_display = ("sf_id", "name", "active", "progress")
 
 
@@ -40,6 +28,6 @@ class CompoundModelAdmin(admin.ModelAdmin):
 
 
 @admin.register(Seen)
-class SeenAdmin(ReadOnlyAdmin):
+class SeenAdmin(ReadOnlyModelAdmin):
     list_display = ("event_id", "entity_name", "change_type", "record_key")
     list_filter = ("entity_name", "change_type")

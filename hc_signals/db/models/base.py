@@ -4,9 +4,11 @@ from collections import Counter
 from typing import Any
 
 from django.core import checks
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.base import ModelBase
 
+from hc_signals.db.exceptions import WriteNotSupportedError
 from hc_signals.db.models.fields import ID, Checkbox, DateTime, HerokuConnectFieldMixin
 from hc_signals.db.models.inheritance import LinkedByValue, link_by_value
 from hc_signals.tables import get_schema, has_no_is_deleted
@@ -127,6 +129,16 @@ class HerokuConnectModel(LinkedByValue, metaclass=HerokuConnectModelBase):
     class Meta:
         abstract = True
         managed = False
+
+    def validate_constraints(self, exclude: Any = None) -> None:
+        """Check the constraints, as Django does. A form of a read-only model is invalid, and says why.
+
+        Django asks the router for the database to check them in, and that refuses a read-only model.
+        """
+        try:
+            super().validate_constraints(exclude)
+        except WriteNotSupportedError as error:
+            raise ValidationError(str(error)) from error
 
     @classmethod
     def get_heroku_connect_table_name(cls) -> str:

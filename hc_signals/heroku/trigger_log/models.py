@@ -9,7 +9,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, router, transaction
 
 from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
-from hc_signals.postgres.moments import aware
+from hc_signals.postgres.moments import shown
 from hc_signals.postgres.names import quote
 from hc_signals.postgres.query import relation_exists, rows
 from hc_signals.tables import connected_models, get_schema, quoted_table, table_parts
@@ -76,8 +76,7 @@ class TriggerLogAbstract(models.Model):
 
     def __str__(self) -> str:
         """Return action, record, state and time."""
-        created_at = aware(self.created_at)
-        when = f"{created_at:%Y-%m-%d %H:%M:%S%z}" if created_at else "no date"
+        when = shown(self.created_at) if self.created_at else "no date"
         return f"#{self.pk} {self.action} {self.table_name} {self.record_id} [{self.state}] [{when}]"
 
     @property

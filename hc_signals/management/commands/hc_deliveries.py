@@ -1,17 +1,17 @@
-"""``manage.py hc_deliveries``: lists failed deliveries, retries or discards them."""
+"""``manage.py hc_deliveries``: lists failed deliveries, groups them by error, retries or discards them."""
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import transaction
 from django.db.models import QuerySet
 
 from hc_signals.conf import get_conf
 from hc_signals.delivery import interventions
 from hc_signals.delivery.project_code import split_error
 from hc_signals.delivery.routing import route_of
+from hc_signals.delivery.stored import Choice, by_error
 from hc_signals.management.arguments import at_least
 from hc_signals.management.command import OwnCommand
 from hc_signals.models import Delivery
@@ -19,27 +19,35 @@ from hc_signals.postgres.moments import shown
 
 
 class Command(OwnCommand):
-    help = "List, show, retry or discard failed deliveries."
+    help = "List failed deliveries, one by one or by their errors; show, retry or discard them."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("action", choices=["list", "show", "retry", "discard"])
+        parser.add_argument("action", choices=["list", "errors", "show", "retry", "discard"])
         parser.add_argument("ids", nargs="*", type=at_least(1), metavar="ID", help="ids of deliveries")
         parser.add_argument("--state", choices=Delivery.State.values, help="only deliveries in this state")
         parser.add_argument("--receiver", help="only deliveries to this receiver: its dotted path")
         parser.add_argument("--model", metavar="app.Model", help="only deliveries of this sender")
+        parser.add_argument("--consumer", help="only deliveries of this consumer")
+        parser.add_argument(
+            "--error", help="only deliveries with this kind of error, as `hc_deliveries errors` prints it"
+        )
         parser.add_argument("--all", action="store_true", help="retry or discard all of them")
         text = "with show: print the record's contents and the error's message, which may quote them"
         parser.add_argument("--values", action="store_true", help=text)
         parser.add_argument("--limit", type=at_least(1), default=100, help="with list: most lines (default: 100)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        chosen = _chosen(options)
-        is_chosen = any(options[each] for each in ("ids", "state", "receiver", "model", "all"))
-        if options["action"] in ("retry", "discard") and not is_chosen:
-            raise CommandError("Choose by id, --receiver, --model or --state, or say --all.", returncode=2)
-        with transaction.atomic(using=options["database"]):
-            getattr(self, f"_{options['action']}")(chosen, options)
+        choice = Choice(
+            options["ids"],
+            **{name: options[name] for name in ("state", "receiver", "consumer", "error")},
+            sender=options["model"],
+        )
+        if options["action"] in ("retry", "discard") and choice.is_any and not options["all"]:
+            raise CommandError(
+                "Choose by id, --receiver, --model, --state, --consumer or --error, or say --all.", returncode=2
+            )
+        getattr(self, f"_{options['action']}")(_found(choice, options["database"]), options)
 
     def _list(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
         listed = list(chosen.defer("old", "new")[: options["limit"]])
@@ -53,6 +61,15 @@ class Command(OwnCommand):
         total = chosen.count()
         self.stdout.write(f"{total} deliveries" + (f", {len(listed)} shown" if total > len(listed) else ""))
 
+    def _errors(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
+        groups = by_error(chosen)
+        for each in groups[: options["limit"]]:
+            self.stdout.write(
+                f"{each.total:>8} {each.sender} -> {each.receiver}: {each.retry} retry, {each.dead} dead, "
+                f"first failed from {shown(each.oldest)} to {shown(each.newest)}\n         {each.error}"
+            )
+        self.stdout.write(f"{len(groups)} kinds of errors")
+
     def _show(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
         if not options["ids"]:
             raise CommandError("No id was given; `hc_deliveries list` shows the ids of the deliveries.", returncode=2)
@@ -61,10 +78,26 @@ class Command(OwnCommand):
                 self.stdout.write(f"{name:>12}: {value}")
 
     def _retry(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
-        self.stdout.write(f"{interventions.retry(chosen)} deliveries are due now; parked ones follow theirs.")
+        done = interventions.in_pieces(interventions.retry, chosen)
+        self.stdout.write(f"{done.done} deliveries are due now; parked ones follow theirs.{_rest(done)}")
 
     def _discard(self, chosen: "QuerySet[Delivery]", options: dict[str, Any]) -> None:
-        self.stdout.write(f"{interventions.discard(chosen)} deliveries discarded.")
+        done = interventions.in_pieces(interventions.discard, chosen)
+        self.stdout.write(f"{done.done} deliveries discarded.{_rest(done)}")
+
+
+def _rest(progress: interventions.Progress) -> str:
+    if not progress.left:
+        return ""
+    return f" {progress.left} are left: a worker holds their shard. Run the command again."
+
+
+def _found(choice: Choice, using: str) -> "QuerySet[Delivery]":
+    found = choice.deliveries(using)
+    missing = sorted(set(choice.ids) - set(found.values_list("id", flat=True))) if choice.ids else []
+    if missing:
+        raise CommandError(f"There is no delivery {', '.join(map(str, missing))}; `hc_deliveries list` shows them.")
+    return found
 
 
 def _shown(delivery: Delivery, *, has_values: bool) -> Iterator[tuple[str, Any]]:
@@ -96,15 +129,3 @@ def _next_attempt(delivery: Delivery) -> str:
     if delivery.next_attempt_at is None:
         return "after an earlier delivery of the record"
     return shown(delivery.next_attempt_at)
-
-
-def _chosen(options: dict[str, Any]) -> "QuerySet[Delivery]":
-    chosen = Delivery.objects.using(options["database"]).order_by("id")
-    by_option = {"state": options["state"], "receiver": options["receiver"], "sender": options["model"]}
-    chosen = chosen.filter(**{name: value for name, value in by_option.items() if value is not None})
-    if options["ids"]:
-        chosen = chosen.filter(id__in=options["ids"])
-        missing = sorted(set(options["ids"]) - set(chosen.values_list("id", flat=True)))
-        if missing:
-            raise CommandError(f"There is no delivery {', '.join(map(str, missing))}; `hc_deliveries list` shows them.")
-    return chosen
