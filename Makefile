@@ -27,8 +27,8 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 	restore search_path server_health server_settings standby time_zones trouble))
 
 # What reads or shows a time: also run in a project without time zones.
-TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command fields freshness \
-	instances log_limit mappings minutes moments overview pause reloads replay status time_zones triggerlog watch))
+TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command dry_run fields freshness \
+	instances log_limit log_lines mappings minutes moments overview pause reloads replay status time_zones timeline triggerlog watch))
 
 .PHONY: demo demo-site test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs release-check audit forms lint fmt clean
 

@@ -97,7 +97,7 @@ END
 $$;
 
 -- A chore of the worker: summarizes those pages of a bucket that are full, beginning with the range of 128 pages
--- `from_range`, at most 500 ranges at once. It builds the index if the bucket has none, once writers do not use the
+-- `from_range`, for a second at most. It builds the index if the bucket has none, once writers do not use the
 -- bucket. It returns the first range that is not summarized. SECURITY DEFINER: only the owner of the log may do this.
 -- No writer waits for it; if another session locks the bucket, such as autovacuum, it gives up for this time.
 CREATE FUNCTION public.hc_signals_summarize(bucket integer, from_range bigint) RETURNS bigint
@@ -107,6 +107,7 @@ SET jit = off
 SET lock_timeout = '100ms'
 AS $$
 DECLARE
+    started timestamptz := clock_timestamp();
     full_ranges bigint := pg_relation_size(format('public.hc_signals_change_%s', bucket)::regclass)
         / current_setting('block_size')::bigint / 128;
     done bigint := least(from_range, full_ranges);
@@ -120,12 +121,11 @@ BEGIN
         PERFORM public.hc_signals_index_bucket(bucket);
         RETURN full_ranges;
     END IF;
-    full_ranges := least(full_ranges, done + 500);
-    WHILE done < full_ranges LOOP
+    WHILE done < full_ranges AND clock_timestamp() < started + interval '1 second' LOOP
         PERFORM brin_summarize_range(records, done * 128);
         done := done + 1;
     END LOOP;
-    PERFORM brin_desummarize_range(records, done * 128);
+    PERFORM brin_desummarize_range(records, full_ranges * 128);
     RETURN done;
 EXCEPTION WHEN lock_not_available THEN
     RETURN from_range;
@@ -158,7 +158,7 @@ DECLARE
     unsearched bigint;
     part record;
     lowest bigint;
-    is_first boolean := true;
+    is_first boolean := sfid IS NOT NULL OR cardinality(keys) > 0;
     k text;
 BEGIN
     IF sfid IS NOT NULL THEN

@@ -19,6 +19,7 @@ FILES = {
     "test_identity.py",
     "test_kit.py",
     "test_kit_order.py",
+    "test_log_lines.py",
     "test_moving.py",
     "test_poolers.py",
     "test_refused_connections.py",

@@ -15,6 +15,7 @@ from example.crm.models import Account
 from hc_signals import signals
 from hc_signals.delivery import failure_log
 from hc_signals.models import Delivery
+from hc_signals.postgres.moments import aware
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_the_app, deliver
 from tests.sfdc.models import User
@@ -61,7 +62,7 @@ def test_each_attempt_is_one_line_with_everything(
     (sfid,) = captured.insert(User, username="secret")
     deliver(MAX_ATTEMPTS=3)
     retry(MAX_ATTEMPTS=3)
-    due = Delivery.objects.get().next_attempt_at
+    due = aware(Delivery.objects.get().next_attempt_at)
     retry(MAX_ATTEMPTS=3)
     first, second, third = records()
     number = Delivery.objects.get().pk

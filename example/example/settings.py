@@ -26,6 +26,7 @@ ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1").split(","
 DATABASES = {"default": database(os.environ.get("DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres"))}
 DATABASE_ROUTERS = ["hc_signals.db.router.HerokuConnectRouter"]
 INSTALLED_APPS = [
+    "hc_signals",  # before the admin, whose pages of records then link to their timelines
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -34,7 +35,6 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.postgres",
     "pgtrigger",
-    "hc_signals",
     "example.crm",
 ]
 MIDDLEWARE = [

@@ -6,6 +6,7 @@ on writes that Salesforce refused::
     page                     shows                            acts through
     Overview                 observability.judge, log.minutes -
     Changes                  the change log                   -
+    Timeline of a record     log.record, log.heard            delivery.again: deliver again
     Deliveries, by error     stored deliveries                delivery.interventions: retry, discard
     Consumers and shards     observability.survey             -
     Capture triggers         observability.survey             capture.outages: install
@@ -18,6 +19,8 @@ The log may have millions of rows and no index but the ones that delivery needs.
 
 overview     The health, the charts and the live tail.
 changes      The list of changes, and each change field by field.
+timeline     The page of one record, its search, and "Deliver again to ..."; history: what that page shows.
+links        Addresses of a record: its timeline, and its page in Salesforce.
 log_window   The window of ids that one page of the list searches.
 difference   The old and the new value of each field, with the difference marked.
 records      The records behind the rows: their names, their own pages, and who may see their values.
@@ -45,6 +48,7 @@ from hc_signals.admin.capture import ConnectedTableAdmin
 from hc_signals.admin.changes import ChangeAdmin
 from hc_signals.admin.deliveries import DeliveryAdmin
 from hc_signals.admin.filters import MultiPicklistListFilter
+from hc_signals.admin.links import TimelineMixin
 from hc_signals.admin.overview import MinuteAdmin
 from hc_signals.admin.positions import PositionAdmin
 from hc_signals.admin.trigger_log import TriggerLogAdmin, TriggerLogArchiveAdmin
@@ -57,6 +61,7 @@ __all__ = (
     "MultiPicklistListFilter",
     "PositionAdmin",
     "ReadOnlyModelAdmin",
+    "TimelineMixin",
     "TriggerLogAdmin",
     "TriggerLogArchiveAdmin",
 )

@@ -16,6 +16,7 @@ from hc_signals.admin.base import BoundedPaginator, ReadOnlyAdmin, database, fir
 from hc_signals.admin.delivery_errors import NOT_CALLED, DeliveryErrors
 from hc_signals.admin.difference import difference
 from hc_signals.admin.filters import CHANGE_TYPE, ConsumerFilter, ReceiverFilter, SenderFilter
+from hc_signals.admin.links import timeline_link
 from hc_signals.admin.records import HIDDEN, link_to_page, name_of, record_url, seen_by
 from hc_signals.admin.text import cut, visible
 from hc_signals.conf import get_conf
@@ -225,10 +226,11 @@ class DeliveryAdmin(ReadOnlyAdmin):
     def change(self, delivery: Any) -> str:
         """Link to the change, if it is still in the log: the delivery has a copy of it."""
         captured = f"captured {shown(delivery.captured_at, zone=False)}"
+        timeline = timeline_link(self.admin_site.name, delivery)
         if not delivery.has_change:
-            return f"{delivery.change_id}, {captured}"
+            return format_html("{}, {} {}", delivery.change_id, captured, timeline)
         url = reverse("admin:hc_signals_change_change", args=[delivery.change_id], current_app=self.admin_site.name)
-        return format_html('<a href="{}">{}</a>, {}', url, delivery.change_id, captured)
+        return format_html('<a href="{}">{}</a>, {} {}', url, delivery.change_id, captured, timeline)
 
     @admin.display(description="the same by command")
     def commands(self, delivery: Any) -> str:

@@ -106,16 +106,14 @@ def read_history(
     """
     named, found, changes = _changes(using, named, before, {*keys, *([named.key] if named.key else [])})
     known = {*keys, *([named.key] if named.key else []), *(c.record_key for c in changes if c.record_key)}
-    older = found.ids[-1] if len(found.ids) > SHOWN else None
-    lowest = changes[-1].id if changes and older is not None else 1
+    older = found.ids[SHOWN - 1] if len(found.ids) > SHOWN else None
     entries = _entries(using, changes)
-    entries += _table_entries(using, named.table, lowest - 1, before)
+    entries += _table_entries(using, named.table, 0 if older is None else older - 1, before)
     if with_writes:
-        since = changes[-1].captured_at if changes and older is not None else None
+        since = _captured_at(using, older) if older is not None else None
         entries += _writes(using, model, named.sfid, known, (since, _captured_at(using, before)))
     entries.sort(key=lambda entry: entry.at, reverse=True)
-    next_before = changes[-1].id if changes and older is not None else None
-    return History(entries, next_before, sorted(known), named.sfid, found.unsearched, heard.exists(using))
+    return History(entries, older, sorted(known), named.sfid, found.unsearched, heard.exists(using))
 
 
 def _changes(
@@ -123,15 +121,22 @@ def _changes(
 ) -> tuple[RecordKeys, record.Found, list[Change]]:
     """Return the keys of the record as the log has them, the ids that were found, and the changes of the page."""
     found = record.changes_of(using, named, keys, before, SHOWN + 1)
-    changes = _load(using, found.ids)
-    if named.sfid is None and named.in_table:
-        changes = [each for each in changes if each.record_id is None]  # the others had this id before a reload
-    elif named.sfid is None and (sfid := next((each.record_id for each in changes if each.record_id), None)):
+    changes = _load(using, found.ids[:SHOWN])
+    if named.sfid is None:
+        sfid = next((each.record_id for each in changes if each.record_id), None)
+        if sfid is None or named.in_table:  # another record had the id, before a reload
+            return named, found, [each for each in changes if each.record_id is None]
         return _changes(using, RecordKeys(named.table, sfid, named.key, False), before, keys)
-    linked = {str(each.record_key) for each in changes if is_link(each, each.old or {})} - keys  # type: ignore[arg-type]
-    if linked:
-        return _changes(using, named, before, keys | linked)
-    return named, found, changes[:SHOWN]
+    more = {str(each.record_key) for each in changes if each.record_id} - keys
+    if more:
+        return _changes(using, named, before, keys | more)
+    return named, found, [each for each in changes if each.record_id or _is_earlier(each, named, changes)]
+
+
+def _is_earlier(change: Change, named: RecordKeys, changes: Sequence[Change]) -> bool:
+    """Return whether a change without an sfid is of the record, and not of a later one with the same id."""
+    of_key = [each.id for each in changes if each.record_id and each.record_key == change.record_key]
+    return (named.in_table and change.record_key == named.key) or not of_key or change.id < of_key[0]
 
 
 def _load(using: str, ids: Sequence[int]) -> list[Change]:

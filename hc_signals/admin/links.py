@@ -56,3 +56,13 @@ def salesforce_url(model: type[Model], sfid: str | None) -> str:
     base = urls if isinstance(urls, str) else urls.get(table_parts(model)[0], "")
     is_sfid = sfid is not None and sfid.isascii() and sfid.isalnum()
     return f"{base.rstrip('/')}/{sfid}" if base and is_sfid else ""
+
+
+class TimelineMixin:
+    """For the project's admin of a connected model: its page links to the timeline.
+
+    It is needed where ``hc_signals`` comes behind ``django.contrib.admin`` in INSTALLED_APPS. It replaces the template
+    of the form. An admin with a template of its own has ``{% load hc_signals %}{% timeline_url as url %}`` instead.
+    """
+
+    change_form_template = "admin/hc_signals/connected_form.html"

@@ -15,6 +15,7 @@ from django.utils.http import urlencode
 from hc_signals.admin.base import BoundedPaginator, OwnAdmin, first_rows
 from hc_signals.admin.difference import lines_of
 from hc_signals.admin.filters import ValueFilter
+from hc_signals.admin.links import timeline_url
 from hc_signals.admin.records import HIDDEN, hidden_but, visible_tables
 from hc_signals.admin.text import cut, visible
 from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState, WriteAlgorithm
@@ -182,7 +183,10 @@ class TriggerLogAdminBase(OwnAdmin):
     def record_link(self, log: Any) -> str:
         """Link to all rows about the record, under its id; with its sfid."""
         link = self._link(log.record_id, table_name=log.table_name, record_id__exact=log.record_id)
-        return format_html('{}<div class="hc-quiet">{}</div>', link, visible(log.sf_id or ""))
+        model, record = log.get_model(), log.sf_id or str(log.record_id)
+        url = timeline_url(self.admin_site.name, model._meta.label, record) if model else ""
+        timeline = format_html('<a href="{}">Timeline</a>', url) if url else ""
+        return format_html('{}<div class="hc-quiet">{}</div>{}', link, visible(log.sf_id or ""), timeline)
 
     @admin.display(description="state and answer", ordering="state")
     def state_link(self, log: Any) -> str:

@@ -24,6 +24,7 @@ process: no other receiver, record or worker may fail because of it.
 
     shard, replay        a page of a shard (read this first); past changes of the log again
     dry_run              a replay that is rolled back, and its report
+    again                a past change once more to one receiver, because a user asks for it
     page, retrying       one page: its records, signals and events; one more call for each due delivery
     ahead                reads the next page while receivers run
     sending, dispatch    a signal to the receivers that may be called now; the calls, one by one

@@ -49,59 +49,82 @@ class HeardCall:
     failed: bool
 
 
-class Heard:
-    """The calls of one transaction of a worker or of a replay."""
+class _Row:
+    """A row of the table: one element of each list per call and change."""
 
-    __slots__ = ("_calls", "_failed", "consumer", "shard", "using")
+    __slots__ = ("attempts", "changes", "failed", "microseconds", "numbers", "receivers")
 
-    def __init__(self, using: str, consumer: str, shard: int) -> None:
-        self.using, self.consumer, self.shard = using, consumer, shard
-        self._calls: list[tuple[int, Called, float, int]] = []
-        self._failed: set[int] = set()
+    def __init__(self) -> None:
+        self.receivers: dict[Called, int] = {}
+        """The receivers with their numbers, from 1."""
+        self.changes: list[int] = []
+        self.numbers: list[int] = []
+        self.microseconds: list[int] = []
+        self.attempts: list[int] = []
+        """Empty if all are the first."""
+        self.failed: set[int] = set()
+        """Indices of the failed calls."""
 
-    def add(self, changes: Sequence[int], called: Called, seconds: float, attempt: int) -> None:
-        """Add a call, which may be about several changes."""
-        for change in changes:
-            self._calls.append((change, called, seconds, attempt))
-
-    def fail(self, receiver: str, changes: Sequence[int]) -> None:
-        """Note that the last call of a receiver for these changes has failed, perhaps after it had returned."""
-        for index in range(len(self._calls) - 1, -1, -1):
-            if self._calls[index][0] == changes[-1] and self._calls[index][1][0] == receiver:
-                self._failed.update(range(index - len(changes) + 1, index + 1))
-                return
-
-    def statement(self) -> tuple[str, list[Any]] | None:
-        """Return the statement that appends the calls, and its parameters; None without a call.
-
-        Retries have a row of their own: their changes are old, and a row is found by its range of ids.
-        """
-        groups: tuple[list[int], list[int]] = [], []
-        for number, (_, called, _, attempt) in enumerate(self._calls):
-            groups[attempt > 1 or called[2]].append(number)
-        values = [self._row(chosen) for chosen in groups if chosen]
-        return (_APPEND + ", ".join([_ROW] * len(values)), [*chain(*values)]) if values else None
-
-    def _row(self, chosen: Sequence[int]) -> list[Any]:
-        changes, called, seconds, attempts = zip(*[self._calls[number] for number in chosen], strict=True)
-        numbers = {each: number for number, each in enumerate(dict.fromkeys(called), 1)}
-        failed = [number in self._failed for number in chosen]
+    def values(self, using: str) -> list[Any]:
+        """Return the values of the columns from ``first_id`` on."""
         return [
-            *(self.consumer, self.shard, min(changes), max(changes)),
-            [storable(name, self.using) for name, _, _ in numbers],
-            [in_bulk for _, in_bulk, _ in numbers],
-            [is_replay for _, _, is_replay in numbers],
-            _array(changes),
-            _array([numbers[each] for each in called]),
-            _array([min(LONGEST, int(each * 1_000_000)) for each in seconds]),
-            _array(attempts) if max(attempts) > 1 else None,
-            _array(failed) if any(failed) else None,
+            *(min(self.changes), max(self.changes)),
+            [storable(name, using) for name, _, _ in self.receivers],
+            [in_bulk for _, in_bulk, _ in self.receivers],
+            [is_replay for _, _, is_replay in self.receivers],
+            _array(self.changes),
+            _array(self.numbers),
+            _array(self.microseconds),
+            _array(self.attempts) if self.attempts else None,
+            _array([n in self.failed for n in range(len(self.changes))]) if self.failed else None,
         ]
 
 
-def _array(values: Iterable[Any]) -> str:
+class Heard:
+    """The calls of one transaction of a worker or of a replay."""
+
+    __slots__ = ("_rows", "consumer", "shard", "using")
+
+    def __init__(self, using: str, consumer: str, shard: int) -> None:
+        self.using, self.consumer, self.shard = using, consumer, shard
+        # Retries and replays have a row of their own: their changes are old, and a row is found by its range of ids.
+        self._rows = _Row(), _Row()
+
+    def add(self, changes: Sequence[int], called: Called, seconds: float, attempt: int) -> None:
+        """Add a call, which may be about several changes."""
+        again = attempt > 1 or called[2]
+        calls = self._rows[again]
+        number = calls.receivers.get(called) or calls.receivers.setdefault(called, len(calls.receivers) + 1)
+        microseconds = min(LONGEST, int(seconds * 1_000_000))
+        if len(changes) == 1 and not again:  # most calls: to append is quicker than to extend
+            calls.changes.append(changes[0])
+            calls.numbers.append(number)
+            calls.microseconds.append(microseconds)
+            return
+        calls.changes.extend(changes)
+        calls.numbers.extend([number] * len(changes))
+        calls.microseconds.extend([microseconds] * len(changes))
+        if again:
+            calls.attempts.extend([attempt] * len(changes))
+
+    def fail(self, receiver: str, changes: Sequence[int]) -> None:
+        """Note that the last call of a receiver for these changes has failed, perhaps after it had returned."""
+        for calls in self._rows:
+            numbers = {number for called, number in calls.receivers.items() if called[0] == receiver}
+            for index in range(len(calls.changes) - 1, -1, -1) if numbers else ():
+                if calls.changes[index] == changes[-1] and calls.numbers[index] in numbers:
+                    calls.failed.update(range(index - len(changes) + 1, index + 1))
+                    return
+
+    def statement(self) -> tuple[str, list[Any]] | None:
+        """Return the statement that appends the calls, and its parameters; None without a call."""
+        found = [[self.consumer, self.shard, *calls.values(self.using)] for calls in self._rows if calls.changes]
+        return (_APPEND + ", ".join([_ROW] * len(found)), [*chain(*found)]) if found else None
+
+
+def _array(values: list[int] | list[bool]) -> str:
     """Return the text of an array. psycopg would take several times as long for a list."""
-    return f"{{{','.join(map(str, values))}}}"
+    return f"{{{str(values)[1:-1]}}}"
 
 
 def exists(using: str) -> bool:

@@ -130,7 +130,7 @@ def waiting_consumers(using: str, ids: Iterable[int]) -> Mapping[int, list[str]]
 
 
 def summarize(using: str, done: Sequence[int]) -> list[int]:
-    """Summarize pages of the log that are full, so that records are found in them; at most 500 MB of each bucket.
+    """Summarize pages of the log that are full, so that records are found in them, for some seconds at most.
 
     ``done`` has the number of ranges of pages, by bucket, that were summarized before; the new numbers are returned. If
     they differ, there may be more to do.
