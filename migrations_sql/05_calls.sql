@@ -25,6 +25,7 @@ BEGIN
     FOR bucket IN 0 .. 7 LOOP
         EXECUTE format('CREATE TABLE public.hc_signals_heard_%s PARTITION OF public.hc_signals_heard '
                        'FOR VALUES IN (%s) WITH (vacuum_truncate = false)', bucket, bucket);
+        EXECUTE format('ALTER TABLE public.hc_signals_heard_%s REPLICA IDENTITY FULL', bucket);
     END LOOP;
 END
 $$;

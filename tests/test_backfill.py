@@ -369,12 +369,15 @@ def test_backfill_refuses_an_absent_or_uncaptured_table(captured: HerokuConnect)
 
 
 def test_backfill_refuses_a_model_without_receivers(captured: HerokuConnect) -> None:
-    receivers = list(signals.record_changed.receivers)
-    signals.record_changed.receivers = []
-    signals.record_changed.sender_receivers_cache.clear()
+    both = (signals.record_changed, signals.records_changed)
+    receivers = [list(each.receivers) for each in both]
+    for each in both:
+        each.receivers = []
+        each.sender_receivers_cache.clear()
     try:
         with pytest.raises(CommandError, match="no receiver is connected to record_changed or records_changed"):
             backfill("crm.Account")
     finally:
-        signals.record_changed.receivers = receivers
-        signals.record_changed.sender_receivers_cache.clear()
+        for each, before in zip(both, receivers, strict=True):
+            each.receivers = before
+            each.sender_receivers_cache.clear()

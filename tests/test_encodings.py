@@ -100,7 +100,7 @@ def test_error_texts_beyond_the_encoding_are_stored(
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = now()")
     deliver()
     assert [each.attempt for each in Delivery.objects.all()] == [2, 2]
-    assert "not paid" in printed("hc_deliveries", "show", str(kept.id))
+    assert "not paid" in printed("hc_deliveries", "show", str(kept.id), "--values")
     assert "2 deliveries" in printed("hc_deliveries", "list")
     assert "deliveries" in printed("hc_status")
     client.force_login(_superuser())

@@ -83,7 +83,7 @@ def test_status_names_a_temp_file_limit(captured: HerokuConnect) -> None:
         finally:
             cursor.execute("RESET temp_file_limit")
     assert found.text == f"temp_file_limit is 3GB for role {limited}, 1GB for this session"
-    assert "pause --remove" in found.remedy
+    assert found.remedy.startswith("Raise it for Heroku Connect's role")
 
 
 PUBLICATION = "the publication 'hc_signals_test' covers tables of hc_signals"

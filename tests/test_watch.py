@@ -429,9 +429,8 @@ def fresh(source: str, *lines: str) -> str:
     outcome="`outdated`; repaired; gap, and changed rows are read again",
 )
 @pytest.mark.parametrize("damage", HEADERS)
-def test_damaged_header_is_outdated_and_repaired(watched: HerokuConnect, damage: str, monkeypatch: Any) -> None:
+def test_damaged_header_is_outdated_and_repaired(watched: HerokuConnect, damage: str) -> None:
     """By ``install`` or by a worker. Nothing that reads the function raises an error."""
-    monkeypatch.setattr("hc_signals.observability.judge.heroku.heroku", lambda: [])
     with connection.cursor() as cursor:
         cursor.execute("SELECT prosrc FROM pg_proc WHERE proname = %s", [function_name(Account)])
         damaged = HEADERS[damage](cursor.fetchone()[0])

@@ -47,7 +47,12 @@ def written(when: datetime) -> datetime:
 
 def shown(when: datetime, zone: bool = True) -> str:
     """Return a time as people read it: in the project's time zone, or the one that a request has activated."""
-    return timezone.localtime(aware(when)).strftime("%Y-%m-%d %H:%M:%S %Z" if zone else "%Y-%m-%d %H:%M:%S")
+    return in_zone(when).strftime("%Y-%m-%d %H:%M:%S %Z" if zone else "%Y-%m-%d %H:%M:%S")
+
+
+def in_zone(when: datetime) -> datetime:
+    """Return a moment in the time zone in which moments are shown."""
+    return timezone.localtime(aware(when))
 
 
 def of_image(value: Any) -> datetime | None:

@@ -8,12 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.utils import timezone
-
 from hc_signals.admin.overview.charts import Chart, Charts, Row, Values
 from hc_signals.admin.overview.frame import Frame, Period
 from hc_signals.admin.overview.words import short
-from hc_signals.postgres.moments import shown
+from hc_signals.postgres.moments import in_zone, shown
 
 LABEL, STRIP, TALL, AXIS = 24, 34, 110, 20
 """Heights in pixels: of a label, of a strip, of a strip that is alone, of the labels of the time axis."""
@@ -149,7 +147,7 @@ def _ticks(frame: Frame, period: Period) -> Iterator[Tick]:
     quarter = timedelta(minutes=15)
     at = datetime.fromtimestamp(frame.since.timestamp() // 900 * 900, frame.since.tzinfo)
     while (at := at + quarter) < frame.until:
-        local = timezone.localtime(at)
+        local = in_zone(at)
         share = (at - frame.since).total_seconds() / whole
         if (local.hour * 60 + local.minute) % period.tick_minutes == 0 and 0.04 < share < 0.96:
             yield Tick(f"{100 * share:.2f}%", f"{local:%a %d}" if period.tick_minutes >= 1440 else f"{local:%H:%M}")
