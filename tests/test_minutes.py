@@ -18,6 +18,7 @@ from hc_signals.delivery.pulse import Tally, observe, unobserve
 from hc_signals.log import minutes
 from hc_signals.log.histogram import BOUNDS, Histogram
 from hc_signals.log.minutes import Minute, ReceiverMinute, append, forget_old, merged, read
+from hc_signals.log.presence import workers
 from hc_signals.postgres.moments import now
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.chores import Chores
@@ -140,6 +141,7 @@ def test_two_processes_append_their_own_minutes() -> None:
     shards = '{"SHARDS": 4}'
     processes = [start("hc_listen", "--concurrency", "2", HC_SIGNALS_JSON=shards) for _ in range(2)]
     try:
+        wait_until(lambda: workers("default", "default") == 4)  # both run; only one of them holds the bell
         wait_until(asleep)
         insert(40)
         wait_until(lambda: Seen.objects.count() == 40)
