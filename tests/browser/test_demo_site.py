@@ -49,5 +49,6 @@ def test_demo_site_serves_the_pages_that_it_names(browser: "Browser") -> None:
     finally:
         os.killpg(demo.pid, signal.SIGINT)
         rest = demo.stdout.read()
+        demo.stdout.close()
     assert demo.wait(timeout=60) == 0, rest
     assert " 0 lost" in rest
