@@ -129,7 +129,7 @@ def names() -> list[str]:
     outcome="its changes are not captured, and there is no gap; every status and check warns",
 )
 def test_changes_of_a_subscription_are_not_captured(captured: HerokuConnect, publisher: Server) -> None:
-    """Its workers fit the rule, so its first COPY and a TRUNCATE are captured. PostgreSQL runs no statement triggers for rows."""
+    """Its workers fit the rule, so its first COPY and a TRUNCATE are captured: only rows run no statement triggers."""
     with captured_by({"variable": "session_replication_role", "value": "replica"}), session() as subscriber:
         subscriber.execute(
             f"CREATE SUBSCRIPTION mirrored CONNECTION 'host={publisher.directory} user=postgres dbname=postgres' "
