@@ -32,7 +32,7 @@ TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill 
 
 MATRIX ?=
 
-.PHONY: demo demo-site test test-fast servers test-servers matrix test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs release-check audit forms lint fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs release-check audit forms lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -74,6 +74,13 @@ matrix: $(VENV)/.matrix  ## the tests on the versions in tests/matrix.py, and a 
 	rm -rf build/matrix && mkdir -p build/matrix
 	-$(BIN)/python -m nox --report build/matrix/report.json $(MATRIX)
 	@$(BIN)/python -m tests.matrix
+
+coverage: $(VENV)/.installed  ## all tests with every process measured; fails below pyproject.toml's floor; build/coverage/html/index.html
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/python -m coverage run -m pytest -n auto --dist worksteal $(TESTS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet --fail-under 0
+	$(BIN)/python -m coverage report
 
 test-naive: $(VENV)/.installed  ## the tests of everything that reads or shows a time, with USE_TZ = False
 	$(PYTEST) --ds=tests.naive_settings $(TIMES) $(TESTS)

@@ -1,6 +1,8 @@
 """The matrix of versions: its rows cover each pair of versions, and its table names every row with its outcome."""
 
 import json
+import subprocess
+import sys
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,14 @@ def test_exit_code_is_0_if_a_row_passed_and_none_failed(
     write(directory, sessions, good=GOOD, bad=BAD)
     assert matrix.main(directory) == code
     assert capsys.readouterr().out.startswith((tmp_path / "matrix.md").read_text())
+
+
+@pytest.mark.parametrize("when", ["RemovedInNextVersionWarning", "RemovedAfterNextVersionWarning"])
+def test_warnings_are_errors_in_started_processes(when: str) -> None:
+    code = f"import warnings; from django.utils.deprecation import {when}; warnings.warn('old', {when})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("Warning: old\n")
 
 
 @pytest.mark.parametrize(
