@@ -30,7 +30,7 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command dry_run fields freshness \
 	instances log_limit log_lines mappings minutes moments overview pause reloads replay status time_zones timeline triggerlog watch))
 
-.PHONY: demo demo-site test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs release-check audit forms lint fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs release-check audit forms lint types fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -138,6 +138,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check --line-length $(PAGE) README.md docs/*.md
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory types
+
+types: $(VENV)/.installed  ## a user's project, tests/typed_project: mypy --strict with django-stubs, and pyright strict
+	cd tests/typed_project && $(abspath $(BIN))/mypy
+	$(BIN)/basedpyright --project tests/typed_project --pythonpath $(BIN)/python
 
 fmt: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -1,10 +1,14 @@
 """Tests with the kit."""
 
+import datetime
+import uuid
+from decimal import Decimal
 from typing import Any, assert_type
 
 import pytest
-
 from crm.models import Account, Contact
+
+from hc_signals.db.values import MultiPicklistValue
 from hc_signals.signals import record_created, record_updated
 from hc_signals.testing import DeliverChanges, HerokuConnect, Sent, assert_signal, capture_signals
 from hc_signals.testing.cases import HerokuConnectTestCase, HerokuConnectTransactionTestCase
@@ -21,8 +25,43 @@ def test_name_is_sent(heroku_connect: HerokuConnect, deliver_changes: DeliverCha
         pass
     assert_type(everything, list[Sent[Any]])
     with capture_signals(Contact) as of_contacts:
-        pass
-    assert_type(of_contacts[0].instance.account, Account | None)
+        heroku_connect.insert(Contact, last_name="Doe", account=sfid, owner=sfid)
+        deliver_changes()
+    assert_type(of_contacts[0].instance.last_name, str | None)
+
+
+def test_values_have_their_types(heroku_connect: HerokuConnect) -> None:
+    """What ``values.read`` says about the values of a record is true."""
+    day, moment, time = (
+        datetime.date(2026, 1, 31),
+        datetime.datetime(2026, 1, 31, tzinfo=datetime.UTC),
+        datetime.time(9),
+    )
+    texts = ("name", "description", "street", "phone", "email", "website", "secret", "formula", "anything")
+    numbers = ("revenue", "discount", "size", "score")
+    given: dict[str, Any] = {**dict.fromkeys(texts, "text"), **dict.fromkeys(numbers, 3)}
+    given |= {"industry": "Retail", "rating": "a", "services": ["x"], "active": True, "employees": 3}
+    given |= {"founded": day, "created": moment, "opens": time, "location": (1.0, 2.0)}
+    heroku_connect.insert(Account, external_id=uuid.uuid4(), **given)
+    account = Account.objects.get()
+    kinds: dict[type[object], tuple[object, ...]] = {
+        str: (account.sf_id, account.industry, account.rating, *(getattr(account, name) for name in texts)),
+        Decimal: tuple(getattr(account, name) for name in numbers),
+        bool: (account.active, account.is_deleted),
+        datetime.datetime: (account.created, account.system_mod_stamp),
+        datetime.date: (account.founded,),
+        datetime.time: (account.opens,),
+        int: (account.employees,),
+        uuid.UUID: (account.external_id,),
+        MultiPicklistValue: (account.services,),
+        tuple: (account.location,),
+        float: (account.location_latitude, account.location_longitude),
+    }
+    for kind, values in kinds.items():
+        assert {type(value) for value in values} == {kind}
+
+
+def mistakes(heroku_connect: HerokuConnect, deliver_changes: DeliverChanges) -> None:
     with assert_signal(record_updated, "crm.Account"):  # type: ignore[arg-type]
         deliver_changes(3)  # type: ignore[arg-type]
     heroku_connect.create(Account, "3")  # type: ignore[arg-type]

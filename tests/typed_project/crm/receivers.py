@@ -20,8 +20,6 @@ def on_account(instance: Account, event: ChangeEvent[Account], using: str, **kwa
     return len(instance.name)
 
 
-
-
 @on_change(Account)
 @on_change(Contact, fields=["account"], types=["UPDATE", "DELETE"])
 def on_either(instance: AnyRecord, event: ChangeEvent[AnyRecord], **kwargs: object) -> None:
@@ -58,31 +56,6 @@ assert_type(on_change(Account)(sales.on_account)(Account()), bool)
 on_change(Account)(sales)
 
 
-@on_change(Account)  # type: ignore[arg-type]
-def without_kwargs(instance: Account) -> None: ...
-
-
-@on_change(Account)  # type: ignore[arg-type]
-def of_another_model(instance: Contact, **kwargs: Any) -> None: ...
-
-
-@on_change(Account)  # type: ignore[arg-type]
-def of_another_event(event: ChangeEvent[Contact], **kwargs: Any) -> None: ...
-
-
-@on_change(Contact)  # type: ignore[arg-type]
-@on_change(Account)
-def of_one_model(instance: Account, **kwargs: Any) -> None: ...
-
-
-@on_change(Account)  # type: ignore[arg-type]
-def with_wrong_using(using: int, **kwargs: Any) -> None: ...
-
-
-on_change("crm.Account")  # type: ignore[arg-type]
-on_change(Account, fields=3)  # type: ignore[arg-type]
-
-
 @receiver(record_updated, sender=Account)
 def on_update(sender: type[Account], instance: Account, event: ChangeEvent[Account], **kwargs: Any) -> int:
     return 1
@@ -110,3 +83,24 @@ async def call_directly(account: Account, event: ChangeEvent[Account]) -> None:
     assert_type(on_update(Account, account, event), int)
     on_account(account, event, 3)  # type: ignore[arg-type]
     on_account(account, event)  # type: ignore[call-arg]
+
+
+def mistakes() -> None:
+    @on_change(Account)  # type: ignore[arg-type]
+    def without_kwargs(instance: Account) -> None: ...
+
+    @on_change(Account)  # type: ignore[arg-type]
+    def of_another_model(instance: Contact, **kwargs: Any) -> None: ...
+
+    @on_change(Account)  # type: ignore[arg-type]
+    def of_another_event(event: ChangeEvent[Contact], **kwargs: Any) -> None: ...
+
+    @on_change(Contact)  # type: ignore[arg-type]
+    @on_change(Account)
+    def of_one_model(instance: Account, **kwargs: Any) -> None: ...
+
+    @on_change(Account)  # type: ignore[arg-type]
+    def with_wrong_using(using: int, **kwargs: Any) -> None: ...
+
+    on_change("crm.Account")  # type: ignore[arg-type]
+    on_change(Account, fields=3)  # type: ignore[arg-type]
