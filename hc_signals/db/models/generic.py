@@ -73,6 +73,9 @@ Record_S = TypeVar("Record_S", contravariant=True, default=Any)
 Record_G = TypeVar("Record_G", covariant=True, default=Any)
 
 
+OnDelete = Callable[..., None]
+
+
 class _DjangoOptions(TypedDict, total=False):
     """Arguments of Django's fields, without ``null``."""
 
@@ -113,9 +116,8 @@ class FieldOptions(_DjangoOptions, total=False):
 
 
 class RelationOptions(FieldOptions, total=False):
-    """Arguments of a relation, without ``to`` and ``null``."""
+    """Arguments of a relation, without ``to``, ``on_delete`` and ``null``."""
 
-    on_delete: Required[Callable[..., Any]]
     related_name: str | None
     related_query_name: str | None
     limit_choices_to: Any

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models.expressions import Combinable
 
 from hc_signals.db.models.fields import HerokuConnectFieldMixin
-from hc_signals.db.models.generic import Record_G, Record_S, RelationOptions, typed
+from hc_signals.db.models.generic import OnDelete, Record_G, Record_S, RelationOptions, typed
 
 __all__ = ("ConstraintlessForeignObjectMixin", "Lookup", "MasterDetail")
 
@@ -33,23 +33,39 @@ class Lookup(HerokuConnectFieldMixin, ConstraintlessForeignObjectMixin, typed.Fo
 
         @overload
         def __init__(
-            self: "Lookup[M | Combinable, M]", to: type[M], *, null: Literal[False], **options: Unpack[RelationOptions]
+            self: "Lookup[Any, Any]",
+            to: str,
+            on_delete: OnDelete,
+            *,
+            null: Literal[False],
+            **options: Unpack[RelationOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "Lookup[Any | None, Any | None]",
+            to: str,
+            on_delete: OnDelete,
+            *,
+            null: bool = True,
+            **options: Unpack[RelationOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "Lookup[M | Combinable, M]",
+            to: type[M],
+            on_delete: OnDelete,
+            *,
+            null: Literal[False],
+            **options: Unpack[RelationOptions],
         ) -> None: ...
         @overload
         def __init__(
             self: "Lookup[M | Combinable | None, M | None]",
             to: type[M],
+            on_delete: OnDelete,
             *,
-            null: bool = ...,
+            null: bool = True,
             **options: Unpack[RelationOptions],
-        ) -> None: ...
-        @overload
-        def __init__(
-            self: "Lookup[Any, Any]", to: str, *, null: Literal[False], **options: Unpack[RelationOptions]
-        ) -> None: ...
-        @overload
-        def __init__(
-            self: "Lookup[Any | None, Any | None]", to: str, *, null: bool = ..., **options: Unpack[RelationOptions]
         ) -> None: ...
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
@@ -61,8 +77,27 @@ class MasterDetail(HerokuConnectFieldMixin, ConstraintlessForeignObjectMixin, ty
 
         @overload
         def __init__(
+            self: "MasterDetail[Any, Any]",
+            to: str,
+            on_delete: OnDelete,
+            *,
+            null: Literal[False],
+            **options: Unpack[RelationOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: "MasterDetail[Any | None, Any | None]",
+            to: str,
+            on_delete: OnDelete,
+            *,
+            null: bool = True,
+            **options: Unpack[RelationOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
             self: "MasterDetail[M | Combinable, M]",
             to: type[M],
+            on_delete: OnDelete,
             *,
             null: Literal[False],
             **options: Unpack[RelationOptions],
@@ -71,20 +106,9 @@ class MasterDetail(HerokuConnectFieldMixin, ConstraintlessForeignObjectMixin, ty
         def __init__(
             self: "MasterDetail[M | Combinable | None, M | None]",
             to: type[M],
+            on_delete: OnDelete,
             *,
-            null: bool = ...,
-            **options: Unpack[RelationOptions],
-        ) -> None: ...
-        @overload
-        def __init__(
-            self: "MasterDetail[Any, Any]", to: str, *, null: Literal[False], **options: Unpack[RelationOptions]
-        ) -> None: ...
-        @overload
-        def __init__(
-            self: "MasterDetail[Any | None, Any | None]",
-            to: str,
-            *,
-            null: bool = ...,
+            null: bool = True,
             **options: Unpack[RelationOptions],
         ) -> None: ...
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...

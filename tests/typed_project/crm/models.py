@@ -73,7 +73,7 @@ class Contact(hc_models.HerokuConnectModel):
         related_name="+",
         null=False,
     )
-    boss = hc_models.Lookup("Contact", sf_field_name="ReportsToId", to_field="sf_id", on_delete=models.DO_NOTHING)
+    boss = hc_models.Lookup("Contact", models.DO_NOTHING, sf_field_name="ReportsToId", to_field="sf_id")
     friend = hc_models.Lookup("self", sf_field_name="Friend__c", to_field="sf_id", on_delete=models.DO_NOTHING)
 
     objects = ContactManager()
