@@ -38,7 +38,7 @@ def test_values_have_their_types(heroku_connect: HerokuConnect) -> None:
         datetime.time(9),
     )
     texts = ("name", "description", "street", "phone", "email", "website", "secret", "formula", "anything")
-    numbers = ("revenue", "discount", "size", "score")
+    numbers = ("revenue", "discount", "size", "score", "grade")
     given: dict[str, Any] = {**dict.fromkeys(texts, "text"), **dict.fromkeys(numbers, 3)}
     given |= {"industry": "Retail", "rating": "a", "services": ["x"], "active": True, "employees": 3}
     given |= {"founded": day, "created": moment, "opens": time, "location": (1.0, 2.0)}

@@ -1,5 +1,6 @@
 """Connected models of every kind, as a project without any annotation of a field writes them."""
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from django.db import models
@@ -14,6 +15,10 @@ class Industry(models.TextChoices):
 
 class Score(hc_models.Number):
     """A field class of the project."""
+
+
+class Grade(hc_models.Number[Decimal, Decimal]):
+    """A field class with types of its own."""
 
 
 class Account(hc_models.HerokuConnectModel):
@@ -35,6 +40,7 @@ class Account(hc_models.HerokuConnectModel):
     discount = hc_models.Percent(sf_field_name="Discount__c", max_digits=5, decimal_places=2, null=False)
     size = hc_models.Number("size", sf_field_name="Size__c", max_digits=5, decimal_places=0)
     score = Score(sf_field_name="Score__c", max_digits=5, decimal_places=2)
+    grade = Grade(sf_field_name="Grade__c", max_digits=5, decimal_places=2, null=False)
     employees = hc_models.Integer(sf_field_name="NumberOfEmployees")
     founded = hc_models.Date(sf_field_name="Founded__c")
     created = hc_models.DateTime(sf_field_name="CreatedDate", null=False)
@@ -73,10 +79,15 @@ class Contact(hc_models.HerokuConnectModel):
         related_name="+",
         null=False,
     )
-    boss = hc_models.Lookup("Contact", models.DO_NOTHING, sf_field_name="ReportsToId", to_field="sf_id")
+    boss: "hc_models.Lookup[Contact | None, Contact | None]" = hc_models.Lookup(
+        "Contact", models.DO_NOTHING, sf_field_name="ReportsToId", to_field="sf_id"
+    )
     friend = hc_models.Lookup("self", sf_field_name="Friend__c", to_field="sf_id", on_delete=models.DO_NOTHING)
 
     objects = ContactManager()
+
+    if TYPE_CHECKING:
+        account_id: str | None
 
     def __str__(self) -> str:
         return self.last_name or ""
