@@ -169,7 +169,7 @@ KINDS = {
 
 
 def test_probe_names_the_kind_of_each_statement(run: Callable[..., Probe]) -> None:
-    """Comments, a statement before it, and the text of a value that looks like SQL make no other kind."""
+    """Comments, a statement before it, and SQL in the text of a value make no other kind."""
     with captured_by(NAME), session(application_name="airbyte") as mirror:
         running = run("--json", origins=[NAME])
         expected: list[str] = []

@@ -92,7 +92,7 @@ class Statement:
     operation: str
     """INSERT, UPDATE, DELETE or TRUNCATE. One MERGE or INSERT ... ON CONFLICT can be two."""
     statement: str
-    """The command, as the first words of the query tell it: COPY, MERGE, INSERT ON CONFLICT, DO, trigger ..."""
+    """The command, by the first words of the query: COPY, MERGE, INSERT ON CONFLICT, DO, trigger ..."""
     rows: int | None
     """None for a TRUNCATE."""
     application_name: str
