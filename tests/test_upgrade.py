@@ -52,7 +52,7 @@ def running() -> Iterator[list[Any]]:
 
 
 def leave_everything(site: Site, code: Path, salesforce: Salesforce) -> None:
-    """Leave failed deliveries, a killed worker's half-read window, two positions, and changes that nobody has read."""
+    """Leave failed deliveries, a killed worker's half-read window, two positions, and unread changes."""
     (failing, *_) = salesforce.write(9)
     site.run(code, "hc_listen", "--once", FAIL_AT=failing)
     assert salesforce.count("SELECT count(*) FROM hc_signals_delivery WHERE state = 'retry'") == 1
@@ -69,7 +69,7 @@ def deliver_all(site: Site, code: Path, salesforce: Salesforce, running: list[An
     workers = [site.start(code, "hc_listen", CONSUMER=consumer) for consumer in CONSUMERS]
     running += workers
     for consumer in CONSUMERS:
-        site.wait_until(lambda: salesforce.has_told_all(consumer))  # noqa: B023
+        site.wait_until(lambda: salesforce.is_all_heard(consumer))  # noqa: B023
     for worker in workers:
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(10) == 0
@@ -113,7 +113,7 @@ def test_downgrade_delivers_what_this_version_left(
 
 
 def test_workers_of_both_versions_run_at_once(
-    request: pytest.FixtureRequest, old: Path, site: Site, salesforce: Salesforce, running: list[Any]
+    old: Path, site: Site, salesforce: Salesforce, running: list[Any]
 ) -> None:
     """As on Heroku: the release phase migrates while the old processes run, and Heroku Connect goes on."""
     if old.name in CANNOT_OVERLAP:
@@ -148,7 +148,7 @@ def test_workers_of_both_versions_run_at_once(
     finally:
         stopping.set()
         writer.join()
-    site.wait_until(lambda: salesforce.has_told_all("default"))
+    site.wait_until(lambda: salesforce.is_all_heard("default"))
     new_worker.send_signal(signal.SIGTERM)
     assert new_worker.wait(10) == 0
     assert_exact(salesforce, "default")
