@@ -32,6 +32,7 @@ FILES = {
     "test_testing_utils.py",
     "test_trackers.py",
     "test_trouble.py",
+    "test_types.py",
     "test_unheard.py",
     "test_upgrade.py",
     "test_wheel.py",

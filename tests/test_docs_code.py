@@ -25,6 +25,7 @@ TRIED_BY = {
     "testing.md": "tests/test_kit.py",
     "trigger-log.md": "tests/test_triggerlog.py",
     "two-orgs.md": "tests/test_orgs.py",
+    "types.md": "tests/test_types.py",
     "your-app.md": "tests/test_ten_minutes.py",
 }
 """Pages whose blocks of Python or SQL have their own test."""
