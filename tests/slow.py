@@ -34,6 +34,7 @@ FILES = {
     "test_trouble.py",
     "test_types.py",
     "test_unheard.py",
+    "test_upgrade.py",
     "test_wheel.py",
     "test_worker_process.py",
     # Try many cases, many rows or many settings of a server.
