@@ -1,6 +1,7 @@
 """System checks: what ``manage.py check`` says about a project before ``hc_listen`` runs.
 
 - ``relations``: relations between models and Salesforce objects, by the ids of django-heroku-connect.
+- ``own_origin``: rules of ORIGINS that fit the project itself.
 - ``project``: the setting, receivers, models, the router, the admin and database URLs.
 - ``database``: tables, columns, change log and capture, by one query per database: for ``check --database`` and
   ``migrate``. ``check --tag hc_signals`` leaves it out.
@@ -21,7 +22,7 @@ from collections.abc import Callable, Sequence
 
 from django.core.checks import CheckMessage, Tags
 
-from hc_signals.checks import database, project, relations
+from hc_signals.checks import database, own_origin, project, relations
 
 Check = Callable[..., Sequence[CheckMessage]]
 
@@ -44,6 +45,7 @@ ALL: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (project.check_router, ("hc_signals",)),
     (project.check_admin, ("hc_signals",)),
     (project.check_database_urls, ("hc_signals",)),
+    (own_origin.check_own_origin, ("hc_signals",)),
     # No tag of ours: Django 6.1 runs the checks of a `--tag` on every alias, and this one would query each database.
     (database.check_capture, (Tags.database,)),
 )
