@@ -1,13 +1,44 @@
 """``enqueue_on_change``: enqueues a task for each change, for work that takes too long for the worker."""
 
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Model
 
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.receivers import on_change
+
+
+class _Queue(NamedTuple):
+    """How the tasks of one queue look."""
+
+    name: str
+    put: str
+    """The method that enqueues the task, with the task's own arguments."""
+    function: str
+    """The attribute with the project's function; empty: the task is the function."""
+    mark: str = "__call__"
+    """A further attribute that the task has."""
+
+
+_QUEUES = (
+    _Queue("Django Tasks", "enqueue", "func", "module_path"),
+    _Queue("Celery", "delay", "run"),
+    _Queue("Procrastinate", "defer", "func"),
+    _Queue("Dramatiq", "send", "fn"),
+    _Queue("Huey", "__call__", "func", "call_local"),
+    _Queue("RQ", "enqueue", "", "__globals__"),
+)
+
+
+def _queue_of(task: Any) -> _Queue:
+    for queue in _QUEUES:
+        if all(hasattr(task, name) for name in (queue.put, queue.function, queue.mark) if name):
+            return queue
+    raise ConfigurationError(
+        f"enqueue_on_change got {task!r}; expected a task of {', '.join(queue.name for queue in _QUEUES)}. "
+        "For another queue, enqueue the task in a receiver."
+    )
 
 
 def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
@@ -22,19 +53,17 @@ def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
 
     Args:
         model: as for :func:`~hc_signals.receivers.on_change`.
-        task: a task of Django Tasks (``django.tasks``, ``django_tasks``) or of Celery.
+        task: a task of Django Tasks (``django.tasks``, ``django_tasks``), Procrastinate, Celery, Dramatiq, Huey or
+            RQ (``django_rq.job``).
         filters: ``fields``, ``to``, ``from_``, ``types``, ``dispatch_uid`` as for
             :func:`~hc_signals.receivers.on_change`.
 
     Raises:
-        ConfigurationError: ``task`` is no such task, or a filter is wrong.
+        ConfigurationError: ``task`` is not one of these, or a filter is wrong.
     """
-    if hasattr(task, "enqueue") and hasattr(task, "func"):
-        function, put = task.func, task.enqueue
-    elif hasattr(task, "apply_async") and hasattr(task, "run"):
-        function, put = task.run, partial(_apply, task)
-    else:
-        raise ConfigurationError(f"enqueue_on_change got {task!r}; expected a task of Django Tasks or of Celery.")
+    queue = _queue_of(task)
+    function = getattr(task, queue.function) if queue.function else task
+    put = getattr(task, queue.put)
 
     def enqueue(event: ChangeEvent[Any], sender: type[Model], **kwargs: Any) -> None:
         if event.dry_run:
@@ -50,7 +79,3 @@ def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
     # Failures are stored under the name of the task.
     enqueue.__module__, enqueue.__qualname__ = function.__module__, function.__qualname__
     on_change(model, **filters)(enqueue)
-
-
-def _apply(task: Any, **arguments: Any) -> None:
-    task.apply_async(kwargs=arguments)

@@ -1,0 +1,1 @@
+"""The app of which each tenant of django-tenants' check has tables."""

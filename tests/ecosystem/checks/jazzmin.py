@@ -1,0 +1,4 @@
+"""django-jazzmin: another design of the admin."""
+
+PACKAGES = ("django-jazzmin",)
+FIRST = ["jazzmin"]

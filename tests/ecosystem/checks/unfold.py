@@ -1,0 +1,4 @@
+"""django-unfold: another design of the admin."""
+
+PACKAGES = ("django-unfold",)
+FIRST = ["unfold"]
