@@ -1,1 +1,1 @@
-"""The app of which each tenant of django-tenants' check has tables."""
+"""An app whose tables are in the schema of each tenant, for the check of django-tenants."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.ecosystem.page import run_block
 from tests.ecosystem.records import lead, salesforces_changes
 from tests.ecosystem.site import equal
 
@@ -11,21 +12,11 @@ SETTINGS: dict[str, Any] = {"MIDDLEWARE": ["auditlog.middleware.AuditlogMiddlewa
 
 
 def models() -> None:
-    from auditlog.models import LogEntry
     from auditlog.registry import auditlog
-    from django.dispatch import receiver
-
-    from hc_signals.signals import record_changed
 
     model = lead()
     auditlog.register(model)
-    actions = {"CREATE": LogEntry.Action.CREATE, "DELETE": LogEntry.Action.DELETE}
-
-    @receiver(record_changed, sender=model, weak=False)
-    def log_change(instance: Any, event: Any, **kwargs: Any) -> None:
-        changes = {name: [str(event.previous.get(name)), str(getattr(instance, name))] for name in event.changed_fields}
-        action = actions.get(event.change_type, LogEntry.Action.UPDATE)
-        LogEntry.objects.log_create(instance, force_log=True, action=action, changes=changes)
+    run_block("from auditlog.models import LogEntry", Account=model)
 
 
 def check(site: Any) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.ecosystem.page import run_block
 from tests.ecosystem.records import lead
 from tests.ecosystem.site import equal
 
@@ -24,14 +25,7 @@ def make_site() -> Any:
 
 
 def models() -> None:
-    from cachalot.api import invalidate
-    from django.dispatch import receiver
-
-    from hc_signals.signals import records_changed
-
-    @receiver(records_changed, sender=lead(), weak=False)
-    def forget(sender: Any, using: str, **kwargs: Any) -> None:
-        invalidate(sender, db_alias=using)
+    run_block("from cachalot.api import invalidate", Account=lead())
 
 
 def check(site: Any) -> None:
@@ -47,3 +41,17 @@ def check(site: Any) -> None:
     site.deliver()
     equal(Lead.objects.get(sf_id=sfid).company, "Acme Ltd")
     equal(Change.objects.count(), count + 1)
+    check_warning()
+
+
+def check_warning() -> None:
+    """With the log in the cache, the system check says so."""
+    from cachalot.settings import cachalot_settings
+    from django.core import checks
+    from django.test import override_settings
+
+    with override_settings(CACHALOT_UNCACHABLE_APPS=[]):
+        cachalot_settings.reload()
+        assert "hc_signals.W015" in [each.id for each in checks.run_checks()]
+    cachalot_settings.reload()
+    assert "hc_signals.W015" not in [each.id for each in checks.run_checks()]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tests.ecosystem import needs
+from tests.ecosystem.page import run_block
 from tests.ecosystem.records import lead
 from tests.ecosystem.site import PORT, equal
 
@@ -17,20 +18,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def models() -> None:
-    from copy import copy
-
-    from cacheops import invalidate_obj
-    from django.dispatch import receiver
-
-    from hc_signals.signals import record_changed
-
-    @receiver(record_changed, sender=lead(), weak=False)
-    def forget(instance: Any, event: Any, using: str, **kwargs: Any) -> None:
-        before = copy(instance)
-        for name, value in event.previous.items():
-            setattr(before, name, value)
-        for each in (before, instance):
-            invalidate_obj(each, using=using)
+    run_block("from cacheops import invalidate_obj", Account=lead())
 
 
 def check(site: Any) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.ecosystem.page import run_block
 from tests.ecosystem.queues import check_queue, declare_tables
 
 PACKAGES = ("django-q2",)
@@ -10,15 +11,7 @@ SETTINGS: dict[str, Any] = {"Q_CLUSTER": {"name": "shop", "orm": "default", "wor
 
 
 def models() -> None:
-    from hc_signals.receivers import on_change
-
-    @on_change(declare_tables())
-    def enqueue(event: Any, **kwargs: Any) -> None:
-        from django_q.tasks import async_task
-
-        if not event.dry_run:
-            record = ("shop.Lead", event.record_id, event.change_type, [], event.event_id)
-            async_task("tests.ecosystem.queues.ran", *record)
+    run_block("from django_q.tasks import async_task", Account=declare_tables())
 
 
 def check(site: Any) -> None:

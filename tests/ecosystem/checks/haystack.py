@@ -3,6 +3,7 @@
 import tempfile
 from typing import Any
 
+from tests.ecosystem.page import run_block
 from tests.ecosystem.records import lead, salesforces_changes
 from tests.ecosystem.site import equal
 
@@ -12,9 +13,8 @@ SETTINGS: dict[str, Any] = {
     "HAYSTACK_CONNECTIONS": {
         "default": {"ENGINE": "haystack.backends.whoosh_backend.WhooshEngine", "PATH": tempfile.mkdtemp()}
     },
-    "HAYSTACK_SIGNAL_PROCESSOR": "haystack.signals.RealtimeSignalProcessor",
-    "HC_SIGNALS": {"DJANGO_SIGNALS": ["shop.Lead"]},
 }
+SETTINGS |= {name: value for name, value in run_block("HAYSTACK_SIGNAL_PROCESSOR").items() if name.isupper()}
 
 
 def models() -> None:

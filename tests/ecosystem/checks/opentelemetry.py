@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.ecosystem.page import run_block
 from tests.ecosystem.records import lead
 from tests.ecosystem.site import equal
 
@@ -16,8 +17,6 @@ exporters: list[Any] = []
 def prepare() -> None:
     """Instrument before Django is set up, as manage.py and wsgi.py of a project do."""
     from opentelemetry import trace
-    from opentelemetry.instrumentation.django import DjangoInstrumentor
-    from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -27,8 +26,7 @@ def prepare() -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exported))
     trace.set_tracer_provider(provider)
-    DjangoInstrumentor().instrument(is_sql_commentor_enabled=True)
-    PsycopgInstrumentor().instrument(enable_commenter=True, commenter_options={"opentelemetry_values": True})
+    run_block("from opentelemetry.instrumentation.django")
 
 
 def models() -> None:

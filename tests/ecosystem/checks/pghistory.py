@@ -3,6 +3,7 @@
 from io import StringIO
 from typing import Any
 
+from tests.ecosystem.page import run_block
 from tests.ecosystem.records import lead, salesforces_changes
 from tests.ecosystem.site import equal
 
@@ -19,11 +20,10 @@ def models() -> None:
     from hc_signals.signals import record_changed
 
     model = pghistory.track(pghistory.ManualEvent("salesforce"), obj_field=None)(lead())
+    run_block("import pghistory", Account=model)
 
     @receiver(record_changed, sender=model, weak=False)
-    def keep_history(instance: Any, event: Any, using: str, **kwargs: Any) -> None:
-        with pghistory.context(change_type=event.change_type, event_id=event.event_id):
-            pghistory.create_event(instance, label="salesforce", using=using)
+    def note(instance: Any, using: str, **kwargs: Any) -> None:
         Note.objects.using(using).create(text=instance.company)
 
     @pghistory.track()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.ecosystem.page import run_block
 from tests.ecosystem.records import lead, salesforces_changes
 from tests.ecosystem.site import equal
 
@@ -10,24 +11,12 @@ APPS = ["reversion"]
 
 
 def models() -> None:
-    import reversion
     from django.contrib import admin
-    from django.dispatch import receiver
     from reversion.admin import VersionAdmin
 
-    from hc_signals.signals import record_created, record_updated
-
     model = lead()
-
-    @admin.register(model)
-    class LeadAdmin(VersionAdmin):
-        """Registers the model with reversion."""
-
-    @receiver([record_created, record_updated], sender=model, weak=False)
-    def keep_version(instance: Any, event: Any, using: str, **kwargs: Any) -> None:
-        with reversion.create_revision(using=using):
-            reversion.add_to_revision(instance, model_db=using)
-            reversion.set_comment(f"Salesforce, {event.event_id}")
+    admin.site.register(model, VersionAdmin)
+    run_block("import reversion", Account=model)
 
 
 def check(site: Any) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.ecosystem.page import run_block
 from tests.ecosystem.records import lead, salesforces_changes
 from tests.ecosystem.site import Site, equal
 
@@ -13,13 +14,12 @@ def settings() -> dict[str, Any]:
     """Return the settings: all apps but one are shared."""
     from example import settings as example
 
-    shared = ["django_tenants", *example.INSTALLED_APPS, "tests.ecosystem.shop"]
+    page = run_block("SHARED_APPS", INSTALLED_APPS=[*example.INSTALLED_APPS, "tests.ecosystem.shop"])
     return {
+        **{name: page[name] for name in ("SHARED_APPS", "PGTRIGGER_MIGRATIONS")},
         "INSTALLED_APPS": ["django_tenants", "tests.ecosystem.branches"],
-        "SHARED_APPS": shared,
         "TENANT_APPS": ["tests.ecosystem.branches"],
         "TENANT_MODEL": "shop.Tenant",
-        "PGTRIGGER_MIGRATIONS": False,  # else both replace `migrate`, and Django refuses: commands.E001
         "TENANT_DOMAIN_MODEL": "shop.Domain",
         "DATABASE_ROUTERS": ["django_tenants.routers.TenantSyncRouter"],
         "MIDDLEWARE": ["django_tenants.middleware.main.TenantMainMiddleware"],
