@@ -1,12 +1,100 @@
 """``enqueue_on_change``: enqueues a task for each change, for work that takes too long for the worker."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple, Protocol, TypedDict, Unpack
 
 from django.db.models import Model
 
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.receivers import on_change
+
+
+class DjangoTask(Protocol):
+    """A task of Django Tasks whose function takes the arguments that are enqueued."""
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """The function."""
+
+    def enqueue(
+        self, *, model: str, record_id: str | None, change_type: str, changed_fields: list[str], event_id: str
+    ) -> Any:
+        """Enqueue the task."""
+
+
+class CeleryTask(Protocol):
+    """A task of Celery whose function takes the arguments that are enqueued."""
+
+    def run(
+        self, *, model: str, record_id: str | None, change_type: str, changed_fields: list[str], event_id: str
+    ) -> Any:
+        """The function."""
+
+    @property
+    def apply_async(self) -> Callable[..., Any]:
+        """Enqueue the task."""
+
+
+class ProcrastinateTask(Protocol):
+    """A task of Procrastinate."""
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """The function."""
+
+    @property
+    def defer(self) -> Callable[..., Any]:
+        """Enqueue the task."""
+
+
+class DramatiqActor(Protocol):
+    """An actor of Dramatiq."""
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The function."""
+
+    @property
+    def send(self) -> Callable[..., Any]:
+        """Enqueue the task."""
+
+
+class HueyTask(Protocol):
+    """A task of Huey; a call enqueues it."""
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """The function."""
+
+    @property
+    def call_local(self) -> Callable[..., Any]:
+        """Call the function."""
+
+
+class RqTask(Protocol):
+    """A function with the decorator ``job`` of RQ or django-rq."""
+
+    @property
+    def enqueue(self) -> Callable[..., Any]:
+        """Enqueue the function."""
+
+    @property
+    def __globals__(self) -> dict[str, Any]:
+        """Only functions have it."""
+
+
+Task = DjangoTask | CeleryTask | ProcrastinateTask | DramatiqActor | HueyTask | RqTask
+
+
+class Filters(TypedDict, total=False):
+    """Arguments of :func:`~hc_signals.receivers.on_change`, without the model."""
+
+    fields: Collection[str]
+    to: Mapping[str, Any] | None
+    from_: Mapping[str, Any] | None
+    types: Collection[str]
+    dispatch_uid: str
 
 
 class _Queue(NamedTuple):
@@ -41,7 +129,7 @@ def _queue_of(task: Any) -> _Queue:
     )
 
 
-def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
+def enqueue_on_change(model: type[Model], task: Task, **filters: Unpack[Filters]) -> None:
     """Enqueue a task for each change, instead of calling a receiver.
 
     The task is called with keyword arguments that survive JSON: ``model`` (label), ``record_id`` (sfid, or None),
@@ -53,7 +141,7 @@ def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
 
     Args:
         model: as for :func:`~hc_signals.receivers.on_change`.
-        task: a task of Django Tasks (``django.tasks``, ``django_tasks``), Procrastinate, Celery, Dramatiq, Huey or
+        task: a task of Django Tasks (``django.tasks``, ``django_tasks``), Celery, Procrastinate, Dramatiq, Huey or
             RQ (``django_rq.job``).
         filters: ``fields``, ``to``, ``from_``, ``types``, ``dispatch_uid`` as for
             :func:`~hc_signals.receivers.on_change`.
@@ -62,7 +150,7 @@ def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
         ConfigurationError: ``task`` is not one of these, or a filter is wrong.
     """
     queue = _queue_of(task)
-    function = getattr(task, queue.function) if queue.function else task
+    function: Any = getattr(task, queue.function) if queue.function else task
     put = getattr(task, queue.put)
 
     def enqueue(event: ChangeEvent[Any], sender: type[Model], **kwargs: Any) -> None:
