@@ -21,8 +21,8 @@ def write_rows(site: Any) -> dict[str, str]:
     site.heroku.update(Account, account, industry="Retail", name="Acme Ltd " + "of a long name " * 8)
     site.deliver_all()
     signals.record_changed.disconnect(mail_the_owner, sender=Contact)
-    TriggerLog.objects.create(
-        id=1,
+    refused = TriggerLog.objects.create(
+        id=1_000_000,  # the sequence of the simulated Heroku Connect begins at 1
         action="UPDATE",
         state="FAILED",
         table_name="contact",
@@ -51,7 +51,7 @@ def write_rows(site: Any) -> dict[str, str]:
         "consumers": page("hc_signals_position_changelist"),
         "triggers": page("hc_signals_connectedtable_changelist"),
         "trigger_log": page("hc_signals_triggerlog_changelist"),
-        "refused_write": page("hc_signals_triggerlog_change", 1),
-        "account": page("crm_account_change", Account.objects.get().pk),
+        "refused_write": page("hc_signals_triggerlog_change", refused.pk),
+        "account": page("crm_account_change", Account.objects.latest("id").pk),
         "contact": page("crm_contact_change", Contact.objects.earliest("id").pk),
     }
