@@ -3,13 +3,12 @@
 Table names include the schema, because the search_path of a role or database may lack ``public``.
 """
 
-import datetime
+from datetime import datetime
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
-from hc_signals.db.models.generic import typed
 from hc_signals.heroku.trigger_log.models import TriggerLog, TriggerLogArchive, TriggerLogQuerySet, trigger_log_of
 from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState
 from hc_signals.tables import model_label
@@ -50,19 +49,19 @@ class ImageField(models.JSONField):
 class Change(models.Model):
     """One change of one record, as its capture trigger wrote it."""
 
-    id = typed.BigIntegerField[int, int](primary_key=True)
-    captured_at = typed.DateTimeField[datetime.datetime, datetime.datetime]()
-    table_name = typed.TextField[str, str]()
-    operation = typed.TextField[str, str]()
-    origin = typed.TextField[str, str]()
-    record_key = typed.TextField[str | None, str | None](null=True)
-    record_id = typed.TextField[str | None, str | None](null=True)
+    id: "models.BigIntegerField[int, int]" = models.BigIntegerField(primary_key=True)
+    captured_at: "models.DateTimeField[datetime, datetime]" = models.DateTimeField()
+    table_name: "models.TextField[str, str]" = models.TextField()
+    operation: "models.TextField[str, str]" = models.TextField()
+    origin: "models.TextField[str, str]" = models.TextField()
+    record_key: "models.TextField[str | None, str | None]" = models.TextField(null=True)
+    record_id: "models.TextField[str | None, str | None]" = models.TextField(null=True)
     changed = ArrayField(models.TextField(), null=True)
     old = ImageField(null=True)
     new = ImageField(null=True)
     note = ImageField(null=True)
-    depth = typed.SmallIntegerField[int, int]()
-    bucket = typed.SmallIntegerField[int, int]()
+    depth: "models.SmallIntegerField[int, int]" = models.SmallIntegerField()
+    bucket: "models.SmallIntegerField[int, int]" = models.SmallIntegerField()
 
     class Meta:
         managed = False
@@ -78,12 +77,12 @@ class Change(models.Model):
 class Position(models.Model):
     """How far a consumer is in one shard; the newest row counts."""
 
-    id = typed.BigIntegerField[int, int](primary_key=True)
-    consumer = typed.TextField[str, str]()
-    shard = typed.SmallIntegerField[int, int]()
-    shards = typed.SmallIntegerField[int, int]()
-    last_id = typed.BigIntegerField[int | None, int | None](null=True)
-    created_at = typed.DateTimeField[datetime.datetime, datetime.datetime]()
+    id: "models.BigIntegerField[int, int]" = models.BigIntegerField(primary_key=True)
+    consumer: "models.TextField[str, str]" = models.TextField()
+    shard: "models.SmallIntegerField[int, int]" = models.SmallIntegerField()
+    shards: "models.SmallIntegerField[int, int]" = models.SmallIntegerField()
+    last_id: "models.BigIntegerField[int | None, int | None]" = models.BigIntegerField(null=True)
+    created_at: "models.DateTimeField[datetime, datetime]" = models.DateTimeField()
 
     class Meta:
         managed = False
@@ -101,23 +100,23 @@ class Delivery(models.Model):
         PARKED = "parked"
         DEAD = "dead"
 
-    id = typed.BigAutoField[int, int](primary_key=True)
-    consumer = typed.TextField[str, str]()
-    receiver = typed.TextField[str, str]()
-    signal = typed.TextField[str, str]()
-    sender = typed.TextField[str, str]()
-    state = typed.TextField[str, str](choices=State.choices)
-    attempt = typed.IntegerField[int, int]()
-    next_attempt_at = typed.DateTimeField[datetime.datetime | None, datetime.datetime | None](null=True)
-    error = typed.TextField[str, str]()
-    created_at = typed.DateTimeField[datetime.datetime, datetime.datetime](auto_now_add=True)
-    change_id = typed.BigIntegerField[int, int]()
-    captured_at = typed.DateTimeField[datetime.datetime, datetime.datetime]()
-    table_name = typed.TextField[str, str]()
-    operation = typed.TextField[str, str]()
-    origin = typed.TextField[str, str]()
-    record_key = typed.TextField[str | None, str | None](null=True)
-    record_id = typed.TextField[str | None, str | None](null=True)
+    id: "models.BigAutoField[int, int]" = models.BigAutoField(primary_key=True)
+    consumer: "models.TextField[str, str]" = models.TextField()
+    receiver: "models.TextField[str, str]" = models.TextField()
+    signal: "models.TextField[str, str]" = models.TextField()
+    sender: "models.TextField[str, str]" = models.TextField()
+    state: "models.TextField[str, str]" = models.TextField(choices=State.choices)
+    attempt: "models.IntegerField[int, int]" = models.IntegerField()
+    next_attempt_at: "models.DateTimeField[datetime | None, datetime | None]" = models.DateTimeField(null=True)
+    error: "models.TextField[str, str]" = models.TextField()
+    created_at: "models.DateTimeField[datetime, datetime]" = models.DateTimeField(auto_now_add=True)
+    change_id: "models.BigIntegerField[int, int]" = models.BigIntegerField()
+    captured_at: "models.DateTimeField[datetime, datetime]" = models.DateTimeField()
+    table_name: "models.TextField[str, str]" = models.TextField()
+    operation: "models.TextField[str, str]" = models.TextField()
+    origin: "models.TextField[str, str]" = models.TextField()
+    record_key: "models.TextField[str | None, str | None]" = models.TextField(null=True)
+    record_id: "models.TextField[str | None, str | None]" = models.TextField(null=True)
     changed = ArrayField(models.TextField(), null=True)
     old = ImageField(null=True)
     new = ImageField(null=True)
@@ -137,9 +136,9 @@ class Delivery(models.Model):
 class Minute(models.Model):
     """What one worker process did in one minute; gives the overview of the admin its place and its permission."""
 
-    id = typed.BigIntegerField[int, int](primary_key=True)
-    minute = typed.DateTimeField[datetime.datetime, datetime.datetime]()
-    consumer = typed.TextField[str, str]()
+    id: "models.BigIntegerField[int, int]" = models.BigIntegerField(primary_key=True)
+    minute: "models.DateTimeField[datetime, datetime]" = models.DateTimeField()
+    consumer: "models.TextField[str, str]" = models.TextField()
     figures = ImageField()
 
     class Meta:

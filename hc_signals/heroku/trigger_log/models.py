@@ -1,7 +1,7 @@
 """Heroku Connect's trigger log and its archive as models: the app's writes, and Salesforce's answers."""
 
-import datetime
 from collections.abc import Iterable
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -9,7 +9,6 @@ from django.apps.registry import Apps
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, router, transaction
 
-from hc_signals.db.models.generic import typed
 from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
 from hc_signals.postgres.moments import shown
 from hc_signals.postgres.names import quote
@@ -56,21 +55,31 @@ class TriggerLogAbstract(models.Model):
     is_archived: ClassVar[bool] = False
     """Whether the row is in the archive."""
 
-    id = typed.AutoField[int, int](primary_key=True)
-    txid = typed.BigIntegerField[int | None, int | None](null=True, editable=False)
-    created_at = typed.DateTimeField[datetime.datetime | None, datetime.datetime | None](null=True, editable=False)
-    updated_at = typed.DateTimeField[datetime.datetime | None, datetime.datetime | None](null=True, editable=False)
-    processed_at = typed.DateTimeField[datetime.datetime | None, datetime.datetime | None](null=True, editable=False)
-    table_name = typed.CharField[str, str](max_length=128, editable=False)
-    record_id = typed.IntegerField[int, int](editable=False)
-    sf_id = typed.CharField[str | None, str | None](
+    id: "models.AutoField[int, int]" = models.AutoField(primary_key=True)
+    txid: "models.BigIntegerField[int | None, int | None]" = models.BigIntegerField(null=True, editable=False)
+    created_at: "models.DateTimeField[datetime | None, datetime | None]" = models.DateTimeField(
+        null=True, editable=False
+    )
+    updated_at: "models.DateTimeField[datetime | None, datetime | None]" = models.DateTimeField(
+        null=True, editable=False
+    )
+    processed_at: "models.DateTimeField[datetime | None, datetime | None]" = models.DateTimeField(
+        null=True, editable=False
+    )
+    table_name: "models.CharField[str, str]" = models.CharField(max_length=128, editable=False)
+    record_id: "models.IntegerField[int, int]" = models.IntegerField(editable=False)
+    sf_id: "models.CharField[str | None, str | None]" = models.CharField(
         "Salesforce id", max_length=18, null=True, db_column="sfid", editable=False
     )
-    action = typed.CharField[str, str](max_length=7, choices=TriggerLogAction.choices, editable=False)
+    action: "models.CharField[str, str]" = models.CharField(
+        max_length=7, choices=TriggerLogAction.choices, editable=False
+    )
     state: "models.CharField[str, str]" = models.CharField(max_length=8, choices=TriggerLogState.choices)
-    sf_message = typed.TextField[str | None, str | None]("Salesforce message", null=True, editable=False)
-    values = typed.TextField[str | None, str | None](null=True, editable=False)
-    old = typed.TextField[str | None, str | None](null=True, editable=False)
+    sf_message: "models.TextField[str | None, str | None]" = models.TextField(
+        "Salesforce message", null=True, editable=False
+    )
+    values: "models.TextField[str | None, str | None]" = models.TextField(null=True, editable=False)
+    old: "models.TextField[str | None, str | None]" = models.TextField(null=True, editable=False)
 
     objects: ClassVar[Any] = TriggerLogQuerySet.as_manager()
 
@@ -300,7 +309,7 @@ class _Live(TriggerLogAbstract):
 class _Archive(TriggerLogAbstract):
     is_archived = True
 
-    id = typed.IntegerField[int, int](primary_key=True, editable=False)
+    id: "models.IntegerField[int, int]" = models.IntegerField(primary_key=True, editable=False)
 
     class Meta(TriggerLogAbstract.Meta):
         abstract = True
