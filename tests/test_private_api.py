@@ -194,7 +194,7 @@ def test_relies_on_psycopg_calling_wait_under_its_lock() -> None:
     raw: Any = connection.copy()
     raw.ensure_connection()
     psycopg_connection, waits = raw.connection, 0
-    copies = []  # psycopg 3.2 ends a copy that nobody holds, without its lock
+    copies = []  # held until the end: psycopg 3.2 ends a forgotten copy without its lock
 
     def wait(*args: Any, **kwargs: Any) -> Any:
         nonlocal waits
