@@ -8,7 +8,7 @@ from hc_signals import __version__
 from tests.pages import ROOT
 
 NOT_YET = "not released yet"
-"""Stands in a changelog's heading for the date, and before the first release on the pages of HINTED."""
+"""In a changelog's heading in place of the date, and before the first release on the pages of HINTED."""
 HINTED = ("README.md", "docs/start.md", "example/requirements.txt")
 """Pages that say how to install what PyPI does not have."""
 OTHERS = sorted(
