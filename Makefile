@@ -13,6 +13,7 @@ TAG ?=
 PAGE := 90
 
 CHAOS ?= --seconds 60
+SPECS ?=
 FAILOVER ?=
 ANY ?=
 ORGS ?=
@@ -30,7 +31,7 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command dry_run fields freshness \
 	instances log_limit log_lines mappings minutes moments overview pause reloads replay status time_zones timeline triggerlog watch))
 
-.PHONY: demo demo-site test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs release-check audit forms lint fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults specs interop chaos failover bench bench-check docs release-check audit forms lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -95,6 +96,9 @@ faults: $(VENV)/.installed  ## tries every fault and writes the table of outcome
 
 interop: .venv-interop/.installed  ## models of the released django-heroku-connect, in an environment of their own
 	.venv-interop/bin/python tests/interop/run.py
+
+specs:  ## models of the protocol: Spin searches all their states, about a minute: make specs SPECS="--model gap"
+	@$(PYTHON) -m specs $(SPECS)
 
 chaos: $(VENV)/.installed  ## kills, crashes, a failing network; ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)

@@ -53,7 +53,9 @@ class Result:
     @property
     def outcome(self) -> str:
         """The outcome in a few words."""
-        found = self.trouble or ("broken" if self.is_broken else "held")
+        found = self.trouble or ("broken" if self.is_broken else "holds")
+        if self.case.is_known and self.is_expected:
+            return "broken: a known fault"
         return found if self.is_expected else f"{found}, NOT EXPECTED"
 
 
@@ -75,7 +77,7 @@ def search(case: Case) -> Result:
     kind = ["-DNFAIR=3"] if case.is_liveness else ["-DSAFETY"]
     _run(folder, ["cc", level, "-w", "-DMEMLIM=4000", *kind, "-o", "pan", "pan.c"])
     options = ["-a", "-f"] if case.is_liveness else []
-    output = _run(folder, ["./pan", *options, "-m1000000", "-w24", "-N", case.promise])
+    output = _run(folder, ["./pan", *options, "-m1000000", f"-w{20 if case.is_wrong else 24}", "-N", case.promise])
     return read(case, output, _seconds() - before)
 
 

@@ -79,12 +79,8 @@ active [WRITERS] proctype Writer() {
 proctype Server(byte p) {
     do
     :: d_step { releasing[p] == unlock -> if :: holder == p -> holder = NOBODY :: else fi; releasing[p] = none }
-#ifdef NOTIFY_BEFORE_UNLOCK
-    :: d_step { releasing[p] == unlock_and_notify -> notify_all_but(p); releasing[p] = unlock }
-#else
     :: d_step { releasing[p] == unlock_and_notify -> if :: holder == p -> holder = NOBODY :: else fi; releasing[p] = notify }
     :: d_step { releasing[p] == notify -> notify_all_but(p); releasing[p] = none }
-#endif
     :: d_step { listens[p] && (is_dead[p] || ended[p] == threads_of(p) && releasing[p] == none) -> end_session(p) }
     od
 }
@@ -197,11 +193,7 @@ up:     atomic {  /* Doorbell._get_up() */
             sleepers[p]--;
             if :: is_listener -> has_listener[p] = false; is_listener = false :: else fi;
             if
-#ifdef SILENT_RELEASE
-            :: sleepers[p] == 0 && is_asleep[p] -> end_sleep(p, unlock)
-#else
             :: sleepers[p] == 0 && is_asleep[p] -> end_sleep(p, unlock_and_notify)
-#endif
             :: else
             fi
         };
@@ -215,10 +207,8 @@ active proctype Faults() {
     if :: p = 0 :: p = 1 fi;
     if
     :: true
-#ifndef NO_DEATH
     :: is_dead[p] = true
     :: d_step { listens[p] -> is_broken[p] = true; end_session(p) }
-#endif
     :: is_stopping[p] = true
     fi
 }

@@ -4,8 +4,8 @@
  * anew. The first one may be frozen, at most twice: the server ends its sessions, others go on, then it thaws. It may
  * also die. A snapshot is the set of the changes visible in it: reader.pml has shown that this is what a window reads.
  *
- * In a page that is not ATOMIC each call is committed at once, and the claim has a session of its own. Only that
- * session ends when the worker is frozen: this is the worst case.
+ * With NOT_ATOMIC (the setting ATOMIC = False) each call is committed at once, and the claim has a session of its own.
+ * Only that session ends: this is the worst case.
  */
 
 #ifndef FROM
@@ -13,9 +13,6 @@
 #endif
 #ifndef TO
 #define TO 2
-#endif
-#ifndef ATOMIC
-#define ATOMIC 1
 #endif
 #ifndef CHANGES
 #define CHANGES 4
@@ -46,12 +43,13 @@ bool is_lost[WORKERS];  /* the session has ended: the worker finds out when it u
 
 byte effects;  /* a bit for each change whose receiver has written, committed */
 
-bool lost, twice, inverted;
-ltl every_promise { [] !(lost || twice || inverted) }
+bool lost, twice, inverted, went_back;
+ltl every_promise { [] !(lost || twice || inverted || went_back) }
+ltl at_least_once { [] !(lost || inverted) }
+ltl layout_stays { [] !went_back }
 ltl nothing_lost { [] !lost }
 ltl nothing_twice { [] !twice }
 ltl order_per_record { [] !inverted }
-ltl lost_or_inverted { [] !(lost || inverted) }
 
 hidden byte i;
 
@@ -127,6 +125,7 @@ inline read_page(shard, shards) {
 
 inline append_position(shard, shards) {  /* positions.append() */
     copy_position(p, position[shard]);
+    went_back = went_back || (layout == TO && shards != TO);
     layout = shards
 }
 
@@ -221,7 +220,7 @@ proctype Worker(byte me; byte shards) {
         };
         if :: limit = 1 :: limit = 2 fi;
         d_step { read_page(shard, shards) };
-#if ATOMIC
+#ifndef NOT_ATOMIC
 #ifdef POSITION_FIRST
         d_step { if :: !is_lost[me] -> append_position(shard, shards) :: else fi };
         d_step { if :: !is_lost[me] -> commit_effects(page) :: else fi; is_lost[me] = false; forget_page() }
