@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pgtrigger
 import pytest
 from django.contrib import admin
 from django.core import checks
@@ -23,10 +24,12 @@ from tests.sfdc.models import EverythingProxy, User
 pytestmark = pytest.mark.usefixtures("disconnected")
 
 ROOT = Path(__file__).parent.parent
+PREFIX = "hc_signals."
 
 
 def found(**kwargs: Any) -> list[tuple[str, str]]:
-    return [(str(m.id).removeprefix("hc_signals."), m.msg) for m in checks.run_checks(tags=["hc_signals"], **kwargs)]
+    messages = [(str(message.id), message.msg) for message in checks.run_checks(**kwargs)]
+    return [(check_id.removeprefix(PREFIX), said) for check_id, said in messages if check_id.startswith(PREFIX)]
 
 
 def receive(**kwargs: Any) -> None: ...
@@ -174,6 +177,18 @@ def test_w012_reports_a_table_that_django_manages(monkeypatch: pytest.MonkeyPatc
     assert message.startswith("crm.Seen has an sf_object_name, but Django manages its table")
 
 
+def test_w016_reports_triggers_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    trigger = pgtrigger.Protect(name="keep", operation=pgtrigger.Delete)
+    monkeypatch.setattr(Seen._meta, "triggers", [trigger], raising=False)
+    assert found() == []
+    monkeypatch.setattr(Account._meta, "triggers", [trigger], raising=False)
+    ((check_id, message),) = found()
+    assert check_id == "W016"
+    assert message.startswith("crm.Account has triggers of django-pgtrigger (keep). `pgtrigger install` skips them")
+    with override_settings(DATABASE_ROUTERS=[], SILENCED_SYSTEM_CHECKS=["hc_signals.W004"]):
+        assert "W016" not in [check_id for check_id, _ in found()]
+
+
 def test_w007_and_w008_report_missing_log_and_capture(captured: HerokuConnect) -> None:
     assert found(databases=["default"]) == []
     assert found() == []
@@ -184,6 +199,7 @@ def test_w007_and_w008_report_missing_log_and_capture(captured: HerokuConnect) -
         ("W008", "Changes of salesforce.account on 'default'"),
         ("W008", "Changes of salesforce.contact on 'default'"),
     ]
+    assert found(tags=["hc_signals"]) == found() == []
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE public.hc_signals_change RENAME TO elsewhere")
     try:
