@@ -82,7 +82,7 @@ def search(case: Case) -> Result:
 
 
 def read(case: Case, output: str, seconds: float) -> Result:
-    """Return the result that the output of a search stands for."""
+    """Return the result that the output of a search shows."""
     errors, states = _ERRORS.search(output), _STATES.search(output)
     is_broken = bool(errors and int(errors[1]) and _IS_CLAIM.search(output))
     trouble = ""

@@ -2,7 +2,7 @@
  *
  * Worker processes of one or two threads deliver until nothing is left, then sleep. Writers notify only if a process
  * holds the bell's lock. One process may be killed, be stopped by SIGTERM, or lose its connection, at any moment.
- * Nobody polls: POLL_INTERVAL is endless. So only the lock and the notifications can wake a sleeper.
+ * There is no polling: POLL_INTERVAL is endless. So only the lock and the notifications can wake a sleeper.
  */
 
 #ifndef WRITERS
@@ -12,14 +12,14 @@
 #define THREADS 1  /* of process 0; process 1 has one */
 #endif
 #define PROCESSES 2
-#define NOBODY 2
+#define FREE 2
 
 /* The server. A session is the LISTEN connection of a process. */
-byte holder = NOBODY;         /* the session that holds the bell's lock alone */
+byte holder = FREE;         /* the session that holds the bell's lock alone */
 byte shares;                  /* writers that share it */
 bool listens[PROCESSES];      /* the session is open, and LISTENs */
 bool is_notified[PROCESSES];  /* a notification of another session has arrived at the process */
-bool unread;                  /* committed changes that nobody has read */
+bool unread;                  /* a committed change is not read yet */
 
 /* Doorbell and BellLock, by process */
 mtype = { none, unlock, unlock_and_notify, notify };
@@ -48,20 +48,20 @@ inline end_session(p) {
     listens[p] = false;
     is_notified[p] = false;
     releasing[p] = none;
-    if :: holder == p -> holder = NOBODY :: else fi
+    if :: holder == p -> holder = FREE :: else fi
 }
 
 /* A statement with its trigger, then the end of the transaction. */
 active [WRITERS] proctype Writer() {
     bool shared;
     atomic {  /* hc_signals_ring(): pg_try_advisory_xact_lock_shared(), else pg_notify() */
-        if :: holder == NOBODY -> shares++; shared = true :: else fi
+        if :: holder == FREE -> shares++; shared = true :: else fi
     };
 #ifdef SHARE_ENDS_EARLY  /* as after ROLLBACK TO SAVEPOINT, or with a lock of the statement */
     d_step { if :: shared -> shares-- :: else fi };
 #endif
 #ifdef RING_BEFORE_COMMIT  /* as from another session */
-    d_step { if :: !shared -> notify_all_but(NOBODY) :: else fi };
+    d_step { if :: !shared -> notify_all_but(FREE) :: else fi };
 #endif
     if
     :: unread = true;  /* COMMIT: first the changes become visible */
@@ -69,7 +69,7 @@ active [WRITERS] proctype Writer() {
        d_step { if :: shared -> shares-- :: else fi };  /* then the locks end */
 #endif
 #ifndef RING_BEFORE_COMMIT
-       d_step { if :: !shared -> notify_all_but(NOBODY) :: else fi };  /* then the notification goes out */
+       d_step { if :: !shared -> notify_all_but(FREE) :: else fi };  /* then the notification goes out */
 #endif
     :: d_step { if :: shared -> shares-- :: else fi }  /* ROLLBACK */
     fi
@@ -78,8 +78,8 @@ active [WRITERS] proctype Writer() {
 /* Executes what BellLock.release() has sent, and ends the session when its process is gone. */
 proctype Server(byte p) {
     do
-    :: d_step { releasing[p] == unlock -> if :: holder == p -> holder = NOBODY :: else fi; releasing[p] = none }
-    :: d_step { releasing[p] == unlock_and_notify -> if :: holder == p -> holder = NOBODY :: else fi; releasing[p] = notify }
+    :: d_step { releasing[p] == unlock -> if :: holder == p -> holder = FREE :: else fi; releasing[p] = none }
+    :: d_step { releasing[p] == unlock_and_notify -> if :: holder == p -> holder = FREE :: else fi; releasing[p] = notify }
     :: d_step { releasing[p] == notify -> notify_all_but(p); releasing[p] = none }
     :: d_step { listens[p] && (is_dead[p] || ended[p] == threads_of(p) && releasing[p] == none) -> end_session(p) }
     od
@@ -142,7 +142,7 @@ deliver:
         :: d_step { is_broken[p] -> give_up(p); leave(p) }; goto deliver
         :: d_step { !is_broken[p] && !is_connected[p] -> is_connected[p] = true; listens[p] = true; leave(p) }; goto deliver
         :: d_step { !is_broken[p] && is_connected[p] ->  /* take(): pg_try_advisory_lock() */
-            took = (holder == NOBODY && shares == 0);
+            took = (holder == FREE && shares == 0);
             if :: took -> holder = p :: else fi }
         fi;
         atomic {
@@ -151,7 +151,7 @@ deliver:
             :: else
             fi;
             is_held[p] = took;  /* and whether another session holds it */
-            is_asleep[p] = (took || holder != NOBODY);
+            is_asleep[p] = (took || holder != FREE);
             took = false;
             leave(p);
             if
@@ -176,13 +176,13 @@ asleep:
         :: d_step { sleeps && is_listener && is_broken[p] && !guard[p] -> give_up(p); wake_all(p) }
 #ifndef LOCK_NOT_WATCHED
         /* Twice a second it tries the lock if another process holds it. Without effect unless the lock is free. */
-        :: d_step { sleeps && is_listener && !is_held[p] && !is_broken[p] && holder == NOBODY && !guard[p] ->
+        :: d_step { sleeps && is_listener && !is_held[p] && !is_broken[p] && holder == FREE && !guard[p] ->
             took = (shares == 0);
             if :: took -> holder = p :: else fi };
            d_step {
             if
             :: is_broken[p]
-            :: !is_broken[p] && (took || holder == NOBODY) -> is_held[p] = took; wake_all(p)
+            :: !is_broken[p] && (took || holder == FREE) -> is_held[p] = took; wake_all(p)
             :: else
             fi;
             took = false }

@@ -19,7 +19,7 @@ bool is_held, is_waiting;  /* by resume(); requests queue behind one that waits 
 
 byte counted, reported;    /* hc_signals_lost_seq; Position.lost */
 byte visible;              /* a bit for each committed change; the change of writer n is n */
-byte uncaptured, told;     /* changes that are not in the log; those of them that were followed by a gap */
+byte uncaptured, followed;     /* changes that are not in the log; those of them that were followed by a gap */
 byte ended;
 bool has_resumed;
 
@@ -43,7 +43,7 @@ proctype Writer(byte me; bool is_repeatable) {
 #endif
         fi;
 #endif
-#ifndef NO_SECOND_LOOK
+#ifndef PAUSE_READ_ONCE
         if :: !is_repeatable -> sees_pause = is_paused :: else fi;
 #endif
 #ifndef REPEATABLE_READ_SKIPS
@@ -81,7 +81,7 @@ end:
 }
 
 /* The receiver reads the table after the gap was committed. */
-inline send_gap() { told = told | (uncaptured & visible) }
+inline send_gap() { followed = followed | (uncaptured & visible) }
 
 active proctype Command() {  /* hc_triggers pause, and later resume */
     is_paused = true;
@@ -118,7 +118,7 @@ active proctype Worker() {  /* Shard._report_gaps(), with the number that hc_sig
     :: ended == WRITERS && reported == counted -> break
     od;
     has_resumed;
-    silent = ((uncaptured & visible & ~told) != 0)
+    silent = ((uncaptured & visible & ~followed) != 0)
 }
 
 init {

@@ -1,7 +1,7 @@
 /* Hand-over of shards between workers: hc_signals/log/claims.py, layout.py, and Shard in hc_signals/delivery/shard.py.
  *
  * A worker with SHARDS = FROM delivers. One with SHARDS = TO starts at any moment: it takes over, or splits the records
- * anew. The first one may be frozen, at most twice: the server ends its sessions, others go on, then it thaws. It may
+ * again. The first one may be frozen, at most twice: the server ends its sessions, others go on, then it thaws. It may
  * also die. A snapshot is the set of the changes visible in it: reader.pml has shown that this is what a window reads.
  *
  * With NOT_ATOMIC (the setting ATOMIC = False) each call is committed at once, and the claim has a session of its own.
@@ -18,7 +18,7 @@
 #define CHANGES 4
 #endif
 #define WORKERS 2
-#define NOBODY WORKERS
+#define FREE WORKERS
 #define EVERYTHING ((1 << CHANGES) - 1)
 
 /* The log. Changes are numbered by id; those with even ids are of one record, the others of another. */
@@ -37,8 +37,8 @@ Position position[2];
 byte layout = FROM;  /* `shards` of the newest position of the consumer */
 
 /* Advisory locks of transactions: by shard, and for the layout */
-byte claim[2] = NOBODY;
-byte layout_lock = NOBODY;
+byte claim[2] = FREE;
+byte layout_lock = FREE;
 bool is_lost[WORKERS];  /* the session has ended: the worker finds out when it uses it */
 
 byte effects;  /* a bit for each change whose receiver has written, committed */
@@ -84,9 +84,9 @@ inline commit_effects(set) {
 }
 
 inline end_transaction() {
-    for (i : 0 .. 1) { if :: claim[i] == me -> claim[i] = NOBODY :: else fi }
+    for (i : 0 .. 1) { if :: claim[i] == me -> claim[i] = FREE :: else fi }
     i = 0;
-    if :: layout_lock == me -> layout_lock = NOBODY :: else fi
+    if :: layout_lock == me -> layout_lock = FREE :: else fi
 }
 
 inline copy_position(from, to) {
@@ -180,13 +180,13 @@ proctype Worker(byte me; byte shards) {
     /* Worker.prepare(): layout.take_layout(), step by step, each in a transaction */
     do
     :: me == 0 -> break  /* it has started long ago */
-    :: atomic { me == 1 && layout_lock == NOBODY -> layout_lock = me };
+    :: atomic { me == 1 && layout_lock == FREE -> layout_lock = me };
        if
        :: d_step { layout == shards -> end_transaction() }; break
        :: else ->
 #ifndef RESHARD_WITHOUT_CLAIMS
-          atomic { claim[0] == NOBODY -> claim[0] = me };  /* claim_all() */
-          atomic { claim[1] == NOBODY -> claim[1] = me };
+          atomic { claim[0] == FREE -> claim[0] = me };  /* claim_all() */
+          atomic { claim[1] == FREE -> claim[1] = me };
 #endif
           d_step { limit = 2; step_of_reshard(); end_transaction() }
        fi
@@ -204,7 +204,7 @@ proctype Worker(byte me; byte shards) {
             true;
 #else
             if
-            :: claim[shard] == NOBODY -> claim[shard] = me
+            :: claim[shard] == FREE -> claim[shard] = me
             :: else -> forget_page(); goto next  /* Outcome.ELSEWHERE */
             fi;
 #endif
@@ -264,8 +264,8 @@ active proctype Freezer() {
     :: d_step {
         times < 2 && (claim[0] == 0 || claim[1] == 0) ->
         times++;
-        if :: claim[0] == 0 -> claim[0] = NOBODY :: else fi;
-        if :: claim[1] == 0 -> claim[1] = NOBODY :: else fi;
+        if :: claim[0] == 0 -> claim[0] = FREE :: else fi;
+        if :: claim[1] == 0 -> claim[1] = FREE :: else fi;
 #ifndef LEASE  /* a claim that ends at a time, while its owner's transaction goes on */
         is_lost[0] = true
 #endif

@@ -51,7 +51,7 @@ ltl every_promise { [] !(lost || twice || inverted || delayed) }
 ltl nothing_lost { [] !lost }
 ltl nothing_twice { [] !twice }
 ltl order_per_record { [] !inverted }
-ltl strangers_never_delay { [] !delayed }
+ltl others_never_delay { [] !delayed }
 
 #define last_value  (drawn -> drawn : 1)  /* of the sequence: also 1 before the first id is drawn */
 #define is_free(record, by)  (row_lock[record] == 0 || row_lock[record] == by)

@@ -15,7 +15,7 @@
 #define TIMES 1
 #endif
 #define BUCKETS 2
-#define NOBODY 255
+#define NO_BUCKET 255
 #define has(set, member)  (((set) >> (member)) & 1)
 
 byte bucket_now;          /* hc_signals_bucket() */
@@ -36,19 +36,19 @@ bool lost, vanished, queued;
 ltl every_promise { [] !(lost || vanished || queued) }
 ltl nothing_lost { [] !lost }
 ltl rows_stay_while_read { [] !vanished }
-ltl nobody_queues { [] !queued }
+ltl no_request_queues { [] !queued }
 
 hidden byte i;
 
 #define may_use(b)  (!is_locked[b] && !is_waiting[b])
 
 proctype Writer(byte me) {
-    byte in = NOBODY, also = NOBODY;
+    byte in = NO_BUCKET, also = NO_BUCKET;
     /* hc_signals_admit(): LOCK TABLE ... IN ROW EXCLUSIVE MODE, for 10 ms at most */
     in = bucket_now;
     if
     :: atomic { may_use(in) -> users[in]++ }
-    :: d_step { !may_use(in) -> queued = queued || is_waiting[in]; in = NOBODY }; goto lose
+    :: d_step { !may_use(in) -> queued = queued || is_waiting[in]; in = NO_BUCKET }; goto lose
     fi;
     /* The INSERT. The time may have passed into the next bucket. */
     if
@@ -62,8 +62,8 @@ proctype Writer(byte me) {
     fi;
     d_step {
         users[in]--;
-        if :: also != NOBODY -> users[also]-- :: else fi;
-        in = NOBODY; also = NOBODY
+        if :: also != NO_BUCKET -> users[also]-- :: else fi;
+        in = NO_BUCKET; also = NO_BUCKET
     };
     goto done;
 lose:

@@ -62,7 +62,7 @@ def test_every_mutation_of_the_chaos_run_is_a_variant() -> None:
 
 
 def test_functions_named_in_the_models_exist() -> None:
-    """A step names the function that it stands for; a renamed function must be renamed there, too."""
+    """A step names its function; a renamed function must be renamed there, too."""
     sources = [*(ROOT / "hc_signals").rglob("*.py"), *(ROOT / "migrations_sql").glob("*.sql")]
     code = "\n".join(path.read_text() for path in sources)
     for model, text in MODELS.items():
