@@ -43,6 +43,10 @@ class Driver:
             self.before()
         return self._wait(*args, **kwargs)
 
+    def is_changed(self) -> bool:
+        """Return whether a receiver has changed an attribute."""
+        return bool(self._values(self._raw) != self._was)
+
     def changed(self) -> list[str]:
         """Return the names of attributes that a receiver has changed; set them back, if they matter in a transaction.
 
