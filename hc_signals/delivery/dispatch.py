@@ -17,7 +17,6 @@ from hc_signals.delivery.project_code import complete, ends_program
 from hc_signals.delivery.pulse import Pulse
 from hc_signals.log.heard import Heard
 
-
 LONG = 0.001
 """Seconds of a call after which an alarm is looked for at once, and not at the end of the page."""
 
@@ -92,18 +91,20 @@ class Dispatcher:
 
     def _call(self, receiver: Receiver, about: About, signal: Signal, named: dict[str, Any]) -> BaseException | None:
         """Make one call; return the receiver's error, None if it has none."""
-        failed = None
+        calls, failed = self._calls, None
         self.pulse.begin_call(receiver.name, signal, named)
         try:
-            with self._calls.next(receiver.name, about):
+            # A receiver may raise anything, also what is meant to end a program. Only Ctrl-C may end this one.
+            try:
+                calls.begin(receiver.name, about)
                 result = receiver.call(**named)
                 if result is not None and result is not UNWANTED:
                     complete(result)
-        # A receiver may raise anything, also what is meant to end a program. Only Ctrl-C may end this one.
-        except BaseException as error:
-            failed = error
-            if isinstance(error, IsolationLost) or ends_program(error):
-                raise
+            except BaseException as error:
+                failed = error
+            failed = calls.end(failed)
+            if failed is not None and (isinstance(failed, IsolationLost) or ends_program(failed)):
+                raise failed
         finally:
             self.pulse.end_call(receiver.name, failed)
         self.isolation.store_failed()

@@ -13,6 +13,9 @@ import signal
 import sysconfig
 import threading
 import traceback
+
+# signal.getsignal() calls it, makes an enum member of its value, and takes thirty times as long.
+from _signal import getsignal as handler_of  # type: ignore[import-not-found]
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -65,10 +68,6 @@ def ends_program(error: BaseException) -> bool:
     )
 
 
-# Without its wrapper, which makes an enum member of the value and takes twenty times as long.
-_handler_of = inspect.unwrap(signal.getsignal)
-
-
 class LeftRunning:
     """Ends what calls leave running in the process: a child process, or the timer of an alarm.
 
@@ -84,7 +83,7 @@ class LeftRunning:
         self._had_timer = self._has_timer()
 
     def _note_handler(self) -> None:
-        self._handler = _handler_of(SIGALRM)
+        self._handler = handler_of(SIGALRM)
         self._is_handled = callable(self._handler)
 
     def is_likely(self) -> bool:
@@ -92,7 +91,7 @@ class LeftRunning:
 
         It makes a system call only if the process has a handler for the signal.
         """
-        if _forks != self._forks or _handler_of(SIGALRM) is not self._handler:
+        if _forks != self._forks or handler_of(SIGALRM) is not self._handler:
             return True
         return self._is_handled and self._has_timer()
 
@@ -104,7 +103,7 @@ class LeftRunning:
 
         Any call since the last check may have left it, because :meth:`is_likely` does not find it.
         """
-        is_left = not callable(_handler_of(SIGALRM)) and self._has_timer()
+        is_left = not callable(handler_of(SIGALRM)) and self._has_timer()
         if is_left:
             signal.setitimer(ITIMER_REAL, 0)
         return is_left

@@ -31,48 +31,41 @@ def calls_of(isolation: Isolation) -> "CallsInTransaction | CallsOutside":
     return CallsInTransaction(isolation) if isolation.connection.in_atomic_block else CallsOutside(isolation)
 
 
-def _check_all(checks: Iterable[Callable[[BaseException | None], None]], error: BaseException | None) -> None:
-    """Run each check with the error of the call, or with that of the check before it; raise a new error."""
-    found = error
+def _error_after(
+    checks: Iterable[Callable[[BaseException | None], None]], error: BaseException | None
+) -> BaseException | None:
+    """Run each check with the call's error, or that of the check before it; return the last error."""
     for check in checks:
         try:
-            check(found)
+            check(error)
         except BaseException as another:
-            found = another
-    if found is not None and found is not error:
-        raise found
+            error = another
+    return error
 
 
 class CallsOutside:
-    """The calls of a page outside a transaction; a context manager of one call after the other."""
+    """The calls of a page outside a transaction, one after the other."""
 
     def __init__(self, isolation: Isolation) -> None:
         self._isolation = isolation
 
-    def next(self, receiver: str, about: About) -> "CallsOutside":
-        """Return the context manager of the next call."""
-        return self
-
-    def pause(self) -> None:
-        """Allow statements of our own: there is nothing to do."""
-
-    def __enter__(self) -> None:
+    def begin(self, receiver: str, about: About) -> None:
+        """Begin a call."""
         self._call = CallOutside(self._isolation.connection, lambda: self._isolation.settings)
         self._call.__enter__()
         self._isolation.others.begin_call()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        """End a call.
-
-        Raises:
-            TransactionManagementError, LeftSettingsError, RuntimeError: the call has left something.
-        """
+    def end(self, error: BaseException | None) -> BaseException | None:
+        """End a call that has raised ``error``; return its error, also if it has left something."""
         isolation = self._isolation
-        _check_all((isolation.running.check, isolation.others.end_call, self._call.end), error)
+        return _error_after((isolation.running.check, isolation.others.end_call, self._call.end), error)
+
+    def pause(self) -> None:
+        """Allow statements of our own: there is nothing to do."""
 
 
 class CallsInTransaction:
-    """The calls in the transaction of a page; a context manager of one call after the other.
+    """The calls in the transaction of a page, one after the other.
 
     The connection is the receivers' from the first call on, until :meth:`pause`. As long as the calls leave nothing,
     nothing is done between them. The savepoint of a call is made at its first query.
@@ -80,12 +73,14 @@ class CallsInTransaction:
 
     __slots__ = (
         "_about",
+        "_attributes",
+        "_before",
         "_began",
         "_connection",
         "_driver",
+        "_had",
         "_is_open",
         "_is_sending",
-        "_is_watched",
         "_isolation",
         "_lost",
         "_own_wrappers",
@@ -99,6 +94,11 @@ class CallsInTransaction:
     def __init__(self, isolation: Isolation) -> None:
         self._isolation, self._connection = isolation, isolation.connection
         self._driver, self._raw = isolation.driver, isolation.connection.connection
+        self._before, self._attributes, self._had = self._before_message, isolation.driver.values, isolation.driver.was
+        # Ours comes last: the statements that the project's wrappers put in front belong to the receiver.
+        self._wrappers = [*wrappers.of_project(self._connection), self._statement]
+        self._sid: str | None = None
+        """The present call's id in ``connection.savepoint_ids``. A call that has left nothing leaves it to the next."""
         self._is_open = False
         """The connection is the receivers'."""
         self._is_sending = False
@@ -106,62 +106,57 @@ class CallsInTransaction:
         self._lost: IsolationLost | None = None
         """Raised during the call; the receiver may have caught it."""
 
-    def next(self, receiver: str, about: About) -> "CallsInTransaction":
-        """Return the context manager of the next call."""
+    def begin(self, receiver: str, about: About) -> None:
+        """Begin a call."""
         self._receiver, self._about = receiver, about
-        return self
-
-    def __enter__(self) -> None:
-        in_advance = careful.needs_savepoint(self._receiver)
+        in_advance = careful.needs_savepoint(receiver)
         if in_advance or not self._is_open:
             self.pause()
             self._open(in_advance)
 
     def _open(self, in_advance: bool) -> None:
         """Give the connection to the receivers; ``in_advance``: with a savepoint, made in a message of its own."""
-        connection = self._connection
-        self._sid, self._lost = self._isolation.begin_call(in_advance=in_advance), None
+        connection, isolation = self._connection, self._isolation
+        if in_advance or self._sid is None:  # the last call has left something, or there was none
+            isolation.begin_call(in_advance=in_advance)
+            self._sid = isolation.new_id()
         # Django knows the savepoint from the start, so a failed receiver's on_commit hooks go with its writes.
         connection.savepoint_ids.append(self._sid)
         self._sizes = len(connection.savepoint_ids), len(connection.atomic_blocks), len(connection.run_on_commit)
-        self._own_wrappers = connection.execute_wrappers
-        # Ours comes last: the statements that the project's wrappers put in front belong to the receiver.
-        self._wrappers = [*wrappers.of_project(connection), self._statement]
-        connection.execute_wrappers = list(self._wrappers)
-        self._driver.before = self._before_message
-        self._isolation.others.begin_call()
-        self._is_watched, self._began = self._isolation.is_watched_closely, time.monotonic()
+        self._own_wrappers, connection.execute_wrappers = connection.execute_wrappers, list(self._wrappers)
+        self._driver.before = self._before
+        if isolation.is_watched_closely:
+            isolation.others.begin_call()
+            self._began = time.monotonic()
         self._is_open = True
 
     def pause(self) -> None:
         """Take the connection back, for statements of our own."""
         if self._is_open:
             self._is_open = False
-            self._connection.execute_wrappers = self._own_wrappers
+            connection = self._connection
+            connection.execute_wrappers = self._own_wrappers
             self._driver.before = None
             ids, blocks, _ = self._sizes
-            del self._connection.savepoint_ids[ids - 1 :], self._connection.atomic_blocks[blocks:]
+            del connection.savepoint_ids[ids - 1 :], connection.atomic_blocks[blocks:]
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        """End a call.
+    def end(self, error: BaseException | None) -> BaseException | None:
+        """End a call that has raised ``error``; return its error, also if it has left something.
 
-        Raises:
-            IsolationLost: the call has broken more than its savepoint.
-            TransactionManagementError: the receiver has returned with its writes lost, or left a transaction open.
-            LeftSettingsError, RuntimeError: the receiver has left something else.
+        The error is IsolationLost if the call has broken more than its savepoint.
         """
-        if error is None and self._has_left_nothing():
-            return
+        if (error is None and self._has_left_nothing()) or not self._is_open:
+            return error
         isolation = self._isolation
-        _check_all((isolation.check_running, isolation.others.end_call, self._end), error)
+        return _error_after((isolation.check_running, isolation.others.end_call, self._end), error)
 
     def _has_left_nothing(self) -> bool:
-        """Return whether the call has neither run a query nor changed anything. Most calls: no system call is made."""
+        """Return whether the call has neither run a query nor changed anything. It makes no system call as a rule."""
         connection, isolation = self._connection, self._isolation
         ids, blocks, hooks = self._sizes
         return not (
             isolation.session.has_savepoint
-            or self._is_watched
+            or isolation.is_watched_closely
             or connection.connection is not self._raw
             or self._raw.pgconn.transaction_status != State.IN_TRANSACTION
             or connection.needs_rollback
@@ -169,7 +164,7 @@ class CallsInTransaction:
             or len(connection.atomic_blocks) != blocks
             or len(connection.run_on_commit) != hooks
             or connection.execute_wrappers != self._wrappers
-            or self._driver.is_changed()
+            or self._attributes(self._raw) != self._had
             or isolation.running.is_likely()
         )
 
@@ -205,21 +200,21 @@ class CallsInTransaction:
 
     def _end(self, error: BaseException | None) -> None:
         """Check everything that the call may have left, and take it back if it has failed; ``error``: it raised."""
-        connection = self._connection
-        call = Call(self._receiver, *self._about)
+        connection, call, sid = self._connection, Call(self._receiver, *self._about), str(self._sid)
+        lost, self._sid, self._lost = self._lost, None, None
         is_open = (len(connection.savepoint_ids), len(connection.atomic_blocks)) != self._sizes[:2]
         connection.execute_wrappers = self._own_wrappers
         self._driver.before = None
         changed = self._driver.changed()
         try:
-            if self._lost:
-                raise self._lost
+            if lost:
+                raise lost
             state = received_status(connection) if self._may_have_ended() else status(connection)
             is_intact = state == State.IN_TRANSACTION and not is_open and not connection.needs_rollback
             if error is None and is_intact and not changed:
-                self._isolation.end_call(call, self._sid)
+                self._isolation.end_call(call, sid)
                 return
-            self._take_back(call, state, error)
+            self._take_back(call, sid, state, error)
             if error is None and is_intact:
                 raise changed_driver_error(changed)
             if error is None:
@@ -232,7 +227,7 @@ class CallsInTransaction:
         idle = self._isolation.idle_seconds
         return idle is not None and time.monotonic() - self._began >= idle
 
-    def _take_back(self, call: Call, state: int, error: BaseException | None) -> None:
+    def _take_back(self, call: Call, sid: str, state: int, error: BaseException | None) -> None:
         """Roll back the call, or raise IsolationLost."""
         connection = self._connection
         if connection.closed_in_transaction:
@@ -242,9 +237,9 @@ class CallsInTransaction:
         if state == State.ACTIVE:  # in the middle of a COPY, or of a statement of another thread
             connection.close()
             raise ConnectionLost(call, is_certain=True)
-        if state == State.IDLE or self._sid not in connection.savepoint_ids:
+        if state == State.IDLE or sid not in connection.savepoint_ids:
             raise IsolationLost(call, is_certain=True)
         if state == State.IN_ERROR and not self._isolation.session.has_savepoint:
             raise IsolationLost(call)
         connection.needs_rollback = False
-        self._isolation.take_back(call, self._sid)
+        self._isolation.take_back(call, sid)

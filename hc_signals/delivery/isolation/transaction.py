@@ -39,6 +39,10 @@ class Isolation:
         """What the server's session has of ours."""
         self.running = LeftRunning()
         self._limits: Limits | None = None
+        self.idle_seconds: float | None = None
+        """Seconds after which the server ends an idle session while a receiver runs; None: it never does."""
+        self.is_watched_closely = is_careful or self.others.has_any
+        """Whether everything is checked after each call, also after one that has run no query."""
 
     @contextmanager
     def opened(self) -> Iterator["Isolation"]:
@@ -128,27 +132,20 @@ class Isolation:
         message = Message(execute, sql, params, many, context)
         return self._send(lambda before: before.before_own(self._limits, first, is_nested=is_nested), message)
 
-    @property
-    def idle_seconds(self) -> float | None:
-        """Seconds after which the server ends an idle session while a receiver runs; None: it never does."""
-        return self._limits.idle_seconds if self._limits and self._limits.changed else None
-
-    @property
-    def is_watched_closely(self) -> bool:
-        """Whether everything is checked after each call, also after one that has run no query."""
-        return self.is_careful or self.others.has_any or self.idle_seconds is not None
-
     @cached_property
     def settings(self) -> str:
         """The settings that a receiver outside a transaction has to leave, as they were at its first query."""
         return str(send_alone(self.using, READ)[0])
 
-    def begin_call(self, *, in_advance: bool) -> str:
-        """Begin a call; return an id for ``connection.savepoint_ids``. See :func:`.call.isolated` for the argument."""
+    def begin_call(self, *, in_advance: bool) -> None:
+        """Begin a call; ``in_advance``: its savepoint is made at once, in a message of its own."""
         if self.session.has_savepoint:
             self.session = self.session._replace(has_savepoint=False)
         if in_advance or self.is_careful:
             self.make_savepoint()
+
+    def new_id(self) -> str:
+        """Return an id for ``connection.savepoint_ids``."""
         return f"hc_signals_{next(_numbers)}"
 
     def make_savepoint(self) -> None:
@@ -219,4 +216,6 @@ class Isolation:
             else:
                 if found is not None:
                     self._limits = Limits.of(found)
+                    self.idle_seconds = self._limits.idle_seconds
+                    self.is_watched_closely |= self.idle_seconds is not None
                 return result
