@@ -43,7 +43,7 @@ class Page:
         self._sender, self._listeners, self._builders = sender, sender.listeners, builders
         self._consumer = sender.store.conf.CONSUMER
         self._records = Records(sender.store.using, sender.listeners)
-        self._any_note = any([change.note for change in changes])
+        self._any_note = any(change.note for change in changes)
         self._bulk: dict[tuple[Model, bool], list[tuple[Change, ChangeEvent]]] = defaultdict(list)
         """Changes with their events, by the model that they are sent for and ``exclusive``."""
         self._proxies: dict[str, list[Model]] = {}
