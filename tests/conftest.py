@@ -1,5 +1,6 @@
 """Fixtures: a simulated Heroku Connect on the test database, with or without capture; receivers for one test."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -41,10 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """Let a Ctrl-C raise KeyboardInterrupt, as in a terminal. A process in a shell's background would ignore it."""
+    """Let a Ctrl-C raise KeyboardInterrupt, as in a terminal. A process in a shell's background would ignore it.
+
+    And let warnings be errors in the processes that tests start, too.
+    """
     import signal
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["PYTHONWARNINGS"] = "error"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -63,10 +68,20 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Replace lone surrogates in captured output, which xdist cannot send; receivers raise errors with them."""
+    """Replace lone surrogates in captured output and in failures, which xdist cannot send: its worker would end.
+
+    Receivers raise errors with them. Ids of tests have none: pytest escapes them.
+    """
     report = yield
-    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    report.sections = [(name, encodable(text)) for name, text in report.sections]
+    if (failure := report.longreprtext) != encodable(failure):
+        report.longrepr = encodable(failure)
     return report
+
+
+def encodable(text: str) -> str:
+    """Return the text with its lone surrogates escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def pytest_report_header() -> str:

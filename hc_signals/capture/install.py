@@ -57,7 +57,7 @@ def install_capture(
         if not status.is_installable and not (status.state == "installed" and end_fresh):
             return []
         function = function_sql(model, found.layout(model) if end_fresh else next_layout(model, using))
-        only_function = status.is_captured and not status.has_other_function and not wait_for_writers
+        only_function = status.is_captured and not status.has_stale_triggers and not wait_for_writers
         return function if only_function else [*function, *triggers_sql(model)]
 
     if statements():

@@ -3,12 +3,15 @@
 No trigger names a column, because Heroku Connect must stay free to alter its tables.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import pgtrigger
 from django.db import models
 
 from hc_signals.capture.function import function_name
+from hc_signals.conf import origin_rules
+from hc_signals.origins import trigger_arguments, when_sql
 from hc_signals.postgres.names import literal, quote
 from hc_signals.tables import quoted_table
 
@@ -39,10 +42,12 @@ class CaptureTrigger(pgtrigger.Trigger):
     def create_sql(self, model: Any) -> str:
         """Return CREATE OR REPLACE TRIGGER: unlike DROP and CREATE it waits for no SELECT, and leaves no gap."""
         referencing = f"REFERENCING {self.referencing_sql} " if self.referencing_sql else ""
+        rules = origin_rules()
+        arguments = ", ".join(map(literal, trigger_arguments(rules)))
         return (
             f"CREATE OR REPLACE TRIGGER {quote(self.get_pgid(model))} {self.when} {self.operation} "
-            f"ON {quoted_table(model)} {referencing}FOR EACH STATEMENT WHEN (current_setting('xmlbinary') = 'hex') "
-            f"EXECUTE FUNCTION public.{function_name(model)}()"
+            f"ON {quoted_table(model)} {referencing}FOR EACH STATEMENT WHEN ({when_sql(rules)}) "
+            f"EXECUTE FUNCTION public.{function_name(model)}({arguments})"
         )
 
 
@@ -59,12 +64,15 @@ def triggers_sql(model: type[models.Model]) -> list[str]:
 
 
 def _always_sql(model: type[models.Model]) -> str:
-    """Return the statement that makes the triggers fire under ``session_replication_role = replica`` as well.
+    return always_sql(quoted_table(model), [trigger.get_pgid(model) for trigger in TRIGGERS])
+
+
+def always_sql(table: str, triggers: Iterable[str]) -> str:
+    """Return the statement that makes triggers fire under ``session_replication_role = replica`` as well.
 
     PostgreSQL allows this to the owner of the table; for another role the statement does nothing.
     """
-    table = quoted_table(model)
-    enable = ", ".join(f"ENABLE ALWAYS TRIGGER {quote(trigger.get_pgid(model))}" for trigger in TRIGGERS)
+    enable = ", ".join(f"ENABLE ALWAYS TRIGGER {quote(name)}" for name in triggers)
     body = (
         f"BEGIN IF pg_catalog.pg_has_role((SELECT relowner FROM pg_catalog.pg_class "
         f"WHERE oid = {literal(table)}::pg_catalog.regclass), 'USAGE') THEN ALTER TABLE {table} {enable}; END IF; END"

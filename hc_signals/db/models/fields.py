@@ -3,7 +3,7 @@
 import datetime
 import decimal
 import uuid
-from typing import Any
+from typing import Any, Self
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -79,6 +79,10 @@ class HerokuConnectFieldMixin:
             kwargs["db_index"] = True
         super().__init__(*args, **kwargs)
 
+    def __class_getitem__(cls, types: Any) -> type[Self]:
+        """Return the class, so that code which names the types of a field runs: ``Text[str, str]``."""
+        return cls
+
     def deconstruct(self) -> Any:
         """Add our arguments, and Django's whose default differs here: Django leaves out values equal to its own."""
         name, path, args, kwargs = super().deconstruct()  # type: ignore[misc]
@@ -117,11 +121,11 @@ class HerokuConnectFieldMixin:
         return list(rows.values_list(self.attname, flat=True)[:1])
 
 
-class AnyType(HerokuConnectFieldMixin, models.TextField):  # type: ignore[type-arg]
+class AnyType(HerokuConnectFieldMixin, models.TextField):
     """Salesforce ``AnyType``: text."""
 
 
-class ID(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+class ID(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``ID``: 18 characters; nullable, because Salesforce assigns it; not editable."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -130,7 +134,7 @@ class ID(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
 
 
-class ExternalID(HerokuConnectFieldMixin, models.UUIDField):  # type: ignore[type-arg]
+class ExternalID(HerokuConnectFieldMixin, models.UUIDField):
     """Salesforce ``External ID``: a UUID in Python, its 32 hex digits in the table; the upsert field by default."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -171,7 +175,7 @@ class ExternalID(HerokuConnectFieldMixin, models.UUIDField):  # type: ignore[typ
         return key if key.hex == value else SpelledUUID(value)
 
 
-class Checkbox(HerokuConnectFieldMixin, models.BooleanField):  # type: ignore[type-arg]
+class Checkbox(HerokuConnectFieldMixin, models.BooleanField):
     """Salesforce ``Checkbox``: always nullable."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -179,7 +183,7 @@ class Checkbox(HerokuConnectFieldMixin, models.BooleanField):  # type: ignore[ty
         super().__init__(*args, **kwargs)
 
 
-class Number(HerokuConnectFieldMixin, models.DecimalField):  # type: ignore[type-arg]
+class Number(HerokuConnectFieldMixin, models.DecimalField):
     """Salesforce ``Number``: Decimal in Python, double precision in the table."""
 
     def db_type(self, connection: Any) -> str:
@@ -217,11 +221,11 @@ class Percent(Number):
     """Salesforce ``Percent``: as Number."""
 
 
-class Date(HerokuConnectFieldMixin, models.DateField):  # type: ignore[type-arg]
+class Date(HerokuConnectFieldMixin, models.DateField):
     """Salesforce ``Date``."""
 
 
-class DateTime(HerokuConnectFieldMixin, models.DateTimeField):  # type: ignore[type-arg]
+class DateTime(HerokuConnectFieldMixin, models.DateTimeField):
     """Salesforce ``Date/Time``: naive UTC in the table, aware UTC in Python, whatever the session's time zone.
 
     With ``USE_TZ = False`` it is aware in the project's ``TIME_ZONE``, because Django's forms, lists and templates then
@@ -261,11 +265,11 @@ def _in_project_zone(value: datetime.datetime) -> datetime.datetime:
         return value
 
 
-class Time(HerokuConnectFieldMixin, models.TimeField):  # type: ignore[type-arg]
+class Time(HerokuConnectFieldMixin, models.TimeField):
     """Salesforce ``Time``."""
 
 
-class Email(HerokuConnectFieldMixin, models.EmailField):  # type: ignore[type-arg]
+class Email(HerokuConnectFieldMixin, models.EmailField):
     """Salesforce ``Email``: 80 characters, or a larger ``max_length``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -273,11 +277,11 @@ class Email(HerokuConnectFieldMixin, models.EmailField):  # type: ignore[type-ar
         super().__init__(*args, **kwargs)
 
 
-class EncryptedString(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+class EncryptedString(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Encrypted String``; give it a ``max_length``."""
 
 
-class Phone(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+class Phone(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Phone``: 40 characters, or a larger ``max_length``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -285,7 +289,7 @@ class Phone(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg
         super().__init__(*args, **kwargs)
 
 
-class Picklist(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+class Picklist(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Picklist``: ``choices`` (a list, groups, an enum or a callable) are required."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -302,11 +306,11 @@ class Picklist(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-
         super().__init__(*args, **kwargs)
 
 
-class Text(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+class Text(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Text``; give it a ``max_length``."""
 
 
-class TextArea(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+class TextArea(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Text Area``: up to 255 characters, a textarea in forms."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -320,11 +324,11 @@ class TextArea(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-
         return super().formfield(**kwargs)
 
 
-class TextAreaLong(HerokuConnectFieldMixin, models.TextField):  # type: ignore[type-arg]
+class TextAreaLong(HerokuConnectFieldMixin, models.TextField):
     """Salesforce ``Text Area (Long)`` and ``(Rich)``."""
 
 
-class URL(HerokuConnectFieldMixin, models.URLField):  # type: ignore[type-arg]
+class URL(HerokuConnectFieldMixin, models.URLField):
     """Salesforce ``URL``: 255 characters by default."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -336,11 +340,11 @@ class URL(HerokuConnectFieldMixin, models.URLField):  # type: ignore[type-arg]
         return super().formfield(**{"assume_scheme": "https", **kwargs})
 
 
-class Integer(HerokuConnectFieldMixin, models.IntegerField):  # type: ignore[type-arg]
+class Integer(HerokuConnectFieldMixin, models.IntegerField):
     """Salesforce's standard integers (``NumberOfEmployees`` and the like), which Heroku Connect maps to ``integer``."""
 
 
-class FormulaText(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+class FormulaText(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Formula (Text)``: 1300 characters; not editable, because Salesforce computes it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -349,7 +353,7 @@ class FormulaText(HerokuConnectFieldMixin, models.CharField):  # type: ignore[ty
         super().__init__(*args, **kwargs)
 
 
-class _Coordinate(HerokuConnectFieldMixin, models.FloatField):  # type: ignore[type-arg]
+class _Coordinate(HerokuConnectFieldMixin, models.FloatField):
     """One half of a geolocation."""
 
 

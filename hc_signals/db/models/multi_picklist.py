@@ -38,7 +38,7 @@ def _display(instance: models.Model, field: "MultiPicklist") -> str:
     return ", ".join(str(labels.get(item, item)) for item in getattr(instance, field.attname) or ())
 
 
-class MultiPicklist(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+class MultiPicklist(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Picklist (Multi-Select)``: a list of texts in Python, joined by semicolons in the table.
 
     NULL is None. An empty list is stored as NULL too, because Salesforce has no other empty selection. The list's

@@ -22,9 +22,9 @@ class ConstraintlessForeignObjectMixin:
         setattr(instance, name, data)
 
 
-class Lookup(HerokuConnectFieldMixin, ConstraintlessForeignObjectMixin, models.ForeignKey):  # type: ignore[type-arg]
+class Lookup(HerokuConnectFieldMixin, ConstraintlessForeignObjectMixin, models.ForeignKey):
     """Salesforce ``Lookup Relationship``; point ``to_field`` at ``sf_id`` or an external id."""
 
 
-class MasterDetail(HerokuConnectFieldMixin, ConstraintlessForeignObjectMixin, models.ForeignKey):  # type: ignore[type-arg]
+class MasterDetail(HerokuConnectFieldMixin, ConstraintlessForeignObjectMixin, models.ForeignKey):
     """Salesforce ``Master-Detail Relationship``; point ``to_field`` at ``sf_id`` or an external id."""
