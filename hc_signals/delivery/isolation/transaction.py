@@ -91,7 +91,8 @@ class Isolation:
     def check_running(self, error: BaseException | None) -> None:
         """End what the last call has left running: see :meth:`LeftRunning.check`."""
         self.check_late_alarm()
-        self.running.check(error)
+        if self.is_careful or self.running.is_likely():
+            self.running.check(error)
 
     def finish(self, last: Callable[[], None]) -> None:
         """End the isolation of the transaction, before its COMMIT.
