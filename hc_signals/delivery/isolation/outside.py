@@ -41,6 +41,8 @@ class CallOutside:
         connection.execute_wrappers = [*wrappers.of_project(connection), self._statement]
         raw = connection.connection
         self._driver = None if raw is None else Driver(raw, in_transaction=False)
+        if wrappers.prepares_cursors(connection):  # it would change settings before the call's first statement
+            self._before_message()
         if self._driver:
             self._driver.before = self._before_message
 

@@ -161,6 +161,9 @@ class Isolation:
     def end_call(self, call: Call, sid: str) -> None:
         """End a call that has returned. If it has a savepoint, its settings are still to be checked."""
         if self.session.has_savepoint:
+            if wrappers.prepares_cursors(self.connection):  # the backend sets its settings back at the next cursor
+                with wrappers.as_project(self.using), self.connection.cursor():
+                    pass
             self.session = self.session._replace(unchecked=(call, sid))
         if self.is_careful:
             self.check_last_call()
