@@ -13,6 +13,7 @@ TAG ?=
 PAGE := 90
 
 CHAOS ?= --seconds 60
+SPECS ?=
 FAILOVER ?=
 ANY ?=
 ORGS ?=
@@ -33,7 +34,7 @@ TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill 
 
 MATRIX ?=
 
-.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults interop ecosystem chaos failover bench bench-check docs release-check audit forms lint types fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults specs interop ecosystem chaos failover bench bench-check docs release-check audit forms lint types fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -114,6 +115,9 @@ faults: $(VENV)/.installed  ## tries every fault and writes the table of outcome
 
 interop: .venv-interop/.installed  ## models of the released django-heroku-connect, in an environment of their own
 	.venv-interop/bin/python tests/interop/run.py
+
+specs:  ## models of the protocol: Spin searches all their states, about a minute: make specs SPECS="--model gap"
+	@$(PYTHON) -m specs $(SPECS)
 
 .venv-ecosystem/.installed: pyproject.toml tests/ecosystem/requirements.txt
 	$(PYTHON) -m venv .venv-ecosystem

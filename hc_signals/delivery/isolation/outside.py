@@ -58,6 +58,14 @@ class CallOutside:
             self._settings()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self.end(error)
+
+    def end(self, error: BaseException | None) -> None:
+        """Check what the call has left, and close the connection if it cannot be as before; ``error``: it raised.
+
+        Raises:
+            TransactionManagementError, LeftSettingsError: the call has returned and left something.
+        """
         connection = self._connection
         connection.execute_wrappers = self._wrappers
         changed: list[str] = []
