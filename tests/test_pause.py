@@ -331,7 +331,7 @@ def test_pause_records_gaps_of_removed_models(captured: HerokuConnect) -> None:
 
 
 def test_loss_during_a_resume_is_reported_after_its_commit(captured: HerokuConnect, connect: Any) -> None:
-    """``resume`` waits for a writer; another one loses its change meanwhile, and commits after the gap of the pause."""
+    """``resume`` waits for a writer; another one loses its change, and commits after the gap of the pause."""
     captured.insert(Account, {"name": "a"}, {"name": "b"})
     deliver()
     names: list[set[str]] = []

@@ -40,7 +40,7 @@ SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND granted
 AND (classid, objid, objsubid) = ({UNTOLD[0]}, {UNTOLD[1]}, 2)
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 IS_REMOVED = "`hc_triggers pause --remove` has removed capture from every table: nothing is installed."
 _END_PAUSE = "UPDATE public.hc_signals_control SET gap_since = NULL, is_removed = false"
 
@@ -126,7 +126,7 @@ def _wait_for_uncaptured(using: str) -> None:
     """
     waiting = set(rows(using, _UNCAPTURED))
     while waiting:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
         waiting &= set(rows(using, _UNCAPTURED))
 
 
