@@ -153,7 +153,7 @@ def test_plain_model_is_connected_for_every_command(tmp_path: Path, schemas: lis
     output = Project(tmp_path, {"crm": PLAIN}).run(
         f"call_command('hc_simulate', create_only=True)\n{MAKE_TABLES}{CHECK_EVERYTHING}"
         "call_command('hc_mappings', 'export', output='exported.json')\n"
-        "print(open('exported.json').read())\n"
+        "import pathlib\nprint(pathlib.Path('exported.json').read_text())\n"
         "call_command('hc_mappings', 'check', 'exported.json')\n"
         "from hc_signals.signals import record_created\n"
         "from tests import play_org\n"

@@ -251,7 +251,7 @@ def test_worker_notices_a_changed_pool_mode(bouncer: Any, listen: Any) -> None:
         insert(3)
         wait_until(lambda n=count: Seen.objects.count() == n, 40)  # type: ignore[misc]
     wait_until(lambda: application_names("hc_listen default pooled"), 40)
-    assert not asleep()
+    wait_until(lambda: not asleep())
     process.terminate()
     process.communicate(timeout=20)
     wait_until(lambda: not left_behind(pooler))
@@ -297,7 +297,7 @@ def test_djangos_own_pool_lends_enough(listen: Any, bouncer: Any) -> None:
     """Threads that keep their connection for good would soon empty the pool."""
     pytest.importorskip("psycopg_pool", reason="psycopg_pool is not installed (pip install 'psycopg[pool]')")
     conf = json.dumps({"SHARDS": 2, "ATOMIC": False})
-    options = '{"OPTIONS": {"pool": {"min_size": 1, "max_size": 3}}}'
+    options = '{"OPTIONS": {"pool": {"min_size": 1, "max_size": 3}}, "CONN_MAX_AGE": 0}'
     process = start("hc_listen", "--concurrency", "2", DATABASE_JSON=options, HC_SIGNALS_JSON=conf)
     try:
         for count in (150, 300):

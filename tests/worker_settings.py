@@ -17,7 +17,5 @@ if "HC_SIGNALS_JSON" in os.environ:
     HC_SIGNALS = json.loads(os.environ["HC_SIGNALS_JSON"])
 if "LOGGING_JSON" in os.environ:
     LOGGING = json.loads(os.environ["LOGGING_JSON"])
-if "POOL" in os.environ:
-    DATABASES["default"]["OPTIONS"] = {"pool": json.loads(os.environ["POOL"])}
 if "DATABASE_JSON" in os.environ:
     DATABASES["default"] |= json.loads(os.environ["DATABASE_JSON"])
