@@ -64,7 +64,7 @@ class Change(models.Model):
 
     class Meta:
         managed = False
-        db_table = 'public"."hc_signals_change'
+        db_table = 'public"."hc_signals_log'
         default_permissions = ("view",)
         permissions = (("redeliver_change", "Can deliver a change again"),)
         ordering = ("id",)

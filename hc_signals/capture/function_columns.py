@@ -4,6 +4,7 @@ After Heroku Connect has mapped one more field it writes every row. The first va
 is not a change of the record.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ class Layout:
     """Those that no function before has captured."""
     since: str = ""
     """ISO time at which the fresh columns appeared; empty if there are none."""
+
+    @property
+    def id(self) -> int:
+        """The number of this layout in the log: a digest of the columns."""
+        digest = hashlib.sha256(json.dumps(self.columns).encode()).digest()
+        return int.from_bytes(digest[:8], signed=True) or 1
 
     def comment(self) -> str:
         """Return the layout as comments, which :func:`read_layout` reads."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, models
 
-from hc_signals.postgres.names import quote
+from hc_signals.postgres.names import literal, quote
 from hc_signals.postgres.query import row, rows, unprepared_cursor
 from hc_signals.tables import quoted_table
 
@@ -38,14 +38,15 @@ def images_sql(model: Model, columns: Sequence[str], old_columns: Sequence[str],
     names = [f"r.{quote(column)}" for column in columns] + [f"o.{quote(column)}" for column in old_columns]
     typed = f"json_populate_record(NULL::{quoted_table(model)}, "
     return (
-        f"SELECT c.id, {', '.join(names)} FROM public.hc_signals_images('{{{','.join(map(str, ids))}}}') c, "
+        f"SELECT c.id, {', '.join(names)} FROM "
+        f"public.hc_signals_images('{{{','.join(map(str, ids))}}}', {literal(quoted_table(model))}) c, "
         f"LATERAL {typed}c.latest) r, LATERAL {typed}c.old) o"
     )
 
 
 def stored_images(using: str, ids: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:
     """Return the old and new images of changes by their ids, as the JSON that the log has."""
-    sql = "SELECT id, old::text, new::text FROM public.hc_signals_change WHERE id = ANY (%s)"
+    sql = "SELECT id, old::text, new::text FROM public.hc_signals_log WHERE id = ANY (%s)"
     return {number: (old, new) for number, old, new in rows(using, sql, [list(ids)])}
 
 

@@ -1,0 +1,194 @@
+-- What workers and pages of the admin call to read images that have a layout, and capture to order them.
+
+-- The size of an image. The size of a compressed one is unknown until it is unpacked.
+CREATE FUNCTION public.hc_signals_image_bytes(image text[]) RETURNS integer
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT CASE WHEN pg_column_compression(image) IS NULL THEN coalesce(pg_column_size(image), 0)
+                ELSE pg_column_size(array_cat(image, '{}')) END
+$$;
+
+-- The images of changes of a table, as objects that json_populate_record() takes: the latest image, which for a
+-- deletion is the old one, and the old image of updates. ORDER BY holds the planner to the index of ids. In a small log
+-- it would find the index of (xid, id) as good, and read it all.
+DROP FUNCTION public.hc_signals_images(bigint[]);
+CREATE FUNCTION public.hc_signals_images(ids bigint[], of_table regclass)
+RETURNS TABLE (id bigint, latest json, old json)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+SET max_parallel_workers_per_gather = 0
+SET plan_cache_mode = force_generic_plan
+SET enable_indexscan = on
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+DECLARE
+    layouts bigint[] := ARRAY(
+        SELECT DISTINCT coalesce(found.layout, 0) FROM (
+            SELECT c.layout FROM public.hc_signals_change c WHERE c.id = ANY (ids) ORDER BY c.id
+        ) found
+    );
+    json_columns text[];
+    names text[];
+    one bigint;
+BEGIN
+    IF layouts <> '{0}' THEN
+        json_columns := public.hc_signals_json_columns(of_table);
+    END IF;
+    FOREACH one IN ARRAY layouts LOOP
+        IF one = 0 THEN
+            RETURN QUERY
+            SELECT c.id, coalesce(c.new, c.old), CASE WHEN c.operation = 'UPDATE' THEN c.old END
+            FROM public.hc_signals_change c WHERE c.id = ANY (ids) AND c.layout IS NULL
+            ORDER BY c.id;
+            CONTINUE;
+        END IF;
+        names := public.hc_signals_columns(one);
+        IF json_columns IS NULL THEN
+            RETURN QUERY
+            SELECT c.id, json_object(names, c.image), c.old
+            FROM public.hc_signals_change c WHERE c.id = ANY (ids) AND c.layout = one
+            ORDER BY c.id;
+        ELSE
+            RETURN QUERY
+            SELECT c.id, public.hc_signals_unquoted(json_object(names, c.image), json_columns),
+                   public.hc_signals_unquoted(c.old, json_columns)
+            FROM public.hc_signals_change c WHERE c.id = ANY (ids) AND c.layout = one
+            ORDER BY c.id;
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- The log with the old and the new image of every change as JSON, for people and for failed deliveries. It is slower
+-- than hc_signals_images(). The old image of an update may have the changed columns only.
+CREATE VIEW public.hc_signals_log AS
+SELECT c.id, c.xid, c.captured_at, c.table_name, c.operation, c.origin, c.record_key, c.record_id, c.changed,
+       CASE WHEN c.layout IS NULL THEN c.old
+            WHEN c.operation = 'DELETE' THEN public.hc_signals_json(c.table_name, c.layout, c.image)
+            ELSE public.hc_signals_typed(c.table_name, c.old) END AS old,
+       CASE WHEN c.layout IS NULL THEN c.new
+            WHEN c.operation <> 'DELETE' THEN public.hc_signals_json(c.table_name, c.layout, c.image) END AS new,
+       c.note, c.depth, c.bucket
+FROM public.hc_signals_change c;
+
+-- Who may read the log may read it here.
+DO $$
+DECLARE
+    reader text;
+BEGIN
+    FOR reader IN
+        SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END
+        FROM pg_class c, aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+        WHERE c.oid = 'public.hc_signals_change'::regclass AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('GRANT SELECT ON public.hc_signals_log TO %s', reader);
+    END LOOP;
+END
+$$;
+
+-- A page, as before, with the size of images that have a layout.
+CREATE OR REPLACE FUNCTION public.hc_signals_page(
+    seen pg_snapshot, target pg_snapshot, after_id bigint, upto_id bigint, of_shard integer, of_shards integer,
+    size integer
+) RETURNS TABLE (
+    image_bytes integer, id bigint, xid text, captured_at timestamp, table_name text, operation text, origin text,
+    record_key text, record_id text, changed text[], note json, epoch text
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+SET max_parallel_workers_per_gather = 0
+SET plan_cache_mode = force_generic_plan
+SET enable_indexscan = on
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT public.hc_signals_image_bytes(c.old) + public.hc_signals_image_bytes(c.new)
+           + public.hc_signals_image_bytes(c.image),
+           c.id, c.xid::text, c.captured_at AT TIME ZONE 'UTC', c.table_name, c.operation, c.origin, c.record_key,
+           c.record_id, c.changed, c.note, (SELECT control.epoch FROM public.hc_signals_control control)
+    FROM public.hc_signals_change c
+    WHERE c.id > after_id AND c.id <= upto_id
+      AND (c.xid >= pg_snapshot_xmax(seen) OR c.xid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))))
+      AND pg_visible_in_snapshot(c.xid, target)
+      AND public.hc_signals_shard_of(c.table_name, c.record_id, c.record_key, of_shards) = of_shard
+    ORDER BY c.id LIMIT size;
+END
+$$;
+
+-- An image as it was before a change that has a layout; NULL before a record was created.
+CREATE FUNCTION public.hc_signals_image_before(operation text, of_layout bigint, image text[], old json) RETURNS text[]
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+BEGIN
+    IF operation <> 'UPDATE' THEN
+        RETURN CASE operation WHEN 'DELETE' THEN image END;
+    END IF;
+    RETURN ARRAY(
+        SELECT CASE WHEN old -> i.name IS NULL THEN i.value ELSE old ->> i.name END
+        FROM unnest(public.hc_signals_columns(of_layout), image) WITH ORDINALITY i (name, value, number)
+        ORDER BY i.number
+    );
+END
+$$;
+REVOKE ALL ON FUNCTION public.hc_signals_image_before(text, bigint, text[], json) FROM PUBLIC;
+
+-- Moves the changes of a nested statement behind the statement that caused them, as before, also by images.
+CREATE OR REPLACE FUNCTION public.hc_signals_reorder(captured_table text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET plan_cache_mode = force_generic_plan
+SET enable_indexscan = on
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_hashjoin = on
+SET enable_nestloop = off
+SET enable_mergejoin = off
+AS $$
+DECLARE
+    own_depth integer := pg_trigger_depth();
+    from_id bigint;
+BEGIN
+    SELECT min(n.id) INTO from_id FROM public.hc_signals_change n
+    WHERE n.xid = pg_current_xact_id() AND n.table_name = captured_table AND n.depth > 1 AND n.depth > own_depth;
+    IF from_id IS NULL THEN
+        RETURN;
+    END IF;
+    WITH early AS (
+        -- A nested change continues the outer one if its old image is the outer's new one. The later ones move with it.
+        SELECT n.record_key, min(n.id) AS first_id, max(o.id) AS outer_id
+        FROM public.hc_signals_change n
+        JOIN public.hc_signals_change o
+          ON o.record_key = n.record_key AND o.id > n.id
+         AND o.layout IS NOT DISTINCT FROM n.layout
+         AND CASE WHEN o.layout IS NULL THEN o.new::jsonb = coalesce(n.new::jsonb, '{}') || n.old::jsonb
+                  ELSE o.image = public.hc_signals_image_before(n.operation, n.layout, n.image, n.old) END
+        WHERE n.xid = pg_current_xact_id() AND n.table_name = captured_table AND n.depth > 1 AND n.depth > own_depth
+          AND o.xid = pg_current_xact_id() AND o.table_name = captured_table AND o.depth = own_depth AND o.id > from_id
+        GROUP BY n.record_key
+    ), moved AS (
+        DELETE FROM public.hc_signals_change c USING early e
+        WHERE c.xid = pg_current_xact_id() AND c.id >= from_id AND c.table_name = captured_table
+          AND c.record_key = e.record_key AND c.depth > own_depth AND c.depth > 1
+          AND c.id BETWEEN e.first_id AND e.outer_id
+        RETURNING c.*
+    )
+    INSERT INTO public.hc_signals_change
+        (table_name, operation, origin, record_key, record_id, changed, old, new, note, depth, captured_at,
+         layout, image)
+    SELECT m.table_name, m.operation, m.origin, m.record_key, m.record_id, m.changed, m.old, m.new, m.note, own_depth,
+           m.captured_at, m.layout, m.image
+    FROM moved m ORDER BY m.id;
+END
+$$;
