@@ -8,18 +8,21 @@ AS $$
                 ELSE pg_column_size(array_cat(image, '{}')) END
 $$;
 
--- The images of changes of a table, as objects that json_populate_record() takes: the latest image, which for a
--- deletion is the old one, and the old image of updates. ORDER BY holds the planner to the index of ids. In a small log
--- it would find the index of (xid, id) as good, and read it all.
-DROP FUNCTION public.hc_signals_images(bigint[]);
-CREATE FUNCTION public.hc_signals_images(ids bigint[], of_table regclass)
-RETURNS TABLE (id bigint, latest json, old json)
+-- The query for images of changes of a table: their ids ($1), then `names` of the latest image, which for a deletion is
+-- the old one, then `old_names` of the old image of updates. Columns have the types that they have now, as by
+-- json_populate_record(), which takes twice as long. Without a layout it is the only way, and with many old columns it
+-- is the shorter one.
+--
+-- array_append() unpacks an image once: the subscripts of the result do not count elements. OFFSET 0 keeps it in place.
+-- ORDER BY holds the planner to the index of ids. In a small log it would find the index of (xid, id) as good, and read
+-- it all.
+CREATE FUNCTION public.hc_signals_images_query(ids bigint[], of_table regclass, names text[], old_names text[])
+RETURNS text
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
-SET plan_cache_mode = force_generic_plan
 SET enable_indexscan = on
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -31,35 +34,83 @@ DECLARE
             SELECT c.layout FROM public.hc_signals_change c WHERE c.id = ANY (ids) ORDER BY c.id
         ) found
     );
+    is_record boolean := cardinality(old_names) > 8;
     json_columns text[];
-    names text[];
+    parts text[] := '{}';
+    fields text;
+    olds text;
     one bigint;
 BEGIN
-    IF layouts <> '{0}' THEN
+    IF layouts = '{}' THEN
+        layouts := '{0}';
+    END IF;
+    IF is_record AND layouts <> '{0}' THEN
         json_columns := public.hc_signals_json_columns(of_table);
     END IF;
     FOREACH one IN ARRAY layouts LOOP
         IF one = 0 THEN
-            RETURN QUERY
-            SELECT c.id, coalesce(c.new, c.old), CASE WHEN c.operation = 'UPDATE' THEN c.old END
-            FROM public.hc_signals_change c WHERE c.id = ANY (ids) AND c.layout IS NULL
-            ORDER BY c.id;
+            SELECT string_agg(format('r.%I', n.name), ', ' ORDER BY n.number) INTO fields
+            FROM unnest(names) WITH ORDINALITY n (name, number);
+            SELECT string_agg(format(', o.%I', n.name), '' ORDER BY n.number) INTO olds
+            FROM unnest(old_names) WITH ORDINALITY n (name, number);
+            parts := parts || format(
+                'SELECT c.id, %s%s FROM (SELECT c.id, coalesce(c.new, c.old) AS latest, '
+                'CASE WHEN c.operation = ''UPDATE'' THEN c.old END AS old FROM public.hc_signals_change c '
+                'WHERE c.id = ANY ($1) AND c.layout IS NULL ORDER BY c.id OFFSET 0) c, '
+                'LATERAL json_populate_record(NULL::%s, c.latest) r, LATERAL json_populate_record(NULL::%s, c.old) o',
+                fields, olds, of_table, of_table);
             CONTINUE;
         END IF;
-        names := public.hc_signals_columns(one);
-        IF json_columns IS NULL THEN
-            RETURN QUERY
-            SELECT c.id, json_object(names, c.image), c.old
-            FROM public.hc_signals_change c WHERE c.id = ANY (ids) AND c.layout = one
-            ORDER BY c.id;
-        ELSE
-            RETURN QUERY
-            SELECT c.id, public.hc_signals_unquoted(json_object(names, c.image), json_columns),
-                   public.hc_signals_unquoted(c.old, json_columns)
-            FROM public.hc_signals_change c WHERE c.id = ANY (ids) AND c.layout = one
-            ORDER BY c.id;
+        WITH present AS (
+            -- The length of char(n) matters: text has lost its blanks. Any other length could cut a value off.
+            SELECT a.attname::text AS name, format_type(a.atttypid, CASE a.atttypid
+                WHEN 'bpchar'::regtype THEN a.atttypmod ELSE -1 END) AS type
+            FROM pg_attribute a WHERE a.attrelid = of_table AND a.attnum > 0 AND NOT a.attisdropped
+        ), stored AS (
+            SELECT l.name, l.number FROM unnest(public.hc_signals_columns(one)) WITH ORDINALITY l (name, number)
+        )
+        SELECT (
+            SELECT string_agg(CASE WHEN p.type IS NULL THEN format('(NULL::%s).%I', of_table, n.name)
+                                   WHEN s.number IS NULL THEN format('NULL::%s', p.type)
+                                   ELSE format('c.a[%s]::%s', s.number, p.type) END, ', ' ORDER BY n.number)
+            FROM unnest(names) WITH ORDINALITY n (name, number) LEFT JOIN present p USING (name) LEFT JOIN stored s USING (name)
+        ), (
+            SELECT string_agg(CASE WHEN is_record THEN format(', o.%I', n.name)
+                                   ELSE format(', (c.old ->> %L)::%s', n.name, p.type) END, '' ORDER BY n.number)
+            FROM unnest(old_names) WITH ORDINALITY n (name, number) LEFT JOIN present p USING (name)
+        ) INTO fields, olds;
+        parts := parts || format(
+            'SELECT c.id, %s%s FROM (SELECT c.id, array_append(c.image, NULL) AS a, c.old '
+            'FROM public.hc_signals_change c WHERE c.id = ANY ($1) AND c.layout = %s ORDER BY c.id OFFSET 0) c',
+            fields, olds, one);
+        IF is_record THEN
+            parts[cardinality(parts)] := parts[cardinality(parts)] || format(
+                ', LATERAL json_populate_record(NULL::%s, public.hc_signals_unquoted(c.old, %L)) o',
+                of_table, json_columns);
         END IF;
     END LOOP;
+    RETURN array_to_string(parts, ' UNION ALL ');
+END
+$$;
+
+-- Opens that query as cursor `hc_signals_images`, for FETCH ALL and CLOSE in the same message: a function cannot return
+-- rows of columns that its caller does not know.
+DROP FUNCTION public.hc_signals_images(bigint[]);
+CREATE FUNCTION public.hc_signals_images(ids bigint[], of_table regclass, names text[], old_names text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+SET max_parallel_workers_per_gather = 0
+SET enable_indexscan = on
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+DECLARE
+    images refcursor := 'hc_signals_images';
+BEGIN
+    OPEN images NO SCROLL FOR EXECUTE public.hc_signals_images_query(ids, of_table, names, old_names) USING ids;
 END
 $$;
 

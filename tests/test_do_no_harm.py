@@ -93,7 +93,7 @@ def test_changes_are_captured_without_the_control_row(captured: HerokuConnect) -
             cursor.execute("UPDATE salesforce.account SET systemmodstamp = now()")
             cursor.execute("DELETE FROM salesforce.account")
             cursor.execute(
-                "SELECT operation, record_id, changed, old->>'name', new->>'name' FROM public.hc_signals_change"
+                "SELECT operation, record_id, changed, old->>'name', new->>'name' FROM public.hc_signals_log"
             )
             assert cursor.fetchall() == [
                 ("INSERT", "A1", None, None, "a"),
@@ -231,7 +231,7 @@ def test_wide_table_is_captured(captured: HerokuConnect, connect: Any) -> None:
     # The fallback would log whole rows; a limit of 100 arguments per function could cause it.
     captured.update(Wide, sfid, **{f"column_{n}": f"new {n}" for n in range(WIDE_COLUMNS)})
     assert (
-        count("SELECT count(*) FROM public.hc_signals_change WHERE (old->'id') IS NULL AND operation = 'UPDATE'") == 1
+        count("SELECT count(*) FROM public.hc_signals_log WHERE (old->'id') IS NULL AND operation = 'UPDATE'") == 1
     )
     deliver()
     assert [len(event.changed_fields) for event in got] == [WIDE_COLUMNS]

@@ -68,7 +68,8 @@ class Ahead:
             self._following = sent.after, Batch(*page, sent.batch.limit, {})
         read = {
             label: Images(columns, cursor.fetchall)
-            for (label, columns), cursor in zip(sent.old_columns.items(), sent.cursors, strict=True)
+            # Of the three statements for each table, the second returns the rows.
+            for (label, columns), cursor in zip(sent.old_columns.items(), sent.cursors[1::3], strict=True)
         }
         return sent.batch._replace(images=read)
 
@@ -84,7 +85,8 @@ class Ahead:
             if listeners.wanted(builder.model):
                 old_columns[label] = changed_columns(builder, changes)
                 ids = [change.id for change in changes]
-                statements.append((images_sql(builder.model, builder.columns, old_columns[label], ids), None))
+                images = images_sql(builder.model, builder.columns, old_columns[label], ids)
+                statements += [(statement, None) for statement in images]
         then = replace(after, last_id=batch.changes[-1].id) if batch.has_more and batch.changes else None
         if then is not None:
             statements.append(window.page_statement(self.log, then, batch.limit))

@@ -11,6 +11,9 @@ from hc_signals.tables import quoted_table
 
 Model = type[models.Model]
 
+_CURSOR = "hc_signals_images"
+"""The cursor that the function of that name opens."""
+
 
 def kept_image(using: str, model: Model, columns: Iterable[str], delivery: int, image: str) -> tuple[Any, ...]:
     """Return an image of a failed delivery, by its id. Its copy stays when the log is emptied.
@@ -33,15 +36,21 @@ def logged_images(
     return {found[0]: found for found in _isolated_rows(using, images_sql(model, columns, old_columns, ids))}
 
 
-def images_sql(model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]) -> str:
-    """Return the statement that reads changes: id, columns of the latest image, of an update's old image."""
-    names = [f"r.{quote(column)}" for column in columns] + [f"o.{quote(column)}" for column in old_columns]
-    typed = f"json_populate_record(NULL::{quoted_table(model)}, "
-    return (
-        f"SELECT c.id, {', '.join(names)} FROM "
-        f"public.hc_signals_images('{{{','.join(map(str, ids))}}}', {literal(quoted_table(model))}) c, "
-        f"LATERAL {typed}c.latest) r, LATERAL {typed}c.old) o"
-    )
+def images_sql(model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]) -> list[str]:
+    """Return the statements that read changes: id, columns of the latest image, of an update's old image.
+
+    The second one returns the rows. The server must get all of them in one message, or in one transaction.
+    """
+    arrays = [f"'{{{','.join(map(str, ids))}}}'", literal(quoted_table(model)), *map(_array, (columns, old_columns))]
+    return [
+        f"SELECT public.hc_signals_images({', '.join(arrays)})",
+        f"FETCH ALL FROM {_CURSOR}",
+        f"CLOSE {_CURSOR}",
+    ]
+
+
+def _array(names: Iterable[str]) -> str:
+    return f"ARRAY[{', '.join(map(literal, names))}]::text[]"
 
 
 def stored_images(using: str, ids: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:
@@ -50,19 +59,22 @@ def stored_images(using: str, ids: Iterable[int]) -> dict[int, tuple[str | None,
     return {number: (old, new) for number, old, new in rows(using, sql, [list(ids)])}
 
 
-def _isolated_rows(using: str, select: str) -> list[tuple[Any, ...]]:
-    """Return all rows of a statement, with a savepoint around it in the same round trip."""
+def _isolated_rows(using: str, statements: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return the rows of the second statement. In a transaction there is a savepoint around all, in one message."""
     connection: Any = connections[using]
-    if not connection.in_atomic_block:
-        return rows(using, select)
     with unprepared_cursor(using) as cursor:
+        # No parameters: so all statements are one message, however the project binds parameters.
+        if not connection.in_atomic_block:
+            cursor.execute("; ".join(statements))
+            cursor.nextset()
+            return list(cursor.fetchall())
         try:
-            # No parameters: so all three statements are one message, however the project binds parameters.
-            cursor.execute(f"SAVEPOINT hc_signals_images; {select}; RELEASE SAVEPOINT hc_signals_images")
+            cursor.execute("; ".join([f"SAVEPOINT {_CURSOR}", *statements, f"RELEASE SAVEPOINT {_CURSOR}"]))
+            cursor.nextset()
             cursor.nextset()
             return list(cursor.fetchall())
         except (OperationalError, InterfaceError):
             raise
         except DatabaseError:
-            cursor.execute("ROLLBACK TO SAVEPOINT hc_signals_images; RELEASE SAVEPOINT hc_signals_images")
+            cursor.execute(f"ROLLBACK TO SAVEPOINT {_CURSOR}; RELEASE SAVEPOINT {_CURSOR}")
             raise
