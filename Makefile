@@ -30,7 +30,9 @@ FIELD ?= $(addprefix tests/test_,$(addsuffix .py,capture_returns chaos clock dis
 TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill capture_returns consumers deliveries_command dry_run fields freshness \
 	instances log_limit log_lines mappings minutes moments overview pause reloads replay status time_zones timeline triggerlog watch))
 
-.PHONY: demo demo-site test test-fast servers test-servers test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs release-check audit forms lint fmt clean
+MATRIX ?=
+
+.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs release-check audit forms lint fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +65,22 @@ test-stock: $(VENV)/.installed  ## the tests named in FIELD on the newest Postgr
 	if [ -z "$$programs" ]; then \
 		echo "test-stock: not run: no PostgreSQL server of the distribution is installed (Debian: apt-get install postgresql)"; \
 	else echo "test-stock: $$programs"; env -u DATABASE_URL PG_BIN=$$programs $(PYTEST) $(FIELD) $(TESTS); fi
+
+$(VENV)/.matrix: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[matrix]'
+	touch $@
+
+matrix: $(VENV)/.matrix  ## the tests on the versions in tests/matrix.py, and a table of results: make matrix MATRIX="-s ROW -- -n1 -x"
+	rm -rf build/matrix && mkdir -p build/matrix
+	-$(BIN)/python -m nox --report build/matrix/report.json $(MATRIX)
+	@$(BIN)/python -m tests.matrix
+
+coverage: $(VENV)/.installed  ## all tests with every process measured; fails below pyproject.toml's floor; build/coverage/html/index.html
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/python -m coverage run -m pytest -n auto --dist worksteal $(TESTS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet --fail-under 0
+	$(BIN)/python -m coverage report
 
 test-naive: $(VENV)/.installed  ## the tests of everything that reads or shows a time, with USE_TZ = False
 	$(PYTEST) --ds=tests.naive_settings $(TIMES) $(TESTS)

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db.models import Model
 
 from hc_signals.exceptions import ConfigurationError
+from hc_signals.origins import HEROKU_CONNECT, Rules, parse_rules
 from hc_signals.postgres.moments import check_start
 
 MAX_RETENTION_HOURS = 80
@@ -23,6 +24,8 @@ class Conf:
 
     CONSUMER: str = "default"
     """Name under which this service reads the log; two services on one database use two names."""
+    ORIGINS: Sequence[str | Mapping[str, str]] = (HEROKU_CONNECT,)
+    """Rules by which capture knows the writes of Heroku Connect or another mirror: see :mod:`hc_signals.origins`."""
     START_AT: str = "earliest"
     """Start of a consumer without a position: ``earliest``, ``latest``, an age such as ``2h``, an ISO time."""
     SHARDS: int = 1
@@ -72,6 +75,8 @@ class Conf:
             value = getattr(self, field.name)
             if field.name == "SALESFORCE_URL":
                 _check_urls(field.name, value)
+            elif field.name == "ORIGINS":
+                parse_rules(value)
             elif isinstance(field.default, bool):
                 _check_choice(field.name, value, takes_labels=field.name in MODEL_KEYS)
             else:
@@ -155,6 +160,20 @@ def get_conf() -> Conf:
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
             raise ConfigurationError(f"HC_SIGNALS has the unknown key {key!r}; {hint}")
     return Conf(**given)
+
+
+def origin_rules() -> Rules:
+    """Return the rules of the project's ORIGINS; the first one is that of its usual mirror.
+
+    Raises:
+        ConfigurationError: the setting is wrong.
+    """
+    return parse_rules(get_conf().ORIGINS)
+
+
+def mirror_origin() -> str:
+    """Return the origin of the project's usual mirror: also that of gaps, and of rows read again."""
+    return origin_rules()[0].label
 
 
 def heroku_setting(name: str, variable: str = "", default: str = "") -> str:

@@ -1,5 +1,6 @@
 """Fixtures: a simulated Heroku Connect on the test database, with or without capture; receivers for one test."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -41,10 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """Let a Ctrl-C raise KeyboardInterrupt, as in a terminal. A process in a shell's background would ignore it."""
+    """Let a Ctrl-C raise KeyboardInterrupt, as in a terminal. A process in a shell's background would ignore it.
+
+    And let warnings be errors in the processes that tests start, too.
+    """
     import signal
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["PYTHONWARNINGS"] = "error"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -133,6 +133,20 @@ class Project:
         Raises:
             AssertionError: it failed.
         """
+        done = subprocess.run(
+            [sys.executable, "-P", "-W", "error", *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the environment of the project's processes."""
         foreign = ("PYTEST", "COV", "DJANGO_SETTINGS_MODULE")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         environment |= {
@@ -142,16 +156,7 @@ class Project:
             "DATABASE_CONNECTION_POOL_URL": self.url,
             "CELERY_BROKER_URL": "memory://",
         }
-        done = subprocess.run(
-            [sys.executable, "-P", "-W", "error", *arguments],
-            env=environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        return environment
 
     def drop(self) -> None:
         """Drop the database."""

@@ -4,6 +4,7 @@ import atexit
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -77,7 +78,14 @@ def has(programs: Path, program: str) -> bool:
 def major_version(programs: Path) -> int:
     """Return the major version of an installation."""
     answer = subprocess.run([programs / "postgres", "--version"], check=True, capture_output=True, text=True)
-    return int(answer.stdout.split(")")[1].split(".")[0])
+    return version_in(answer.stdout)
+
+
+def version_in(answer: str) -> int:
+    """Return the major version in the answer of ``postgres --version``: 15.18, 18beta1 and 19rc1 are versions too."""
+    found = re.search(r"\) (\d+)", answer)
+    assert found is not None, f"no version of PostgreSQL: {answer!r}"
+    return int(found[1])
 
 
 def clients() -> Path:

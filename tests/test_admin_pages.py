@@ -768,7 +768,9 @@ def test_view_only_staff_write_nothing(secret: str, method: str) -> None:
             else:
                 kind = "application/x-www-form-urlencoded"
                 answer = getattr(reader, method)(url, urlencode(data), content_type=kind)
-            assert answer.status_code in (403, 405), (name, action)
+            # Django 6.1 reads the object before it asks for the right to change it.
+            is_absent = answer.status_code == 302 and answer["Location"] == reverse("admin:index")
+            assert answer.status_code in (403, 405) or is_absent, (name, action)
     assert [list(model.objects.values()) for model in (Delivery, TriggerLog, TriggerLogArchive)] == before
 
 

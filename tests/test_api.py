@@ -3,11 +3,13 @@
 import asyncio
 import json
 import logging
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -31,13 +33,16 @@ TOKEN = "4e9a7c52-secret-of-the-account"
 class FakeHeroku(ThreadingHTTPServer):
     """Answers as Heroku Connect does; each GET of a connection answers the next of ``states``, then the last."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.connections: list[dict[str, Any]] = [{"id": "c1", "name": "one"}]
         self.linkable: list[dict[str, Any]] = []
         self.states = ["IDLE"]
         self.mappings: list[Any] = []
         self.fault: tuple[int, str] | None = None
+        self.faults: list[tuple[int, dict[str, str]]] = []
+        """Statuses and headers of the next answers, before the one of ``fault``."""
+        self.arrived: list[float] = []
         self.requests: list[str] = []
         self.tokens: set[str | None] = set()
         self.imported: list[dict[str, Any]] = []
@@ -75,8 +80,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.tokens.add(self.headers["Authorization"])
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.server.arrived.append(time.monotonic())
         status, text = self.server.answer(self.command, self.path, body)
+        headers: dict[str, str] = {}
+        if self.server.faults:
+            (status, headers), text = self.server.faults.pop(0), "later"
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(text.encode())))
         with suppress(ConnectionError):  # the client of the timeout test has closed the connection
             self.end_headers()
@@ -100,6 +111,7 @@ def heroku_api(
     server = FakeHeroku()
     monkeypatch.setenv("HEROKU_CONNECT_API_ENDPOINT", server.url)
     monkeypatch.setenv("HEROKU_AUTH_TOKEN", TOKEN)
+    monkeypatch.setattr(api_module, "PAUSE_SECONDS", 0.01)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -204,6 +216,102 @@ def test_unreachable_server_is_an_api_error(endpoint: str, fault: str) -> None:
     assert TOKEN not in report_of(error.value)
 
 
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_get_is_sent_again_after_a_temporary_status(heroku_api: FakeHeroku, status: int) -> None:
+    heroku_api.faults = [(status, {}), (status, {})]
+    assert HerokuConnectAPI("my-app").connections() == heroku_api.connections
+    assert heroku_api.requests == ["GET /connections?app=my-app"] * 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500])
+def test_get_is_sent_once_if_the_status_stays(heroku_api: FakeHeroku, status: int) -> None:
+    heroku_api.faults = [(status, {"Retry-After": "0"})]
+    with pytest.raises(APIError, match=f"status {status}"):
+        HerokuConnectAPI("my-app").connections()
+    assert len(heroku_api.requests) == 1
+
+
+def test_post_is_never_sent_again(heroku_api: FakeHeroku) -> None:
+    """A proxy that answers 502 or 504 may have passed the request on."""
+    for status in (429, 502, 503, 504):
+        heroku_api.faults = [(status, {"Retry-After": "0"})]
+        with pytest.raises(APIError, match=f"status {status}"):
+            HerokuConnectAPI("my-app").import_mapping("c1", {})
+        heroku_api.faults = [(status, {"Retry-After": "0"})]
+        with pytest.raises(APIError, match=f"status {status}"):
+            HerokuConnectAPI("my-app").link_account()
+    assert len(heroku_api.requests) == 8
+
+
+def in_seconds(seconds: float, form: str) -> str:
+    """Return a Retry-After of so many seconds: a number, or a date, which has no fractions."""
+    return str(int(seconds)) if form == "seconds" else formatdate(time.time() + seconds, usegmt=True)
+
+
+@pytest.mark.parametrize(("form", "least"), [("seconds", 2.0), ("date", 1.0)])
+def test_retry_after_is_waited_for(heroku_api: FakeHeroku, form: str, least: float) -> None:
+    heroku_api.faults = [(429, {"Retry-After": in_seconds(2, form)})]
+    assert HerokuConnectAPI("my-app").connections()
+    first, second = heroku_api.arrived
+    assert second - first >= least
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_that_is_too_long_ends_the_call(heroku_api: FakeHeroku, form: str) -> None:
+    heroku_api.faults = [(503, {"Retry-After": in_seconds(3600, form)})]
+    with pytest.raises(APIError, match="status 503 Service Unavailable") as error:
+        HerokuConnectAPI("my-app").connections()
+    assert error.value.status == 503
+    assert len(heroku_api.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["soon", "-1", "Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 01 Jan 1970 00:00:00 -0000", "1.5"]
+)
+def test_retry_after_without_sense_delays_nothing(heroku_api: FakeHeroku, value: str) -> None:
+    heroku_api.faults = [(429, {"Retry-After": value})]
+    assert HerokuConnectAPI("my-app").connections()
+
+
+def test_get_ends_after_the_last_attempt(heroku_api: FakeHeroku) -> None:
+    heroku_api.fault = (503, f"you sent {TOKEN}")
+    with pytest.raises(APIError, match="status 503") as error:
+        HerokuConnectAPI("my-app").connections()
+    assert len(heroku_api.requests) == api_module.ATTEMPTS
+    assert TOKEN not in report_of(error.value)
+
+
+def test_get_ends_in_time(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "RETRY_SECONDS", 0.5)
+    heroku_api.faults = [(503, {"Retry-After": "0"}), (503, {"Retry-After": "1"})]
+    with pytest.raises(APIError, match="status 503"):
+        HerokuConnectAPI("my-app").connections()
+    assert len(heroku_api.requests) == 2
+
+
+def test_get_survives_a_server_that_starts_late(heroku_api: FakeHeroku, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "PAUSE_SECONDS", 0.2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    late: list[ThreadingHTTPServer] = []
+
+    def start() -> None:
+        server = FakeHeroku(port)
+        late.append(server)
+        server.serve_forever(poll_interval=0.01)
+
+    thread = threading.Timer(0.3, start)
+    thread.start()
+    try:
+        assert HerokuConnectAPI("my-app", endpoint=f"http://127.0.0.1:{port}/api/v3").connections()
+    finally:
+        thread.join(0.5)
+        late[0].shutdown()
+        thread.join()
+        late[0].server_close()
+
+
 def test_id_is_quoted_in_the_path(heroku_api: FakeHeroku) -> None:
     with pytest.raises(APIError, match="404"):
         HerokuConnectAPI("my-app").connection("../users?x")
@@ -228,8 +336,9 @@ def test_token_and_endpoint_are_checked(heroku_api: FakeHeroku, monkeypatch: pyt
         assert HerokuConnectAPI("x", token=TOKEN).endpoint == "https://example.com/api"
 
 
-def test_missing_httpx_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "httpx", None)
+@pytest.mark.parametrize("package", ["httpx", "tenacity"])
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(APIError, match=r"pip install hc-signals\[api\]"):
         HerokuConnectAPI("my-app", token=TOKEN)
 

@@ -1,5 +1,6 @@
 """The docs name what exists: every dotted name, command, option and setting in them is real."""
 
+import json
 import re
 from contextlib import suppress
 from dataclasses import fields
@@ -62,7 +63,7 @@ def table_of(page: str, heading: str) -> list[str]:
 def test_settings_page_has_every_key_and_default() -> None:
     assert sorted(table_of("settings.md", "key")) == sorted(field.name for field in fields(Conf))
     for field in fields(Conf):
-        default = f'"{field.default}"' if isinstance(field.default, str) else f"{field.default:g}"
+        default = f"{field.default:g}" if isinstance(field.default, int | float) else json.dumps(field.default)
         default = str(field.default) if isinstance(field.default, bool) else default
         assert re.search(rf"\| `{field.name}` \| `?{re.escape(default)}`? \|", TEXT["settings.md"]), field.name
 

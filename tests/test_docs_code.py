@@ -19,6 +19,7 @@ from tests.test_api import FakeHeroku
 TRIED_BY = {
     "README.md": "tests/test_docs_code.py",
     "index.md": "tests/test_docs_code.py",
+    "other-mirrors.md": "tests/test_other_mirrors.py",
     "security.md": "tests/test_least_privilege.py",
     "start.md": "tests/test_ten_minutes.py",
     "testing.md": "tests/test_kit.py",

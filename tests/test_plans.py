@@ -32,9 +32,9 @@ FROM generate_series(1, {rows}) n
 """
 FILL_DELIVERIES = """
 INSERT INTO public.hc_signals_delivery (consumer, receiver, signal, sender, state, attempt, next_attempt_at, error,
-    change_id, xid, captured_at, table_name, operation, origin, record_key, record_id)
+    change_id, xid, captured_at, table_name, operation, origin, record_key, record_id, new)
 SELECT 'default', 'a.b', 'record_changed', 'crm.Account', state, 1, clock_timestamp() + interval '1 hour', '',
-       n, pg_current_xact_id(), clock_timestamp(), 'salesforce.account', 'UPDATE', 'app', n, n
+       n, pg_current_xact_id(), clock_timestamp(), 'salesforce.account', 'UPDATE', 'app', n, n, '{}'
 FROM generate_series(1, 30000) n, LATERAL (SELECT CASE WHEN n % 10 = 0 THEN 'parked' ELSE 'dead' END) s (state)
 """
 

@@ -77,8 +77,11 @@ class Stack:
         try:
             with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return str(answer.read().decode())
-        except (HTTPError, OSError):
-            return ""
+        except HTTPError as error:
+            error.close()
+        except OSError:
+            pass
+        return ""
 
 
 @pytest.fixture

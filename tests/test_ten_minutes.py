@@ -67,8 +67,10 @@ def follow(page: str, folder: Path, shell: Callable[[str], Terminal], site: str)
             if before := "".join(lines[:-1] if stays else lines):
                 shell(before).succeed()
             if stays:
-                at = f" {site.removeprefix('http://')}" if stays == "runserver" else ""
-                running[stays] = shell(f"{lines[-1].rstrip()}{at}\n")
+                command = lines[-1].rstrip()
+                if stays == "runserver":  # on a free port, and it does not flush what it prints
+                    command = f"env PYTHONUNBUFFERED=1 {command} {site.removeprefix('http://')}"
+                running[stays] = shell(f"{command}\n")
                 running[stays].wait_until(lambda output: STAYS[stays] in output)  # noqa: B023
     return running
 

@@ -12,6 +12,7 @@ from django.db.models import Q
 from hc_signals.admin.difference import Line, lines_of
 from hc_signals.admin.filters import CHANGE_TYPE
 from hc_signals.admin.text import visible
+from hc_signals.conf import mirror_origin
 from hc_signals.delivery.routing import is_link
 from hc_signals.heroku.trigger_log.words import TriggerLogState
 from hc_signals.log import heard, record
@@ -191,7 +192,7 @@ def _lines(change: Change) -> list[Line]:
 
 def _of_change(change: Change) -> str:
     linked = is_link(change, change.old or {})  # type: ignore[arg-type]
-    origin = "" if change.origin == "heroku_connect" else f"Written by: {change.origin}."
+    origin = "" if change.origin == mirror_origin() else f"Written by: {change.origin}."
     return " ".join(filter(None, (origin, "Salesforce has given the record its id." if linked else "")))
 
 

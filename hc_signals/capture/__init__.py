@@ -5,7 +5,7 @@ A trigger calls a generated function in the transaction of the writer, and the f
     Heroku Connect:  INSERT, UPDATE, DELETE, TRUNCATE on salesforce.account
           |  same transaction
           v
-    triggers         one per operation, at statement level, WHEN xmlbinary = 'hex'
+    triggers         one per operation, at statement level, WHEN a rule of ORIGINS fits the session
           v
     function         compares old and new rows   ----->  hc_signals_change (the log)
           |  on an error: whole rows, then a gap         hc_signals_cleared, _reload, _refill (a reload)

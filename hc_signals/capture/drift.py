@@ -12,8 +12,10 @@ from hc_signals.capture.function import FUNCTION_PREFIX, is_genuine
 from hc_signals.capture.function_columns import read_layout
 from hc_signals.capture.status import FIND_TABLES, FoundTable, TableStatus, compare, find_params
 from hc_signals.capture.table_state import Healthy, TableState
+from hc_signals.conf import origin_rules
 from hc_signals.log.restoring import MOVED
 from hc_signals.log.schema import Cause
+from hc_signals.origins import labels, labels_of_arguments
 from hc_signals.postgres.moments import aware_row
 from hc_signals.postgres.query import rows
 from hc_signals.tables import table_label
@@ -73,8 +75,8 @@ class TableCheck:
 
     @property
     def is_watched(self) -> bool:
-        """True if the worker repairs this table: it exists and was not uninstalled."""
-        return self.found.oid is not None and not self.is_uninstalled
+        """True if the worker repairs this table: it exists, can be captured, and was not uninstalled."""
+        return self.found.oid is not None and self.status.state != "unsupported" and not self.is_uninstalled
 
     @property
     def is_new(self) -> bool:
@@ -97,12 +99,16 @@ class TableCheck:
         """Why changes are not captured now; None if they are, even by an older function."""
         if self.status.state != "outdated":
             return {"missing": Cause.TRIGGER_MISSING, "disabled": Cause.TRIGGER_DISABLED}.get(self.status.state)
-        called = [function or "" for _, function in self.found.triggers.values()]
+        called = [function or "" for _, function, _ in self.found.triggers.values()]
         if not is_genuine(self.found.source) or not all(name.startswith(FUNCTION_PREFIX) for name in called):
             return Cause.FUNCTION_ALTERED
         layout = read_layout(self.found.source)
         columns = set(self.found.layout(self.model).columns)
-        return Cause.COLUMNS_MISSING if layout is None or not columns <= set(layout.columns) else None
+        if layout is None or not columns <= set(layout.columns):
+            return Cause.COLUMNS_MISSING
+        wanted = set(labels(origin_rules()))
+        fitted = [set(labels_of_arguments(self.found.arguments(name))) for name in self.found.triggers]
+        return None if all(wanted <= each for each in fitted) else Cause.ORIGINS_MISSING
 
     @property
     def cause(self) -> str | None:

@@ -12,7 +12,9 @@ from django.db import models
 
 from hc_signals.capture.function_columns import Layout
 from hc_signals.capture.function_reload import NO_RELOADS, changed_columns, recognises_reloads, reload_parts
+from hc_signals.conf import origin_rules
 from hc_signals.log.schema import INSERT_AS_JSON, INSERT_CAPTURED
+from hc_signals.origins import origin_sql
 from hc_signals.postgres.names import literal, quote
 from hc_signals.tables import counts_as_change, mapped_columns, table_label
 
@@ -179,7 +181,6 @@ _MAPPED_IMAGE = "(SELECT json_object_agg(e.key, e.value) FROM json_each({image}:
 
 # If a table has no id, the sfid identifies its rows.
 _SAME_KEY = "coalesce(n.image->>'id', n.image->>'sfid') = coalesce(o.image->>'id', o.image->>'sfid')"
-_ORIGIN = "CASE pg_catalog.current_setting('xmlbinary') WHEN 'hex' THEN 'heroku_connect' ELSE 'app' END"
 
 
 def image_sql(columns: list[str], row: str) -> str:
@@ -257,7 +258,7 @@ def _body(model: type[models.Model], layout: Layout) -> str:
     pieces = {
         "log": INSERT_CAPTURED,
         "log_json": INSERT_AS_JSON,
-        "origin": _ORIGIN,
+        "origin": origin_sql(origin_rules()),
         "new_image": image_sql(columns, "n"),
         "old_image": image_sql(columns, "o"),
         "old_json": json_sql(columns, "o"),

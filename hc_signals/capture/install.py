@@ -62,7 +62,7 @@ def install_capture(
             known = status.state != "installed" or row(using, _HAS_LAYOUT, [found.layout(model).id])[0]
             return [] if known else [layout_sql(found.layout(model))]
         function = function_sql(model, found.layout(model) if end_fresh else next_layout(model, using))
-        only_function = status.is_captured and not status.has_other_function and not wait_for_writers
+        only_function = status.is_captured and not status.has_stale_triggers and not wait_for_writers
         return function if only_function else [*function, *triggers_sql(model)]
 
     if statements():

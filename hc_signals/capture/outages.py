@@ -117,6 +117,6 @@ def report_gap(model: type[Model], using: str) -> ReportedGap | None:
         fresh = check_tables([model], using)[0]
         if fresh.found.oid is None or fresh.fault is not None:
             return None
-        is_reread = "systemmodstamp" in fresh.found.columns and before.good_at is not None
+        is_reread = fresh.found.can_reread and before.good_at is not None
         table_state.report_gap(using, before, fresh.healthy, is_reread)
     return ReportedGap(before.table, before.cause, before.good_at, is_reread)

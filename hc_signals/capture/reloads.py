@@ -15,7 +15,7 @@ from django.db.models import Model
 from hc_signals.capture.function_columns import read_layout
 from hc_signals.capture.install import install_capture
 from hc_signals.capture.status import find_tables
-from hc_signals.conf import Conf
+from hc_signals.conf import Conf, mirror_origin
 from hc_signals.log.append import INSERT_MISSING, append_note, wake
 from hc_signals.postgres.errors import is_lock_timeout, lacks_privilege, one_line
 from hc_signals.postgres.locks import RELOADS
@@ -162,7 +162,7 @@ def _claim(kind: str, model: type[Model], using: str, conf: Conf) -> bool:
 
 def _append_missing(model: type[Model], using: str) -> int:
     """Append the next cleared records that did not come back; return how many cleared records were examined."""
-    params = {"table": table_label(model), "chunk": CHUNK}
+    params = {"table": table_label(model), "chunk": CHUNK, "origin": mirror_origin()}
     return int(rows(using, _MISSING.format(relation=quoted_table(model)), params)[0][0])
 
 

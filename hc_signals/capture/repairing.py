@@ -109,7 +109,7 @@ class Repairs:
         """Return True if another service or release has replaced a function that was right for our model."""
         return (
             check.status.state == "outdated"
-            and check.fault in (None, Cause.COLUMNS_MISSING)
+            and check.fault in (None, Cause.COLUMNS_MISSING, Cause.ORIGINS_MISSING)
             and self._right_columns.get(check.status.table) == check.found.layout(check.model).columns
         )
 
@@ -126,6 +126,8 @@ class Repairs:
             return self._log_failed_repair(check, error)
         self._right_columns[check.status.table] = check.found.layout(check.model).columns
         if cause is None:
+            if check.status.has_stale_triggers:
+                outages.record_healthy(check.model, self.using)  # else the new triggers would be drift
             self._log_repair_without_gap(check)
         return None
 
@@ -175,10 +177,11 @@ class Repairs:
         if not checks:
             return
         columns = {check.status.table: check.found.columns for check in checks}
+        rereadable = {check.status.table for check in checks if check.found.can_reread}
         with transaction.atomic(using=self.using):
             reported = report_passed(self.using, self.conf.CONSUMER, columns)
             for table, since in reported.items():
-                if "systemmodstamp" in columns[table]:
+                if table in rereadable:
                     table_state.request_reread(self.using, [table], since)
                     self.is_reread_due = True
         for table, since in reported.items():

@@ -11,6 +11,7 @@ from django.db.models import Model
 from hc_signals.capture import table_state
 from hc_signals.capture.snapshots import has_room, log_table
 from hc_signals.capture.table_state import TableState
+from hc_signals.conf import mirror_origin
 from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.moments import shown
 from hc_signals.tables import table_label
@@ -75,7 +76,7 @@ class Rereading:
                 after=due.reread_after,
                 since=since - REREAD_MARGIN,
                 created_since=since,
-                origin="heroku_connect",
+                origin=mirror_origin(),
             )
             page = next(pages, None)
         except (OperationalError, InterfaceError):

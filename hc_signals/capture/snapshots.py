@@ -22,6 +22,7 @@ from hc_signals.capture.status import find_tables, status_of
 from hc_signals.exceptions import SnapshotError
 from hc_signals.log.append import append_rows, wake
 from hc_signals.log.limit import newest_bucket
+from hc_signals.origins import BACKFILL
 from hc_signals.postgres.errors import is_lock_timeout
 from hc_signals.postgres.query import execute, row
 from hc_signals.tables import quoted_table, table_label
@@ -64,7 +65,7 @@ def log_rows(
     since: datetime | None = None,
     created_since: datetime | None = None,
     note: Mapping[str, Any] | None = None,
-    origin: str = "backfill",
+    origin: str = BACKFILL,
     wait: bool = False,
 ) -> tuple[int, int | None]:
     """Append one page of rows to the log in a transaction of its own, and wake the worker.

@@ -8,6 +8,8 @@ from django.db import models
 from hc_signals.capture.function import FUNCTION_CONFIG, function_body, function_name
 from hc_signals.capture.function_columns import Layout, read_layout
 from hc_signals.capture.triggers import TRIGGERS
+from hc_signals.conf import origin_rules
+from hc_signals.origins import labels, labels_of_arguments, trigger_arguments
 from hc_signals.postgres.names import truncate_name
 from hc_signals.postgres.query import rows
 from hc_signals.tables import mapped_columns, table_label, table_parts
@@ -20,15 +22,16 @@ class TableStatus:
     table: str
     """``schema.table``"""
     state: str
-    """``installed``, ``missing``, ``outdated``, ``disabled``, ``absent``, ``unsupported`` (no table) or ``orphan``."""
+    """``installed``, ``missing``, ``outdated``, ``disabled``, ``absent``, ``orphan`` or ``unsupported`` (no table, or
+    without a key)."""
     detail: str = ""
     """The reason for the state, for people."""
     aside: str = ""
-    """A problem of an installed table: ``partitions``, or empty."""
+    """A problem of an installed table: ``partitions``, ``subscription``, or empty."""
     absent_columns: tuple[str, ...] = ()
     """Columns of the model that the table lacks. Neither an event nor the ORM can read a record without them."""
-    has_other_function: bool = False
-    """A trigger calls the function of another table name."""
+    has_stale_triggers: bool = False
+    """The triggers must be replaced, not the function alone: they call another one, or have other rules of ORIGINS."""
 
     @property
     def is_captured(self) -> bool:
@@ -60,9 +63,13 @@ class FoundTable:
     """True if a crash of the server empties the table."""
     is_related: bool
     """True if the table is partitioned, a partition, or has inheritance."""
+    is_subscribed: bool
+    """True if a subscription of logical replication writes to the table."""
+    has_integer_key: bool
+    """True if the column ``id`` is an integer."""
     columns: Sequence[str]
     triggers: Mapping[str, Sequence[str | None]]
-    """Our triggers: by name, ``tgenabled`` and the name of the function."""
+    """Our triggers: by name, ``tgenabled``, the function's name, and the arguments in hexadecimal, each with a NUL."""
     versions: str
     """Row versions of our triggers: DISABLE, ENABLE, DROP and CREATE change them, even if the triggers end up equal."""
     source: str
@@ -71,6 +78,16 @@ class FoundTable:
     """True if the function is SECURITY DEFINER."""
     config: Sequence[str] | None
     """Settings of the function."""
+
+    @property
+    def can_reread(self) -> bool:
+        """True if the worker can find the rows that changed since a time, and keep its place among them."""
+        return "systemmodstamp" in self.columns and self.has_integer_key
+
+    def arguments(self, trigger: str) -> tuple[str, ...]:
+        """Return the arguments of one of our triggers."""
+        text = bytes.fromhex(self.triggers[trigger][2] or "").decode(errors="replace")
+        return tuple(text.split("\x00")[:-1])
 
     def layout(self, model: type[models.Model]) -> Layout:
         """Return the columns of the model that the table has."""
@@ -82,6 +99,9 @@ FIND_TABLES = """
 SELECT w.number, CASE WHEN c.relkind IN ('r', 'p') THEN c.oid END AS oid, c.relfilenode, c.relkind::text,
     coalesce(c.relpersistence = 'u', false),
     EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhparent, i.inhrelid)),
+    EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid = c.oid),
+    EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'id'
+        AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)),
     ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
     coalesce(t.triggers, '{}'), coalesce(t.versions, '') AS versions,
     coalesce(f.prosrc, ''), coalesce(f.prosecdef, false), f.proconfig
@@ -89,7 +109,7 @@ FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY w (schema, name,
 LEFT JOIN pg_namespace n ON n.nspname = w.schema
 LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
 LEFT JOIN LATERAL (
-    SELECT json_object_agg(t.tgname, json_build_array(t.tgenabled, p.proname)) AS triggers,
+    SELECT json_object_agg(t.tgname, json_build_array(t.tgenabled, p.proname, encode(t.tgargs, 'hex'))) AS triggers,
         string_agg(t.oid || ':' || t.xmin, ' ' ORDER BY t.tgname) AS versions
     FROM pg_trigger t LEFT JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'public'::regnamespace
     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE 'hc\\_signals\\_%%'
@@ -125,6 +145,8 @@ def compare(model: type[models.Model], found: FoundTable) -> TableStatus:
     """Return the status of a table that was found."""
     if found.oid is None:
         return _status_without_table(table_label(model), found.kind)
+    if not {"id", "sfid"} & set(found.columns):
+        return TableStatus(table_label(model), "unsupported", NO_KEY)
     present = found.layout(model).columns
     absent = tuple(column for column in mapped_columns(model) if column not in present)
     return replace(_compare_triggers(model, found, absent), absent_columns=absent)
@@ -140,7 +162,12 @@ def _compare_triggers(model: type[models.Model], found: FoundTable, absent: tupl
         return TableStatus(label, "disabled", "a trigger is disabled")
     if any(found.triggers[name][1] != function for name in names):
         detail = "a trigger calls another function: the table had another name"
-        return TableStatus(label, "outdated", detail, has_other_function=True)
+        return TableStatus(label, "outdated", detail, has_stale_triggers=True)
+    rules = origin_rules()
+    if any(found.arguments(name) != trigger_arguments(rules) for name in names):
+        installed = " or ".join(labels_of_arguments(found.arguments(names[0])))
+        detail = f"the triggers fit {installed}, ORIGINS has {', '.join(labels(rules))}"
+        return TableStatus(label, "outdated", detail, has_stale_triggers=True)
     wanted = found.layout(model).with_fresh_of(read_layout(found.source))
     body = function_body(model, wanted).strip()
     if (found.source.strip(), found.secure, found.config) != (body, True, FUNCTION_CONFIG):
@@ -148,8 +175,17 @@ def _compare_triggers(model: type[models.Model], found: FoundTable, absent: tupl
     notes = [f"missing in the table: {', '.join(absent)}"] if absent else []
     if found.is_related:
         notes.append("partitioned or inherited: statements that name its partition, parent or child are not captured")
-    return TableStatus(label, "installed", "; ".join(notes), "partitions" if found.is_related else "")
+    if found.is_subscribed:
+        notes.append("a subscription writes to it: PostgreSQL runs no statement triggers for its changes")
+    aside = "subscription" if found.is_subscribed else "partitions" if found.is_related else ""
+    return TableStatus(label, "installed", "; ".join(notes), aside)
 
+
+NO_KEY = (
+    "it has no column id, by which capture identifies a row: rename the key, or add "
+    "`id text GENERATED ALWAYS AS (the_key::text) STORED`"
+)
+"""Why a table without a key cannot be captured, and what to do."""
 
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 

@@ -9,6 +9,8 @@ import pgtrigger
 from django.db import models
 
 from hc_signals.capture.function import function_name
+from hc_signals.conf import origin_rules
+from hc_signals.origins import trigger_arguments, when_sql
 from hc_signals.postgres.names import literal, quote
 from hc_signals.tables import quoted_table
 
@@ -39,10 +41,12 @@ class CaptureTrigger(pgtrigger.Trigger):
     def create_sql(self, model: Any) -> str:
         """Return CREATE OR REPLACE TRIGGER: unlike DROP and CREATE it waits for no SELECT, and leaves no gap."""
         referencing = f"REFERENCING {self.referencing_sql} " if self.referencing_sql else ""
+        rules = origin_rules()
+        arguments = ", ".join(map(literal, trigger_arguments(rules)))
         return (
             f"CREATE OR REPLACE TRIGGER {quote(self.get_pgid(model))} {self.when} {self.operation} "
-            f"ON {quoted_table(model)} {referencing}FOR EACH STATEMENT WHEN (current_setting('xmlbinary') = 'hex') "
-            f"EXECUTE FUNCTION public.{function_name(model)}()"
+            f"ON {quoted_table(model)} {referencing}FOR EACH STATEMENT WHEN ({when_sql(rules)}) "
+            f"EXECUTE FUNCTION public.{function_name(model)}({arguments})"
         )
 
 

@@ -6,16 +6,21 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import DatabaseError, connections, models
 
-from hc_signals.capture.status import TableStatus, statuses_of
+from hc_signals.capture.status import NO_KEY, TableStatus, statuses_of
+from hc_signals.checks.own_origin import fitting_rules, own_origin
+from hc_signals.conf import origin_rules
+from hc_signals.exceptions import ConfigurationError
 from hc_signals.log.schema import exists
+from hc_signals.origins import APP, origin_sql
 from hc_signals.postgres.errors import one_line
+from hc_signals.postgres.query import row
 from hc_signals.tables import advice_for_missing_column, connected_models
 
 Statuses = Sequence[tuple[type[models.Model], TableStatus]]
 
 
 def check_capture(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """E002, W007, W008: the tables and capture of each database, by one query. W009: the query fails."""
+    """E002, E004, W007, W008, W013, W014: the tables and capture of each database. W009: a query fails."""
     found: list[CheckMessage] = []
     for using in databases or ():
         if connections[using].vendor == "postgresql":
@@ -32,7 +37,7 @@ def _check_database(using: str) -> list[CheckMessage]:
     if all(status.state == "absent" for _, status in statuses):
         return []  # another database has Heroku Connect's tables, or Heroku Connect will create them
     capture = _not_captured(statuses, using) if exists(using) else [_no_log(using)]
-    return [*_missing_columns(statuses, using), *capture]
+    return [*_missing_columns(statuses, using), *capture, *_own_origin(using)]
 
 
 def _missing_columns(statuses: Statuses, using: str) -> Iterator[CheckMessage]:
@@ -59,9 +64,25 @@ def _no_log(using: str) -> CheckMessage:
 
 
 def _not_captured(statuses: Statuses, using: str) -> Iterator[CheckMessage]:
-    """W008: capture of a table is not as it should be."""
+    """W008: capture of a table is not as it should be; E004: it cannot be; W014: it misses a subscription's changes."""
     for model, status in statuses:
-        if status.is_drifted:
+        if status.detail == NO_KEY:
+            yield Error(
+                f"Changes of {status.table} on {using!r} cannot be captured: the table has no column id.",
+                hint="Rename its key to id, or add a column: `ALTER TABLE ... ADD COLUMN id text GENERATED ALWAYS AS "
+                "(the_key::text) STORED`.",
+                obj=model,
+                id="hc_signals.E004",
+            )
+        elif status.aside == "subscription":
+            yield Warning(
+                f"A subscription writes to {status.table} on {using!r}: PostgreSQL runs no statement triggers for its "
+                "changes, so they are not captured.",
+                hint="Fill the table by a tool that runs statements (INSERT, COPY, MERGE, ...).",
+                obj=model,
+                id="hc_signals.W014",
+            )
+        elif status.is_drifted:
             yield Warning(
                 f"Changes of {status.table} on {using!r} are not captured as they should be: {status.state} "
                 f"({status.detail}).",
@@ -69,6 +90,17 @@ def _not_captured(statuses: Statuses, using: str) -> Iterator[CheckMessage]:
                 obj=model,
                 id="hc_signals.W008",
             )
+
+
+def _own_origin(using: str) -> Iterator[CheckMessage]:
+    """W013: a rule of ORIGINS fits the session of this process, as the server sees it."""
+    try:
+        rules = origin_rules()
+    except ConfigurationError:
+        return  # E001
+    (origin,) = row(using, f"SELECT {origin_sql(rules)}")
+    if origin != APP and not fitting_rules(using, rules):
+        yield own_origin(using, origin, "the defaults of the role, the database or the server")
 
 
 def _no_answer(using: str, error: DatabaseError) -> CheckMessage:

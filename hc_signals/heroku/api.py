@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import StrEnum, nonmember
 from http import HTTPStatus
 from types import ModuleType
@@ -13,9 +15,19 @@ from hc_signals.exceptions import APIError, ConfigurationError
 
 if TYPE_CHECKING:
     import httpx
+    import tenacity
 
 ENDPOINT = "https://connect-eu.heroku.com/api/v3"
 TIMEOUT_SECONDS = 30.0
+"""Seconds that a request waits for a connection, and for each part of the answer."""
+RETRY_SECONDS = 20.0
+"""Seconds after the first request in which a GET is sent again. Heroku's router gives the site's pages 30 s."""
+ATTEMPTS = 5
+"""Most requests of one GET."""
+PAUSE_SECONDS = 0.5
+"""Seconds before the second request, plus up to as much at random; then the pause doubles, up to 5 s."""
+TEMPORARY = frozenset({429, 502, 503, 504})
+"""Statuses after which a GET is sent again."""
 
 
 class ConnectionState(StrEnum):
@@ -79,15 +91,19 @@ class HerokuConnectAPI:
         token: Heroku's API token; default: ``HEROKU_AUTH_TOKEN``, a Django setting or environment variable.
         endpoint: root of the API; default: ``HEROKU_CONNECT_API_ENDPOINT``, else the European region.
 
+    The client sends a GET again after a failed connection and after status 429, 502, 503 or 504, up to four times
+    within 20 s. It waits as long as the server's Retry-After says; if that is too long, it raises at once. It sends a
+    POST once: a server that gives no good answer may have done it.
+
     Raises:
-        APIError: httpx is not installed.
+        APIError: httpx or tenacity is not installed.
         ConfigurationError: there is no token, or it has characters that HTTP cannot send.
     """
 
     def __init__(self, app_name: str, token: str | None = None, endpoint: str | None = None) -> None:
         self.app_name = app_name
         self.endpoint = (endpoint or heroku_setting("HEROKU_CONNECT_API_ENDPOINT") or ENDPOINT).rstrip("/")
-        self._httpx = _import_httpx()
+        self._httpx, self._tenacity = _import_clients()
         self._headers = {"Authorization": f"Bearer {_usable(token)}"}
 
     def __repr__(self) -> str:
@@ -149,12 +165,31 @@ class HerokuConnectAPI:
             raise APIError(f"{method} {path}: status {status}, but the answer is not a JSON object.", status)
         return answer
 
+    def _send_until_answered(self, method: str, path: str, options: dict[str, Any]) -> "httpx.Response":
+        if method != "GET":
+            return self._send(method, path, options)
+        retry = self._tenacity
+        growing = retry.wait_exponential(PAUSE_SECONDS, max=5) + retry.wait_random(0, PAUSE_SECONDS)
+        connecting = retry.retry_if_exception_type((self._httpx.ConnectError, self._httpx.ConnectTimeout))
+        retrying: tenacity.Retrying = retry.Retrying(
+            retry=connecting | retry.retry_if_result(lambda response: response.status_code in TEMPORARY),
+            stop=retry.stop_after_attempt(ATTEMPTS) | retry.stop_before_delay(RETRY_SECONDS),
+            wait=_Pause(growing),
+            retry_error_callback=lambda state: state.outcome.result(),  # the last answer or error, as it is
+        )
+        response: httpx.Response = retrying(self._send, method, path, options)
+        return response
+
+    def _send(self, method: str, path: str, options: dict[str, Any]) -> "httpx.Response":
+        response: httpx.Response = self._httpx.request(
+            method, self.endpoint + path, headers=self._headers, timeout=TIMEOUT_SECONDS, **options
+        )
+        return response
+
     def _request(self, method: str, path: str, **options: Any) -> "httpx.Response":
         fault = ""
         try:
-            response: httpx.Response = self._httpx.request(
-                method, self.endpoint + path, headers=self._headers, timeout=TIMEOUT_SECONDS, **options
-            )
+            response = self._send_until_answered(method, path, options)
         except (self._httpx.HTTPError, self._httpx.InvalidURL) as error:
             fault = type(error).__name__
         # Raised outside the handler: httpx's exception has the request, and so the token.
@@ -286,9 +321,38 @@ def _usable(token: str | None) -> str:
     return found
 
 
-def _import_httpx() -> ModuleType:
+class _Pause:
+    """Seconds before the next request: what the server's Retry-After says, else a growing pause."""
+
+    def __init__(self, growing: "tenacity.wait.wait_base") -> None:
+        self._growing = growing
+
+    def __call__(self, state: "tenacity.RetryCallState") -> float:
+        outcome = state.outcome
+        if outcome is not None and not outcome.failed:
+            asked = _retry_after(outcome.result().headers.get("Retry-After", ""))
+            if asked is not None:
+                return asked
+        return self._growing(state)
+
+
+def _retry_after(value: str) -> float | None:
+    """Return the seconds of a Retry-After header, which has a number or a date; None if it has neither."""
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+
+
+def _import_clients() -> tuple[ModuleType, ModuleType]:
     try:
         import httpx
+        import tenacity
     except ImportError:
-        raise APIError("Heroku Connect's API needs httpx; run `pip install hc-signals[api]`.") from None
-    return httpx
+        raise APIError("Heroku Connect's API needs httpx and tenacity; run `pip install hc-signals[api]`.") from None
+    return httpx, tenacity

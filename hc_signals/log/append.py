@@ -8,20 +8,21 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from hc_signals.conf import mirror_origin
 from hc_signals.log.schema import Cause
 from hc_signals.postgres.query import execute, row
 
 # A time in the future was stored before the server's clock went back.
 _GAP = """
 INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
-SELECT %(table)s, 'GAP', 'heroku_connect', (%(more)s::jsonb || jsonb_build_object(
+SELECT %(table)s, 'GAP', %(origin)s, (%(more)s::jsonb || jsonb_build_object(
     'cause', %(cause)s::text,
     'since', CASE WHEN %(since)s::timestamptz IS NOT NULL THEN least(%(since)s::timestamptz, clock_timestamp()) END,
     'until', clock_timestamp()))::json
 """
 _NOTE = """
 INSERT INTO public.hc_signals_change (table_name, operation, origin, note)
-VALUES (%s, %s, 'heroku_connect', %s::json)
+VALUES (%s, %s, %s, %s::json)
 """
 _ROWS = """
 WITH page AS MATERIALIZED ({page}), logged AS (
@@ -29,24 +30,25 @@ WITH page AS MATERIALIZED ({page}), logged AS (
     SELECT %(label)s, {operation}, %(origin)s, n."id"::text, {record_id}, {image}, %(note)s::json
     FROM page n ORDER BY n."id"
 )
-SELECT count(*), max("id") FROM page
+SELECT count(*), (SELECT "id" FROM page ORDER BY "id" DESC LIMIT 1) FROM page
 """
 INSERT_MISSING = """
 INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, old)
-SELECT %(table)s, 'DELETE', 'heroku_connect', record_key, record_id, old FROM missing
+SELECT %(table)s, 'DELETE', %(origin)s, record_key, record_id, old FROM missing
 """
-"""Part of a statement with a query ``missing``: appends each of its records as deleted."""
+"""Part of a statement with a query ``missing``: appends each of its records as deleted, with this ``origin``."""
 
 
 def append_gap(using: str, table: str, cause: Cause | str, since: datetime | None, consumer: str | None = None) -> None:
     """Append a gap of one table, from ``since`` (None: unknown) until now, for one consumer or for all."""
     more = json.dumps({} if consumer is None else {"consumer": consumer})
-    execute(using, _GAP, {"table": table, "cause": cause, "since": since, "more": more})
+    values = {"table": table, "origin": mirror_origin(), "cause": cause, "since": since, "more": more}
+    execute(using, _GAP, values)
 
 
 def append_note(using: str, table: str, operation: str, note: str) -> None:
     """Append the end of a reload (RELOADED) or of a new column's filling (RESYNCED), with its note as JSON."""
-    execute(using, _NOTE, [table, operation, note])
+    execute(using, _NOTE, [table, operation, mirror_origin(), note])
 
 
 def append_rows(

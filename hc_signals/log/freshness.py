@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from hc_signals.log.change import Change
 from hc_signals.log.histogram import Histogram
+from hc_signals.origins import is_mirrored
 from hc_signals.postgres.query import rows
 
 _OF_RECORDS = frozenset({"INSERT", "UPDATE"})
@@ -46,7 +47,7 @@ class Stamped(NamedTuple):
 
 def can_be_fresh(change: Change) -> bool:
     """Return whether Heroku Connect may have written the change because Salesforce changed the record."""
-    return change.operation in _OF_RECORDS and change.note is None and change.origin == "heroku_connect"
+    return change.operation in _OF_RECORDS and change.note is None and is_mirrored(change.origin)
 
 
 def stamped(using: str, ids: Collection[int]) -> list[Stamped]:

@@ -43,6 +43,7 @@ class Cause(StrEnum):
     TRIGGER_DISABLED = "trigger_disabled"
     FUNCTION_ALTERED = "function_altered"
     COLUMNS_MISSING = "columns_missing"
+    ORIGINS_MISSING = "origins_missing"
     TABLE_REWRITTEN = "table_rewritten"
     UNLOGGED_EMPTIED = "unlogged_emptied"
     CAPTURE_FAILED = "capture_failed"

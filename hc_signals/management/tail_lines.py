@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from django.db import models
 
+from hc_signals.conf import mirror_origin
 from hc_signals.delivery.event import COUNTS, cause_of
 from hc_signals.delivery.routing import OF_RECORDS, counted_columns, is_link, route_of
 from hc_signals.log.change import Change
@@ -119,12 +120,13 @@ class TextLines:
 
     def __init__(self, width: Callable[[], int], paint: Mapping[str, Paint], fields: Collection[str] = ()) -> None:
         self._width, self._paint, self._fields = width, paint, fields
+        self._usual = mirror_origin()
 
     def __call__(self, found: TailChange) -> str:
         """Return the line of a change."""
         change, table = found.change, table_of(found.change.table_name)
         kind = route_of(change.operation).change_type
-        origin = "" if change.origin == "heroku_connect" else f" by {visible(change.origin)}"
+        origin = "" if change.origin == self._usual else f" by {visible(change.origin)}"
         room = self._width() or UNLIMITED
         head = [shown(change.captured_at, zone=False), kind + origin, visible(table.label)]
         head.append(clipped(_record(found, table), min(LONGEST_NAME, room - _columns_of(head))))

@@ -30,8 +30,9 @@ PROBLEMS: Mapping[str, tuple[Verdict, str]] = {
     "capture-disabled": (E, "Run `manage.py hc_triggers install`; changes until then are not captured."),
     "capture-outdated": (W, "Run `manage.py hc_triggers install`."),
     "capture-absent": (W, "Map the object in Heroku Connect, then run `manage.py hc_triggers install`."),
-    "capture-unsupported": (E, "Map the model to the table that Heroku Connect writes to, or remove the model."),
+    "capture-unsupported": (E, "Map the model to a table with a column id, which Heroku Connect or a mirror writes."),
     "capture-partitions": (W, "Write to the table that the model names, or add models for the other tables."),
+    "capture-subscription": (W, "Fill the table by a tool that runs statements, or let the subscription end."),
     "capture-row-security": (E, "Give these roles BYPASSRLS."),
     "capture-columns": (
         E,

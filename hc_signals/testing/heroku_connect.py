@@ -10,8 +10,9 @@ class HerokuConnect(Traffic):
     """A Heroku Connect for tests and development, on real tables of a real server.
 
     Values are given by the model's field names, or by column names. The simulator writes as Heroku Connect does. Its
-    sessions set ``xmlbinary = hex``. An UPDATE has all mapped columns. A record deleted in Salesforce is a hard
-    DELETE. A record that the app wrote gets its sfid, and then an echo. Every table has Heroku Connect's own triggers.
+    transactions set ``xmlbinary = hex``, and what the first rule of ``ORIGINS`` asks for. An UPDATE has all mapped
+    columns. A record deleted in Salesforce is a hard DELETE. A record that the app wrote gets its sfid, and then an
+    echo. Every table has Heroku Connect's own triggers.
 
     Args:
         using: database alias.

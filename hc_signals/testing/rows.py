@@ -10,6 +10,9 @@ from typing import Any
 
 from django.db import connections, models, transaction
 
+from hc_signals.conf import origin_rules
+from hc_signals.exceptions import ConfigurationError
+from hc_signals.origins import labels
 from hc_signals.postgres import query
 from hc_signals.postgres.moments import now
 from hc_signals.postgres.names import quote
@@ -165,12 +168,36 @@ class Rows:
 
     @contextmanager
     def _as_heroku_connect(self) -> Iterator[Any]:
-        """Run a transaction with ``xmlbinary = hex``; restore the app's value at the end, for an outer transaction."""
+        """Run a transaction with ``xmlbinary = hex``; restore the app's value at the end, for an outer transaction.
+
+        If ORIGINS has other rules, the session also takes on the first one that it can, and gives it back.
+
+        Raises:
+            ConfigurationError: every rule needs the login of another role.
+        """
         with transaction.atomic(using=self.using), self._cursor() as cursor:
-            cursor.execute("SELECT current_setting('xmlbinary'), set_config('xmlbinary', 'hex', true)")
-            before = cursor.fetchone()[0]
+            settings = {"xmlbinary": "hex"} | self._settings_of_rule()
+            before = {}
+            for name, value in settings.items():
+                cursor.execute("SELECT current_setting(%s, true), set_config(%s, %s, true)", [name, name, value])
+                before[name] = cursor.fetchone()[0]
             yield cursor
-            cursor.execute("SELECT set_config('xmlbinary', %s, true)", [before])
+            for name, value in before.items():
+                cursor.execute("SELECT set_config(%s, %s, true)", [name, value or ""])
+
+    def _settings_of_rule(self) -> dict[str, str]:
+        rules = origin_rules()
+        for rule in rules:
+            if rule.setting != "session_authorization":
+                return {rule.setting: rule.value}
+            login = query.row(self.using, f"SELECT {rule.condition}")[0]
+            if login:
+                return {}
+        raise ConfigurationError(
+            f"The simulator cannot write as {' or '.join(labels(rules))}, because PostgreSQL fixes a session's role at "
+            "login. Use a database alias that logs in as this role, or add 'heroku_connect' to HC_SIGNALS['ORIGINS'] "
+            "in the settings of the tests."
+        )
 
 
 def _parts(model: Model, name: str, value: Any) -> dict[str, Any]:

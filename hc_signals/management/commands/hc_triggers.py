@@ -103,8 +103,8 @@ class Command(OwnCommand):
     def _check(self, found: Sequence[TableStatus], is_paused: bool) -> None:
         if is_paused:
             raise CommandError("Capture is paused; run `manage.py hc_triggers resume`.")
-        if unsupported := [status.table for status in found if status.state == "unsupported"]:
-            raise CommandError(f"Cannot be captured, because they are no tables: {', '.join(unsupported)}.")
+        if unsupported := [f"{status.table}: {status.detail}" for status in found if status.state == "unsupported"]:
+            raise CommandError(f"Cannot be captured: {'; '.join(unsupported)}.")
         if lacking := [status.table for status in found if status.absent_columns]:
             raise CommandError(
                 f"Tables that lack columns of their models, so that no change can be delivered: {', '.join(lacking)}; "
