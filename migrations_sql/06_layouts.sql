@@ -11,7 +11,9 @@ CREATE TABLE public.hc_signals_layout (
     columns text[] NOT NULL CHECK (cardinality(columns) > 0)
 ) WITH (vacuum_truncate = false);
 
--- The columns of a layout. SECURITY DEFINER: whoever may read an image need not be granted the layouts as well.
+-- The columns of a layout. If the table lacks it, because a tool has emptied all tables or this file was removed and run
+-- again, the capture function that writes such images names them. SECURITY DEFINER: a role that may read images needs
+-- no right on the layouts.
 CREATE FUNCTION public.hc_signals_columns(of_layout bigint) RETURNS text[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -21,10 +23,16 @@ DECLARE
     found text[];
 BEGIN
     SELECT l.columns INTO found FROM public.hc_signals_layout l WHERE l.id = of_layout;
+    IF found IS NULL THEN
+        SELECT ARRAY(SELECT json_array_elements_text(substring(p.prosrc FROM '-- Columns: ([^\n]+)')::json)) INTO found
+        FROM pg_proc p
+        WHERE p.pronamespace = 'public'::regnamespace AND starts_with(p.proname::text, 'hc_signals_capture_')
+          AND strpos(p.prosrc, format(E'\n-- Layout: %s\n', of_layout)) > 0 LIMIT 1;
+    END IF;
     IF found IS NULL AND of_layout IS NOT NULL THEN
         RAISE EXCEPTION 'hc_signals: the table hc_signals_layout lacks layout %, by which changes are stored', of_layout
         USING ERRCODE = 'object_not_in_prerequisite_state',
-              HINT = 'Restore its row from a backup, or run: manage.py hc_triggers install';
+              HINT = 'Restore that row from a backup.';
     END IF;
     RETURN found;
 END

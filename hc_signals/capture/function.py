@@ -295,18 +295,11 @@ def function_sql(model: type[models.Model], layout: Layout | None = None) -> lis
     settings = "\n".join(_set(*setting.split("=")) for setting in FUNCTION_CONFIG)
     function = _FUNCTION.format(name=function_name(model), settings=settings, body=body, tag=tag)
     return [
-        layout_sql(layout),
+        f"INSERT INTO public.hc_signals_layout (id, columns) VALUES ({layout.id}, {_text_array(layout.columns)}) "
+        "ON CONFLICT DO NOTHING",
         function,
         f"REVOKE ALL ON FUNCTION public.{function_name(model)}() FROM PUBLIC",
     ]
-
-
-def layout_sql(layout: Layout) -> str:
-    """Return the statement that stores the layout, without which the images cannot be read."""
-    return (
-        f"INSERT INTO public.hc_signals_layout (id, columns) VALUES ({layout.id}, {_text_array(layout.columns)}) "
-        "ON CONFLICT DO NOTHING"
-    )
 
 
 def _set(name: str, value: str) -> str:

@@ -34,7 +34,8 @@ class Layout:
 
     def comment(self) -> str:
         """Return the layout as comments, which :func:`read_layout` reads."""
-        lines = [_COLUMNS + json.dumps(self.columns)]
+        # hc_signals_columns() reads both lines if the layout is not stored.
+        lines = [_COLUMNS + json.dumps(self.columns), f"-- Layout: {self.id}"]
         if self.fresh:
             lines.append(f"{_FRESH_MARK}{self.since}: {json.dumps(self.fresh)}")
         return "\n".join(lines)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from django.db import OperationalError, connections, models, transaction
 
-from hc_signals.capture.function import function_name, function_sql, layout_sql
+from hc_signals.capture.function import function_name, function_sql
 from hc_signals.capture.function_columns import Layout, read_layout
 from hc_signals.capture.status import TableStatus, compare, find_tables, status_of
 from hc_signals.capture.triggers import triggers_sql
@@ -19,9 +19,6 @@ from hc_signals.tables import mapped_columns, table_label
 
 LOCK_TIMEOUT = "2s"
 """Longest wait for a lock on a table: new writers queue behind a waiting CREATE TRIGGER."""
-
-
-_HAS_LAYOUT = "SELECT EXISTS (SELECT FROM public.hc_signals_layout WHERE id = %s)"
 
 
 def install_sql(model: type[models.Model], layout: Layout | None = None) -> list[str]:
@@ -58,9 +55,7 @@ def install_capture(
         found = find_tables([model], using)[0]
         status = compare(model, found)
         if not status.is_installable and not (status.state == "installed" and end_fresh):
-            # A tool that empties tables may have removed the layout.
-            known = status.state != "installed" or row(using, _HAS_LAYOUT, [found.layout(model).id])[0]
-            return [] if known else [layout_sql(found.layout(model))]
+            return []
         function = function_sql(model, found.layout(model) if end_fresh else next_layout(model, using))
         only_function = status.is_captured and not status.has_stale_triggers and not wait_for_writers
         return function if only_function else [*function, *triggers_sql(model)]

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from hc_signals.exceptions import ConfigurationError
 from hc_signals.postgres.query import relation_exists
 
 INSTALL = (
@@ -74,6 +75,13 @@ def exists(using: str) -> bool:
 def is_current(using: str) -> bool:
     """Return whether the database has all that this version needs: it has not until migration 0006 has run."""
     return relation_exists(using, "public.hc_signals_log")
+
+
+def require_current(using: str) -> None:
+    """Raise ConfigurationError if the database has no change log, or one of an older version."""
+    if not is_current(using):
+        found = "is of an older version" if exists(using) else "does not exist"
+        raise ConfigurationError(f"The change log {found}; run `manage.py migrate hc_signals` first.")
 
 
 def install_sql(names: Sequence[str] = INSTALL) -> str:

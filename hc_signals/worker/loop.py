@@ -21,6 +21,7 @@ from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.shard import Audience, Outcome, Shard
 from hc_signals.log.claims import Claim, Claims
 from hc_signals.log.layout import take_layout
+from hc_signals.log.schema import require_current
 from hc_signals.log.position import LogShard
 from hc_signals.log.presence import announce
 from hc_signals.log.restoring import RESTORED, moved, take_over
@@ -201,6 +202,7 @@ class Worker:
         """At the start, once: give a new consumer its position, and split the records again if SHARDS was changed."""
         if self._took_layout:
             return
+        require_current(self.using)
         self._prepare_connection()
         take = partial(take_layout, [shard.log for shard in self.shards], self.conf.START_AT, self._deliver_old)
         with self.pulse.busy_with("the layout of the shards"):
