@@ -7,7 +7,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY hc_signals hc_signals
 COPY migrations_sql migrations_sql
-RUN /venv/bin/pip install . gunicorn whitenoise
+RUN /venv/bin/pip install . dj-database-url gunicorn whitenoise
 
 FROM python:3.12.11-slim-bookworm
 RUN useradd --system --no-create-home --uid 10001 app

@@ -32,7 +32,7 @@ TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill 
 
 MATRIX ?=
 
-.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs release-check audit forms lint fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs release-check audit forms lint types fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -156,6 +156,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check --line-length $(PAGE) README.md docs/*.md
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory types
+
+types: $(VENV)/.installed  ## a user's project, tests/typed_project: mypy --strict with django-stubs, and pyright strict
+	cd tests/typed_project && $(abspath $(BIN))/mypy
+	$(BIN)/basedpyright --project tests/typed_project --pythonpath $(BIN)/python
 
 fmt: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -2,10 +2,10 @@
 
 import os
 
-from example.settings import database
+import dj_database_url
 
 SECRET_KEY = "not a secret: nothing is served"
-DATABASES = {"default": database(os.environ["BENCH_URL"])}
+DATABASES = {"default": dj_database_url.parse(os.environ["BENCH_URL"])}
 DATABASE_ROUTERS = ["hc_signals.db.router.HerokuConnectRouter"]
 INSTALLED_APPS = [
     "django.contrib.contenttypes",

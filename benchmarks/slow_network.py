@@ -19,7 +19,9 @@ def round_trips_of(milliseconds: float) -> Iterator[None]:
         milliseconds: added to each round trip, half of it in each direction; 0 measures the relay alone.
     """
     settings = connection.settings_dict
-    server = f"{settings['HOST'] or '127.0.0.1'}", f"{settings['PORT'] or 5432}"
+    before = {name: settings[name] for name in ("HOST", "PORT")}
+    host = before["HOST"] or settings["OPTIONS"].get("host", "127.0.0.1")  # the directory of a socket is an option
+    server = str(host), str(before["PORT"] or 5432)
     relay = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.slow_network", *server, str(milliseconds)], stdout=subprocess.PIPE, text=True
     )
@@ -31,7 +33,7 @@ def round_trips_of(milliseconds: float) -> Iterator[None]:
         yield
     finally:
         connection.close()
-        settings.update(HOST=server[0], PORT=server[1])
+        settings.update(before)
         relay.terminate()
         relay.communicate()
 

@@ -29,7 +29,10 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 copybutton_selector = "div.highlight-python pre, div.highlight-sh pre, div.highlight-sql pre"  # not on outputs
 autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
-nitpick_ignore_regex = [("py:(class|exc)", r"(?!hc_signals\.).*"), ("py:class", r"hc_signals\..*\.M(_co)?")]
+nitpick_ignore_regex = [
+    ("py:(class|exc)", r"(?!hc_signals\.).*"),
+    ("py:class", r"hc_signals\..*\.(M(_co)?|DjangoTask|CeleryTask|Filters|FieldOptions|RelationOptions)"),
+]
 source_suffix = {".md": "markdown"}
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
@@ -61,6 +64,15 @@ def keep_sentences(app, what, *arguments):
         arguments[-1][:0] = ["..", ""]
 
 
+def keep_general_signature(app, domain, objtype, content):
+    """Show the last overload of a class, which takes all arguments; the others are for type checkers."""
+    *special, general = [each for each in content.parent.children if each is not content]
+    for each in special if objtype == "class" else ():
+        general["ids"] += each["ids"]
+        content.parent.remove(each)
+
+
 def setup(app):
-    """Run before napoleon, whose priority is 500."""
+    """Connect the functions above. ``keep_sentences`` runs before napoleon, whose priority is 500."""
     app.connect("autodoc-process-docstring", keep_sentences, priority=400)
+    app.connect("object-description-transform", keep_general_signature)

@@ -1,7 +1,8 @@
 """``enqueue_on_change``: enqueues a task for each change, for work that takes too long for the worker."""
 
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypedDict, Unpack
 
 from django.db.models import Model
 
@@ -10,7 +11,43 @@ from hc_signals.exceptions import ConfigurationError
 from hc_signals.receivers import on_change
 
 
-def enqueue_on_change(model: type[Model], task: Any, **filters: Any) -> None:
+class DjangoTask(Protocol):
+    """A task of Django Tasks whose function takes the arguments that are enqueued."""
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """The function."""
+
+    def enqueue(
+        self, *, model: str, record_id: str | None, change_type: str, changed_fields: list[str], event_id: str
+    ) -> Any:
+        """Enqueue the task."""
+
+
+class CeleryTask(Protocol):
+    """A task of Celery whose function takes the arguments that are enqueued."""
+
+    def run(
+        self, *, model: str, record_id: str | None, change_type: str, changed_fields: list[str], event_id: str
+    ) -> Any:
+        """The function."""
+
+    @property
+    def apply_async(self) -> Callable[..., Any]:
+        """Enqueue the task."""
+
+
+class Filters(TypedDict, total=False):
+    """Arguments of :func:`~hc_signals.receivers.on_change`, without the model."""
+
+    fields: Collection[str]
+    to: Mapping[str, Any] | None
+    from_: Mapping[str, Any] | None
+    types: Collection[str]
+    dispatch_uid: str
+
+
+def enqueue_on_change(model: type[Model], task: DjangoTask | CeleryTask, **filters: Unpack[Filters]) -> None:
     """Enqueue a task for each change, instead of calling a receiver.
 
     The task is called with keyword arguments that survive JSON: ``model`` (label), ``record_id`` (sfid, or None),

@@ -111,9 +111,14 @@ def _parse(given: Any) -> Rule:
     return Rule(f"{name}={text}", setting, value, is_prefix=text.endswith("*"))
 
 
+def is_variable(name: str) -> bool:
+    """Return True if a rule may compare the setting of this name: every session may read and set it."""
+    return bool(_VARIABLE.fullmatch(name)) and len(name) <= LONGEST_NAME
+
+
 def _variable(given: Mapping[str, Any]) -> str:
     name = given["variable"]
-    if not (isinstance(name, str) and _VARIABLE.fullmatch(name) and len(name) <= LONGEST_NAME):
+    if not (isinstance(name, str) and is_variable(name)):
         raise _wrong(
             given,
             f"the variable is {name!r}; expected a name with a dot, such as 'mirror.origin', that the tool sets by "

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction
 from django.db.models import Model
@@ -24,15 +24,31 @@ OF_TYPE = {kind: FIRST_SIGNAL[kind] for kind in ("CREATE", "UPDATE", "DELETE", "
 
 M = TypeVar("M", bound=Model)
 M_contra = TypeVar("M_contra", bound=Model, contravariant=True)
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-class Receiver(Protocol[M_contra]):
-    """The arguments that a receiver of ``@on_change`` must accept; ``**kwargs`` may take any of them."""
+class Receiver(Protocol[M_contra, P, R_co]):
+    """A receiver of ``@on_change``. To type checkers it must fit both overloads.
 
+    The first one is the function's own signature. The second one has the arguments of a call; ``**kwargs`` may take any
+    of them.
+    """
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
     def __call__(
-        self, *, sender: Any, instance: M_contra, event: ChangeEvent[M_contra], using: str, **kwargs: Any
-    ) -> object:
-        """Receive one change."""
+        self,
+        *,
+        signal: Signal,
+        sender: type[M_contra],
+        instance: M_contra,
+        event: ChangeEvent[M_contra],
+        using: str,
+        **kwargs: Any,
+    ) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,7 @@ class on_change(Generic[M]):
     types: Collection[str] = ("CREATE", "UPDATE")
     dispatch_uid: str = ""
 
-    def __call__(self, function: Receiver[M]) -> Receiver[M]:
+    def __call__(self, function: Receiver[M, P, R]) -> Callable[P, R]:
         """Connect the function, and return it unchanged."""
         if not func_accepts_kwargs(function):
             raise ConfigurationError(

@@ -62,6 +62,9 @@ def version_problems(tag: str) -> Iterator[str]:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     if not re.search(rf"^## {re.escape(__version__)} - \d{{4}}-\d\d-\d\d$", changelog, re.M):
         yield f"CHANGELOG.md has no line '## {__version__} - YYYY-MM-DD'"
+    for page in ("README.md", "docs/start.md", "docs/upgrading.md"):
+        if "not released yet" in (ROOT / page).read_text(encoding="utf-8"):
+            yield f"{page} says 'not released yet'; a release makes that wrong: remove the sentence"
 
 
 def licence_problems(components: list[dict[str, object]]) -> Iterator[str]:

@@ -8,7 +8,11 @@ if "DATABASE_URL" not in os.environ:
     os.environ["DATABASE_URL"] = start_for_this_run().url
 
 from example.settings import *  # noqa: F403
-from example.settings import INSTALLED_APPS, MIDDLEWARE
+from example.settings import DATABASES, INSTALLED_APPS, MIDDLEWARE
+
+# Fixtures read HOST, also where the URL has the directory of a socket in ?host=.
+_options = DATABASES["default"].get("OPTIONS", {})
+DATABASES["default"] |= {name: _options.pop(name.lower()) for name in ("HOST", "PORT") if name.lower() in _options}
 
 INSTALLED_APPS += ["tests.sfdc", "django_tasks", "django_tasks_db", "pghistory"]
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}

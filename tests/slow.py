@@ -32,7 +32,9 @@ FILES = {
     "test_testing_utils.py",
     "test_trackers.py",
     "test_trouble.py",
+    "test_types.py",
     "test_unheard.py",
+    "test_upgrade.py",
     "test_wheel.py",
     "test_worker_process.py",
     # Try many cases, many rows or many settings of a server.

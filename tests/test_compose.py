@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import dj_database_url
 import pytest
 import yaml
 from django.core.management import get_commands, load_command_class
@@ -35,17 +36,15 @@ def test_commands_are_known_to_manage_py(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_example_reads_every_environment_variable(name: str) -> None:
     source = "".join(path.read_text() for path in (ROOT / "example" / "example").rglob("*.py"))
-    for variable in OURS[name]["environment"]:
+    for variable in set(OURS[name]["environment"]) - {"DATABASE_URL"}:  # dj_database_url reads it
         assert f'"{variable}"' in source, variable
 
 
 def test_database_url_names_the_service() -> None:
-    from example.settings import database
-
     for service in OURS.values():
-        settings = database(service["environment"]["DATABASE_URL"])
+        settings = dj_database_url.parse(service["environment"]["DATABASE_URL"])
         assert settings["HOST"] in SERVICES
-        assert settings["PASSWORD"] == ""
+        assert not settings["PASSWORD"]
 
 
 def test_stack_has_no_secrets_and_no_public_ports() -> None:

@@ -1,8 +1,6 @@
 """@on_change: which receivers are called, under which name failures are stored, what is refused at import."""
 
 import json
-import os
-import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -201,49 +199,3 @@ def test_mistakes_are_refused_at_import(model: Any, filters: Any, message: str) 
     assert receiver_path(receiver) not in [receiver_path(each.receiver) for each in connections_of(record_created)]
     with pytest.raises(ConfigurationError, match=r"must accept \*\*kwargs"):
         on_change(Account)(lambda instance: None)  # type: ignore[arg-type]
-
-
-SNIPPET = """
-from typing import Any
-from example.crm.models import Account, Contact
-from hc_signals.events import ChangeEvent
-from hc_signals.receivers import on_change
-
-@on_change(Account, fields=["name"])
-def typed(instance: Account, event: ChangeEvent[Account], using: str, **kwargs: Any) -> None:
-    reveal_type(event.instance)
-    event.instance.nonsense
-
-@on_change(Account)
-def short(event: ChangeEvent[Account], **kwargs: Any) -> None: ...
-
-@on_change(Account)
-async def slow(event: ChangeEvent, **kwargs: Any) -> None:
-    reveal_type(event.instance)
-
-@on_change(Account)
-def wrong(event: ChangeEvent[Contact], **kwargs: Any) -> None: ...
-"""
-
-
-def test_mypy_knows_the_instances_type(tmp_path: Path) -> None:
-    snippet = tmp_path / "snippet.py"
-    snippet.write_text(SNIPPET, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", str(snippet)],
-        env={**os.environ, "PYTHONPATH": "example"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found = [line.split(": ", 1)[1] for line in done.stdout.splitlines() if "snippet.py:" in line]
-    assert [line for line in found if line.startswith("note: Revealed")] == [
-        'note: Revealed type is "example.crm.models.Account"',
-        'note: Revealed type is "Any"',
-    ], done.stdout
-    assert [line for line in found if line.startswith("error")] == [
-        'error: "Account" has no attribute "nonsense"  [attr-defined]',
-        'error: Argument 1 to "__call__" of "on_change" has incompatible type "def wrong(event: ChangeEvent[Contact], '
-        '**kwargs: Any) -> None"; expected "Receiver[Account]"  [arg-type]',
-    ], done.stdout

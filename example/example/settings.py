@@ -2,28 +2,19 @@
 
 import os
 import secrets
-from urllib.parse import parse_qs, unquote, urlsplit
 
-
-def database(url: str) -> dict[str, object]:
-    """Return Django's settings for a postgresql:// URL; ?host= may name a socket directory."""
-    parts = urlsplit(url)
-    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-    return {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": unquote(parts.path.lstrip("/")) or "postgres",
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": query.get("host", unquote(parts.hostname or "")),
-        "PORT": str(parts.port or query.get("port", "")),
-    }
-
+import dj_database_url
 
 # Without SECRET_KEY each process makes its own: sessions end with it, and no file holds a secret.
 SECRET_KEY = os.environ.get("SECRET_KEY") or secrets.token_urlsafe(32)
 DEBUG = os.environ.get("DEBUG") == "1"
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1").split(",")
-DATABASES = {"default": database(os.environ.get("DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres"))}
+# Django asks before a request whether its connection still works: Heroku restarts servers.
+DATABASES = {
+    "default": dj_database_url.config(
+        default="postgres://postgres@127.0.0.1:5432/postgres", conn_max_age=600, conn_health_checks=True
+    )
+}
 DATABASE_ROUTERS = ["hc_signals.db.router.HerokuConnectRouter"]
 INSTALLED_APPS = [
     "hc_signals",  # before the admin, whose pages of records then link to their timelines

@@ -65,4 +65,4 @@ class TimelineMixin:
     of the form. An admin with a template of its own has ``{% load hc_signals %}{% timeline_url as url %}`` instead.
     """
 
-    change_form_template = "admin/hc_signals/connected_form.html"
+    change_form_template: Any = "admin/hc_signals/connected_form.html"

@@ -26,7 +26,7 @@ What happens over time: ``table_state`` (the state of each table in ``hc_signals
 and state of all tables by one query; names the cause of a gap), ``outages`` (removes and restores capture of one table
 so that its gap is reported), ``repairing`` (what ``hc_listen`` does about drift), ``pausing`` (the kill switch),
 ``snapshots`` (appends rows as they are now), ``rereading`` (the tables that ``hc_signals_table`` lists), ``reloads``
-(finds the end of reloads).
+(finds the end of reloads), ``probe`` (notes all statements for a time).
 
 This package owns ``hc_signals_table``, ``hc_signals_unlogged``, ``hc_signals_cleared``, ``hc_signals_reload``,
 ``hc_signals_refill`` and the columns of ``hc_signals_control`` that pause capture. Which columns count as a change is

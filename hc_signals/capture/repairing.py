@@ -11,7 +11,7 @@ from datetime import timedelta
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.db.models import Model
 
-from hc_signals.capture import orphans, outages, table_state
+from hc_signals.capture import orphans, outages, probe, table_state
 from hc_signals.capture.drift import TableCheck, check_tables
 from hc_signals.conf import Conf
 from hc_signals.log.passed import report_passed
@@ -203,6 +203,8 @@ class Repairs:
         if time.monotonic() < self._orphans_due:
             return
         self._orphans_due = time.monotonic() + ORPHANS_SECONDS
+        if probe.remove_abandoned(self.using):
+            logger.info("hc_listen removed the triggers of a `hc_triggers probe` that was killed.")
         for orphan in orphans.find(self.models, self.using):
             if (orphan.table, "orphan") not in self._logged:
                 self._logged[orphan.table, "orphan"] = 0.0

@@ -3,6 +3,7 @@
 No trigger names a column, because Heroku Connect must stay free to alter its tables.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import pgtrigger
@@ -63,12 +64,15 @@ def triggers_sql(model: type[models.Model]) -> list[str]:
 
 
 def _always_sql(model: type[models.Model]) -> str:
-    """Return the statement that makes the triggers fire under ``session_replication_role = replica`` as well.
+    return always_sql(quoted_table(model), [trigger.get_pgid(model) for trigger in TRIGGERS])
+
+
+def always_sql(table: str, triggers: Iterable[str]) -> str:
+    """Return the statement that makes triggers fire under ``session_replication_role = replica`` as well.
 
     PostgreSQL allows this to the owner of the table; for another role the statement does nothing.
     """
-    table = quoted_table(model)
-    enable = ", ".join(f"ENABLE ALWAYS TRIGGER {quote(trigger.get_pgid(model))}" for trigger in TRIGGERS)
+    enable = ", ".join(f"ENABLE ALWAYS TRIGGER {quote(name)}" for name in triggers)
     body = (
         f"BEGIN IF pg_catalog.pg_has_role((SELECT relowner FROM pg_catalog.pg_class "
         f"WHERE oid = {literal(table)}::pg_catalog.regclass), 'USAGE') THEN ALTER TABLE {table} {enable}; END IF; END"

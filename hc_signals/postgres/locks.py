@@ -11,6 +11,8 @@ UNTOLD = (1212372819, 2)
 them."""
 INSTALLER = (1212372819, 3)
 """Held by an installer of triggers, so that two installers take turns."""
+PROBE = (1212372819, 4)
+"""Held by a running `hc_triggers probe`; a writer's trigger notes nothing if it could share the lock."""
 CLAIMS = 1212372820
 """Class, by consumer and shard: held by the worker that delivers the shard. And by consumer: see log/layout.py."""
 RELOADS = 1212372823

@@ -49,13 +49,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hc_signals.testing.assertions import assert_signal, capture_signals
-    from hc_signals.testing.delivering import deliver_changes
+    from hc_signals.testing.delivering import DeliverChanges, deliver_changes
     from hc_signals.testing.heroku_connect import HerokuConnect
     from hc_signals.testing.sent import Sent
 
-__all__ = ["HerokuConnect", "Sent", "assert_signal", "capture_signals", "deliver_changes"]
+__all__ = ["DeliverChanges", "HerokuConnect", "Sent", "assert_signal", "capture_signals", "deliver_changes"]
 
 _HOMES = {
+    "DeliverChanges": "delivering",
     "HerokuConnect": "heroku_connect",
     "Sent": "sent",
     "assert_signal": "assertions",

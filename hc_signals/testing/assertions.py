@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
 from django.dispatch import Signal
@@ -12,9 +12,19 @@ from hc_signals.testing import delivering
 from hc_signals.testing.expectation import OUR_SIGNALS, ExpectedSignal, check_sender
 from hc_signals.testing.sent import Sent
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # The default is the type of what is collected without naming a model.
+    M = TypeVar("M", bound=Model, default=Any)
+else:
+    from typing import TypeVar
+
+    M = TypeVar("M", bound=Model)
+
 
 @contextmanager
-def capture_signals(*models: type[Model]) -> Iterator[list[Sent]]:
+def capture_signals(*models: type[M]) -> Iterator[list[Sent[M]]]:
     """Collect the signals that are sent inside the block, in order.
 
     Args:
@@ -25,7 +35,7 @@ def capture_signals(*models: type[Model]) -> Iterator[list[Sent]]:
     """
     for model in models:
         check_sender(model)
-    sent: list[Sent] = []
+    sent: list[Sent[M]] = []
     connected: list[tuple[Signal, Callable[..., None], type[Model]]] = []
     for sender in models or connected_models():
         for name, signal in OUR_SIGNALS.items():
@@ -39,7 +49,7 @@ def capture_signals(*models: type[Model]) -> Iterator[list[Sent]]:
             signal.disconnect(recorder, sender=sender)
 
 
-def _recorder(name: str, sent: list[Sent]) -> Callable[..., None]:
+def _recorder(name: str, sent: list[Sent[Any]]) -> Callable[..., None]:
     def record(sender: type[Model], **named: Any) -> None:
         events = named.get("events") or [named["event"]]
         sent.extend(Sent(name, sender, event) for event in events)
@@ -50,14 +60,14 @@ def _recorder(name: str, sent: list[Sent]) -> Callable[..., None]:
 @contextmanager
 def assert_signal(
     signal: Signal,
-    sender: type[Model],
+    sender: type[M],
     *,
     changed: Iterable[str] | None = None,
     values: Mapping[str, Any] | None = None,
     previous: Mapping[str, Any] | None = None,
     record_id: str | None = "",
     times: int | None = None,
-) -> Iterator[list[Sent]]:
+) -> Iterator[list[Sent[M]]]:
     """Assert that a signal is sent inside the block; the yielded list gets the matching ones when the block ends.
 
     Arguments that no signal can match are refused before the block runs, so no assertion passes because of a typo.
@@ -80,9 +90,10 @@ def assert_signal(
     expected = ExpectedSignal.of(signal, sender, changed=changed, values=values, previous=previous, record_id=record_id)
     if times is not None and (isinstance(times, bool) or times < 0):
         raise ValueError(f"times is {times!r}; expected a number, 0 or more.")
-    matching: list[Sent] = []
+    matching: list[Sent[M]] = []
     calls_before = delivering.calls
-    with capture_signals(*dict.fromkeys([*connected_models(), sender])) as sent:
+    senders: list[type[Any]] = [*connected_models(), sender]
+    with capture_signals(*dict.fromkeys(senders)) as sent:
         yield matching
     matching += [each for each in sent if expected.matches(each)]
     if not sent and delivering.calls == calls_before:
@@ -93,7 +104,7 @@ def assert_signal(
     raise AssertionError(f"{expected} was {found}. {_listed(sent)}")
 
 
-def _listed(sent: list[Sent]) -> str:
+def _listed(sent: list[Sent[Any]]) -> str:
     if not sent:
         return "Nothing was sent."
     more = f"\n  … and {len(sent) - 20} more" if len(sent) > 20 else ""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from django.conf import settings
 from django.db import connections, transaction
@@ -24,6 +24,13 @@ from hc_signals.worker.loop import Worker
 
 calls = 0
 """Number of calls of :func:`deliver_changes`. Without one, an assertion that nothing is sent proves nothing."""
+
+
+class DeliverChanges(Protocol):
+    """The type of the fixture ``deliver_changes``."""
+
+    def __call__(self, using: str = "default", *, raise_errors: bool = True, **conf: Any) -> int:
+        """See :func:`deliver_changes`."""
 
 
 def deliver_changes(using: str = "default", *, raise_errors: bool = True, **conf: Any) -> int:

@@ -73,7 +73,7 @@ class ExpectedSignal:
             given=given,
         )
 
-    def matches(self, sent: Sent) -> bool:
+    def matches(self, sent: Sent[Any]) -> bool:
         """Return whether a sent signal is of this kind and meets the conditions."""
         event = sent.event
         return (

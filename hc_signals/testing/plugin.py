@@ -3,13 +3,13 @@
 pytest loads it in every project of the environment, before Django is set up. So the functions import the rest.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from hc_signals.testing import HerokuConnect
+    from hc_signals.testing import DeliverChanges, HerokuConnect
 
 _BLOCKER = pytest.StashKey[Any]()
 """pytest-django's blocker of databases; missing until the test databases exist."""
@@ -65,7 +65,7 @@ def heroku_connect(request: pytest.FixtureRequest, db: None) -> Iterator["Heroku
 
 
 @pytest.fixture
-def deliver_changes(db: None) -> Callable[..., int]:
+def deliver_changes(db: None) -> "DeliverChanges":
     """The function ``hc_signals.testing.deliver_changes``."""
     from hc_signals.testing import deliver_changes
 

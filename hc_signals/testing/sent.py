@@ -1,23 +1,23 @@
 """One signal that was sent, as a line of a test's failure shows it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 from django.db.models import Model
 
-from hc_signals.events import ChangeEvent
+from hc_signals.events import ChangeEvent, M_co
 
 
 @dataclass(frozen=True)
-class Sent:
+class Sent(Generic[M_co]):
     """One signal that was sent. ``records_changed`` gives one of these per event."""
 
     signal: str
     sender: type[Model]
-    event: ChangeEvent[Any]
+    event: ChangeEvent[M_co]
 
     @property
-    def instance(self) -> Any:
+    def instance(self) -> M_co:
         """The record."""
         return self.event.instance
 

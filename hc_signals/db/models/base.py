@@ -1,7 +1,7 @@
 """The base of all models whose table Heroku Connect owns."""
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core import checks
 from django.core.exceptions import ValidationError
@@ -46,7 +46,7 @@ class HerokuConnectModelBase(ModelBase):
                 value.meta = cls._get_adjusted_meta(value.meta)
             if has_no_is_deleted(getattr(cls, "sf_object_name", "")):
                 # Set on the class itself, so that Django does not copy the field of the abstract base.
-                cls.is_deleted = _Gone()
+                super().add_to_class("is_deleted", _Gone())
             has_table = bool(getattr(value.meta, "db_table", ""))
         super().add_to_class(name, value)
         if name == "_meta" and value.abstract and not has_table:
@@ -126,9 +126,13 @@ class HerokuConnectModel(LinkedByValue, metaclass=HerokuConnectModelBase):
     _hc_lastop = models.CharField(max_length=32, null=True, editable=False)
     _hc_err = models.TextField(null=True, editable=False)
 
-    class Meta:
-        abstract = True
-        managed = False
+    if TYPE_CHECKING:
+        Meta: Any  # pyright refuses a nested class of the project that differs from ours
+    else:
+
+        class Meta:
+            abstract = True
+            managed = False
 
     def validate_constraints(self, exclude: Any = None) -> None:
         """Check the constraints, as Django does. A form of a read-only model is invalid, and says why.

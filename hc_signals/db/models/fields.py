@@ -3,7 +3,7 @@
 import datetime
 import decimal
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from django import forms
 from django.conf import settings
@@ -14,6 +14,32 @@ from django.utils.choices import flatten_choices, normalize_choices
 
 from hc_signals.db.exceptions import MissingArgumentError
 from hc_signals.db.forms import keeping
+from hc_signals.db.models.generic import (
+    UUID_G,
+    UUID_S,
+    Date_G,
+    Date_S,
+    DateTime_G,
+    DateTime_S,
+    Decimal_G,
+    Decimal_S,
+    FieldOptions,
+    Integer_G,
+    Integer_S,
+    SetBool,
+    SetDate,
+    SetDecimal,
+    SetFloat,
+    SetInteger,
+    SetText,
+    SetTime,
+    SetUUID,
+    Text_G,
+    Text_S,
+    Time_G,
+    Time_S,
+    typed,
+)
 from hc_signals.db.values import HandMadeID, SpelledUUID
 
 __all__ = (
@@ -80,6 +106,12 @@ class HerokuConnectFieldMixin:
             kwargs["db_index"] = True
         super().__init__(*args, **kwargs)
 
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, types):
+            """Return the class, so that code which names the types of a field runs: ``Text[str, str]``."""
+            return cls
+
     def deconstruct(self) -> Any:
         """Add our arguments, and Django's whose default differs here: Django leaves out values equal to its own."""
         name, path, args, kwargs = super().deconstruct()  # type: ignore[misc]
@@ -118,22 +150,38 @@ class HerokuConnectFieldMixin:
         return list(rows.values_list(self.attname, flat=True)[:1])
 
 
-class AnyType(HerokuConnectFieldMixin, models.TextField):  # type: ignore[type-arg]
+class AnyType(HerokuConnectFieldMixin, typed.TextField[Text_S, Text_G]):
     """Salesforce ``AnyType``: text."""
 
+    if TYPE_CHECKING:
 
-class ID(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+        @overload
+        def __init__(
+            self: "AnyType[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class ID(HerokuConnectFieldMixin, typed.CharField[SetText | None, str | None]):
     """Salesforce ``ID``: 18 characters; nullable, because Salesforce assigns it; not editable."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.update(max_length=18, null=True, editable=False)
-        kwargs.setdefault("unique", True)
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None:
+        options["max_length"], options["editable"] = 18, False
+        options.setdefault("unique", True)
+        super().__init__(*args, null=True, **options)
 
 
-class ExternalID(HerokuConnectFieldMixin, models.UUIDField):  # type: ignore[type-arg]
+class ExternalID(HerokuConnectFieldMixin, typed.UUIDField[UUID_S, UUID_G]):
     """Salesforce ``External ID``: a UUID in Python, its 32 hex digits in the table; the upsert field by default."""
 
+    @overload
+    def __init__(
+        self: "ExternalID[SetUUID, uuid.UUID]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+    ) -> None: ...
+    @overload
+    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("upsert", True)
         kwargs.setdefault("default", uuid.uuid4)
@@ -172,16 +220,28 @@ class ExternalID(HerokuConnectFieldMixin, models.UUIDField):  # type: ignore[typ
         return key if key.hex == value else SpelledUUID(value)
 
 
-class Checkbox(HerokuConnectFieldMixin, models.BooleanField):  # type: ignore[type-arg]
+class Checkbox(HerokuConnectFieldMixin, typed.BooleanField[SetBool | None, bool | None]):
     """Salesforce ``Checkbox``: always nullable."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["null"] = True
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None:
+        super().__init__(*args, null=True, **options)
 
 
-class Number(HerokuConnectFieldMixin, models.DecimalField):  # type: ignore[type-arg]
+class Number(HerokuConnectFieldMixin, typed.DecimalField[Decimal_S, Decimal_G]):
     """Salesforce ``Number``: Decimal in Python, double precision in the table."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "Number[SetDecimal, decimal.Decimal]",
+            *args: Any,
+            null: Literal[False],
+            **options: Unpack[FieldOptions],
+        ) -> None: ...
+        @overload
+        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     def db_type(self, connection: Any) -> str:
         """Return Heroku Connect's column type."""
@@ -208,24 +268,73 @@ class Number(HerokuConnectFieldMixin, models.DecimalField):  # type: ignore[type
         return decimal.Decimal(format(number, "f")) if "e+" in text else number
 
 
-class Currency(Number):
+class Currency(Number[Decimal_S, Decimal_G]):
     """Salesforce ``Currency``: as Number."""
 
+    if TYPE_CHECKING:
 
-class Percent(Number):
+        @overload
+        def __init__(
+            self: "Currency[SetDecimal, decimal.Decimal]",
+            *args: Any,
+            null: Literal[False],
+            **options: Unpack[FieldOptions],
+        ) -> None: ...
+        @overload
+        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class Percent(Number[Decimal_S, Decimal_G]):
     """Salesforce ``Percent``: as Number."""
 
+    if TYPE_CHECKING:
 
-class Date(HerokuConnectFieldMixin, models.DateField):  # type: ignore[type-arg]
+        @overload
+        def __init__(
+            self: "Percent[SetDecimal, decimal.Decimal]",
+            *args: Any,
+            null: Literal[False],
+            **options: Unpack[FieldOptions],
+        ) -> None: ...
+        @overload
+        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class Date(HerokuConnectFieldMixin, typed.DateField[Date_S, Date_G]):
     """Salesforce ``Date``."""
 
+    if TYPE_CHECKING:
 
-class DateTime(HerokuConnectFieldMixin, models.DateTimeField):  # type: ignore[type-arg]
+        @overload
+        def __init__(
+            self: "Date[SetDate, datetime.date]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class DateTime(HerokuConnectFieldMixin, typed.DateTimeField[DateTime_S, DateTime_G]):
     """Salesforce ``Date/Time``: naive UTC in the table, aware UTC in Python, whatever the session's time zone.
 
     With ``USE_TZ = False`` it is aware in the project's ``TIME_ZONE``, because Django's forms, lists and templates then
     show and take the hour without converting it.
     """
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "DateTime[SetDate, datetime.datetime]",
+            *args: Any,
+            null: Literal[False],
+            **options: Unpack[FieldOptions],
+        ) -> None: ...
+        @overload
+        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     def db_type(self, connection: Any) -> str:
         """Return Heroku Connect's column type."""
@@ -260,33 +369,71 @@ def _in_project_zone(value: datetime.datetime) -> datetime.datetime:
         return value
 
 
-class Time(HerokuConnectFieldMixin, models.TimeField):  # type: ignore[type-arg]
+class Time(HerokuConnectFieldMixin, typed.TimeField[Time_S, Time_G]):
     """Salesforce ``Time``."""
 
+    if TYPE_CHECKING:
 
-class Email(HerokuConnectFieldMixin, models.EmailField):  # type: ignore[type-arg]
+        @overload
+        def __init__(
+            self: "Time[SetTime, datetime.time]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class Email(HerokuConnectFieldMixin, typed.EmailField[Text_S, Text_G]):
     """Salesforce ``Email``: 80 characters, or a larger ``max_length``."""
 
+    @overload
+    def __init__(
+        self: "Email[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+    ) -> None: ...
+    @overload
+    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["max_length"] = max(kwargs.get("max_length") or 0, 80)
         super().__init__(*args, **kwargs)
 
 
-class EncryptedString(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+class EncryptedString(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
     """Salesforce ``Encrypted String``; give it a ``max_length``."""
 
+    if TYPE_CHECKING:
 
-class Phone(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+        @overload
+        def __init__(
+            self: "EncryptedString[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class Phone(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
     """Salesforce ``Phone``: 40 characters, or a larger ``max_length``."""
 
+    @overload
+    def __init__(
+        self: "Phone[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+    ) -> None: ...
+    @overload
+    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["max_length"] = max(kwargs.get("max_length") or 0, 40)
         super().__init__(*args, **kwargs)
 
 
-class Picklist(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+class Picklist(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
     """Salesforce ``Picklist``: ``choices`` (a list, groups, an enum or a callable) are required."""
 
+    @overload
+    def __init__(
+        self: "Picklist[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+    ) -> None: ...
+    @overload
+    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("choices") is None:
             raise MissingArgumentError(f"{type(self).__name__}() needs the argument 'choices'.")
@@ -301,13 +448,29 @@ class Picklist(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-
         super().__init__(*args, **kwargs)
 
 
-class Text(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+class Text(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
     """Salesforce ``Text``; give it a ``max_length``."""
 
+    if TYPE_CHECKING:
 
-class TextArea(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+        @overload
+        def __init__(
+            self: "Text[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class TextArea(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
     """Salesforce ``Text Area``: up to 255 characters, a textarea in forms."""
 
+    @overload
+    def __init__(
+        self: "TextArea[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+    ) -> None: ...
+    @overload
+    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", 255)
         super().__init__(*args, **kwargs)
@@ -319,13 +482,29 @@ class TextArea(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-
         return super().formfield(**kwargs)
 
 
-class TextAreaLong(HerokuConnectFieldMixin, models.TextField):  # type: ignore[type-arg]
+class TextAreaLong(HerokuConnectFieldMixin, typed.TextField[Text_S, Text_G]):
     """Salesforce ``Text Area (Long)`` and ``(Rich)``."""
 
+    if TYPE_CHECKING:
 
-class URL(HerokuConnectFieldMixin, models.URLField):  # type: ignore[type-arg]
+        @overload
+        def __init__(
+            self: "TextAreaLong[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class URL(HerokuConnectFieldMixin, typed.URLField[Text_S, Text_G]):
     """Salesforce ``URL``: 255 characters by default."""
 
+    @overload
+    def __init__(
+        self: "URL[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+    ) -> None: ...
+    @overload
+    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", 255)
         super().__init__(*args, **kwargs)
@@ -335,20 +514,36 @@ class URL(HerokuConnectFieldMixin, models.URLField):  # type: ignore[type-arg]
         return super().formfield(**{"assume_scheme": "https", **kwargs})
 
 
-class Integer(HerokuConnectFieldMixin, models.IntegerField):  # type: ignore[type-arg]
+class Integer(HerokuConnectFieldMixin, typed.IntegerField[Integer_S, Integer_G]):
     """Salesforce's standard integers (``NumberOfEmployees`` and the like), which Heroku Connect maps to ``integer``."""
 
+    if TYPE_CHECKING:
 
-class FormulaText(HerokuConnectFieldMixin, models.CharField):  # type: ignore[type-arg]
+        @overload
+        def __init__(
+            self: "Integer[SetInteger, int]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+        ) -> None: ...
+        @overload
+        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class FormulaText(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
     """Salesforce ``Formula (Text)``: 1300 characters; not editable, because Salesforce computes it."""
 
+    @overload
+    def __init__(
+        self: "FormulaText[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
+    ) -> None: ...
+    @overload
+    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", 1300)
         kwargs.setdefault("editable", False)
         super().__init__(*args, **kwargs)
 
 
-class _Coordinate(HerokuConnectFieldMixin, models.FloatField):  # type: ignore[type-arg]
+class _Coordinate(HerokuConnectFieldMixin, typed.FloatField[SetFloat | None, float | None]):
     """One half of a geolocation."""
 
 
@@ -365,6 +560,15 @@ class Geolocation:
 
     def __init__(self, *, sf_field_name: str) -> None:
         self.sf_field_name = sf_field_name
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: Any) -> Self: ...
+        @overload
+        def __get__(self, instance: models.Model, owner: Any) -> tuple[float, float] | None: ...
+        def __get__(self, instance: Any, owner: Any) -> Any: ...
+        def __set__(self, instance: Any, value: tuple[float, float] | None) -> None: ...
 
     def contribute_to_class(self, cls: Any, name: str) -> None:
         """Add the two fields, and the pair as a property, which Django also accepts as an argument of the model."""

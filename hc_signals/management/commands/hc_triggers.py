@@ -1,6 +1,6 @@
 """``manage.py hc_triggers``: installs, inspects and removes the capture triggers."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,30 +8,57 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError
 from django.db.models import Model
 
-from hc_signals.capture import orphans, outages, pausing, table_state
+from hc_signals.capture import orphans, outages, pausing, probe, table_state
 from hc_signals.capture.install import install_sql, next_layout
 from hc_signals.capture.status import TableStatus, status_of, statuses_of
+from hc_signals.management.arguments import at_least
 from hc_signals.management.choice import connected_model
 from hc_signals.management.command import OwnCommand
+from hc_signals.management.probing import Probing
+from hc_signals.origins import is_variable
 from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.moments import shown
 from hc_signals.tables import connected_models, table_label
 
 Models = list[type[Model]]
+_OPTIONS = {
+    "check": "status",
+    "remove": "pause",
+    "all": "uninstall",
+    "orphans": "uninstall",
+    "seconds": "probe",
+    "json": "probe",
+    "variable": "probe",
+}
+"""By option the only action that takes it."""
+
+
+def _variable(text: str) -> str:
+    if not is_variable(text):
+        raise ArgumentTypeError(f"{text!r} is no variable; expected a name with a dot, such as mirror.origin")
+    return text.lower()
 
 
 class Command(OwnCommand):
-    help = "Install, inspect, pause or remove the capture triggers on Heroku Connect's tables."
+    help = (
+        "Install, inspect, pause or remove the capture triggers on Heroku Connect's tables. `probe` shows for a time "
+        "which statements reach the tables, and which of them ORIGINS captures; it exits 1 if one is not captured."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         add = parser.add_argument
-        add("action", choices=["install", "status", "pause", "resume", "uninstall", "sql"])
+        add("action", choices=["install", "status", "pause", "resume", "uninstall", "sql", "probe"])
         add("models", nargs="*", metavar="app.Model", help="default: all connected models; uninstall has no default")
         add("--check", action="store_true", help="with status: exit 1 on drift, pause or a missing column")
         text = "with pause: remove the triggers from the tables as well, table by table; `resume` puts them back"
         add("--remove", action="store_true", help=text)
         add("--all", action="store_true", help="with uninstall: all capture, orphans too")
+        text = "with probe: end after this time; default: at Ctrl-C"
+        add("--seconds", type=at_least(0.1), metavar="N", help=text)
+        add("--json", action="store_true", help="with probe: one object per line")
+        text = "with probe: also show this variable of the writers' sessions, such as mirror.origin"
+        add("--variable", action="append", type=_variable, metavar="NAME", help=text)
         add("--orphans", action="store_true", help="with uninstall: only capture that no model uses")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -47,7 +74,7 @@ class Command(OwnCommand):
         if action == "uninstall" and not labels and not takes_all:
             text = "Nothing was removed. Name the models whose capture is to be removed (crm.Account), or say --all."
             raise CommandError(text, returncode=2)
-        for option, of in (("check", "status"), ("remove", "pause"), ("all", "uninstall"), ("orphans", "uninstall")):
+        for option, of in _OPTIONS.items():
             if self.options[option] and action != of:
                 raise CommandError(f"--{option} goes with `hc_triggers {of}` only.", returncode=2)
 
@@ -58,6 +85,8 @@ class Command(OwnCommand):
             self.stdout.write(f"{pausing.IS_REMOVED} `hc_triggers resume` puts it back.")
             return
         self._each(chosen, self._install_one, "installed")
+        if probe.remove_abandoned(self.using):
+            self.stdout.write("The triggers of a `hc_triggers probe` that was killed were removed.")
 
     def _install_one(self, model: type[Model]) -> None:
         if gap := outages.install(model, self.using):
@@ -146,6 +175,9 @@ class Command(OwnCommand):
         for model in chosen:
             statements = ["BEGIN", *install_sql(model, next_layout(model, self.using)), "COMMIT"]
             self.stdout.write(f"-- {table_label(model)}\n" + "".join(f"{each};\n" for each in statements))
+
+    def _probe(self, chosen: Models) -> None:
+        Probing(self.using, self.stdout, self.stderr, self.options).run(chosen)
 
     def _print_known(self, table: table_state.TableState) -> None:
         if table.uninstalled_at:
