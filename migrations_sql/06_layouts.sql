@@ -108,18 +108,16 @@ BEGIN
         SELECT coalesce(json_object_agg(e.key, CASE
             WHEN json_typeof(e.value) <> 'string' THEN e.value
             WHEN e.key = ANY (json_columns) THEN public.hc_signals_as_json(v.text)
-            WHEN k.kind = 'N' AND v.text ~ '^-?(0|[1-9][0-9]*)([.][0-9]+)?(e[-+]?[0-9]+)?$'
-              OR k.kind = 'B' AND v.text IN ('true', 'false') THEN v.text::json
-            WHEN k.kind = 'D'
-            THEN to_json(regexp_replace(v.text, '^([0-9]+-[0-9]+-[0-9]+) ([0-9])', '\1T\2'))
+            WHEN a.atttypid IN ('integer'::regtype, 'bigint'::regtype, 'smallint'::regtype, 'numeric'::regtype,
+                                'double precision'::regtype, 'real'::regtype)
+             AND v.text ~ '^-?(0|[1-9][0-9]*)([.][0-9]+)?(e[-+]?[0-9]+)?$'
+              OR a.atttypid = 'boolean'::regtype AND v.text IN ('true', 'false') THEN v.text::json
+            WHEN a.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype)
+            THEN to_json(regexp_replace(v.text, '^([0-9]+-[0-9]+-[0-9]+) ', '\1T'))
             ELSE e.value END ORDER BY e.ordinality), '{}')
         FROM json_each(texts) WITH ORDINALITY e
         CROSS JOIN LATERAL (SELECT e.value #>> '{}') v (text)
-        LEFT JOIN (
-            SELECT a.attname::text AS name, t.typcategory AS kind
-            FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-            WHERE a.attrelid = relation AND a.attnum > 0 AND t.typcategory IN ('N', 'B', 'D')
-        ) k ON k.name = e.key
+        LEFT JOIN pg_attribute a ON a.attrelid = relation AND a.attnum > 0 AND a.attname = e.key
     );
 END
 $$;

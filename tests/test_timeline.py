@@ -327,7 +327,7 @@ def test_rare_record_is_found_by_the_index(site: Client) -> None:
 def test_hostile_values_are_shortened_and_escaped(site: Client, captured: HerokuConnect) -> None:
     captured.insert(User, sf_id=SFID, username="\u202e<script>")
     as_the_app(
-        "UPDATE public.hc_signals_change SET new = json_build_object('username', repeat('<i>é', 25000)), "
+        "UPDATE public.hc_signals_change SET layout = NULL, new = json_build_object('username', repeat('<i>é', 25000)), "
         "note = json_build_object('cause', '<script>')"
     )
     response = site.get(address())
@@ -498,7 +498,7 @@ def test_database_without_the_migration_is_refused(
     downgraded: None, site: Client, captured: HerokuConnect, listener: Listener
 ) -> None:
     captured.insert(User, sf_id=SFID, username="ada")
-    with pytest.raises(ConfigurationError, match="of an older version; run `manage.py migrate hc_signals` first"):
+    with pytest.raises(ConfigurationError, match="of an older version; run `manage"):
         deliver()
     assert listener.events == []
     page = site.get(address())
@@ -525,9 +525,9 @@ def test_running_worker_survives_the_downgrade(captured: HerokuConnect, listener
     worker = Worker("default", Conf())
     captured.insert(User, sf_id=SFID, username="ada")
     worker.deliver_once()
-    call_command("migrate", "hc_signals", "0003", verbosity=0)
     try:
         with running_crew():
+            call_command("migrate", "hc_signals", "0003", verbosity=0)
             captured.update(User, SFID, username="grace")
             call_command("migrate", "hc_signals", verbosity=0)
             wait_until(lambda: len(listener.events) == 2)

@@ -21,10 +21,10 @@ from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.shard import Audience, Outcome, Shard
 from hc_signals.log.claims import Claim, Claims
 from hc_signals.log.layout import take_layout
-from hc_signals.log.schema import require_current
 from hc_signals.log.position import LogShard
 from hc_signals.log.presence import announce
 from hc_signals.log.restoring import RESTORED, moved, take_over
+from hc_signals.log.schema import require_current
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.dates import clamp_dates
 from hc_signals.postgres.errors import Kind, kind_of, sqlstate
