@@ -61,6 +61,8 @@ class Change(models.Model):
     note = ImageField(null=True)
     depth = models.SmallIntegerField()
     bucket = models.SmallIntegerField()
+    layout = models.BigIntegerField(null=True)
+    image = ArrayField(models.TextField(null=True), null=True)
 
     class Meta:
         managed = False

@@ -33,5 +33,5 @@ $$;
 ALTER TABLE public.hc_signals_delivery DROP CONSTRAINT IF EXISTS hc_signals_delivery_image_check;
 DROP FUNCTION IF EXISTS public.hc_signals_json(text, bigint, text[]), public.hc_signals_typed(text, json),
     public.hc_signals_unquoted(json, text[]), public.hc_signals_as_json(text), public.hc_signals_json_columns(oid),
-    public.hc_signals_columns(bigint);
+    public.hc_signals_value(bigint, text[], text), public.hc_signals_columns(bigint);
 DROP TABLE IF EXISTS public.hc_signals_layout;

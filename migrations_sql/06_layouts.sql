@@ -38,6 +38,11 @@ BEGIN
 END
 $$;
 
+-- The value of one column in an image.
+CREATE FUNCTION public.hc_signals_value(of_layout bigint, image text[], name text) RETURNS text
+LANGUAGE sql STABLE
+AS $$ SELECT image[array_position(public.hc_signals_columns(of_layout), name)] $$;
+
 -- The columns of a table that hold JSON; NULL if none does. A JSON string is no JSON object, so their values cannot be
 -- strings in JSON as all others can. A type that the server does not bring may be a domain over JSON.
 CREATE FUNCTION public.hc_signals_json_columns(of_table oid) RETURNS text[]

@@ -123,7 +123,7 @@ SELECT c.id, c.xid, c.captured_at, c.table_name, c.operation, c.origin, c.record
             ELSE public.hc_signals_typed(c.table_name, c.old) END AS old,
        CASE WHEN c.layout IS NULL THEN c.new
             WHEN c.operation <> 'DELETE' THEN public.hc_signals_json(c.table_name, c.layout, c.image) END AS new,
-       c.note, c.depth, c.bucket
+       c.note, c.depth, c.bucket, c.layout, c.image
 FROM public.hc_signals_change c;
 
 -- Who may read the log may read it here.

@@ -150,7 +150,7 @@ def test_equal_columns_share_a_layout() -> None:
     assert Layout(("id", "sfid")).id != Layout(("sfid", "id")).id
 
 
-def test_changes_from_before_and_after_a_new_column_are_in_one_page(captured: HerokuConnect, loaded: Any) -> None:
+def test_two_layouts_in_one_page_are_delivered(captured: HerokuConnect, loaded: Any) -> None:
     got = loaded(Account)
     as_the_app("ALTER TABLE salesforce.account DROP COLUMN industry")
     call_command("hc_triggers", "install", stdout=StringIO())

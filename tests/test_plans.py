@@ -129,7 +129,7 @@ def check_plan(plan: dict[str, Any], statement: str) -> None:
             assert node["Actual Rows"] + node.get("Rows Removed by Filter", 0) < 100, statement
     # Before PostgreSQL 17 each id of a list is reads up on its own, in every partition.
     blocks = BLOCKS if connection.pg_version >= 170000 else 3 * BLOCKS
-    if "hc_signals_log" in statement:  # the view looks up the types of each image's columns
+    if "hc_signals_log" in statement:  # the view reads the types of columns for each image
         blocks *= 2
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < blocks, statement
 

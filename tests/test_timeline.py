@@ -327,7 +327,8 @@ def test_rare_record_is_found_by_the_index(site: Client) -> None:
 def test_hostile_values_are_shortened_and_escaped(site: Client, captured: HerokuConnect) -> None:
     captured.insert(User, sf_id=SFID, username="\u202e<script>")
     as_the_app(
-        "UPDATE public.hc_signals_change SET layout = NULL, new = json_build_object('username', repeat('<i>é', 25000)), "
+        "UPDATE public.hc_signals_change SET layout = NULL, "
+        "new = json_build_object('username', repeat('<i>é', 25000)), "
         "note = json_build_object('cause', '<script>')"
     )
     response = site.get(address())

@@ -5,7 +5,7 @@ Ours is the time of an UPDATE with capture less that of the same UPDATE without.
 and, for information, against one that copies log rows that are there already, images and all.
 
 Then the same by the cpu time of the server process, which other processes hardly change, for tables of 25, 100 and 400
-columns of which one changes; beside it the cpu time of the UPDATE itself.
+columns. One column changes. The cpu time of the UPDATE itself is beside it.
 """
 
 import time

@@ -186,7 +186,7 @@ _SAME_KEY = "coalesce(n.image->>'id', n.image->>'sfid') = coalesce(o.image->>'id
 def image_sql(columns: list[str], row: str) -> str:
     """Return the SQL of a row's image that has a layout; ``row`` is the row's alias.
 
-    to_json() takes three times as long: it looks up the type of each value.
+    to_json() takes three times as long: it searches the catalog for the type of each value.
     """
     return f"ARRAY[{', '.join(f'{row}.{quote(c)}::text' for c in columns)}]"
 

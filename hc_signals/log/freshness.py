@@ -21,8 +21,7 @@ _OF_RECORDS = frozenset({"INSERT", "UPDATE"})
 _READ = """
 SELECT table_name, operation = 'INSERT', extract(epoch FROM captured_at)::float8, stamp
 FROM (
-    SELECT c.*, coalesce(new ->> 'systemmodstamp',
-        image[array_position(public.hc_signals_columns(layout), 'systemmodstamp')]) AS stamp
+    SELECT c.*, coalesce(new ->> 'systemmodstamp', public.hc_signals_value(layout, image, 'systemmodstamp')) AS stamp
     FROM public.hc_signals_change c WHERE id = ANY(%s) OFFSET 0
 ) c WHERE stamp IS NOT NULL AND (operation = 'INSERT' OR old ->> 'systemmodstamp' <> stamp)
 ORDER BY id

@@ -1,6 +1,7 @@
 """Creates the functions and the view that read images with a layout, by its file of migrations_sql/."""
 
-from django.db import migrations
+import django.contrib.postgres.fields
+from django.db import migrations, models
 
 from hc_signals.log.schema import install_sql, remove_sql
 from hc_signals.migrations._script import RunScript
@@ -16,4 +17,12 @@ class Migration(migrations.Migration):
     operations = [
         RunScript(install_sql(FILES), remove_sql(FILES)),
         migrations.AlterModelTable(name="change", table='public"."hc_signals_log'),
+        migrations.AddField(model_name="change", name="layout", field=models.BigIntegerField(null=True)),
+        migrations.AddField(
+            model_name="change",
+            name="image",
+            field=django.contrib.postgres.fields.ArrayField(
+                base_field=models.TextField(null=True), null=True, size=None
+            ),
+        ),
     ]
