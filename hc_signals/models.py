@@ -3,6 +3,7 @@
 Table names include the schema, because the search_path of a role or database may lack ``public``.
 """
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
@@ -48,20 +49,20 @@ class ImageField(models.JSONField):
 class Change(models.Model):
     """One change of one record, as its capture trigger wrote it."""
 
-    id = models.BigIntegerField(primary_key=True)
-    captured_at = models.DateTimeField()
-    table_name = models.TextField()
-    operation = models.TextField()
-    origin = models.TextField()
-    record_key = models.TextField(null=True)
-    record_id = models.TextField(null=True)
+    id: "models.BigIntegerField[int, int]" = models.BigIntegerField(primary_key=True)
+    captured_at: "models.DateTimeField[datetime, datetime]" = models.DateTimeField()
+    table_name: "models.TextField[str, str]" = models.TextField()
+    operation: "models.TextField[str, str]" = models.TextField()
+    origin: "models.TextField[str, str]" = models.TextField()
+    record_key: "models.TextField[str | None, str | None]" = models.TextField(null=True)
+    record_id: "models.TextField[str | None, str | None]" = models.TextField(null=True)
     changed = ArrayField(models.TextField(), null=True)
     old = ImageField(null=True)
     new = ImageField(null=True)
     note = ImageField(null=True)
-    depth = models.SmallIntegerField()
-    bucket = models.SmallIntegerField()
-    layout = models.BigIntegerField(null=True)
+    depth: "models.SmallIntegerField[int, int]" = models.SmallIntegerField()
+    bucket: "models.SmallIntegerField[int, int]" = models.SmallIntegerField()
+    layout: "models.BigIntegerField[int | None, int | None]" = models.BigIntegerField(null=True)
     image = ArrayField(models.TextField(null=True), null=True)
 
     class Meta:
@@ -78,12 +79,12 @@ class Change(models.Model):
 class Position(models.Model):
     """How far a consumer is in one shard; the newest row counts."""
 
-    id = models.BigIntegerField(primary_key=True)
-    consumer = models.TextField()
-    shard = models.SmallIntegerField()
-    shards = models.SmallIntegerField()
-    last_id = models.BigIntegerField(null=True)
-    created_at = models.DateTimeField()
+    id: "models.BigIntegerField[int, int]" = models.BigIntegerField(primary_key=True)
+    consumer: "models.TextField[str, str]" = models.TextField()
+    shard: "models.SmallIntegerField[int, int]" = models.SmallIntegerField()
+    shards: "models.SmallIntegerField[int, int]" = models.SmallIntegerField()
+    last_id: "models.BigIntegerField[int | None, int | None]" = models.BigIntegerField(null=True)
+    created_at: "models.DateTimeField[datetime, datetime]" = models.DateTimeField()
 
     class Meta:
         managed = False
@@ -101,23 +102,23 @@ class Delivery(models.Model):
         PARKED = "parked"
         DEAD = "dead"
 
-    id = models.BigAutoField(primary_key=True)
-    consumer = models.TextField()
-    receiver = models.TextField()
-    signal = models.TextField()
-    sender = models.TextField()
-    state = models.TextField(choices=State.choices)
-    attempt = models.IntegerField()
-    next_attempt_at = models.DateTimeField(null=True)
-    error = models.TextField()
-    created_at = models.DateTimeField(auto_now_add=True)
-    change_id = models.BigIntegerField()
-    captured_at = models.DateTimeField()
-    table_name = models.TextField()
-    operation = models.TextField()
-    origin = models.TextField()
-    record_key = models.TextField(null=True)
-    record_id = models.TextField(null=True)
+    id: "models.BigAutoField[int, int]" = models.BigAutoField(primary_key=True)
+    consumer: "models.TextField[str, str]" = models.TextField()
+    receiver: "models.TextField[str, str]" = models.TextField()
+    signal: "models.TextField[str, str]" = models.TextField()
+    sender: "models.TextField[str, str]" = models.TextField()
+    state: "models.TextField[str, str]" = models.TextField(choices=State.choices)
+    attempt: "models.IntegerField[int, int]" = models.IntegerField()
+    next_attempt_at: "models.DateTimeField[datetime | None, datetime | None]" = models.DateTimeField(null=True)
+    error: "models.TextField[str, str]" = models.TextField()
+    created_at: "models.DateTimeField[datetime, datetime]" = models.DateTimeField(auto_now_add=True)
+    change_id: "models.BigIntegerField[int, int]" = models.BigIntegerField()
+    captured_at: "models.DateTimeField[datetime, datetime]" = models.DateTimeField()
+    table_name: "models.TextField[str, str]" = models.TextField()
+    operation: "models.TextField[str, str]" = models.TextField()
+    origin: "models.TextField[str, str]" = models.TextField()
+    record_key: "models.TextField[str | None, str | None]" = models.TextField(null=True)
+    record_id: "models.TextField[str | None, str | None]" = models.TextField(null=True)
     changed = ArrayField(models.TextField(), null=True)
     old = ImageField(null=True)
     new = ImageField(null=True)
@@ -137,9 +138,9 @@ class Delivery(models.Model):
 class Minute(models.Model):
     """What one worker process did in one minute; gives the overview of the admin its place and its permission."""
 
-    id = models.BigIntegerField(primary_key=True)
-    minute = models.DateTimeField()
-    consumer = models.TextField()
+    id: "models.BigIntegerField[int, int]" = models.BigIntegerField(primary_key=True)
+    minute: "models.DateTimeField[datetime, datetime]" = models.DateTimeField()
+    consumer: "models.TextField[str, str]" = models.TextField()
     figures = ImageField()
 
     class Meta:

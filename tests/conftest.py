@@ -68,10 +68,20 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Replace lone surrogates in captured output, which xdist cannot send; receivers raise errors with them."""
+    """Replace lone surrogates in captured output and in failures, which xdist cannot send: its worker would end.
+
+    Receivers raise errors with them. Ids of tests have none: pytest escapes them.
+    """
     report = yield
-    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    report.sections = [(name, encodable(text)) for name, text in report.sections]
+    if (failure := report.longreprtext) != encodable(failure):
+        report.longrepr = encodable(failure)
     return report
+
+
+def encodable(text: str) -> str:
+    """Return the text with its lone surrogates escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def pytest_report_header() -> str:

@@ -38,6 +38,19 @@ def test_rows_cover_each_pair_of_versions() -> None:
     assert any(row.lowest for row in ROWS)
 
 
+def test_docs_name_the_rows_and_their_versions() -> None:
+    page = (ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8")
+    of_rows = {
+        "Python": {row.python for row in ROWS},
+        "Django": {row.django for row in ROWS},
+        "PostgreSQL": {str(row.postgres) for row in ROWS},
+        "psycopg": {row.psycopg for row in ROWS},
+    }
+    for name, versions in of_rows.items():
+        assert f"| {name} | {', '.join(sorted(versions))} |" in page
+    assert [row.name for row in ROWS if f"\n| {row.name} |" not in page] == []
+
+
 def test_lowest_versions_are_those_of_pyproject() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     (lowest,) = (row for row in ROWS if row.lowest)

@@ -3,7 +3,7 @@
 import datetime
 import decimal
 import uuid
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+from typing import Any, Self
 
 from django import forms
 from django.conf import settings
@@ -14,32 +14,6 @@ from django.utils.choices import flatten_choices, normalize_choices
 
 from hc_signals.db.exceptions import MissingArgumentError
 from hc_signals.db.forms import keeping
-from hc_signals.db.models.generic import (
-    UUID_G,
-    UUID_S,
-    Date_G,
-    Date_S,
-    DateTime_G,
-    DateTime_S,
-    Decimal_G,
-    Decimal_S,
-    FieldOptions,
-    Integer_G,
-    Integer_S,
-    SetBool,
-    SetDate,
-    SetDecimal,
-    SetFloat,
-    SetInteger,
-    SetText,
-    SetTime,
-    SetUUID,
-    Text_G,
-    Text_S,
-    Time_G,
-    Time_S,
-    typed,
-)
 from hc_signals.db.values import HandMadeID, SpelledUUID
 
 __all__ = (
@@ -106,11 +80,9 @@ class HerokuConnectFieldMixin:
             kwargs["db_index"] = True
         super().__init__(*args, **kwargs)
 
-    if not TYPE_CHECKING:
-
-        def __class_getitem__(cls, types):
-            """Return the class, so that code which names the types of a field runs: ``Text[str, str]``."""
-            return cls
+    def __class_getitem__(cls, types: Any) -> type[Self]:
+        """Return the class, so that code which names the types of a field runs: ``Text[str, str]``."""
+        return cls
 
     def deconstruct(self) -> Any:
         """Add our arguments, and Django's whose default differs here: Django leaves out values equal to its own."""
@@ -150,38 +122,22 @@ class HerokuConnectFieldMixin:
         return list(rows.values_list(self.attname, flat=True)[:1])
 
 
-class AnyType(HerokuConnectFieldMixin, typed.TextField[Text_S, Text_G]):
+class AnyType(HerokuConnectFieldMixin, models.TextField):
     """Salesforce ``AnyType``: text."""
 
-    if TYPE_CHECKING:
 
-        @overload
-        def __init__(
-            self: "AnyType[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-        ) -> None: ...
-        @overload
-        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-
-class ID(HerokuConnectFieldMixin, typed.CharField[SetText | None, str | None]):
+class ID(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``ID``: 18 characters; nullable, because Salesforce assigns it; not editable."""
 
-    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None:
-        options["max_length"], options["editable"] = 18, False
-        options.setdefault("unique", True)
-        super().__init__(*args, null=True, **options)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.update(max_length=18, null=True, editable=False)
+        kwargs.setdefault("unique", True)
+        super().__init__(*args, **kwargs)
 
 
-class ExternalID(HerokuConnectFieldMixin, typed.UUIDField[UUID_S, UUID_G]):
+class ExternalID(HerokuConnectFieldMixin, models.UUIDField):
     """Salesforce ``External ID``: a UUID in Python, its 32 hex digits in the table; the upsert field by default."""
 
-    @overload
-    def __init__(
-        self: "ExternalID[SetUUID, uuid.UUID]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-    ) -> None: ...
-    @overload
-    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("upsert", True)
         kwargs.setdefault("default", uuid.uuid4)
@@ -220,28 +176,16 @@ class ExternalID(HerokuConnectFieldMixin, typed.UUIDField[UUID_S, UUID_G]):
         return key if key.hex == value else SpelledUUID(value)
 
 
-class Checkbox(HerokuConnectFieldMixin, typed.BooleanField[SetBool | None, bool | None]):
+class Checkbox(HerokuConnectFieldMixin, models.BooleanField):
     """Salesforce ``Checkbox``: always nullable."""
 
-    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None:
-        super().__init__(*args, null=True, **options)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["null"] = True
+        super().__init__(*args, **kwargs)
 
 
-class Number(HerokuConnectFieldMixin, typed.DecimalField[Decimal_S, Decimal_G]):
+class Number(HerokuConnectFieldMixin, models.DecimalField):
     """Salesforce ``Number``: Decimal in Python, double precision in the table."""
-
-    if TYPE_CHECKING:
-
-        @overload
-        def __init__(
-            self: "Number[SetDecimal, decimal.Decimal]",
-            *args: Any,
-            null: Literal[False],
-            **options: Unpack[FieldOptions],
-        ) -> None: ...
-        @overload
-        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     def db_type(self, connection: Any) -> str:
         """Return Heroku Connect's column type."""
@@ -268,73 +212,24 @@ class Number(HerokuConnectFieldMixin, typed.DecimalField[Decimal_S, Decimal_G]):
         return decimal.Decimal(format(number, "f")) if "e+" in text else number
 
 
-class Currency(Number[Decimal_S, Decimal_G]):
+class Currency(Number):
     """Salesforce ``Currency``: as Number."""
 
-    if TYPE_CHECKING:
 
-        @overload
-        def __init__(
-            self: "Currency[SetDecimal, decimal.Decimal]",
-            *args: Any,
-            null: Literal[False],
-            **options: Unpack[FieldOptions],
-        ) -> None: ...
-        @overload
-        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-
-class Percent(Number[Decimal_S, Decimal_G]):
+class Percent(Number):
     """Salesforce ``Percent``: as Number."""
 
-    if TYPE_CHECKING:
 
-        @overload
-        def __init__(
-            self: "Percent[SetDecimal, decimal.Decimal]",
-            *args: Any,
-            null: Literal[False],
-            **options: Unpack[FieldOptions],
-        ) -> None: ...
-        @overload
-        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-
-class Date(HerokuConnectFieldMixin, typed.DateField[Date_S, Date_G]):
+class Date(HerokuConnectFieldMixin, models.DateField):
     """Salesforce ``Date``."""
 
-    if TYPE_CHECKING:
 
-        @overload
-        def __init__(
-            self: "Date[SetDate, datetime.date]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-        ) -> None: ...
-        @overload
-        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-
-class DateTime(HerokuConnectFieldMixin, typed.DateTimeField[DateTime_S, DateTime_G]):
+class DateTime(HerokuConnectFieldMixin, models.DateTimeField):
     """Salesforce ``Date/Time``: naive UTC in the table, aware UTC in Python, whatever the session's time zone.
 
     With ``USE_TZ = False`` it is aware in the project's ``TIME_ZONE``, because Django's forms, lists and templates then
     show and take the hour without converting it.
     """
-
-    if TYPE_CHECKING:
-
-        @overload
-        def __init__(
-            self: "DateTime[SetDate, datetime.datetime]",
-            *args: Any,
-            null: Literal[False],
-            **options: Unpack[FieldOptions],
-        ) -> None: ...
-        @overload
-        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     def db_type(self, connection: Any) -> str:
         """Return Heroku Connect's column type."""
@@ -369,71 +264,33 @@ def _in_project_zone(value: datetime.datetime) -> datetime.datetime:
         return value
 
 
-class Time(HerokuConnectFieldMixin, typed.TimeField[Time_S, Time_G]):
+class Time(HerokuConnectFieldMixin, models.TimeField):
     """Salesforce ``Time``."""
 
-    if TYPE_CHECKING:
 
-        @overload
-        def __init__(
-            self: "Time[SetTime, datetime.time]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-        ) -> None: ...
-        @overload
-        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-
-class Email(HerokuConnectFieldMixin, typed.EmailField[Text_S, Text_G]):
+class Email(HerokuConnectFieldMixin, models.EmailField):
     """Salesforce ``Email``: 80 characters, or a larger ``max_length``."""
 
-    @overload
-    def __init__(
-        self: "Email[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-    ) -> None: ...
-    @overload
-    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["max_length"] = max(kwargs.get("max_length") or 0, 80)
         super().__init__(*args, **kwargs)
 
 
-class EncryptedString(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
+class EncryptedString(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Encrypted String``; give it a ``max_length``."""
 
-    if TYPE_CHECKING:
 
-        @overload
-        def __init__(
-            self: "EncryptedString[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-        ) -> None: ...
-        @overload
-        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-
-class Phone(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
+class Phone(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Phone``: 40 characters, or a larger ``max_length``."""
 
-    @overload
-    def __init__(
-        self: "Phone[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-    ) -> None: ...
-    @overload
-    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["max_length"] = max(kwargs.get("max_length") or 0, 40)
         super().__init__(*args, **kwargs)
 
 
-class Picklist(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
+class Picklist(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Picklist``: ``choices`` (a list, groups, an enum or a callable) are required."""
 
-    @overload
-    def __init__(
-        self: "Picklist[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-    ) -> None: ...
-    @overload
-    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("choices") is None:
             raise MissingArgumentError(f"{type(self).__name__}() needs the argument 'choices'.")
@@ -448,29 +305,13 @@ class Picklist(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
         super().__init__(*args, **kwargs)
 
 
-class Text(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
+class Text(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Text``; give it a ``max_length``."""
 
-    if TYPE_CHECKING:
 
-        @overload
-        def __init__(
-            self: "Text[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-        ) -> None: ...
-        @overload
-        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-
-class TextArea(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
+class TextArea(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Text Area``: up to 255 characters, a textarea in forms."""
 
-    @overload
-    def __init__(
-        self: "TextArea[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-    ) -> None: ...
-    @overload
-    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", 255)
         super().__init__(*args, **kwargs)
@@ -482,29 +323,13 @@ class TextArea(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
         return super().formfield(**kwargs)
 
 
-class TextAreaLong(HerokuConnectFieldMixin, typed.TextField[Text_S, Text_G]):
+class TextAreaLong(HerokuConnectFieldMixin, models.TextField):
     """Salesforce ``Text Area (Long)`` and ``(Rich)``."""
 
-    if TYPE_CHECKING:
 
-        @overload
-        def __init__(
-            self: "TextAreaLong[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-        ) -> None: ...
-        @overload
-        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-
-class URL(HerokuConnectFieldMixin, typed.URLField[Text_S, Text_G]):
+class URL(HerokuConnectFieldMixin, models.URLField):
     """Salesforce ``URL``: 255 characters by default."""
 
-    @overload
-    def __init__(
-        self: "URL[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-    ) -> None: ...
-    @overload
-    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", 255)
         super().__init__(*args, **kwargs)
@@ -514,36 +339,20 @@ class URL(HerokuConnectFieldMixin, typed.URLField[Text_S, Text_G]):
         return super().formfield(**{"assume_scheme": "https", **kwargs})
 
 
-class Integer(HerokuConnectFieldMixin, typed.IntegerField[Integer_S, Integer_G]):
+class Integer(HerokuConnectFieldMixin, models.IntegerField):
     """Salesforce's standard integers (``NumberOfEmployees`` and the like), which Heroku Connect maps to ``integer``."""
 
-    if TYPE_CHECKING:
 
-        @overload
-        def __init__(
-            self: "Integer[SetInteger, int]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-        ) -> None: ...
-        @overload
-        def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-
-class FormulaText(HerokuConnectFieldMixin, typed.CharField[Text_S, Text_G]):
+class FormulaText(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Formula (Text)``: 1300 characters; not editable, because Salesforce computes it."""
 
-    @overload
-    def __init__(
-        self: "FormulaText[SetText, str]", *args: Any, null: Literal[False], **options: Unpack[FieldOptions]
-    ) -> None: ...
-    @overload
-    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", 1300)
         kwargs.setdefault("editable", False)
         super().__init__(*args, **kwargs)
 
 
-class _Coordinate(HerokuConnectFieldMixin, typed.FloatField[SetFloat | None, float | None]):
+class _Coordinate(HerokuConnectFieldMixin, models.FloatField):
     """One half of a geolocation."""
 
 
@@ -560,15 +369,6 @@ class Geolocation:
 
     def __init__(self, *, sf_field_name: str) -> None:
         self.sf_field_name = sf_field_name
-
-    if TYPE_CHECKING:
-
-        @overload
-        def __get__(self, instance: None, owner: Any) -> Self: ...
-        @overload
-        def __get__(self, instance: models.Model, owner: Any) -> tuple[float, float] | None: ...
-        def __get__(self, instance: Any, owner: Any) -> Any: ...
-        def __set__(self, instance: Any, value: tuple[float, float] | None) -> None: ...
 
     def contribute_to_class(self, cls: Any, name: str) -> None:
         """Add the two fields, and the pair as a property, which Django also accepts as an argument of the model."""

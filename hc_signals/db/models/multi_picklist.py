@@ -1,7 +1,7 @@
 """Salesforce's multi-select picklist: several texts in one column."""
 
 from functools import partialmethod
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -10,7 +10,6 @@ from django.utils.choices import flatten_choices, normalize_choices
 
 from hc_signals.db.forms import MultiPicklistChoiceField, MultiPicklistTextField
 from hc_signals.db.models.fields import HerokuConnectFieldMixin, is_expression
-from hc_signals.db.models.generic import FieldOptions, Multi_G, Multi_S, SetMulti, typed
 from hc_signals.db.values import MultiPicklistValue
 
 __all__ = ("MultiPicklist",)
@@ -39,7 +38,7 @@ def _display(instance: models.Model, field: "MultiPicklist") -> str:
     return ", ".join(str(labels.get(item, item)) for item in getattr(instance, field.attname) or ())
 
 
-class MultiPicklist(HerokuConnectFieldMixin, typed.CharField[Multi_S, Multi_G]):
+class MultiPicklist(HerokuConnectFieldMixin, models.CharField):
     """Salesforce ``Picklist (Multi-Select)``: a list of texts in Python, joined by semicolons in the table.
 
     NULL is None. An empty list is stored as NULL too, because Salesforce has no other empty selection. The list's
@@ -47,21 +46,8 @@ class MultiPicklist(HerokuConnectFieldMixin, typed.CharField[Multi_S, Multi_G]):
     ``filter(services__includes=["x", "y"])`` finds the records in which all of these are selected.
     """
 
-    if TYPE_CHECKING:
-        _pyi_private_set_type: SetMulti  # type: ignore[assignment]
-        _pyi_private_get_type: MultiPicklistValue  # type: ignore[assignment]
-
     descriptor_class = _Selection
 
-    @overload
-    def __init__(
-        self: "MultiPicklist[SetMulti, MultiPicklistValue]",
-        *args: Any,
-        null: Literal[False],
-        **options: Unpack[FieldOptions],
-    ) -> None: ...
-    @overload
-    def __init__(self, *args: Any, null: bool = True, **options: Unpack[FieldOptions]) -> None: ...
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("max_length", 4099)
         super().__init__(*args, **kwargs)

@@ -1,16 +1,12 @@
 """Relations between connected models."""
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
+from typing import Any
 
 from django.db import models
-from django.db.models.expressions import Combinable
 
 from hc_signals.db.models.fields import HerokuConnectFieldMixin
-from hc_signals.db.models.generic import OnDelete, Record_G, Record_S, RelationOptions, typed
 
 __all__ = ("ConstraintlessForeignObjectMixin", "Lookup", "MasterDetail")
-
-M = TypeVar("M", bound=models.Model)
 
 
 class ConstraintlessForeignObjectMixin:
@@ -26,89 +22,9 @@ class ConstraintlessForeignObjectMixin:
         setattr(instance, name, data)
 
 
-class Lookup(HerokuConnectFieldMixin, ConstraintlessForeignObjectMixin, typed.ForeignKey[Record_S, Record_G]):
+class Lookup(HerokuConnectFieldMixin, ConstraintlessForeignObjectMixin, models.ForeignKey):
     """Salesforce ``Lookup Relationship``; point ``to_field`` at ``sf_id`` or an external id."""
 
-    if TYPE_CHECKING:
 
-        @overload
-        def __init__(
-            self: "Lookup[Any, Any]",
-            to: str,
-            on_delete: OnDelete,
-            *,
-            null: Literal[False],
-            **options: Unpack[RelationOptions],
-        ) -> None: ...
-        @overload
-        def __init__(
-            self: "Lookup[Any | None, Any | None]",
-            to: str,
-            on_delete: OnDelete,
-            *,
-            null: bool = True,
-            **options: Unpack[RelationOptions],
-        ) -> None: ...
-        @overload
-        def __init__(
-            self: "Lookup[M | Combinable, M]",
-            to: type[M],
-            on_delete: OnDelete,
-            *,
-            null: Literal[False],
-            **options: Unpack[RelationOptions],
-        ) -> None: ...
-        @overload
-        def __init__(
-            self: "Lookup[M | Combinable | None, M | None]",
-            to: type[M],
-            on_delete: OnDelete,
-            *,
-            null: bool = True,
-            **options: Unpack[RelationOptions],
-        ) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-
-class MasterDetail(HerokuConnectFieldMixin, ConstraintlessForeignObjectMixin, typed.ForeignKey[Record_S, Record_G]):
+class MasterDetail(HerokuConnectFieldMixin, ConstraintlessForeignObjectMixin, models.ForeignKey):
     """Salesforce ``Master-Detail Relationship``; point ``to_field`` at ``sf_id`` or an external id."""
-
-    if TYPE_CHECKING:
-
-        @overload
-        def __init__(
-            self: "MasterDetail[Any, Any]",
-            to: str,
-            on_delete: OnDelete,
-            *,
-            null: Literal[False],
-            **options: Unpack[RelationOptions],
-        ) -> None: ...
-        @overload
-        def __init__(
-            self: "MasterDetail[Any | None, Any | None]",
-            to: str,
-            on_delete: OnDelete,
-            *,
-            null: bool = True,
-            **options: Unpack[RelationOptions],
-        ) -> None: ...
-        @overload
-        def __init__(
-            self: "MasterDetail[M | Combinable, M]",
-            to: type[M],
-            on_delete: OnDelete,
-            *,
-            null: Literal[False],
-            **options: Unpack[RelationOptions],
-        ) -> None: ...
-        @overload
-        def __init__(
-            self: "MasterDetail[M | Combinable | None, M | None]",
-            to: type[M],
-            on_delete: OnDelete,
-            *,
-            null: bool = True,
-            **options: Unpack[RelationOptions],
-        ) -> None: ...
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...

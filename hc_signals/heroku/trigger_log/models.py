@@ -1,8 +1,9 @@
 """Heroku Connect's trigger log and its archive as models: the app's writes, and Salesforce's answers."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from django.apps.registry import Apps
 from django.core.exceptions import FieldDoesNotExist
@@ -25,7 +26,10 @@ _CAPTURE = "SELECT {function}(hstore(t.*), %s::varchar, %s::text[]) FROM {table}
 _PENDING = "UPDATE {table} SET _hc_lastop = 'PENDING', _hc_err = NULL WHERE id = %s AND _hc_lastop = 'FAILED'"
 
 
-class TriggerLogQuerySet(models.QuerySet["TriggerLogAbstract"]):
+L_co = TypeVar("L_co", bound="TriggerLogAbstract", covariant=True)
+
+
+class TriggerLogQuerySet(models.QuerySet[L_co]):
     """Rows of the trigger log or of its archive."""
 
     def failed(self) -> Self:
@@ -51,19 +55,31 @@ class TriggerLogAbstract(models.Model):
     is_archived: ClassVar[bool] = False
     """Whether the row is in the archive."""
 
-    id = models.AutoField(primary_key=True)
-    txid = models.BigIntegerField(null=True, editable=False)
-    created_at = models.DateTimeField(null=True, editable=False)
-    updated_at = models.DateTimeField(null=True, editable=False)
-    processed_at = models.DateTimeField(null=True, editable=False)
-    table_name = models.CharField(max_length=128, editable=False)
-    record_id = models.IntegerField(editable=False)
-    sf_id = models.CharField("Salesforce id", max_length=18, null=True, db_column="sfid", editable=False)
-    action = models.CharField(max_length=7, choices=TriggerLogAction.choices, editable=False)
-    state = models.CharField(max_length=8, choices=TriggerLogState.choices)
-    sf_message = models.TextField("Salesforce message", null=True, editable=False)
-    values = models.TextField(null=True, editable=False)
-    old = models.TextField(null=True, editable=False)
+    id: "models.AutoField[int, int]" = models.AutoField(primary_key=True)
+    txid: "models.BigIntegerField[int | None, int | None]" = models.BigIntegerField(null=True, editable=False)
+    created_at: "models.DateTimeField[datetime | None, datetime | None]" = models.DateTimeField(
+        null=True, editable=False
+    )
+    updated_at: "models.DateTimeField[datetime | None, datetime | None]" = models.DateTimeField(
+        null=True, editable=False
+    )
+    processed_at: "models.DateTimeField[datetime | None, datetime | None]" = models.DateTimeField(
+        null=True, editable=False
+    )
+    table_name: "models.CharField[str, str]" = models.CharField(max_length=128, editable=False)
+    record_id: "models.IntegerField[int, int]" = models.IntegerField(editable=False)
+    sf_id: "models.CharField[str | None, str | None]" = models.CharField(
+        "Salesforce id", max_length=18, null=True, db_column="sfid", editable=False
+    )
+    action: "models.CharField[str, str]" = models.CharField(
+        max_length=7, choices=TriggerLogAction.choices, editable=False
+    )
+    state: "models.CharField[str, str]" = models.CharField(max_length=8, choices=TriggerLogState.choices)
+    sf_message: "models.TextField[str | None, str | None]" = models.TextField(
+        "Salesforce message", null=True, editable=False
+    )
+    values: "models.TextField[str | None, str | None]" = models.TextField(null=True, editable=False)
+    old: "models.TextField[str | None, str | None]" = models.TextField(null=True, editable=False)
 
     objects: ClassVar[Any] = TriggerLogQuerySet.as_manager()
 
@@ -93,13 +109,14 @@ class TriggerLogAbstract(models.Model):
         """Return the connected model of the table; None if the project has none."""
         return self._model_of(self.table_name)
 
-    def related(self, exclude_self: bool = False) -> TriggerLogQuerySet:
+    def related(self, exclude_self: bool = False) -> TriggerLogQuerySet[Self]:
         """Return the rows of the same table about the same record.
 
         Args:
             exclude_self: leave this row out.
         """
-        found: TriggerLogQuerySet = type(self).objects.using(self._state.db).related_to(self)
+        logs: Any = type(self).objects
+        found: TriggerLogQuerySet[Self] = logs.using(self._state.db).related_to(self)
         return found.exclude(pk=self.pk) if exclude_self else found
 
     @classmethod
@@ -292,7 +309,7 @@ class _Live(TriggerLogAbstract):
 class _Archive(TriggerLogAbstract):
     is_archived = True
 
-    id = models.IntegerField(primary_key=True, editable=False)
+    id: "models.IntegerField[int, int]" = models.IntegerField(primary_key=True, editable=False)
 
     class Meta(TriggerLogAbstract.Meta):
         abstract = True
@@ -309,6 +326,9 @@ class _Archive(TriggerLogAbstract):
 class TriggerLog(_Live):
     """Changes that wait for Salesforce, and those that it answered a moment ago."""
 
+    if TYPE_CHECKING:
+        objects: ClassVar["TriggerLogQuerySet[TriggerLog]"]
+
     class Meta(TriggerLogAbstract.Meta):
         app_label = "hc_signals"
         db_table = f'{get_schema()}"."_trigger_log'
@@ -318,6 +338,9 @@ class TriggerLog(_Live):
 
 class TriggerLogArchive(_Archive):
     """Finished changes, which Heroku Connect keeps for some days or weeks."""
+
+    if TYPE_CHECKING:
+        objects: ClassVar["TriggerLogQuerySet[TriggerLogArchive]"]
 
     class Meta(TriggerLogAbstract.Meta):
         app_label = "hc_signals"

@@ -9,39 +9,14 @@ ignores the annotation of an inherited ``self``.
 
 import datetime
 import decimal
-import typing
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Required, TypedDict
+from typing import Any, Required, TypedDict
 
-from django.db import models
 from django.db.models.expressions import Combinable
+from typing_extensions import TypeVar
 
 from hc_signals.db.values import MultiPicklistValue
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar
-
-    typed = models
-else:
-
-    class _Subscriptable:
-        def __init__(self, plain):
-            self._plain = plain
-
-        def __getitem__(self, types):
-            return self._plain
-
-    class _Typed:
-        def __getattr__(self, name):
-            return _Subscriptable(getattr(models, name))
-
-    typed = _Typed()
-    """Django's field classes, for the bases of a class: a subscript gives the class itself."""
-
-    def TypeVar(name, **kwargs):  # Python has defaults of type variables from 3.13 on
-        return typing.TypeVar(name)
-
 
 SetText = str | Combinable
 SetBool = bool | Combinable
@@ -72,9 +47,7 @@ Multi_G = TypeVar("Multi_G", covariant=True, default=MultiPicklistValue | None)
 Record_S = TypeVar("Record_S", contravariant=True, default=Any)
 Record_G = TypeVar("Record_G", covariant=True, default=Any)
 
-
 OnDelete = Callable[..., None]
-
 
 class _DjangoOptions(TypedDict, total=False):
     """Arguments of Django's fields, without ``null``."""
@@ -107,13 +80,11 @@ class _DjangoOptions(TypedDict, total=False):
     validators: Iterable[Callable[[Any], None]]
     error_messages: Mapping[str, Any]
 
-
 class FieldOptions(_DjangoOptions, total=False):
     """Arguments of a connected field, without ``null``."""
 
     sf_field_name: Required[str]
     upsert: bool
-
 
 class RelationOptions(FieldOptions, total=False):
     """Arguments of a relation, without ``to``, ``on_delete`` and ``null``."""
