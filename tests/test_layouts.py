@@ -181,7 +181,7 @@ def test_session_of_the_writer_changes_no_value(captured: HerokuConnect, connect
     kinds = {
         "char": ("char(5)", "'ab'", "'abc'"),
         "json": ("jsonb", "'\"text\"'", "'{\"a\": [1]}'"),
-        "interval": ("interval", "'-1 day +02:03:04'", "'-1 year -2 mons +3 days'"),
+        "interval": ("interval", "'-1 day -02:03:04'", "'-1 year -2 mons +3 days'"),
         "moment": ("timestamptz", "'2026-03-04 05:06:07+05:45'", "'2026-03-04 05:06:07+00'"),
         "moments": ("timestamp[]", "'{2026-03-04 05:06:07}'", "'{}'"),
         "days": ("daterange", "'[2026-03-04,2026-05-06)'", "NULL"),
