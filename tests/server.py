@@ -93,9 +93,20 @@ def clients() -> Path:
 
     A dump of much newer programs sets what the server does not know, and older ones refuse.
     """
-    able = [programs for programs in [installation(), *_everywhere()] if has(programs, "pg_dump")]
-    versions = [(major_version(programs), programs) for programs in able]
-    return min(each for each in versions if each[0] >= major_version(installation()))[1]
+    return _with(installation(), "pg_dump")
+
+
+def _with(programs: Path, program: str) -> Path:
+    """Return the installation, if it has the program, else the next newer one that has it."""
+    if has(programs, program):
+        return programs
+    version = major_version(programs)
+    able = [(major_version(each), each) for each in _everywhere() if has(each, program)]
+    newer = [each for each in able if each[0] >= version]
+    assert newer, (
+        f"{program} of PostgreSQL {version} or newer is not installed (Debian: apt-get install postgresql-client)"
+    )
+    return min(newer)[1]
 
 
 def own(name: str) -> str:
@@ -153,8 +164,8 @@ class Server:
         self._call([*self._start_with, str(self.programs / "pg_ctl"), *arguments], self._environment)
 
     def run(self, program: str, *arguments: str, **environment: str) -> None:
-        """Run one of the installation's programs in the server's directory, as the server's user."""
-        self._call([str(self.programs / program), *arguments], environment)
+        """Run a program of the installation, else of a newer one, in the server's directory, as the server's user."""
+        self._call([str(_with(self.programs, program) / program), *arguments], environment)
 
     def _call(self, command: list[str], environment: Mapping[str, str]) -> None:
         environment = {**os.environ, **environment}

@@ -18,6 +18,7 @@ from tests.test_api import FakeHeroku
 
 TRIED_BY = {
     "README.md": "tests/test_docs_code.py",
+    "ecosystem.md": "tests/ecosystem/page.py",
     "index.md": "tests/test_docs_code.py",
     "other-mirrors.md": "tests/test_other_mirrors.py",
     "security.md": "tests/test_least_privilege.py",

@@ -88,7 +88,7 @@ def test_celery_task_is_enqueued_at_least_once(captured: HerokuConnect) -> None:
 
 
 def test_other_objects_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="expected a task of Django Tasks or of Celery"):
+    with pytest.raises(ConfigurationError, match="expected a task of Django Tasks, Celery, Procrastinate, "):
         enqueue_on_change(Account, print)
     with pytest.raises(ConfigurationError, match=r"test_enqueueing\.send_mail: crm.Account has no field"):
         enqueue_on_change(Account, send_mail, fields=["nme"])

@@ -273,6 +273,117 @@ def test_left_state_fails_its_receiver_alone(connect: Any, misbehave: Callable[[
     Calls(connect, misbehave).delivered()
 
 
+@pytest.fixture
+def no_alarm_handler() -> Iterator[None]:
+    """Leave SIGALRM to the system, which ends the process, as in a worker whose project uses no alarm."""
+    before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+class QuickCalls:
+    """Two receivers that run no query, and one in between that misbehaves at the second of three changes."""
+
+    def __init__(self, connect: Any, misbehave: Callable[[], Any]) -> None:
+        self.names: dict[str, list[str]] = {"first": [], "last": []}
+
+        def first(instance: Account, **kwargs: Any) -> None:
+            self.names["first"].append(str(instance.name))
+
+        def misbehaves(instance: Account, **kwargs: Any) -> None:
+            if instance.name == "n2":
+                misbehave()
+
+        def last(instance: Account, **kwargs: Any) -> None:
+            self.names["last"].append(str(instance.name))
+
+        for receiver in (first, misbehaves, last):
+            connect(signals.record_created, receiver, Account)
+        self.misbehaving = f"{__name__}.QuickCalls.__init__.<locals>.misbehaves"
+
+    def delivered(self, *, is_once: bool) -> None:
+        """Deliver three changes; the one call fails, the others have been made, and only once if ``is_once``."""
+        insert_accounts(3)
+        deliver_through()
+        assert [each.receiver for each in Delivery.objects.all()] == [self.misbehaving]
+        for names in self.names.values():
+            assert (names if is_once else sorted(set(names))) == ["n1", "n2", "n3"]
+
+
+def test_alarm_of_a_quick_call_is_found_at_its_call(connect: Any, no_alarm_handler: None) -> None:
+    """It has run no query. Its handler would interrupt the next receiver."""
+    QuickCalls(connect, _leaves_an_alarm).delivered(is_once=True)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.005])
+def test_alarm_without_handler_fails_its_receiver_alone(connect: Any, no_alarm_handler: None, pause: float) -> None:
+    """Its signal would end the process, perhaps while it delivers something else."""
+
+    def leaves_an_alarm() -> None:
+        signal.alarm(100)
+        time.sleep(pause)
+
+    QuickCalls(connect, leaves_an_alarm).delivered(is_once=False)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+
+
+def test_alarm_from_before_the_page_stays(connect: Any, no_alarm_handler: None) -> None:
+    signal.alarm(100)
+    calls = QuickCalls(connect, lambda: None)
+    insert_accounts(3)
+    deliver_through()
+    assert calls.names["last"] == ["n1", "n2", "n3"]
+    assert not Delivery.objects.exists()
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 0.0
+
+
+def _leaves_a_wrapper() -> None:
+    connection.execute_wrappers.append(lambda execute, *args: pytest.fail("another receiver has the wrapper"))
+
+
+@pytest.mark.parametrize(
+    "misbehave",
+    [
+        lambda: transaction.set_rollback(True),
+        lambda: transaction.atomic(savepoint=False).__enter__(),
+        _changes_the_rows,
+        connection.close,
+    ],
+    ids=["rollback mark", "block", "row_factory", "close"],
+)
+def test_quick_call_that_leaves_state_fails_alone(connect: Any, misbehave: Callable[[], Any]) -> None:
+    """It has run no query, so nothing but the check after the call can find what it has left."""
+    QuickCalls(connect, misbehave).delivered(is_once=False)
+
+
+def test_wrapper_that_a_quick_call_leaves_is_removed(connect: Any) -> None:
+    QuickCalls(connect, _leaves_a_wrapper)
+    connect(signals.record_created, lambda event, **kwargs: seen(event), Account)
+    insert_accounts(3)
+    deliver_through()
+    assert len(seen_changes()) == 3
+    assert not Delivery.objects.exists()
+
+
+def test_failed_quick_call_keeps_others_on_commit_hooks(connect: Any) -> None:
+    ran: list[str] = []
+
+    def hooks(instance: Account, **kwargs: Any) -> None:
+        transaction.on_commit(lambda: ran.append(str(instance.name)))
+
+    def hooks_and_fails(instance: Account, **kwargs: Any) -> None:
+        transaction.on_commit(lambda: ran.append("of a failed call"))
+        raise ValueError
+
+    connect(signals.record_created, hooks, Account)
+    connect(signals.record_created, hooks_and_fails, Account)
+    insert_accounts(3)
+    deliver_through()
+    assert ran == ["n1", "n2", "n3"]
+
+
 INSERT = "INSERT INTO crm_seen (event_id, sequence_number, entity_name, change_type)"
 
 

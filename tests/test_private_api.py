@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import signal
 import subprocess
 import sys
 import textwrap
@@ -18,10 +19,11 @@ from django.db.models.options import Options
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import ModelSignal
 from django.dispatch import Signal
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_settings
 from example.crm.models import Account, CompoundModel, Seen, SFObjectModel
 
 from hc_signals.delivery import connections as ours
+from hc_signals.delivery import project_code
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation import driver
 from tests.conftest import ROOT
@@ -194,6 +196,7 @@ def test_relies_on_psycopg_calling_wait_under_its_lock() -> None:
     raw: Any = connection.copy()
     raw.ensure_connection()
     psycopg_connection, waits = raw.connection, 0
+    copies = []  # held until the end: psycopg 3.2 ends a forgotten copy without its lock
 
     def wait(*args: Any, **kwargs: Any) -> Any:
         nonlocal waits
@@ -208,7 +211,7 @@ def test_relies_on_psycopg_calling_wait_under_its_lock() -> None:
                 lambda: cursor.execute("SELECT 1"),
                 lambda: cursor.executemany("SELECT %s", [[1]]),
                 lambda: list(cursor.stream("SELECT 1")),
-                lambda: cursor.copy("COPY (SELECT 1) TO STDOUT").__enter__(),
+                lambda: copies.append(cursor.copy("COPY (SELECT 1) TO STDOUT")) or copies[0].__enter__(),
             ):
                 waits = 0
                 send()
@@ -325,8 +328,31 @@ def test_relies_on_converters_as_the_compiler_takes_them() -> None:
     builder = InstanceBuilder(Account, "default")
     compiler = Account._base_manager.all().query.get_compiler("default")
     columns = [field.get_col(Account._meta.db_table) for field in builder.fields]
-    theirs = {index: converters for index, (converters, _) in compiler.get_converters(columns).items()}
-    assert {index: converters for index, converters, _ in builder._converters} == theirs, where
+    theirs = [(index, each) for index, (found, _) in compiler.get_converters(columns).items() for each in found]
+    assert [(index, convert) for index, convert, _ in builder._converters] == theirs, where
+
+
+def test_relies_on_the_timezone_of_a_connection() -> None:
+    where = look_at("db/models/fields.py", "connection.timezone is None")
+    assert connections["default"].timezone is not None, where
+    with override_settings(USE_TZ=False):
+        assert connections["default"].timezone is None, where
+    assert connections["default"].timezone is not None, where
+
+
+def test_relies_on_the_signal_module_without_enums() -> None:
+    where = look_at("delivery/project_code.py", "from _signal import getsignal as handler_of")
+
+    def handler(*args: Any) -> None: ...
+
+    before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    try:
+        assert project_code.handler_of(signal.SIGALRM) is project_code.handler_of(signal.SIGALRM), where
+        assert not callable(project_code.handler_of(signal.SIGALRM)), where
+        signal.signal(signal.SIGALRM, handler)
+        assert project_code.handler_of(signal.SIGALRM) is handler, where
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_relies_on_original_attrs_of_a_models_meta() -> None:

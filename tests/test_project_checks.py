@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pgtrigger
 import pytest
 from django.contrib import admin
 from django.core import checks
@@ -174,6 +175,18 @@ def test_w012_reports_a_table_that_django_manages(monkeypatch: pytest.MonkeyPatc
     ((check_id, message),) = found()
     assert check_id == "W012"
     assert message.startswith("crm.Seen has an sf_object_name, but Django manages its table")
+
+
+def test_w016_reports_triggers_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    trigger = pgtrigger.Protect(name="keep", operation=pgtrigger.Delete)
+    monkeypatch.setattr(Seen._meta, "triggers", [trigger], raising=False)
+    assert found() == []
+    monkeypatch.setattr(Account._meta, "triggers", [trigger], raising=False)
+    ((check_id, message),) = found()
+    assert check_id == "W016"
+    assert message.startswith("crm.Account has triggers of django-pgtrigger (keep). `pgtrigger install` skips them")
+    with override_settings(DATABASE_ROUTERS=[], SILENCED_SYSTEM_CHECKS=["hc_signals.W004"]):
+        assert "W016" not in [check_id for check_id, _ in found()]
 
 
 def test_w007_and_w008_report_missing_log_and_capture(captured: HerokuConnect) -> None:

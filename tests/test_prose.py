@@ -31,7 +31,7 @@ LONGEST_NAME = 60
 """Characters of a test's name."""
 
 HERE = "tests/test_prose.py"
-SUFFIXES = {".py", ".sql", ".md", ".yml", ".toml", ".html"}
+SUFFIXES = {".py", ".sql", ".md", ".yml", ".toml", ".html", ".pml"}
 
 
 def texts() -> list[str]:

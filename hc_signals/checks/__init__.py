@@ -42,6 +42,8 @@ ALL: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (project.check_unheard, ("hc_signals",)),
     (project.check_names, ("hc_signals",)),
     (project.check_managed, ("hc_signals",)),
+    (project.check_cached_log, ("hc_signals",)),
+    (project.check_triggers, ("hc_signals",)),
     (project.check_router, ("hc_signals",)),
     (project.check_admin, ("hc_signals",)),
     (project.check_database_urls, ("hc_signals",)),

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.apps import apps
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import connections, models, router
 from django.db.models.signals import post_delete, post_save
@@ -250,6 +251,45 @@ def _permitted(admin: type[Any]) -> list[str]:
     """Return the actions that Django's own permissions decide."""
     methods = {action: getattr(admin, f"has_{action}_permission") for action in ("add", "change", "delete")}
     return [action for action, method in methods.items() if method.__module__.startswith("django.")]
+
+
+def check_cached_log(**kwargs: Any) -> list[CheckMessage]:
+    """W015: django-cachalot caches the log, and cannot see what triggers write."""
+    if not apps.is_installed("cachalot") or not getattr(settings, "CACHALOT_ENABLED", True):
+        return []
+    from cachalot.utils import filter_cachable
+
+    cached = sorted(filter_cachable({model._meta.db_table for model in apps.get_app_config("hc_signals").get_models()}))
+    if not cached:
+        return []
+    return [
+        Warning(
+            f"django-cachalot caches {len(cached)} tables of hc_signals, and cannot see the rows that triggers write "
+            "there: the admin and a worker may get old rows.",
+            hint='Add "hc_signals" to CACHALOT_UNCACHABLE_APPS.',
+            id="hc_signals.W015",
+        )
+    ]
+
+
+def check_triggers(**kwargs: Any) -> list[CheckMessage]:
+    """W016: django-pgtrigger and django-pghistory install no trigger of a connected model: a router refuses it."""
+    return [
+        Warning(
+            f"{model._meta.label} has triggers of django-pgtrigger ({names}). `pgtrigger install` skips them, because "
+            "the database router refuses migrations of connected models.",
+            hint="Do their work in a receiver, which cannot make a statement of Heroku Connect fail.",
+            obj=model,
+            id="hc_signals.W016",
+        )
+        for model in connected_models()
+        if (names := ", ".join(str(each) for each in getattr(model._meta, "triggers", ())))
+        and not any(_migrates(alias, model) for alias in connections)
+    ]
+
+
+def _migrates(alias: str, model: type[models.Model]) -> bool:
+    return bool(router.allow_migrate(alias, model._meta.app_label, model_name=model._meta.model_name))
 
 
 def check_database_urls(**kwargs: Any) -> list[CheckMessage]:

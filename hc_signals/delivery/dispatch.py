@@ -2,19 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from django.dispatch import Signal
 
-from hc_signals.delivery.calls import Call, IsolationLost, StoreFailure
+from hc_signals.delivery.calls import UNWANTED, Call, IsolationLost, StoreFailure
 from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.identity import Receiver, Receivers
 from hc_signals.delivery.isolation import careful
-from hc_signals.delivery.isolation.call import isolated
+from hc_signals.delivery.isolation.call import About, CallsInTransaction, CallsOutside, calls_of
 from hc_signals.delivery.isolation.transaction import Isolation
-from hc_signals.delivery.project_code import ends_program, nothing_left, run
+from hc_signals.delivery.project_code import complete, ends_program
 from hc_signals.delivery.pulse import Pulse
 from hc_signals.log.heard import Heard
+
+LONG = 0.001
+"""Seconds of a call after which an alarm is looked for at once, and not at the end of the page."""
 
 
 @dataclass(frozen=True)
@@ -54,41 +58,56 @@ class Dispatcher:
             IsolationLost: everything that the page wrote is lost: see ``Caution.until_isolated``.
         """
         failures = []
-        heard, changes = self.heard, bulk or (change,)
-        if heard is not None:
-            store_failure = _noted(heard, changes, store_failure)
-        for receiver in receivers:
-            call = Call(receiver.name, change, attempt, record, store_failure)
-            error: BaseException | None = careful.refusal(call)
-            if error is None and self.marks is not None:
-                error = self.marks.begin(call)
-            is_refused = error is not None
-            if error is None:
-                error = self._call(receiver, call, signal, named)
-            if heard is not None:
-                seconds = 0.0 if is_refused else self.pulse.turned_at - self.pulse.receiver_at
-                heard.add(changes, (call.receiver, bool(bulk), is_replay), seconds, attempt)
-            if error is not None:
-                failures.append((receiver.name, error))
-        for name, error in failures:
-            store_failure(name, error)
-
-    def _call(self, receiver: Receiver, call: Call, signal: Signal, named: dict[str, Any]) -> BaseException | None:
-        """Make one call; return the receiver's error, None if it has none."""
-        isolation, failed = self.isolation, None
-        self.pulse.begin_call(call.receiver, signal, named)
+        heard, changes, is_bulk = self.heard, bulk or (change,), bool(bulk)
+        about = change, attempt, record, store_failure if heard is None else _noted(heard, changes, store_failure)
+        named = {**named, "signal": signal, "using": self.isolation.using}
+        pulse = self.pulse
         try:
-            in_advance = careful.needs_savepoint(call.receiver)
-            with isolated(isolation, call, in_advance=in_advance), isolation.others, nothing_left():
-                run(receiver.call, signal=signal, using=isolation.using, **named)
-        # A receiver may raise anything, also what is meant to end a program. Only Ctrl-C may end this one.
-        except BaseException as error:
-            failed = error
-            if isinstance(error, IsolationLost) or ends_program(error):
-                raise
+            for receiver in receivers:
+                error = self._refusal(receiver, about) if careful.any_broken() or self.marks is not None else None
+                seconds = 0.0
+                if error is None:
+                    error = self._call(receiver, about, signal, named)
+                    seconds = pulse.turned_at - pulse.receiver_at
+                    if seconds > LONG:
+                        self.isolation.check_late_alarm()
+                if heard is not None:
+                    heard.add(changes, (receiver.name, is_bulk, is_replay), seconds, attempt)
+                if error is not None:
+                    failures.append((receiver.name, error))
         finally:
-            self.pulse.end_call(call.receiver, failed)
-        isolation.store_failed()
+            self._calls.pause()
+        for name, error in failures:
+            about[3](name, error)
+
+    @cached_property
+    def _calls(self) -> "CallsInTransaction | CallsOutside":
+        return calls_of(self.isolation)
+
+    def _refusal(self, receiver: Receiver, about: About) -> BaseException | None:
+        """Return why the call must not be made, or mark it."""
+        call = Call(receiver.name, *about)
+        return careful.refusal(call) or (self.marks.begin(call) if self.marks is not None else None)
+
+    def _call(self, receiver: Receiver, about: About, signal: Signal, named: dict[str, Any]) -> BaseException | None:
+        """Make one call; return the receiver's error, None if it has none."""
+        calls, failed = self._calls, None
+        self.pulse.begin_call(receiver.name, signal, named)
+        try:
+            # A receiver may raise anything, also what is meant to end a program. Only Ctrl-C may end this one.
+            try:
+                calls.begin(receiver.name, about)
+                result = receiver.call(**named)
+                if result is not None and result is not UNWANTED:
+                    complete(result)
+            except BaseException as error:
+                failed = error
+            failed = calls.end(failed)
+            if failed is not None and (isinstance(failed, IsolationLost) or ends_program(failed)):
+                raise failed
+        finally:
+            self.pulse.end_call(receiver.name, failed)
+        self.isolation.store_failed()
         return failed
 
 

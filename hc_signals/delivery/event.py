@@ -18,10 +18,9 @@ COUNTS = ("cleared", "unchanged", "changed", "created", "deleted", "resynced")
 
 
 class Source(NamedTuple):
-    """What the event of a change of one record is made from."""
+    """What the events of alike changes of records are made from, besides the change."""
 
     records: Records
-    change: Change
     builder: InstanceBuilder
     columns: Sequence[str]
     """The changed columns that count."""
@@ -30,31 +29,36 @@ class Source(NamedTuple):
     """The instance, if the sender is a multi-table child."""
 
 
+_set = object.__setattr__
+"""Sets a field of a frozen event."""
+
+
 class RecordEvent(ChangeEvent[Any]):
     """The event of a change of one record. Most receivers read few fields of it: each is made when it is first read."""
 
-    __slots__ = ("_source",)
+    __slots__ = ("_change", "_source")
 
     @classmethod
-    def of(cls, source: Source) -> "RecordEvent":
+    def of(cls, change: Change, source: Source) -> "RecordEvent":
         """Return an event whose fields are still to be made."""
         event = object.__new__(cls)
-        object.__setattr__(event, "_source", source)
+        _set(event, "_change", change)
+        _set(event, "_source", source)
         return event
 
     def __getattr__(self, name: str) -> Any:
         """Make a field whose slot is empty."""
-        if name in _OF_CHANGE:
-            value = _OF_CHANGE[name](self._source.change)
-        elif name in _OF_RECORD:
-            value = _OF_RECORD[name](self._source)
+        if name in _OF_RECORD:
+            value = _OF_RECORD[name](self._change, self._source)
+        elif name in _OF_CHANGE:
+            value = _OF_CHANGE[name](self._change)
         elif name in _NOT_OF_RECORDS:
             value = _NOT_OF_RECORDS[name]
         elif name == "dry_run":  # not kept: a dry run wants to know which receivers read it
-            return _dry_run(self._source.change)
+            return _dry_run(self._change)
         else:
             raise AttributeError(f"a ChangeEvent has no {name!r}", name=name, obj=self)
-        object.__setattr__(self, name, value)
+        _set(self, name, value)
         return value
 
 
@@ -83,10 +87,10 @@ def _previous(builder: InstanceBuilder, columns: Sequence[str], old: Mapping[str
     return builder.previous({c: old[c] for c in columns if c in old and c in builder.name_of_column})
 
 
-def _instance(source: Source) -> models.Model:
+def _instance(change: Change, source: Source) -> models.Model:
     if source.child is not None:
         return source.child
-    return source.records.instance(source.builder, source.change.id, source.sender)
+    return source.records.instance(source.builder, change.id, source.sender)
 
 
 _OF_CHANGE: Mapping[str, Callable[[Change], Any]] = {
@@ -100,11 +104,11 @@ _OF_CHANGE: Mapping[str, Callable[[Change], Any]] = {
     "event_id": attrgetter("event_id"),
     "replayed": attrgetter("replayed"),
 }
-_OF_RECORD: Mapping[str, Callable[[Source], Any]] = {
-    "change_type": lambda source: ROUTES[source.change.operation].change_type,
-    "entity_name": lambda source: _entity_name(source.builder.model),
-    "changed_fields": lambda source: _changed_fields(source.builder, source.columns),
-    "previous": lambda s: _previous(s.builder, s.columns, s.records.old(s.change, s.builder)),
+_OF_RECORD: Mapping[str, Callable[[Change, Source], Any]] = {
+    "change_type": lambda change, _: ROUTES[change.operation].change_type,
+    "entity_name": lambda _, source: _entity_name(source.builder.model),
+    "changed_fields": lambda _, source: _changed_fields(source.builder, source.columns),
+    "previous": lambda change, s: _previous(s.builder, s.columns, s.records.old(change, s.builder)),
     "instance": _instance,
 }
 _NOT_OF_RECORDS: Mapping[str, Any] = {"attempt": 1, "cause": "", "since": None, "until": None, "counts": {}}
@@ -155,8 +159,14 @@ def cause_of(change: Change) -> str:
     return str((change.note or {}).get("cause", change.operation.lower()))
 
 
+_WITH_OTHER_ARGUMENTS = frozenset({"records_changed", "post_save", "post_delete", "sync_failed"})
+"""Signals that are not sent with ``instance`` and ``event``."""
+
+
 def arguments(signal: str, event: ChangeEvent) -> dict[str, Any]:
     """Return the arguments with which a signal is sent, except ``sender`` and ``using``."""
+    if signal not in _WITH_OTHER_ARGUMENTS:
+        return {"instance": event.instance, "event": event}
     if signal == "records_changed":
         return {"events": [event]}
     if signal == "post_save":
@@ -166,7 +176,5 @@ def arguments(signal: str, event: ChangeEvent) -> dict[str, Any]:
         return {"instance": instance, "created": created, "raw": False, "update_fields": update_fields}
     if signal == "post_delete":
         return {"instance": event.instance, "origin": event.instance}
-    if signal == "sync_failed":
-        message = getattr(event.instance, "_hc_err", None) or ""
-        return {"instance": event.instance, "event": event, "message": message}
-    return {"instance": event.instance, "event": event}
+    message = getattr(event.instance, "_hc_err", None) or ""
+    return {"instance": event.instance, "event": event, "message": message}

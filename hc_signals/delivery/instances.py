@@ -17,23 +17,20 @@ class InstanceBuilder:
         self.name_of_column = {str(field.column): field.name for field in self.fields}
         # Converters need it. connections[using] for every row would take time.
         connection = self._connection = connections[using]
-        self._converters: list[tuple[int, list[Callable[..., Any]], Any]] = []
+        self._converters: list[tuple[int, Callable[..., Any], Any]] = []
         self._converters_of: dict[str, tuple[list[Callable[..., Any]], Any]] = {}
         for index, field in enumerate(self.fields):
             expression = field.get_col(model._meta.db_table)
             converters = connection.ops.get_db_converters(expression) + expression.get_db_converters(connection)
             if converters:
-                self._converters.append((index, converters, expression))
+                self._converters += [(index, convert, expression) for convert in converters]
                 self._converters_of[str(field.column)] = (converters, expression)
 
     def values(self, row: tuple[Any, ...]) -> list[Any]:
         """Return the row's values as Python values."""
         values, connection = list(row), self._connection
-        for index, converters, expression in self._converters:
-            value = values[index]
-            for convert in converters:
-                value = convert(value, expression, connection)
-            values[index] = value
+        for index, convert, expression in self._converters:
+            values[index] = convert(values[index], expression, connection)
         return values
 
     def instance(

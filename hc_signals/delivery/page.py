@@ -7,6 +7,7 @@ from typing import Any
 from django.db import models
 
 from hc_signals.delivery.event import RecordEvent, Source, table_event
+from hc_signals.delivery.identity import Receivers
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Model
 from hc_signals.delivery.records import Images, Records, by_table
@@ -18,6 +19,10 @@ from hc_signals.log.change import Change
 
 BULK = "records_changed"
 """The signal that is sent once per model and page."""
+
+
+Way = tuple[Source, list[tuple[str, Receivers]]]
+"""What the event of a change is made from; the signals that are sent, in order, with their receivers."""
 
 
 class Page:
@@ -42,8 +47,8 @@ class Page:
         self._bulk: dict[tuple[Model, bool], list[tuple[Change, ChangeEvent]]] = defaultdict(list)
         """Changes with their events, by the model that they are sent for and ``exclusive``."""
         self._proxies: dict[str, list[Model]] = {}
-        self._routes: dict[Any, tuple[Sequence[str], list[str]]] = {}
-        """Counted columns and signals, by everything that they depend on: the changes of a page are much alike."""
+        self._routes: dict[Any, Way] = {}
+        """By everything that they depend on: the changes of a page are much alike. A note is of one change."""
         self.unheard: set[str] = set()
         """Tables with changes of records that have no receiver."""
         for label, of_table in by_table(changes, builders, self._consumer).items():
@@ -61,7 +66,8 @@ class Page:
         if change.operation not in OF_RECORDS:
             event = table_event(change, builder.model)
             for signal in route_of(change.operation).signals:
-                self._sender.send(signal, builder.model, change, event, False)
+                receivers = self._sender.receivers(signal, builder.model, change, False)
+                self._sender.send(signal, receivers, builder.model, change, event)
         elif change.id in self._records.unreadable:
             self._fail_for_all(change, builder.model, self._records.unreadable[change.id])
         elif change.id in self._records:
@@ -104,27 +110,31 @@ class Page:
         exclusive: bool,
         child: models.Model | None = None,
     ) -> None:
-        columns, signals = self._route(change, builder, sender, exclusive)
+        source, signals = self._route(change, builder, sender, exclusive)
         if not signals:
             return
-        event = RecordEvent.of(Source(self._records, change, builder, columns, sender, child))
-        for signal in signals:
+        event = RecordEvent.of(change, source if child is None else source._replace(child=child))
+        for signal, receivers in signals:
             if signal == BULK:
                 self._bulk[sender, exclusive].append((change, event))
             else:
-                self._sender.send(signal, sender, change, event, exclusive)
+                self._sender.send(signal, receivers, sender, change, event)
 
-    def _route(
-        self, change: Change, builder: InstanceBuilder, sender: Model, exclusive: bool
-    ) -> tuple[Sequence[str], list[str]]:
-        """Return the changed columns that count, and those of the change's signals that have receivers."""
+    def _route(self, change: Change, builder: InstanceBuilder, sender: Model, exclusive: bool) -> Way:
+        """Return the source of the change's event, and those of the change's signals that have receivers."""
         changed = tuple(change.changed or ())
         linked = "sfid" in changed and is_link(change, self._records.old(change, builder))
-        key = (change.operation, changed, linked, bool(change.note), sender, exclusive)
-        found = self._routes.get(key)
-        if found is None or change.note:
-            columns = counted_columns(change, linked)
-            signals = signals_of_change(change, columns, linked)
-            found = columns, [name for name in signals if self._listeners.receivers(name, sender, exclusive)]
-            self._routes[key] = found
+        key = (change.operation, changed, linked, sender, exclusive)
+        found = None if change.note else self._routes.get(key)
+        if found is None:
+            columns, signals = counted_columns(change, linked), []
+            for signal in signals_of_change(change, columns, linked):
+                receivers = self._listeners.receivers(signal, sender, exclusive)
+                if receivers and change.note and signal != BULK:
+                    receivers = self._sender.receivers(signal, sender, change, exclusive)
+                if receivers:
+                    signals.append((signal, receivers))
+            found = Source(self._records, builder, columns, sender, None), signals
+            if not change.note:
+                self._routes[key] = found
         return found

@@ -13,10 +13,14 @@ import signal
 import sysconfig
 import threading
 import traceback
-from collections.abc import Awaitable, Callable
+
+# signal.getsignal() calls it, makes an enum member of its value, and takes thirty times as long.
+from _signal import getsignal as handler_of  # type: ignore[import-not-found]
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from signal import ITIMER_REAL, getitimer
+from signal import ITIMER_REAL, SIGALRM, getitimer
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -64,26 +68,57 @@ def ends_program(error: BaseException) -> bool:
     )
 
 
-class nothing_left:
-    """End what the block has left running in the process: a child process, or the timer of an alarm.
+class LeftRunning:
+    """Ends what calls leave running in the process: a child process, or the timer of an alarm.
 
     A child shares the sockets of its parent. The signal of a timer (``signal.alarm()``, ``signal.setitimer()``) would
     interrupt other receivers, or our own code. A timer that ran before stays.
-
-    Raises (on exit):
-        RuntimeError: the timer was stopped.
     """
 
-    __slots__ = ("_forks", "_had_timer")
+    __slots__ = ("_forks", "_had_timer", "_handler", "_is_handled")
 
-    def __enter__(self) -> None:
-        self._forks, self._had_timer = _forks, getitimer(ITIMER_REAL)[0] != 0.0
+    def __init__(self) -> None:
+        self._forks, self._had_timer = _forks, False
+        self._note_handler()
+        self._had_timer = self._has_timer()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def _note_handler(self) -> None:
+        self._handler = handler_of(SIGALRM)
+        self._is_handled = callable(self._handler)
+
+    def is_likely(self) -> bool:
+        """Return whether the last call may have left a child, or a timer whose signal runs code of the project.
+
+        It makes a system call only if the process has a handler for the signal.
+        """
+        if _forks != self._forks or handler_of(SIGALRM) is not self._handler:
+            return True
+        return self._is_handled and self._has_timer()
+
+    def _has_timer(self) -> bool:
+        return not self._had_timer and getitimer(ITIMER_REAL)[0] != 0.0
+
+    def stop_unhandled(self) -> bool:
+        """Stop a timer whose signal would end the process; return whether there was one.
+
+        Any call since the last check may have left it, because :meth:`is_likely` does not find it.
+        """
+        is_left = not callable(handler_of(SIGALRM)) and self._has_timer()
+        if is_left:
+            signal.setitimer(ITIMER_REAL, 0)
+        return is_left
+
+    def check(self, error: BaseException | None) -> None:
+        """End what a call has left; ``error`` is what it raised.
+
+        Raises:
+            RuntimeError: the timer was stopped.
+        """
         if self._forks != _forks:
             is_code = isinstance(error, SystemExit) and isinstance(error.code, int)
             os._exit(error.code if is_code else int(error is not None))  # type: ignore[union-attr]
-        if getitimer(ITIMER_REAL)[0] and not self._had_timer:
+        self._note_handler()
+        if self._has_timer():
             signal.setitimer(ITIMER_REAL, 0)
             if error is None:
                 raise RuntimeError(
@@ -92,8 +127,20 @@ class nothing_left:
                 )
 
 
-def run(call: Callable[..., Any], **named: Any) -> Any:
-    """Call a receiver, run all of its code, and return its result.
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """End what the block has left running: see :class:`LeftRunning`."""
+    left = LeftRunning()
+    try:
+        yield
+    except BaseException as error:
+        left.check(error)
+        raise
+    left.check(None)
+
+
+def complete(result: Any) -> Any:
+    """Run the rest of a receiver that has returned ``result``, which is not None; return its own result.
 
     Django takes an ``async def`` for a plain function if it is behind a decorator, or in a ``__call__``.
 
@@ -101,10 +148,9 @@ def run(call: Callable[..., Any], **named: Any) -> Any:
         TypeError: the receiver is a generator, whose code nothing runs.
         RuntimeError: it has left tasks in its event loop, whose work is lost.
     """
-    result = call(**named)
-    if result is not None and inspect.isawaitable(result):
+    if inspect.isawaitable(result):
         return async_to_sync(_awaited)(result)
-    if result is not None and (inspect.isgenerator(result) or inspect.isasyncgen(result)):
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise TypeError("The receiver is a generator, so its code has not run. Remove yield from it.")
     return result
 

@@ -108,9 +108,9 @@ class Pulse:
     def end_call(self, receiver: str, error: BaseException | None) -> None:
         """Note that the receiver has returned, or raised."""
         self.receiver = None
-        self.turned_at = ended_at = time.monotonic()
+        self.turned_at = time.monotonic()
         if (tally := self.tally) is not None:
-            tally.calls[receiver].append(ended_at - self.receiver_at)
+            tally.calls[receiver].append(self.turned_at - self.receiver_at)
             if error is not None:
                 tally.failures[receiver] += 1
         for observer in _observers_of_calls:

@@ -64,7 +64,8 @@ class Records:
 
     def instance(self, builder: InstanceBuilder, key: int, model: Model) -> models.Model:
         """Return the instance as it was after a change: of the builder's model, or of a proxy."""
-        return builder.instance(self._latest(builder, key), model, self._inherited.get(key))
+        row = self._rows[key][1 : 1 + len(builder.columns)]
+        return builder.instance(row, model, self._inherited.get(key) if self._inherited else None)
 
     def old(self, change: Change, builder: InstanceBuilder) -> dict[str, Any]:
         """Return those old values of an update that were read, by column; empty for other changes."""
@@ -135,14 +136,19 @@ def by_table(
     """Return the changes of records that concern the consumer, by table, for tables that have a model."""
     found: dict[str, list[Change]] = defaultdict(list)
     for change in changes:
-        if change.table_name in builders and change.operation in OF_RECORDS and change.is_for(consumer):
-            found[change.table_name].append(change)
+        if change.note and not change.is_for(consumer):
+            continue
+        if (table := change.table_name) in builders and change.operation in OF_RECORDS:
+            found[table].append(change)
     return found
 
 
 def changed_columns(builder: InstanceBuilder, changes: Iterable[Change]) -> list[str]:
     """Return the model's columns that any of the updates has changed."""
-    changed = {column for change in changes if change.operation == "UPDATE" for column in change.changed or ()}
+    changed: set[str] = set()
+    for change in changes:
+        if change.operation == "UPDATE" and change.changed:
+            changed.update(change.changed)
     return [column for column in builder.columns if column in changed]
 
 

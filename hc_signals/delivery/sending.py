@@ -26,9 +26,12 @@ class SignalSender:
         """Park those of these changes from now on whose records wait for an earlier delivery."""
         self._blocked = self.store.blocked(changes) if changes else set()
 
-    def send(self, signal: str, sender: Model, change: Change, event: ChangeEvent, exclusive: bool) -> None:
-        """Send one signal for one change; for ``exclusive`` see :class:`~hc_signals.delivery.listeners.Listeners`."""
-        receivers = self._free(signal, sender, change, exclusive)
+    def send(self, signal: str, receivers: Receivers, sender: Model, change: Change, event: ChangeEvent) -> None:
+        """Send one signal for one change, to those of its :meth:`receivers` that may be called now."""
+        if self.dispatcher.isolation.session.unchecked is not None:
+            self._check_last_call_for(receivers, change)
+        if self._blocked:
+            receivers = [each for each in receivers if not self.park(change, each, signal, sender)]
         if not receivers:
             return
         try:
@@ -76,7 +79,10 @@ class SignalSender:
         )
 
     def receivers(self, signal: str, sender: Model, change: Change, exclusive: bool) -> Receivers:
-        """Return the receivers of a signal for this change: of a snapshot for named receivers, only these."""
+        """Return the receivers of a signal for this change: of a snapshot for named receivers, only these.
+
+        For ``exclusive`` see :class:`~hc_signals.delivery.listeners.Listeners`.
+        """
         receivers = self.listeners.receivers(signal, sender, exclusive)
         named = change.named_receivers if change.note else ()
         if not named:
@@ -101,14 +107,6 @@ class SignalSender:
         """Store a failed delivery; later changes of the record are parked behind it."""
         if self.store.add(change, receiver, signal, sender._meta.label, error):
             self._blocked.add((receiver, change.table_name, change.record))
-
-    def _free(self, signal: str, sender: Model, change: Change, exclusive: bool) -> Receivers:
-        """Return the receivers that may be called now; park the change for the others."""
-        receivers = self.receivers(signal, sender, change, exclusive)
-        self._check_last_call_for(receivers, change)
-        if not self._blocked:
-            return receivers
-        return [each for each in receivers if not self.park(change, each, signal, sender)]
 
     def _check_last_call_for(self, receivers: Receivers, change: Change | None) -> None:
         """Check whether the last call has failed, if a call for ``change`` (None: several) would then have to wait."""

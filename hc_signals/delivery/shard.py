@@ -223,9 +223,10 @@ class Shard:
         done, tally = 0, self._pulse.tally
         step = max(1, len(changes) // TIMED)
         for change in changes:
-            if done and (self.stopping.is_set() or time.monotonic() > deadline):
+            if done and ((now := time.monotonic()) > deadline or self.stopping.is_set()):
                 break
-            claim.confirm()
+            if not done or now > claim.confirm_at:
+                claim.confirm()
             if tally is not None and not done % step:
                 tally.begun_at.append(time.time())
             page.deliver(change)

@@ -1,8 +1,9 @@
 """A small client of Heroku Connect's REST API, and a check of the states of an app's connections."""
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum, nonmember
 from http import HTTPStatus
@@ -346,7 +347,7 @@ def _retry_after(value: str) -> float | None:
     except ValueError:
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+    return max(0.0, at.timestamp() - time.time())
 
 
 def _import_clients() -> tuple[ModuleType, ModuleType]:

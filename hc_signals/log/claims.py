@@ -41,7 +41,8 @@ class Claim:
     ) -> None:
         self.shard, self.standing = shard, standing
         self._first, self._held = first, held
-        self._confirmed_at = time.monotonic()
+        self.confirm_at = time.monotonic() + CONFIRM_SECONDS
+        """Before that time :meth:`confirm` has nothing to do, by the monotonic clock."""
 
     def confirm(self) -> None:
         """Check that we still hold the claim, before calling more receivers, whose external effects stay.
@@ -49,11 +50,11 @@ class Claim:
         A suspended or disconnected process can go on after another worker has claimed the shard. It raises
         DatabaseError or InterfaceError if the claim, or the connection that stores the position, is lost.
         """
-        if time.monotonic() > self._confirmed_at + CONFIRM_SECONDS:
+        if time.monotonic() > self.confirm_at:
             execute(self.shard.using, "SELECT 1")
             if self._held is not None:
                 self._held.confirm()
-            self._confirmed_at = time.monotonic()
+            self.confirm_at = time.monotonic() + CONFIRM_SECONDS
 
     def open_window(self) -> Position:
         """Open a window, before the transaction writes: see :func:`hc_signals.log.window.open_window`."""

@@ -5,7 +5,7 @@ a page that is rolled back and delivered again has its calls once.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -49,39 +49,37 @@ class HeardCall:
     failed: bool
 
 
+@dataclass
 class _Row:
-    """A row of the table: one element of each list per call and change."""
+    """A row of the table."""
 
-    __slots__ = ("attempts", "changes", "failed", "microseconds", "numbers", "receivers")
-
-    def __init__(self) -> None:
-        self.receivers: dict[Called, int] = {}
-        """The receivers with their numbers, from 1."""
-        self.changes: list[int] = []
-        self.numbers: list[int] = []
-        self.microseconds: list[int] = []
-        self.attempts: list[int] = []
-        """Empty if all are the first."""
-        self.failed: set[int] = set()
-        """Indices of the failed calls."""
+    calls: list[tuple[int, Called, float, int]] = field(default_factory=list)
+    """Change, receiver, seconds and attempt: of a call for several changes, one element for each of them."""
+    failed: set[int] = field(default_factory=set)
+    """Indices of the failed ones."""
 
     def values(self, using: str) -> list[Any]:
         """Return the values of the columns from ``first_id`` on."""
+        changes, called, seconds, attempts = zip(*self.calls, strict=True)
+        numbers = {each: number for number, each in enumerate(dict.fromkeys(called), 1)}
+        microseconds = [int(each * 1_000_000) for each in seconds]
+        if max(microseconds) > LONGEST:
+            microseconds = [min(LONGEST, each) for each in microseconds]
         return [
-            *(min(self.changes), max(self.changes)),
-            [storable(name, using) for name, _, _ in self.receivers],
-            [in_bulk for _, in_bulk, _ in self.receivers],
-            [is_replay for _, _, is_replay in self.receivers],
-            _array(self.changes),
-            _array(self.numbers),
-            _array(self.microseconds),
-            _array(self.attempts) if self.attempts else None,
-            _array([n in self.failed for n in range(len(self.changes))]) if self.failed else None,
+            *(min(changes), max(changes)),
+            [storable(name, using) for name, _, _ in numbers],
+            [in_bulk for _, in_bulk, _ in numbers],
+            [is_replay for _, _, is_replay in numbers],
+            _array(list(changes)),
+            _array([numbers[each] for each in called] if len(numbers) > 1 else [1] * len(called)),
+            _array(microseconds),
+            _array(list(attempts)) if max(attempts) > 1 else None,
+            _array([n in self.failed for n in range(len(changes))]) if self.failed else None,
         ]
 
 
 class Heard:
-    """The calls of one transaction of a worker or of a replay."""
+    """The calls of one transaction of a worker or of a replay. :meth:`add` only collects: it runs for every call."""
 
     __slots__ = ("_rows", "consumer", "shard", "using")
 
@@ -92,33 +90,22 @@ class Heard:
 
     def add(self, changes: Sequence[int], called: Called, seconds: float, attempt: int) -> None:
         """Add a call, which may be about several changes."""
-        again = attempt > 1 or called[2]
-        calls = self._rows[again]
-        number = calls.receivers.get(called) or calls.receivers.setdefault(called, len(calls.receivers) + 1)
-        microseconds = min(LONGEST, int(seconds * 1_000_000))
-        if len(changes) == 1 and not again:  # most calls: to append is quicker than to extend
-            calls.changes.append(changes[0])
-            calls.numbers.append(number)
-            calls.microseconds.append(microseconds)
-            return
-        calls.changes.extend(changes)
-        calls.numbers.extend([number] * len(changes))
-        calls.microseconds.extend([microseconds] * len(changes))
-        if again:
-            calls.attempts.extend([attempt] * len(changes))
+        calls = self._rows[attempt > 1 or called[2]].calls
+        for change in changes:
+            calls.append((change, called, seconds, attempt))
 
     def fail(self, receiver: str, changes: Sequence[int]) -> None:
         """Note that the last call of a receiver for these changes has failed, perhaps after it had returned."""
         for calls in self._rows:
-            numbers = {number for called, number in calls.receivers.items() if called[0] == receiver}
-            for index in range(len(calls.changes) - 1, -1, -1) if numbers else ():
-                if calls.changes[index] == changes[-1] and calls.numbers[index] in numbers:
+            for index in range(len(calls.calls) - 1, -1, -1):
+                change, called, _, _ = calls.calls[index]
+                if change == changes[-1] and called[0] == receiver:
                     calls.failed.update(range(index - len(changes) + 1, index + 1))
                     return
 
     def statement(self) -> tuple[str, list[Any]] | None:
         """Return the statement that appends the calls, and its parameters; None without a call."""
-        found = [[self.consumer, self.shard, *calls.values(self.using)] for calls in self._rows if calls.changes]
+        found = [[self.consumer, self.shard, *calls.values(self.using)] for calls in self._rows if calls.calls]
         return (_APPEND + ", ".join([_ROW] * len(found)), [*chain(*found)]) if found else None
 
 

@@ -36,7 +36,7 @@ SEARCHED = 200_000
 _SALT = "hc_signals.log.tail"
 
 # Between two reads only the transactions that were open at `seen` can end, and new ones: no other status is read. All
-# transactions below the snapshot's xmin have ended.
+# transactions below the snapshot's xmin have ended. PostgreSQL 14 has no min(xid8).
 _SNAPSHOT_BY_STATUS = """
 WITH now AS (SELECT pg_current_snapshot() AS is), seen AS (
     SELECT coalesce(%(seen)s::pg_snapshot, format('%%1$s:%%1$s:', pg_snapshot_xmin(now.is))::pg_snapshot) AS was
@@ -52,8 +52,8 @@ WITH now AS (SELECT pg_current_snapshot() AS is), seen AS (
     WHERE candidate >= pg_snapshot_xmin(now.is) AND candidate < pg_snapshot_xmax(now.is)
       AND pg_xact_status(candidate) = 'in progress'
 )
-SELECT format('%%s:%%s:%%s', coalesce((SELECT min(xid) FROM open), pg_snapshot_xmax(now.is)), pg_snapshot_xmax(now.is),
-              (SELECT string_agg(xid::text, ',' ORDER BY xid) FROM open))
+SELECT format('%%s:%%s:%%s', coalesce((SELECT xid FROM open ORDER BY xid LIMIT 1), pg_snapshot_xmax(now.is)),
+              pg_snapshot_xmax(now.is), (SELECT string_agg(xid::text, ',' ORDER BY xid) FROM open))
 FROM now
 """
 _NOW = """

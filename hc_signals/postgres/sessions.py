@@ -90,7 +90,7 @@ def _is_cleared(raw: psycopg.Connection, connect: Callable[[], psycopg.Connectio
     with answering_within(PROOF_SECONDS, lambda: raw):
         with connect() as probe, answering_within(PROOF_SECONDS - CLEARED_SECONDS, lambda: probe):
             token = secrets.token_hex(8)
-            row = probe.execute(f"SELECT pg_backend_pid() /* {token} */".encode()).fetchone()
+            row = probe.execute(f"SELECT pg_backend_pid() /* {token} */").fetchone()
             pid = row[0] if row else None
             for _ in range(3):
                 if token not in _last_query(raw, pid):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 Wrapper = Callable[[Any, Any, Any, bool, Any], Any]
 
@@ -48,6 +49,11 @@ def as_project(using: str) -> Iterator[None]:
         yield
     finally:
         connection.execute_wrappers = before
+
+
+def prepares_cursors(connection: Any) -> bool:
+    """Return whether a backend may send a statement before each cursor: django-tenants' sets ``search_path`` there."""
+    return type(connection)._cursor is not BaseDatabaseWrapper._cursor  # type: ignore[attr-defined]
 
 
 def forget_queries() -> None:

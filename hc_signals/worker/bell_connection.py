@@ -145,7 +145,7 @@ class BellConnection:
         raw.execute(NEVER_COMPILE)
         # Not when the connection is opened: a pooler keeps the name, and hc_status would count a listener.
         raw.execute("SELECT set_config('application_name', %s, false)", [application_name(self._consumer, "bell")])
-        raw.execute(own_limits(is_local=False).encode())
+        raw.execute(own_limits(is_local=False))
         raw.execute(f"LISTEN {CHANNEL}")
         raw.execute(f"LISTEN {self._own_channel}")
         if self._kind is SessionKind.LENT:  # a worker cannot know that its own session is not shared

@@ -360,5 +360,6 @@ def test_schedule_finds_each_wrong_reader(
 def test_machine_finds_a_wrong_reader(machine: Any, wrong: Callable[[str], None]) -> None:
     wrong("xmin_watermark")
     machine.resharding = False
-    with pytest.raises(AssertionError, match="lost"):
+    # Which of the two is found first is a matter of Hypothesis's version.
+    with pytest.raises(AssertionError, match=r"lost|out of order"):
         run_state_machine_as_test(machine, settings=machine_settings(examples=400, steps=40, shrink=False))

@@ -9,10 +9,11 @@ from typing import Any
 from django.db import connections, transaction
 from django.dispatch import Signal
 
-from hc_signals.delivery.calls import UNWANTED, Call
+from hc_signals.delivery.calls import UNWANTED
 from hc_signals.delivery.dispatch import Dispatcher
 from hc_signals.delivery.identity import Receiver
-from hc_signals.delivery.project_code import run
+from hc_signals.delivery.isolation.call import About
+from hc_signals.delivery.project_code import complete
 from hc_signals.events import DRY_CALL, DryCall
 from hc_signals.postgres.written_rows import Written, difference, written_rows
 
@@ -63,19 +64,20 @@ class MeasuringDispatcher(Dispatcher):
     """The other database aliases: each has a transaction open."""
     measured: list[Measured] = field(default_factory=list)
 
-    def _call(self, receiver: Receiver, call: Call, signal: Signal, named: dict[str, Any]) -> BaseException | None:
-        measured = Measured(call.receiver, gets_event="event" in named or "events" in named)
+    def _call(self, receiver: Receiver, about: About, signal: Signal, named: dict[str, Any]) -> BaseException | None:
+        measured = Measured(receiver.name, gets_event="event" in named or "events" in named)
 
         def watched(**arguments: Any) -> None:
             with measured.watching(self.others, self.isolation.using):
-                measured.is_wanted = run(receiver.call, **arguments) is not UNWANTED
+                result = receiver.call(**arguments)
+                measured.is_wanted = (None if result is None else complete(result)) is not UNWANTED
 
         late: list[BaseException] = []
         before = self._written()
         # A check after the call may find that it has failed: then the error is stored as if it had been raised.
         error = super()._call(
             receiver._replace(call=watched),
-            call._replace(store_failure=lambda name, error: late.append(error)),
+            (*about[:3], lambda name, error: late.append(error)),
             signal,
             named,
         )

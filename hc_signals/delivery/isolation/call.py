@@ -1,12 +1,13 @@
-"""The context manager of one receiver call in the page's transaction."""
+"""The context managers of the receiver calls of one page."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.db.transaction import TransactionManagementError
 
-from hc_signals.delivery.calls import Call, ConnectionLost, IsolationLost
+from hc_signals.delivery.calls import Call, ConnectionLost, IsolationLost, StoreFailure
+from hc_signals.delivery.isolation import careful
 from hc_signals.delivery.isolation.driver import changed_driver_error
 from hc_signals.delivery.isolation.message import Message, State, received_status, status
 from hc_signals.delivery.isolation.outside import LEFT_OPEN, CallOutside
@@ -21,56 +22,155 @@ _WENT_ON = (
 )
 
 
-def isolated(isolation: Isolation, call: Call, *, in_advance: bool) -> "CallInTransaction | CallOutside":
-    """Return the context manager of one call; ``in_advance``: its savepoint is made at once, in a message of its own.
+About = tuple[int, int, Any, StoreFailure]
+"""What a :class:`~hc_signals.delivery.calls.Call` has besides the receiver."""
 
-    Raises (on exit):
-        IsolationLost: the call has broken more than its savepoint.
-        TransactionManagementError: the receiver has returned with its writes lost.
-        LeftSettingsError: outside a transaction: the receiver has changed settings.
+
+def calls_of(isolation: Isolation) -> "CallsInTransaction | CallsOutside":
+    """Return what isolates the receiver calls of a page, one after the other."""
+    return CallsInTransaction(isolation) if isolation.connection.in_atomic_block else CallsOutside(isolation)
+
+
+def _error_after(
+    checks: Iterable[Callable[[BaseException | None], None]], error: BaseException | None
+) -> BaseException | None:
+    """Run each check with the call's error, or that of the check before it; return the last error."""
+    for check in checks:
+        try:
+            check(error)
+        except BaseException as another:
+            error = another
+    return error
+
+
+class CallsOutside:
+    """The calls of a page outside a transaction, one after the other."""
+
+    def __init__(self, isolation: Isolation) -> None:
+        self._isolation = isolation
+
+    def begin(self, receiver: str, about: About) -> None:
+        """Begin a call."""
+        self._call = CallOutside(self._isolation.connection, lambda: self._isolation.settings)
+        self._call.__enter__()
+        self._isolation.others.begin_call()
+
+    def end(self, error: BaseException | None) -> BaseException | None:
+        """End a call that has raised ``error``; return its error, also if it has left something."""
+        isolation = self._isolation
+        return _error_after((isolation.running.check, isolation.others.end_call, self._call.end), error)
+
+    def pause(self) -> None:
+        """Allow statements of our own: there is nothing to do."""
+
+
+class CallsInTransaction:
+    """The calls in the transaction of a page, one after the other.
+
+    The connection is the receivers' from the first call on, until :meth:`pause`. As long as the calls leave nothing,
+    nothing is done between them. The savepoint of a call is made at its first query.
     """
-    if isolation.connection.in_atomic_block:
-        return CallInTransaction(isolation, call, in_advance)
-    return CallOutside(isolation.connection, lambda: isolation.settings)
-
-
-class CallInTransaction:
-    """One call in the page's transaction. Its savepoint is made at its first query."""
 
     __slots__ = (
+        "_about",
+        "_attributes",
+        "_before",
         "_began",
-        "_call",
-        "_depth",
-        "_in_advance",
+        "_connection",
+        "_driver",
+        "_had",
+        "_is_open",
         "_is_sending",
         "_isolation",
         "_lost",
+        "_own_wrappers",
+        "_raw",
+        "_receiver",
         "_sid",
+        "_sizes",
         "_wrappers",
     )
 
-    def __init__(self, isolation: Isolation, call: Call, in_advance: bool) -> None:
-        self._isolation, self._call, self._in_advance = isolation, call, in_advance
+    def __init__(self, isolation: Isolation) -> None:
+        self._isolation, self._connection = isolation, isolation.connection
+        self._driver, self._raw = isolation.driver, isolation.connection.connection
+        self._before, self._attributes, self._had = self._before_message, isolation.driver.values, isolation.driver.was
+        # Ours comes last: the statements that the project's wrappers put in front belong to the receiver.
+        self._wrappers = [*wrappers.of_project(self._connection), self._statement]
+        self._sid: str | None = None
+        """The present call's id in ``connection.savepoint_ids``. A call that has left nothing leaves it to the next."""
+        self._is_open = False
+        """The connection is the receivers'."""
         self._is_sending = False
         """The savepoint is being made."""
         self._lost: IsolationLost | None = None
         """Raised during the call; the receiver may have caught it."""
 
-    def __enter__(self) -> None:
-        connection = self._isolation.connection
-        self._sid = self._isolation.begin_call(in_advance=self._in_advance)
+    def begin(self, receiver: str, about: About) -> None:
+        """Begin a call."""
+        self._receiver, self._about = receiver, about
+        in_advance = careful.needs_savepoint(receiver)
+        if in_advance or not self._is_open:
+            self.pause()
+            self._open(in_advance)
+
+    def _open(self, in_advance: bool) -> None:
+        """Give the connection to the receivers; ``in_advance``: with a savepoint, made in a message of its own."""
+        connection, isolation = self._connection, self._isolation
+        if in_advance or self._sid is None:  # the last call has left something, or there was none
+            isolation.begin_call(in_advance=in_advance)
+            self._sid = isolation.new_id()
         # Django knows the savepoint from the start, so a failed receiver's on_commit hooks go with its writes.
         connection.savepoint_ids.append(self._sid)
-        self._depth = len(connection.savepoint_ids), len(connection.atomic_blocks)
-        self._wrappers = connection.execute_wrappers
-        # Ours comes last: the statements that the project's wrappers put in front belong to the receiver.
-        connection.execute_wrappers = [*wrappers.of_project(connection), self._statement]
-        self._isolation.driver.before = self._before_message
-        self._began = time.monotonic() if self._isolation.idle_seconds is not None else 0.0
+        self._sizes = len(connection.savepoint_ids), len(connection.atomic_blocks), len(connection.run_on_commit)
+        self._own_wrappers, connection.execute_wrappers = connection.execute_wrappers, list(self._wrappers)
+        self._driver.before = self._before
+        if isolation.is_watched_closely:
+            isolation.others.begin_call()
+            self._began = time.monotonic()
+        self._is_open = True
+
+    def pause(self) -> None:
+        """Take the connection back, for statements of our own."""
+        if self._is_open:
+            self._is_open = False
+            connection = self._connection
+            connection.execute_wrappers = self._own_wrappers
+            self._driver.before = None
+            ids, blocks, _ = self._sizes
+            del connection.savepoint_ids[ids - 1 :], connection.atomic_blocks[blocks:]
+
+    def end(self, error: BaseException | None) -> BaseException | None:
+        """End a call that has raised ``error``; return its error, also if it has left something.
+
+        The error is IsolationLost if the call has broken more than its savepoint.
+        """
+        if (error is None and self._has_left_nothing()) or not self._is_open:
+            return error
+        isolation = self._isolation
+        return _error_after((isolation.check_running, isolation.others.end_call, self._end), error)
+
+    def _has_left_nothing(self) -> bool:
+        """Return whether the call has neither run a query nor changed anything. It makes no system call as a rule."""
+        connection, isolation = self._connection, self._isolation
+        ids, blocks, hooks = self._sizes
+        return not (
+            isolation.session.has_savepoint
+            or isolation.is_watched_closely
+            or connection.connection is not self._raw
+            or self._raw.pgconn.transaction_status != State.IN_TRANSACTION
+            or connection.needs_rollback
+            or len(connection.savepoint_ids) != ids
+            or len(connection.atomic_blocks) != blocks
+            or len(connection.run_on_commit) != hooks
+            or connection.execute_wrappers != self._wrappers
+            or self._attributes(self._raw) != self._had
+            or isolation.running.is_likely()
+        )
 
     def _statement(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Execute wrapper of the receiver's statements."""
-        if not self._isolation.has_savepoint:
+        if not self._isolation.session.has_savepoint:
             message = Message(execute, sql, params, many, context)
             return self._make_savepoint(lambda: self._isolation.send_with_savepoint(message))
         if self._ends_block(sql):
@@ -79,7 +179,7 @@ class CallInTransaction:
 
     def _before_message(self) -> None:
         """Make the savepoint if the call's first statement goes past Django."""
-        if not self._is_sending and not self._isolation.has_savepoint:
+        if not self._is_sending and not self._isolation.session.has_savepoint:
             self._make_savepoint(self._isolation.make_savepoint)
 
     def _make_savepoint(self, make: Callable[[], Any]) -> Any:
@@ -96,49 +196,50 @@ class CallInTransaction:
         """Return whether the statement ends an outermost block of ``transaction.atomic()`` of the receiver."""
         # A wrapper of the project's may have put something in front of it.
         is_release = isinstance(sql, str) and "RELEASE SAVEPOINT" in sql and sql.endswith('"')
-        return bool(is_release and self._isolation.connection.savepoint_ids[-1:] == [self._sid])
+        return bool(is_release and self._connection.savepoint_ids[-1:] == [self._sid])
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        connection = self._isolation.connection
-        connection.execute_wrappers = self._wrappers
-        self._isolation.driver.before = None
-        changed = self._isolation.driver.changed()
-        ids, blocks = connection.savepoint_ids, connection.atomic_blocks
+    def _end(self, error: BaseException | None) -> None:
+        """Check everything that the call may have left, and take it back if it has failed; ``error``: it raised."""
+        connection, call, sid = self._connection, Call(self._receiver, *self._about), str(self._sid)
+        lost, self._sid, self._lost = self._lost, None, None
+        is_open = (len(connection.savepoint_ids), len(connection.atomic_blocks)) != self._sizes[:2]
+        connection.execute_wrappers = self._own_wrappers
+        self._driver.before = None
+        changed = self._driver.changed()
         try:
-            if self._lost:
-                raise self._lost
+            if lost:
+                raise lost
             state = received_status(connection) if self._may_have_ended() else status(connection)
-            is_open = (len(ids), len(blocks)) != self._depth
             is_intact = state == State.IN_TRANSACTION and not is_open and not connection.needs_rollback
             if error is None and is_intact and not changed:
-                self._isolation.end_call(self._call, self._sid)
+                self._isolation.end_call(call, sid)
                 return
-            self._take_back(state, error)
+            self._take_back(call, sid, state, error)
             if error is None and is_intact:
                 raise changed_driver_error(changed)
             if error is None:
                 raise TransactionManagementError(LEFT_OPEN if is_open else _WENT_ON)
         finally:
-            del ids[self._depth[0] - 1 :], blocks[self._depth[1] :]
+            self.pause()
 
     def _may_have_ended(self) -> bool:
         """Return whether the call took so long that the server may have ended the session while it was idle."""
         idle = self._isolation.idle_seconds
         return idle is not None and time.monotonic() - self._began >= idle
 
-    def _take_back(self, state: int, error: BaseException | None) -> None:
+    def _take_back(self, call: Call, sid: str, state: int, error: BaseException | None) -> None:
         """Roll back the call, or raise IsolationLost."""
-        connection = self._isolation.connection
+        connection = self._connection
         if connection.closed_in_transaction:
-            raise ConnectionLost(self._call, is_certain=True)
+            raise ConnectionLost(call, is_certain=True)
         if state == State.UNKNOWN:
-            raise ConnectionLost(self._call, is_certain=self._may_have_ended() or is_transaction_limit(error))
+            raise ConnectionLost(call, is_certain=self._may_have_ended() or is_transaction_limit(error))
         if state == State.ACTIVE:  # in the middle of a COPY, or of a statement of another thread
             connection.close()
-            raise ConnectionLost(self._call, is_certain=True)
-        if state == State.IDLE or self._sid not in connection.savepoint_ids:
-            raise IsolationLost(self._call, is_certain=True)
-        if state == State.IN_ERROR and not self._isolation.has_savepoint:
-            raise IsolationLost(self._call)
+            raise ConnectionLost(call, is_certain=True)
+        if state == State.IDLE or sid not in connection.savepoint_ids:
+            raise IsolationLost(call, is_certain=True)
+        if state == State.IN_ERROR and not self._isolation.session.has_savepoint:
+            raise IsolationLost(call)
         connection.needs_rollback = False
-        self._isolation.take_back(self._call, self._sid)
+        self._isolation.take_back(call, sid)

@@ -70,6 +70,11 @@ def needs_savepoint(receiver: str) -> bool:
     return receiver in _in_advance
 
 
+def any_broken() -> bool:
+    """Return whether any call of this process has broken its page."""
+    return bool(_breaks)
+
+
 def refusal(call: Call) -> TransactionManagementError | None:
     """Return why the call must not be made: it has broken its page too many times. None as a rule."""
     if not _breaks or _breaks[call.key] < BREAKS:

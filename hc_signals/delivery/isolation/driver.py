@@ -32,8 +32,9 @@ class Driver:
         """Is called ahead of each message to the server, while a receiver runs; may send statements itself."""
         self._raw = raw
         self._names = _ALWAYS if in_transaction else _OUTSIDE
-        self._values = attrgetter(*self._names)
-        self._was = self._values(raw)
+        self.values = attrgetter(*self._names)
+        self.was = self.values(raw)
+        """What ``values(raw)`` returns as long as no receiver has changed an attribute."""
         # Not None if a receiver delivers changes itself.
         self._outer = raw.__dict__.get("wait")
         self._wait, raw.wait = raw.wait, self._before_wait
@@ -48,10 +49,10 @@ class Driver:
 
         Outside a transaction the connection is closed.
         """
-        found = self._values(self._raw)
-        if found == self._was:
+        found = self.values(self._raw)
+        if found == self.was:
             return []
-        changed = {name: was for name, was, now in zip(self._names, self._was, found, strict=True) if was != now}
+        changed = {name: was for name, was, now in zip(self._names, self.was, found, strict=True) if was != now}
         for name in changed.keys() & set(_ALWAYS):
             setattr(self._raw, name, changed[name])
         return list(changed)

@@ -16,24 +16,27 @@ from hc_signals.delivery.isolation.outside import discard
 
 
 class OtherDatabases:
-    """This thread's connections to other databases than ``using``; a context manager of one call.
-
-    Raises (on exit):
-        TransactionManagementError: the call has returned and left a transaction open; it is rolled back.
-    """
+    """This thread's connections to other databases than ``using``."""
 
     def __init__(self, using: str) -> None:
         self._using = using
-        self._has_any = len(list(connections)) > 1
+        self.has_any = len(list(connections)) > 1
+        """Whether the project has other databases."""
         self._held: set[str] = set()
         """Aliases with a transaction that was open before the call, as in a test or a dry run."""
 
-    def __enter__(self) -> None:
-        if self._has_any:
+    def begin_call(self) -> None:
+        """Note the transactions that are open before a call."""
+        if self.has_any:
             self._held = {each.alias for each in self._opened() if each.in_atomic_block}
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if not self._has_any:
+    def end_call(self, error: BaseException | None) -> None:
+        """Roll back what the call has left open; ``error`` is what it raised.
+
+        Raises:
+            TransactionManagementError: the call has returned and left a transaction open.
+        """
+        if not self.has_any:
             return
         left = [each.alias for each in self._opened() if each.alias not in self._held and _is_left(each)]
         if left and error is None:
@@ -44,7 +47,7 @@ class OtherDatabases:
 
     def end_page(self) -> None:
         """Close connections that are unusable or too old, as Django does at the end of a request."""
-        for connection in self._opened() if self._has_any else ():
+        for connection in self._opened() if self.has_any else ():
             if not connection.in_atomic_block:
                 connection.close_if_unusable_or_obsolete()
 

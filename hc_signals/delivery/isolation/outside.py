@@ -41,6 +41,8 @@ class CallOutside:
         connection.execute_wrappers = [*wrappers.of_project(connection), self._statement]
         raw = connection.connection
         self._driver = None if raw is None else Driver(raw, in_transaction=False)
+        if wrappers.prepares_cursors(connection):  # it would change settings before the call's first statement
+            self._before_message()
         if self._driver:
             self._driver.before = self._before_message
 
@@ -56,6 +58,14 @@ class CallOutside:
             self._settings()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self.end(error)
+
+    def end(self, error: BaseException | None) -> None:
+        """Check what the call has left, and close the connection if it cannot be as before; ``error``: it raised.
+
+        Raises:
+            TransactionManagementError, LeftSettingsError: the call has returned and left something.
+        """
         connection = self._connection
         connection.execute_wrappers = self._wrappers
         changed: list[str] = []

@@ -14,7 +14,7 @@ from hc_signals.delivery.isolation.message import Message, State, empty_message,
 from hc_signals.delivery.isolation.others import OtherDatabases
 from hc_signals.delivery.isolation.outside import around_hook
 from hc_signals.delivery.isolation.session import CHECK, READ, Session, left_settings_error
-from hc_signals.delivery.project_code import contained
+from hc_signals.delivery.project_code import LeftRunning, contained
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.errors import Kind, is_transaction_limit, kind_of, lacks_savepoint, left_settings
 from hc_signals.postgres.limits import SET_PAGE_LIMITS, Limits
@@ -35,8 +35,14 @@ class Isolation:
         self._failed: list[tuple[Call, BaseException]] = []
         """Calls that turned out to have failed after they had returned, until :meth:`store_failed`."""
         number = next(_numbers)
-        self._session = Session((f"hc_signals_{number}_even", f"hc_signals_{number}_odd"))
+        self.session = Session((f"hc_signals_{number}_even", f"hc_signals_{number}_odd"))
+        """What the server's session has of ours."""
+        self.running = LeftRunning()
         self._limits: Limits | None = None
+        self.idle_seconds: float | None = None
+        """Seconds after which the server ends an idle session while a receiver runs; None: it never does."""
+        self.is_watched_closely = is_careful or self.others.has_any
+        """Whether everything is checked after each call, also after one that has run no query."""
 
     @contextmanager
     def opened(self) -> Iterator["Isolation"]:
@@ -57,18 +63,18 @@ class Isolation:
     @property
     def unchecked(self) -> Call | None:
         """The call that can still turn out to have failed."""
-        return self._session.unchecked[0] if self._session.unchecked else None
+        return self.session.unchecked[0] if self.session.unchecked else None
 
     def check_last_call(self) -> None:
         """Check by a message of its own whether the last call has failed, and store the failure."""
-        if self._session.unchecked:
+        if self.session.unchecked:
             # Deferred constraints are checked at COMMIT, where the error no longer shows which call violated one.
             every = (CHECK, "SET CONSTRAINTS ALL IMMEDIATE", "SET CONSTRAINTS ALL DEFERRED")
             try:
                 send_alone(self.using, "; ".join(every if self.is_careful else every[:1]))
             except DatabaseError as error:
                 self._fail_unchecked(error)
-            self._session = self._session._replace(unchecked=None)
+            self.session = self.session._replace(unchecked=None)
         self.store_failed()
 
     def store_failed(self) -> None:
@@ -76,6 +82,17 @@ class Isolation:
         while self._failed:
             call, error = self._failed.pop(0)
             call.store_failure(call.receiver, error)
+
+    def check_late_alarm(self) -> None:
+        """Stop an alarm that some call has left, without a handler for its signal; raise IsolationLost then."""
+        if not self.is_careful and self.running.stop_unhandled():
+            raise IsolationLost
+
+    def check_running(self, error: BaseException | None) -> None:
+        """End what the last call has left running: see :meth:`LeftRunning.check`."""
+        self.check_late_alarm()
+        if self.is_careful or self.running.is_likely():
+            self.running.check(error)
 
     def finish(self, last: Callable[[], None]) -> None:
         """End the isolation of the transaction, before its COMMIT.
@@ -86,15 +103,16 @@ class Isolation:
         Raises:
             IsolationLost: a receiver has left something that cannot be committed.
         """
-        is_noted = self._session.is_noted
-        self._session = self._session._replace(is_finishing=is_noted)
+        self.check_late_alarm()
+        is_noted = self.session.is_noted
+        self.session = self.session._replace(is_finishing=is_noted)
         try:
             last()
-            if self._session.is_finishing:
+            if self.session.is_finishing:
                 with self.connection.cursor() as cursor:
                     cursor.execute("SELECT")
         except DatabaseError as error:
-            if self.is_careful or not self._session.is_noted or kind_of(error) is not Kind.FAULT:
+            if self.is_careful or not self.session.is_noted or kind_of(error) is not Kind.FAULT:
                 raise
             raise IsolationLost from error
         self.store_failed()
@@ -105,7 +123,7 @@ class Isolation:
 
     def _own_statement(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Execute wrapper of our own statements."""
-        is_first, session = self._limits is None and self.atomic, self._session
+        is_first, session = self._limits is None and self.atomic, self.session
         if not (is_first or session.unchecked or session.has_project_limits or session.is_finishing):
             return execute(sql, params, many, context)
         if not self.connection.in_atomic_block or status(self.connection) == State.IN_ERROR:
@@ -115,27 +133,20 @@ class Isolation:
         message = Message(execute, sql, params, many, context)
         return self._send(lambda before: before.before_own(self._limits, first, is_nested=is_nested), message)
 
-    @property
-    def idle_seconds(self) -> float | None:
-        """Seconds after which the server ends an idle session while a receiver runs; None: it never does."""
-        return self._limits.idle_seconds if self._limits else None
-
     @cached_property
     def settings(self) -> str:
         """The settings that a receiver outside a transaction has to leave, as they were at its first query."""
         return str(send_alone(self.using, READ)[0])
 
-    @property
-    def has_savepoint(self) -> bool:
-        """Whether the present call has its savepoint."""
-        return self._session.has_savepoint
-
-    def begin_call(self, *, in_advance: bool) -> str:
-        """Begin a call; return an id for ``connection.savepoint_ids``. See :func:`.call.isolated` for the argument."""
-        if self._session.has_savepoint:
-            self._session = self._session._replace(has_savepoint=False)
+    def begin_call(self, *, in_advance: bool) -> None:
+        """Begin a call; ``in_advance``: its savepoint is made at once, in a message of its own."""
+        if self.session.has_savepoint:
+            self.session = self.session._replace(has_savepoint=False)
         if in_advance or self.is_careful:
             self.make_savepoint()
+
+    def new_id(self) -> str:
+        """Return an id for ``connection.savepoint_ids``."""
         return f"hc_signals_{next(_numbers)}"
 
     def make_savepoint(self) -> None:
@@ -149,27 +160,30 @@ class Isolation:
 
     def end_call(self, call: Call, sid: str) -> None:
         """End a call that has returned. If it has a savepoint, its settings are still to be checked."""
-        if self._session.has_savepoint:
-            self._session = self._session._replace(unchecked=(call, sid))
+        if self.session.has_savepoint:
+            if wrappers.prepares_cursors(self.connection):  # the backend sets its settings back at the next cursor
+                with wrappers.as_project(self.using), self.connection.cursor():
+                    pass
+            self.session = self.session._replace(unchecked=(call, sid))
         if self.is_careful:
             self.check_last_call()
 
     def take_back(self, call: Call, sid: str) -> None:
         """Roll back the writes of the present call, and drop its ``on_commit`` hooks; or raise IsolationLost."""
-        if self._session.has_savepoint:
+        if self.session.has_savepoint:
             self._roll_back(call)
         self._drop_hooks(sid)
 
     def _roll_back(self, call: Call, then: str = "") -> None:
         try:
-            send_alone(self.using, f"ROLLBACK TO SAVEPOINT {self._session.savepoint}{then}")
+            send_alone(self.using, f"ROLLBACK TO SAVEPOINT {self.session.savepoint}{then}")
         except DatabaseError as error:
             if lacks_savepoint(error):
                 raise IsolationLost(call) from error
             if left_settings(error):  # by a call that has bypassed Django, perhaps an earlier one
                 raise IsolationLost(call if self.is_careful else None) from error
             raise
-        self._session = self._session._replace(has_project_limits=True)
+        self.session = self.session._replace(has_project_limits=True)
 
     def _drop_hooks(self, sid: str) -> None:
         connection = self.connection
@@ -177,9 +191,9 @@ class Isolation:
 
     def _fail_unchecked(self, error: BaseException) -> None:
         """Roll back the last call: its check has found that it failed."""
-        assert self._session.unchecked is not None  # noqa: S101
-        call, sid = self._session.unchecked
-        self._session = self._session._replace(unchecked=None)
+        assert self.session.unchecked is not None  # noqa: S101
+        call, sid = self.session.unchecked
+        self.session = self.session._replace(unchecked=None)
         if status(self.connection) == State.UNKNOWN:
             raise ConnectionLost(call, is_certain=is_transaction_limit(error)) from error
         self._roll_back(call, f"; {CHECK}")
@@ -190,8 +204,8 @@ class Isolation:
         """Send a statement behind those of ``lead``. If the check in them fails, roll back that call and send again."""
         wanted = SET_PAGE_LIMITS if self._limits is None and self.atomic else ""
         while True:
-            before = self._session
-            statements, self._session = lead(before)
+            before = self.session
+            statements, self.session = lead(before)
             try:
                 result, found = message.send_after(statements, wanted)
             except BaseException as error:
@@ -199,11 +213,13 @@ class Isolation:
                 is_late = before.unchecked is not None and (left_settings(error) or state == State.UNKNOWN)
                 # psycopg finds a parameter that it cannot adapt before it sends anything.
                 if is_late or state == State.IN_TRANSACTION:
-                    self._session = before
+                    self.session = before
                 if not is_late:
                     raise
                 self._fail_unchecked(error)
             else:
                 if found is not None:
                     self._limits = Limits.of(found)
+                    self.idle_seconds = self._limits.idle_seconds
+                    self.is_watched_closely |= self.idle_seconds is not None
                 return result

@@ -1,0 +1,130 @@
+/* When a gap is sent: hc_signals_admit(), hc_signals_lose(), hc_signals_lost() in migrations_sql, and resume() in
+ * hc_signals/capture/pausing.py.
+ *
+ * Capture is paused and resumed. Writers are captured, are not because of the pause, or lose their change because the
+ * log is locked or full. On a gap, a receiver reads the table. So each change that was not captured must be followed by
+ * a gap. A gap that is sent while its change is uncommitted does not count: the receiver cannot see the change yet.
+ */
+
+#ifndef WRITERS
+#define WRITERS 2
+#endif
+#define has(set, member)  (((set) >> (member)) & 1)
+
+bool is_paused;  /* hc_signals_control.paused_at */
+
+/* The advisory lock UNTOLD of hc_signals/postgres/locks.py */
+byte shares;
+bool is_held, is_waiting;  /* by resume(); requests queue behind one that waits */
+
+byte counted, reported;    /* hc_signals_lost_seq; Position.lost */
+byte visible;              /* a bit for each committed change; the change of writer n is n */
+byte uncaptured, followed;     /* changes that are not in the log; those of them that were followed by a gap */
+byte ended;
+bool has_resumed;
+
+bool silent;
+ltl no_silent_loss { [] !silent }
+
+#define may_share  (!is_held && !is_waiting)
+
+proctype Writer(byte me; bool is_repeatable) {
+    bool sees_pause, shared;
+    /* hc_signals_admit(). Under REPEATABLE READ the snapshot of the first read stays. */
+    sees_pause = is_paused;
+    if
+    :: !sees_pause
+    :: sees_pause ->
+#ifndef SKIP_WITHOUT_LOCK
+        if
+        :: atomic { may_share -> shares++; shared = true }
+#ifdef LOCK_TIMES_OUT
+        :: !may_share -> goto lose
+#endif
+        fi;
+#endif
+#ifndef PAUSE_READ_ONCE
+        if :: !is_repeatable -> sees_pause = is_paused :: else fi;
+#endif
+#ifndef REPEATABLE_READ_SKIPS
+        if :: sees_pause && is_repeatable -> goto lose :: else fi;
+#endif
+        if :: sees_pause -> uncaptured = uncaptured | (1 << me); goto end :: else fi
+    fi;
+    if
+    :: goto end   /* it is in the log */
+    :: goto lose  /* the log is locked or full */
+    fi;
+lose:  /* hc_signals_lose() */
+#ifdef COUNT_BEFORE_LOCK
+    counted++;
+#endif
+#ifndef LOSE_WITHOUT_LOCK
+    if
+    :: shared
+    :: atomic { !shared && may_share -> shares++; shared = true }
+#ifdef LOCK_TIMES_OUT
+    :: !shared && !may_share  /* after 10 ms */
+#endif
+    fi;
+#endif
+#ifndef COUNT_BEFORE_LOCK
+    counted++;  /* nextval(): not undone by ROLLBACK */
+#endif
+    uncaptured = uncaptured | (1 << me);
+end:
+    if
+    :: visible = visible | (1 << me)  /* COMMIT: then the locks end */
+    :: uncaptured = uncaptured & ~(1 << me)  /* ROLLBACK */
+    fi;
+    atomic { shares = shares - shared; shared = false; sees_pause = false; ended++ }
+}
+
+/* The receiver reads the table after the gap was committed. */
+inline send_gap() { followed = followed | (uncaptured & visible) }
+
+active proctype Command() {  /* hc_triggers pause, and later resume */
+    is_paused = true;
+    is_paused = false;  /* _SWITCH_ON */
+#ifdef GAP_AT_ONCE
+    send_gap();
+#else
+    if
+    :: atomic { shares == 0 -> is_held = true }  /* _WAIT_FOR_UNCAPTURED */
+    :: atomic { shares > 0 -> is_waiting = true };
+       atomic { shares == 0 -> is_waiting = false; is_held = true }
+    fi;
+    atomic { send_gap(); is_held = false };
+#endif
+    has_resumed = true
+}
+
+active proctype Worker() {  /* Shard._report_gaps(), with the number that hc_signals_lost() returns */
+    byte count;
+    do
+    :: reported != counted ->
+#ifdef LOCKS_BEFORE_COUNT
+        if :: shares == 0 -> count = counted :: else -> count = reported fi;
+        skip;
+#else
+        count = counted;
+        if :: shares > 0 -> count = reported :: else fi;  /* pg_locks */
+#endif
+        if
+        :: count > reported -> atomic { send_gap(); reported = count }
+        :: else
+        fi;
+        count = 0
+    :: ended == WRITERS && reported == counted -> break
+    od;
+    has_resumed;
+    silent = ((uncaptured & visible & ~followed) != 0)
+}
+
+init {
+    atomic {
+        run Writer(0, false);
+        run Writer(1, true);
+        if :: WRITERS > 2 -> run Writer(2, false) :: else fi
+    }
+}

@@ -1,0 +1,3 @@
+"""The example alone."""
+
+PACKAGES = ("Django",)

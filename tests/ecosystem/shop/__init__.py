@@ -1,0 +1,1 @@
+"""The project's own app: its models are those that the check declares."""
