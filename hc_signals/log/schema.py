@@ -74,7 +74,7 @@ def exists(using: str) -> bool:
 
 def is_current(using: str) -> bool:
     """Return whether the database has all that this version needs: it has not until migration 0006 has run."""
-    return relation_exists(using, "public.hc_signals_log")
+    return exists(using) and relation_exists(using, "public.hc_signals_log")
 
 
 def require_current(using: str) -> None:
