@@ -34,7 +34,7 @@ TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill 
 
 MATRIX ?=
 
-.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults specs interop ecosystem chaos failover bench bench-check docs release-check audit forms lint types fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults specs interop ecosystem chaos failover bench bench-check docs release-check licences audit forms lint types fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -151,7 +151,11 @@ release-check: $(VENV)/.release  ## builds dist/ and checks it as a user gets it
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python -m tests.release $(TAG)
+	$(MAKE) --no-print-directory licences
 	$(PYTEST) tests/test_wheel.py tests/test_ten_minutes.py
+
+licences: $(VENV)/.release $(VENV)/.browser $(VENV)/.matrix  ## of the packages of all extras: pyproject.toml lists those that may be
+	$(BIN)/pip-licenses --summary
 
 audit: $(VENV)/.release  ## known vulnerabilities of what is installed here; asks PyPI
 	$(BIN)/pip-audit --skip-editable

@@ -25,7 +25,7 @@ class Conf:
     CONSUMER: str = "default"
     """Name under which this service reads the log; two services on one database use two names."""
     ORIGINS: Sequence[str | Mapping[str, str]] = (HEROKU_CONNECT,)
-    """Rules by which capture knows the writes of Heroku Connect or another mirror: see :mod:`hc_signals.origins`."""
+    """Rules by which capture knows the writes of Heroku Connect or another mirror: see docs/other-mirrors.md."""
     START_AT: str = "earliest"
     """Start of a consumer without a position: ``earliest``, ``latest``, an age such as ``2h``, an ISO time."""
     SHARDS: int = 1

@@ -14,8 +14,8 @@
 bool is_paused;  /* hc_signals_control.paused_at */
 
 /* The advisory lock UNTOLD of hc_signals/postgres/locks.py */
-byte shares;
-bool is_held, is_waiting;  /* by resume(); requests queue behind one that waits */
+byte sharers;  /* a bit for each writer */
+bool is_held, is_waiting;  /* alone, by a resume() that asks for it; requests queue behind one that waits */
 
 byte counted, reported;    /* hc_signals_lost_seq; Position.lost */
 byte visible;              /* a bit for each committed change; the change of writer n is n */
@@ -27,9 +27,10 @@ bool silent;
 ltl no_silent_loss { [] !silent }
 
 #define may_share  (!is_held && !is_waiting)
+#define share(me)  sharers = sharers | (1 << me)
 
 proctype Writer(byte me; bool is_repeatable) {
-    bool sees_pause, shared;
+    bool sees_pause;
     /* hc_signals_admit(). Under REPEATABLE READ the snapshot of the first read stays. */
     sees_pause = is_paused;
     if
@@ -37,9 +38,9 @@ proctype Writer(byte me; bool is_repeatable) {
     :: sees_pause ->
 #ifndef SKIP_WITHOUT_LOCK
         if
-        :: atomic { may_share -> shares++; shared = true }
-#ifdef LOCK_TIMES_OUT
-        :: !may_share -> goto lose
+        :: atomic { may_share -> share(me) }
+#ifdef RESUME_LOCKS_ALONE
+        :: !may_share -> goto lose  /* after 10 ms */
 #endif
         fi;
 #endif
@@ -61,10 +62,9 @@ lose:  /* hc_signals_lose() */
 #endif
 #ifndef LOSE_WITHOUT_LOCK
     if
-    :: shared
-    :: atomic { !shared && may_share -> shares++; shared = true }
-#ifdef LOCK_TIMES_OUT
-    :: !shared && !may_share  /* after 10 ms */
+    :: atomic { may_share -> share(me) }
+#ifdef RESUME_LOCKS_ALONE
+    :: !has(sharers, me) && !may_share  /* after 10 ms */
 #endif
     fi;
 #endif
@@ -77,24 +77,32 @@ end:
     :: visible = visible | (1 << me)  /* COMMIT: then the locks end */
     :: uncaptured = uncaptured & ~(1 << me)  /* ROLLBACK */
     fi;
-    atomic { shares = shares - shared; shared = false; sees_pause = false; ended++ }
+    atomic { sharers = sharers & ~(1 << me); sees_pause = false; ended++ }
 }
 
 /* The receiver reads the table after the gap was committed. */
 inline send_gap() { followed = followed | (uncaptured & visible) }
 
 active proctype Command() {  /* hc_triggers pause, and later resume */
+    byte waiting;
     is_paused = true;
     is_paused = false;  /* _SWITCH_ON */
 #ifdef GAP_AT_ONCE
     send_gap();
-#else
+#elif defined(RESUME_LOCKS_ALONE)
     if
-    :: atomic { shares == 0 -> is_held = true }  /* _WAIT_FOR_UNCAPTURED */
-    :: atomic { shares > 0 -> is_waiting = true };
-       atomic { shares == 0 -> is_waiting = false; is_held = true }
+    :: atomic { sharers == 0 -> is_held = true }
+    :: atomic { sharers > 0 -> is_waiting = true };
+       atomic { sharers == 0 -> is_waiting = false; is_held = true }
     fi;
     atomic { send_gap(); is_held = false };
+#else
+    waiting = sharers;  /* _wait_for_uncaptured() */
+    do
+    :: waiting == 0 -> break
+    :: waiting != 0 -> waiting = waiting & sharers
+    od;
+    send_gap();
 #endif
     has_resumed = true
 }
@@ -104,11 +112,11 @@ active proctype Worker() {  /* Shard._report_gaps(), with the number that hc_sig
     do
     :: reported != counted ->
 #ifdef LOCKS_BEFORE_COUNT
-        if :: shares == 0 -> count = counted :: else -> count = reported fi;
+        if :: sharers == 0 -> count = counted :: else -> count = reported fi;
         skip;
 #else
         count = counted;
-        if :: shares > 0 -> count = reported :: else fi;  /* pg_locks */
+        if :: sharers > 0 -> count = reported :: else fi;  /* pg_locks */
 #endif
         if
         :: count > reported -> atomic { send_gap(); reported = count }

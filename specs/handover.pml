@@ -245,11 +245,18 @@ proctype Worker(byte me; byte shards) {
             called++
         :: else -> break
         od;
+#ifdef POSITION_OUTSIDE_CLAIM  /* in another session, after the last Claim.confirm() */
         if
         :: !is_lost[me] -> d_step { append_position(shard, shards) }
         :: else
         fi;
         d_step { called = 0; is_lost[me] = false; forget_page() }
+#else  /* HeldLock.commit() */
+        atomic {
+            if :: !is_lost[me] -> append_position(shard, shards) :: else fi;
+            called = 0; is_lost[me] = false; forget_page()
+        }
+#endif
 #endif
 next:   true
     od;

@@ -4,7 +4,6 @@ Installs the wheel alone into a new environment, and writes what came with it to
 """
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -17,12 +16,10 @@ from pathlib import Path
 
 import readme_renderer.markdown
 
-from hc_signals import __version__
+from tests import released
 from tests.pages import ROOT
 
 SBOM = ROOT / "build" / "sbom.json"
-LICENCES = ("Apache", "BSD", "MIT", "PSF", "Python-2.0", "LGPL", "Mozilla", "MPL", "ISC")
-"""Words of the licences that dependencies of an Apache project may have. psycopg has the LGPL."""
 
 
 class Links(HTMLParser):
@@ -53,30 +50,8 @@ def readme_problems(wheel: Path) -> Iterator[str]:
             yield f"README: {link} is no address for PyPI"
 
 
-def version_problems(tag: str) -> Iterator[str]:
-    """Return where the tag, the version and the changelog differ; without a tag nothing is released yet."""
-    if not tag:
-        return
-    if tag != f"v{__version__}":
-        yield f"the tag is {tag}, the version of hc_signals/__init__.py is {__version__}"
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    if not re.search(rf"^## {re.escape(__version__)} - \d{{4}}-\d\d-\d\d$", changelog, re.M):
-        yield f"CHANGELOG.md has no line '## {__version__} - YYYY-MM-DD'"
-    for page in ("README.md", "docs/start.md", "docs/upgrading.md"):
-        if "not released yet" in (ROOT / page).read_text(encoding="utf-8"):
-            yield f"{page} says 'not released yet'; a release makes that wrong: remove the sentence"
-
-
-def licence_problems(components: list[dict[str, object]]) -> Iterator[str]:
-    """Return the components whose licence is none of LICENCES."""
-    for component in components:
-        text = json.dumps(component.get("licenses", ""))
-        if not any(word in text for word in LICENCES):
-            yield f"{component['name']}: its licence is {text}"
-
-
-def installed(wheel: Path) -> list[dict[str, object]]:
-    """Install the wheel into a new environment; write what it brought to SBOM, and return it."""
+def installed(wheel: Path) -> int:
+    """Install the wheel into a new environment; write what it brought to SBOM, and return the number of packages."""
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = f"{folder}/bin/python"
@@ -85,18 +60,17 @@ def installed(wheel: Path) -> list[dict[str, object]]:
         SBOM.parent.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "cyclonedx_py", "environment", python, "--output-file", SBOM]
         subprocess.run(command, check=True)
-    found = json.loads(SBOM.read_text(encoding="utf-8"))
-    return list(found["components"])
+    return len(json.loads(SBOM.read_text(encoding="utf-8"))["components"])
 
 
 def main(tag: str = "") -> int:
     """Check; return the exit code."""
     (wheel,) = (ROOT / "dist").glob("*.whl")
-    components = installed(wheel)
-    problems = [*version_problems(tag), *readme_problems(wheel), *licence_problems(components)]
+    packages = installed(wheel)
+    problems = [*released.problems(tag), *readme_problems(wheel)]
     for problem in problems:
         print(problem)
-    print(f"{wheel.name}: {len(problems)} problem(s); {len(components)} packages in {SBOM.relative_to(ROOT)}")
+    print(f"{wheel.name}: {len(problems)} problem(s); {packages} packages in {SBOM.relative_to(ROOT)}")
     return bool(problems)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,18 +11,20 @@ from example.crm.models import Account
 from example.crm.receivers import keep_ledger
 
 from hc_signals import signals
+from hc_signals.log import claims
+from hc_signals.models import Position
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, deliver
 
 NAMES = ["a", "b", "c"]
 
 
-def elsewhere() -> None:
+def elsewhere(deliver: Callable[[], Any] = lambda: deliver(ATOMIC=False)) -> None:
     """Deliver in another thread, as another worker does."""
 
     def work() -> None:
         try:
-            deliver(ATOMIC=False)
+            deliver()
         finally:
             connection.close()
 
@@ -123,3 +126,30 @@ def test_claim_holds_no_snapshot_and_no_id(calls: list[str], connect: Any) -> No
     connect(signals.record_created, on_account, Account)
     assert deliver(ATOMIC=False) == 3
     assert found == [("idle in transaction", None, None)] * 3
+
+
+_END_CLAIMS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE '%%claim%%'
+"""
+
+
+def test_worker_without_its_claim_stores_no_position(
+    captured: HerokuConnect, disconnected: None, connect: Any, monkeypatch: Any
+) -> None:
+    """Its claim ends after its last check; a worker with one shard takes over; then the first one ends its page."""
+    monkeypatch.setattr(claims, "CONFIRM_SECONDS", 60)  # the test takes longer than the 0.2 s that this needs
+    captured.insert(Account, {"name": "a"})
+    others: list[Any] = []
+
+    def lose_the_claim(**kwargs: Any) -> None:
+        if not others:
+            others.append(None)
+            with another(_END_CLAIMS):
+                elsewhere(lambda: others.append(deliver(ATOMIC=False, SHARDS=1)))
+
+    connect(signals.record_created, lose_the_claim, Account)
+    with pytest.raises((InterfaceError, DatabaseError)):
+        deliver(ATOMIC=False, SHARDS=2)
+    assert others == [None, 1]
+    assert Position.objects.latest("id").shards == 1

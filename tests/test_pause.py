@@ -328,3 +328,33 @@ def test_pause_records_gaps_of_removed_models(captured: HerokuConnect) -> None:
         pausing.pause("default")
         pausing.resume("default", others)
     assert table_state.read("default")["salesforce.account"].cause == "paused"
+
+
+def test_loss_during_a_resume_is_reported_after_its_commit(captured: HerokuConnect, connect: Any) -> None:
+    """``resume`` waits for a writer; another one loses its change, and commits after the gap of the pause."""
+    captured.insert(Account, {"name": "a"}, {"name": "b"})
+    deliver()
+    names: list[set[str]] = []
+    connect(signals.gap_detected, lambda **kwargs: names.append(set(Account.objects.values_list("name", flat=True))))
+    pausing.pause("default")
+    with another("SET LOCAL xmlbinary = 'hex'") as first, another("SET LOCAL xmlbinary = 'hex'") as second:
+        first.execute("UPDATE salesforce.account SET name = 'changed' WHERE name = 'a'")
+        resuming = threading.Thread(target=resume_in_thread)
+        resuming.start()
+        while pausing.find("default").since is not None:
+            pass
+        with another("LOCK TABLE public.hc_signals_change IN ACCESS EXCLUSIVE MODE"):
+            second.execute("UPDATE salesforce.account SET name = 'missed' WHERE name = 'b'")
+        first.connection.commit()
+        resuming.join(30)
+        deliver()
+        second.connection.commit()
+    deliver()
+    assert "missed" in names[-1]
+
+
+def resume_in_thread() -> None:
+    try:
+        call_command("hc_triggers", "resume")
+    finally:
+        connection.close()

@@ -18,10 +18,10 @@ from tests.versions import CANNOT_OVERLAP, NEW, VERSIONS, Salesforce, Site, code
 CONSUMERS = ("default", "search")
 
 
-@pytest.fixture(params=VERSIONS)
-def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The code of an older version."""
-    return code_of(request.param, tmp_path)
+@pytest.fixture(scope="session", params=VERSIONS)
+def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code of an older version; one directory for all tests, which share its bytecode."""
+    return code_of(request.param, tmp_path_factory.mktemp("versions"))
 
 
 @pytest.fixture
@@ -54,12 +54,11 @@ def running() -> Iterator[list[Any]]:
 def leave_everything(site: Site, code: Path, salesforce: Salesforce) -> None:
     """Leave failed deliveries, a killed worker's half-read window, two positions, and unread changes."""
     (failing, *_) = salesforce.write(9)
-    site.run(code, "hc_listen", "--once", FAIL_AT=failing)
+    site.run(code, "hc_listen --once", CONSUMER="search")
+    names = salesforce.write(9)
+    site.run(code, "hc_listen --once", exits=9, DIE_AT=names[7], FAIL_AT=failing)
     assert salesforce.count("SELECT count(*) FROM hc_signals_delivery WHERE state = 'retry'") == 1
     assert salesforce.count("SELECT count(*) FROM hc_signals_delivery WHERE state = 'parked'") >= 1
-    site.run(code, "hc_listen", "--once", CONSUMER="search")
-    names = salesforce.write(9)
-    site.run(code, "hc_listen", "--once", exits=9, DIE_AT=names[7], FAIL_AT=failing)
     assert salesforce.count("SELECT count(*) FROM hc_signals_newest_position WHERE target IS NOT NULL") == 1
     salesforce.write(5)
 
@@ -84,29 +83,23 @@ def assert_exact(salesforce: Salesforce, consumer: str) -> None:
     assert salesforce.heard(consumer, "gap") == {}
 
 
-def test_upgrade_delivers_what_the_old_version_left(
+def test_upgrade_and_downgrade_deliver_what_was_left(
     old: Path, site: Site, salesforce: Salesforce, running: list[Any]
 ) -> None:
+    """One database goes both ways, since most of this test's time is the start of processes."""
     site.create(old)
     leave_everything(site, old, salesforce)
-    site.run(NEW, "migrate", "--verbosity", "0")
+    site.run(NEW, "migrate --verbosity 0")
     salesforce.write(3)  # by the old capture functions, on the new tables
-    site.run(NEW, "hc_triggers", "install")
+    site.run(NEW, "hc_triggers install")
     salesforce.write(3)
     salesforce.delete()
     deliver_all(site, NEW, salesforce, running)
 
-
-def test_downgrade_delivers_what_this_version_left(
-    old: Path, site: Site, salesforce: Salesforce, running: list[Any]
-) -> None:
-    site.create(old)
-    site.run(NEW, "migrate", "--verbosity", "0")
-    site.run(NEW, "hc_triggers", "install")
     leave_everything(site, NEW, salesforce)
-    site.run(old, "hc_triggers", "install")
+    site.run(old, "hc_triggers install")
     salesforce.write(3)  # by the old capture functions, on the new tables
-    site.run(NEW, "migrate", "hc_signals", newest_migration(old), "--verbosity", "0")
+    site.run(NEW, f"migrate hc_signals {newest_migration(old)} --verbosity 0")
     salesforce.write(3)
     salesforce.delete()
     deliver_all(site, old, salesforce, running)
@@ -134,8 +127,7 @@ def test_workers_of_both_versions_run_at_once(
     writer.start()
     try:
         site.wait_until(lambda: heard_from(old) > 0)
-        site.run(NEW, "migrate", "--verbosity", "0")
-        site.run(NEW, "hc_triggers", "install")
+        site.run(NEW, "migrate --verbosity 0", "hc_triggers install")
         before = heard_from(old)
         site.wait_until(lambda: heard_from(old) > before + 20)  # on the new tables, from the new functions
         new_worker = site.start(NEW, "hc_listen")
@@ -152,4 +144,4 @@ def test_workers_of_both_versions_run_at_once(
     new_worker.send_signal(signal.SIGTERM)
     assert new_worker.wait(10) == 0
     assert_exact(salesforce, "default")
-    site.run(NEW, "hc_triggers", "status")  # exits 1 if the old worker has put its own functions back
+    site.run(NEW, "hc_triggers status")  # exits 1 if the old worker has put its own functions back

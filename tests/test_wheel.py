@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -13,6 +14,7 @@ import pytest
 from django.db import connection
 
 from hc_signals import __version__
+from tests import released
 from tests.conftest import BARE
 
 ROOT = Path(__file__).parent.parent
@@ -64,14 +66,33 @@ def test_classifiers_match_the_docs() -> None:
 
 
 def test_changelog_keeps_its_form() -> None:
-    """https://keepachangelog.com: versions from new to old, each with a date, and changes by kind."""
-    lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
-    versions = [line for line in lines if line.startswith("## ")]
-    assert versions[0] == "## Unreleased"
-    for line in versions[1:]:
-        assert re.fullmatch(r"## \d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", line), line
-    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
-    assert {line.removeprefix("### ") for line in lines if line.startswith("### ")} <= kinds
+    assert list(released.changelog_problems()) == []
+
+
+def test_pages_say_whether_a_version_is_released() -> None:
+    """The release check refuses the same pages in the other state."""
+    now = released.is_released()
+    assert list(released.page_problems(released=now)) == []
+    found = [problem.split()[0] for problem in released.page_problems(released=not now)]
+    assert found == list(released.HINTED)
+
+
+def test_release_needs_its_tag_and_a_date() -> None:
+    (problem, *_) = released.problems("v9.9.9")
+    assert problem.startswith(f"the tag is v9.9.9, the version of hc_signals/__init__.py is {__version__}")
+    has_no_date = f" - {released.NOT_YET}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert any(text.endswith("write the date") for text in released.problems(f"v{__version__}")) is has_no_date
+
+
+def test_distributions_have_no_file_of_others(distributions: Path) -> None:
+    """Such a file has a notice of its licence, which would belong beside ours."""
+    (sdist,) = distributions.glob("*.tar.gz")  # has all that the wheel has
+    notice = re.compile(rb"copyright (?:\(c\)|\xc2\xa9|\d{4})|(?:@|SPDX-)licen[cs]e", re.I)
+    with tarfile.open(sdist) as archive:
+        files = [member for member in archive if member.isfile() and not member.name.endswith("/LICENSE")]
+        found = [member.name for member in files if notice.search(archive.extractfile(member).read())]  # type: ignore[union-attr]
+    assert len(files) > 100
+    assert found == []
 
 
 @pytest.mark.usefixtures("bare_database")
@@ -82,9 +103,9 @@ def test_installed_wheel_migrates(tmp_path: Path, distributions: Path) -> None:
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=False)
     (site,) = environment.glob("lib/python*/site-packages")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True
-    )
+    # pip itself warns of what it will change, and warnings are errors here.
+    pip = [sys.executable, "-W", "ignore", "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    subprocess.run([*pip, str(site), str(wheel)], check=True)
     here = connection.settings_dict
     (tmp_path / "settings.py").write_text(SETTINGS % (BARE, here["HOST"], here["PORT"], here["USER"]), encoding="utf-8")
     dependencies = next(path for path in sys.path if path.endswith("site-packages"))

@@ -116,7 +116,8 @@ import sys
 import hc_signals
 assert hc_signals.__file__.startswith(sys.argv[1]), hc_signals.__file__
 from django.core.management import execute_from_command_line
-execute_from_command_line(["manage.py", *sys.argv[2:]])
+for command in sys.argv[2:]:
+    execute_from_command_line(["manage.py", *command.split()])
 """
 
 
@@ -155,19 +156,19 @@ class Site:
             lines = text.strip("\n").splitlines()
             (folder / name).write_text("\n".join(line[8:] for line in lines) + "\n", encoding="utf-8")
 
-    def start(self, code: Path, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
-        """Start a management command; its output goes to a file."""
-        foreign = ("PYTEST", "COV", "DJANGO_SETTINGS_MODULE", "DATABASE_URL")
+    def start(self, code: Path, *commands: str, **environment: str) -> "subprocess.Popen[bytes]":
+        """Start a process that runs management commands, one after the other; its output goes to a file."""
+        # Without bytecode each process would compile the package again.
+        foreign = ("PYTEST", "COV", "DJANGO_SETTINGS_MODULE", "DATABASE_URL", "PYTHONDONTWRITEBYTECODE")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         with (self.folder / "output").open("a") as output:
             return subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-c", _MANAGE, str(code), *arguments],
+                [sys.executable, "-W", "ignore", "-c", _MANAGE, str(code), *commands],
                 cwd=self.folder,
                 env=kept
                 | {
                     "DJANGO_SETTINGS_MODULE": "settings",
                     "PYTHONPATH": os.pathsep.join(map(str, (code, self.folder))),
-                    "PYTHONDONTWRITEBYTECODE": "1",
                     "DATABASE_JSON": json.dumps(self.database),
                     **environment,
                 },
@@ -180,22 +181,20 @@ class Site:
         """What all commands have printed."""
         return (self.folder / "output").read_text(encoding="utf-8")
 
-    def run(self, code: Path, *arguments: str, exits: int = 0, **environment: str) -> None:
-        """Run a management command to its end."""
-        assert self.start(code, *arguments, **environment).wait(120) == exits, f"{arguments}\n{self.output}"
+    def run(self, code: Path, *commands: str, exits: int = 0, **environment: str) -> None:
+        """Run management commands in one process to its end."""
+        assert self.start(code, *commands, **environment).wait(120) == exits, f"{commands}\n{self.output}"
 
     def create(self, code: Path) -> None:
         """Make everything as an app does that begins with this version."""
-        self.run(code, "migrate", "--run-syncdb", "--verbosity", "0")
-        self.run(code, "hc_simulate", "--create-only")
-        self.run(code, "hc_triggers", "install")
+        self.run(code, "migrate --run-syncdb --verbosity 0", "hc_simulate --create-only", "hc_triggers install")
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 90) -> None:
         """Wait until the condition is met."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.output
-            time.sleep(0.05)
+            time.sleep(0.2)
 
 
 class Salesforce:
@@ -218,12 +217,13 @@ class Salesforce:
         """Delete the first record."""
         record = next(iter(self.changes))
         self._connection.execute("DELETE FROM salesforce.account WHERE sfid = %s", [record])
-        self.changes[record].append(self.changes[record][-1].replace("UPDATE", "DELETE").replace("CREATE", "DELETE"))
+        _, values = self.changes[record][-1].split(" ", 1)
+        self.changes[record].append(f"DELETE {values}")
 
     def _change(self) -> str:
         record, name = f"001{self._number % self.RECORDS:015}", f"name {self._number}"
         self._number += 1
-        is_new = record not in self.changes
+        is_new = self.changes.get(record, ["DELETE"])[-1].startswith("DELETE")
         # The text that stays is in the new image alone.
         sql = (
             "INSERT INTO salesforce.account (name, sfid, description) VALUES (%s, %s, 'stays')"

@@ -4,6 +4,7 @@ The capture functions read the row once per statement. The triggers still collec
 stronger form also removes them from the tables. ``resume`` reports a gap of each table, and requests a reread.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +20,7 @@ from hc_signals.log.append import wake
 from hc_signals.log.schema import Cause
 from hc_signals.postgres.locks import UNTOLD
 from hc_signals.postgres.moments import aware, aware_row
-from hc_signals.postgres.query import execute, row
+from hc_signals.postgres.query import execute, row, rows
 from hc_signals.tables import connected_models, table_label
 
 _PAUSE = """
@@ -31,8 +32,15 @@ _SWITCH_ON = """
 UPDATE public.hc_signals_control SET gap_since = least(gap_since, paused_at), paused_at = NULL
 WHERE paused_at IS NOT NULL
 """
-# Waits for the transactions that skipped capture, so that a receiver of the gap sees their changes in the table.
-_WAIT_FOR_UNCAPTURED = f"SELECT pg_advisory_xact_lock({UNTOLD[0]}, {UNTOLD[1]})"
+# Transactions that skipped capture. Writers share the lock. A request to hold it alone would be simpler, but the next
+# writers would queue behind it: one that loses its change waits 10 ms, then counts the loss without the lock, and the
+# worker reports it too early.
+_UNCAPTURED = f"""
+SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND granted
+AND (classid, objid, objsubid) = ({UNTOLD[0]}, {UNTOLD[1]}, 2)
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_POLL_SECONDS = 0.05
 IS_REMOVED = "`hc_triggers pause --remove` has removed capture from every table: nothing is installed."
 _END_PAUSE = "UPDATE public.hc_signals_control SET gap_since = NULL, is_removed = false"
 
@@ -97,8 +105,8 @@ def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
     """
     execute(using, _SWITCH_ON)
     failed = _reinstall(using, models) if find(using).is_removed else {}
+    _wait_for_uncaptured(using)
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
-        cursor.execute(_WAIT_FOR_UNCAPTURED)
         cursor.execute("SELECT gap_since FROM public.hc_signals_control FOR UPDATE")
         since = aware((cursor.fetchone() or (None,))[0])
         if since is None:
@@ -109,6 +117,17 @@ def resume(using: str, models: Sequence[type[Model]]) -> Resumed | None:
         wake(using)
     reread = [gap.table for gap in gaps if gap.is_reread]
     return Resumed(since, reread, sorted({gap.table for gap in gaps} - set(reread)), failed)
+
+
+def _wait_for_uncaptured(using: str) -> None:
+    """Wait for the transactions that skipped capture, so that a receiver of the gap sees their changes in the table.
+
+    Those that share the lock from now on have read that capture is on.
+    """
+    waiting = set(rows(using, _UNCAPTURED))
+    while waiting:
+        time.sleep(_POLL_SECONDS)
+        waiting &= set(rows(using, _UNCAPTURED))
 
 
 def _reinstall(using: str, models: Sequence[type[Model]]) -> dict[str, DatabaseError]:

@@ -7,6 +7,7 @@ that was read under the lock. So windows are opened, pages read and positions ap
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -17,7 +18,7 @@ from hc_signals.log.heard import Heard
 from hc_signals.log.position import LogShard, Position, Standing
 from hc_signals.postgres.held_lock import HeldLock
 from hc_signals.postgres.locks import CLAIMS
-from hc_signals.postgres.query import execute, rows
+from hc_signals.postgres.query import execute, row, rows
 
 CONFIRM_SECONDS = 0.2
 """Seconds between two checks of a worker that its session, and with it its claim, is still there."""
@@ -72,8 +73,13 @@ class Claim:
         return window.close_window(position)
 
     def append(self, position: Position, heard: Heard | None = None) -> None:
-        """Append the shard's new position, in the transaction that delivers up to it, with the calls of the page."""
-        positions.append(self.shard, position, heard)
+        """Append the shard's new position, in the transaction of the claim, with the calls of the page.
+
+        So a worker that has lost its claim cannot store a position: the next owner may be past it, or have another
+        number of shards.
+        """
+        run = partial(row, self.shard.using) if self._held is None else self._held.row
+        positions.append(self.shard, position, heard, run)
 
 
 class Claims:
@@ -95,9 +101,12 @@ class Claims:
                 yield claim_with_page(shard, limit)
             return
         assert self._held is not None  # noqa: S101
-        is_free = self._held.take("pg_try_advisory_xact_lock(%s, hashtext(%s))", [CLAIMS, shard.lock_name])
+        if not self._held.take("pg_try_advisory_xact_lock(%s, hashtext(%s))", [CLAIMS, shard.lock_name]):
+            yield None
+            return
         try:
-            yield Claim(shard, positions.read_standing(shard), held=self._held) if is_free else None
+            yield Claim(shard, positions.read_standing(shard), held=self._held)
+            self._held.commit()
         finally:
             self._held.release()
 

@@ -6,7 +6,7 @@ snapshot.
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -50,10 +50,11 @@ def shards_of(using: str, consumer: str) -> list[LogShard]:
     return LogShard.all_of(using, consumer, read_standing(LogShard(using, consumer)).layout or 0)
 
 
-def append(shard: LogShard, position: Position, heard: Heard | None = None) -> None:
+def append(shard: LogShard, position: Position, heard: Heard | None, run: Callable[[str, Sequence[Any]], Any]) -> None:
     """Append a position and delete old ones now and then. Only :meth:`hc_signals.log.claims.Claim.append` may call it.
 
-    The calls in ``heard`` are appended by the same statement.
+    ``run`` runs the statement in the transaction of the claim and returns its first row. The calls in ``heard`` are
+    appended by the same statement.
 
     Deleting goes by chance and not by id. Consumers share the ids, so one of two consumers could miss every thousandth
     id forever.
@@ -62,7 +63,7 @@ def append(shard: LogShard, position: Position, heard: Heard | None = None) -> N
     gap = None if position.gap is None else json.dumps(position.gap)
     also, params = (heard and heard.statement()) or ("", [])
     sql = f"WITH heard AS ({also}) {_APPEND}" if also else _APPEND
-    (number,) = row(shard.using, sql, [*params, shard.consumer, shard.shard, shard.shards, *values, gap])
+    (number,) = run(sql, [*params, shard.consumer, shard.shard, shard.shards, *values, gap])
     if random.random() < PRUNE_SHARE:  # noqa: S311  (not for secrets)
         execute(shard.using, _PRUNE, [shard.consumer, shard.shard, number - KEPT_IDS])
 

@@ -4,7 +4,8 @@ The lock ends with the connection, however the process dies, also behind a poole
 of an open transaction, and drops it when the client goes away. A lock of the session would stay in the pooler's
 session, and with the client that gets it next.
 
-The open transaction has no id and no snapshot, so neither VACUUM nor CREATE INDEX CONCURRENTLY waits for it.
+Until it writes, the open transaction has no id and no snapshot, so neither VACUUM nor CREATE INDEX CONCURRENTLY waits
+for it. What it writes is committed only if the lock was held until then.
 """
 
 from collections.abc import Sequence
@@ -60,8 +61,19 @@ class HeldLock(OwnConnection):
         with self._waiting():
             row(self._connection, "SELECT 1")
 
+    def row(self, sql: str, params: Sequence[Any]) -> Any:
+        """Run a statement in the lock's transaction and return its first row; it counts if :meth:`commit` follows."""
+        with self._waiting():
+            return row(self._connection, sql, params)
+
+    def commit(self) -> None:
+        """Commit what :meth:`row` wrote, and give the lock back; raise if the lock was lost before."""
+        self.is_held = False
+        with self._waiting():
+            self._connection.commit()
+
     def release(self) -> None:
-        """Give the lock back. If the connection was lost, the lock has ended already."""
+        """Give the lock back, and undo what :meth:`row` wrote. If the connection was lost, both have ended already."""
         if not self.is_held:
             return
         self.is_held = False
