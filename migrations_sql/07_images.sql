@@ -8,14 +8,37 @@ AS $$
                 ELSE pg_column_size(array_cat(image, '{}')) END
 $$;
 
+-- The images of changes with a layout, or without (0): the image that has one; the latest image as JSON, which for a
+-- deletion is the old one; the old image of updates. It keeps its plan. To plan eight partitions for each page would
+-- take longer than to read it. ORDER BY holds the planner to the index of ids. In a small log it would find the index
+-- of (xid, id) as good, and read it all.
+CREATE FUNCTION public.hc_signals_images_of(ids bigint[], of_layout bigint)
+RETURNS TABLE (id bigint, image text[], latest json, old json)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+SET max_parallel_workers_per_gather = 0
+SET plan_cache_mode = force_generic_plan
+SET enable_indexscan = on
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT c.id, c.image, coalesce(c.new, c.old), CASE WHEN c.operation = 'UPDATE' THEN c.old END
+    FROM public.hc_signals_change c WHERE c.id = ANY (ids) AND coalesce(c.layout, 0) = of_layout
+    ORDER BY c.id;
+END
+$$;
+
 -- The query for images of changes of a table: their ids ($1), then `names` of the latest image, which for a deletion is
 -- the old one, then `old_names` of the old image of updates. Columns have the types that they have now, as by
 -- json_populate_record(), which takes twice as long. Without a layout it is the only way, and with many old columns it
 -- is the shorter one.
 --
 -- array_append() unpacks an image once: the subscripts of the result do not count elements. OFFSET 0 keeps it in place.
--- ORDER BY holds the planner to the index of ids. In a small log it would find the index of (xid, id) as good, and read
--- it all.
 CREATE FUNCTION public.hc_signals_images_query(ids bigint[], of_table regclass, names text[], old_names text[])
 RETURNS text
 LANGUAGE plpgsql VOLATILE
@@ -23,6 +46,7 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
+SET plan_cache_mode = force_generic_plan
 SET enable_indexscan = on
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -54,9 +78,7 @@ BEGIN
             SELECT string_agg(format(', o.%I', n.name), '' ORDER BY n.number) INTO olds
             FROM unnest(old_names) WITH ORDINALITY n (name, number);
             parts := parts || format(
-                'SELECT c.id, %s%s FROM (SELECT c.id, coalesce(c.new, c.old) AS latest, '
-                'CASE WHEN c.operation = ''UPDATE'' THEN c.old END AS old FROM public.hc_signals_change c '
-                'WHERE c.id = ANY ($1) AND c.layout IS NULL ORDER BY c.id OFFSET 0) c, '
+                'SELECT c.id, %s%s FROM public.hc_signals_images_of($1, 0) c, '
                 'LATERAL json_populate_record(NULL::%s, c.latest) r, LATERAL json_populate_record(NULL::%s, c.old) o',
                 fields, olds, of_table, of_table);
             CONTINUE;
@@ -81,7 +103,7 @@ BEGIN
         ) INTO fields, olds;
         parts := parts || format(
             'SELECT c.id, %s%s FROM (SELECT c.id, array_append(c.image, NULL) AS a, c.old '
-            'FROM public.hc_signals_change c WHERE c.id = ANY ($1) AND c.layout = %s ORDER BY c.id OFFSET 0) c',
+            'FROM public.hc_signals_images_of($1, %s) c OFFSET 0) c',
             fields, olds, one);
         IF is_record THEN
             parts[cardinality(parts)] := parts[cardinality(parts)] || format(
@@ -99,13 +121,8 @@ DROP FUNCTION public.hc_signals_images(bigint[]);
 CREATE FUNCTION public.hc_signals_images(ids bigint[], of_table regclass, names text[], old_names text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
-SET row_security = off
 SET jit = off
 SET max_parallel_workers_per_gather = 0
-SET enable_indexscan = on
-SET enable_seqscan = off
-SET enable_bitmapscan = off
-SET enable_sort = off
 AS $$
 DECLARE
     images refcursor := 'hc_signals_images';
