@@ -1,7 +1,8 @@
 -- Removes 07_images.sql: the functions are again those of 02_capture.sql and 03_reading.sql.
 DROP VIEW IF EXISTS public.hc_signals_log;
 DROP FUNCTION IF EXISTS public.hc_signals_images(bigint[], regclass, text[], text[]),
-    public.hc_signals_images_query(bigint[], regclass, text[], text[]), public.hc_signals_images_of(bigint[], bigint);
+    public.hc_signals_images_query(bigint[], regclass, text[], text[]), public.hc_signals_images_of(bigint[], bigint),
+    public.hc_signals_few_images(bigint[], regclass);
 CREATE OR REPLACE FUNCTION public.hc_signals_page(
     seen pg_snapshot, target pg_snapshot, after_id bigint, upto_id bigint, of_shard integer, of_shards integer,
     size integer

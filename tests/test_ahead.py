@@ -65,7 +65,7 @@ def test_first_connection_reads_images_of_one_page_only(names: list[str]) -> Non
     with CaptureQueriesContext(connection) as captured:
         deliver(BATCH_SIZE=4)
     assert names == numbered(40)
-    assert sum("hc_signals_images(" in query["sql"] for query in captured) == 1
+    assert sum("hc_signals_few_images(" in query["sql"] for query in captured) == 1
     wait_until(lambda: not rows(AHEAD))
 
 

@@ -13,6 +13,7 @@ from example.crm.models import Account
 
 from hc_signals import signals
 from hc_signals.capture.function_columns import Layout
+from hc_signals.log import images
 from hc_signals.models import Change, Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import another, as_heroku_connect, as_the_app, deliver, lost
@@ -35,6 +36,12 @@ def rows(sql: str, params: Any = None) -> list[Any]:
 
 def migrate(target: str | None = None) -> None:
     call_command("migrate", "hc_signals", *([target] if target else []), verbosity=0)
+
+
+@pytest.fixture(autouse=True, params=[images.FEW, 0], ids=["short pages", "long pages"])
+def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read images as those of a short page, then as those of a long one."""
+    monkeypatch.setattr(images, "FEW", request.param)
 
 
 @pytest.fixture
@@ -239,9 +246,7 @@ def install_with(columns: list[str]) -> None:
 
 
 def read(ids: list[int], columns: list[str], old_columns: list[str] | None = None) -> list[Any]:
-    from hc_signals.log.images import logged_images
-
-    found = logged_images("default", Account, columns, old_columns or [], ids)
+    found = images.logged_images("default", Account, columns, old_columns or [], ids)
     return [found[number] for number in ids]
 
 

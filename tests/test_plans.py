@@ -26,6 +26,7 @@ READS = (
     "hc_signals_change",
     "hc_signals_log",
     "hc_signals_images",
+    "hc_signals_few_images",
     "hc_signals_claim",
     "hc_signals_page",
     "hc_signals_waiting",

@@ -13,6 +13,8 @@ Model = type[models.Model]
 
 _CURSOR = "hc_signals_images"
 """The cursor that the function of that name opens."""
+FEW = 20
+"""Most changes that are read by a statement without a cursor: its plan takes less time, each change more."""
 
 
 def kept_image(using: str, model: Model, columns: Iterable[str], delivery: int, image: str) -> tuple[Any, ...]:
@@ -39,14 +41,26 @@ def logged_images(
 def images_sql(model: Model, columns: Sequence[str], old_columns: Sequence[str], ids: Iterable[int]) -> list[str]:
     """Return the statements that read changes: id, columns of the latest image, of an update's old image.
 
-    The second one returns the rows. The server must get all of them in one message, or in one transaction.
+    The one at :func:`rows_at` returns the rows. The server must get all in one message, or in one transaction.
     """
-    arrays = [f"'{{{','.join(map(str, ids))}}}'", literal(quoted_table(model)), *map(_array, (columns, old_columns))]
+    chosen, table = list(ids), quoted_table(model)
+    arrays = [f"'{{{','.join(map(str, chosen))}}}'", literal(table)]
+    if len(chosen) <= FEW:
+        names = [f"r.{quote(column)}" for column in columns] + [f"o.{quote(column)}" for column in old_columns]
+        typed = f"json_populate_record(NULL::{table}, "
+        few = f"public.hc_signals_few_images({', '.join(arrays)})"
+        return [f"SELECT c.id, {', '.join(names)} FROM {few} c, LATERAL {typed}c.latest) r, LATERAL {typed}c.old) o"]
+    arrays += map(_array, (columns, old_columns))
     return [
         f"SELECT public.hc_signals_images({', '.join(arrays)})",
         f"FETCH ALL FROM {_CURSOR}",
         f"CLOSE {_CURSOR}",
     ]
+
+
+def rows_at(statements: Sequence[str]) -> int:
+    """Return the index of the statement that returns the rows."""
+    return min(1, len(statements) - 1)
 
 
 def _array(names: Iterable[str]) -> str:
@@ -60,18 +74,19 @@ def stored_images(using: str, ids: Iterable[int]) -> dict[int, tuple[str | None,
 
 
 def _isolated_rows(using: str, statements: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return the rows of the second statement. In a transaction there is a savepoint around all, in one message."""
+    """Return the rows that the statements find. In a transaction there is a savepoint around all, in one message."""
     connection: Any = connections[using]
     with unprepared_cursor(using) as cursor:
         # No parameters: so all statements are one message, however the project binds parameters.
         if not connection.in_atomic_block:
             cursor.execute("; ".join(statements))
-            cursor.nextset()
+            for _ in range(rows_at(statements)):
+                cursor.nextset()
             return list(cursor.fetchall())
         try:
             cursor.execute("; ".join([f"SAVEPOINT {_CURSOR}", *statements, f"RELEASE SAVEPOINT {_CURSOR}"]))
-            cursor.nextset()
-            cursor.nextset()
+            for _ in range(1 + rows_at(statements)):
+                cursor.nextset()
             return list(cursor.fetchall())
         except (OperationalError, InterfaceError):
             raise
