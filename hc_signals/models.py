@@ -62,10 +62,12 @@ class Change(models.Model):
     note = ImageField(null=True)
     depth: "models.SmallIntegerField[int, int]" = models.SmallIntegerField()
     bucket: "models.SmallIntegerField[int, int]" = models.SmallIntegerField()
+    layout: "models.BigIntegerField[int | None, int | None]" = models.BigIntegerField(null=True)
+    image = ArrayField(models.TextField(null=True), null=True)
 
     class Meta:
         managed = False
-        db_table = 'public"."hc_signals_change'
+        db_table = 'public"."hc_signals_log'
         default_permissions = ("view",)
         permissions = (("redeliver_change", "Can deliver a change again"),)
         ordering = ("id",)

@@ -265,7 +265,7 @@ def test_long_texts_show_the_words_that_differ(site: Client, captured: HerokuCon
     (sfid,) = captured.insert(User, username="u")
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE public.hc_signals_change SET operation = 'UPDATE', changed = '{username}', "
+            "UPDATE public.hc_signals_change SET operation = 'UPDATE', changed = '{username}', layout = NULL, "
             "old = json_build_object('username', %s::text), new = json_build_object('username', %s::text)",
             [long + "there was a cat." + long, long + "there was a <dog>." + long],
         )
@@ -282,7 +282,7 @@ def test_long_different_texts_are_shortened(site: Client) -> None:
     words = [" ".join(f"{letter}{n * 7919 % 10007}" for n in range(20_000)) for letter in "ab"]
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE public.hc_signals_change SET old = json_build_object('username', %s::text), "
+            "UPDATE public.hc_signals_change SET layout = NULL, old = json_build_object('username', %s::text), "
             "new = json_build_object('username', %s::text)",
             words,
         )
@@ -817,7 +817,9 @@ def test_hostile_texts_are_escaped_and_visible(site: Client, captured: HerokuCon
 def test_long_value_has_a_link_to_all_of_it(site: Client, captured: HerokuConnect) -> None:
     (sfid,) = captured.insert(Account, name="x")
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE public.hc_signals_change SET new = json_build_object('name', repeat('a b', 33333))")
+        cursor.execute(
+            "UPDATE public.hc_signals_change SET layout = NULL, new = json_build_object('name', repeat('a b', 33333))"
+        )
     url = address("change", "change", Change.objects.get().pk)
     text = site.get(url).content.decode()
     assert '<a href="?all=name">show all 99999 characters</a>' in text
@@ -881,7 +883,7 @@ def test_delivery_shows_record_attempts_and_commands(site: Client, captured: Her
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_without_its_table_says_what_to_do(page: str, site: Client) -> None:
-    tables = ("change", "position", "delivery")
+    tables = ("log", "change", "position", "delivery")
     with connection.cursor() as cursor:
         for table in tables:
             cursor.execute(f"ALTER TABLE public.hc_signals_{table} RENAME TO hidden_{table}")

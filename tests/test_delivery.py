@@ -274,7 +274,7 @@ def test_log_stores_changed_columns_of_an_updates_old_row(captured: HerokuConnec
     (sfid,) = captured.insert(Account, name='\\ "quoted" \n', industry=None, annual_revenue="1.50")
     captured.update(Account, sfid, name=None, industry="Energy", annual_revenue=None)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT changed, old FROM public.hc_signals_change WHERE operation = 'UPDATE'")
+        cursor.execute("SELECT changed, old FROM public.hc_signals_log WHERE operation = 'UPDATE'")
         ((changed, old),) = cursor.fetchall()
     assert sorted(changed) == ["annualrevenue", "industry", "name"]
     assert {name: old[name] for name in changed} == {"name": '\\ "quoted" \n', "industry": None, "annualrevenue": 1.5}

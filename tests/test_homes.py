@@ -16,6 +16,8 @@ from tests.conftest import ROOT
 LOG, CAPTURE, DELIVERY = "hc_signals/log/", "hc_signals/capture/", "hc_signals/delivery/"
 HOMES = {
     "change": LOG,
+    "log": LOG,
+    "layout": f"{CAPTURE}function.py",
     "change_id_seq": LOG,
     "position": LOG,
     "newest_position": LOG,
@@ -54,7 +56,7 @@ EXCEPTIONS = {
     ("hc_signals/capture/drift.py", "table"): "one query compares tables, their state and the log, in one snapshot",
     ("hc_signals/capture/table_state.py", "control"): "an uninstalled table is incomplete since the pause before it",
     ("hc_signals/capture/pausing.py", "control"): "owns the columns of the pause",
-    ("hc_signals/delivery/failures.py", "change"): "copies the images of a change into its failed delivery",
+    ("hc_signals/delivery/failures.py", "log"): "copies the images of a change into its failed delivery",
     ("hc_signals/delivery/gaps.py", "change_id_seq"): "draws ids for gaps that have no row in the log",
     ("hc_signals/delivery/gaps.py", "control"): "draws ids for gaps that have no row in the log",
     ("hc_signals/testing/delivering.py", "change"): "reads uncommitted changes, which no snapshot shows",

@@ -346,7 +346,7 @@ def test_snapshot_for_a_name_that_fits_several_is_stored(captured: HerokuConnect
     captured.insert(Account, name="a")
     as_heroku_connect(
         "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, new, note) "
-        "SELECT table_name, 'SNAPSHOT', origin, record_key, record_id, new, %s FROM public.hc_signals_change LIMIT 1",
+        "SELECT table_name, 'SNAPSHOT', origin, record_key, record_id, new, %s FROM public.hc_signals_log LIMIT 1",
         [json.dumps({"receivers": [f"{HERE}.Box.take"]})],
     )
     for box in boxes:

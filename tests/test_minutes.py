@@ -255,6 +255,7 @@ def test_upgrade_and_downgrade_keep_undelivered_changes(captured: HerokuConnect)
         call_command("migrate", "hc_signals", verbosity=0)
         append("default", MINUTE)
         call_command("migrate", "hc_signals", "0002", verbosity=0)
+        call_command("migrate", "hc_signals", verbosity=0)
         assert deliver() == 3
     finally:
         call_command("migrate", "hc_signals", verbosity=0)

@@ -123,7 +123,7 @@ def test_rows_read_again_after_a_gap_reach_their_receiver(captured: HerokuConnec
     ):
         as_heroku_connect(
             "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, new, note) "
-            "SELECT table_name, %s, origin, record_key, record_id, new, %s FROM public.hc_signals_change LIMIT 1",
+            "SELECT table_name, %s, origin, record_key, record_id, new, %s FROM public.hc_signals_log LIMIT 1",
             [operation, note],
         )
     deliver()

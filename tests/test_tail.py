@@ -234,7 +234,10 @@ def test_foreign_token_is_refused(token: str) -> None:
 def reader() -> Iterator[str]:
     """A role that may read the log, and nothing else."""
     name = own("hc_reader")
-    as_the_app(f"CREATE ROLE {name}; GRANT SELECT ON public.hc_signals_change, public.hc_signals_control TO {name}")
+    as_the_app(
+        f"CREATE ROLE {name}; GRANT SELECT ON public.hc_signals_change, public.hc_signals_log, "
+        f"public.hc_signals_control TO {name}"
+    )
     yield name
     as_the_app(f"RESET ROLE; DROP OWNED BY {name}; DROP ROLE {name}")
 

@@ -30,7 +30,7 @@ VERSIONS = {
 """Commits or tags, by version."""
 KNOWN = {"Django": (6, 0), "Python": (3, 13)}
 """The newest versions that all of them know; with others their tests are skipped."""
-CANNOT_OVERLAP: set[str] = set()
+CANNOT_OVERLAP = {"0.1.0.dev1", "0.1.0.dev2"}
 """Versions whose workers must stop before the migration to this one: docs/upgrading.md must say so."""
 
 NEW = ROOT

@@ -3,10 +3,14 @@
 Ours is the time of an UPDATE with capture less that of the same UPDATE without. It is held against a plain
 ``INSERT … SELECT`` that joins the rows before and after from two ordinary tables and writes the same into the same log;
 and, for information, against one that copies log rows that are there already, images and all.
+
+Then the same by the cpu time of the server process, which other processes hardly change, for tables of 25, 100 and 400
+columns. One column changes. The cpu time of the UPDATE itself is beside it.
 """
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from benchmarks import workload
 from benchmarks.options import Options
@@ -15,8 +19,15 @@ from benchmarks.rows import Row, alternate, median, ratio
 from benchmarks.server import Server
 from benchmarks.workload import LOG_COLUMNS
 from hc_signals.capture.function import image_sql, old_values_sql
+from hc_signals.capture.function_columns import Layout
+from hc_signals.capture.install import install_capture
+from hc_signals.db import models as hc_models
 from hc_signals.postgres.names import quote
 from hc_signals.tables import counts_as_change, mapped_columns, quoted_table
+from hc_signals.testing import HerokuConnect
+
+WIDTHS = {25: 8000, 100: 2000, 400: 500}
+"""Rows by number of columns."""
 
 
 def measure(options: Options, server: Server) -> list[Row]:
@@ -46,7 +57,64 @@ def measure(options: Options, server: Server) -> list[Row]:
     both = [a + b for a, b in zip(values["uncaptured"], values["insert"], strict=True)]
     shown, against = f"{median(values['captured']):.1f} µs", f"UPDATE and plain INSERT: {median(both):.1f} µs"
     what = "captured UPDATE as a whole, per row"
-    return [*rows, Row("capture", what, shown, against, ratio(values["captured"], both), "×", steady=True)]
+    rows.append(Row("capture", what, shown, against, ratio(values["captured"], both), "×", steady=True))
+    return rows + [row for width, count in WIDTHS.items() if (row := _width(options, server, width, count))]
+
+
+def _width(options: Options, server: Server, width: int, count: int) -> Row | None:
+    """Return the cpu time of capture on a table of so many columns; None if the server's processes are elsewhere."""
+    ((pid,),) = workload.execute("SELECT pg_backend_pid()")
+    statistics = Path(f"/proc/{pid}/schedstat")
+    if server.directory is None or not statistics.exists():
+        return None
+    tables = {name: _table(f"{name}_{width}", width, count) for name in ("captured", "plain")}
+    install_capture(tables["captured"], "default")
+
+    def microseconds(model: type[hc_models.HerokuConnectModel]) -> float:
+        workload.execute(f"VACUUM {quoted_table(model)}")
+        before = int(statistics.read_text().split()[0])
+        workload.as_heroku_connect(f"UPDATE {quoted_table(model)} SET field_0__c = 'v ' || clock_timestamp()")
+        after = int(statistics.read_text().split()[0])
+        workload.clear()
+        return (after - before) / 1000 / count
+
+    runs = {name: lambda model=model: microseconds(model) for name, model in tables.items()}  # type: ignore[misc]
+    values = alternate("capture", options, runs, unit="µs", rounds=2 * options.rounds)
+    ours = min(values["captured"]) - min(values["plain"])
+    what = f"cpu of the server for capture per updated row, {width} columns, one changed"
+    against = f"the UPDATE itself: {min(values['plain']):.1f} µs"
+    return Row("capture", what, f"{ours:.1f} µs", against, ours / min(values["plain"]), "×")
+
+
+def _table(name: str, width: int, count: int) -> type[hc_models.HerokuConnectModel]:
+    """Create a table with rows and return its model; it has no triggers."""
+    usual = len(mapped_columns(type("Usual" + name, (hc_models.HerokuConnectModel,), _attributes("usual_" + name))))
+    kinds = [hc_models.Text, hc_models.Number, hc_models.Checkbox, hc_models.DateTime]
+    fields = {f"field_{number}": kinds[number % 4](**_options(number)) for number in range(width - usual)}
+    attributes = {**_attributes(name), **fields}
+    model: type[hc_models.HerokuConnectModel] = type(name.title(), (hc_models.HerokuConnectModel,), attributes)
+    HerokuConnect(models=[model]).create_tables()
+    table = quoted_table(model)
+    workload.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER; ALTER TABLE {table} SET (fillfactor = 45)")
+    values = ["'Text ' || n", "n * 1.25", "n % 2 = 0", "timestamp '2024-01-01' + n * interval '1 minute'"]
+    columns = ", ".join(f"field_{number}__c" for number in range(width - usual))
+    chosen = ", ".join(values[number % 4] for number in range(width - usual))
+    workload.execute(
+        f"INSERT INTO {table} (sfid, {columns}) SELECT '003' || lpad(n::text, 15, '0'), {chosen} "
+        f"FROM generate_series(1, {count}) n"
+    )
+    workload.execute(f"VACUUM ANALYZE {table}")
+    return model
+
+
+def _attributes(name: str) -> dict[str, object]:
+    meta = type("Meta", (), {"app_label": "records"})
+    return {"__module__": __name__, "sf_object_name": f"{name}__c", "sf_access": hc_models.READ_ONLY, "Meta": meta}
+
+
+def _options(number: int) -> dict[str, object]:
+    options: dict[str, object] = {"sf_field_name": f"Field_{number}__c"}
+    return options | [{"max_length": 80}, {"max_digits": 18, "decimal_places": 2}, {}, {}][number % 4]
 
 
 def _make_tables(count: int) -> None:
@@ -71,7 +139,7 @@ def _plain_insert() -> str:
     return (
         f"INSERT INTO public.hc_signals_change ({LOG_COLUMNS}) SELECT 'bench_new', 'UPDATE', 'heroku_connect', "
         f"n.id::text, n.sfid, array_remove(ARRAY[{changed}], NULL), "
-        f"{old_values_sql(columns)}, {image_sql(columns, 'n')} "
+        f"{old_values_sql(columns)}, {Layout(tuple(columns)).id}, {image_sql(columns, 'n')} "
         f"FROM bench_old o JOIN bench_new n ON n.id = o.id WHERE {' OR '.join(tests)}"
     )
 
@@ -87,5 +155,5 @@ def _microseconds(sql: str, count: int) -> float:
     began = time.perf_counter()
     workload.as_heroku_connect(sql)
     seconds = time.perf_counter() - began
-    workload.execute("TRUNCATE public.hc_signals_change")
+    workload.clear()
     return seconds * 1e6 / count

@@ -50,7 +50,7 @@ class ChangeLogList(ChangeList):
         """Read the page."""
         moments = {type(spec): spec.moment() for spec in self.filter_specs if hasattr(spec, "moment")}
         self.window = search(
-            self.queryset.defer("old", "new"),
+            self.queryset.defer("old", "new", "image"),
             before=self.page_num if self.page_num > 1 else None,
             limit=self.list_per_page,
             since=moments.get(SinceFilter),
@@ -106,7 +106,7 @@ class ChangeAdmin(TimelineAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """Return the changes with the names of their records, if the user may see them."""
-        return super().get_queryset(request).annotate(**seen_by(request.user))
+        return super().get_queryset(request).annotate(**seen_by(request.user, has_image=True))
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
         """Keep the changes of the records that the term names."""

@@ -65,7 +65,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
         These may take megabytes; the page of one delivery loads them.
         """
-        return super().get_queryset(request).annotate(**seen_by(request.user)).defer("old", "new")
+        return super().get_queryset(request).annotate(**seen_by(request.user, has_image=False)).defer("old", "new")
 
     def get_urls(self) -> list[Any]:
         """Return Django's addresses and the one of the page of errors."""

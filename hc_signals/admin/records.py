@@ -5,7 +5,7 @@ from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.db import router
-from django.db.models import BooleanField, Case, F, Model, TextField, Value, When
+from django.db.models import BooleanField, Case, F, Func, Model, TextField, Value, When
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Coalesce
 from django.urls import reverse
@@ -41,13 +41,13 @@ def visible_tables(user: Any) -> list[str]:
     return [table_label(model) for model in connected_models() if may_view(user, model)]
 
 
-def seen_by(user: Any) -> dict[str, Any]:
+def seen_by(user: Any, *, has_image: bool) -> dict[str, Any]:
     """Return annotations for Change and Delivery: ``record_name``, and ``is_hidden``: the user may not see values.
 
-    ``record_name`` is None if the record has no name, or is hidden.
+    ``record_name`` is None if the record has no name, or is hidden. ``has_image``: the rows are a Change's.
     """
     tables = visible_tables(user)
-    return {"record_name": _record_name(tables), "is_hidden": hidden_but(user, tables)}
+    return {"record_name": _record_name(tables, has_image), "is_hidden": hidden_but(user, tables)}
 
 
 def hidden_but(user: Any, tables: list[str]) -> Any:
@@ -56,20 +56,25 @@ def hidden_but(user: Any, tables: list[str]) -> Any:
     return Case(When(table_name__in=tables, then=False), default=not user.is_superuser, output_field=BooleanField())
 
 
-def _record_name(tables: list[str]) -> Any:
+def _record_name(tables: list[str], has_image: bool) -> Any:
     by_column: dict[str, list[str]] = defaultdict(list)
     for model in connected_models():
         column, table = name_column(model), table_label(model)
         if column and table in tables:
             by_column[column].append(table)
-    whens = [When(table_name__in=found, then=_either(column)) for column, found in by_column.items()]
+    whens = [When(table_name__in=found, then=_value(column, has_image)) for column, found in by_column.items()]
     nothing = Value(None, output_field=TextField(null=True))
     return Case(*whens, default=nothing, output_field=TextField(null=True)) if whens else nothing
 
 
-def _either(column: str) -> Any:
+def _value(column: str, has_image: bool) -> Any:
+    text = TextField(null=True)
     new, old = (KeyTextTransform(column, F(image)) for image in ("new", "old"))
-    return Coalesce(new, old, output_field=TextField(null=True))
+    if not has_image:
+        return Coalesce(new, old, output_field=text)
+    # The JSON of an image would be made for each row.
+    value = Func(F("layout"), F("image"), Value(column), function="public.hc_signals_value", output_field=text)
+    return Case(When(layout__isnull=False, then=value), default=Coalesce(new, old), output_field=text)
 
 
 def record_url(site: AdminSite, user: Any, row: Any) -> str | None:

@@ -4,6 +4,7 @@ After Heroku Connect has mapped one more field it writes every row. The first va
 is not a change of the record.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -25,9 +26,16 @@ class Layout:
     since: str = ""
     """ISO time at which the fresh columns appeared; empty if there are none."""
 
+    @property
+    def id(self) -> int:
+        """The number of this layout in the log: a digest of the columns."""
+        digest = hashlib.sha256(json.dumps(self.columns).encode()).digest()
+        return int.from_bytes(digest[:8], signed=True) or 1
+
     def comment(self) -> str:
         """Return the layout as comments, which :func:`read_layout` reads."""
-        lines = [_COLUMNS + json.dumps(self.columns)]
+        # hc_signals_columns() reads both lines if the layout is not stored.
+        lines = [_COLUMNS + json.dumps(self.columns), f"-- Layout: {self.id}"]
         if self.fresh:
             lines.append(f"{_FRESH_MARK}{self.since}: {json.dumps(self.fresh)}")
         return "\n".join(lines)

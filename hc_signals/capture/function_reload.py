@@ -24,11 +24,11 @@ _BEFORE_TRUNCATE = """IF TG_WHEN = 'BEFORE' THEN
         END IF;
         PERFORM public.hc_signals_join_reload(hc_label);
         EXECUTE $hc_reload$INSERT INTO public.hc_signals_cleared (table_name, record_id, record_key, old)
-            SELECT $1, o."sfid", o."id"::text, {old_image} FROM $hc_reload$ || TG_RELID::regclass || $hc_reload$ o
+            SELECT $1, o."sfid", o."id"::text, {old_json} FROM $hc_reload$ || TG_RELID::regclass || $hc_reload$ o
             WHERE o."sfid" IS NOT NULL ON CONFLICT DO NOTHING$hc_reload$ USING hc_label;
         GET DIAGNOSTICS kept = ROW_COUNT;
         EXECUTE $hc_reload${log}
-            SELECT $1, 'DELETE', {origin}, o."id"::text, NULL, NULL, {old_image}, NULL
+            SELECT $1, 'DELETE', {origin}, o."id"::text, NULL, NULL, NULL, {images}, {old_image}
             FROM $hc_reload$ || TG_RELID::regclass || $hc_reload$ o WHERE o."sfid" IS NULL$hc_reload$ USING hc_label;
         GET DIAGNOSTICS logged = ROW_COUNT;
         INSERT INTO public.hc_signals_reload (table_name, records) VALUES (hc_label, kept);
@@ -49,7 +49,7 @@ _AFTER_TRUNCATE = """IF pg_catalog.current_setting({kept}, true) = '1' THEN
 _DELETE = """IF (SELECT pg_catalog.count(*) FROM (SELECT FROM hc_old LIMIT {rows}) few) = {rows}
             AND public.hc_signals_is_empty(TG_RELID) THEN
             PERFORM public.hc_signals_join_reload(hc_label);
-            {log} SELECT hc_label, 'DELETE', {origin}, o."id"::text, NULL, NULL, {old_image}, NULL
+            {log} SELECT hc_label, 'DELETE', {origin}, o."id"::text, NULL, NULL, NULL, {images}, {old_image}
             FROM hc_old o WHERE o."sfid" IS NULL;
             GET DIAGNOSTICS logged = ROW_COUNT;
             WITH latest AS (
@@ -59,11 +59,16 @@ _DELETE = """IF (SELECT pg_catalog.count(*) FROM (SELECT FROM hc_old LIMIT {rows
             ), earlier AS (
                 DELETE FROM public.hc_signals_change c USING latest l
                 WHERE c.xid = pg_catalog.pg_current_xact_id() AND c.id = l.id AND l.operation = 'DELETE'
-                RETURNING c.record_id, c.record_key, c.old
+                RETURNING c.*
             )
             INSERT INTO public.hc_signals_cleared (table_name, record_id, record_key, old)
-            SELECT hc_label, o."sfid", o."id"::text, {old_image} FROM hc_old o WHERE o."sfid" IS NOT NULL
-            UNION ALL SELECT hc_label, e.record_id, e.record_key, e.old FROM earlier e
+            SELECT hc_label, o."sfid", o."id"::text, {old_json} FROM hc_old o WHERE o."sfid" IS NOT NULL
+            UNION ALL SELECT hc_label, e.record_id, e.record_key, CASE
+                WHEN e.layout IS NULL THEN e.old
+                WHEN e.layout = {images} THEN public.hc_signals_unquoted(
+                    pg_catalog.json_object({columns}, e.image), (SELECT public.hc_signals_json_columns(TG_RELID)))
+                ELSE public.hc_signals_json(hc_label, e.layout, e.image) END
+            FROM earlier e
             ON CONFLICT DO NOTHING;
             GET DIAGNOSTICS kept = ROW_COUNT;
             INSERT INTO public.hc_signals_reload (table_name, records) VALUES (hc_label, kept);
@@ -97,7 +102,7 @@ _INSERT = """IF EXISTS (SELECT FROM public.hc_signals_reload r WHERE r.table_nam
             ), written AS (
                 {log}
                 SELECT $1, CASE WHEN s.changed IS NULL THEN 'INSERT' ELSE 'UPDATE' END, {origin},
-                    s.record_key, s.record_id, s.changed, s.old, s.new
+                    s.record_key, s.record_id, s.changed, s.old, {images}, s.new
                 FROM seen s WHERE s.new IS NOT NULL
             )
             INSERT INTO public.hc_signals_refill AS r (table_name, kind, unchanged, changed, created)
@@ -139,7 +144,8 @@ def reload_parts(pieces: Mapping[str, str], tests: Mapping[str, str], fresh: Seq
     """Return the parts of the capture function that recognise a reload, by place.
 
     Args:
-        pieces: SQL by name: ``log``, ``origin``, ``old_image``, ``old_values``, ``new_image``, ``differs``.
+        pieces: SQL by name: ``log``, ``origin``, ``columns``, ``images`` (id of the layout), ``old_image``,
+            ``old_json``, ``old_values``, ``new_image``, ``differs``.
         tests: by column, the SQL condition under which it has changed.
         fresh: columns that are being filled for the first time.
     """

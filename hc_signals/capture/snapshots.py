@@ -17,7 +17,7 @@ from typing import Any
 
 from django.db import OperationalError, models, transaction
 
-from hc_signals.capture.function import image_sql, record_id_sql
+from hc_signals.capture.function import json_sql, record_id_sql
 from hc_signals.capture.status import find_tables, status_of
 from hc_signals.exceptions import SnapshotError
 from hc_signals.log.append import append_rows, wake
@@ -107,7 +107,7 @@ def log_rows(
             page,
             operation=_CREATED if created_since and "createddate" in found.columns else "%(operation)s",
             record_id=record_id_sql(columns, "n"),
-            image=image_sql(columns, "n"),
+            image=json_sql(columns, "n"),
             params=values,
         )
         if count:

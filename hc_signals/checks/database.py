@@ -10,7 +10,7 @@ from hc_signals.capture.status import NO_KEY, TableStatus, statuses_of
 from hc_signals.checks.own_origin import fitting_rules, own_origin
 from hc_signals.conf import origin_rules
 from hc_signals.exceptions import ConfigurationError
-from hc_signals.log.schema import exists
+from hc_signals.log.schema import is_current
 from hc_signals.origins import APP, origin_sql
 from hc_signals.postgres.errors import one_line
 from hc_signals.postgres.query import row
@@ -36,7 +36,7 @@ def _check_database(using: str) -> list[CheckMessage]:
     statuses = list(zip(connected, statuses_of(connected, using), strict=True))
     if all(status.state == "absent" for _, status in statuses):
         return []  # another database has Heroku Connect's tables, or Heroku Connect will create them
-    capture = _not_captured(statuses, using) if exists(using) else [_no_log(using)]
+    capture = _not_captured(statuses, using) if is_current(using) else [_no_log(using)]
     return [*_missing_columns(statuses, using), *capture, *_own_origin(using)]
 
 
@@ -55,9 +55,9 @@ def _missing_columns(statuses: Statuses, using: str) -> Iterator[CheckMessage]:
 
 
 def _no_log(using: str) -> CheckMessage:
-    """W007: there is no change log."""
+    """W007: there is no change log, or an older one."""
     return Warning(
-        f"The database {using!r} has Heroku Connect's tables, but no change log.",
+        f"The database {using!r} has Heroku Connect's tables, but no change log of this version.",
         hint=f"Run `manage.py migrate hc_signals --database {using}`.",
         id="hc_signals.W007",
     )

@@ -17,7 +17,7 @@ from hc_signals.delivery.listeners import Listeners
 from hc_signals.delivery.records import Images, by_table, changed_columns
 from hc_signals.log import window
 from hc_signals.log.change import Change, cut_page
-from hc_signals.log.images import images_sql
+from hc_signals.log.images import images_sql, rows_at
 from hc_signals.log.position import LogShard, Position
 from hc_signals.postgres.own_connections import SERVER
 from hc_signals.postgres.side_connection import SideConnection, Statement
@@ -41,6 +41,8 @@ class _Sent:
     at: Position
     batch: Batch
     old_columns: dict[str, list[str]]
+    images_at: list[int]
+    """By table: the index of the cursor that has the rows."""
     after: Position | None
     cursors: list[Any]
 
@@ -68,7 +70,9 @@ class Ahead:
             self._following = sent.after, Batch(*page, sent.batch.limit, {})
         read = {
             label: Images(columns, cursor.fetchall)
-            for (label, columns), cursor in zip(sent.old_columns.items(), sent.cursors, strict=True)
+            for (label, columns), cursor in zip(
+                sent.old_columns.items(), (sent.cursors[index] for index in sent.images_at), strict=True
+            )
         }
         return sent.batch._replace(images=read)
 
@@ -79,19 +83,22 @@ class Ahead:
         batch = self._following[1]
         statements: list[Statement] = []
         old_columns: dict[str, list[str]] = {}
+        images_at: list[int] = []
         for label, changes in by_table(batch.changes, self._builders, consumer).items():
             builder = self._builders[label]
             if listeners.wanted(builder.model):
                 old_columns[label] = changed_columns(builder, changes)
                 ids = [change.id for change in changes]
-                statements.append((images_sql(builder.model, builder.columns, old_columns[label], ids), None))
+                images = images_sql(builder.model, builder.columns, old_columns[label], ids)
+                images_at.append(len(statements) + rows_at(images))
+                statements += [(statement, None) for statement in images]
         then = replace(after, last_id=batch.changes[-1].id) if batch.has_more and batch.changes else None
         if then is not None:
             statements.append(window.page_statement(self.log, then, batch.limit))
         # A full page can be the last of its window. Another server has other changes under the same ids.
         cursors = self._side.send([*statements, (SERVER, None)]) if statements else []
         if cursors is not None:
-            self._sent = _Sent(after, batch, old_columns, then, cursors)
+            self._sent = _Sent(after, batch, old_columns, images_at, then, cursors)
 
     def receive(self) -> None:
         """Read whatever has arrived, without blocking; otherwise the server stalls on a full socket."""

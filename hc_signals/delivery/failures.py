@@ -44,7 +44,7 @@ SELECT %(consumer)s, %(receiver)s, %(signal)s, %(sender)s, %(state)s, %(attempt)
     clock_timestamp() + make_interval(secs => %(delay)s), %(error)s,
     %(id)s, %(xid)s::xid8, %(captured_at)s, %(table_name)s, %(operation)s, %(origin)s, %(record_key)s, %(record_id)s,
     %(changed)s::text[], coalesce(l.old, %(old)s::json), coalesce(l.new, %(new)s::json), %(note)s::json
-FROM (SELECT) one LEFT JOIN public.hc_signals_change l ON l.id = %(id)s
+FROM (SELECT) one LEFT JOIN public.hc_signals_log l ON l.id = %(id)s
 WHERE l.id IS NOT NULL OR %(has_images)s
 RETURNING id, next_attempt_at
 """

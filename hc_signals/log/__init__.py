@@ -3,6 +3,8 @@
 Tables that this package owns, all in schema ``public`` (``migrations_sql/``)::
 
     hc_signals_change      every captured change, gap, snapshot and reload; eight buckets of twelve hours
+    hc_signals_layout      the columns of images, which the images themselves do not name
+    hc_signals_log         a view of hc_signals_change with both images as JSON; slower, for people
     hc_signals_position    how far each consumer is in each of its shards; a new row per page
     hc_signals_control     one row: the identity of the server, the pause switch, the size limit
     hc_signals_passed      tables whose changes a consumer skipped because it had no model

@@ -18,7 +18,9 @@ CHANGE_COLUMNS = (
 )
 """The columns of a :class:`Change` after its id; failed deliveries have them too."""
 
-IMAGE_BYTES = "public.hc_signals_image_bytes(old) + public.hc_signals_image_bytes(new)"
+IMAGE_BYTES = (
+    "public.hc_signals_image_bytes(old) + public.hc_signals_image_bytes(new) + public.hc_signals_image_bytes(image)"
+)
 """What a row adds to PAGE_BYTES."""
 
 SHARD_NUMBER = "public.hc_signals_shard_of(table_name, record_id, record_key, %(shards)s)"

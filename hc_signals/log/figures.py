@@ -51,7 +51,8 @@ SELECT (SELECT captured_at FROM public.hc_signals_change WHERE id >= %(lowest)s 
 """
 # The values of one page of changes may take megabytes: the server cuts them.
 _SUMMARY = """
-SELECT c.id, name, left(c.old->>name, 41), left(c.new->>name, 41), cardinality(c.changed) - 3
+SELECT c.id, name, left(c.old->>name, 41),
+    left(coalesce(c.new->>name, public.hc_signals_value(c.layout, c.image, name)), 41), cardinality(c.changed) - 3
 FROM public.hc_signals_change c, unnest(c.changed[1:3]) name WHERE c.id = ANY(%s)
 """
 

@@ -19,10 +19,11 @@ from hc_signals.postgres.query import rows
 _OF_RECORDS = frozenset({"INSERT", "UPDATE"})
 # The times are read in Python: a cast of a text that is no time would fail the statement.
 _READ = """
-SELECT table_name, operation = 'INSERT', extract(epoch FROM captured_at)::float8, new ->> 'systemmodstamp'
-FROM public.hc_signals_change
-WHERE id = ANY(%s) AND new ->> 'systemmodstamp' IS NOT NULL
-  AND (operation = 'INSERT' OR old ->> 'systemmodstamp' <> new ->> 'systemmodstamp')
+SELECT table_name, operation = 'INSERT', extract(epoch FROM captured_at)::float8, stamp
+FROM (
+    SELECT c.*, coalesce(new ->> 'systemmodstamp', public.hc_signals_value(layout, image, 'systemmodstamp')) AS stamp
+    FROM public.hc_signals_change c WHERE id = ANY(%s) OFFSET 0
+) c WHERE stamp IS NOT NULL AND (operation = 'INSERT' OR old ->> 'systemmodstamp' <> stamp)
 ORDER BY id
 """
 

@@ -29,7 +29,7 @@ WHERE c.id = ANY (%s) AND p.shard = public.hc_signals_shard_of(c.table_name, c.r
   AND NOT coalesce(pg_visible_in_snapshot(c.xid, p.target) AND c.id <= p.last_id, false)
 ORDER BY c.id, p.consumer
 """
-_ONE = f"SELECT id, {CHANGE_COLUMNS}, old ->> 'sfid' FROM public.hc_signals_change WHERE id = %s"
+_ONE = f"SELECT id, {CHANGE_COLUMNS}, old ->> 'sfid' FROM public.hc_signals_log WHERE id = %s"
 _SHORT, _LONG = 15, 18
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
 

@@ -5,9 +5,18 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from hc_signals.exceptions import ConfigurationError
 from hc_signals.postgres.query import relation_exists
 
-INSTALL = ("01_tables.sql", "02_capture.sql", "03_reading.sql", "04_minutes.sql", "05_calls.sql")
+INSTALL = (
+    "01_tables.sql",
+    "02_capture.sql",
+    "03_reading.sql",
+    "04_minutes.sql",
+    "05_calls.sql",
+    "06_layouts.sql",
+    "07_images.sql",
+)
 """Files of ``migrations_sql/`` that create the log, in this order. Beside each, a ``.down.sql`` removes it."""
 
 BUCKETS = 8
@@ -15,10 +24,11 @@ BUCKETS = 8
 BUCKET_SECONDS = 43_200
 """Seconds of changes that one bucket holds, as in hc_signals_bucket()."""
 
-INSERT_CAPTURED = (
-    "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key, record_id, changed, old, new)"
-)
-"""How a capture function begins the statement that appends what it captured."""
+_CAPTURED = "table_name, operation, origin, record_key, record_id, changed, old"
+INSERT_CAPTURED = f"INSERT INTO public.hc_signals_change ({_CAPTURED}, layout, image)"
+"""How a capture function begins the statement that appends what it captured, as images that have a layout."""
+INSERT_AS_JSON = f"INSERT INTO public.hc_signals_change ({_CAPTURED}, new)"
+"""The same with both images as JSON."""
 
 
 class Cause(StrEnum):
@@ -60,6 +70,18 @@ def buckets_between(since: datetime | None, until: datetime) -> list[int]:
 def exists(using: str) -> bool:
     """Return whether the database has a change log."""
     return relation_exists(using, "public.hc_signals_change")
+
+
+def is_current(using: str) -> bool:
+    """Return whether the database has all that this version needs: it has not until migration 0006 has run."""
+    return exists(using) and relation_exists(using, "public.hc_signals_log")
+
+
+def require_current(using: str) -> None:
+    """Raise ConfigurationError if the database has no change log, or one of an older version."""
+    if not is_current(using):
+        found = "is of an older version" if exists(using) else "does not exist"
+        raise ConfigurationError(f"The change log {found}; run `manage.py migrate hc_signals` first.")
 
 
 def install_sql(names: Sequence[str] = INSTALL) -> str:

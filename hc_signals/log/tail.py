@@ -1,8 +1,9 @@
 """Reads changes as they become visible, for people: it moves no position, writes nothing, and needs no consumer.
 
 It reads the difference of two snapshots as a worker does (:mod:`hc_signals.log.window`), but the caller keeps the
-:class:`Place`, in a process or as a token in a page. The database role needs SELECT on ``hc_signals_change`` and
-``hc_signals_control``. A place is right in any transaction under READ COMMITTED, and on a follower.
+:class:`Place`, in a process or as a token in a page. The database role needs SELECT on ``hc_signals_change``,
+``hc_signals_log`` and ``hc_signals_control``. A place is right in any transaction under READ COMMITTED, and on a
+follower.
 
 PostgreSQL's own snapshot is wrong in two cases. A follower's has no list of open transactions, so that all seem
 finished. And the list has never the reader's own transaction. Then the snapshot is made from the status of each

@@ -12,7 +12,7 @@ from django.db import Error, connections
 from django.utils.connection import ConnectionDoesNotExist
 
 from hc_signals.exceptions import HCSignalsError
-from hc_signals.log.schema import exists
+from hc_signals.log.schema import require_current
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.errors import ReadOnlyError, one_line
 
@@ -66,6 +66,5 @@ class OwnCommand(BaseCommand):
             raise CommandError(answered(using, error)) from error
 
     def require_log(self, using: str) -> None:
-        """Raise a CommandError if the database ``using`` has no change log."""
-        if not exists(using):
-            raise CommandError("The change log does not exist; run `manage.py migrate hc_signals` first.")
+        """Raise ConfigurationError if the database ``using`` has no change log, or one of an older version."""
+        require_current(using)

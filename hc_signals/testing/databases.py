@@ -25,7 +25,7 @@ SELECT to_regclass(t)::text FROM unnest(%s::text[]) t WHERE to_regclass(t) IS NO
 _OUR_TABLES = """
 SELECT oid::regclass::text FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND starts_with(relname, 'hc_signals_')
-  AND relname <> 'hc_signals_control' AND relpersistence = 'p'
+  AND relname NOT IN ('hc_signals_control', 'hc_signals_layout') AND relpersistence = 'p'
 """
 
 PATIENCE = 30.0

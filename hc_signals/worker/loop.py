@@ -24,6 +24,7 @@ from hc_signals.log.layout import take_layout
 from hc_signals.log.position import LogShard
 from hc_signals.log.presence import announce
 from hc_signals.log.restoring import RESTORED, moved, take_over
+from hc_signals.log.schema import require_current
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.dates import clamp_dates
 from hc_signals.postgres.errors import Kind, kind_of, sqlstate
@@ -201,6 +202,7 @@ class Worker:
         """At the start, once: give a new consumer its position, and split the records again if SHARDS was changed."""
         if self._took_layout:
             return
+        require_current(self.using)
         self._prepare_connection()
         take = partial(take_layout, [shard.log for shard in self.shards], self.conf.START_AT, self._deliver_old)
         with self.pulse.busy_with("the layout of the shards"):

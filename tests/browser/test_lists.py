@@ -36,7 +36,8 @@ def rows(captured: HerokuConnect, connect: Any) -> HerokuConnect:
     deliver()
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE public.hc_signals_change SET changed = '{name}', new = json_build_object('name', %s::text), "
+            "UPDATE public.hc_signals_change SET layout = NULL, changed = '{name}', "
+            "new = json_build_object('name', %s::text), "
             "old = json_build_object('name', 'Acme') WHERE operation = 'UPDATE' AND table_name = 'salesforce.account'",
             [HOSTILE],
         )

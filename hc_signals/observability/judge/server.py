@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hc_signals.log.restoring import WORDS, moved
-from hc_signals.log.schema import exists
+from hc_signals.log.schema import exists, is_current
 from hc_signals.observability.findings import Finding, finding
 from hc_signals.postgres.query import row, rows
 
@@ -74,8 +74,9 @@ def server(using: str) -> Iterator[Finding]:
     if limits := dict(rows(using, _TEMP_FILE_LIMITS)):
         listed = ", ".join(f"{value} for {of_whom}" for of_whom, value in sorted(limits.items()))
         yield finding("server", f"temp_file_limit is {listed}", "server-temp-files", limits=limits)
-    if not exists(using):
-        yield finding("log", "the change log does not exist", "log-missing")
+    if not is_current(using):
+        text = "the change log is of an older version" if exists(using) else "the change log does not exist"
+        yield finding("log", text, "log-missing")
         return
     if not in_recovery and (cause := moved(using)):
         yield finding("log", f"{WORDS[cause][0].lower()}{WORDS[cause][1:]}; no worker has run since", "restored")
