@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,18 +162,22 @@ def main() -> int:
         print(MISSING)
         return 0
     cases = [case for case in CASES if not args.model or case.model in args.model]
-    results = []
-    for number, case in enumerate(cases, 1):
-        print(f"{number} of {len(cases)}: {case.model}, {case.variant}: {case.promise}", flush=True)
+    results: list[Result] = []
+    with ProcessPoolExecutor() as pool:  # as many searches at a time as there are cores
         try:
-            results.append(search(case))
+            for result in pool.map(search, cases):
+                results.append(result)
+                case = result.case
+                print(f"{len(results)} of {len(cases)}: {case.model}, {case.variant}: {case.promise}", flush=True)
         except SpecError as error:
+            pool.shutdown(cancel_futures=True)
             print(error)
             return 1
     print()
     _show(results)
     unexpected = sum(not result.is_expected for result in results)
-    print(f"\n{len(results) - unexpected} as expected, {unexpected} not; {sum(r.seconds for r in results):.0f} s.")
+    seconds = sum(result.seconds for result in results)
+    print(f"\n{len(results) - unexpected} as expected, {unexpected} not; {seconds:.0f} s of processor time.")
     if args.write:
         _write(results)
     return 1 if unexpected else 0
