@@ -1,7 +1,7 @@
 """Origins: the rules by which capture knows the writes of Heroku Connect, or of another tool that fills the tables.
 
 A rule compares one setting of the writer's session with a value. It reads nothing else, so it raises no error and costs
-each statement two or three microseconds: no catalog, no cast, no column. The setting ``ORIGINS`` has a list of rules.
+each statement two to four microseconds: no catalog, no cast, no column. The setting ``ORIGINS`` has a list of rules.
 """
 
 import difflib
