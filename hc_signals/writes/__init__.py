@@ -1,0 +1,21 @@
+"""The app's own writes to connected tables: what becomes of them in Salesforce.
+
+::
+
+    the app writes a row --> trigger log --> Salesforce
+             |                                  |
+             |             sfid, or a refusal   |
+             +------- the row <-----------------+
+                         |
+                      linking: waits for it
+
+Modules:
+
+    linking    waits until Salesforce has given a new row its sfid, or has refused it
+
+Nothing on a change's way from the trigger to a receiver imports this package.
+"""
+
+from hc_signals.writes.linking import Link, LinkState, NotLinkedError, await_linked, wait_linked
+
+__all__ = ("Link", "LinkState", "NotLinkedError", "await_linked", "wait_linked")
