@@ -2,7 +2,7 @@
 
 The thread sleeps at the doorbell, as a worker does: the trigger notifies when Heroku Connect writes the sfid, or the
 refusal, into the row. Two things write no change that Salesforce has made, and so ring no bell: the app deletes the
-row, and a person ignores a refused entry of the trigger log. A look every ``QUIET_SECONDS`` finds these.
+row, and a person ignores a refused entry of the trigger log. These are found when the row is read every ``QUIET_SECONDS``.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from hc_signals.tables import is_connected, quoted_table, table_parts
 from hc_signals.worker.doorbell import Doorbell
 
 QUIET_SECONDS = 5.0
-"""Longest time between two looks at the row while the doorbell does not ring."""
+"""Seconds between two reads of the row while the doorbell does not ring."""
 
 _ON_ITS_WAY = frozenset({TriggerLogState.NEW, TriggerLogState.PENDING, TriggerLogState.REQUEUE, TriggerLogState.MERGED})
 """States of an entry of the trigger log that Heroku Connect still sends, or has sent as part of another entry."""
