@@ -1,4 +1,4 @@
-"""Waiting for the sfid of a new row: what a script is told, and that it is woken."""
+"""Waiting for the sfid of a new row: what a script learns, and that it is woken."""
 
 import asyncio
 import threading
