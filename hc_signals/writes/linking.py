@@ -1,8 +1,8 @@
 """Waits until Salesforce has given a new row of the app its sfid: for scripts and tests.
 
 The thread sleeps at the doorbell, as a worker does: the trigger notifies when Heroku Connect writes the sfid, or the
-refusal, into the row. Two things write no change that Salesforce has made, and so ring no bell: the app deletes the
-row, and a person ignores a refused entry of the trigger log. These are found when the row is read every ``QUIET_SECONDS``.
+refusal, into the row. Two things ring no bell, because Salesforce has changed nothing: the app deletes the row, or a
+person ignores a refused entry of the trigger log. For these the row is read every ``QUIET_SECONDS``.
 """
 
 import asyncio
