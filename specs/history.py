@@ -18,8 +18,8 @@ twice: observations of a change that the consumer had observed before.
 inverted: changes that were first observed after a later change of their record.
 stale: records whose last observation is not their newest change.
 unknown: observations of a change that was never committed.
-torn: with ``--transactions whole``, transactions of which the consumer observed one part and not the other;
-    with ``--transactions pages``, also those whose changes were first observed in more than one page.
+torn: with ``--transactions whole``, transactions that the consumer observed only in part; with
+    ``--transactions pages``, also those whose changes were first observed in more than one page.
 
 Exit code 0: nothing found, or only kinds that ``--allow`` names. 1: something found. 2: an input cannot be read.
 
