@@ -241,7 +241,9 @@ class _Parts:
 
     def _write(self, part: int) -> None:
         with _file(self._options, self._name, part, os.getpid()).open("ab") as file:
-            marshal.dump(self._buffers[part], file)
+            rows = marshal.dumps(self._buffers[part])
+            file.write(len(rows).to_bytes(8))
+            file.write(rows)
         self._buffers[part].clear()
 
 
@@ -253,8 +255,8 @@ def _rows(options: Options, name: str, part: int) -> Iterator[Row]:
     """Yield the rows of a part, and remove its files."""
     for path in Path(options.directory).glob(f"{name}-{part}-*"):
         with path.open("rb") as file:
-            while file.peek(1):
-                yield from marshal.load(file)
+            while size := file.read(8):
+                yield from marshal.loads(file.read(int.from_bytes(size)))
         path.unlink()
 
 
