@@ -45,16 +45,19 @@ PARENT_IS_MISSING = "%Foreign key external ID%not found%"
 
 # Entries of rows that are refused still. Without _hc_lastop, a row that was saved again since would be sent twice.
 _READY = """
-SELECT f.id, f.is_archived FROM (
-    SELECT id, false AS is_archived, action, record_id, processed_at FROM {live} WHERE {refused}
-    UNION ALL
-    SELECT id, true, action, record_id, processed_at FROM {archive} WHERE {refused}
-) f JOIN {child} c ON c.id = f.record_id, LATERAL ({before}) b
-WHERE c._hc_lastop = 'FAILED' AND (f.action = 'UPDATE' OR c.sfid IS NULL) AND {linked}
-  AND b.before < %(attempts)s
-  AND (b.before = 0 OR f.processed_at IS NULL OR f.processed_at < clock_timestamp() - make_interval(secs => least(
+WITH ready AS MATERIALIZED (
+    SELECT f.* FROM (
+        SELECT id, false AS is_archived, action, record_id, processed_at FROM {live} WHERE {refused}
+        UNION ALL
+        SELECT id, true, action, record_id, processed_at FROM {archive} WHERE {refused}
+    ) f JOIN {child} c ON c.id = f.record_id
+    WHERE c._hc_lastop = 'FAILED' AND (f.action = 'UPDATE' OR c.sfid IS NULL) AND {linked}
+)
+SELECT r.id, r.is_archived FROM ready r, LATERAL ({before}) b
+WHERE b.before < %(attempts)s
+  AND (b.before = 0 OR r.processed_at IS NULL OR r.processed_at < clock_timestamp() - make_interval(secs => least(
        %(longest)s, %(first)s * power(2, b.before - 1))))
-ORDER BY f.id LIMIT %(most)s
+ORDER BY r.id LIMIT %(most)s
 """
 # How often the row of an entry was sent again before.
 _BEFORE = """
@@ -96,7 +99,7 @@ class Child:
             archive=archive,
             child=quoted_table(self.model),
             refused=_REFUSED,
-            before=self._before("f.record_id"),
+            before=self._before("r.record_id"),
             linked=linked,
         )
         pauses = {"attempts": conf.MAX_ATTEMPTS, "first": conf.RETRY_SECONDS, "longest": conf.RETRY_MAX_SECONDS}
