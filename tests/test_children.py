@@ -128,7 +128,7 @@ def test_pairs_in_any_order_are_all_accepted_once(captured: HerokuConnect, seed:
     refused = RefusedChildren("default", CONF)
     for instance in written:
         instance.save()
-        if chance.random() < 0.1:
+        if chance.random() < min(0.1, 100 / len(written)):
             captured.send_app_writes()
             refused.redo()
     while captured.send_app_writes():

@@ -78,6 +78,8 @@ class Command(OwnCommand):
         with printed, own_options(using):
             warn_of_unheard(conf)
             _trace()
+            self._refused = RefusedChildren(using, conf)
+            self._refused.watch()
             try:
                 worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options)
             finally:
@@ -111,9 +113,7 @@ class Command(OwnCommand):
         if threads > conf.SHARDS:
             text = "%s threads are too many for HC_SIGNALS['SHARDS'] = %s; %s will do."
             logger.warning(text, threads, conf.SHARDS, conf.SHARDS)
-        refused = RefusedChildren(using, conf)
-        refused.watch()
-        chores = [Chore("retry of refused children", refused.run)] if refused.children else []
+        chores = [Chore("retry of refused children", self._refused.run)] if self._refused.children else []
         crew = Crew(using, conf, min(threads, conf.SHARDS), chores=chores)
         gc.freeze()  # the project's code stays to the end: the collector need not read it with every few pages
         with ExitStack() as stack:
