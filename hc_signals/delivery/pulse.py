@@ -6,11 +6,12 @@ being a worker, such as a replay, has a pulse of its own that nothing reads.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from hc_signals.delivery.identity import Receivers
 from hc_signals.log.change import Change
 from hc_signals.postgres.trouble import Trouble
 
@@ -97,24 +98,15 @@ class Pulse:
             self.chore = None
             self.turn()
 
-    def begin_call(self, receiver: str, signal: Any, named: dict[str, Any]) -> None:
-        """Note that a receiver is about to be called."""
-        # Set `receiver` last: a thread that reads it relies on `receiver_at`.
-        self.receiver_at = time.monotonic()
-        self.receiver = receiver
-        for observer in _observers_of_calls:
-            observer.call_begins(receiver, signal, named)
-
-    def end_call(self, receiver: str, error: BaseException | None) -> None:
-        """Note that the receiver has returned, or raised."""
-        self.receiver = None
+    def end_calls(self, receivers: Receivers, seconds: Sequence[float], failed: Iterable[str]) -> None:
+        """Note that no receiver runs any more, how long each made call has taken, and which ones failed."""
+        # Set `receiver` last: a thread that reads it relies on `turned_at`.
         self.turned_at = time.monotonic()
+        self.receiver = None
         if (tally := self.tally) is not None:
-            tally.calls[receiver].append(self.turned_at - self.receiver_at)
-            if error is not None:
-                tally.failures[receiver] += 1
-        for observer in _observers_of_calls:
-            observer.call_ends(receiver, error)
+            for receiver, each in zip(receivers, seconds, strict=False):
+                tally.calls[receiver.name].append(each)
+            tally.failures.update(failed)
 
     @contextmanager
     def page(self, consumer: str, shard: int) -> Iterator[None]:
@@ -141,6 +133,11 @@ _observers: tuple[Observer, ...] = ()
 """Replaced as a whole, so that a thread that iterates over it is not disturbed."""
 _observers_of_calls: tuple[Observer, ...] = ()
 """Those with a method for calls: a receiver call is too short to call an empty method for it."""
+
+
+def observers_of_calls() -> tuple[Observer, ...]:
+    """Return the observers that hear of each call."""
+    return _observers_of_calls
 
 
 def observe(observer: Observer) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from hc_signals.postgres.moments import aware_row
 from hc_signals.postgres.names import storable
@@ -49,20 +49,57 @@ class HeardCall:
     failed: bool
 
 
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+@dataclass
+class Calls:
+    """Calls of receivers for the same changes, one after the other."""
+
+    changes: Sequence[int]
+    receivers: Sequence[_Named]
+    seconds: Sequence[float]
+    """Of each call; filled while they are made."""
+    attempt: int
+    in_bulk: bool
+    is_replay: bool
+    failed: set[int] = field(default_factory=set)
+    """Indices of the receivers that failed."""
+
+    def fail(self, receiver: str) -> None:
+        """Note that a receiver has failed, perhaps after it had returned."""
+        self.failed |= {index for index, each in enumerate(self.receivers) if each.name == receiver}
+
+
 @dataclass
 class _Row:
     """A row of the table."""
 
-    calls: list[tuple[int, Called, float, int]] = field(default_factory=list)
-    """Change, receiver, seconds and attempt: of a call for several changes, one element for each of them."""
-    failed: set[int] = field(default_factory=set)
-    """Indices of the failed ones."""
+    calls: list[Calls] = field(default_factory=list)
 
     def values(self, using: str) -> list[Any]:
-        """Return the values of the columns from ``first_id`` on."""
-        changes, called, seconds, attempts = zip(*self.calls, strict=True)
-        numbers = {each: number for number, each in enumerate(dict.fromkeys(called), 1)}
-        microseconds = [int(each * 1_000_000) for each in seconds]
+        """Return the values of the columns from ``first_id`` on; arrays have an element for each call and change."""
+        numbers: dict[Called, int] = {}
+        known: dict[Any, list[int]] = {}
+        """Numbers of the receivers, by a list of them: most calls of a page share one."""
+        changes: list[int] = []
+        called: list[int] = []
+        microseconds: list[int] = []
+        attempts: list[int] = []
+        failed: set[int] = set()
+        for calls in self.calls:
+            key = id(calls.receivers), calls.in_bulk, calls.is_replay
+            if key not in known:
+                names = [(each.name, calls.in_bulk, calls.is_replay) for each in calls.receivers]
+                known[key] = [numbers.setdefault(name, len(numbers) + 1) for name in names]
+            times = len(calls.changes)
+            failed |= {len(changes) + index * times + each for index in calls.failed for each in range(times)}
+            changes += [*calls.changes] * len(calls.seconds)
+            called += _repeated(known[key], times)
+            microseconds += _repeated([int(each * 1_000_000) for each in calls.seconds], times)
+            attempts += [calls.attempt] * (len(calls.seconds) * times)
         if max(microseconds) > LONGEST:
             microseconds = [min(LONGEST, each) for each in microseconds]
         return [
@@ -70,16 +107,20 @@ class _Row:
             [storable(name, using) for name, _, _ in numbers],
             [in_bulk for _, in_bulk, _ in numbers],
             [is_replay for _, _, is_replay in numbers],
-            _array(list(changes)),
-            _array([numbers[each] for each in called] if len(numbers) > 1 else [1] * len(called)),
+            _array(changes),
+            _array(called),
             _array(microseconds),
-            _array(list(attempts)) if max(attempts) > 1 else None,
-            _array([n in self.failed for n in range(len(changes))]) if self.failed else None,
+            _array(attempts) if max(attempts) > 1 else None,
+            _array([n in failed for n in range(len(changes))]) if failed else None,
         ]
 
 
+def _repeated(values: list[int], times: int) -> list[int]:
+    return values if times == 1 else [each for each in values for _ in range(times)]
+
+
 class Heard:
-    """The calls of one transaction of a worker or of a replay. :meth:`add` only collects: it runs for every call."""
+    """The calls of one transaction of a worker or of a replay. :meth:`add` only collects: it runs for every event."""
 
     __slots__ = ("_rows", "consumer", "shard", "using")
 
@@ -88,20 +129,9 @@ class Heard:
         # Retries and replays have a row of their own: their changes are old, and a row is found by its range of ids.
         self._rows = _Row(), _Row()
 
-    def add(self, changes: Sequence[int], called: Called, seconds: float, attempt: int) -> None:
-        """Add a call, which may be about several changes."""
-        calls = self._rows[attempt > 1 or called[2]].calls
-        for change in changes:
-            calls.append((change, called, seconds, attempt))
-
-    def fail(self, receiver: str, changes: Sequence[int]) -> None:
-        """Note that the last call of a receiver for these changes has failed, perhaps after it had returned."""
-        for calls in self._rows:
-            for index in range(len(calls.calls) - 1, -1, -1):
-                change, called, _, _ = calls.calls[index]
-                if change == changes[-1] and called[0] == receiver:
-                    calls.failed.update(range(index - len(changes) + 1, index + 1))
-                    return
+    def add(self, calls: Calls) -> None:
+        """Add calls that are about to be made."""
+        self._rows[calls.attempt > 1 or calls.is_replay].calls.append(calls)
 
     def statement(self) -> tuple[str, list[Any]] | None:
         """Return the statement that appends the calls, and its parameters; None without a call."""
