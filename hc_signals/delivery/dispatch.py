@@ -15,8 +15,8 @@ from hc_signals.delivery.isolation import careful
 from hc_signals.delivery.isolation.call import About, CallsInTransaction, CallsOutside, calls_of
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.delivery.project_code import complete, ends_program
-from hc_signals.delivery.pulse import Pulse, observers_of_calls
-from hc_signals.log.heard import Calls, Heard
+from hc_signals.delivery.pulse import Pulse
+from hc_signals.log.heard import Heard
 
 LONG = 0.001
 """Seconds of a call after which an alarm is looked for at once, and not at the end of the page."""
@@ -60,9 +60,8 @@ class Dispatcher:
         """
         seconds: list[float] = []
         if self.heard is not None:
-            calls = Calls(bulk or (change,), receivers, seconds, attempt, bool(bulk), is_replay)
-            self.heard.add(calls)
-            store_failure = _noted(calls, store_failure)
+            self.heard.add(bulk or (change,), receivers, seconds, attempt, in_bulk=bool(bulk), is_replay=is_replay)
+            store_failure = _noted(self.heard, seconds, store_failure)
         about = change, attempt, record, store_failure
         is_wary = self.marks is not None or careful.has_learned()
         call = self._call_warily if is_wary else self._call
@@ -87,7 +86,9 @@ class Dispatcher:
             call = Call(receiver.name, *about)
             error = careful.refusal(call) or (self.marks.begin(call) if self.marks is not None else None)
             if error is None:
-                failures += self._call([receiver], about, signal, named, seconds)
+                taken: list[float] = []
+                failures += self._call([receiver], about, signal, named, taken)
+                seconds += taken
             else:
                 failures.append((receiver.name, error))
                 seconds.append(0.0)
@@ -101,10 +102,9 @@ class Dispatcher:
         As long as receivers leave nothing, a round of the loop makes three calls: the receiver, the check, the clock.
         """
         calls, isolation, pulse, using = self._calls, self.isolation, self.pulse, self.isolation.using
-        observers, made_before = observers_of_calls(), len(seconds)
         every = {**named, "signal": signal, "using": using}
-        sender, instance, event = named["sender"], named.get("instance"), named.get("event")
-        is_usual = _is_usual(named)
+        is_usual = len(named) == 3 and "event" in named  # sender, instance, event
+        sender, instance, event = (named["sender"], named["instance"], named["event"]) if is_usual else (None,) * 3
         failures: list[tuple[str, BaseException]] = []
         began = time.monotonic()
         try:
@@ -112,7 +112,7 @@ class Dispatcher:
                 name, error = receiver.name, None
                 # Set `receiver` last: a thread that reads it relies on `receiver_at`.
                 pulse.receiver_at, pulse.receiver = began, name
-                for observer in observers:
+                for observer in pulse.observers_of_calls:
                     observer.call_begins(name, signal, every)
                 # A receiver may raise anything, also what is meant to end a program. Only Ctrl-C may end this one.
                 try:
@@ -132,32 +132,28 @@ class Dispatcher:
                     error = calls.end(name, about, error)
                 ended = time.monotonic()
                 seconds.append(ended - began)
-                for observer in observers:
+                is_checked |= ended - began > LONG
+                began = ended
+                for observer in pulse.observers_of_calls:
                     observer.call_ends(name, error)
                 if error is not None:
                     failures.append((name, error))
                     if isinstance(error, IsolationLost) or ends_program(error):
                         raise error
-                if is_checked or ended - began > LONG:
+                if is_checked:
                     isolation.check_late_alarm()
                     isolation.store_failed()
-                    ended = time.monotonic()
-                began = ended
+                    began = time.monotonic()
         finally:
-            pulse.end_calls(receivers, seconds[made_before:], [name for name, _ in failures])
+            pulse.end_calls(receivers, seconds, failures, began)
         return failures
 
 
-def _is_usual(named: dict[str, Any]) -> bool:
-    """Return whether the arguments are ``sender``, ``instance`` and ``event``, and no others."""
-    return len(named) == 3 and "event" in named and "instance" in named
-
-
-def _noted(calls: Calls, store_failure: StoreFailure) -> StoreFailure:
+def _noted(heard: Heard, seconds: list[float], store_failure: StoreFailure) -> StoreFailure:
     """Return a function that stores a failure and marks the recorded call as failed."""
 
     def store(receiver: str, error: BaseException) -> None:
-        calls.fail(receiver)
+        heard.fail(receiver, seconds)
         store_failure(receiver, error)
 
     return store

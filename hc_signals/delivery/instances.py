@@ -5,7 +5,7 @@ from inspect import getattr_static
 from typing import Any
 
 from django.db import connections, models
-from django.db.models.base import ModelBase, ModelState
+from django.db.models.base import ModelState
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_init, pre_init
 
@@ -28,26 +28,28 @@ class Maker:
     """
 
     def __init__(self, model: type[models.Model], using: str, names: Sequence[str]) -> None:
-        self._model, self._using, self._names, self._all = model, using, names, ("_state", *names)
+        self._model, self._using, self._names = model, using, names
         self._state: dict[str, Any] | None = None
         """Of each instance; None: it has to be made by ``from_db``."""
-        self._connected: Any = None
+        self._connected: tuple[Any, Any] = None, None
         """The receivers of Django's signals of new instances, when it was found out how to make them."""
 
     def make(self, values: Sequence[Any]) -> models.Model:
         """Return an instance."""
-        if self._connected != [pre_init.receivers, post_init.receivers]:
-            self._connected = [list(pre_init.receivers), list(post_init.receivers)]
+        before, after = self._connected
+        if pre_init.receivers != before or post_init.receivers != after:
             return self._first(values)
         if self._state is None:
             return self._model.from_db(self._using, self._names, values)
         instance, state = object.__new__(self._model), ModelState()
         state.__dict__.update(self._state)
-        instance.__dict__ = dict(zip(self._all, (state, *values), strict=True))
+        loaded = instance.__dict__
+        loaded["_state"] = state
+        loaded.update(zip(self._names, values, strict=True))
         return instance
 
     def _first(self, values: Sequence[Any]) -> models.Model:
-        self._state = None
+        self._state, self._connected = None, (list(pre_init.receivers), list(post_init.receivers))
         instance = self._model.from_db(self._using, self._names, values)
         expected = dict(zip(self._names, values, strict=True))
         if _runs_no_code_of_project(self._model) and _is_plain(instance, expected):
@@ -60,7 +62,7 @@ def _runs_no_code_of_project(model: type[models.Model]) -> bool:
     attributes = (getattr_static(model, field.attname) for field in model._meta.concrete_fields)
     classes = (each for each in model.__mro__ if each not in (models.Model, object))
     return (
-        type(model) is ModelBase
+        type(model).__call__ is type.__call__
         and model.__new__ is object.__new__
         and not any("__init__" in vars(each) for each in classes)
         and model.__setattr__ is object.__setattr__

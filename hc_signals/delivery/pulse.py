@@ -6,7 +6,7 @@ being a worker, such as a replay, has a pulse of its own that nothing reads.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +59,9 @@ class Observer:
 class Pulse:
     """What one thread does now. Only that thread writes it; other threads may read it at any time."""
 
+    observers_of_calls: tuple[Observer, ...] = ()
+    """Those with a method for calls: a receiver call is too short to call an empty method for it."""
+
     def __init__(self, number: int = 0) -> None:
         self.number = number
         """Of the worker in its process."""
@@ -98,15 +101,17 @@ class Pulse:
             self.chore = None
             self.turn()
 
-    def end_calls(self, receivers: Receivers, seconds: Sequence[float], failed: Iterable[str]) -> None:
+    def end_calls(
+        self, receivers: Receivers, seconds: Sequence[float], failed: Sequence[tuple[str, BaseException]], now: float
+    ) -> None:
         """Note that no receiver runs any more, how long each made call has taken, and which ones failed."""
         # Set `receiver` last: a thread that reads it relies on `turned_at`.
-        self.turned_at = time.monotonic()
+        self.turned_at = now
         self.receiver = None
         if (tally := self.tally) is not None:
             for receiver, each in zip(receivers, seconds, strict=False):
                 tally.calls[receiver.name].append(each)
-            tally.failures.update(failed)
+            tally.failures.update(name for name, _ in failed)
 
     @contextmanager
     def page(self, consumer: str, shard: int) -> Iterator[None]:
@@ -131,13 +136,6 @@ class Pulse:
 
 _observers: tuple[Observer, ...] = ()
 """Replaced as a whole, so that a thread that iterates over it is not disturbed."""
-_observers_of_calls: tuple[Observer, ...] = ()
-"""Those with a method for calls: a receiver call is too short to call an empty method for it."""
-
-
-def observers_of_calls() -> tuple[Observer, ...]:
-    """Return the observers that hear of each call."""
-    return _observers_of_calls
 
 
 def observe(observer: Observer) -> None:
@@ -151,6 +149,6 @@ def unobserve(observer: Observer) -> None:
 
 
 def _replace(observers: tuple[Observer, ...]) -> None:
-    global _observers, _observers_of_calls  # noqa: PLW0603
+    global _observers  # noqa: PLW0603
     _observers = observers
-    _observers_of_calls = tuple(each for each in observers if type(each).call_begins is not Observer.call_begins)
+    Pulse.observers_of_calls = tuple(each for each in observers if type(each).call_begins is not Observer.call_begins)

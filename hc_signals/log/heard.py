@@ -5,7 +5,7 @@ a page that is rolled back and delivered again has its calls once.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import Any, Protocol
@@ -54,88 +54,73 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
-@dataclass
-class Calls:
-    """Calls of receivers for the same changes, one after the other."""
-
-    changes: Sequence[int]
-    receivers: Sequence[_Named]
-    seconds: Sequence[float]
-    """Of each call; filled while they are made."""
-    attempt: int
-    in_bulk: bool
-    is_replay: bool
-    failed: set[int] = field(default_factory=set)
-    """Indices of the receivers that failed."""
-
-    def fail(self, receiver: str) -> None:
-        """Note that a receiver has failed, perhaps after it had returned."""
-        self.failed |= {index for index, each in enumerate(self.receivers) if each.name == receiver}
-
-
-@dataclass
-class _Row:
-    """A row of the table."""
-
-    calls: list[Calls] = field(default_factory=list)
-
-    def values(self, using: str) -> list[Any]:
-        """Return the values of the columns from ``first_id`` on; arrays have an element for each call and change."""
-        numbers: dict[Called, int] = {}
-        known: dict[Any, list[int]] = {}
-        """Numbers of the receivers, by a list of them: most calls of a page share one."""
-        changes: list[int] = []
-        called: list[int] = []
-        microseconds: list[int] = []
-        attempts: list[int] = []
-        failed: set[int] = set()
-        for calls in self.calls:
-            key = id(calls.receivers), calls.in_bulk, calls.is_replay
-            if key not in known:
-                names = [(each.name, calls.in_bulk, calls.is_replay) for each in calls.receivers]
-                known[key] = [numbers.setdefault(name, len(numbers) + 1) for name in names]
-            times = len(calls.changes)
-            failed |= {len(changes) + index * times + each for index in calls.failed for each in range(times)}
-            changes += [*calls.changes] * len(calls.seconds)
-            called += _repeated(known[key], times)
-            microseconds += _repeated([int(each * 1_000_000) for each in calls.seconds], times)
-            attempts += [calls.attempt] * (len(calls.seconds) * times)
-        if max(microseconds) > LONGEST:
-            microseconds = [min(LONGEST, each) for each in microseconds]
-        return [
-            *(min(changes), max(changes)),
-            [storable(name, using) for name, _, _ in numbers],
-            [in_bulk for _, in_bulk, _ in numbers],
-            [is_replay for _, _, is_replay in numbers],
-            _array(changes),
-            _array(called),
-            _array(microseconds),
-            _array(attempts) if max(attempts) > 1 else None,
-            _array([n in failed for n in range(len(changes))]) if failed else None,
-        ]
-
-
-def _repeated(values: list[int], times: int) -> list[int]:
-    return values if times == 1 else [each for each in values for _ in range(times)]
+_Calls = tuple[Sequence[int], Sequence[_Named], Sequence[float], int, bool, bool]
+"""See the arguments of :meth:`Heard.add`."""
 
 
 class Heard:
-    """The calls of one transaction of a worker or of a replay. :meth:`add` only collects: it runs for every event."""
+    """The calls of one transaction of a worker or of a replay. :meth:`add` only collects: it runs for every signal."""
 
-    __slots__ = ("_rows", "consumer", "shard", "using")
+    __slots__ = ("_failed", "_rows", "consumer", "shard", "using")
 
     def __init__(self, using: str, consumer: str, shard: int) -> None:
         self.using, self.consumer, self.shard = using, consumer, shard
         # Retries and replays have a row of their own: their changes are old, and a row is found by its range of ids.
-        self._rows = _Row(), _Row()
+        self._rows: tuple[list[_Calls], list[_Calls]] = [], []
+        self._failed: set[tuple[int, str]] = set()
+        """By the id of the list of seconds: the receivers that failed."""
 
-    def add(self, calls: Calls) -> None:
-        """Add calls that are about to be made."""
-        self._rows[calls.attempt > 1 or calls.is_replay].calls.append(calls)
+    def add(
+        self,
+        changes: Sequence[int],
+        receivers: Sequence[_Named],
+        seconds: list[float],
+        attempt: int,
+        *,
+        in_bulk: bool,
+        is_replay: bool,
+    ) -> None:
+        """Add calls that are about to be made, each for all of the changes; ``seconds`` is filled with their times."""
+        self._rows[attempt > 1 or is_replay].append((changes, receivers, seconds, attempt, in_bulk, is_replay))
+
+    def fail(self, receiver: str, seconds: list[float]) -> None:
+        """Note that a receiver has failed, perhaps after it had returned; ``seconds``: the list given with its call."""
+        self._failed.add((id(seconds), receiver))
+
+    def _values(self, calls: list[_Calls]) -> list[Any]:
+        """Return the values of the columns from ``first_id`` on; arrays have an element for each call and change."""
+        numbers: dict[Called, int] = {}
+        known: dict[Any, list[int]] = {}
+        """Numbers of receivers, by the list of them: most calls of a page share one."""
+        for _, receivers, _, _, in_bulk, is_replay in calls:
+            if (key := (id(receivers), in_bulk, is_replay)) not in known:
+                names = [(each.name, in_bulk, is_replay) for each in receivers]
+                known[key] = [numbers.setdefault(name, len(numbers) + 1) for name in names]
+        changes = [change for ids, _, seconds, _, _, _ in calls for _ in seconds for change in ids]
+        called = [n for ids, receivers, _, _, *kind in calls for n in known[id(receivers), *kind] for _ in ids]
+        times = [int(each * 1_000_000) for ids, _, seconds, _, _, _ in calls for each in seconds for _ in ids]
+        if max(times) > LONGEST:
+            times = [min(LONGEST, each) for each in times]
+        attempts = [attempt for ids, _, seconds, attempt, _, _ in calls for _ in seconds for _ in ids]
+        failed = self._failed and [
+            (id(seconds), each.name) in self._failed
+            for ids, receivers, seconds, *_ in calls
+            for each in receivers
+            for _ in ids
+        ]
+        return [
+            *(min(changes), max(changes)),
+            [storable(name, self.using) for name, _, _ in numbers],
+            [in_bulk for _, in_bulk, _ in numbers],
+            [is_replay for _, _, is_replay in numbers],
+            *map(_array, (changes, called, times)),
+            _array(attempts) if max(attempts) > 1 else None,
+            _array(failed) if failed and any(failed) else None,
+        ]
 
     def statement(self) -> tuple[str, list[Any]] | None:
         """Return the statement that appends the calls, and its parameters; None without a call."""
-        found = [[self.consumer, self.shard, *calls.values(self.using)] for calls in self._rows if calls.calls]
+        found = [[self.consumer, self.shard, *self._values(calls)] for calls in self._rows if calls]
         return (_APPEND + ", ".join([_ROW] * len(found)), [*chain(*found)]) if found else None
 
 

@@ -120,14 +120,8 @@ class CallsInTransaction:
         """Raised during the call; the receiver may have caught it."""
 
     def begin(self, receiver: str) -> None:
-        """Begin a call; it can be left out while the connection :attr:`is_open`, and no call has broken a page."""
+        """Begin a call. It is left out while the connection :attr:`is_open`."""
         in_advance = careful.needs_savepoint(receiver)
-        if in_advance or not self.is_open:
-            self.pause()
-            self._open(in_advance)
-
-    def _open(self, in_advance: bool) -> None:
-        """Give the connection to the receivers; ``in_advance``: with a savepoint, made in a message of its own."""
         connection, isolation = self._connection, self._isolation
         if in_advance or self._sid is None:  # the last call has left something, or there was none
             isolation.begin_call(in_advance=in_advance)
