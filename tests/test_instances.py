@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from django.db import connection, models
 from django.db.models.signals import post_init
+from django.test.utils import isolate_apps
 
 from hc_signals import signals
 from hc_signals.db import models as hc_models
 from hc_signals.db.models import fields as hc_fields
+from hc_signals.delivery.instances import Maker
 from hc_signals.models import Delivery
 from hc_signals.testing import HerokuConnect
 from tests.conftest import as_heroku_connect, deliver
@@ -279,3 +281,99 @@ def test_value_that_no_longer_fits_its_column_fails_alone(captured: HerokuConnec
     assert got == [7, 9]
     kept = Delivery.objects.filter(signal="record_created")
     assert [(d.state, d.error.splitlines()[0][:9]) for d in kept] == [("retry", "DataError")]
+
+
+def _makes_like_the_orm(model: type[models.Model], *values: Any) -> list[models.Model]:
+    """Make three instances; return them after comparing each with that of ``from_db``."""
+    names = [field.attname for field in model._meta.concrete_fields]
+    maker = Maker(model, "default", names)
+    made = [maker.make(values) for _ in range(3)]
+    for instance in made:
+        loaded = model.from_db("default", names, values)
+        assert type(instance) is model
+        assert list(vars(instance)) == list(vars(loaded))
+        assert {**vars(instance), "_state": None} == {**vars(loaded), "_state": None}
+        assert type(instance._state) is type(loaded._state)
+        assert vars(instance._state) == vars(loaded._state)
+    assert len({id(instance._state) for instance in made}) == 3
+    return made
+
+
+def test_made_instances_equal_those_of_from_db(monkeypatch: pytest.MonkeyPatch) -> None:
+    _makes_like_the_orm(Kennel, *range(len(Kennel._meta.concrete_fields)))
+    with isolate_apps("tests.sfdc"):
+
+        class Pointing(models.Model):
+            target = models.ForeignKey("self", models.CASCADE, null=True)
+            file = models.FileField()
+
+            class Meta:
+                app_label = "sfdc"
+
+    _makes_like_the_orm(Pointing, 1, 2, "name")
+    names = [field.attname for field in Kennel._meta.concrete_fields]
+    maker = Maker(Kennel, "default", names)
+    maker.make(range(len(names)))
+    monkeypatch.setattr(models.Model, "__init__", None)
+    assert maker.make(range(len(names))).pk is not None
+
+
+class _Behind:
+    def __init__(self) -> None:
+        self.code = "behind"
+
+
+def test_code_of_the_project_runs_for_each_instance() -> None:
+    with isolate_apps("tests.sfdc"):
+
+        class WithInit(models.Model):
+            class Meta:
+                app_label = "sfdc"
+
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                self.code = "init"
+
+        class WithFromDb(models.Model):
+            class Meta:
+                app_label = "sfdc"
+
+            @classmethod
+            def from_db(cls, *args: Any, **kwargs: Any) -> Any:
+                instance: Any = super().from_db(*args, **kwargs)
+                instance.code = "from_db"
+                return instance
+
+        class WithSetattr(models.Model):
+            class Meta:
+                app_label = "sfdc"
+
+            def __setattr__(self, name: str, value: Any) -> None:
+                super().__setattr__(name, value)
+                self.__dict__["code"] = "setattr"
+
+        class WithMixinBehind(models.Model, _Behind):
+            class Meta:
+                app_label = "sfdc"
+
+    for model in (WithInit, WithFromDb, WithSetattr, WithMixinBehind):
+        for each in _makes_like_the_orm(model, 1):
+            assert each.__dict__["code"]
+
+
+def test_receiver_of_post_init_runs_from_its_connection_on() -> None:
+    names = [field.attname for field in Kennel._meta.concrete_fields]
+    maker, seen = Maker(Kennel, "default", names), []
+
+    def note(instance: models.Model, **kwargs: Any) -> None:
+        seen.append(instance)
+
+    before = [maker.make(range(len(names))) for _ in range(3)]
+    post_init.connect(note, sender=Kennel)
+    try:
+        during = [maker.make(range(len(names))) for _ in range(3)]
+    finally:
+        post_init.disconnect(note, sender=Kennel)
+    maker.make(range(len(names)))
+    assert len(before) == 3
+    assert list(map(id, seen)) == list(map(id, during))

@@ -20,6 +20,7 @@ from hc_signals.conf import Conf
 from hc_signals.delivery.identity import receiver_path
 from hc_signals.delivery.isolation import careful
 from hc_signals.delivery.shard import Outcome
+from hc_signals.log import claims
 from hc_signals.models import Change, Delivery
 from hc_signals.worker.loop import Worker
 from tests.conftest import as_heroku_connect, deliver, running_crew
@@ -409,3 +410,21 @@ def test_savepoints_are_released(connect: Any) -> None:
     # The transaction's own id, and one of each open subtransaction that has written.
     assert len(depths) == 20
     assert max(depths) <= 3
+
+
+def test_late_failure_found_by_our_statement_parks_the_next(connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two changes the worker confirms its claim, and that message also checks the last call's settings."""
+    monkeypatch.setattr(claims, "CONFIRM_SECONDS", -1.0)
+    called: list[str] = []
+
+    def leaves_a_setting(instance: Account, **kwargs: Any) -> None:
+        called.append(str(instance.name))
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL search_path = pg_catalog")
+
+    connect(signals.record_changed, leaves_a_setting, Account)
+    insert_accounts(1)
+    as_heroku_connect("UPDATE salesforce.account SET name = 'second'")
+    deliver()
+    assert called == ["n1"]
+    assert sorted(Delivery.objects.values_list("state", flat=True)) == ["parked", "retry"]

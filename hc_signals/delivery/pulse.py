@@ -6,11 +6,12 @@ being a worker, such as a replay, has a pulse of its own that nothing reads.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from hc_signals.delivery.identity import Receivers
 from hc_signals.log.change import Change
 from hc_signals.postgres.trouble import Trouble
 
@@ -58,6 +59,9 @@ class Observer:
 class Pulse:
     """What one thread does now. Only that thread writes it; other threads may read it at any time."""
 
+    observers_of_calls: tuple[Observer, ...] = ()
+    """Those with a method for calls: a receiver call is too short to call an empty method for it."""
+
     def __init__(self, number: int = 0) -> None:
         self.number = number
         """Of the worker in its process."""
@@ -97,24 +101,17 @@ class Pulse:
             self.chore = None
             self.turn()
 
-    def begin_call(self, receiver: str, signal: Any, named: dict[str, Any]) -> None:
-        """Note that a receiver is about to be called."""
-        # Set `receiver` last: a thread that reads it relies on `receiver_at`.
-        self.receiver_at = time.monotonic()
-        self.receiver = receiver
-        for observer in _observers_of_calls:
-            observer.call_begins(receiver, signal, named)
-
-    def end_call(self, receiver: str, error: BaseException | None) -> None:
-        """Note that the receiver has returned, or raised."""
+    def end_calls(
+        self, receivers: Receivers, seconds: Sequence[float], failed: Sequence[tuple[str, BaseException]], now: float
+    ) -> None:
+        """Note that no receiver runs any more, how long each made call has taken, and which ones failed."""
+        # Set `receiver` last: a thread that reads it relies on `turned_at`.
+        self.turned_at = now
         self.receiver = None
-        self.turned_at = time.monotonic()
         if (tally := self.tally) is not None:
-            tally.calls[receiver].append(self.turned_at - self.receiver_at)
-            if error is not None:
-                tally.failures[receiver] += 1
-        for observer in _observers_of_calls:
-            observer.call_ends(receiver, error)
+            for receiver, each in zip(receivers, seconds, strict=False):
+                tally.calls[receiver.name].append(each)
+            tally.failures.update(name for name, _ in failed)
 
     @contextmanager
     def page(self, consumer: str, shard: int) -> Iterator[None]:
@@ -139,8 +136,6 @@ class Pulse:
 
 _observers: tuple[Observer, ...] = ()
 """Replaced as a whole, so that a thread that iterates over it is not disturbed."""
-_observers_of_calls: tuple[Observer, ...] = ()
-"""Those with a method for calls: a receiver call is too short to call an empty method for it."""
 
 
 def observe(observer: Observer) -> None:
@@ -154,6 +149,6 @@ def unobserve(observer: Observer) -> None:
 
 
 def _replace(observers: tuple[Observer, ...]) -> None:
-    global _observers, _observers_of_calls  # noqa: PLW0603
+    global _observers  # noqa: PLW0603
     _observers = observers
-    _observers_of_calls = tuple(each for each in observers if type(each).call_begins is not Observer.call_begins)
+    Pulse.observers_of_calls = tuple(each for each in observers if type(each).call_begins is not Observer.call_begins)

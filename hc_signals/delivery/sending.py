@@ -28,7 +28,8 @@ class SignalSender:
 
     def send(self, signal: str, receivers: Receivers, sender: Model, change: Change, event: ChangeEvent) -> None:
         """Send one signal for one change, to those of its :meth:`receivers` that may be called now."""
-        if self.dispatcher.isolation.session.unchecked is not None:
+        isolation = self.dispatcher.isolation
+        if isolation.failed or isolation.session.unchecked is not None:
             self._check_last_call_for(receivers, change)
         if self._blocked:
             receivers = [each for each in receivers if not self.park(change, each, signal, sender)]
@@ -110,6 +111,7 @@ class SignalSender:
 
     def _check_last_call_for(self, receivers: Receivers, change: Change | None) -> None:
         """Check whether the last call has failed, if a call for ``change`` (None: several) would then have to wait."""
+        self.dispatcher.isolation.store_failed()  # one that a statement of our own has found
         unchecked = self.dispatcher.isolation.unchecked
         if unchecked is None or (change and unchecked.record not in (None, (change.table_name, change.record))):
             return

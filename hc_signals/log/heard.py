@@ -5,10 +5,10 @@ a page that is rolled back and delivered again has its calls once.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from hc_signals.postgres.moments import aware_row
 from hc_signals.postgres.names import storable
@@ -49,63 +49,78 @@ class HeardCall:
     failed: bool
 
 
-@dataclass
-class _Row:
-    """A row of the table."""
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
 
-    calls: list[tuple[int, Called, float, int]] = field(default_factory=list)
-    """Change, receiver, seconds and attempt: of a call for several changes, one element for each of them."""
-    failed: set[int] = field(default_factory=set)
-    """Indices of the failed ones."""
 
-    def values(self, using: str) -> list[Any]:
-        """Return the values of the columns from ``first_id`` on."""
-        changes, called, seconds, attempts = zip(*self.calls, strict=True)
-        numbers = {each: number for number, each in enumerate(dict.fromkeys(called), 1)}
-        microseconds = [int(each * 1_000_000) for each in seconds]
-        if max(microseconds) > LONGEST:
-            microseconds = [min(LONGEST, each) for each in microseconds]
-        return [
-            *(min(changes), max(changes)),
-            [storable(name, using) for name, _, _ in numbers],
-            [in_bulk for _, in_bulk, _ in numbers],
-            [is_replay for _, _, is_replay in numbers],
-            _array(list(changes)),
-            _array([numbers[each] for each in called] if len(numbers) > 1 else [1] * len(called)),
-            _array(microseconds),
-            _array(list(attempts)) if max(attempts) > 1 else None,
-            _array([n in self.failed for n in range(len(changes))]) if self.failed else None,
-        ]
+_Calls = tuple[Sequence[int], Sequence[_Named], Sequence[float], int, bool, bool]
+"""See the arguments of :meth:`Heard.add`."""
 
 
 class Heard:
-    """The calls of one transaction of a worker or of a replay. :meth:`add` only collects: it runs for every call."""
+    """The calls of one transaction of a worker or of a replay. :meth:`add` only collects: it runs for every signal."""
 
-    __slots__ = ("_rows", "consumer", "shard", "using")
+    __slots__ = ("_failed", "_rows", "consumer", "shard", "using")
 
     def __init__(self, using: str, consumer: str, shard: int) -> None:
         self.using, self.consumer, self.shard = using, consumer, shard
         # Retries and replays have a row of their own: their changes are old, and a row is found by its range of ids.
-        self._rows = _Row(), _Row()
+        self._rows: tuple[list[_Calls], list[_Calls]] = [], []
+        self._failed: set[tuple[int, str]] = set()
+        """By the id of the list of seconds: the receivers that failed."""
 
-    def add(self, changes: Sequence[int], called: Called, seconds: float, attempt: int) -> None:
-        """Add a call, which may be about several changes."""
-        calls = self._rows[attempt > 1 or called[2]].calls
-        for change in changes:
-            calls.append((change, called, seconds, attempt))
+    def add(
+        self,
+        changes: Sequence[int],
+        receivers: Sequence[_Named],
+        seconds: list[float],
+        attempt: int,
+        *,
+        in_bulk: bool,
+        is_replay: bool,
+    ) -> None:
+        """Add calls that are about to be made, each for all of the changes; ``seconds`` is filled with their times."""
+        self._rows[attempt > 1 or is_replay].append((changes, receivers, seconds, attempt, in_bulk, is_replay))
 
-    def fail(self, receiver: str, changes: Sequence[int]) -> None:
-        """Note that the last call of a receiver for these changes has failed, perhaps after it had returned."""
-        for calls in self._rows:
-            for index in range(len(calls.calls) - 1, -1, -1):
-                change, called, _, _ = calls.calls[index]
-                if change == changes[-1] and called[0] == receiver:
-                    calls.failed.update(range(index - len(changes) + 1, index + 1))
-                    return
+    def fail(self, receiver: str, seconds: list[float]) -> None:
+        """Note that a receiver has failed, perhaps after it had returned; ``seconds``: the list given with its call."""
+        self._failed.add((id(seconds), receiver))
+
+    def _values(self, calls: list[_Calls]) -> list[Any]:
+        """Return the values of the columns from ``first_id`` on; arrays have an element for each call and change."""
+        numbers: dict[Called, int] = {}
+        known: dict[Any, list[int]] = {}
+        """Numbers of receivers, by the list of them: most calls of a page share one."""
+        for _, receivers, _, _, in_bulk, is_replay in calls:
+            if (key := (id(receivers), in_bulk, is_replay)) not in known:
+                names = [(each.name, in_bulk, is_replay) for each in receivers]
+                known[key] = [numbers.setdefault(name, len(numbers) + 1) for name in names]
+        changes = [change for ids, _, seconds, _, _, _ in calls for _ in seconds for change in ids]
+        called = [n for ids, receivers, _, _, *kind in calls for n in known[id(receivers), *kind] for _ in ids]
+        times = [int(each * 1_000_000) for ids, _, seconds, _, _, _ in calls for each in seconds for _ in ids]
+        if max(times) > LONGEST:
+            times = [min(LONGEST, each) for each in times]
+        attempts = [attempt for ids, _, seconds, attempt, _, _ in calls for _ in seconds for _ in ids]
+        failed = self._failed and [
+            (id(seconds), each.name) in self._failed
+            for ids, receivers, seconds, *_ in calls
+            for each in receivers
+            for _ in ids
+        ]
+        return [
+            *(min(changes), max(changes)),
+            [storable(name, self.using) for name, _, _ in numbers],
+            [in_bulk for _, in_bulk, _ in numbers],
+            [is_replay for _, _, is_replay in numbers],
+            *map(_array, (changes, called, times)),
+            _array(attempts) if max(attempts) > 1 else None,
+            _array(failed) if failed and any(failed) else None,
+        ]
 
     def statement(self) -> tuple[str, list[Any]] | None:
         """Return the statement that appends the calls, and its parameters; None without a call."""
-        found = [[self.consumer, self.shard, *calls.values(self.using)] for calls in self._rows if calls.calls]
+        found = [[self.consumer, self.shard, *self._values(calls)] for calls in self._rows if calls]
         return (_APPEND + ", ".join([_ROW] * len(found)), [*chain(*found)]) if found else None
 
 

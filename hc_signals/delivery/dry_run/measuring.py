@@ -11,7 +11,7 @@ from django.dispatch import Signal
 
 from hc_signals.delivery.calls import UNWANTED
 from hc_signals.delivery.dispatch import Dispatcher
-from hc_signals.delivery.identity import Receiver
+from hc_signals.delivery.identity import Receiver, Receivers
 from hc_signals.delivery.isolation.call import About
 from hc_signals.delivery.project_code import complete
 from hc_signals.events import DRY_CALL, DryCall
@@ -64,10 +64,21 @@ class MeasuringDispatcher(Dispatcher):
     """The other database aliases: each has a transaction open."""
     measured: list[Measured] = field(default_factory=list)
 
-    def _call(self, receiver: Receiver, about: About, signal: Signal, named: dict[str, Any]) -> BaseException | None:
+    def _call(
+        self, receivers: Receivers, about: About, signal: Signal, named: dict[str, Any], seconds: list[float]
+    ) -> list[tuple[str, BaseException]]:
+        errors = ((each.name, self._measure(each, about, signal, named, seconds)) for each in receivers)
+        return [(name, error) for name, error in errors if error is not None]
+
+    def _measure(
+        self, receiver: Receiver, about: About, signal: Signal, named: dict[str, Any], seconds: list[float]
+    ) -> BaseException | None:
         measured = Measured(receiver.name, gets_event="event" in named or "events" in named)
+        is_made = False
 
         def watched(**arguments: Any) -> None:
+            nonlocal is_made
+            is_made = True
             with measured.watching(self.others, self.isolation.using):
                 result = receiver.call(**arguments)
                 measured.is_wanted = (None if result is None else complete(result)) is not UNWANTED
@@ -75,17 +86,19 @@ class MeasuringDispatcher(Dispatcher):
         late: list[BaseException] = []
         before = self._written()
         # A check after the call may find that it has failed: then the error is stored as if it had been raised.
-        error = super()._call(
-            receiver._replace(call=watched),
+        failures = super()._call(
+            [receiver._replace(call=watched)],
             (*about[:3], lambda name, error: late.append(error)),
             signal,
             named,
+            seconds,
         )
-        error = error or next(iter(late), None)
-        measured.has_failed = error is not None
-        if error is None:
-            measured.written = difference(before, self._written())
-        self.measured.append(measured)
+        error = next((error for _, error in failures), None) or next(iter(late), None)
+        if is_made:
+            measured.has_failed = error is not None
+            if error is None:
+                measured.written = difference(before, self._written())
+            self.measured.append(measured)
         return error
 
     def _written(self) -> dict[str, Written]:

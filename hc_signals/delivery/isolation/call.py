@@ -11,7 +11,7 @@ from hc_signals.delivery.isolation import careful
 from hc_signals.delivery.isolation.driver import changed_driver_error
 from hc_signals.delivery.isolation.message import Message, State, received_status, status
 from hc_signals.delivery.isolation.outside import LEFT_OPEN, CallOutside
-from hc_signals.delivery.isolation.session import RESTORE
+from hc_signals.delivery.isolation.session import RESTORE, Session
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.postgres import wrappers
 from hc_signals.postgres.errors import is_transaction_limit
@@ -21,6 +21,8 @@ _WENT_ON = (
     "whatever it wrote is gone. Put a query that may fail into a block of transaction.atomic()."
 )
 
+
+_IN_TRANSACTION = State.IN_TRANSACTION
 
 About = tuple[int, int, Any, StoreFailure]
 """What a :class:`~hc_signals.delivery.calls.Call` has besides the receiver."""
@@ -46,16 +48,23 @@ def _error_after(
 class CallsOutside:
     """The calls of a page outside a transaction, one after the other."""
 
+    is_open = False
+    """Each call begins anew."""
+
     def __init__(self, isolation: Isolation) -> None:
         self._isolation = isolation
 
-    def begin(self, receiver: str, about: About) -> None:
+    def begin(self, receiver: str) -> None:
         """Begin a call."""
         self._call = CallOutside(self._isolation.connection, lambda: self._isolation.settings)
         self._call.__enter__()
         self._isolation.others.begin_call()
 
-    def end(self, error: BaseException | None) -> BaseException | None:
+    def has_left_nothing(self) -> bool:
+        """Return False: :meth:`end` finds out."""
+        return False
+
+    def end(self, receiver: str, about: About, error: BaseException | None) -> BaseException | None:
         """End a call that has raised ``error``; return its error, also if it has left something."""
         isolation = self._isolation
         return _error_after((isolation.running.check, isolation.others.end_call, self._call.end), error)
@@ -72,101 +81,103 @@ class CallsInTransaction:
     """
 
     __slots__ = (
-        "_about",
-        "_attributes",
         "_before",
         "_began",
         "_connection",
+        "_cursor_factory",
         "_driver",
-        "_had",
-        "_is_open",
+        "_hooks",
         "_is_sending",
         "_isolation",
         "_lost",
         "_own_wrappers",
+        "_pgconn",
         "_raw",
-        "_receiver",
+        "_row_factory",
+        "_session",
         "_sid",
         "_sizes",
         "_wrappers",
+        "is_open",
     )
 
     def __init__(self, isolation: Isolation) -> None:
         self._isolation, self._connection = isolation, isolation.connection
         self._driver, self._raw = isolation.driver, isolation.connection.connection
-        self._before, self._attributes, self._had = self._before_message, isolation.driver.values, isolation.driver.was
+        self._pgconn, (self._row_factory, self._cursor_factory) = self._raw.pgconn, self._driver.was
+        self._before = self._before_message
         # Ours comes last: the statements that the project's wrappers put in front belong to the receiver.
         self._wrappers = [*wrappers.of_project(self._connection), self._statement]
         self._sid: str | None = None
         """The present call's id in ``connection.savepoint_ids``. A call that has left nothing leaves it to the next."""
-        self._is_open = False
+        self.is_open = False
         """The connection is the receivers'."""
+        self._session: Session | None = None
+        """As it is until a call sends a message; None: each call is checked, whatever it does."""
         self._is_sending = False
         """The savepoint is being made."""
         self._lost: IsolationLost | None = None
         """Raised during the call; the receiver may have caught it."""
 
-    def begin(self, receiver: str, about: About) -> None:
-        """Begin a call."""
-        self._receiver, self._about = receiver, about
+    def begin(self, receiver: str) -> None:
+        """Begin a call. It is left out while the connection :attr:`is_open`."""
         in_advance = careful.needs_savepoint(receiver)
-        if in_advance or not self._is_open:
-            self.pause()
-            self._open(in_advance)
-
-    def _open(self, in_advance: bool) -> None:
-        """Give the connection to the receivers; ``in_advance``: with a savepoint, made in a message of its own."""
         connection, isolation = self._connection, self._isolation
         if in_advance or self._sid is None:  # the last call has left something, or there was none
             isolation.begin_call(in_advance=in_advance)
             self._sid = isolation.new_id()
         # Django knows the savepoint from the start, so a failed receiver's on_commit hooks go with its writes.
         connection.savepoint_ids.append(self._sid)
-        self._sizes = len(connection.savepoint_ids), len(connection.atomic_blocks), len(connection.run_on_commit)
+        self._sizes = len(connection.savepoint_ids), len(connection.atomic_blocks)
+        self._hooks = len(connection.run_on_commit)
         self._own_wrappers, connection.execute_wrappers = connection.execute_wrappers, list(self._wrappers)
         self._driver.before = self._before
         if isolation.is_watched_closely:
             isolation.others.begin_call()
             self._began = time.monotonic()
-        self._is_open = True
+        is_checked = isolation.is_watched_closely or isolation.session.has_savepoint
+        self._session = None if is_checked else isolation.session
+        self.is_open = True
 
     def pause(self) -> None:
         """Take the connection back, for statements of our own."""
-        if self._is_open:
-            self._is_open = False
+        if self.is_open:
+            self.is_open = False
             connection = self._connection
             connection.execute_wrappers = self._own_wrappers
             self._driver.before = None
-            ids, blocks, _ = self._sizes
+            ids, blocks = self._sizes
             del connection.savepoint_ids[ids - 1 :], connection.atomic_blocks[blocks:]
 
-    def end(self, error: BaseException | None) -> BaseException | None:
-        """End a call that has raised ``error``; return its error, also if it has left something.
+    def has_left_nothing(self) -> bool:
+        """Return whether the call has neither run a query nor changed anything. It makes no system call as a rule."""
+        connection, raw, isolation = self._connection, self._raw, self._isolation
+        return not (
+            isolation.session is not self._session
+            or connection.connection is not raw
+            or self._pgconn.transaction_status != _IN_TRANSACTION
+            or connection.needs_rollback
+            or len(connection.savepoint_ids) != self._sizes[0]  # a block of atomic() appends to both lists
+            or len(connection.run_on_commit) != self._hooks
+            or connection.execute_wrappers != self._wrappers
+            or raw.row_factory is not self._row_factory
+            or raw.cursor_factory is not self._cursor_factory
+            or isolation.running.is_likely()
+        )
+
+    def end(self, receiver: str, about: About, error: BaseException | None) -> BaseException | None:
+        """End a call that has left something, or has raised ``error``; return its error, also if it has none yet.
 
         The error is IsolationLost if the call has broken more than its savepoint.
         """
-        if (error is None and self._has_left_nothing()) or not self._is_open:
+        if not self.is_open:
             return error
         isolation = self._isolation
-        return _error_after((isolation.check_running, isolation.others.end_call, self._end), error)
 
-    def _has_left_nothing(self) -> bool:
-        """Return whether the call has neither run a query nor changed anything. It makes no system call as a rule."""
-        connection, isolation = self._connection, self._isolation
-        ids, blocks, hooks = self._sizes
-        return not (
-            isolation.session.has_savepoint
-            or isolation.is_watched_closely
-            or connection.connection is not self._raw
-            or self._raw.pgconn.transaction_status != State.IN_TRANSACTION
-            or connection.needs_rollback
-            or len(connection.savepoint_ids) != ids
-            or len(connection.atomic_blocks) != blocks
-            or len(connection.run_on_commit) != hooks
-            or connection.execute_wrappers != self._wrappers
-            or self._attributes(self._raw) != self._had
-            or isolation.running.is_likely()
-        )
+        def end(error: BaseException | None) -> None:
+            self._end(Call(receiver, *about), error)
+
+        return _error_after((isolation.check_running, isolation.others.end_call, end), error)
 
     def _statement(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Execute wrapper of the receiver's statements."""
@@ -198,11 +209,11 @@ class CallsInTransaction:
         is_release = isinstance(sql, str) and "RELEASE SAVEPOINT" in sql and sql.endswith('"')
         return bool(is_release and self._connection.savepoint_ids[-1:] == [self._sid])
 
-    def _end(self, error: BaseException | None) -> None:
+    def _end(self, call: Call, error: BaseException | None) -> None:
         """Check everything that the call may have left, and take it back if it has failed; ``error``: it raised."""
-        connection, call, sid = self._connection, Call(self._receiver, *self._about), str(self._sid)
+        connection, sid = self._connection, str(self._sid)
         lost, self._sid, self._lost = self._lost, None, None
-        is_open = (len(connection.savepoint_ids), len(connection.atomic_blocks)) != self._sizes[:2]
+        is_open = (len(connection.savepoint_ids), len(connection.atomic_blocks)) != self._sizes
         connection.execute_wrappers = self._own_wrappers
         self._driver.before = None
         changed = self._driver.changed()

@@ -70,9 +70,9 @@ def needs_savepoint(receiver: str) -> bool:
     return receiver in _in_advance
 
 
-def any_broken() -> bool:
+def has_learned() -> bool:
     """Return whether any call of this process has broken its page."""
-    return bool(_breaks)
+    return bool(_breaks or _in_advance)
 
 
 def refusal(call: Call) -> TransactionManagementError | None:

@@ -32,7 +32,7 @@ class Isolation:
         self.using, self.atomic, self.is_careful = using, atomic, is_careful
         self.connection: Any = connections[using]
         self.others = OtherDatabases(using)
-        self._failed: list[tuple[Call, BaseException]] = []
+        self.failed: list[tuple[Call, BaseException]] = []
         """Calls that turned out to have failed after they had returned, until :meth:`store_failed`."""
         number = next(_numbers)
         self.session = Session((f"hc_signals_{number}_even", f"hc_signals_{number}_odd"))
@@ -79,8 +79,8 @@ class Isolation:
 
     def store_failed(self) -> None:
         """Store the deliveries of calls that turned out to have failed after they had returned."""
-        while self._failed:
-            call, error = self._failed.pop(0)
+        while self.failed:
+            call, error = self.failed.pop(0)
             call.store_failure(call.receiver, error)
 
     def check_late_alarm(self) -> None:
@@ -198,7 +198,7 @@ class Isolation:
             raise ConnectionLost(call, is_certain=is_transaction_limit(error)) from error
         self._roll_back(call, f"; {CHECK}")
         self._drop_hooks(sid)
-        self._failed.append((call, left_settings_error(error) if left_settings(error) else error))
+        self.failed.append((call, left_settings_error(error) if left_settings(error) else error))
 
     def _send(self, lead: Callable[[Session], tuple[list[str], Session]], message: Message) -> Any:
         """Send a statement behind those of ``lead``. If the check in them fails, roll back that call and send again."""
