@@ -9,11 +9,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from hc_signals.delivery.identity import Receivers
 from hc_signals.log.change import Change
 from hc_signals.postgres.trouble import Trouble
+
+
+class Named(Protocol):
+    """A receiver: only its name matters here."""
+
+    @property
+    def name(self) -> str: ...
 
 
 @dataclass
@@ -102,7 +108,11 @@ class Pulse:
             self.turn()
 
     def end_calls(
-        self, receivers: Receivers, seconds: Sequence[float], failed: Sequence[tuple[str, BaseException]], now: float
+        self,
+        receivers: Sequence[Named],
+        seconds: Sequence[float],
+        failed: Sequence[tuple[str, BaseException]],
+        now: float,
     ) -> None:
         """Note that no receiver runs any more, how long each made call has taken, and which ones failed."""
         # Set `receiver` last: a thread that reads it relies on `turned_at`.
