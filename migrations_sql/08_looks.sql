@@ -22,19 +22,17 @@ SET enable_bitmapscan = off
 SET enable_sort = off
 AS $$
 DECLARE
-    -- By shard, NULL if it waits for other reasons: the snapshot whose changes are delivered, and its xmax.
+    -- By shard, the snapshot whose changes are delivered; NULL if the shard waits for another reason.
     seens pg_snapshot[];
-    begun xid8[];
     lowest xid8;
     any_open boolean;
     are_many boolean;
 BEGIN
     SELECT array_agg(p.shard) FILTER (WHERE p.is_waiting),
            array_agg(p.seen ORDER BY p.shard),
-           array_agg(pg_snapshot_xmax(p.seen) ORDER BY p.shard),
            (array_agg(pg_snapshot_xmax(p.seen) ORDER BY pg_snapshot_xmax(p.seen)))[1],
            bool_or(pg_snapshot_xmin(p.seen) <> pg_snapshot_xmax(p.seen))
-    INTO waiting, seens, begun, lowest, any_open
+    INTO waiting, seens, lowest, any_open
     FROM (
         SELECT w.shard, w.is_waiting, CASE WHEN NOT w.is_waiting THEN w.seen END AS seen FROM (
             SELECT n.shard, o.seen, o.id IS NULL OR o.target IS NOT NULL
@@ -52,7 +50,8 @@ BEGIN
     ) p;
     waiting := coalesce(waiting, '{}');
     IF lowest IS NOT NULL THEN
-        SELECT waiting || coalesce(array_agg(DISTINCT c.shard) FILTER (WHERE c.xid >= begun[c.shard + 1]), '{}'),
+        SELECT waiting || coalesce(array_agg(DISTINCT c.shard) FILTER (
+                   WHERE NOT pg_visible_in_snapshot(c.xid, seens[c.shard + 1])), '{}'),
                count(*) >= 1000
         INTO waiting, are_many
         FROM (
@@ -73,7 +72,7 @@ BEGIN
             SELECT waiting || coalesce(array_agg(n.shard), '{}') INTO waiting
             FROM generate_series(0, of_shards - 1) n (shard)
             WHERE n.shard <> ALL (waiting) AND (
-                EXISTS (SELECT FROM public.hc_signals_change l WHERE l.xid >= begun[n.shard + 1]
+                EXISTS (SELECT FROM public.hc_signals_change l WHERE l.xid >= pg_snapshot_xmax(seens[n.shard + 1])
                     AND public.hc_signals_shard_of(l.table_name, l.record_id, l.record_key, of_shards) = n.shard
                     ORDER BY l.xid, l.id LIMIT 1)
                 OR EXISTS (SELECT FROM pg_snapshot_xip(seens[n.shard + 1]) open (x), LATERAL (
