@@ -96,6 +96,10 @@ class FoundTable:
         """Return the columns of the model that the table has."""
         return _layout(model, self.columns)
 
+    def absent_columns(self, model: type[models.Model]) -> tuple[str, ...]:
+        """Return the columns of the model that the table lacks."""
+        return _absent_columns(model, self.columns)
+
     @property
     def installed_layout(self) -> Layout | None:
         """The columns of the capture function; None if there is none, or a person has made them unreadable."""
@@ -106,6 +110,12 @@ class FoundTable:
 def _layout(model: type[models.Model], columns: tuple[str, ...]) -> Layout:
     present = frozenset(columns)
     return Layout(tuple(column for column in mapped_columns(model) if truncate_name(column) in present))
+
+
+@lru_cache(maxsize=10_000)
+def _absent_columns(model: type[models.Model], columns: tuple[str, ...]) -> tuple[str, ...]:
+    present = frozenset(_layout(model, columns).columns)
+    return tuple(column for column in mapped_columns(model) if column not in present)
 
 
 # By names in the catalog: to_regclass() needs a right on the schema and waits for a lock on the table.
@@ -137,7 +147,7 @@ LEFT JOIN LATERAL (
 
 The source is NULL if this session has read that version. The parameters are those of :func:`find_params`.
 """
-FIND_WIDTH = 14
+FIND_WIDTH = 15
 """Columns of FIND_TABLES."""
 
 
@@ -182,15 +192,15 @@ def compare(model: type[models.Model], found: FoundTable) -> TableStatus:
         return _status_without_table(table_label(model), found.kind)
     if not {"id", "sfid"} & set(found.columns):
         return TableStatus(table_label(model), "unsupported", NO_KEY)
-    present = found.layout(model).columns
-    absent = tuple(column for column in mapped_columns(model) if column not in present)
-    return replace(_compare_triggers(model, found, absent), absent_columns=absent)
+    absent = found.absent_columns(model)
+    status = _compare_triggers(model, found, absent)
+    return replace(status, absent_columns=absent) if absent else status
 
 
 def _compare_triggers(model: type[models.Model], found: FoundTable, absent: tuple[str, ...]) -> TableStatus:
     label, function = table_label(model), function_name(model)
     names = [trigger.get_pgid(model) for trigger in TRIGGERS]
-    missing = [str(trigger.name) for trigger in TRIGGERS if trigger.get_pgid(model) not in found.triggers]
+    missing = [str(trigger.name) for trigger, name in zip(TRIGGERS, names, strict=True) if name not in found.triggers]
     if missing:
         return TableStatus(label, "missing", f"no trigger for {', '.join(missing)}")
     if any(found.triggers[name][0] in ("D", "R") for name in names):
@@ -199,7 +209,8 @@ def _compare_triggers(model: type[models.Model], found: FoundTable, absent: tupl
         detail = "a trigger calls another function: the table had another name"
         return TableStatus(label, "outdated", detail, has_stale_triggers=True)
     rules = origin_rules()
-    if any(found.arguments(name) != trigger_arguments(rules) for name in names):
+    wanted_arguments = trigger_arguments(rules)
+    if any(found.arguments(name) != wanted_arguments for name in names):
         installed = " or ".join(labels_of_arguments(found.arguments(names[0])))
         detail = f"the triggers fit {installed}, ORIGINS has {', '.join(labels(rules))}"
         return TableStatus(label, "outdated", detail, has_stale_triggers=True)
