@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from django.conf import settings
@@ -93,6 +94,11 @@ class Conf:
         except ValueError as error:
             raise ConfigurationError(f"HC_SIGNALS['START_AT']: {error}.") from error
 
+    @cached_property
+    def origin_rules(self) -> Rules:
+        """The rules of ORIGINS."""
+        return parse_rules(self.ORIGINS)
+
 
 MODEL_KEYS = tuple(field.name for field in fields(Conf) if field.type == bool | Sequence[str])
 """The keys that choose models; :func:`chosen` checks their labels."""
@@ -146,6 +152,10 @@ def chosen(key: str, value: bool | Sequence[str], models: Iterable[type[Model]])
     return frozenset(by_label[label.lower()] for label in value)
 
 
+_checked: dict[str, Conf] = {}
+"""The setting that was checked last, by its text: a look at three hundred tables asks for it a thousand times."""
+
+
 def get_conf() -> Conf:
     """Return the checked setting.
 
@@ -153,6 +163,15 @@ def get_conf() -> Conf:
         ConfigurationError: a key is unknown, or its value is wrong.
     """
     given = getattr(settings, "HC_SIGNALS", {})
+    text = repr(given)
+    if (conf := _checked.get(text)) is None:
+        conf = _check(given)
+        _checked.clear()
+        _checked[text] = conf
+    return conf
+
+
+def _check(given: Any) -> Conf:
     if not isinstance(given, dict):
         raise ConfigurationError(f"HC_SIGNALS is a {type(given).__name__}; expected a dict.")
     known = [field.name for field in fields(Conf)]
@@ -170,7 +189,7 @@ def origin_rules() -> Rules:
     Raises:
         ConfigurationError: the setting is wrong.
     """
-    return parse_rules(get_conf().ORIGINS)
+    return get_conf().origin_rules
 
 
 def mirror_origin() -> str:

@@ -29,7 +29,7 @@ READS = (
     "hc_signals_few_images",
     "hc_signals_claim",
     "hc_signals_page",
-    "hc_signals_waiting",
+    "hc_signals_look",
 )
 
 IMAGES = "SELECT public.hc_signals_images("

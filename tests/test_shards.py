@@ -7,9 +7,11 @@ from django.db import connection
 from example.crm.models import Account, Seen
 
 from hc_signals import signals
+from hc_signals.conf import Conf
+from hc_signals.delivery.failures import waiting_shards
 from hc_signals.models import Position
 from hc_signals.testing import HerokuConnect
-from tests.conftest import deliver
+from tests.conftest import another, as_the_app, deliver
 
 
 def test_shards_deliver_each_change_once_and_in_order(captured: HerokuConnect, connect: Any) -> None:
@@ -84,3 +86,24 @@ def test_late_commit_survives_another_number_of_shards(captured: HerokuConnect) 
         late.close()
     assert deliver(SHARDS=3) == 1
     assert deliver(SHARDS=2) == 0
+
+
+def test_look_finds_every_shard_behind_many_changes_of_one(captured: HerokuConnect) -> None:
+    """One look reads 1000 changes for all shards; also those of a transaction that was open at the last page."""
+    append = (
+        "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key) "
+        "SELECT 'a.b', 'INSERT', 'app', k.key FROM generate_series(1, {count}), ("
+        "SELECT min(n)::text AS key FROM generate_series(1, 99) n "
+        "WHERE public.hc_signals_shard_of('a.b', NULL, n::text, 4) = {shard}) k"
+    )
+    conf = Conf(SHARDS=4)
+    with another(append.format(count=1, shard=3)) as late:
+        deliver(SHARDS=4)
+        as_the_app("UPDATE public.hc_signals_position SET created_at = clock_timestamp() + interval '1 hour'")  # not stale
+        assert waiting_shards("default", conf) == (set(), None)
+        as_the_app(append.format(count=1200, shard=1))
+        assert waiting_shards("default", conf) == ({1}, None)
+        as_the_app(append.format(count=1, shard=2))
+        assert waiting_shards("default", conf) == ({1, 2}, None)
+        late.execute("COMMIT")
+        assert waiting_shards("default", conf) == ({1, 2, 3}, None)

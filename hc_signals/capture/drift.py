@@ -1,16 +1,16 @@
 """Checks capture on all tables with one catalog query, without a lock on any of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db.models import Model
 
 from hc_signals.capture import table_state
-from hc_signals.capture.function import FUNCTION_PREFIX, is_genuine
-from hc_signals.capture.function_columns import read_layout
-from hc_signals.capture.status import FIND_TABLES, FoundTable, TableStatus, compare, find_params
+from hc_signals.capture.function import FUNCTION_PREFIX
+from hc_signals.capture.installed import InstalledFunctions
+from hc_signals.capture.status import FIND_TABLES, FIND_WIDTH, FoundTable, TableStatus, compare, find_params, found_table
 from hc_signals.capture.table_state import Healthy, TableState
 from hc_signals.conf import origin_rules
 from hc_signals.log.restoring import MOVED
@@ -43,8 +43,8 @@ LEFT JOIN public.hc_signals_control c ON true
 LEFT JOIN public.hc_signals_table k ON k.table_name = f.label
 ORDER BY f.number
 """
-_FIND_WIDTH = len(fields(FoundTable)) + 1
-"""Columns of FIND_TABLES; the label follows them, then the fields of a TableCheck from ``at`` on, then its state."""
+_LABEL = FIND_WIDTH
+"""Index of the label, behind FIND_TABLES; then come the fields of a TableCheck from ``at`` on, then its state."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class TableCheck:
     @property
     def is_new(self) -> bool:
         """True if this table was never captured: the rows in it are not changes."""
-        return self.state is None and not self.found.source and not self.found.triggers
+        return self.state is None and self.found.function is None and not self.found.triggers
 
     @property
     def is_refilling(self) -> bool:
         """True if the end of a reload, or of a new column's filling, must be reported later."""
-        layout = read_layout(self.found.source)
+        layout = self.found.installed_layout
         return self.is_reloading or (layout is not None and bool(layout.fresh))
 
     @property
@@ -100,9 +100,10 @@ class TableCheck:
         if self.status.state != "outdated":
             return {"missing": Cause.TRIGGER_MISSING, "disabled": Cause.TRIGGER_DISABLED}.get(self.status.state)
         called = [function or "" for _, function, _ in self.found.triggers.values()]
-        if not is_genuine(self.found.source) or not all(name.startswith(FUNCTION_PREFIX) for name in called):
+        is_genuine = self.found.function is not None and self.found.function.is_genuine
+        if not is_genuine or not all(name.startswith(FUNCTION_PREFIX) for name in called):
             return Cause.FUNCTION_ALTERED
-        layout = read_layout(self.found.source)
+        layout = self.found.installed_layout
         columns = set(self.found.layout(self.model).columns)
         if layout is None or not columns <= set(layout.columns):
             return Cause.COLUMNS_MISSING
@@ -134,12 +135,13 @@ class TableCheck:
 
 def check_tables(models: Sequence[type[Model]], using: str) -> list[TableCheck]:
     """Check the tables of the models, in the same order; needs no lock on the tables and no right."""
-    found_rows = rows(using, _CHECK, [list(map(table_label, models)), *find_params(models)])
-    return [_check(model, row) for model, row in zip(models, found_rows, strict=True)]
+    functions = InstalledFunctions.of_session(using)
+    found_rows = rows(using, _CHECK, [list(map(table_label, models)), *find_params(models, functions)])
+    return [_check(model, row, functions) for model, row in zip(models, found_rows, strict=True)]
 
 
-def _check(model: type[Model], row: tuple[Any, ...]) -> TableCheck:
-    found, seen = FoundTable(*row[1:_FIND_WIDTH]), aware_row(row[_FIND_WIDTH + 1 :])
+def _check(model: type[Model], row: tuple[Any, ...], functions: InstalledFunctions) -> TableCheck:
+    found, seen = found_table(model, row[:_LABEL], functions), aware_row(row[_LABEL + 1 :])
     state = TableState(*seen[6:]) if seen[6] is not None else None
     return TableCheck(model, compare(model, found), found, state, *seen[:6])
 

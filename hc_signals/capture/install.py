@@ -8,7 +8,7 @@ from collections.abc import Callable
 from django.db import OperationalError, connections, models, transaction
 
 from hc_signals.capture.function import function_name, function_sql
-from hc_signals.capture.function_columns import Layout, read_layout
+from hc_signals.capture.function_columns import Layout
 from hc_signals.capture.status import TableStatus, compare, find_tables, status_of
 from hc_signals.capture.triggers import triggers_sql
 from hc_signals.log.schema import exists
@@ -71,7 +71,7 @@ def next_layout(model: type[models.Model], using: str) -> Layout:
     if found.oid is None:
         return Layout(tuple(mapped_columns(model)))
     now = row(using, "SELECT to_json(clock_timestamp())#>>'{}'")[0]
-    return found.layout(model).after(read_layout(found.source), now)
+    return found.layout(model).after(found.installed_layout, now)
 
 
 def uninstall_capture(model: type[models.Model], using: str, before: Callable[[], None] | None = None) -> None:

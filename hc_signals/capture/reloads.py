@@ -12,7 +12,6 @@ from datetime import datetime
 from django.db import OperationalError, ProgrammingError, transaction
 from django.db.models import Model
 
-from hc_signals.capture.function_columns import read_layout
 from hc_signals.capture.install import install_capture
 from hc_signals.capture.status import find_tables
 from hc_signals.conf import Conf, mirror_origin
@@ -181,7 +180,7 @@ def _append_end(kind: str, label: str, using: str) -> None:
 def _end_fresh_columns(by_label: Mapping[str, type[Model]], using: str, conf: Conf) -> None:
     """Replace functions whose fresh columns nothing fills any more."""
     for (label, model), found in zip(by_label.items(), find_tables(list(by_label.values()), using), strict=True):
-        layout = read_layout(found.source)
+        layout = found.installed_layout
         if layout is None or not layout.fresh:
             continue
         seconds = conf.RELOAD_QUIET_SECONDS * UNTOUCHED

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 from django.db import models
 
-from hc_signals.capture.function import FUNCTION_CONFIG, function_body, function_name
-from hc_signals.capture.function_columns import Layout, read_layout
+from hc_signals.capture.function import FUNCTION_CONFIG, function_name
+from hc_signals.capture.function_columns import Layout
+from hc_signals.capture.installed import InstalledFunction, InstalledFunctions, body_digest
 from hc_signals.capture.triggers import TRIGGERS
 from hc_signals.conf import origin_rules
 from hc_signals.origins import labels, labels_of_arguments, trigger_arguments
@@ -67,17 +70,17 @@ class FoundTable:
     """True if a subscription of logical replication writes to the table."""
     has_integer_key: bool
     """True if the column ``id`` is an integer."""
-    columns: Sequence[str]
+    columns: tuple[str, ...]
     triggers: Mapping[str, Sequence[str | None]]
     """Our triggers: by name, ``tgenabled``, the function's name, and the arguments in hexadecimal, each with a NUL."""
     versions: str
     """Row versions of our triggers: DISABLE, ENABLE, DROP and CREATE change them, even if the triggers end up equal."""
-    source: str
-    """Source of the capture function; empty if there is none."""
     secure: bool
-    """True if the function is SECURITY DEFINER."""
+    """True if the capture function is SECURITY DEFINER."""
     config: Sequence[str] | None
-    """Settings of the function."""
+    """Settings of the capture function."""
+    function: InstalledFunction | None
+    """The capture function; None if there is none."""
 
     @property
     def can_reread(self) -> bool:
@@ -91,7 +94,28 @@ class FoundTable:
 
     def layout(self, model: type[models.Model]) -> Layout:
         """Return the columns of the model that the table has."""
-        return Layout(tuple(column for column in mapped_columns(model) if truncate_name(column) in self.columns))
+        return _layout(model, self.columns)
+
+    def absent_columns(self, model: type[models.Model]) -> tuple[str, ...]:
+        """Return the columns of the model that the table lacks."""
+        return _absent_columns(model, self.columns)
+
+    @property
+    def installed_layout(self) -> Layout | None:
+        """The columns of the capture function; None if there is none, or a person has made them unreadable."""
+        return self.function and self.function.layout
+
+
+@lru_cache(maxsize=10_000)
+def _layout(model: type[models.Model], columns: tuple[str, ...]) -> Layout:
+    present = frozenset(columns)
+    return Layout(tuple(column for column in mapped_columns(model) if truncate_name(column) in present))
+
+
+@lru_cache(maxsize=10_000)
+def _absent_columns(model: type[models.Model], columns: tuple[str, ...]) -> tuple[str, ...]:
+    present = frozenset(_layout(model, columns).columns)
+    return tuple(column for column in mapped_columns(model) if column not in present)
 
 
 # By names in the catalog: to_regclass() needs a right on the schema and waits for a lock on the table.
@@ -104,8 +128,8 @@ SELECT w.number, CASE WHEN c.relkind IN ('r', 'p') THEN c.oid END AS oid, c.relf
         AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)),
     ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped),
     coalesce(t.triggers, '{}'), coalesce(t.versions, '') AS versions,
-    coalesce(f.prosrc, ''), coalesce(f.prosecdef, false), f.proconfig
-FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY w (schema, name, function, number)
+    coalesce(f.prosecdef, false), f.proconfig, f.version, CASE WHEN f.version IS DISTINCT FROM w.known THEN f.prosrc END
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) WITH ORDINALITY w (schema, name, function, known, number)
 LEFT JOIN pg_namespace n ON n.nspname = w.schema
 LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
 LEFT JOIN LATERAL (
@@ -114,21 +138,42 @@ LEFT JOIN LATERAL (
     FROM pg_trigger t LEFT JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'public'::regnamespace
     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgname LIKE 'hc\\_signals\\_%%'
 ) t ON true
-LEFT JOIN pg_proc f ON f.proname = w.function AND f.pronamespace = 'public'::regnamespace AND f.pronargs = 0
+LEFT JOIN LATERAL (
+    SELECT p.prosrc, p.prosecdef, p.proconfig, concat_ws(':', p.oid, p.xmin, p.ctid) AS version FROM pg_proc p
+    WHERE p.proname = w.function AND p.pronamespace = 'public'::regnamespace AND p.pronargs = 0
+) f ON true
 """
-"""One row per table: its number, and the fields of FoundTable. The parameters are those of :func:`find_params`."""
+"""One row per table: its number, the fields of FoundTable up to ``config``, then version and source of the function.
+
+The source is NULL if this session has read that version. The parameters are those of :func:`find_params`.
+"""
+FIND_WIDTH = 15
+"""Columns of FIND_TABLES."""
 
 
-def find_params(models_of_tables: Sequence[type[models.Model]]) -> tuple[list[str], list[str], list[str]]:
-    """Return schemas, tables and capture functions, the parameters of FIND_TABLES."""
-    parts = [table_parts(model) for model in models_of_tables]
-    return [schema for schema, _ in parts], [name for _, name in parts], list(map(function_name, models_of_tables))
+def find_params(models_of_tables: Sequence[type[models.Model]], functions: InstalledFunctions) -> list[list[str | None]]:
+    """Return schemas, tables, capture functions and their versions that are known, the parameters of FIND_TABLES."""
+    parts, names = map(table_parts, models_of_tables), list(map(function_name, models_of_tables))
+    schemas, tables = zip(*parts, strict=True) if names else ((), ())
+    return [list(schemas), list(tables), [*names], list(map(functions.version, names))]
+
+
+def found_table(model: type[models.Model], row: Sequence[Any], functions: InstalledFunctions) -> FoundTable:
+    """Return the table in a row of FIND_TABLES."""
+    _, *values, version, source = row
+    values[_COLUMNS] = tuple(values[_COLUMNS])
+    return FoundTable(*values, functions.take(function_name(model), version, source))
+
+
+_COLUMNS = 7
+"""Index of ``columns`` among the fields of FoundTable."""
 
 
 def find_tables(models_of_tables: Sequence[type[models.Model]], using: str) -> list[FoundTable]:
     """Find the tables of the models by one query, in the same order. It needs no lock on the tables and no right."""
-    found = rows(using, FIND_TABLES + "ORDER BY w.number", find_params(models_of_tables))
-    return [FoundTable(*row[1:]) for row in found]
+    functions = InstalledFunctions.of_session(using)
+    found = rows(using, FIND_TABLES + "ORDER BY w.number", find_params(models_of_tables, functions))
+    return [found_table(model, row, functions) for model, row in zip(models_of_tables, found, strict=True)]
 
 
 def status_of(model: type[models.Model], using: str) -> TableStatus:
@@ -147,15 +192,15 @@ def compare(model: type[models.Model], found: FoundTable) -> TableStatus:
         return _status_without_table(table_label(model), found.kind)
     if not {"id", "sfid"} & set(found.columns):
         return TableStatus(table_label(model), "unsupported", NO_KEY)
-    present = found.layout(model).columns
-    absent = tuple(column for column in mapped_columns(model) if column not in present)
-    return replace(_compare_triggers(model, found, absent), absent_columns=absent)
+    absent = found.absent_columns(model)
+    status = _compare_triggers(model, found, absent)
+    return replace(status, absent_columns=absent) if absent else status
 
 
 def _compare_triggers(model: type[models.Model], found: FoundTable, absent: tuple[str, ...]) -> TableStatus:
     label, function = table_label(model), function_name(model)
     names = [trigger.get_pgid(model) for trigger in TRIGGERS]
-    missing = [str(trigger.name) for trigger in TRIGGERS if trigger.get_pgid(model) not in found.triggers]
+    missing = [str(trigger.name) for trigger, name in zip(TRIGGERS, names, strict=True) if name not in found.triggers]
     if missing:
         return TableStatus(label, "missing", f"no trigger for {', '.join(missing)}")
     if any(found.triggers[name][0] in ("D", "R") for name in names):
@@ -164,13 +209,14 @@ def _compare_triggers(model: type[models.Model], found: FoundTable, absent: tupl
         detail = "a trigger calls another function: the table had another name"
         return TableStatus(label, "outdated", detail, has_stale_triggers=True)
     rules = origin_rules()
-    if any(found.arguments(name) != trigger_arguments(rules) for name in names):
+    wanted_arguments = trigger_arguments(rules)
+    if any(found.arguments(name) != wanted_arguments for name in names):
         installed = " or ".join(labels_of_arguments(found.arguments(names[0])))
         detail = f"the triggers fit {installed}, ORIGINS has {', '.join(labels(rules))}"
         return TableStatus(label, "outdated", detail, has_stale_triggers=True)
-    wanted = found.layout(model).with_fresh_of(read_layout(found.source))
-    body = function_body(model, wanted).strip()
-    if (found.source.strip(), found.secure, found.config) != (body, True, FUNCTION_CONFIG):
+    wanted = body_digest(model, found.layout(model).with_fresh_of(found.installed_layout))
+    digest = found.function and found.function.digest
+    if (digest, found.secure, found.config) != (wanted, True, FUNCTION_CONFIG):
         return TableStatus(label, "outdated", "the function is of another version of the model or the table")
     notes = [f"missing in the table: {', '.join(absent)}"] if absent else []
     if found.is_related:

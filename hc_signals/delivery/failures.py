@@ -17,7 +17,7 @@ from hc_signals.delivery.failure_log import FailedCall, log_failure
 from hc_signals.delivery.project_code import describe
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
 from hc_signals.log.backlog import COUNT_LIMIT
-from hc_signals.log.change import CHANGE_COLUMNS, SHARD, SHARD_NUMBER, Change
+from hc_signals.log.change import CHANGE_COLUMNS, SHARD, Change
 from hc_signals.models import Delivery
 from hc_signals.postgres.moments import aware
 from hc_signals.postgres.query import execute, row, rows
@@ -58,18 +58,7 @@ FROM public.hc_signals_delivery c
 WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp() {SHARD}
 ORDER BY next_attempt_at, id LIMIT %(limit)s FOR UPDATE
 """
-# The first thousand due deliveries are enough to find the shards.
-_WAITING_SHARDS = f"""
-SELECT ARRAY(SELECT public.hc_signals_waiting(%(consumer)s, %(shards)s)),
-    extract(epoch FROM min(next_attempt_at) - clock_timestamp()), ARRAY(
-    SELECT DISTINCT {SHARD_NUMBER} FROM (
-        SELECT table_name, record_id, record_key FROM public.hc_signals_delivery
-        WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp()
-        ORDER BY next_attempt_at LIMIT 1000
-    ) due
-)
-FROM public.hc_signals_delivery WHERE consumer = %(consumer)s AND state = 'retry'
-"""
+_LOOK = "SELECT * FROM public.hc_signals_look(%s, %s)"
 # OFFSET 0 keeps the planner from joining: each key is one probe of the record index, however many deliveries wait.
 # Without statistics of the index's expression, the planner of PostgreSQL 16 reads all waiting deliveries.
 _BLOCKED = """
@@ -229,11 +218,11 @@ def release(using: str, consumer: str, receiver: str, table: str, record: str | 
 
 def waiting_shards(using: str, conf: Conf) -> tuple[set[int], float | None]:
     """Return the shards with changes, gaps or due retries, and the seconds until the next retry; None without one."""
-    waiting, seconds, due = row(using, _WAITING_SHARDS, {"consumer": conf.CONSUMER, "shards": conf.SHARDS})
+    waiting, seconds, due = row(using, _LOOK, [conf.CONSUMER, conf.SHARDS])
     if seconds is not None and seconds > conf.RETRY_MAX_SECONDS:  # the server's clock was set back
         execute(using, _BRING_FORWARD, {"consumer": conf.CONSUMER, "longest": conf.RETRY_MAX_SECONDS})
         seconds = 0
-    return {*map(int, waiting), *map(int, due)}, None if seconds is None else max(0.0, float(seconds))
+    return {*waiting, *due}, None if seconds is None else max(0.0, seconds)
 
 
 def counts(using: str, consumer: str) -> dict[str, int]:
