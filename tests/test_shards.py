@@ -99,7 +99,9 @@ def test_look_finds_every_shard_behind_many_changes_of_one(captured: HerokuConne
     conf = Conf(SHARDS=4)
     with another(append.format(count=1, shard=3)) as late:
         deliver(SHARDS=4)
-        as_the_app("UPDATE public.hc_signals_position SET created_at = clock_timestamp() + interval '1 hour'")  # not stale
+        as_the_app(
+            "UPDATE public.hc_signals_position SET created_at = clock_timestamp() + interval '1 hour'"
+        )  # not stale
         assert waiting_shards("default", conf) == (set(), None)
         as_the_app(append.format(count=1200, shard=1))
         assert waiting_shards("default", conf) == ({1}, None)

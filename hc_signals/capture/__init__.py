@@ -19,7 +19,7 @@ A trigger calls a generated function in the transaction of the writer, and the f
 Generated SQL: ``function`` (the capture function of one table), ``function_columns`` (the columns that it was generated
 for, written into its source), ``function_reload`` (its parts that recognise a reload), ``triggers``.
 
-Installed capture: ``status`` (is each table captured: installed, outdated, disabled, missing, absent, unsupported),
+Installed capture: ``status`` (is a table captured: installed, outdated, disabled, missing, absent, unsupported),
 ``installed`` (the functions that a session has read, and what they should be), ``install`` (installs and removes triggers
 and functions), ``orphans`` (capture without a model).
 

@@ -10,7 +10,15 @@ from django.db.models import Model
 from hc_signals.capture import table_state
 from hc_signals.capture.function import FUNCTION_PREFIX
 from hc_signals.capture.installed import InstalledFunctions
-from hc_signals.capture.status import FIND_TABLES, FIND_WIDTH, FoundTable, TableStatus, compare, find_params, found_table
+from hc_signals.capture.status import (
+    FIND_TABLES,
+    FIND_WIDTH,
+    FoundTable,
+    TableStatus,
+    compare,
+    find_params,
+    found_table,
+)
 from hc_signals.capture.table_state import Healthy, TableState
 from hc_signals.conf import origin_rules
 from hc_signals.log.restoring import MOVED

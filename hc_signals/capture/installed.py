@@ -49,7 +49,7 @@ class InstalledFunctions:
     def version(self, name: str) -> str | None:
         """Return the version of a function that was read last; None if none was."""
         found = self._known.get(name)
-        return found and found.version
+        return found.version if found else None
 
     def take(self, name: str, version: str | None, source: str | None) -> InstalledFunction | None:
         """Return a function as it was found; ``source`` is None if this version was read before."""
@@ -74,9 +74,7 @@ def body_digest(model: type[models.Model], layout: Layout) -> str:
 
 # The last two are what a function depends on besides. To generate one takes a hundred times as long as to compare it.
 @lru_cache(maxsize=10_000)
-def _body_digest(
-    model: type[models.Model], layout: Layout, rules: Rules, reload_aware: bool | Sequence[str]
-) -> str:
+def _body_digest(model: type[models.Model], layout: Layout, rules: Rules, reload_aware: bool | Sequence[str]) -> str:
     return _digest(function_body(model, layout).strip())
 
 

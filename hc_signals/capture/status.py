@@ -103,7 +103,7 @@ class FoundTable:
     @property
     def installed_layout(self) -> Layout | None:
         """The columns of the capture function; None if there is none, or a person has made them unreadable."""
-        return self.function and self.function.layout
+        return self.function.layout if self.function else None
 
 
 @lru_cache(maxsize=10_000)
@@ -151,7 +151,9 @@ FIND_WIDTH = 15
 """Columns of FIND_TABLES."""
 
 
-def find_params(models_of_tables: Sequence[type[models.Model]], functions: InstalledFunctions) -> list[list[str | None]]:
+def find_params(
+    models_of_tables: Sequence[type[models.Model]], functions: InstalledFunctions
+) -> list[list[str | None]]:
     """Return schemas, tables, capture functions and their versions that are known, the parameters of FIND_TABLES."""
     parts, names = map(table_parts, models_of_tables), list(map(function_name, models_of_tables))
     schemas, tables = zip(*parts, strict=True) if names else ((), ())
@@ -160,9 +162,10 @@ def find_params(models_of_tables: Sequence[type[models.Model]], functions: Insta
 
 def found_table(model: type[models.Model], row: Sequence[Any], functions: InstalledFunctions) -> FoundTable:
     """Return the table in a row of FIND_TABLES."""
-    _, *values, version, source = row
+    values: list[Any] = list(row[1:-2])
     values[_COLUMNS] = tuple(values[_COLUMNS])
-    return FoundTable(*values, functions.take(function_name(model), version, source))
+    values.append(functions.take(function_name(model), *row[-2:]))
+    return FoundTable(*values)
 
 
 _COLUMNS = 7
