@@ -20,7 +20,7 @@ Generated SQL: ``function`` (the capture function of one table), ``function_colu
 for, written into its source), ``function_reload`` (its parts that recognise a reload), ``triggers``.
 
 Installed capture: ``status`` (is a table captured: installed, outdated, disabled, missing, absent, unsupported),
-``installed`` (the functions that a session has read, and what they should be), ``install`` (installs and removes triggers
+``installed`` (the functions that a session has read, what they should be), ``install`` (installs and removes triggers
 and functions), ``orphans`` (capture without a model).
 
 What happens over time: ``table_state`` (the state of each table in ``hc_signals_table``), ``drift`` (compares status
