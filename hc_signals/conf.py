@@ -153,7 +153,7 @@ def chosen(key: str, value: bool | Sequence[str], models: Iterable[type[Model]])
 
 
 _checked: dict[str, Conf] = {}
-"""The setting that was checked last, by its text: a look at three hundred tables asks for it a thousand times."""
+"""The setting that was checked last, by its text: a check of three hundred tables asks for it a thousand times."""
 
 
 def get_conf() -> Conf:

@@ -89,7 +89,7 @@ def test_late_commit_survives_another_number_of_shards(captured: HerokuConnect) 
 
 
 def test_look_finds_every_shard_behind_many_changes_of_one(captured: HerokuConnect) -> None:
-    """One look reads 1000 changes for all shards; also those of a transaction that was open at the last page."""
+    """One query reads 1000 changes for all shards; also those of a transaction that was open at the last page."""
     append = (
         "INSERT INTO public.hc_signals_change (table_name, operation, origin, record_key) "
         "SELECT 'a.b', 'INSERT', 'app', k.key FROM generate_series(1, {count}), ("

@@ -16,7 +16,7 @@ INSTALL = (
     "05_calls.sql",
     "06_layouts.sql",
     "07_images.sql",
-    "08_looks.sql",
+    "08_waiting.sql",
 )
 """Files of ``migrations_sql/`` that create the log, in this order. Beside each, a ``.down.sql`` removes it."""
 

@@ -5,7 +5,7 @@ and Heroku Connect does not try again. ``hc_listen`` finds such rows by their en
 ``redo()`` once every parent has its sfid: parents before children, for a parent may have been refused as well.
 
 It asks the tables and keeps no list of its own. So it loses no row, however the worker ends, and whatever a person does
-with the trigger log meanwhile.
+to the trigger log.
 """
 
 import logging

@@ -49,7 +49,7 @@ class CallsOutside:
     """The calls of a page outside a transaction, one after the other."""
 
     is_open = False
-    """Each call begins anew."""
+    """Each call is begun by :meth:`begin`."""
 
     def __init__(self, isolation: Isolation) -> None:
         self._isolation = isolation

@@ -5,7 +5,7 @@ from django.db import migrations
 from hc_signals.log.schema import install_sql, remove_sql
 from hc_signals.migrations._script import RunScript
 
-FILES = ("08_looks.sql",)
+FILES = ("08_waiting.sql",)
 
 
 class Migration(migrations.Migration):

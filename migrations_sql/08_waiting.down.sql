@@ -1,4 +1,4 @@
--- Removes 08_looks.sql, and brings back what it has replaced.
+-- Removes 08_waiting.sql, and brings back what it has replaced.
 DROP FUNCTION IF EXISTS public.hc_signals_look(text, integer);
 
 -- The shards in which a page would find a change, or whose position is stale: two probes of the index each.
