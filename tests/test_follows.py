@@ -372,6 +372,16 @@ def test_checker_refuses_a_run_that_proves_nothing(play: Play, name: str) -> Non
     assert f"the run proves nothing: it has no {name}" in str(report)
 
 
+def test_docs_name_the_rule_of_each_wrong_variant() -> None:
+    rows = [f"| {wrong.replace('_', ' ')} | {rule} |" for wrong, _, rule in WRONG]
+    assert "\n".join(["|---|---|", *rows, ""]) in (ROOT / "docs" / "specs.md").read_text()
+
+
+def test_every_wrong_reader_is_refused() -> None:
+    named = {name for name, value in vars(mutations).items() if getattr(value, "__module__", "") == mutations.__name__}
+    assert {name for name in named if not name.startswith("_")} == {wrong for wrong, _, _ in WRONG}
+
+
 def test_checker_has_nothing_of_the_product() -> None:
     """The checker would repeat a fault of the code that it uses."""
     for path in (ROOT / "specs").rglob("*.py"):

@@ -145,6 +145,10 @@ class Run:
                 print(f"chaos: {self.figures.progress()}", flush=True)
             time.sleep(0.2)
 
+    def is_expected(self, name: str, is_right: bool) -> bool:
+        """Return whether a consumer's ledger is as expected: right, or wrong for a wrong reader."""
+        return is_right == (name in self.consumers)
+
     def judge(self) -> int:
         """Print the figures; return 1 if a ledger is wrong, or if the ledger of a wrong reader is right."""
         verdicts = {name: ledger.compare(self.server.query, name) for name in self.consumers + self.options.wrong}
@@ -166,7 +170,7 @@ class Run:
             figures = self.figures.as_dict(self.options, verdicts) | {"gaps": gaps}
             self.options.json.write_text(json.dumps(figures, indent=2) + "\n")
         once = self.options.atomic
-        right = all(verdict.is_right(once) == (name in self.consumers) for name, verdict in verdicts.items())
+        right = all(self.is_expected(name, verdict.is_right(once)) for name, verdict in verdicts.items())
         # The effect of a gap that was reported before the next promotion with loss may be lost with it.
         are_reported = all(0 < gaps.get(name, {}).get("failed_over", 0) <= promotions for name in self.consumers)
         return int(crashed or not right or bool(self.faults.missed) or (promotions > 0 and not are_reported))
