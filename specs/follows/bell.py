@@ -87,23 +87,14 @@ class Bell:
         """``is_waiting()``: the second read, and those of the poll."""
         if sleeper is None:
             return
-        if not sleeper.has_read:
-            self.report.seen["races at falling asleep"] += step["waiting"]
-        elif self._must_try:
-            self._refuse_unwatched()
+        is_second, consumer = not sleeper.has_read, reader.consumer(self.consumer)
         sleeper.has_read, sleeper.read_from = not step["waiting"], step["t0"]
-        if step["waiting"]:
-            return
-        consumer = reader.consumer(self.consumer)
-        change = consumer.undelivered(step["t0"], self.shards, step["elsewhere"])
-        if change is not None:
+        until = step["t"] if step["waiting"] else step["t0"]
+        change = consumer.undelivered(until, self.shards, step["elsewhere"])
+        if step["waiting"]:  # for a change, and not for a retry, say
+            self.report.seen["races at falling asleep"] += is_second and change is not None
+        elif change is not None:
             raise Refused("doorbell: bell_never_missed: is_waiting", f"change {change} is unread, and nothing is found")
-
-    def _refuse_unwatched(self) -> None:
-        raise Refused(
-            "doorbell: bell_never_missed: lock_not_watched",
-            "another process holds the lock, and the sleeper waits again without trying it",
-        )
 
     def play_wait(self, step: Step, sleeper: Sleeper | None, reader: Reader) -> None:
         """A sleeper waits: after the lock was taken, and a read found nothing."""
@@ -116,7 +107,10 @@ class Bell:
         if sleeper.read_from < self.asleep_since:
             raise Refused("doorbell: bell_never_missed: second_read", "the last read began before the lock was taken")
         if self._must_try:
-            self._refuse_unwatched()
+            raise Refused(
+                "doorbell: bell_never_missed: lock_not_watched",
+                "another process holds the lock, and the sleeper waits again without trying it",
+            )
         self._must_try = self.state == "other"
 
     def play_receive(self, step: Step, sleeper: Sleeper | None, reader: Reader) -> None:

@@ -169,8 +169,8 @@ def clear_after_read() -> None:
     """Drop the notifications that have arrived before the wait."""
     become_listener = Doorbell._become_listener
 
-    def clear(self: Doorbell) -> bool:
-        listens = become_listener(self)
+    def clear(self: Doorbell, rings: int) -> bool:
+        listens = become_listener(self, rings)
         if listens and self._connection.raw is not None:
             self._connection.raw.execute("SELECT")
             list(self._connection.raw.notifies(timeout=0))
