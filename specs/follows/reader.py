@@ -301,9 +301,11 @@ class Reader:
         """``append_position()`` of handover.pml."""
         transaction, claim = self._claimed(process, step, "stored")
         position = _normal(step["position"])
-        if position["lost"] > claim.standing["lost"] and not claim.gaps and claim.key[1] == 0 and claim.layout:
+        is_first = claim.key[1] == 0 and claim.layout and not transaction.left
+        if is_first and position["lost"] > claim.standing["lost"] and not claim.gaps:
             raise Refused("gap: no_silent_loss: send_gap", "losses are stored as reported, and no gap was sent")
-        if position["lost"] not in (claim.standing["lost"], claim.lost) and transaction.left is None:
+        reported = transaction.left["lost"] if transaction.left else claim.standing["lost"]
+        if position["lost"] not in (reported, reported if transaction.left else claim.lost):
             raise Refused("gap: no_silent_loss: hc_signals_lost", f"{position['lost']} losses are stored")
         if not self._may_store(transaction, claim, {**position, "lost": 0}):
             is_closed = claim.ids is not None and not claim.has_more and position["target"] is None

@@ -321,7 +321,15 @@ class RecordedConnection(psycopg.Connection[Any]):
 
     @contextmanager
     def transaction(self, *args: Any, **named: Any) -> Iterator[Any]:
-        """Make a savepoint; record it if it is rolled back."""
+        """Make a savepoint, and record it if it is rolled back; without a transaction, make one of the block."""
+        if self.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            try:
+                yield
+            except BaseException:
+                self.rollback()
+                raise
+            self.commit()
+            return
         began = time.monotonic_ns()
         try:
             with super().transaction(*args, **named) as block:
