@@ -18,8 +18,8 @@ twice: observations of a change that the consumer had observed before.
 inverted: changes that were first observed after a later change of their record.
 stale: records whose last observation is not their newest change.
 unknown: observations of a change that was never committed.
-torn: with ``--transactions whole``, transactions of which the consumer observed one part and not the other;
-    with ``--transactions pages``, also those whose changes were first observed in more than one page.
+torn: with ``--transactions whole``, transactions that the consumer observed only in part; with
+    ``--transactions pages``, also those whose changes were first observed in more than one page.
 
 Exit code 0: nothing found, or only kinds that ``--allow`` names. 1: something found. 2: an input cannot be read.
 
@@ -39,11 +39,12 @@ import sys
 import tempfile
 import time
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -101,11 +102,11 @@ class Found:
     witnesses: dict[str, tuple[Row, str]] = field(default_factory=dict)
     """By kind: what it is compared by, and the text."""
 
-    def add(self, kind: str, key: Row, text: Callable[[], str]) -> None:
+    def add(self, kind: str, key: Row, text: str) -> None:
         """Count one finding; keep its text if no smaller witness is known."""
         self.counts[kind] += 1
         if kind not in self.witnesses or key < self.witnesses[kind][0]:
-            self.witnesses[kind] = (key, text())
+            self.witnesses[kind] = (key, text)
 
     def merge(self, other: "Found") -> None:
         """Add the findings of another part of the history."""
@@ -159,11 +160,14 @@ def _lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: the file cannot be read, or a line is no JSON object.
     """
-    number, decode = 0, json.JSONDecoder().decode
+    number, decode = 0, json.JSONDecoder().raw_decode
     try:
         with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
             for number, line in enumerate(file, 1):
-                values = decode(line.decode().strip())
+                text = line.decode().strip()
+                values, end = decode(text)
+                if end < len(text):
+                    raise ValueError(f"Extra data: {text[end:][:200]}")
                 if type(values) is not dict:
                     raise _wrong(path, number, values, "expected a JSON object")
                 yield number, values
@@ -181,8 +185,7 @@ def _wrong(path: str, number: int, values: Any, expected: str) -> InputError:
 
 
 def _committed_row(path: str, number: int, place: int, values: dict[str, Any], options: Options) -> tuple[str, Row]:
-    record, version, transaction = values.get("record"), values.get("version"), values.get("transaction")
-    record, transaction = _name(record), _name(transaction)
+    record, version, transaction = _name(values.get("record")), values.get("version"), _name(values.get("transaction"))
     if record is None or type(version) is not int:
         raise _wrong(path, number, values, 'expected "record" (string or integer) and "version" (integer)')
     if transaction is None and (options.transactions or "transaction" in values):
@@ -192,7 +195,7 @@ def _committed_row(path: str, number: int, place: int, values: dict[str, Any], o
 
 def _observed_row(path: str, number: int, place: int, values: dict[str, Any], options: Options) -> tuple[str, Row]:
     consumer, record, version = values.get("consumer"), _name(values.get("record")), values.get("version")
-    transaction, page = _name(values.get("transaction")), _name(values.get("page"))
+    transaction, page, at = _name(values.get("transaction")), _name(values.get("page")), values.get("at", place)
     if type(consumer) is not str or record is None or type(version) is not int:
         expected = 'expected "consumer" (string), "record" (string or integer) and "version" (integer)'
         raise _wrong(path, number, values, expected)
@@ -200,10 +203,9 @@ def _observed_row(path: str, number: int, place: int, values: dict[str, Any], op
         raise _wrong(path, number, values, 'expected "transaction" (string or integer), or none')
     if page is None and options.transactions == "pages":
         raise _wrong(path, number, values, 'expected "page" (string or integer), because of --transactions pages')
-    at = values.get("at", place)
     if type(at) is not int and not (type(at) is float and math.isfinite(at)):
         raise _wrong(path, number, values, 'expected "at" (a number), or none')
-    return record, (at, place, consumer, record, version, transaction, page)
+    return record, (at, place, version, transaction, page, consumer, record)
 
 
 def _name(value: Any) -> Any:
@@ -239,7 +241,9 @@ class _Parts:
 
     def _write(self, part: int) -> None:
         with _file(self._options, self._name, part, os.getpid()).open("ab") as file:
-            marshal.dump(self._buffers[part], file)
+            rows = marshal.dumps(self._buffers[part])
+            file.write(len(rows).to_bytes(8))
+            file.write(rows)
         self._buffers[part].clear()
 
 
@@ -251,8 +255,8 @@ def _rows(options: Options, name: str, part: int) -> Iterator[Row]:
     """Yield the rows of a part, and remove its files."""
     for path in Path(options.directory).glob(f"{name}-{part}-*"):
         with path.open("rb") as file:
-            while file.peek(1):
-                yield from marshal.load(file)
+            while size := file.read(8):
+                yield from marshal.loads(file.read(int.from_bytes(size)))
         path.unlink()
 
 
@@ -296,7 +300,7 @@ def _split(options: Options, number: int) -> _Contents:
         record, row = row_of(path, line, first + line, values, options)
         parts.add(record, row)
         if not is_committed:
-            consumers.add(row[2])
+            consumers.add(row[5])
             if row[0] == row[1] and "at" not in values:
                 without_at = without_at or line
             else:
@@ -308,136 +312,141 @@ def _split(options: Options, number: int) -> _Contents:
     return _Contents(path, line, frozenset(consumers), with_at, without_at)
 
 
-@dataclass
-class _Watched:
-    """What one consumer has observed of the records of a part."""
+Versions = dict[int, tuple[str | None, int]]
+"""The committed versions of a record, in order, each with its transaction and place."""
 
-    first_at: dict[tuple[str, int], Row] = field(default_factory=dict)
-    """Row of the first observation of each change."""
-    newest: dict[str, int] = field(default_factory=dict)
-    """The highest version observed of each record."""
-    last: dict[str, int] = field(default_factory=dict)
-    """The version observed last of each record."""
+
+class _Transactions:
+    """How much of each transaction the consumers have observed of the records of one part."""
+
+    def __init__(self, number_of_consumers: int) -> None:
+        self.changes: Counter[str | None] = Counter()
+        self.missing: list[dict[str | None, list[tuple[str, int]]]] = [{} for _ in range(number_of_consumers)]
+        """By consumer: the changes of each transaction that it has not observed."""
+        self.pages: list[dict[str | None, set[str]]] = [{} for _ in range(number_of_consumers)]
+        """By consumer: the pages in which it first observed changes of each transaction."""
+
+    def write(self, options: Options) -> None:
+        """Pass everything on to the last pass."""
+        parts = _Parts(options, "transactions")
+        for name, count in self.changes.items():
+            missing = [(len(each[name]), min(each[name])) if name in each else (0, ()) for each in self.missing]
+            parts.add(str(name), (name, count, missing, [tuple(each.get(name, ())) for each in self.pages]))
+        parts.flush()
 
 
 def _check_records(options: Options, consumers: tuple[str, ...], part: int) -> Report:
     """Check the records of one part; pass their transactions on to the last pass."""
     committed = _committed_of(options, part)
     found = {consumer: Found() for consumer in consumers}
-    watched = {consumer: _Watched() for consumer in consumers}
-    observed = list(_rows(options, "observed", part))
-    observed.sort(key=itemgetter(0, 1))
-    for row in observed:
-        _observe(options, committed.get(row[3], {}), row, found[row[2]], watched[row[2]])
-    _count(len(observed))
-    for consumer in consumers:
-        _look_back(committed, found[consumer], watched[consumer])
+    observed: list[defaultdict[str, list[Row]]] = [defaultdict(list) for _ in consumers]
+    numbers = {consumer: number for number, consumer in enumerate(consumers)}
+    for row in _rows(options, "observed", part):
+        observed[numbers[row[5]]][row[6]].append(row)
+    transactions = _Transactions(len(consumers))
+    for number, rows_of in enumerate(observed):
+        check = _Check(options, found[consumers[number]], transactions.missing[number], transactions.pages[number])
+        for record, versions in committed.items():
+            check.record(record, versions, rows_of.pop(record, []))
+        for record, rows in rows_of.items():
+            check.record(record, {}, rows)
+        _count(check.found.observed)
     if options.transactions:
-        _pass_on_transactions(options, committed, [watched[consumer] for consumer in consumers])
+        for versions in committed.values():
+            transactions.changes.update(transaction for transaction, _ in versions.values())
+        transactions.write(options)
     return Report(sum(map(len, committed.values())), len(committed), found)
 
 
-def _committed_of(options: Options, part: int) -> dict[str, dict[int, tuple[str | None, int]]]:
-    """Return the transaction and place of each version of each record.
+def _committed_of(options: Options, part: int) -> dict[str, Versions]:
+    """Return the versions of each record.
 
     Raises:
         InputError: a version is committed twice.
     """
-    committed: defaultdict[str, dict[int, tuple[str | None, int]]] = defaultdict(dict)
-    count = 0
-    for record, version, transaction, place in _rows(options, "committed", part):
-        versions = committed[record]
-        if version in versions:
-            first, again = sorted((versions[version][1], place))
+    rows_of: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in _rows(options, "committed", part):
+        rows_of[row[0]].append(row)
+    committed: dict[str, Versions] = {}
+    for record, rows in rows_of.items():
+        rows.sort(key=itemgetter(1, 3))
+        committed[record] = {version: (transaction, place) for _, version, transaction, place in rows}
+        if len(committed[record]) < len(rows):
+            first, again = next(pair for pair in pairwise(rows) if pair[0][1] == pair[1][1])
             raise InputError(
-                f"{options.place(again)}: found version {version} of record {record!r} again, first at "
-                f"{options.place(first)}; expected each version of a record once"
+                f"{options.place(again[3])}: found {_show(record, again[1])} again, first at "
+                f"{options.place(first[3])}; expected each version of a record once"
             )
-        versions[version] = (transaction, place)
-        count += 1
-    _count(count)
+        _count(len(rows))
     return committed
 
 
-def _observe(
-    options: Options, versions: dict[int, tuple[str | None, int]], row: Row, found: Found, watched: _Watched
-) -> None:
-    """Take in one observation."""
-    _, place, _, record, version, transaction, _ = row
-    found.observed += 1
-    key, change = (len(versions), record, version), (record, version)
-    if version not in versions:
-        found.add("unknown", key, lambda: f"{_show(*change)} was never committed: {options.place(place)}")
-        return
-    expected = versions[version][0]
-    if transaction is not None and expected is not None and transaction != expected:
-        found.add(
-            "unknown",
-            key,
-            lambda: (
-                f"{_show(*change)} was committed by transaction {expected}, not by {transaction}: "
-                f"{options.place(place)}"
-            ),
-        )
-        return
-    watched.last[record] = version
-    if change in watched.first_at:
-        first = watched.first_at[change][1]
-        found.add("twice", key, lambda: f"{_show(*change)}: {options.place(first)}, and {options.place(place)}")
-        return
-    watched.first_at[change] = row
-    newest = watched.newest.get(record)
-    if newest is not None and version < newest:
-        later = watched.first_at[record, newest][1]
-        found.add(
-            "inverted",
-            key,
-            lambda: f"{_show(*change)}: {options.place(place)}, after version {newest}: {options.place(later)}",
-        )
-    else:
-        watched.newest[record] = version
+@dataclass
+class _Check:
+    """Compares what one consumer has observed with what was committed, record by record."""
 
+    options: Options
+    found: Found
+    missing: dict[str | None, list[tuple[str, int]]]
+    pages: dict[str | None, set[str]]
 
-def _look_back(committed: dict[str, dict[int, tuple[str | None, int]]], found: Found, watched: _Watched) -> None:
-    """Find what is missing after the last observation."""
-    for record, versions in committed.items():
+    def record(self, record: str, versions: Versions, rows: list[Row]) -> None:
+        """Compare the observations of one record with its committed versions."""
+        self.found.observed += len(rows)
+        rows.sort()
+        firsts = {row[2]: row for row in rows}
+        is_right = len(firsts) == len(rows) and list(firsts) == list(versions)
+        if not is_right or any(row[3] not in (None, versions[row[2]][0]) for row in rows):
+            firsts = self._one_by_one(record, versions, rows)
+        if self.options.transactions == "pages":
+            for version, row in firsts.items():
+                self.pages.setdefault(versions[version][0], set()).add(row[4])
+
+    def _one_by_one(self, record: str, versions: Versions, rows: list[Row]) -> dict[int, Row]:
+        """Find the faults of one record; return the row in which each version was first observed."""
+        firsts: dict[int, Row] = {}
+        newest = last = None
+        for row in rows:
+            version, place = row[2], self.options.place(row[1])
+            if trouble := _unknown(versions, row):
+                self._add("unknown", versions, record, version, f"{trouble}: {place}")
+                continue
+            last = version
+            if version in firsts:
+                first = self.options.place(firsts[version][1])
+                self._add("twice", versions, record, version, f"{first}, and {place}")
+                continue
+            firsts[version] = row
+            if newest is not None and version < newest:
+                later = self.options.place(firsts[newest][1])
+                self._add("inverted", versions, record, version, f"{place}, after version {newest}: {later}")
+            else:
+                newest = version
         for version, (transaction, _) in versions.items():
-            if (record, version) not in watched.first_at:
-                by = "" if transaction is None else f" of transaction {transaction}"
-                found.add("lost", (len(versions), record, version), partial(_show, record, version, by))
-        last, newest = watched.last.get(record), max(versions)
-        if last is not None and last != newest:
-            text = f"{_show(record, last)} was observed last, and version {newest} is the newest"
-            found.add("stale", (len(versions), record, last), partial(str, text))
+            if version not in firsts:
+                by = f"of transaction {transaction}" if transaction is not None else "never observed"
+                self._add("lost", versions, record, version, by)
+                self.missing.setdefault(transaction, []).append((record, version))
+        if last is not None and last != max(versions):
+            self._add("stale", versions, record, last, f"observed last, and version {max(versions)} is the newest")
+        return firsts
+
+    def _add(self, kind: str, versions: Versions, record: str, version: int, text: str) -> None:
+        self.found.add(kind, (len(versions), record, version), f"{_show(record, version)}: {text}")
 
 
-def _show(record: str, version: int, more: str = "") -> str:
-    return f"version {version} of record {record!r}{more}"
+def _unknown(versions: Versions, row: Row) -> str:
+    """Return why an observed change was never committed; empty if it was."""
+    if row[2] not in versions:
+        return "never committed"
+    transaction = versions[row[2]][0]
+    if None in (row[3], transaction) or row[3] == transaction:
+        return ""
+    return f"committed by transaction {transaction}, not by {row[3]}"
 
 
-def _pass_on_transactions(
-    options: Options, committed: dict[str, dict[int, tuple[str | None, int]]], watched: list[_Watched]
-) -> None:
-    """Write how much of each transaction each consumer has observed of the records of this part."""
-    number: defaultdict[str, int] = defaultdict(int)
-    missing: defaultdict[str, list[Any]] = defaultdict(lambda: [None] * len(watched))
-    seen: defaultdict[str, list[int]] = defaultdict(lambda: [0] * len(watched))
-    pages: defaultdict[str, list[set[Any]]] = defaultdict(lambda: [set() for _ in watched])
-    for record, versions in committed.items():
-        for version, (transaction, _) in versions.items():
-            name = str(transaction)
-            number[name] += 1
-            for index, each in enumerate(watched):
-                row = each.first_at.get((record, version))
-                if row is None:
-                    missing[name][index] = min(missing[name][index] or (record, version), (record, version))
-                else:
-                    seen[name][index] += 1
-                    pages[name][index].add(row[6])
-    parts = _Parts(options, "transactions")
-    for name, count in number.items():
-        parts.add(name, (name, count, missing[name], seen[name], [tuple(each) for each in pages[name]]))
-    parts.flush()
+def _show(record: str, version: int) -> str:
+    return f"version {version} of record {record!r}"
 
 
 def _check_transactions(options: Options, consumers: tuple[str, ...], part: int) -> dict[str, Found]:
@@ -447,18 +456,18 @@ def _check_transactions(options: Options, consumers: tuple[str, ...], part: int)
     for row in _rows(options, "transactions", part):
         rows[row[0]].append(row)
     for name, of_name in rows.items():
-        number = sum(row[1] for row in of_name)
-        for index, consumer in enumerate(consumers):
-            seen = sum(row[3][index] for row in of_name)
-            pages = {page for row in of_name for page in row[4][index]}
-            if 0 < seen < number:
-                missing = min(row[2][index] for row in of_name if row[2][index])
-                text = f"transaction {name}: {seen} of {number} changes observed, not {_show(*missing)}"
-            elif options.transactions == "pages" and len(pages) > 1:
-                text = f"transaction {name}: {number} changes in pages {', '.join(sorted(pages)[:9])}"
+        changes = sum(row[1] for row in of_name)
+        for number, consumer in enumerate(consumers):
+            missing = sum(row[2][number][0] for row in of_name)
+            pages = sorted({page for row in of_name for page in row[3][number]})
+            if 0 < missing < changes:
+                example = min(row[2][number][1] for row in of_name if row[2][number][0])
+                text = f"transaction {name}: {missing} of {changes} changes not observed, such as {_show(*example)}"
+            elif len(pages) > 1:
+                text = f"transaction {name}: {changes} changes in pages {', '.join(pages[:9])}"
             else:
                 continue
-            found[consumer].add("torn", (number, name), partial(str, text))
+            found[consumer].add("torn", (changes, name), text)
     return found
 
 
