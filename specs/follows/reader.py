@@ -138,7 +138,6 @@ class Reader:
         self.consumers: dict[str, Consumer] = {}
         self.stored: dict[Key, Step] = {}
         """``position[]`` of the models: committed."""
-        self.layouts: dict[str, int] = {}
         self.doubt: dict[Key, list[Transaction]] = defaultdict(list)
         """Transactions whose COMMIT was sent, without an outcome yet, by the shards whose positions they store."""
         self.last: dict[Key, Transaction] = {}
@@ -314,8 +313,6 @@ class Reader:
                 f"the stored position is not the one behind the delivered changes: {step['position']}",
             )
         claim.stored = position
-        if transaction.left is not None or claim.layout is None:
-            self.layouts[claim.key[0]] = claim.shards
 
     def _may_store(self, transaction: Transaction, claim: Claim, new: Step) -> bool:
         now = {**claim.position, "lost": 0}

@@ -83,8 +83,8 @@ class Writers:
 
     def _end(self, step: Step, own: _Transaction) -> None:
         for name in _LOCKS:
-            # After an error the server gives the locks back at once, and not with the ROLLBACK.
-            self._give_back(own, name, own.sent if step["how"] == "committed" else own.last)
+            # If a statement has failed, the server gives the locks back at once, and not with the ROLLBACK.
+            self._give_back(own, name, own.sent if step["how"] in ("committed", "undone") else own.last)
         self.shared += own.shared
         if step["how"] == "committed":
             if own.xid in self._log.of_xid:

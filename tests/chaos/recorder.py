@@ -316,7 +316,8 @@ class RecordedConnection(psycopg.Connection[Any]):
     def rollback(self) -> None:
         """Roll back, and record it."""
         xid, self._xid, self._is_uncaptured = self._xid, None, False
-        with self._ending(xid, "undone"):
+        is_failed = self.info.transaction_status != psycopg.pq.TransactionStatus.INTRANS
+        with self._ending(xid, "failed" if is_failed else "undone"):
             super().rollback()
 
     @contextmanager
