@@ -38,4 +38,3 @@ def test_chaos_run_is_right_and_detects_wrong_readers(tmp_path: Path) -> None:
     assert figures["consumers"]["xmin_watermark"]["inverted"], output
     report = check(record)
     assert report.refusals.keys() == wrong, report
-    assert report.seen["late commits"], report
