@@ -1,8 +1,8 @@
 """`make follows`: chaos runs whose steps are recorded, and checked against the models in specs/.
 
 Each run has a seed of its own, and every third one has ``ATOMIC = False``. The runs go on until enough steps are
-accepted; those of a run that proves nothing do not count. The exit code is 1 if a step is refused, if a ledger is wrong,
-if a wrong reader is accepted, or if FRUITLESS runs in a row prove nothing.
+accepted; those of a run that proves nothing do not count. The exit code is 1 if a step is refused, a ledger is wrong, a
+wrong reader is accepted, or FRUITLESS runs in a row prove nothing.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from tests.chaos.recorder import RecordedConnection, Recorder, record_end
 from tests.chaos.writers import Writer
 
 FRUITLESS = 5
+"""Runs in a row that prove nothing, after which the rest would not either."""
 CHAOS = "--seconds 30 --pause 3 --silence 2 --unresponsive 0 --calm 3 --backlog 400"
 CHAOS += " --batch 50 --records 300 --writers 4 --concurrency 2"
 """Options of each run: small pages and much sleep, so most of the time makes steps."""
