@@ -24,7 +24,7 @@ from tests.chaos.peers.system import PYTHON, ROOT
 
 SHORT = {"systems": ["outbox"], "faults": ["kill", "late"], "seeds": [1], "changes": 300}
 """One peer under two faults, and the control."""
-TIMEOUT = 1200.0
+TIMEOUT = 3600.0
 """Seconds after which a cell counts as not run."""
 Results = dict[tuple[str, str], list[dict[str, Any]]]
 

@@ -26,6 +26,8 @@ RECOVERY = 75.0
 """Seconds after which a fault counts as not recovered from: twice the longest lease, and more."""
 PATIENCE = 45.0
 """Seconds without progress after which the worker counts as stuck."""
+START_TIMEOUT = 600.0
+"""Seconds until the first change must be delivered: the machine may be busy."""
 BACKLOG = 150
 """Undelivered changes at which the writer slows down."""
 RESTART_SECONDS = 1.0
@@ -141,7 +143,7 @@ class Cell:
         Raises:
             RuntimeError: it does not; with its output.
         """
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + START_TIMEOUT
         while not self.server.query("SELECT FROM chaos_ledger LIMIT 1"):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{self.system.name} delivers nothing:\n{self.worker.output.read_text()}")
