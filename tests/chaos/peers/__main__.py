@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,15 @@ def run(options: argparse.Namespace, cell: tuple[str, str, int]) -> dict[str, An
         options.logs.mkdir(parents=True, exist_ok=True)
         command += ["--log", str(options.logs / f"{system}-{fault}-{seed}.log")]
     failed = {"system": system, "fault": fault, "seed": seed}
-    try:
-        done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False, timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        return {**failed, "error": f"not finished within {TIMEOUT:.0f} s"}
-    if done.returncode:
-        return {**failed, "error": done.stderr.strip() or f"exit code {done.returncode}"}
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            output, errors = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            return {**failed, "error": f"not finished within {TIMEOUT:.0f} s"}
+    if process.returncode:
+        return {**failed, "error": errors.strip() or f"exit code {process.returncode}"}
+    return dict(json.loads(output.splitlines()[-1]))
 
 
 def table(options: argparse.Namespace, results: Results) -> str:
@@ -138,7 +140,8 @@ def main() -> int:
         print(f"chaos-peers: {line}", flush=True)
     started = time.monotonic()
     with ThreadPoolExecutor(options.jobs) as pool:
-        for number, figures in enumerate(pool.map(lambda cell: run(options, cell), todo), 1):
+        for number, future in enumerate(as_completed(pool.submit(run, options, cell) for cell in todo), 1):
+            figures = future.result()
             results[figures["system"], figures["fault"]].append(figures)
             passed = time.monotonic() - started
             print(f"chaos-peers: {number} of {len(todo)}, {passed:.0f} s: {json.dumps(figures)}", flush=True)

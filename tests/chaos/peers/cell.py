@@ -6,6 +6,7 @@ One writer plays Heroku Connect: its transactions follow each other. So only the
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -144,7 +145,7 @@ class Cell:
             RuntimeError: it does not; with its output.
         """
         deadline = time.monotonic() + START_TIMEOUT
-        while not self.server.query("SELECT FROM chaos_ledger LIMIT 1"):
+        while not self.server.query("SELECT 1 FROM chaos_ledger LIMIT 1"):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{self.system.name} delivers nothing:\n{self.worker.output.read_text()}")
             time.sleep(0.2)
@@ -242,6 +243,7 @@ def main() -> int:
     parser.add_argument("--log", type=Path, help="file for the output of the workers")
     options = parser.parse_args()
     os.environ.pop("DJANGO_SETTINGS_MODULE", None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # ends worker and server too
     with tempfile.TemporaryDirectory(prefix="hc_signals_peers_", ignore_cleanup_errors=True) as directory:
         cell = Cell(options, Path(directory))
         try:

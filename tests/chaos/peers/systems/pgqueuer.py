@@ -40,7 +40,7 @@ SYSTEM = System(
     ),
     work=(
         *("-m", "pgqueuer", "run", "tests.chaos.peers.systems.pgqueuer:main"),
-        *("--shutdown-on-listener-failure", "--dequeue-timeout", "5", "--log-level", "WARNING"),
+        *("--shutdown-on-listener-failure", "--dequeue-timeout", "5"),
     ),
     sql=ENQUEUE + TRIGGER,
 )
