@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.peers import systems
+from tests.chaos.peers.cell import LIMIT
 from tests.chaos.peers.faults import FAULTS
 from tests.chaos.peers.system import PYTHON, ROOT
 
-SHORT = {"systems": ["outbox"], "faults": ["kill", "late"], "seeds": [1], "changes": 300}
+SHORT = {"systems": ["outbox"], "faults": ["kill", "late"], "seeds": [1], "changes": 300, "limit": 5.0}
 """One peer under two faults, and the control."""
 TIMEOUT = 3600.0
 """Seconds after which a cell counts as not run."""
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace, cell: tuple[str, str, int]) -> dict[str, An
     system, fault, seed = cell
     command = [sys.executable, "-m", "tests.chaos.peers.cell", "--system", system, "--fault", fault]
     command += ["--seed", str(seed), "--changes", str(options.changes), "--records", str(options.records)]
+    command += ["--limit", str(options.limit)]
     if options.logs:
         options.logs.mkdir(parents=True, exist_ok=True)
         command += ["--log", str(options.logs / f"{system}-{fault}-{seed}.log")]
@@ -115,6 +117,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--changes", type=int, default=2000, help="fewest committed changes of a run (default: 2000)")
     parser.add_argument("--records", type=int, default=100, help="number of records (default: 100)")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=LIMIT,
+        help=f"seconds until a worker counts as stuck (default: {LIMIT:.0f})",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time (default: 2)")
     parser.add_argument("--short", action="store_true", help="one peer under two faults, about a minute")
     parser.add_argument("--json", type=Path, help="file for the figures; cells that it has are not run again")

@@ -23,10 +23,8 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.server import Server
 from tests.chaos.writers import Writer
 
-RECOVERY = 240.0
-"""Seconds after which a fault counts as not recovered from; much more than any lease, for busy machines."""
-PATIENCE = 120.0
-"""Seconds without progress after which the worker counts as stuck."""
+LIMIT = 120.0
+"""Seconds without recovery, or at the end without progress, after which a worker counts as stuck. Leases have 30 s."""
 START_TIMEOUT = 600.0
 """Seconds until the first change must be delivered: the machine may be busy."""
 BACKLOG = 150
@@ -117,14 +115,14 @@ class Cell:
         writer.join(timeout=60)
         for (name,) in self.server.query("SELECT gid FROM pg_prepared_xacts"):
             self.server.query(f"COMMIT PREPARED '{name}'")
-        self.drain(PATIENCE)
+        self.drain()
         stuck = len(self.undelivered())
         if stuck:  # as an operator or a new release would
             with self.lock:
                 self.worker.stop()
                 self.worker.proxy.recover()
                 self.worker.start()
-            self.drain(PATIENCE)
+            self.drain()
         self.stopping.set()
         with self.lock:
             self.worker.stop()
@@ -177,7 +175,7 @@ class Cell:
         fault.end(self)
         if fault.from_end:
             since, owed, recovered = time.monotonic(), self.undelivered(), None
-        while recovered is None and time.monotonic() < since + RECOVERY:
+        while recovered is None and time.monotonic() < since + self.options.limit:
             if not owed & self.undelivered():
                 recovered = time.monotonic() - since
             time.sleep(0.2)
@@ -192,10 +190,10 @@ class Cell:
         ((count,),) = self.server.query("SELECT count(*) FROM chaos_truth")
         return int(count)
 
-    def drain(self, patience: float) -> None:
+    def drain(self) -> None:
         """Wait until all is delivered, or there was no progress for some time."""
         before, moved = -1, time.monotonic()
-        while (behind := len(self.undelivered())) and time.monotonic() < moved + patience:
+        while (behind := len(self.undelivered())) and time.monotonic() < moved + self.options.limit:
             if behind != before:
                 before, moved = behind, time.monotonic()
             time.sleep(0.3)
@@ -240,6 +238,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--changes", type=int, default=2000)
     parser.add_argument("--records", type=int, default=100)
+    parser.add_argument("--limit", type=float, default=LIMIT)
     parser.add_argument("--log", type=Path, help="file for the output of the workers")
     options = parser.parse_args()
     os.environ.pop("DJANGO_SETTINGS_MODULE", None)
