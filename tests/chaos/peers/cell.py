@@ -165,7 +165,7 @@ class Cell:
             self.stopping.wait(0.5)
 
     def cause(self, fault: Fault) -> float | None:
-        """Cause a fault; return the seconds until all changes that were committed by then are delivered, or None."""
+        """Cause a fault; return the seconds until the changes that it found undelivered are delivered, or None."""
         fault.begin(self)
         since, owed, recovered = time.monotonic(), self.undelivered(), None
         while time.monotonic() < since + fault.hold:
