@@ -126,6 +126,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time (default: 2)")
     parser.add_argument("--short", action="store_true", help="one peer under two faults, about a minute")
     parser.add_argument("--json", type=Path, help="file for the figures; cells that it has are not run again")
+    parser.add_argument("--table", action="store_true", help="run nothing, print the table of --json")
     parser.add_argument("--logs", type=Path, help="directory for the output of the workers")
     options = parser.parse_args(arguments)
     if options.short:
@@ -143,7 +144,7 @@ def main() -> int:
             if "error" not in figures:
                 results[figures["system"], figures["fault"]].append(figures)
     done = {(system, fault, each["seed"]) for (system, fault), runs in results.items() for each in runs}
-    todo = [cell for cell in cells(options) if cell not in done]
+    todo = [] if options.table else [cell for cell in cells(options) if cell not in done]
     for line in versions():
         print(f"chaos-peers: {line}", flush=True)
     started = time.monotonic()
