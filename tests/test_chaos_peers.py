@@ -14,7 +14,7 @@ RIGHT = {"fault": "kill", "lost": 0, "twice": 0, "inverted": 0, "unknown": 0, "s
 
 def text(name: str, **figures: Any) -> str:
     """Return the cell of one system under one fault."""
-    options = peers.parse(["--systems", name, "--faults", "kill"])
+    options = peers.parse(["--systems", name, "--faults", "kill", "--seeds", "1"])
     line = peers.table(options, {(name, "kill"): [{**RIGHT, **figures}]}).splitlines()[-1]
     return line.split("|")[2].strip()
 
@@ -41,7 +41,7 @@ def test_table_says_which_cells_were_not_run() -> None:
     failed = {"system": "outbox", "fault": "kill", "seed": 1, "error": "no server"}
     lines = peers.table(options, {("ours", "kill"): [RIGHT], ("outbox", "kill"): [failed]}).splitlines()
     assert lines[2] == "| no fault | not run | not run |"
-    assert lines[3] == "| worker killed | 0 / 0 / 0; 3.0 s, at most 5.0 s | not run |"
+    assert lines[3] == "| worker killed | 0 / 0 / 0; 3.0 s, at most 5.0 s (1 of 3 runs) | not run |"
 
 
 @pytest.mark.parametrize("kind", ["lost", "twice", "inverted", "unknown"])

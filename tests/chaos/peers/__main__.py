@@ -62,13 +62,19 @@ def table(options: argparse.Namespace, results: Results) -> str:
     names = options.systems
     lines = [f"| fault | {' | '.join(systems.find(name).label for name in names)} |", "|---" * (len(names) + 1) + "|"]
     for fault in dict.fromkeys(fault for _, fault, _ in cells(options)):
-        texts = [_text(name, results.get((name, fault), [])) for name in names]
+        texts = [_text(name, results.get((name, fault), []), len(options.seeds)) for name in names]
         lines.append(f"| {FAULTS[fault].label} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
 
-def _text(name: str, runs: list[dict[str, Any]]) -> str:
-    """Return one cell: lost / twice / out of order, and the time to recover."""
+def _text(name: str, runs: list[dict[str, Any]], wanted: int) -> str:
+    """Return one cell: lost / twice / out of order, and the time to recover.
+
+    Args:
+        name: the system.
+        runs: figures of its runs.
+        wanted: number of seeds; the cell says so if fewer were run.
+    """
     runs = [each for each in runs if "error" not in each]
     if not runs:
         return "not run"
@@ -85,7 +91,7 @@ def _text(name: str, runs: list[dict[str, Any]]) -> str:
         text += f"; {len(times) - len(recovered)} of {len(times)} times not within the limit"
     if stuck > lost:
         text += f"; {stuck - lost} only after a restart"
-    return text
+    return text if len(runs) >= wanted else f"{text} ({len(runs)} of {wanted} runs)"
 
 
 def is_right(name: str, run: dict[str, Any]) -> bool:
@@ -157,7 +163,11 @@ def main() -> int:
             if options.json:
                 with options.json.open("a") as file:
                     file.write(json.dumps(figures) + "\n")
-    print(f"\nseeds {' '.join(map(str, options.seeds))}: lost / twice / out of order; seconds to recover\n")
+    committed = sum(each.get("committed", 0) for runs in results.values() for each in runs)
+    print(
+        f"\n{committed:,} changes, seeds {' '.join(map(str, options.seeds))}; each cell: lost / twice / out of order;"
+    )
+    print("median and longest time to recover. In brackets: not promised.\n")
     print(table(options, results))
     return int(not all(is_right(name, each) for (name, _), runs in results.items() for each in runs))
 
