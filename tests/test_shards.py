@@ -7,19 +7,13 @@ from django.db import connection
 from example.crm.models import Account, Seen
 
 from hc_signals import signals
-<<<<<<< HEAD
 from hc_signals.conf import Conf
 from hc_signals.delivery.failures import waiting_shards
-from hc_signals.models import Position
-from hc_signals.testing import HerokuConnect
-from tests.conftest import another, as_the_app, deliver
-=======
 from hc_signals.log import positions
 from hc_signals.log.position import LogShard, Standing
 from hc_signals.models import Position
 from hc_signals.testing import HerokuConnect
-from tests.conftest import another, deliver
->>>>>>> next
+from tests.conftest import another, as_the_app, deliver
 
 
 def test_shards_deliver_each_change_once_and_in_order(captured: HerokuConnect, connect: Any) -> None:
