@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 
 from benchmarks.options import Options
-from benchmarks.processes import start
 from benchmarks.rows import Row, say
 from benchmarks.server import Server
 from tests.server import Server as Installed
@@ -37,6 +36,8 @@ def _measure(options: Options, programs: Path, installed: Installed) -> list[Row
     if not has_jit:
         say(f"jit is left out: PostgreSQL {version} in {programs} has no JIT compiler")
         return []
+    from benchmarks.processes import start  # needs the benchmarks' Django settings
+
     process = start("-m", "benchmarks.jit_turns", str(2 * options.rounds), BENCH_URL=installed.url)
     output, _ = process.communicate()
     if process.returncode:
