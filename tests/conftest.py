@@ -152,7 +152,7 @@ def running_crew(**conf: Any) -> Iterator[None]:
         yield
     finally:
         crew.stopping.set()
-        thread.join(timeout=10)
+        thread.join(timeout=60)
     assert not thread.is_alive(), "the crew does not stop"
 
 
@@ -255,7 +255,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type 
 """
 
 
-def wait_for_sessions(seconds: float = 30) -> None:
+def wait_for_sessions(seconds: float = 60) -> None:
     """Wait until no other session of the database has a statement or a transaction, also those of killed processes."""
     deadline = time.monotonic() + seconds
     while True:

@@ -209,12 +209,12 @@ class Standby(Server):
         of_primary = ["-h", str(self._primary.directory), "-U", "postgres"]
         self.run("pg_basebackup", "-D", "data", "-R", "-X", "stream", "-c", "fast", "--no-sync", *of_primary)
 
-    def catch_up(self, seconds: float = 30) -> None:
+    def catch_up(self, seconds: float = 60) -> None:
         """Wait until this server has replayed the primary's writes so far."""
         ((position,),) = self._primary.execute("SELECT pg_current_wal_lsn()")
         self._wait_for("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [position], seconds)
 
-    def cut_off(self, seconds: float = 30) -> None:
+    def cut_off(self, seconds: float = 60) -> None:
         """Stop following: later writes of the primary do not arrive here."""
         self.execute("ALTER SYSTEM SET primary_conninfo = ''")
         self.execute("SELECT pg_reload_conf()")

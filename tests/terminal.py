@@ -32,7 +32,7 @@ class Terminal:
         assert self.process.wait(seconds) == 0, f"{self.command}\n{self.output}"
         return self.output
 
-    def wait_until(self, condition: Callable[[str], bool], seconds: float = 20) -> None:
+    def wait_until(self, condition: Callable[[str], bool], seconds: float = 60) -> None:
         """Wait until the output meets the condition."""
         deadline = time.monotonic() + seconds
         while not condition(self.output):
@@ -40,7 +40,7 @@ class Terminal:
             assert time.monotonic() < deadline, f"{self.command}\n{self.output}"
             time.sleep(0.05)
 
-    def stop(self, number: int, seconds: float = 10) -> int:
+    def stop(self, number: int, seconds: float = 60) -> int:
         """Send a signal to all processes of the terminal, as Ctrl-C does; wait for the end, return the exit code."""
         os.killpg(self.process.pid, number)
         return self.process.wait(seconds)

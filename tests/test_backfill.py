@@ -225,7 +225,7 @@ def test_backfill_waits_for_a_locked_row_without_deadlock(captured: HerokuConnec
         other.commit()
     finally:
         other.rollback()
-        thread.join(timeout=20)
+        thread.join(timeout=60)
     counts = [int(line.split()[0]) for line in output]
     assert sum(counts) == 10
     assert Change.objects.filter(operation="SNAPSHOT").count() == 10
@@ -243,7 +243,7 @@ def test_backfill_skips_a_row_deleted_during_the_wait(captured: HerokuConnect, o
         other.commit()
     finally:
         other.rollback()
-        thread.join(timeout=20)
+        thread.join(timeout=60)
     logged = Change.objects.filter(operation="SNAPSHOT").values_list("record_key", flat=True)
     assert sorted(map(int, logged)) == keys[:2] + keys[3:]
 

@@ -59,7 +59,7 @@ def test_chores_keep_their_connection_until_they_end(captured: HerokuConnect) ->
             first = (pid, at)
     finally:
         stopping.set()
-        chores.join(timeout=10)
+        chores.join(timeout=60)
     deadline = time.monotonic() + 10
     while sessions():
         assert time.monotonic() < deadline, "the connection is still open"
@@ -165,7 +165,7 @@ def test_unresponsive_connection_does_not_end_the_watch(
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(timeout=15)
+    thread.join(timeout=60)
     dog.end()
     dog.join()
     proxy.close()

@@ -91,4 +91,4 @@ def test_second_signal_ends_the_process_at_once(number: int, code: int) -> None:
     finally:
         process.kill()
         process.stdout.close()
-        process.wait(timeout=10)
+        process.wait(timeout=60)

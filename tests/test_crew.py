@@ -70,7 +70,7 @@ def test_threads_that_start_together_all_deliver_at_once(
     def meet(**kwargs: Any) -> None:
         if (name := threading.current_thread().name) not in met:
             met.add(name)
-            meeting.wait(timeout=10)
+            meeting.wait(timeout=60)
 
     connect(signals.record_created, meet, Account)
     captured.create(Account, 200)
@@ -108,7 +108,7 @@ def test_threads_begin_with_different_shards(captured: HerokuConnect, connect: A
             if len(begun) == 2:
                 both.set()
 
-    connect(signals.record_created, lambda **kwargs: both.wait(timeout=10), Account)
+    connect(signals.record_created, lambda **kwargs: both.wait(timeout=60), Account)
     captured.create(Account, 200)
     rounds = Rounds()
     observe(rounds)
@@ -168,7 +168,7 @@ def test_sigterm_ends_all_threads_with_code_0(listener: Any) -> None:
     process = listener("--concurrency", "3")
     wait_until(asleep)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=5) == 0
+    assert process.wait(timeout=60) == 0
 
 
 def test_worker_that_fails_ends_the_other_workers(captured: HerokuConnect, monkeypatch: pytest.MonkeyPatch) -> None:

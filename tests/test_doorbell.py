@@ -66,7 +66,7 @@ def bell(stopping: threading.Event) -> Iterator[Callable[[], Doorbell]]:
     stopping.set()
     for each in bells:
         for sleeper in getattr(each, "sleepers_of_test", []):
-            sleeper.join(timeout=10)  # a sleeper that is awake would reconnect after the exit
+            sleeper.join(timeout=60)  # a sleeper that is awake would reconnect after the exit
         each.__exit__(None, None, None)
 
 

@@ -79,7 +79,7 @@ def test_worker_commits_without_autocommit_of_the_project(captured: HerokuConnec
             insert(2)
             wait_until(lambda n=count: Seen.objects.count() == n)  # type: ignore[misc]
         process.terminate()
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
         assert process.returncode == 0, output
     finally:
         process.kill()

@@ -395,7 +395,7 @@ def test_worker_is_never_ended_by_a_deadlock(listen: Any, captured: HerokuConnec
     """The worker has the first row and waits for the second one, the dry run the other way round."""
     rows = [Note.objects.create(text=text) for text in "ab"]
     is_worker = threading.Event()
-    met = threading.Barrier(2, timeout=20)
+    met = threading.Barrier(2, timeout=60)
     errors: list[BaseException] = []
     tries: list[str] = []
 

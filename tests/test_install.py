@@ -219,7 +219,7 @@ def test_second_installer_keeps_the_triggers_of_the_first(heroku: HerokuConnect)
         )
         ((versions,),) = first.fetchall()
         first.connection.commit()
-    second.join(timeout=10)
+    second.join(timeout=60)
     assert find_tables([Account], "default")[0].versions == versions
 
 

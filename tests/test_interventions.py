@@ -121,7 +121,7 @@ def test_delivery_parked_during_a_discard_is_released(receiver: Receiver) -> Non
             "SELECT consumer, receiver, signal, sender, 'parked', 0, '', change_id, xid, captured_at, table_name, "
             "operation, origin, record_key, record_id, new FROM public.hc_signals_delivery"
         )
-    thread.join(timeout=20)
+    thread.join(timeout=60)
     assert not thread.is_alive()
     assert states() == ["retry"]
 

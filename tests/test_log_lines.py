@@ -181,7 +181,7 @@ LOGGINGS: dict[str, dict[str, Any]] = {
 def run_once(*arguments: str, **logging_: Any) -> str:
     config = json.dumps({"version": 1, "disable_existing_loggers": False, **logging_})
     process = start("hc_listen", "--once", *arguments, FAILING_RECEIVER="1", LOGGING_JSON=config)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     return str(output)
 

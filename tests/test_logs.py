@@ -23,7 +23,7 @@ def fails(**kwargs: Any) -> None:
 def test_json_log_has_one_object_per_line(captured: HerokuConnect) -> None:
     captured.insert(Account, name="Top Secret Ltd")
     process = start("hc_listen", "--once", "--log-format", "json", "-v", "3", FAILING_RECEIVER="1")
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     lines = [json.loads(line) for line in output.splitlines()]
     for line in lines:

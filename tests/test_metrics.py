@@ -194,7 +194,7 @@ def far_bell(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
         yield proxy, bell
         stopping.set()
         proxy.close()
-        thread.join(timeout=10)
+        thread.join(timeout=60)
     assert not thread.is_alive()
 
 
@@ -254,7 +254,7 @@ def test_taken_port_ends_hc_listen_before_it_delivers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         process = start("hc_listen", "--metrics-port", str(port))
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert f"CommandError: Metrics cannot be served on 127.0.0.1:{port}: Address already in use." in output
     assert len(output.splitlines()) == 1, output

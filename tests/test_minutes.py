@@ -147,7 +147,7 @@ def test_two_processes_append_their_own_minutes() -> None:
         wait_until(lambda: Seen.objects.count() == 40)
         for process in processes:
             process.send_signal(signal.SIGTERM)
-        assert [process.wait(timeout=10) for process in processes] == [0, 0]
+        assert [process.wait(timeout=60) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()

@@ -161,7 +161,7 @@ def test_resume_reports_the_gap_after_open_writers_commit(heard: list[Any]) -> N
         assert heard == ["captured at once"]
         assert pausing.find("default").owed
         cursor.connection.commit()
-    resuming.join(timeout=10)
+    resuming.join(timeout=60)
     deliver()
     assert heard[1].cause == "paused"
     assert heard[1].since < heard[1].until

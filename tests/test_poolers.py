@@ -102,7 +102,7 @@ def application_names(name: str) -> bool:
 def command(pooler: PgBouncer, *arguments: str) -> tuple[str, int]:
     """Run a management command through PgBouncer; return its output and exit code."""
     process = start(*arguments, DATABASE_URL=pooler.url)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     return output, process.returncode
 
 
@@ -185,7 +185,7 @@ def test_ended_worker_leaves_nothing_in_the_pool(bouncer: Any, listen: Any, mode
     process = listen(pooler)
     wait_until(is_at_work)
     process.terminate()
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert ("A pooler shares" in output) == (mode == "transaction")
     assert not left_behind(pooler)
@@ -253,7 +253,7 @@ def test_worker_notices_a_changed_pool_mode(bouncer: Any, listen: Any) -> None:
     wait_until(lambda: application_names("hc_listen default pooled"), 40)
     wait_until(lambda: not asleep())
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     wait_until(lambda: not left_behind(pooler))
 
 
@@ -306,7 +306,7 @@ def test_djangos_own_pool_lends_enough(listen: Any, bouncer: Any) -> None:
             wait_until(lambda n=count: Seen.objects.count() == n)  # type: ignore[misc]
         wait_until(lambda: application_names("hc_listen default chores"))
         process.terminate()
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
         assert process.returncode == 0, output
     finally:
         process.kill()
@@ -324,7 +324,7 @@ def test_tail_polls_behind_a_pooler_and_leaves_nothing(bouncer: Any) -> None:
             line = next(line for line in process.stdout if line.startswith("{"))  # the others are stderr's
             assert json.loads(line)["change_type"] == "CREATE"
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
     finally:
         process.kill()
         process.communicate()

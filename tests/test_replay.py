@@ -94,7 +94,7 @@ def in_a_thread(work: Callable[[], Any]) -> None:
 
     thread = Thread(target=run)
     thread.start()
-    thread.join(timeout=20)
+    thread.join(timeout=60)
     assert not thread.is_alive()
 
 
@@ -287,7 +287,7 @@ def test_replay_survives_a_deadlock_with_the_worker(listener: Listener, captured
 
     early.first = begin
     assert a_replay().page() == 3
-    workers[0].join(timeout=20)
+    workers[0].join(timeout=60)
     assert not workers[0].is_alive()
     listener.fails, early.first = False, lambda: None
     as_the_app("UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp() WHERE state = 'retry'")
@@ -317,7 +317,7 @@ def test_replay_wakes_a_worker_for_stored_failures(listener: Listener) -> None:
         sleeper.close()
     with connection.cursor() as cursor:
         cursor.execute("UNLISTEN hc_signals")
-    assert len(list(connection.connection.notifies(timeout=5, stop_after=1))) == 1
+    assert len(list(connection.connection.notifies(timeout=60, stop_after=1))) == 1
 
 
 def test_on_delete_is_not_replayed_unless_named(captured: HerokuConnect, connect: Any, settings: Any) -> None:

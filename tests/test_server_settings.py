@@ -74,7 +74,7 @@ def test_writer_does_not_notify_when_queue_is_half_full(server: Server) -> None:
     with psycopg.connect(server.url, autocommit=True) as other, sleeping_worker(server.url):
         other.execute("LISTEN hc_signals")
         as_heroku_connect(INSERT, ["A1"])
-        assert len(list(other.notifies(timeout=10, stop_after=1))) == 1
+        assert len(list(other.notifies(timeout=60, stop_after=1))) == 1
         connection.close()
         other.execute(
             "CREATE OR REPLACE FUNCTION pg_catalog.pg_notification_queue_usage() RETURNS float8 LANGUAGE sql "
@@ -82,7 +82,7 @@ def test_writer_does_not_notify_when_queue_is_half_full(server: Server) -> None:
         )
         as_heroku_connect(INSERT, ["A2"])
         other.execute("NOTIFY hc_signals, 'the end'")
-        assert [each.payload for each in other.notifies(timeout=10, stop_after=1)] == ["the end"]
+        assert [each.payload for each in other.notifies(timeout=60, stop_after=1)] == ["the end"]
     assert deliver() == 2
 
 

@@ -71,7 +71,7 @@ def test_worker_waits_until_a_standby_is_promoted(pair: tuple[Server, Standby]) 
         wait_until(lambda: Seen.objects.count() == 1)
         wait_until(lambda: second.says("The start waits for the server: The database 'default' is a follower"))
         process = start("hc_listen", "--no-wait", DATABASE_URL=standby.url, TEST_DATABASE="postgres")
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
         assert (process.returncode, output.count("\n")) == (1, 1)
         assert "The database 'default' is a follower: LISTEN does not work there; use the leader's URL." in output
         standby.catch_up()

@@ -253,7 +253,7 @@ def test_unreachable_server_is_one_sentence() -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         process = start("hc_status", DATABASE_URL=f"postgresql://postgres@127.0.0.1:{port}/x", TEST_DATABASE="x")
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Traceback" not in output
     assert len(output.splitlines()) == 1, output
@@ -266,7 +266,7 @@ def test_watch_repeats_until_ctrl_c(captured: HerokuConnect) -> None:
     first, second = json.loads(process.stdout.readline()), json.loads(process.stdout.readline())
     assert first["checked_at"] < second["checked_at"]
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "Traceback" not in output
 

@@ -65,7 +65,7 @@ class WorkerProcess:
 
     def stop(self) -> int:
         self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(timeout=20)
+        code = self._process.wait(timeout=60)
         self._reader.join()
         return code
 
@@ -206,7 +206,7 @@ def test_start_waits_for_a_read_only_database(launch: Any) -> None:
         worker = launch()
         wait_until(lambda: worker.says("The start waits for the server: The database 'default' is read-only"))
         process = start("hc_listen", "--no-wait")
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
         assert "CommandError: The database 'default' is read-only" in output
         assert process.returncode == 1
         connection.close()
@@ -324,7 +324,7 @@ def test_helper_goes_on_after_any_exception(raised: type[BaseException], caplog:
 
     thread = threading.Thread(target=keep_turning, args=("gardener", turn, stopping))
     thread.start()
-    thread.join(timeout=10)
+    thread.join(timeout=60)
     assert len(turns) == 2
     failed, recovered = caplog.messages
     assert re.match(rf"The gardener failed: {raised.__name__} at tests/test_trouble.py:\d+ turn < .*threads", failed)
@@ -342,12 +342,12 @@ def test_failing_chore_does_not_stop_other_chores(
     chores.chores[1].do = lambda: done.set() or 60.0  # type: ignore[func-returns-value]
     chores.start()
     try:
-        assert done.wait(timeout=10)
+        assert done.wait(timeout=60)
         wait_until(lambda: chores.chores[0].trouble._tries > 1)
         assert any("The watch over capture: KeyError at" in text for text in of_helper("chores")["troubles"])
     finally:
         chores.stopping.set()
-        chores.join(timeout=10)
+        chores.join(timeout=60)
     assert "The watch over capture failed: KeyError at" in caplog.text
     assert "Secret" not in caplog.text
 
@@ -381,7 +381,7 @@ def test_watchdog_and_survey_go_on_after_any_exception(
     finally:
         surveyor.stop()
         dog.end()
-        dog.join(timeout=10)
+        dog.join(timeout=60)
     assert "survey" not in [helper.name for helper in threads.helpers()], "a helper that has ended is not shown"
 
 
@@ -516,10 +516,10 @@ def test_own_sessions_outlast_the_limits_of_the_database(
     try:
         wait_until(lambda: len(found) == 2)
         for thread in threads:
-            thread.join(timeout=10)
+            thread.join(timeout=60)
     finally:
         chores.stopping.set()
-        chores.join(timeout=10)
+        chores.join(timeout=60)
     assert found[0] == found[1] != [], "the chores keep their session"
     assert answers == 3 * [("",)]
     assert not [message for message in caplog.messages if "watch" in message]
@@ -536,7 +536,7 @@ def test_doorbell_outlasts_the_limits_of_the_database() -> None:
         time.sleep(LONGER)
         assert sessions("bell") == first != []
         stopping.set()
-        thread.join(timeout=10)
+        thread.join(timeout=60)
     assert bell.state().reconnects == 0
 
 

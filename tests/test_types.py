@@ -67,7 +67,9 @@ def errors(folder: Path, *command: str) -> list[str]:
 def test_mypy_finds_the_mistake_of_the_page(page_project: Path) -> None:
     (error,) = errors(page_project, str(BIN / "mypy"), "crm")
     shown = " ".join(TEXT["types.md"].split("\ncrm/mistakes.py")[1].split("; ...")[0].split())
-    assert error.startswith(f"crm/mistakes.py{shown}")
+    sentence = shown.partition(' "def ')[0]  # older versions of mypy write the type of the function in another way
+    assert error.startswith(f"crm/mistakes.py{sentence}")
+    assert "Contact" in error
 
 
 def test_pyright_finds_the_mistake_of_the_page(page_project: Path) -> None:

@@ -104,7 +104,7 @@ def test_changes_of_a_page_that_is_cut_short_are_counted_once(captured: HerokuCo
 def test_hc_listen_names_the_models_without_a_receiver(captured: HerokuConnect) -> None:
     captured.create(Account, 2)
     process = start("hc_listen", "--once", FORGOTTEN_RECEIVERS="1")
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "No receiver is connected for crm.Account, crm.Contact, crm.Project, " in output
     assert "import the module with the receivers in ready() of its AppConfig." in output
@@ -113,6 +113,6 @@ def test_hc_listen_names_the_models_without_a_receiver(captured: HerokuConnect) 
 
 def test_hc_listen_is_silent_if_all_models_have_receivers(captured: HerokuConnect) -> None:
     captured.create(Account, 2)
-    output, _ = start("hc_listen", "--once").communicate(timeout=20)
+    output, _ = start("hc_listen", "--once").communicate(timeout=60)
     assert "o receiver" not in output
     assert "hc_listen: 2 changes delivered; stopped." in output

@@ -274,7 +274,7 @@ def test_hc_listen_repairs_drift_at_run_time_and_at_start(captured: HerokuConnec
         wait_until(lambda: reread_count() == 3)
     finally:
         process.terminate()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
         process.communicate()
     for model in connected_models():
         captured.recreate_table(model)

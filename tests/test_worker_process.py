@@ -128,7 +128,7 @@ def test_sleeping_worker_is_woken_and_sigterm_ends_it(listener: Callable[..., su
         insert(2)
         wait_until(lambda n=round_number: Seen.objects.count() == 2 * n)  # type: ignore[misc]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=5) == 0
+    assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.usefixtures("captured")
@@ -139,7 +139,7 @@ def test_sigterm_ends_a_process_with_endless_threads() -> None:
     try:
         wait_until(lambda: Seen.objects.count() == 1)
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=10)
+        said, _ = process.communicate(timeout=60)
         assert process.returncode == 0
         assert "ended, although threads of the project still run: endless." in said
     finally:
@@ -247,7 +247,7 @@ def test_unreachable_server_is_reported_in_one_sentence() -> None:
 @pytest.mark.usefixtures("captured")
 def test_wrong_setting_is_reported_with_the_right_one() -> None:
     process = start("hc_listen", "--once", WRONG_SETTING="BATCHSIZE")
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     assert "HC_SIGNALS has the unknown key 'BATCHSIZE'; did you mean 'BATCH_SIZE'?" in output
     assert process.returncode == 1
 
@@ -271,7 +271,7 @@ def test_missing_log_is_reported_before_any_change() -> None:
 def test_once_delivers_and_exits(captured: HerokuConnect) -> None:
     captured.create(Account, 7)
     process = start("hc_listen", "--once")
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     assert "7 changes delivered" in output
     assert process.returncode == 0
     assert Seen.objects.count() == 7
@@ -280,14 +280,14 @@ def test_once_delivers_and_exits(captured: HerokuConnect) -> None:
 def test_log_holds_no_record_contents(captured: HerokuConnect) -> None:
     captured.insert(Account, name="Top Secret Ltd")
     process = start("hc_listen", "--once", "-v", "3", FAILING_RECEIVER="1")
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     assert "failed on CREATE of crm.Account" in output
     assert "Secret" not in output
 
 
 def test_simulator_plays_for_a_while_and_logs(heroku: HerokuConnect) -> None:
     process = start("hc_simulate", "--duration", "3", "--rate", "200", "--batch", "20", "--seed", "3")
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     lines = [line for line in output.splitlines() if "records written" in line]
     assert len(lines) >= 2, "progress and summary"

@@ -146,7 +146,7 @@ class Failover:
     def stop_worker(self) -> None:
         """Stop hc_listen as a platform does."""
         self.worker.send_signal(signal.SIGTERM)
-        self.worker.wait(timeout=30)
+        self.worker.wait(timeout=60)
 
     def change(self, url: str) -> None:
         """Make some changes."""

@@ -58,7 +58,7 @@ class Worker:
         """Send a signal that ends the process; return its exit code."""
         self.process.send_signal(kind)
         try:
-            return int(self.process.wait(timeout=30))
+            return int(self.process.wait(timeout=60))
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -56,7 +56,7 @@ class SteppedBell(Doorbell):
     def step(self) -> None:
         """Let the thread reach its next turn."""
         self._go.release()
-        assert self._arrived.acquire(timeout=20), f"the sleeper is stuck after {self.at!r}"
+        assert self._arrived.acquire(timeout=60), f"the sleeper is stuck after {self.at!r}"
 
     def step_to(self, at: str) -> None:
         """Step until its next turn is this one."""
@@ -67,7 +67,7 @@ class SteppedBell(Doorbell):
         """End the thread."""
         self.ending = True
         self._go.release()
-        self._thread.join(timeout=20)
+        self._thread.join(timeout=60)
 
     def turn(self, at: str) -> None:
         self.at = at

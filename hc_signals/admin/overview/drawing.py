@@ -101,7 +101,8 @@ def _strips(chart: Chart) -> Iterator[Strip]:
 
 def _strip(chart: Chart, row: Row, y: int, height: int) -> Strip:
     top = chart.unit.ceiling(max((value or 0.0 for line in row.lines for value in line.values), default=0.0))
-    scaled = [(line.name, list(_scaled(line.values, top))) for line in row.lines]
+    # Not `for line in ...`: in CPython 3.12.0 and 3.12.1 that hides the function line() from the rest of this one.
+    scaled = [(each.name, list(_scaled(each.values, top))) for each in row.lines]
     return Strip(
         label=short(row.label),
         name=row.label,
