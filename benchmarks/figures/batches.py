@@ -56,7 +56,7 @@ def measure(options: Options, server: Server) -> list[Row]:
     workload.make_tables(*CAPTURED, *UNCAPTURED, records=4 * BATCH)
     workload.clear()
     workload.execute(_PROCEDURE.format(batch=BATCH))
-    count = options.size(16, 4)
+    count = options.size(8, 2)
     runs = {"with": partial(_write, server, CAPTURED, count), "without": partial(_write, server, UNCAPTURED, count)}
     found: dict[str, list[_Run]] = {name: [] for name in runs}
     with psycopg.connect(server.database_url(), autocommit=True) as awake, listening("batches"):

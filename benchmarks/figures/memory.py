@@ -18,7 +18,7 @@ CONSUMER = "memory"
 STEP = 20_000
 """Changes that are appended at a time."""
 READINGS = 10
-"""Number of readings, evenly spaced. The first one is after a tenth of the changes: by then all caches are full."""
+"""Number of readings, evenly spaced. The first one is after a tenth of the changes, with full caches."""
 
 
 def measure(options: Options, server: Server) -> list[Row]:
