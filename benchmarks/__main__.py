@@ -22,6 +22,8 @@ class Figure:
     """Where a figure is measured, and what it needs."""
 
     module: str
+    seconds: int
+    """How long it takes with the default options on two quiet cores, to show how much of a run is left."""
     function: str = "measure"
     megabytes: int = 500
     quick: bool = True
@@ -29,20 +31,23 @@ class Figure:
 
 
 FIGURES = {
-    "drain": Figure("drain"),
-    "calls": Figure("drain", "measure_calls"),
-    "effects": Figure("drain", "measure_effects"),
-    "latency": Figure("latency"),
-    "sync": Figure("sync"),
-    "capture": Figure("capture"),
-    "writers": Figure("writers", quick=False),
-    "app_writes": Figure("app_writes", quick=False),
-    "backlog": Figure("backlog", megabytes=1500, quick=False),
-    "snapshot": Figure("snapshot", megabytes=2000, quick=False),
-    "idle": Figure("idle", quick=False),
-    "scaling": Figure("scaling", quick=False),
-    "start": Figure("start"),
-    "network": Figure("network", quick=False),
+    "drain": Figure("drain", 120),
+    "calls": Figure("drain", 3, "measure_calls"),
+    "effects": Figure("drain", 25, "measure_effects"),
+    "latency": Figure("latency", 60),
+    "sync": Figure("sync", 40),
+    "capture": Figure("capture", 60),
+    "jit": Figure("jit", 30),
+    "writers": Figure("writers", 90, quick=False),
+    "batches": Figure("batches", 180, quick=False),
+    "app_writes": Figure("app_writes", 60, quick=False),
+    "backlog": Figure("backlog", 60, megabytes=1500, quick=False),
+    "snapshot": Figure("snapshot", 100, megabytes=2000, quick=False),
+    "idle": Figure("idle", 150, quick=False),
+    "memory": Figure("memory", 60, quick=False),
+    "scaling": Figure("scaling", 60, quick=False),
+    "start": Figure("start", 20),
+    "network": Figure("network", 90, quick=False),
 }
 
 
@@ -56,7 +61,7 @@ def main() -> int:
         django.setup()
         import_module("benchmarks.workload").set_up()
         gc.freeze()  # as hc_listen does; the bare loops benefit as well
-        rows = [row for name in _chosen(options) for row in _measure(name, options, server)]
+        rows = _measure_all(_chosen(options), options, server)
         version = server.version()
     print("\n" + "\n".join([*report.conditions(version), "", *report.lines(rows)]), flush=True)
     if options.document:
@@ -77,19 +82,33 @@ def _chosen(options: Options) -> list[str]:
     return [name for name, figure in FIGURES.items() if figure.quick or not options.quick]
 
 
+def _measure_all(names: list[str], options: Options, server: Server) -> list[Row]:
+    rows: list[Row] = []
+    for number, name in enumerate(names):
+        left = "" if options.quick else f"; about {_minutes_of(names[number:])} minutes left with the default options"
+        say(f"{name} begins, {number + 1} of {len(names)}{left}")
+        rows += _measure(name, options, server)
+    return rows
+
+
+def _minutes_of(names: list[str]) -> int:
+    return -(-sum(FIGURES[name].seconds for name in names) // 60)
+
+
 def _measure(name: str, options: Options, server: Server) -> list[Row]:
     """Measure one figure; if it fails, say why and leave it out."""
     figure = FIGURES[name]
     if not server.has_room(figure.megabytes):
         say(f"{name} is left out: it needs {figure.megabytes} MB of disk and 1 GB to spare")
         return []
-    say(f"{name}: begins")
     measure: Callable[[Options, Server], list[Row]] = getattr(
         import_module(f"benchmarks.figures.{figure.module}"), figure.function
     )
     try:
         return measure(options, server)
     except (TimeoutError, RuntimeError, DatabaseError) as error:
+        if options.check:
+            raise
         say(f"{name} is left out, it could not be measured: {error}")
         return []
 

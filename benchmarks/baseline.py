@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.rows import Row, say
+from benchmarks.rows import Row, say, shown
 
 PATH = Path(__file__).parent / "baseline.json"
-FIGURES = ("drain", "calls", "effects", "sync", "capture")
-"""The figures that the baseline holds."""
+FIGURES = ("drain", "calls", "effects", "sync", "capture", "jit")
+"""The figures of `make bench-check`."""
 FALL = 2 / 3
 """A ratio that falls below this share of the baseline is a failure."""
 FALL_IF_EXACT = 0.95
@@ -31,9 +31,14 @@ def write(rows: Iterable[Row]) -> None:
 
 
 def compare(rows: Iterable[Row]) -> list[str]:
-    """Return a sentence for each ratio that fell by more than allowed, or was not measured."""
+    """Return a sentence for each ratio that fell by more than allowed, was not measured, or misses a firm target."""
     rows = list(rows)
-    before, found, failures = json.loads(PATH.read_text(encoding="utf-8")), ratios(rows), []
+    before, found = json.loads(PATH.read_text(encoding="utf-8")), ratios(rows)
+    failures = [
+        f"{row.what}: {shown(row.measured, row.unit)}; expected {row.target}."
+        for row in rows
+        if row.firm and not row.reached
+    ]
     exact = {row.what for row in rows if row.exact}
     for name, wanted in before.items():
         if name not in found:

@@ -16,6 +16,7 @@ class Options:
     peers: bool
     snapshot_seconds: float
     idle_seconds: float
+    changes: int
     allow_foreign_server: bool
     check: bool
     write_baseline: bool
@@ -44,6 +45,8 @@ def parse(arguments: Sequence[str] | None, known: Sequence[str]) -> Options:
         help="seconds to hold a snapshot (default: 30); needs 40 MB of disk per second",
     )
     parser.add_argument("--idle-seconds", type=float, help="seconds to watch the idle worker (default: 125)")
+    text = "changes that the figure `memory` delivers (default: 400000)"
+    parser.add_argument("--changes", type=int, metavar="NUMBER", help=text)
     parser.add_argument(
         "--allow-foreign-server", action="store_true", help="use the server of DATABASE_URL, in databases of our own"
     )
@@ -63,6 +66,7 @@ def parse(arguments: Sequence[str] | None, known: Sequence[str]) -> Options:
         peers=not (given.no_peers or quick),
         snapshot_seconds=given.snapshot_seconds or (5 if quick else 30),
         idle_seconds=given.idle_seconds or (10 if quick else 125),
+        changes=given.changes or (100_000 if quick else 400_000),
         allow_foreign_server=given.allow_foreign_server,
         check=given.check,
         write_baseline=given.write_baseline,

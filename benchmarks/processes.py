@@ -103,3 +103,9 @@ def wait_until_asleep() -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("hc_listen did not fall asleep; run it by hand to see why")
         time.sleep(0.005)
+
+
+def megabytes_of(process: "subprocess.Popen[str]") -> float:
+    """Return the resident memory of a process."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024

@@ -26,6 +26,8 @@ class Row:
     """True if the ratio is compared with the baseline: it hardly depends on the machine and its load."""
     exact: bool = False
     """True if a repetition gives the same ratio, whatever the machine and its load."""
+    firm: bool = False
+    """True if `make bench-check` fails when the target is missed."""
 
     @property
     def reached(self) -> bool | None:

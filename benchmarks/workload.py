@@ -17,13 +17,14 @@ from hc_signals.log.claims import claim_all
 from hc_signals.log.position import LogShard
 from hc_signals.postgres.locks import BELL
 from hc_signals.postgres.names import quote
+from hc_signals.postgres.query import relation_exists
 from hc_signals.tables import mapped_columns, quoted_table, table_label
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.loop import Worker
 
-TABLES = (models.Captured, models.Uncaptured, models.BareCaptured, models.BareUncaptured)
-BARE = (models.BareCaptured, models.BareUncaptured)
-CAPTURED = (models.Captured, models.BareCaptured)
+BARE = (models.BareCaptured, models.BareUncaptured, models.BareTriggered)
+TABLES = (models.Captured, models.Uncaptured, *BARE)
+CAPTURED = (*models.CAPTURED, models.BareCaptured)
 RECORDS = 20_000
 LOG_COLUMNS = "table_name, operation, origin, record_key, record_id, changed, old, layout, image"
 """Columns of the log that a capture trigger fills in."""
@@ -74,22 +75,28 @@ def as_heroku_connect(*statements: str) -> None:
             cursor.execute(statement)
 
 
-def set_up() -> None:
-    """Create the log and the four tables, fill the tables, install capture on two."""
+def set_up(*tables: Any, records: int = RECORDS) -> None:
+    """Create the log and these tables, by default TABLES."""
     call_command("migrate", run_syncdb=True, verbosity=0)
-    HerokuConnect(models=TABLES).create_tables()
+    make_tables(*(tables or TABLES), records=records)
+
+
+def make_tables(*tables: Any, records: int = RECORDS) -> None:
+    """Create tables, fill them, and install capture on those of CAPTURED; existing ones stay as they are."""
+    missing = [model for model in tables if not relation_exists("default", quoted_table(model))]
+    HerokuConnect(models=missing).create_tables()
     columns = ", ".join(map(quote, VALUES))
-    for model in TABLES:
+    for model in missing:
         table = quoted_table(model)
         execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
         execute(
-            f"INSERT INTO {table} ({columns}) SELECT {', '.join(VALUES.values())} FROM generate_series(1, {RECORDS}) n"
+            f"INSERT INTO {table} ({columns}) SELECT {', '.join(VALUES.values())} FROM generate_series(1, {records}) n"
         )
         if model not in BARE:
             execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
         execute(f"VACUUM ANALYZE {table}")
-    for model in CAPTURED:
-        install_capture(model, "default")
+        if model in CAPTURED:
+            install_capture(model, "default")
 
 
 def clear() -> None:

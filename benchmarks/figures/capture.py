@@ -10,9 +10,8 @@ columns. One column changes. The cpu time of the UPDATE itself is beside it.
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from benchmarks import workload
+from benchmarks import processor, workload
 from benchmarks.options import Options
 from benchmarks.records.models import BareCaptured, BareUncaptured
 from benchmarks.rows import Row, alternate, median, ratio
@@ -63,20 +62,19 @@ def measure(options: Options, server: Server) -> list[Row]:
 
 def _width(options: Options, server: Server, width: int, count: int) -> Row | None:
     """Return the cpu time of capture on a table of so many columns; None if the server's processes are elsewhere."""
-    ((pid,),) = workload.execute("SELECT pg_backend_pid()")
-    statistics = Path(f"/proc/{pid}/schedstat")
-    if server.directory is None or not statistics.exists():
+    if not processor.is_countable("capture", server):
         return None
+    ((pid,),) = workload.execute("SELECT pg_backend_pid()")
     tables = {name: _table(f"{name}_{width}", width, count) for name in ("captured", "plain")}
     install_capture(tables["captured"], "default")
 
     def microseconds(model: type[hc_models.HerokuConnectModel]) -> float:
         workload.execute(f"VACUUM {quoted_table(model)}")
-        before = int(statistics.read_text().split()[0])
+        before = processor.used([pid])
         workload.as_heroku_connect(f"UPDATE {quoted_table(model)} SET field_0__c = 'v ' || clock_timestamp()")
-        after = int(statistics.read_text().split()[0])
+        seconds = processor.used([pid]) - before
         workload.clear()
-        return (after - before) / 1000 / count
+        return seconds * 1e6 / count
 
     runs = {name: lambda model=model: microseconds(model) for name, model in tables.items()}  # type: ignore[misc]
     values = alternate("capture", options, runs, unit="µs", rounds=2 * options.rounds)

@@ -13,7 +13,7 @@ import psycopg
 
 from benchmarks import workload
 from benchmarks.options import Options
-from benchmarks.processes import listening
+from benchmarks.processes import listening, megabytes_of
 from benchmarks.rows import Row, say
 from benchmarks.server import DATABASE, Server
 
@@ -32,7 +32,7 @@ def measure(options: Options, server: Server) -> list[Row]:
         say(f"idle: watching hc_listen for {seconds:.0f} s (--idle-seconds)")
         time.sleep(seconds)
         used = _processor(process) - used
-        memory = _memory(process)
+        memory = megabytes_of(process)
         time.sleep(2)
         transactions = _transactions(watcher) - transactions
     minute = transactions * 60 / seconds
@@ -63,9 +63,3 @@ def _processor(process: subprocess.Popen[str]) -> float:
     """Return the seconds of processor time that the process has used."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _memory(process: subprocess.Popen[str]) -> float:
-    """Return the resident megabytes."""
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024

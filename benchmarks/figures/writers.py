@@ -50,7 +50,7 @@ def measure(options: Options, server: Server) -> list[Row]:
     url, rows = server.database_url(), []
     try:
         with psycopg.connect(url, autocommit=True) as awake, listening("nothing"):
-            _keep_awake(awake)
+            keep_awake(awake)
             for writers in (1, 16) if options.quick else (1, 16, 64):
                 rows += _with(writers, options, url, ways)
     finally:
@@ -58,7 +58,7 @@ def measure(options: Options, server: Server) -> list[Row]:
     return rows
 
 
-def _keep_awake(connection: psycopg.Connection) -> None:
+def keep_awake(connection: psycopg.Connection) -> None:
     """Notify the worker until it is awake, and take a share of its bell before it falls asleep again."""
     while connection.execute("SELECT pg_try_advisory_lock_shared(%s, %s)", BELL).fetchone() != (True,):
         connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])

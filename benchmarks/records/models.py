@@ -1,4 +1,4 @@
-"""Four tables of the same 25 mapped columns: with and without capture, with and without Heroku Connect's triggers."""
+"""Tables of the same 25 mapped columns: with and without capture, with and without Heroku Connect's triggers."""
 
 from django.db import models
 
@@ -50,6 +50,41 @@ class BareCaptured(Wide):
 
 class BareUncaptured(Wide):
     sf_object_name = "Bare_Uncaptured__c"
+
+
+class BareTriggered(Wide):
+    """Without Heroku Connect's own triggers, but with an empty one."""
+
+    sf_object_name = "Bare_Triggered__c"
+
+
+class Captured2(Wide):
+    sf_object_name = "Captured_2__c"
+
+
+class Captured3(Wide):
+    sf_object_name = "Captured_3__c"
+
+
+class Captured4(Wide):
+    sf_object_name = "Captured_4__c"
+
+
+class Uncaptured2(Wide):
+    sf_object_name = "Uncaptured_2__c"
+
+
+class Uncaptured3(Wide):
+    sf_object_name = "Uncaptured_3__c"
+
+
+class Uncaptured4(Wide):
+    sf_object_name = "Uncaptured_4__c"
+
+
+CAPTURED = (Captured, Captured2, Captured3, Captured4)
+"""For writers at the same time, each with a table of its own."""
+UNCAPTURED = (Uncaptured, Uncaptured2, Uncaptured3, Uncaptured4)
 
 
 class Effect(models.Model):

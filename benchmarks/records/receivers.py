@@ -5,15 +5,16 @@ import socket
 import time
 from typing import Any
 
-from benchmarks.records.models import BareCaptured, Effect
+from benchmarks.records.models import CAPTURED, BareCaptured, Effect
 from hc_signals.signals import record_changed, records_changed
 
 
 def connect(name: str) -> None:
-    """Connect the receiver of that name to the captured table."""
-    receiver = {"nothing": nothing, "write": write, "clock": clock, "slow": slow, "bulk": bulk}[name]
+    """Connect the receiver of that name to the captured table; ``batches`` to those of the writers at the same time."""
+    known = {"nothing": nothing, "write": write, "clock": clock, "slow": slow, "bulk": bulk, "batches": nothing}
     signal = records_changed if name == "bulk" else record_changed
-    signal.connect(receiver, sender=BareCaptured, weak=False, dispatch_uid="benchmark")
+    for model in CAPTURED if name == "batches" else (BareCaptured,):
+        signal.connect(known[name], sender=model, weak=False, dispatch_uid="benchmark")
 
 
 def disconnect() -> None:
