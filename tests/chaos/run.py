@@ -15,12 +15,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.chaos import ledger
+from tests.chaos import ledger, misbehaviours, pieces
 from tests.chaos.faults import STANDBYS, Faults
 from tests.chaos.figures import Figures
 from tests.chaos.server import Server
 from tests.chaos.workers import Workers
 from tests.chaos.writers import OtherSession, Writer
+from tests.clock import Clock
 from tests.pgbouncer import PgBouncer
 
 WRONG_PATIENCE = 2.0
@@ -32,19 +33,22 @@ class Run:
 
     def __init__(self, options: argparse.Namespace, directory: str) -> None:
         self.options, self.chance = options, random.Random(options.seed)
-        self.server = Server()
+        self.directory = Path(directory)
+        self.clock = Clock() if options.clock else None
+        self.server = Server(self.clock, has_small_disk=options.small_disk)
+        self.misbehaviours = self.directory / "misbehaviours"
+        self.misbehaviours.mkdir()
         self.workers = Workers(
             Path(directory),
             {
                 "CHAOS_BATCH": str(options.batch),
                 "CHAOS_ATOMIC": str(options.atomic),
                 "CHAOS_THREADS": str(options.concurrency),
-            },
+            }
+            | ({"CHAOS_MISBEHAVIOURS": str(self.misbehaviours)} if options.misbehave else {}),
         )
         self.pooler = PgBouncer(self.server.url, options.pooler) if options.pooler else None
-        self.faults = Faults(
-            self.server, self.workers, self.chance, options.silence, options.unresponsive, options.standby
-        )
+        self.faults = Faults(self.server, self.workers, self.chance, options, self.pooler, self.clock)
         self.figures = Figures(self.faults, self.workers, options.seconds)
         self.stopping, self.storm = threading.Event(), threading.Event()
         self.is_ending = False
@@ -147,10 +151,12 @@ class Run:
 
     def judge(self) -> int:
         """Print the figures; return 1 if a ledger is wrong, or if the ledger of a wrong reader is right."""
-        verdicts = {name: ledger.compare(self.server.query, name) for name in self.consumers + self.options.wrong}
+        verdicts = ledger.judge(
+            self.server.url, self.consumers + self.options.wrong, self.options.history or self.directory
+        )
         for consumer in self.consumers:
-            for line in ledger.explain(self.server.query, consumer) if verdicts[consumer].lost else ():
-                print(f"chaos: {line}", flush=True)
+            for line in verdicts[consumer].witnesses:
+                print(f"chaos: {consumer}: {line}", flush=True)
         output = self.workers.output()
         crashed = "Traceback" in output
         if crashed or self.options.verbose:
@@ -159,11 +165,13 @@ class Run:
             print(f"chaos: seed {self.options.seed}, consumer {name}: {verdict}", flush=True)
         gaps = ledger.gaps(self.server.query)
         print(f"chaos: gaps by consumer and cause: {gaps or 'none'}", flush=True)
+        receivers = misbehaviours.count(self.misbehaviours)
+        print(f"chaos: receivers that misbehaved: {dict(receivers) or 'none'}", flush=True)
         promotions = self.faults.done["promote_standby"]
         for line in self.figures.lines():
             print(f"chaos: {line}", flush=True)
         if self.options.json:
-            figures = self.figures.as_dict(self.options, verdicts) | {"gaps": gaps}
+            figures = self.figures.as_dict(self.options, verdicts) | {"gaps": gaps, "receivers": receivers}
             self.options.json.write_text(json.dumps(figures, indent=2) + "\n")
         once = self.options.atomic
         right = all(verdict.is_right(once) == (name in self.consumers) for name, verdict in verdicts.items())
@@ -184,6 +192,27 @@ def _options() -> argparse.Namespace:
         help="most seconds until a worker replaces unresponsive connections; 0 leaves this fault out (default: 20; "
         "with --pooler 0: behind a pooler a worker cannot ask the server about its session)",
     )
+    parser.add_argument(
+        "--takeover", type=float, default=20, help="most seconds until another worker takes over (default: 20)"
+    )
+    parser.add_argument("--misbehave", action="store_true", help="also call receivers that misbehave in every way")
+    parser.add_argument("--clock", action="store_true", help="also set the server's clock back and forward")
+    parser.add_argument(
+        "--small-disk",
+        action="store_true",
+        help="also fill the disk of the workers' positions and deliveries; the server is not crashed: the disk would "
+        "be gone",
+    )
+    parser.add_argument(
+        "--pieces", type=int, default=0, help="so many runs, each with its own seed, --changes and faults"
+    )
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path("build/chaos"),
+        help="of the pieces: those with a report are not repeated",
+    )
+    parser.add_argument("--history", type=Path, help="directory that keeps the ledgers, as specs/history.py reads them")
     parser.add_argument("--patience", type=float, default=20, help="seconds without progress after which the run ends")
     parser.add_argument("--records", type=int, default=3000, help="number of records (default: 3000)")
     parser.add_argument("--writers", type=int, default=4)
@@ -211,6 +240,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--verbose", action="store_true", help="show the output of the workers")
     options = parser.parse_args()
+    if options.small_disk and options.standby:
+        parser.error("--small-disk leaves out --standby")
+    if options.misbehave and not options.atomic:
+        parser.error("--misbehave needs --atomic: without it, a receiver's writes are not rolled back")
     if options.unresponsive is None:
         options.unresponsive = 0 if options.pooler else 20
     return options
@@ -219,6 +252,8 @@ def _options() -> argparse.Namespace:
 def main() -> int:
     """Parse the options and run."""
     options = _options()
+    if options.pieces:
+        return pieces.run(options)
     print(f"chaos: seed {options.seed}; starting a PostgreSQL", flush=True)
     with tempfile.TemporaryDirectory(prefix="hc_signals_chaos_", ignore_cleanup_errors=True) as directory:
         run = Run(options, directory)
