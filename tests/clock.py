@@ -12,7 +12,7 @@ class Clock:
     """A clock; it is right at first."""
 
     def __init__(self) -> None:
-        self._file = tempfile.NamedTemporaryFile("w+", prefix="hc_signals_clock_")
+        self._file = tempfile.NamedTemporaryFile("w+", prefix="hc_signals_clock_")  # noqa: SIM115 -- see __exit__
         Path(self._file.name).chmod(0o644)  # the server may run as another user
         self.environment = {
             "LD_PRELOAD": str(FAKETIME),

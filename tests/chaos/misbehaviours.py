@@ -21,7 +21,7 @@ from django.db import Error, connections, transaction
 
 IDLE_SECONDS = 4
 """idle_in_transaction_session_timeout of the run's database."""
-ONE_IN = 150
+ONE_IN = 1000
 """One event in so many meets a receiver that misbehaves."""
 DEAR_ONE_IN = 20
 """One in so many of the chosen events meets the ways in DEAR, which take seconds."""

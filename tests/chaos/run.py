@@ -58,6 +58,9 @@ class Run:
         """Write and break for the given time, then compare; return the exit code."""
         options = self.options
         self.server.set_up(options.records)
+        if options.misbehave:
+            idle = f"idle_in_transaction_session_timeout = '{misbehaviours.IDLE_SECONDS}s'"
+            self.server.query(f"ALTER DATABASE postgres SET {idle}")
         for consumer, shards, mutation in [("changes", 2, ""), ("changes", 2, ""), ("pages", 1, "")] + [
             (name, 2, name) for name in options.wrong
         ]:
@@ -210,7 +213,7 @@ def _options() -> argparse.Namespace:
         "--directory",
         type=Path,
         default=Path("build/chaos"),
-        help="of the pieces: those with a report are not repeated",
+        help="of the pieces; those with a report are kept",
     )
     parser.add_argument("--history", type=Path, help="directory that keeps the ledgers, as specs/history.py reads them")
     parser.add_argument("--patience", type=float, default=20, help="seconds without progress after which the run ends")
