@@ -126,7 +126,7 @@ class Report:
     consumers: dict[str, Found]
 
     def kinds(self) -> set[str]:
-        """Return the kinds of which at least one was found."""
+        """Return the kinds that were found."""
         return {kind for found in self.consumers.values() for kind, count in found.counts.items() if count}
 
     def lines(self) -> list[str]:
