@@ -54,6 +54,8 @@ class Conf:
     """Send Django's post_save and post_delete as well: True for all connected models, or their labels."""
     APPLY_ON_DELETE: bool | Sequence[str] = False
     """Apply ``on_delete`` of relations when Salesforce deletes a record: True for all models, or their labels."""
+    REDO_CHILDREN: bool | Sequence[str] = False
+    """Send a refused row to Salesforce again once its parent is there: True for all models, or their labels."""
 
     RECORD_CALLS: bool = True
     """Record each call of a receiver, for the timeline of a record in the admin."""

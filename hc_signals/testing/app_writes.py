@@ -1,6 +1,7 @@
 """Writes rows as the app does, Salesforce's answer to them, and the echo of the next poll."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
@@ -10,6 +11,10 @@ from hc_signals.postgres.names import quote
 from hc_signals.tables import quoted_table, table_parts
 from hc_signals.testing.rows import Model
 from hc_signals.testing.salesforce import Salesforce
+from hc_signals.writes.children import children
+
+Refusal = Callable[[Model, int], str]
+"""Returns Salesforce's message for a row, by model and row id; an empty text if Salesforce accepts the row."""
 
 
 class AppWrites(Salesforce):
@@ -30,13 +35,15 @@ class AppWrites(Salesforce):
                 self.using, f"UPDATE {quoted_table(model)} SET {names} WHERE id = %s", [*row.values(), row_id]
             )
 
-    def send_app_writes(self, refuse: str = "") -> int:
+    def send_app_writes(self, refuse: str | Refusal = "") -> int:
         """Send the NEW entries of the trigger log, and write Salesforce's answers; return the number of entries.
 
-        An accepted insert gets its sfid and INSERTED, an accepted update gets UPDATED.
+        An accepted insert gets its sfid and INSERTED, an accepted update gets UPDATED. A refused record gets FAILED.
+        Salesforce refuses a record that refers, by an external id, to a parent that has no sfid.
 
         Args:
-            refuse: Salesforce's error message. With it, every record gets FAILED. Empty: Salesforce accepts all.
+            refuse: Salesforce's error message for every record; or a function of model and row id that returns the
+                message for this one, or an empty text.
         """
         done = 0
         by_table = {table_parts(model): model for model in self.models}
@@ -45,14 +52,45 @@ class AppWrites(Salesforce):
             with self._as_heroku_connect() as cursor:
                 cursor.execute(f"SELECT id, table_name, record_id, action FROM {log} WHERE state = 'NEW' ORDER BY id")
                 for log_id, table, row_id, action in cursor.fetchall():
-                    self._answer(by_table.get((schema, table)), row_id, action, refuse)
+                    model = by_table.get((schema, table))
+                    refusal = self._refusal(model, row_id, action, refuse)
+                    self._answer(model, row_id, action, refusal)
                     cursor.execute(
                         f"UPDATE {log} SET state = %s, sf_message = %s, updated_at = clock_timestamp(), "
                         "processed_at = clock_timestamp(), processed_tx = txid_current() WHERE id = %s",
-                        ["FAILED" if refuse else "SUCCESS", refuse or None, log_id],
+                        ["FAILED" if refusal else "SUCCESS", refusal or None, log_id],
                     )
                     done += 1
         return done
+
+    def _refusal(self, model: Model | None, row_id: int, action: str, refuse: str | Refusal) -> str:
+        if isinstance(refuse, str) and refuse:
+            return refuse
+        if model is None or action == "DELETE":
+            return ""
+        refusal = "" if isinstance(refuse, str) else refuse(model, row_id)
+        return refusal or self._missing_parent(model, row_id)
+
+    def _missing_parent(self, model: Model, row_id: int) -> str:
+        """Return Salesforce's message if a row refers by an external id to a parent that is not there."""
+        for child in children([model]):
+            for field in child.relations:
+                parent, key = field.related_model, field.target_field
+                missing = query.row(
+                    self.using,
+                    f"SELECT c.{quote(field.column)} FROM {quoted_table(model)} c "
+                    f"WHERE c.id = %s AND c.{quote(field.column)} IS NOT NULL AND NOT EXISTS ("
+                    f"SELECT FROM {quoted_table(parent)} p "
+                    f"WHERE p.{quote(key.column)} = c.{quote(field.column)} AND p.sfid IS NOT NULL)",
+                    [row_id],
+                )
+                if missing:
+                    name = getattr(key, "sf_field_name", key.name)
+                    return (
+                        f"INVALID_FIELD:Foreign key external ID: {missing[0]} not found for field {name} "
+                        f"in entity {self._object_name(parent)}:--"
+                    )
+        return ""
 
     def _answer(self, model: Model | None, row_id: int, action: str, refuse: str) -> None:
         if model is None or action == "DELETE":

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from django.db import connections
 
@@ -67,6 +67,8 @@ class Chores(threading.Thread):
         stopping: threading.Event,
         watchdog: Watchdog | None = None,
         counting: Counting | None = None,
+        *,
+        others: Iterable[Chore] = (),
     ) -> None:
         super().__init__(name="hc_listen-chores", daemon=True)
         self.using, self.conf, self.stopping, self.watchdog = using, conf, stopping, watchdog
@@ -79,7 +81,7 @@ class Chores(threading.Thread):
         watch, rotation = Chore("watch over capture", self._watch), Chore("rotation of the log", self._rotate)
         self._summarized = [0] * BUCKETS
         """How much of each bucket the index of records has: see :func:`hc_signals.log.record.summarize`."""
-        self.chores = [watch, rotation, self._reloads, Chore("index of records", self._index)]
+        self.chores = [watch, rotation, self._reloads, Chore("index of records", self._index), *others]
         self._minutes = None if counting is None else Minutes(using, conf, counting)
         if self._minutes is not None:
             self.chores.append(Chore("record of minutes", self._minutes.append))

@@ -1,6 +1,7 @@
 """The threads of a worker process: its workers, each with a connection of its own; chores and watchdog beside them."""
 
 import threading
+from collections.abc import Sequence
 from functools import partial
 
 from django.db import connections
@@ -10,7 +11,7 @@ from hc_signals.delivery.counting import Counting
 from hc_signals.delivery.fatal_calls import end_run
 from hc_signals.delivery.pulse import Pulse, observe, unobserve
 from hc_signals.postgres.own_connections import own_options
-from hc_signals.worker.chores import Chores
+from hc_signals.worker.chores import Chore, Chores
 from hc_signals.worker.doorbell import Doorbell
 from hc_signals.worker.loop import Worker
 from hc_signals.worker.threads import as_worker
@@ -20,14 +21,21 @@ from hc_signals.worker.watchdog import Watchdog
 class Crew:
     """Delivers with several threads until stopped.
 
-    More workers (``size``) than there are shards would have nothing to do.
+    More workers (``size``) than there are shards would have nothing to do. ``chores`` are done beside the worker's own.
     """
 
     CHORES_TIMEOUT = 3.0
     """Most seconds that a chore may go on after the last event; then its transaction ends with the process."""
 
-    def __init__(self, using: str, conf: Conf, size: int, stopping: threading.Event | None = None) -> None:
-        self.using, self.conf, self.size = using, conf, size
+    def __init__(
+        self,
+        using: str,
+        conf: Conf,
+        size: int,
+        stopping: threading.Event | None = None,
+        chores: Sequence[Chore] = (),
+    ) -> None:
+        self.using, self.conf, self.size, self.chores = using, conf, size, chores
         self.stopping = threading.Event() if stopping is None else stopping
         self.bell: Doorbell | None = None
         """None before :meth:`run`."""
@@ -62,7 +70,7 @@ class Crew:
                 threading.Thread(target=self._work, args=(bell, number), name=f"hc_listen-{number}")
                 for number in range(1, self.size)
             ]
-            chores = Chores(self.using, self.conf, self.stopping, self.watchdog, self.counting)
+            chores = Chores(self.using, self.conf, self.stopping, self.watchdog, self.counting, others=self.chores)
             for thread in (*others, chores):
                 thread.start()
             self._work(bell, 0)

@@ -1,6 +1,7 @@
 """Connected models in shapes that the example does not have."""
 
 from django.db import models
+from example.crm.models import Contact
 
 from hc_signals.db import models as hc_models
 
@@ -163,3 +164,28 @@ class Wide(hc_models.HerokuConnectModel):
 
 for _number in range(WIDE_COLUMNS):
     hc_models.Text(sf_field_name=f"Column_{_number}__c", max_length=255).contribute_to_class(Wide, f"column_{_number}")
+
+
+class Visit(hc_models.HerokuConnectModel):
+    """Refers to its parents by their external ids: they may be new too."""
+
+    sf_object_name = "Visit__c"
+    sf_access = hc_models.READ_WRITE
+
+    external_id = hc_models.ExternalID(sf_field_name="External_ID__c")
+    contact = hc_models.Lookup(
+        Contact,
+        sf_field_name="Contact__r__External_ID__c",
+        to_field="external_id",
+        on_delete=models.DO_NOTHING,
+        null=True,
+        related_name="+",
+    )
+    earlier = hc_models.Lookup(
+        "self",
+        sf_field_name="Earlier__r__External_ID__c",
+        to_field="external_id",
+        on_delete=models.DO_NOTHING,
+        null=True,
+        related_name="+",
+    )

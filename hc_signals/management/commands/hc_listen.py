@@ -29,10 +29,12 @@ from hc_signals.postgres.errors import Kind, ReadOnlyError, kind_of
 from hc_signals.postgres.own_connections import own_options
 from hc_signals.postgres.query import row
 from hc_signals.tables import connected_models
+from hc_signals.worker.chores import Chore
 from hc_signals.worker.crew import Crew
 from hc_signals.worker.loop import Worker
 from hc_signals.worker.minutes import Minutes
 from hc_signals.worker.threads import STUCK_SECONDS, as_helper
+from hc_signals.writes.children import RefusedChildren
 
 logger = logging.getLogger("hc_signals")
 
@@ -76,6 +78,8 @@ class Command(OwnCommand):
         with printed, own_options(using):
             warn_of_unheard(conf)
             _trace()
+            self._refused = RefusedChildren(using, conf)
+            self._refused.watch()
             try:
                 worker = self._once(using, conf) if options["once"] else self._listen(using, conf, options)
             finally:
@@ -109,7 +113,8 @@ class Command(OwnCommand):
         if threads > conf.SHARDS:
             text = "%s threads are too many for HC_SIGNALS['SHARDS'] = %s; %s will do."
             logger.warning(text, threads, conf.SHARDS, conf.SHARDS)
-        crew = Crew(using, conf, min(threads, conf.SHARDS))
+        chores = [Chore("retry of refused children", self._refused.run)] if self._refused.children else []
+        crew = Crew(using, conf, min(threads, conf.SHARDS), chores=chores)
         gc.freeze()  # the project's code stays to the end: the collector need not read it with every few pages
         with ExitStack() as stack:
             stack.enter_context(interruptible(crew.stopping))
