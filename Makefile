@@ -14,6 +14,7 @@ PAGE := 90
 
 CHAOS ?= --seconds 60
 SPECS ?=
+FOLLOWS ?=
 FAILOVER ?=
 ANY ?=
 ORGS ?=
@@ -34,7 +35,7 @@ TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill 
 
 MATRIX ?=
 
-.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults specs interop ecosystem chaos failover bench bench-check docs release-check licences audit forms lint types fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults specs follows interop ecosystem chaos failover bench bench-check docs release-check licences audit forms lint types fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -118,6 +119,9 @@ interop: .venv-interop/.installed  ## models of the released django-heroku-conne
 
 specs:  ## models of the protocol: Spin searches all their states, about a minute: make specs SPECS="--model gap"
 	@$(PYTHON) -m specs $(SPECS)
+
+follows: $(VENV)/.installed  ## records chaos runs, and checks their steps against the models: make follows FOLLOWS="--steps 1000000"
+	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.follow $(FOLLOWS)
 
 .venv-ecosystem/.installed: pyproject.toml tests/ecosystem/requirements.txt
 	$(PYTHON) -m venv .venv-ecosystem

@@ -100,6 +100,7 @@ CASES = [
     Case("gap", "no_silent_loss", _GAP, "LOSE_WITHOUT_LOCK"),
     Case("gap", "no_silent_loss", _GAP, "COUNT_BEFORE_LOCK"),
     Case("gap", "no_silent_loss", _GAP, "LOCKS_BEFORE_COUNT"),
+    Case("gap", "no_silent_loss", _GAP, "COUNT_WITHOUT_LOCKS"),
     Case("gap", "no_silent_loss", _GAP, "GAP_AT_ONCE"),
     Case("gap", "no_silent_loss", _GAP, "SKIP_WITHOUT_LOCK"),
     Case("gap", "no_silent_loss", _GAP, "PAUSE_READ_ONCE"),

@@ -116,7 +116,9 @@ active proctype Worker() {  /* Shard._report_gaps(), with the number that hc_sig
         skip;
 #else
         count = counted;
+#ifndef COUNT_WITHOUT_LOCKS
         if :: sharers > 0 -> count = reported :: else fi;  /* pg_locks */
+#endif
 #endif
         if
         :: count > reported -> atomic { send_gap(); reported = count }

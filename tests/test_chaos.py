@@ -1,10 +1,12 @@
-"""A short chaos run: two wrong readers take part beside the right ones."""
+"""A short chaos run, whose steps are recorded: two wrong readers take part beside the right ones."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from specs.follows.check import check
 
 ROOT = Path(__file__).parent.parent
 # Unresponsive connections would take too long here: tests/test_watchdog.py has them.
@@ -13,10 +15,10 @@ SHORT += " --unresponsive 0"
 
 
 def test_chaos_run_is_right_and_detects_wrong_readers(tmp_path: Path) -> None:
-    file = tmp_path / "figures.json"
-    options = f"{SHORT} --seconds 5 --seed 3 --wrong id_cursor xmin_watermark --json {file}"
+    file, record, wrong = tmp_path / "figures.json", tmp_path / "record", {"id_cursor", "xmin_watermark"}
+    options = f"{SHORT} --seconds 5 --seed 3 --json {file} --record {record} --wrong {' '.join(sorted(wrong))}"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos.run", *options.split()],
+        [sys.executable, "-m", "tests.chaos.follow", *options.split()],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}"},
         capture_output=True,
@@ -34,3 +36,5 @@ def test_chaos_run_is_right_and_detects_wrong_readers(tmp_path: Path) -> None:
         assert figures["consumers"][consumer] | right == figures["consumers"][consumer], output
     assert figures["consumers"]["id_cursor"]["lost"], output
     assert figures["consumers"]["xmin_watermark"]["inverted"], output
+    report = check(record)
+    assert report.refusals.keys() == wrong, report

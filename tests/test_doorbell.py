@@ -117,6 +117,32 @@ def test_thread_that_wakes_leaves_the_bell_to_the_other(bell: Any, stopping: thr
     wait_until(lambda: second.nights > before)
 
 
+def test_sleeper_woken_during_its_read_does_not_listen(bell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would use the connection while another thread takes the lock again."""
+    shared, listeners, listen = bell(), set(), Doorbell._listen
+
+    def listen_as(self: Doorbell, seconds: float) -> None:
+        listeners.add(threading.current_thread().name)
+        listen(self, seconds)
+
+    def sleep_once(read: Callable[[], bool]) -> None:
+        shared.sleep(read, lambda: 600.0, Pulse())
+        connection.close()
+
+    monkeypatch.setattr(Doorbell, "_listen", listen_as)
+    first = threading.Thread(target=sleep_once, args=[lambda: False], name="first")
+    first.start()
+    wait_until(lambda: listeners)
+
+    def read() -> bool:
+        ring()
+        first.join(timeout=10)
+        return False
+
+    sleep_once(read)
+    assert listeners == {"first"}
+
+
 def test_sleeper_that_wakes_by_itself_notifies_other_processes(bell: Any, stopping: threading.Event) -> None:
     """Writers that found the lock free did not notify."""
     one, other = bell(), bell()

@@ -7,9 +7,11 @@ from django.db import connection
 from example.crm.models import Account, Seen
 
 from hc_signals import signals
+from hc_signals.log import positions
+from hc_signals.log.position import LogShard, Standing
 from hc_signals.models import Position
 from hc_signals.testing import HerokuConnect
-from tests.conftest import deliver
+from tests.conftest import another, deliver
 
 
 def test_shards_deliver_each_change_once_and_in_order(captured: HerokuConnect, connect: Any) -> None:
@@ -68,6 +70,29 @@ def test_worker_with_the_old_number_delivers_nothing(captured: HerokuConnect, ca
     assert old.delivered == 5
     assert "has taken over with SHARDS = 3; this one has 2 and delivers nothing" in caplog.text
     assert deliver(SHARDS=3) == 5
+
+
+def test_loss_survives_another_number_of_shards(
+    captured: HerokuConnect, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted after the first shard's standing was read, and before that of the other one."""
+    causes: list[str] = []
+    connect(signals.gap_detected, lambda event, **kwargs: causes.append(event.cause), Account)
+    captured.create(Account, 5)
+    deliver(SHARDS=2)
+    read_standing, losses = positions.read_standing, ["SELECT public.hc_signals_lose()"]
+
+    def read(shard: LogShard) -> Standing:
+        standing = read_standing(shard)
+        if standing.position.target is not None and losses:  # the common window is open
+            with another(losses.pop()) as cursor:
+                cursor.db.rollback()
+        return standing
+
+    monkeypatch.setattr(positions, "read_standing", read)
+    deliver(SHARDS=1)
+    assert not losses
+    assert causes == ["capture_failed"]
 
 
 def test_late_commit_survives_another_number_of_shards(captured: HerokuConnect) -> None:

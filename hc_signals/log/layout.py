@@ -120,8 +120,7 @@ def _reshard(new: Sequence[LogShard], deliver: Callable[[Claim], None]) -> bool:
             _open_common_window(old)
         else:
             logger.warning("Consumer %r goes from %s to %s shards.", consumer, layout, len(new))
-            lost = max(claim.standing.position.lost for claim in old)
-            position = replace(old[0].standing.position, lost=lost)
+            position = old[0].standing.position  # also `lost`: the first shard reports the losses of all
             forget_layout(using, consumer, layout)
             for claim in claim_all(new):
                 claim.append(position)

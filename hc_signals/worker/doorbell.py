@@ -93,7 +93,7 @@ class Doorbell:
                     if is_waiting():
                         return
                     read_at = time.monotonic() + pause()
-                listens = listens or self._become_listener()
+                listens = listens or self._become_listener(rings)
                 seconds = min(self.SLICE, max(0.0, read_at - time.monotonic()))
                 if listens:
                     self._listen(seconds)
@@ -151,10 +151,13 @@ class Doorbell:
         pause, self._busy_pause = self._busy_pause, min(2 * self._busy_pause, self.BUSY_PAUSES[1])
         return pause
 
-    def _become_listener(self) -> bool:
+    def _become_listener(self, rings: int) -> bool:
+        """Return True if this sleeper listens from now on: no other one does, and no one was woken since ``rings``."""
         with self._guard:
-            was_free, self._has_listener = not self._has_listener, True
-            return was_free
+            if self._has_listener or self._rings != rings:  # woken during its read: the connection is not a sleeper's
+                return False
+            self._has_listener = True
+            return True
 
     def _wait_for_listener(self, seconds: float, rings: int) -> None:
         with self._guard:

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -44,6 +46,18 @@ class ChaosConfig(AppConfig):
             from tests.chaos import mutations
 
             getattr(mutations, mutation)()
+        if "CHAOS_RECORD" in os.environ:
+            record()
+
+
+def record() -> None:
+    """Record the steps of this process."""
+    from tests.chaos.recorder import Recorder, record_worker
+
+    names = ("CONSUMER", "SHARDS", "ATOMIC")
+    about = {name.lower(): os.environ[f"CHAOS_{name}"] for name in names}
+    file = Path(os.environ["CHAOS_RECORD"]) / f"{about['consumer']}-{os.getpid()}-{time.monotonic_ns()}.jsonl"
+    record_worker(Recorder(file, **about))
 
 
 def keep_change(event: Any, using: str, **kwargs: Any) -> None:

@@ -152,6 +152,10 @@ class Run:
                 print(f"chaos: {self.figures.progress()}", flush=True)
             time.sleep(0.2)
 
+    def is_expected(self, name: str, is_right: bool) -> bool:
+        """Return whether a consumer's ledger is as expected: right, or wrong for a wrong reader."""
+        return is_right == (name in self.consumers)
+
     def judge(self) -> int:
         """Print the figures; return 1 if a ledger is wrong, or if the ledger of a wrong reader is right."""
         verdicts = ledger.judge(
@@ -177,13 +181,14 @@ class Run:
             figures = self.figures.as_dict(self.options, verdicts) | {"gaps": gaps, "receivers": receivers}
             self.options.json.write_text(json.dumps(figures, indent=2) + "\n")
         once = self.options.atomic
-        right = all(verdict.is_right(once) == (name in self.consumers) for name, verdict in verdicts.items())
+        right = all(self.is_expected(name, verdict.is_right(once)) for name, verdict in verdicts.items())
         # The effect of a gap that was reported before the next promotion with loss may be lost with it.
         are_reported = all(0 < gaps.get(name, {}).get("failed_over", 0) <= promotions for name in self.consumers)
         return int(crashed or not right or bool(self.faults.missed) or (promotions > 0 and not are_reported))
 
 
-def _options() -> argparse.Namespace:
+def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the options; default: those of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="seconds of writing and breaking (default: 60)")
     parser.add_argument("--changes", type=int, default=0, help="go on until this many changes are committed")
@@ -242,7 +247,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--wrong", nargs="*", default=[], help="readers of tests/chaos/mutations.py to be detected")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--verbose", action="store_true", help="show the output of the workers")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.small_disk and options.standby:
         parser.error("--small-disk leaves out --standby")
     if options.misbehave and not options.atomic:
@@ -254,12 +259,15 @@ def _options() -> argparse.Namespace:
 
 def main() -> int:
     """Parse the options and run."""
-    options = _options()
-    if options.pieces:
-        return pieces.run(options)
+    options = options_of()
+    return pieces.run(options) if options.pieces else play(Run, options)
+
+
+def play(kind: type[Run], options: argparse.Namespace) -> int:
+    """Make a run and clean up; return its exit code."""
     print(f"chaos: seed {options.seed}; starting a PostgreSQL", flush=True)
     with tempfile.TemporaryDirectory(prefix="hc_signals_chaos_", ignore_cleanup_errors=True) as directory:
-        run = Run(options, directory)
+        run = kind(options, directory)
         try:
             return run.run()
         finally:

@@ -76,6 +76,8 @@ class Writer(threading.Thread):
         storm: set during a storm: write as fast as possible.
     """
 
+    connect = psycopg.connect
+
     def __init__(self, url: str, seed: int, records: int, stop: threading.Event, storm: threading.Event) -> None:
         super().__init__(daemon=True)
         self.url, self.records, self.stopping, self.storm = url, records, stop, storm
@@ -85,7 +87,7 @@ class Writer(threading.Thread):
     def run(self) -> None:
         """Write until stopped."""
         while not self.stopping.is_set():
-            with suppress(psycopg.OperationalError), psycopg.connect(self.url) as connection:
+            with suppress(psycopg.OperationalError), self.connect(self.url) as connection:
                 connection.execute("SET xmlbinary = 'hex'; SET lock_timeout = '2s'")
                 connection.commit()
                 self.finish_prepared(connection)
