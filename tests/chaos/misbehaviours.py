@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from django.db import Error, connections, transaction
 
-IDLE_SECONDS = 4
+IDLE_SECONDS = 10
 """idle_in_transaction_session_timeout of the run's database."""
 ONE_IN = 1000
 """One event in so many meets a receiver that misbehaves."""
