@@ -13,6 +13,7 @@ TAG ?=
 PAGE := 90
 
 CHAOS ?= --seconds 60
+PEERS ?=
 SPECS ?=
 FOLLOWS ?=
 FAILOVER ?=
@@ -35,7 +36,7 @@ TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill 
 
 MATRIX ?=
 
-.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults specs follows interop ecosystem chaos failover bench bench-check docs release-check licences audit forms lint types fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults specs follows interop ecosystem chaos chaos-peers failover bench bench-check docs release-check licences audit forms lint types fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -134,6 +135,14 @@ ecosystem: .venv-ecosystem/.installed  ## the packages that Django teams use, in
 chaos: $(VENV)/.installed  ## kills, crashes, a failing network; ledgers must be equal: make chaos CHAOS="--seconds 600 --seed 7"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.run $(CHAOS)
 
+.venv-peers/.installed: tests/chaos/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r tests/chaos/peers/requirements.txt
+	touch $@
+
+chaos-peers: $(VENV)/.installed .venv-peers/.installed  ## the same faults for other systems, and a table: make chaos-peers PEERS="--short"
+	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.peers $(PEERS)
+
 failover: $(VENV)/.installed  ## promotes a standby in several ways and counts changes lost and repeated, and gaps reported
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.failover $(FAILOVER)
 
@@ -189,4 +198,4 @@ fmt: $(VENV)/.installed
 	$(BIN)/ruff format --line-length $(PAGE) README.md docs/*.md
 
 clean:
-	rm -rf $(VENV) .venv-interop .venv-ecosystem .venv-bench dist build
+	rm -rf $(VENV) .venv-interop .venv-ecosystem .venv-peers .venv-bench dist build

@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -186,6 +187,26 @@ class Server:
         """Crash the server, and start it again."""
         self.halt()
         self.start()
+
+    def kill(self) -> None:
+        """SIGKILL the postmaster; its processes then end by themselves."""
+        postmaster = self.directory / "data" / "postmaster.pid"
+        os.kill(int(postmaster.read_text().splitlines()[0]), signal.SIGKILL)
+
+    def start_after_kill(self, seconds: float = 60) -> None:
+        """Start the server as soon as the processes of the killed one have ended.
+
+        Raises:
+            subprocess.CalledProcessError: it does not start within this time.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self.start()
+            except subprocess.CalledProcessError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def stop(self) -> None:
         """Stop the server and remove its files."""

@@ -46,16 +46,22 @@ class Server:
         new.symlink_to(server.directory / socket.name)
         new.replace(socket)
 
-    def set_up(self, records: int) -> None:
-        """Create tables, capture and ledgers, for this number of records."""
+    def set_up(self, records: int, *, capture: bool = True) -> None:
+        """Create tables and ledgers.
+
+        Args:
+            records: number of records.
+            capture: also install hc_signals.
+        """
         os.environ |= {"DATABASE_URL": self.url, "DJANGO_SETTINGS_MODULE": "example.settings"}
         import django
         from django.core.management import call_command
         from django.db import connections
 
         django.setup()
-        for command in (["migrate"], ["hc_simulate", "--create-only"], ["hc_triggers", "install"]):
-            call_command(*command, verbosity=0, stdout=StringIO(), stderr=StringIO())
+        of_capture = ["migrate", "hc_simulate --create-only", "hc_triggers install"]
+        for command in of_capture if capture else ["hc_simulate --create-only"]:
+            call_command(*command.split(), verbosity=0, stdout=StringIO(), stderr=StringIO())
         connections.close_all()
         if self.disk:
             self.disk.put("^hc_signals_(position|delivery)")

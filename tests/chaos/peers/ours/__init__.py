@@ -1,0 +1,1 @@
+"""A project of hc_signals for the comparison."""

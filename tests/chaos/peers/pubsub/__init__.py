@@ -1,0 +1,1 @@
+"""A project of django-pgpubsub for the comparison."""
