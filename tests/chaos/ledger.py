@@ -26,10 +26,9 @@ CREATE INDEX ON chaos_ledger USING brin (id);
 CREATE TABLE chaos_gap (consumer text, cause text);
 """
 
-_CHANGE = """
-'record', record, 'transaction', transaction::text, 'version',
-4 * (version + (operation = 'DELETE')::int) + array_position('{DELETE,UPDATE,CREATE}', operation) - 1
-"""
+VERSION = "4 * (version + (operation = 'DELETE')::int) + array_position('{DELETE,UPDATE,CREATE}', operation) - 1"
+"""Version of a line of either ledger, as specs/history.py compares it."""
+_CHANGE = f"'record', record, 'transaction', transaction::text, 'version', {VERSION}"
 _EXPORTS = {
     "committed": f"SELECT json_build_object({_CHANGE}) FROM chaos_truth",
     "observed": f"SELECT json_build_object('consumer', consumer, 'at', id, {_CHANGE}) FROM chaos_ledger",
