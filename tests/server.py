@@ -145,7 +145,7 @@ class Server:
         self.programs = programs
         self.directory = Path(tempfile.mkdtemp(prefix="hc_signals_", dir=_in_memory()))
         self.url = f"postgresql://postgres@/postgres?host={self.directory}"
-        self._environment, self._start_with = dict(environment or {}), list(start_with)
+        self.environment, self._start_with = dict(environment or {}), list(start_with)
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
             user = pwd.getpwnam("nobody")
@@ -162,7 +162,7 @@ class Server:
     def start(self) -> None:
         """Start a server that was stopped."""
         arguments = ["-D", "data", "-w", "-l", "log", "-o", self._settings, "start"]
-        self._call([*self._start_with, str(self.programs / "pg_ctl"), *arguments], self._environment)
+        self._call([*self._start_with, str(self.programs / "pg_ctl"), *arguments], self.environment)
 
     def run(self, program: str, *arguments: str, **environment: str) -> None:
         """Run a program of the installation, else of a newer one, in the server's directory, as the server's user."""
@@ -218,13 +218,13 @@ class Standby(Server):
     """A server that follows another one, by streaming replication, until it is promoted.
 
     Args:
-        primary: the server that it follows; its programs are used.
+        primary: the server that it follows; its programs and its environment are used.
         options: as of :class:`Server`.
     """
 
     def __init__(self, primary: Server, *options: str) -> None:
         self._primary = primary
-        super().__init__(primary.programs, *options)
+        super().__init__(primary.programs, *options, environment=primary.environment)
 
     def _make_data(self) -> None:
         of_primary = ["-h", str(self._primary.directory), "-U", "postgres"]

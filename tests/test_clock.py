@@ -1,11 +1,9 @@
 """The server's clock goes back and forward, and its transaction ids pass 2**32: no change is lost, no worker stops."""
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,11 +20,10 @@ from hc_signals.log.schema import BUCKET_SECONDS
 from hc_signals.models import Change, Delivery
 from hc_signals.tables import connected_models
 from hc_signals.testing import HerokuConnect
+from tests.clock import FAKETIME, Clock
 from tests.conftest import deliver, running_crew
 from tests.server import Server, has, installation
 from tests.test_worker_process import wait_until
-
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
 @pytest.fixture
@@ -61,21 +58,9 @@ def faketime_server() -> Iterator[tuple[Server, Callable[[float], None]]]:
     """A server, and a function that sets its clock some seconds after the right time."""
     if FAKETIME is None:
         pytest.skip("libfaketime is not installed")
-    with tempfile.NamedTemporaryFile("w+", prefix="hc_signals_clock_") as offset:
-        Path(offset.name).chmod(0o644)  # the server may run as another user
-
-        def set_to(seconds: float) -> None:
-            Path(offset.name).write_text(f"{seconds:+.3f}")
-
-        environment = {
-            "LD_PRELOAD": str(FAKETIME),
-            "FAKETIME_TIMESTAMP_FILE": offset.name,
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-        set_to(0)
-        server = Server(installation(), environment=environment)
-        yield server, set_to
+    with Clock() as clock:
+        server = Server(installation(), environment=clock.environment)
+        yield server, clock.set_to
         server.stop()
 
 

@@ -1,8 +1,5 @@
 """The disk of the log is full while Heroku Connect writes or a worker delivers; later it has room again."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from io import StringIO
 from typing import Any
@@ -17,49 +14,8 @@ from hc_signals import signals
 from hc_signals.testing import HerokuConnect
 from tests.conftest import deliver, lost, running_crew
 from tests.server import Server, installation
+from tests.small_disk import SmallDisk, can_have_small_disk, small_disk
 from tests.test_worker_process import wait_until
-
-UNPRIVILEGED_UID = 65534
-"""User id of the servers that root starts: see tests.server."""
-
-_OURS = """
-SELECT c.oid::regclass::text, c.relkind = 'i' FROM pg_class c
-WHERE c.relnamespace = 'public'::regnamespace AND c.relname LIKE 'hc\\_signals\\_%' AND c.relkind IN ('r', 'i')
-"""
-
-
-def small_disk() -> list[str]:
-    """Return the command that gives a server a disk of 8 MB, below "small"; other processes do not see it.
-
-    It needs no rights: the server's processes get their own user namespace, and in it their user name.
-    """
-    user = UNPRIVILEGED_UID if os.geteuid() == 0 else os.geteuid()
-    script = (
-        "mkdir -p small && mount -t tmpfs -o size=8m,mode=700 tmpfs small && mkdir small/space && "
-        f'exec unshare --user --map-user={user} --map-group={user} "$@"'
-    )
-    return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
-
-
-def can_have_small_disk() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    command = ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-class SmallDisk:
-    """A small disk that a test can fill and empty."""
-
-    def __init__(self, server: Server) -> None:
-        self.server, self.file = server, server.directory / "small" / "filler"
-
-    def fill(self) -> None:
-        with pytest.raises(psycopg.errors.DiskFull):
-            self.server.execute(f"COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000)) TO '{self.file}'")
-
-    def make_room(self) -> None:
-        self.server.execute(f"COPY (SELECT 1) TO PROGRAM 'rm {self.file}'")
 
 
 @pytest.fixture
@@ -76,10 +32,9 @@ def disk(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sm
         HerokuConnect().create_tables()
         call_command("migrate", "hc_signals", verbosity=0)
         call_command("hc_triggers", "install", stdout=StringIO())
-        server.execute(f"CREATE TABLESPACE small LOCATION '{server.directory}/small/space'")
-        for name, is_index in server.execute(_OURS):
-            server.execute(f"ALTER {'INDEX' if is_index else 'TABLE'} {name} SET TABLESPACE small")
-        yield SmallDisk(server)
+        small = SmallDisk(server)
+        small.put("^hc_signals_")
+        yield small
     finally:
         connection.close()
         connection.settings_dict |= before

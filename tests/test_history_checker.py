@@ -3,6 +3,7 @@
 import ast
 import gzip
 import json
+import shlex
 import subprocess
 import sys
 from collections import defaultdict
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from specs import history
 from tests.generated_history import write
+from tests.pages import BLOCKS, commands
 
 ROOT = Path(__file__).parent.parent
 Line = dict[str, Any]
@@ -341,3 +343,25 @@ def test_checker_needs_the_standard_library_alone() -> None:
     names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in imports if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def test_page_shows_what_the_checker_prints(monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
+    blocks = [block for block in BLOCKS if block.page == "proof.md" and block.marker.startswith("run by: ")]
+    committed, observed, command, shown, again = blocks
+    (tmp_path / "committed.jsonl").write_text(committed.code)
+    (tmp_path / "observed.jsonl").write_text(observed.code)
+    monkeypatch.chdir(tmp_path)
+    python, script, *arguments = shlex.split(*commands(command))
+    assert (python, script) == ("python", "specs/history.py")
+    assert run(monkeypatch, *arguments) == 1
+    assert capsys.readouterr().out.strip() == shown.code.strip()
+    _, _, *arguments = shlex.split(*commands(again))
+    _, of_committed, _, of_observed, *_ = arguments
+    piece = tmp_path / Path(of_committed).parent
+    piece.mkdir(parents=True)
+    for path in (of_committed, of_observed):
+        (tmp_path / path).write_bytes(gzip.compress(GOOD.encode()))
+    assert run(monkeypatch, *arguments) == 0

@@ -13,8 +13,8 @@ from django.apps import AppConfig
 
 _of_thread = threading.local()
 _WRITE = """
-INSERT INTO chaos_ledger (consumer, record, operation, version, event_id)
-SELECT %s, unnest(%s::text[]), unnest(%s::text[]), unnest(%s::integer[]), unnest(%s::text[])
+INSERT INTO chaos_ledger (consumer, record, operation, version, event_id, transaction)
+SELECT %s, unnest(%s::text[]), unnest(%s::text[]), unnest(%s::integer[]), unnest(%s::text[]), unnest(%s::xid8[])
 """
 
 
@@ -37,6 +37,10 @@ class ChaosConfig(AppConfig):
         if "CHAOS_OUTSIDE" in os.environ:
             record_changed.connect(keep_outside, sender=Account)
             gap_detected.connect(keep_outside, sender=Account)
+        if "CHAOS_MISBEHAVIOURS" in os.environ:
+            from tests.chaos.misbehaviours import misbehave
+
+            record_changed.connect(misbehave, sender=Account)
         mutation = os.environ.get("CHAOS_MUTATION")
         if mutation:
             from tests.chaos import mutations
@@ -90,7 +94,9 @@ def keep_outside(event: Any, **kwargs: Any) -> None:
 def _write(events: Any, using: str) -> None:
     from django.db import connections
 
-    lines = [(e.record_id, e.change_type, e.instance.number_of_employees, e.event_id) for e in events]
+    lines = [
+        (e.record_id, e.change_type, e.instance.number_of_employees, e.event_id, e.transaction_key) for e in events
+    ]
     line = [os.environ["CHAOS_CONSUMER"], *map(list, zip(*lines, strict=True))]
     if os.environ["CHAOS_ATOMIC"] == "False":
         _elsewhere().execute(_WRITE, line)

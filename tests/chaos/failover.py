@@ -169,7 +169,12 @@ class Failover:
         Args:
             query: asks the server; default: the present primary.
         """
-        self.wait(lambda: ledger.compare(query or self.server.query, "failover").lost == 0)
+
+        def is_delivered() -> bool:
+            committed, delivered = ledger.counts(query or self.server.query, once=False)
+            return committed == delivered.get("failover", 0)
+
+        self.wait(is_delivered)
 
     def wait(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition.
@@ -189,7 +194,7 @@ class Failover:
         Args:
             last_id: changes with larger ids belong to the scenario.
         """
-        verdict = ledger.compare(self.server.query, "failover")
+        verdict = ledger.judge(self.server.url, ["failover"], self.directory)["failover"]
         committed = {event_id for (event_id,) in self.server.query(_COMMITTED, [last_id])}
         delivered = self.delivered()
         events_of: defaultdict[str, set[str]] = defaultdict(set)
@@ -204,7 +209,7 @@ class Failover:
         return Counts(
             committed=len(committed),
             lost=verdict.lost + len(committed - events),
-            twice=verdict.twice,
+            twice=verdict.twice + verdict.unknown,
             inverted=verdict.inverted,
             twice_outside=len(delivered) - len(events),
             gaps=sum(line.get("gap") == "failed_over" for line in self._lines()),

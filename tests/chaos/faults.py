@@ -1,5 +1,6 @@
 """The faults of a run: of processes, backends, the server, the network, the layout of the shards."""
 
+import argparse
 import random
 import signal
 import threading
@@ -8,6 +9,8 @@ from collections import Counter
 
 from tests.chaos.server import Server
 from tests.chaos.workers import Worker, Workers
+from tests.clock import Clock
+from tests.pgbouncer import PgBouncer
 
 _HELD = """
 SELECT l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
@@ -26,7 +29,6 @@ WHERE locktype = 'advisory' AND classid = %s AND mode = 'ShareLock' AND granted 
 """
 STANDBYS = ("synchronous", "lossy")
 """The standby has all confirmed changes, or lacks the last of them."""
-TAKE_OVER_TIMEOUT = 20.0
 KINDS = (
     "kill_worker",
     "freeze_worker",
@@ -37,7 +39,12 @@ KINDS = (
     "change_shards",
     "stall_worker",
     "promote_standby",
+    "restart_pooler",
+    "jump_clock",
+    "fill_disk",
 )
+CLOCKS = (0, -12 * 3600, 5 * 86400)
+"""Seconds after the right time."""
 
 
 class Faults:
@@ -46,27 +53,41 @@ class Faults:
     Args:
         server, workers: what is broken.
         chance: every choice comes from it.
-        silence: most seconds of a silent network.
-        unresponsive: most seconds until a worker reconnects when its connections stop answering; 0 leaves that fault
-            out.
-        standby: one of STANDBYS; empty: no standby is promoted.
+        options: of the command line.
+        pooler: in front of the workers.
+        clock: of the server.
     """
 
     def __init__(
-        self, server: Server, workers: Workers, chance: random.Random, silence: float, limit: float, standby: str = ""
+        self,
+        server: Server,
+        workers: Workers,
+        chance: random.Random,
+        options: argparse.Namespace,
+        pooler: PgBouncer | None,
+        clock: Clock | None,
     ) -> None:
         self.server, self.workers, self.chance = server, workers, chance
-        self.silence, self.limit, self.standby = silence, limit, standby
+        self.pooler, self.clock = pooler, clock
+        self.silence, self.limit, self.standby = options.silence, options.unresponsive, options.standby
+        self.takeover = options.takeover
         self.done: Counter[str] = Counter()
         self.takeovers: dict[str, list[float]] = {"killed": [], "frozen": [], "unresponsive": []}
         """Seconds, by fault; figures.py says from when to when."""
         self.missed = 0
         """Takeovers that no worker made in time."""
-        left_out = {"stall_worker"} if not limit else set()
-        left_out |= {"promote_standby"} if not standby else set()
-        self.kinds = [kind for kind in KINDS if kind not in left_out]
+        is_possible = {
+            "stall_worker": bool(self.limit),
+            "promote_standby": bool(self.standby),
+            "restart_pooler": bool(pooler),
+            "jump_clock": bool(clock),
+            "fill_disk": bool(server.disk),
+            "crash_server": not server.disk,
+        }
+        self.kinds = [kind for kind in KINDS if is_possible.get(kind, True)]
         self._turns: list[str] = []
-        self._layouts = 0
+        self._voided = 0
+        """Rises when a takeover that is still awaited may never show."""
 
     @property
     def had_all(self) -> bool:
@@ -85,14 +106,14 @@ class Faults:
 
     def end(self) -> None:
         """Note that no more changes come: a takeover that is still awaited may never show."""
-        self._layouts += 1
+        self._voided += 1
 
     def kill_worker(self) -> None:
         """SIGKILL one worker and start another."""
         worker = self._victim()
         with self.workers.lock:
             held = self._stop(worker)
-            killed_at = time.time()
+            killed_at = self._now()
             worker.process.kill()
             worker.process.wait()
             worker.start()
@@ -103,7 +124,7 @@ class Faults:
         worker = self._victim()
         with self.workers.lock:
             held = self._stop(worker)
-            noticed_at = time.time()
+            noticed_at = self._now()
             worker.proxy.sever()
         watching = self._watch("frozen", worker, held, noticed_at)
         pause = self.chance.uniform(0.3, self.silence)
@@ -168,12 +189,12 @@ class Faults:
         if self.standby == "lossy":
             standby.cut_off()
             time.sleep(self.chance.uniform(0.1, self.silence))
-        self._layouts += 1  # a shard that was claimed then need not be claimed again
+        self._voided += 1  # a shard that was claimed then need not be claimed again
         self.server.fail_over().stop()
 
     def change_shards(self) -> None:
         """Give the first consumer another number of shards, one worker after the other."""
-        self._layouts += 1
+        self._voided += 1
         peers = [worker for worker in self.workers.all if worker.consumer == self.workers.all[0].consumer]
         before = peers[0].environment["CHAOS_SHARDS"]
         shards = self.chance.choice([n for n in "1235" if n != before])
@@ -182,6 +203,28 @@ class Faults:
                 worker.end(self.chance.choice([signal.SIGTERM, signal.SIGKILL]))
                 worker.environment["CHAOS_SHARDS"] = shards
                 worker.start()
+
+    def restart_pooler(self) -> None:
+        """Kill PgBouncer, with all its connections, and start it again."""
+        assert self.pooler is not None
+        self.pooler.restart()
+
+    def jump_clock(self) -> None:
+        """Set the server's clock back or forward."""
+        assert self.clock is not None
+        self._voided += 1
+        self.clock.set_to(self.chance.choice([offset for offset in CLOCKS if offset != self.clock.offset]))
+
+    def fill_disk(self) -> None:
+        """Leave no room for the workers' positions and deliveries for some seconds."""
+        assert self.server.disk is not None
+        self.server.disk.fill()
+        time.sleep(self.chance.uniform(0.3, self.silence))
+        self.server.disk.make_room()
+
+    def _now(self) -> float:
+        """Return the time of the server's clock."""
+        return time.time() + (self.clock.offset if self.clock else 0)
 
     def _victim(self) -> Worker:
         return self.chance.choice([worker for worker in self.workers.all if not worker.is_wrong])
@@ -208,18 +251,19 @@ class Faults:
         With a change of the layout the measurement ends: shards of the old layout may never be seen again. The workers
         change it some time after they have got the new number.
         """
-        layouts, layout = self._layouts, self.server.query(_LAYOUT, [worker.consumer])
+        voided, layout = self._voided, self.server.query(_LAYOUT, [worker.consumer])
 
         def watch() -> None:
-            deadline = time.monotonic() + TAKE_OVER_TIMEOUT
+            deadline = time.monotonic() + self.takeover
             while (first := self.server.query(_TAKEN_OVER, [worker.consumer, held, since])[0][0]) is None:
-                if layouts != self._layouts or layout != self.server.query(_LAYOUT, [worker.consumer]):
+                if voided != self._voided or layout != self.server.query(_LAYOUT, [worker.consumer]):
                     return
                 if time.monotonic() > deadline:
                     self.missed += 1
                     return
                 time.sleep(0.02)
-            self.takeovers[kind].append(first - since)
+            if voided == self._voided:
+                self.takeovers[kind].append(first - since)
 
         thread = threading.Thread(target=watch if held and self._has_company(worker) else lambda: None, daemon=True)
         thread.start()

@@ -25,7 +25,7 @@ from tests.chaos.writers import Writer
 FRUITLESS = 5
 """Runs in a row that prove nothing, after which the rest would not either."""
 CHAOS = "--seconds 30 --pause 3 --silence 2 --unresponsive 0 --calm 3 --backlog 400"
-CHAOS += " --batch 50 --records 300 --writers 4 --concurrency 2"
+CHAOS += " --batch 50 --records 300 --writers 4 --concurrency 2 --patience 120"
 """Options of each run: small pages and much sleep, so most of the time makes steps."""
 _LOCK = """
 BEGIN; SET LOCAL lock_timeout = '50ms'; LOCK TABLE ONLY public.hc_signals_change IN SHARE MODE; SELECT pg_sleep(0.02);

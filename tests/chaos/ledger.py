@@ -1,95 +1,96 @@
-"""Two ledgers, one of the writers and one of the receivers, which the database compares.
+"""Two ledgers, one of the writers and one of the receivers; specs/history.py compares them.
 
-Every committed change has one line in ``chaos_truth``; ``step`` rises in the order of a record's changes. A version is
-used once per record, so record, operation and version name one change.
+Every committed change has one line in ``chaos_truth``. The versions of a record rise in the order of its changes. A
+deletion has the version before it, and a changed key is a deletion and a creation, so the operation is a part of the
+version that the checker gets.
 """
 
+import gzip
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import psycopg
+
+from specs import history
+
 TABLES = """
-CREATE TABLE chaos_truth (record text, step integer, operation text, version integer);
+CREATE TABLE chaos_truth (
+    record text, operation text, version integer, transaction xid8 DEFAULT pg_current_xact_id()
+);
 CREATE TABLE chaos_ledger (
-    id bigserial, consumer text, record text, operation text, version integer, event_id text
+    id bigserial, consumer text, record text, operation text, version integer, event_id text, transaction xid8
 );
 CREATE INDEX ON chaos_ledger USING brin (id);
 CREATE TABLE chaos_gap (consumer text, cause text);
 """
 
-_COMPARE = """
-WITH delivered AS (
-    SELECT record, operation, version, count(*) AS times, min(id) AS id
-    FROM chaos_ledger WHERE consumer = %(consumer)s GROUP BY record, operation, version
-), pairs AS (
-    SELECT coalesce(times, 0) AS times, d.id, t.record, t.step,
-           lag(t.step) OVER (PARTITION BY t.record ORDER BY d.id) AS step_before
-    FROM chaos_truth t FULL JOIN delivered d USING (record, operation, version)
-)
-SELECT count(*) FILTER (WHERE record IS NOT NULL),
-       count(*) FILTER (WHERE times = 0),
-       coalesce(sum(times - CASE WHEN record IS NULL THEN 0 ELSE 1 END) FILTER (WHERE times > 0), 0)::bigint,
-       count(*) FILTER (WHERE times > 0 AND step_before > step)
-FROM pairs
-"""
-# An undelivered change sorts last (NULLS LAST), so no other change has it as its predecessor.
-
-_STALE = """
-SELECT count(*) FROM (
-    SELECT DISTINCT ON (record) record, operation, version FROM chaos_truth ORDER BY record, step DESC
-) newest JOIN (
-    SELECT DISTINCT ON (record) record, operation, version FROM chaos_ledger WHERE consumer = %(consumer)s
-    ORDER BY record, id DESC
-) newest_delivered USING (record)
-WHERE (newest.operation, newest.version) <> (newest_delivered.operation, newest_delivered.version)
-"""
-
-_LOST = """
-SELECT t.record, t.operation, t.version FROM chaos_truth t
-LEFT JOIN chaos_ledger l ON l.consumer = %(consumer)s AND l.record = t.record AND l.operation = t.operation
-                        AND l.version = t.version
-WHERE l.id IS NULL LIMIT 10
-"""
-
-_IN_LOG = """
-SELECT id, xid::text FROM public.hc_signals_change
-WHERE record_id = %(record)s AND coalesce(new, old)->>'numberofemployees' = %(version)s ORDER BY id
-"""
+VERSION = "4 * (version + (operation = 'DELETE')::int) + array_position('{DELETE,UPDATE,CREATE}', operation) - 1"
+"""Version of a line of either ledger, as specs/history.py compares it."""
+_CHANGE = f"'record', record, 'transaction', transaction::text, 'version', {VERSION}"
+_EXPORTS = {
+    "committed": f"SELECT json_build_object({_CHANGE}) FROM chaos_truth",
+    "observed": f"SELECT json_build_object('consumer', consumer, 'at', id, {_CHANGE}) FROM chaos_ledger",
+}
+MAY_REPEAT = ("twice", "stale")
+"""Kinds that are no fault if effects happen at least once."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The differences between one consumer's ledger and the truth."""
+    """The faults of one consumer's ledger, as counted by specs/history.py."""
 
     changes: int
     lost: int
     twice: int
     inverted: int
-    """Repetitions of an earlier delivery do not count."""
     stale: int
-    """Records whose last delivery was not their newest change."""
+    unknown: int
+    torn: int
     kept: int
     """Deliveries that still wait for a retry."""
+    witnesses: Sequence[str] = ()
 
     def is_right(self, once: bool) -> bool:
         """Return True if every change was delivered in order; and once, if that is promised."""
-        wrong = self.lost or self.inverted or self.kept or (once and (self.twice or self.stale))
-        return self.changes > 0 and not wrong
+        kinds = [kind for kind in (*history.KINDS, "kept") if once or kind not in MAY_REPEAT]
+        return self.changes > 0 and not any(getattr(self, kind) for kind in kinds)
 
     def __str__(self) -> str:
-        return (
-            f"{self.changes} changes, {self.lost} lost, {self.twice} twice, {self.inverted} out of order, "
-            f"{self.stale} records left in an older state, "
-            f"{self.kept} deliveries left"
+        return f"{self.changes} changes, " + ", ".join(
+            f"{getattr(self, kind)} {kind}" for kind in (*history.KINDS, "kept")
         )
 
 
-def compare(query: Any, consumer: str) -> Verdict:
-    """Compare one consumer's ledger with the committed changes."""
-    values = {"consumer": consumer}
-    ((kept,),) = query("SELECT count(*) FROM public.hc_signals_delivery WHERE consumer = %(consumer)s", values)
-    ((changes, lost, twice, inverted),) = query(_COMPARE, values)
-    ((stale,),) = query(_STALE, values)
-    return Verdict(changes, lost, twice, inverted, stale, kept)
+def judge(url: str, consumers: Sequence[str], directory: Path) -> dict[str, Verdict]:
+    """Export the ledgers as the checker reads them, and return its verdict on each consumer.
+
+    Args:
+        url: the server.
+        consumers: their names.
+        directory: for the exported files.
+    """
+    files = {name: str(directory / f"{name}.jsonl.gz") for name in _EXPORTS}
+    with psycopg.connect(url) as connection, connection.cursor() as cursor:
+        for name, sql in _EXPORTS.items():
+            with gzip.open(files[name], "wb") as file, cursor.copy(f"COPY ({sql}) TO STDOUT") as rows:
+                for row in rows:
+                    file.write(bytes(row))
+        cursor.execute("SELECT consumer, count(*) FROM public.hc_signals_delivery GROUP BY consumer")
+        kept = dict(cursor.fetchall())
+    report = history.check(
+        [files["committed"]], [files["observed"]], consumers=consumers, transactions="whole", directory=str(directory)
+    )
+    return {
+        name: Verdict(
+            report.committed,
+            **report.consumers[name].counts,
+            kept=kept.get(name, 0),
+            witnesses=[f"{kind}: {text}" for kind, (_, text) in report.consumers[name].witnesses.items()],
+        )
+        for name in consumers
+    }
 
 
 def gaps(query: Any) -> dict[str, dict[str, int]]:
@@ -98,15 +99,6 @@ def gaps(query: Any) -> dict[str, dict[str, int]]:
     for consumer, cause, count in query("SELECT consumer, cause, count(*) FROM chaos_gap GROUP BY 1, 2"):
         found.setdefault(consumer, {})[cause] = count
     return found
-
-
-def explain(query: Any, consumer: str) -> list[str]:
-    """Return what the log has of some lost changes."""
-    lines = []
-    for record, operation, version in query(_LOST, {"consumer": consumer}):
-        rows = query(_IN_LOG, {"record": record, "version": str(version)})
-        lines.append(f"lost by {consumer}: {operation} of {record} to version {version}; the log has (id, xid) {rows}")
-    return lines
 
 
 def counts(query: Any, once: bool) -> tuple[int, dict[str, int]]:

@@ -15,12 +15,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.chaos import ledger
+from tests.chaos import ledger, misbehaviours, pieces
 from tests.chaos.faults import STANDBYS, Faults
 from tests.chaos.figures import Figures
 from tests.chaos.server import Server
 from tests.chaos.workers import Workers
 from tests.chaos.writers import OtherSession, Writer
+from tests.clock import Clock
 from tests.pgbouncer import PgBouncer
 
 WRONG_PATIENCE = 2.0
@@ -32,19 +33,22 @@ class Run:
 
     def __init__(self, options: argparse.Namespace, directory: str) -> None:
         self.options, self.chance = options, random.Random(options.seed)
-        self.server = Server()
+        self.directory = Path(directory)
+        self.clock = Clock() if options.clock else None
+        self.server = Server(self.clock, has_small_disk=options.small_disk)
+        self.misbehaviours = self.directory / "misbehaviours"
+        self.misbehaviours.mkdir()
         self.workers = Workers(
             Path(directory),
             {
                 "CHAOS_BATCH": str(options.batch),
                 "CHAOS_ATOMIC": str(options.atomic),
                 "CHAOS_THREADS": str(options.concurrency),
-            },
+            }
+            | ({"CHAOS_MISBEHAVIOURS": str(self.misbehaviours)} if options.misbehave else {}),
         )
         self.pooler = PgBouncer(self.server.url, options.pooler) if options.pooler else None
-        self.faults = Faults(
-            self.server, self.workers, self.chance, options.silence, options.unresponsive, options.standby
-        )
+        self.faults = Faults(self.server, self.workers, self.chance, options, self.pooler, self.clock)
         self.figures = Figures(self.faults, self.workers, options.seconds)
         self.stopping, self.storm = threading.Event(), threading.Event()
         self.is_ending = False
@@ -54,6 +58,9 @@ class Run:
         """Write and break for the given time, then compare; return the exit code."""
         options = self.options
         self.server.set_up(options.records)
+        if options.misbehave:
+            idle = f"idle_in_transaction_session_timeout = '{misbehaviours.IDLE_SECONDS}s'"
+            self.server.query(f"ALTER DATABASE postgres SET {idle}")
         for consumer, shards, mutation in [("changes", 2, ""), ("changes", 2, ""), ("pages", 1, "")] + [
             (name, 2, name) for name in options.wrong
         ]:
@@ -151,10 +158,12 @@ class Run:
 
     def judge(self) -> int:
         """Print the figures; return 1 if a ledger is wrong, or if the ledger of a wrong reader is right."""
-        verdicts = {name: ledger.compare(self.server.query, name) for name in self.consumers + self.options.wrong}
+        verdicts = ledger.judge(
+            self.server.url, self.consumers + self.options.wrong, self.options.history or self.directory
+        )
         for consumer in self.consumers:
-            for line in ledger.explain(self.server.query, consumer) if verdicts[consumer].lost else ():
-                print(f"chaos: {line}", flush=True)
+            for line in verdicts[consumer].witnesses:
+                print(f"chaos: {consumer}: {line}", flush=True)
         output = self.workers.output()
         crashed = "Traceback" in output
         if crashed or self.options.verbose:
@@ -163,11 +172,13 @@ class Run:
             print(f"chaos: seed {self.options.seed}, consumer {name}: {verdict}", flush=True)
         gaps = ledger.gaps(self.server.query)
         print(f"chaos: gaps by consumer and cause: {gaps or 'none'}", flush=True)
+        receivers = misbehaviours.count(self.misbehaviours)
+        print(f"chaos: receivers that misbehaved: {dict(receivers) or 'none'}", flush=True)
         promotions = self.faults.done["promote_standby"]
         for line in self.figures.lines():
             print(f"chaos: {line}", flush=True)
         if self.options.json:
-            figures = self.figures.as_dict(self.options, verdicts) | {"gaps": gaps}
+            figures = self.figures.as_dict(self.options, verdicts) | {"gaps": gaps, "receivers": receivers}
             self.options.json.write_text(json.dumps(figures, indent=2) + "\n")
         once = self.options.atomic
         right = all(self.is_expected(name, verdict.is_right(once)) for name, verdict in verdicts.items())
@@ -189,6 +200,27 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
         help="most seconds until a worker replaces unresponsive connections; 0 leaves this fault out (default: 20; "
         "with --pooler 0: behind a pooler a worker cannot ask the server about its session)",
     )
+    parser.add_argument(
+        "--takeover", type=float, default=20, help="most seconds until another worker takes over (default: 20)"
+    )
+    parser.add_argument("--misbehave", action="store_true", help="also call receivers that misbehave in every way")
+    parser.add_argument("--clock", action="store_true", help="also set the server's clock back and forward")
+    parser.add_argument(
+        "--small-disk",
+        action="store_true",
+        help="also fill the disk of the workers' positions and deliveries; the server is not crashed: the disk would "
+        "be gone",
+    )
+    parser.add_argument(
+        "--pieces", type=int, default=0, help="so many runs, each with its own seed, --changes and faults"
+    )
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path("build/chaos"),
+        help="of the pieces; those with a report are kept",
+    )
+    parser.add_argument("--history", type=Path, help="directory that keeps the ledgers, as specs/history.py reads them")
     parser.add_argument("--patience", type=float, default=20, help="seconds without progress after which the run ends")
     parser.add_argument("--records", type=int, default=3000, help="number of records (default: 3000)")
     parser.add_argument("--writers", type=int, default=4)
@@ -216,6 +248,10 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--verbose", action="store_true", help="show the output of the workers")
     options = parser.parse_args(arguments)
+    if options.small_disk and options.standby:
+        parser.error("--small-disk leaves out --standby")
+    if options.misbehave and not options.atomic:
+        parser.error("--misbehave needs --atomic: without it, a receiver's writes are not rolled back")
     if options.unresponsive is None:
         options.unresponsive = 0 if options.pooler else 20
     return options
@@ -223,7 +259,8 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     """Parse the options and run."""
-    return play(Run, options_of())
+    options = options_of()
+    return pieces.run(options) if options.pieces else play(Run, options)
 
 
 def play(kind: type[Run], options: argparse.Namespace) -> int:

@@ -10,9 +10,12 @@ from typing import Any
 import psycopg
 
 from tests.chaos import ledger, writers
+from tests.clock import Clock
 from tests.server import Server as TemporaryServer
 from tests.server import Standby, installation
+from tests.small_disk import SmallDisk, small_disk
 
+DISK_MEGABYTES = 64
 SETTINGS = ("max_prepared_transactions=20", "fsync=on")
 
 
@@ -20,10 +23,18 @@ class Server:
     """A PostgreSQL of PG_BIN, else the embedded one, with the example's tables, capture, and the ledgers.
 
     ``url`` is an address: it stays when a standby takes over, as the name of a server does.
+
+    Args:
+        clock: of the server and its standbys; default: the machine's.
+        has_small_disk: workers' positions and stored deliveries are on a disk that can be filled. It does not outlive
+            the server's processes.
     """
 
-    def __init__(self) -> None:
-        self.primary = TemporaryServer(installation(), *SETTINGS)
+    def __init__(self, clock: Clock | None = None, *, has_small_disk: bool = False) -> None:
+        environment = clock.environment if clock else {}
+        start_with = small_disk(DISK_MEGABYTES) if has_small_disk else ()
+        self.primary = TemporaryServer(installation(), *SETTINGS, environment=environment, start_with=start_with)
+        self.disk = SmallDisk(self.primary) if has_small_disk else None
         self.standby: Standby | None = None
         self._address = Path(tempfile.mkdtemp(prefix="hc_signals_address_"))
         self._address.chmod(0o755)  # a pooler may run as another user
@@ -52,6 +63,8 @@ class Server:
         for command in of_capture if capture else ["hc_simulate --create-only"]:
             call_command(*command.split(), verbosity=0, stdout=StringIO(), stderr=StringIO())
         connections.close_all()
+        if self.disk:
+            self.disk.put("^hc_signals_(position|delivery)")
         self.query(ledger.TABLES)
         self.query(writers.TABLES.replace("%(records)s", str(records)))
 

@@ -8,6 +8,8 @@ from example.settings import DATABASES, INSTALLED_APPS
 INSTALLED_APPS += ["tests.chaos"]
 # The run finds a worker's connections by this name.
 DATABASES["default"].setdefault("OPTIONS", {})["application_name"] = os.environ["CHAOS_WORKER"]
+if "CHAOS_MISBEHAVIOURS" in os.environ:
+    DATABASES["other"] = DATABASES["default"]
 HC_SIGNALS = {
     "CONSUMER": os.environ["CHAOS_CONSUMER"],
     "SHARDS": int(os.environ["CHAOS_SHARDS"]),

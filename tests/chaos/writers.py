@@ -55,9 +55,8 @@ BEGIN
         WHERE a.sfid = c.record AND c.record = ANY (records) AND c.operation = 'DELETE';
     END IF;
     -- A deletion carries the version before.
-    INSERT INTO chaos_truth (record, step, operation, version)
-    SELECT record, 2 * version + (half.operation = 'CREATE')::int, half.operation,
-           version - (half.operation = 'DELETE')::int
+    INSERT INTO chaos_truth (record, operation, version)
+    SELECT record, half.operation, version - (half.operation = 'DELETE')::int
     FROM chaos_counter c, unnest(CASE c.operation WHEN 'REKEY' THEN '{DELETE,CREATE}' ELSE ARRAY[c.operation] END)
         half (operation)
     WHERE record = ANY (records);

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.chaos import ledger
 from tests.chaos.peers import systems
 from tests.chaos.peers.faults import FAULTS, LATE, Fault
 from tests.chaos.peers.system import ROOT, System
@@ -34,10 +35,8 @@ RESTART_SECONDS = 1.0
 _UNDELIVERED = """
 SELECT record, operation, version FROM chaos_truth EXCEPT SELECT record, operation, version FROM chaos_ledger
 """
-# A change's number in the history of its record: chaos_truth has it as step.
-_OBSERVED = """
-SELECT record, 2 * (version + (operation = 'DELETE')::int) + (operation = 'CREATE')::int FROM chaos_ledger ORDER BY id
-"""
+_COMMITTED = f"SELECT record, {ledger.VERSION} FROM chaos_truth"
+_OBSERVED = f"SELECT record, {ledger.VERSION} FROM chaos_ledger ORDER BY id"
 
 
 class Worker:
@@ -201,10 +200,10 @@ class Cell:
     def judge(self) -> dict[str, Any]:
         """Write the history, and let specs/history.py judge it in a process of its own."""
         committed, observed, report = (self.directory / name for name in ("committed", "observed", "report"))
-        rows = self.server.query("SELECT record, step FROM chaos_truth")
-        _write(committed, [{"record": record, "version": step} for record, step in rows])
+        rows = self.server.query(_COMMITTED)
+        _write(committed, [{"record": record, "version": version} for record, version in rows])
         rows = self.server.query(_OBSERVED)
-        _write(observed, [{"consumer": "it", "record": record, "version": step} for record, step in rows])
+        _write(observed, [{"consumer": "it", "record": record, "version": version} for record, version in rows])
         command = [sys.executable, "-m", "specs.history", "--committed", str(committed), "--observed", str(observed)]
         command += ["--consumers", "it", "--json", str(report), "--processes", "1", "--quiet"]
         done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
