@@ -217,11 +217,11 @@ def test_health_is_red_if_a_loop_is_stuck_outside_receivers() -> None:
     with threads.as_worker(3) as work:
         work.turned_at -= STUCK_SECONDS + 1
         assert "worker 3: stuck for 11 s" in liveness(None).reasons
-        work.begin_call("builtins.print", signals.record_created, {})
+        work.receiver_at, work.receiver = time.monotonic(), "builtins.print"
         found = liveness(None)
         assert not any("stuck" in reason for reason in found.reasons)
         assert found.workers[0]["receiver"] == "builtins.print"
-        work.end_call("builtins.print", None)
+        work.end_calls([], [], [], time.monotonic())
         assert not any("stuck" in reason for reason in liveness(None).reasons)
         with work.busy_with("something long"):
             work.turned_at -= STUCK_SECONDS + 1

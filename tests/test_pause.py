@@ -82,7 +82,7 @@ def test_changes_during_a_pause_are_read_again(captured: HerokuConnect, connect:
     as_the_app("UPDATE salesforce.account SET systemmodstamp = %s WHERE sfid = %s", [just_before, late])
     out = StringIO()
     call_command("hc_triggers", "resume", stdout=out)
-    assert "reads again what Salesforce changed since, in 9 table(s)" in out.getvalue()
+    assert "reads again what Salesforce changed since, in 10 table(s)" in out.getvalue()
     repairs.run()
     assert repairs.is_reread_due
     assert Rereading("default", connected_models()).read_for(30)
@@ -109,7 +109,7 @@ def test_resume_names_tables_that_are_not_read_again(captured: HerokuConnect) ->
     pausing.pause("default")
     out = StringIO()
     call_command("hc_triggers", "resume", stdout=out)
-    assert "in 7 table(s)" in out.getvalue()
+    assert "in 8 table(s)" in out.getvalue()
     assert "Not in salesforce.account, without systemmodstamp: `manage.py hc_backfill` does." in out.getvalue()
     owed = table_state.read("default")
     assert owed["salesforce.account"].reread_since is None
@@ -231,7 +231,7 @@ def test_pause_remove_leaves_no_object_on_the_tables(heard: list[Any]) -> None:
     insert("unseen")
     assert heard == []
     out = triggers_command("resume")
-    assert "in 8 table(s)" in out, "salesforce.contact does not exist"
+    assert "in 9 table(s)" in out, "salesforce.contact does not exist"
     as_the_app("ALTER TABLE salesforce.people RENAME TO contact")
     repairs.run()
     deliver()
@@ -239,7 +239,7 @@ def test_pause_remove_leaves_no_object_on_the_tables(heard: list[Any]) -> None:
     assert {note["cause"] for note in Change.objects.filter(operation="GAP").values_list("note", flat=True)} == {
         "paused"
     }
-    assert Change.objects.filter(operation="GAP").count() == 9
+    assert Change.objects.filter(operation="GAP").count() == 10
     call_command("hc_triggers", "status", "--check", stdout=StringIO())
 
 
@@ -265,7 +265,7 @@ def test_resume_names_a_table_that_it_could_not_restore(captured: HerokuConnect,
     with another("LOCK TABLE salesforce.account IN ROW EXCLUSIVE MODE"), refused:
         triggers_command("resume")
     gaps = Change.objects.filter(operation="GAP")
-    assert (gaps.count(), gaps.filter(table_name="salesforce.account").count()) == (8, 0)
+    assert (gaps.count(), gaps.filter(table_name="salesforce.account").count()) == (9, 0)
     Repairs("default", Conf(), connected_models()).run()
     (gap,) = gaps.filter(table_name="salesforce.account")
     assert gap.note["cause"] == "paused"
@@ -292,12 +292,12 @@ def test_repeated_resume_restores_the_remaining_tables(captured: HerokuConnect, 
         patch.setattr(outages, step, dies)
         with pytest.raises(KeyboardInterrupt):
             triggers_command("resume")
-    assert len(ours_on_tables()) == (12 if step == "repair" else 54)
+    assert len(ours_on_tables()) == (12 if step == "repair" else 60)
     repairs.run()
     assert Change.objects.count() == 0
     triggers_command("resume")
-    assert Change.objects.filter(operation="GAP").count() == 9
-    assert len(ours_on_tables()) == 54
+    assert Change.objects.filter(operation="GAP").count() == 10
+    assert len(ours_on_tables()) == 60
 
 
 def test_resume_does_not_install_uninstalled_tables(captured: HerokuConnect) -> None:

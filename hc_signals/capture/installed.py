@@ -17,6 +17,7 @@ from hc_signals.capture.function import function_body, is_genuine
 from hc_signals.capture.function_columns import Layout, read_layout
 from hc_signals.conf import get_conf
 from hc_signals.origins import Rules
+from hc_signals.tables import table_label
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,15 @@ def body_digest(model: type[models.Model], layout: Layout) -> str:
     """Return the digest of the source that the capture function of a model should have."""
     conf = get_conf()
     chosen = conf.RELOAD_AWARE
-    return _body_digest(model, layout, conf.origin_rules, chosen if isinstance(chosen, bool) else tuple(chosen))
+    choice = chosen if isinstance(chosen, bool) else tuple(chosen)
+    return _body_digest(model, table_label(model), layout, conf.origin_rules, choice)
 
 
-# The last two are what a function depends on besides. To generate one takes a hundred times as long as to compare it.
+# A function depends on table, rules and RELOAD_AWARE too. To generate it takes 100 times as long as to compare it.
 @lru_cache(maxsize=10_000)
-def _body_digest(model: type[models.Model], layout: Layout, rules: Rules, reload_aware: bool | Sequence[str]) -> str:
+def _body_digest(
+    model: type[models.Model], table: str, layout: Layout, rules: Rules, reload_aware: bool | Sequence[str]
+) -> str:
     return _digest(function_body(model, layout).strip())
 
 

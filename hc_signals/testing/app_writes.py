@@ -11,7 +11,6 @@ from hc_signals.postgres.names import quote
 from hc_signals.tables import quoted_table, table_parts
 from hc_signals.testing.rows import Model
 from hc_signals.testing.salesforce import Salesforce
-from hc_signals.writes.children import children
 
 Refusal = Callable[[Model, int], str]
 """Returns Salesforce's message for a row, by model and row id; an empty text if Salesforce accepts the row."""
@@ -73,6 +72,8 @@ class AppWrites(Salesforce):
 
     def _missing_parent(self, model: Model, row_id: int) -> str:
         """Return Salesforce's message if a row refers by an external id to a parent that is not there."""
+        from hc_signals.writes.children import children  # needs the project's settings
+
         for child in children([model]):
             for field in child.relations:
                 parent, key = field.related_model, field.target_field
