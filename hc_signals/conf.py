@@ -95,8 +95,7 @@ class Conf:
             raise ConfigurationError(f"HC_SIGNALS['START_AT']: {error}.") from error
 
     @cached_property
-    def origin_rules(self) -> Rules:
-        """The rules of ORIGINS."""
+    def origin_rules(self) -> Rules:  # parsed ORIGINS; no docstring, because the page of the API is for settings
         return parse_rules(self.ORIGINS)
 
 
