@@ -5,6 +5,7 @@ from inspect import getattr_static
 from typing import Any
 
 from django.db import connections, models
+from django.db.models import base
 from django.db.models.base import ModelState
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_init, pre_init
@@ -67,9 +68,17 @@ def _runs_no_code_of_project(model: type[models.Model]) -> bool:
         and not any("__init__" in vars(each) for each in classes)
         and model.__setattr__ is object.__setattr__
         and model.from_db.__func__ is models.Model.from_db.__func__  # type: ignore[attr-defined]
+        and _is_djangos(models.Model.__init__)
+        and _is_djangos(models.Model.from_db)
         and all(type(each) in _PLAIN_ATTRIBUTES for each in attributes)
         and not (pre_init.has_listeners(model) or post_init.has_listeners(model))
     )
+
+
+def _is_djangos(function: Any) -> bool:
+    """Return whether a function of ``Model`` is Django's own: a library may have put another one into its place."""
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename == base.__file__
 
 
 def _is_plain(instance: models.Model, values: Mapping[str, Any]) -> bool:

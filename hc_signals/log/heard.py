@@ -97,7 +97,12 @@ class Heard:
                 names = [(each.name, in_bulk, is_replay) for each in receivers]
                 known[key] = [numbers.setdefault(name, len(numbers) + 1) for name in names]
         changes = [change for ids, _, seconds, _, _, _ in calls for _ in seconds for change in ids]
-        called = [n for ids, receivers, _, _, *kind in calls for n in known[id(receivers), *kind] for _ in ids]
+        called = [
+            number
+            for ids, receivers, seconds, _, *kind in calls
+            for number, _ in zip(known[id(receivers), *kind], seconds, strict=False)
+            for _ in ids
+        ]
         times = [int(each * 1_000_000) for ids, _, seconds, _, _, _ in calls for each in seconds for _ in ids]
         if max(times) > LONGEST:
             times = [min(LONGEST, each) for each in times]
@@ -105,7 +110,7 @@ class Heard:
         failed = self._failed and [
             (id(seconds), each.name) in self._failed
             for ids, receivers, seconds, *_ in calls
-            for each in receivers
+            for each, _ in zip(receivers, seconds, strict=False)
             for _ in ids
         ]
         return [
