@@ -23,7 +23,7 @@ class Figure:
 
     module: str
     seconds: int
-    """How long it takes with the default options on two quiet cores, to show how much of a run is left."""
+    """A rough estimate for the default options on two cores, to show how much of a run is left."""
     function: str = "measure"
     megabytes: int = 500
     quick: bool = True
