@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection, connections
+from django.db import DatabaseError, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from example.crm.models import Account
 
@@ -209,6 +209,27 @@ def second_worker_before_the_claim(play: Play, wrong: str) -> None:
     worker.shards[0].deliver_page()
 
 
+def session_ends_during_the_claim(play: Play) -> None:
+    """The first worker is frozen after it has read the position; the server ends its session, another worker delivers."""
+    worker = play.start("", Conf())
+    play.write(play.b)
+    worker.prepare()
+    standing_of = positions.standing_of
+
+    def freeze(*read: Any) -> Any:
+        positions.standing_of = standing_of
+        with play.connect(psycopg.Connection) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 10000)", [connection.connection.info.backend_pid])
+        other_worker_delivers()
+        return standing_of(*read)
+
+    positions.standing_of = freeze
+    with suppress(DatabaseError):
+        worker.shards[0].deliver_page()
+    connection.close()
+    worker.deliver_once()
+
+
 def delivers_without_atomic(play: Play, wrong: str) -> None:
     commits_late(play, wrong, Conf(ATOMIC=False))
 
@@ -355,6 +376,12 @@ def test_checker_accepts_the_code(play: Play, scenario: Any) -> None:
     report = play.end()
     assert not report.refusals, report
     assert report.steps > 5
+
+
+def test_checker_accepts_a_claim_that_was_lost_while_it_was_read(play: Play) -> None:
+    session_ends_during_the_claim(play)
+    report = play.end()
+    assert (report.refusals, report.changes) == ({}, 1), report
 
 
 def test_checker_accepts_a_run_that_proves_something(play: Play) -> None:

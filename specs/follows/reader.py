@@ -63,6 +63,8 @@ class Transaction:
     sent_at: int | None = None
     outcome: str = ""
     """committed, undone; empty: not known."""
+    is_outdated: bool = False
+    """It has read a position that another transaction replaced during the read: the server has taken its claim away."""
 
 
 def _normal(position: Step | None) -> Step:
@@ -138,6 +140,8 @@ class Reader:
         self.consumers: dict[str, Consumer] = {}
         self.stored: dict[Key, Step] = {}
         """``position[]`` of the models: committed."""
+        self.replaced: dict[Key, list[tuple[int, Step]]] = defaultdict(list)
+        """Positions that were stored before, each with the time at which its successor was known to be committed."""
         self.doubt: dict[Key, list[Transaction]] = defaultdict(list)
         """Transactions whose COMMIT was sent, without an outcome yet, by the shards whose positions they store."""
         self.last: dict[Key, Transaction] = {}
@@ -159,7 +163,7 @@ class Reader:
         key, position = (step["consumer"], step["shard"]), _normal(step["position"])
         name = (process, step["tx"])
         transaction = self.open.setdefault(name, Transaction(process))
-        self._resolve(key, transaction, position, step["position"] is None)
+        transaction.is_outdated |= not self._is_stored(key, transaction, position, step)
         before = self.last.get(key)
         if before and before.process != process and before.outcome != "committed" and key in before.claims:
             self.report.seen["takeovers"] += before.claims[key].ids is not None
@@ -168,7 +172,8 @@ class Reader:
                 "gap: no_silent_loss: hc_signals_lost",
                 f"a loss is counted while {span.what}, which has lost a change, is open",
             )
-        self.last[key] = transaction
+        if not transaction.is_outdated:
+            self.last[key] = transaction
         transaction.claims[key] = Claim(
             key=key,
             shards=step["shards"],
@@ -181,26 +186,32 @@ class Reader:
             position=position,
         )
 
-    def _resolve(self, key: Key, own: Transaction | None, position: Step, is_new: bool) -> None:
-        """Compare the position that was read under the claim with the stored one."""
+    def _is_stored(self, key: Key, own: Transaction | None, position: Step, step: Step) -> bool:
+        """Return whether the position that was read under the claim is the stored one.
+
+        A worker may be frozen while it reads. The server then ends its session, and another worker stores a position.
+        So a position may also be one that was replaced since the read began; then the transaction must not commit.
+        """
         if own and ((key in own.claims and own.claims[key].stored) or own.forgotten):
-            return  # its own position, uncommitted; or there is none any more
-        for transaction in [each for each in self.doubt[key] if each is not own]:
+            return True  # its own position, uncommitted; or there is none any more
+        began = step["t0"]
+        for transaction in [each for each in self.doubt[key] if each is not own and not each.outcome]:
             stored = transaction.claims[key].stored if key in transaction.claims else None
-            if transaction.outcome:
-                continue
-            if stored == position or (stored is None and transaction.forgotten and is_new):
-                self._commit(transaction)
-            else:
+            if stored == position or (stored is None and transaction.forgotten and step["position"] is None):
+                self._commit(transaction, step["t"])
+            elif transaction.sent_at is None or transaction.sent_at < began:
                 self._undo(transaction)
-        if self.stored.get(key, _FIRST) != position:
-            different = [name for name in _FIRST if self.stored.get(key, _FIRST)[name] != position[name]]
-            now, read = self.stored.get(key, _FIRST), position
-            raise Refused(
-                "handover: nothing_twice: copy_position",
-                "the position that was read under the claim is not the stored one: "
-                + ", ".join(f"{name} {read[name]} for {now[name]}" for name in different),
-            )
+        now = self.stored.get(key, _FIRST)
+        if now == position:
+            return True
+        if any(until >= began and each == position for until, each in self.replaced[key]):
+            return False
+        different = [name for name in _FIRST if now[name] != position[name]]
+        raise Refused(
+            "handover: nothing_twice: copy_position",
+            "the position that was read under the claim is not the stored one: "
+            + ", ".join(f"{name} {position[name]} for {now[name]}" for name in different),
+        )
 
     def _claimed(self, process: str, step: Step, what: str) -> tuple[Transaction, Claim]:
         transaction = self.open.get((process, step["tx"]))
@@ -378,7 +389,7 @@ class Reader:
                 )
             self.committed[key] = transaction
         if not transaction.outcome:
-            self._commit(transaction)
+            self._commit(transaction, step["t"])
 
     def _done(self, claim: Claim) -> list[int]:
         if claim.ids is None or claim.stored is None:
@@ -396,15 +407,21 @@ class Reader:
     def _undo(self, transaction: Transaction) -> None:
         self._leave_doubt(transaction, "undone")
 
-    def _commit(self, transaction: Transaction) -> None:
-        """Everything that the transaction did counts."""
+    def _commit(self, transaction: Transaction, at: int) -> None:
+        """Everything that the transaction did counts. That it is committed is known since ``at``."""
+        if transaction.is_outdated and any(claim.stored for claim in transaction.claims.values()):
+            raise Refused(
+                "handover: nothing_twice: copy_position",
+                f"{transaction.process} commits what it did after a position that was not the stored one any more",
+            )
         self._leave_doubt(transaction, "committed")
         if transaction.forgotten:
             names = {name for name, _ in transaction.claims}
             for key in [key for key in self.stored if key[0] in names]:
-                del self.stored[key]
+                self.replaced[key].append((at, self.stored.pop(key)))
         for key, claim in transaction.claims.items():
             if claim.stored:
+                self.replaced[key] = [*self.replaced[key][-99:], (at, self.stored.get(key, _FIRST))]
                 self.stored[key] = claim.stored
             consumer, done = self.consumer(key[0]), self._done(claim)
             if done:
@@ -417,7 +434,8 @@ class Reader:
         for step in steps:
             if step["step"] == "position":
                 try:
-                    self._resolve((step["consumer"], step["shard"]), None, _normal(step["position"]), False)
+                    key = step["consumer"], step["shard"]
+                    self._is_stored(key, None, _normal(step["position"]), {**step, "t0": step["t"]})
                 except Refused as refused:
                     yield step["consumer"], refused
         for name, consumer in self.consumers.items():
