@@ -94,6 +94,7 @@ class Filters(TypedDict, total=False):
     to: Mapping[str, Any] | None
     from_: Mapping[str, Any] | None
     types: Collection[str]
+    settled: bool
     dispatch_uid: str
 
 
@@ -143,7 +144,7 @@ def enqueue_on_change(model: type[Model], task: Task, **filters: Unpack[Filters]
         model: as for :func:`~hc_signals.receivers.on_change`.
         task: a task of Django Tasks (``django.tasks``, ``django_tasks``), Celery, Procrastinate, Dramatiq, Huey or
             RQ (``django_rq.job``).
-        filters: ``fields``, ``to``, ``from_``, ``types``, ``dispatch_uid`` as for
+        filters: ``fields``, ``to``, ``from_``, ``types``, ``settled``, ``dispatch_uid`` as for
             :func:`~hc_signals.receivers.on_change`.
 
     Raises:

@@ -35,6 +35,9 @@ class ChangeEvent(Generic[M_co]):
     """Primary key of the row, as text; after a reload the record has another one."""
     changed_fields: tuple[str, ...] = ()
     """Django names of the changed fields; empty for CREATE and DELETE."""
+    pending_fields: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Changed fields whose value the app has replaced, or may have replaced, by a write that Salesforce did not have
+    yet: another change follows. For CREATE, of all fields. Reads the trigger log: see docs/writing.md."""
     previous: Mapping[str, Any] = field(default_factory=dict)
     """Old values of the changed fields by Django name. Salesforce's own events lack them."""
     transaction_key: str

@@ -3,20 +3,23 @@
 import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import wraps
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.db.models import Model
 from django.dispatch import Signal
 from django.utils.inspect import func_accepts_kwargs
 
 from hc_signals import signals
-from hc_signals.delivery.calls import UNWANTED
+from hc_signals.conf import get_conf
+from hc_signals.delivery.calls import UNWANTED, NotSettled
 from hc_signals.delivery.identity import receiver_path
 from hc_signals.delivery.routing import FIRST_SIGNAL
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import ConfigurationError
+from hc_signals.postgres.moments import now
 from hc_signals.tables import connected_tables_of, counts_as_change
 
 OF_TYPE = {kind: FIRST_SIGNAL[kind] for kind in ("CREATE", "UPDATE", "DELETE", "SNAPSHOT")}
@@ -61,6 +64,7 @@ class Filter:
     from_: Mapping[str, Any]
     attnames: Mapping[str, str]
     """By field: the attribute of its value. For a relation it is the key, which needs no query."""
+    settled: bool
 
     def matches(self, signal: Signal, event: ChangeEvent[Any]) -> bool:
         """Return whether the receiver is called."""
@@ -74,6 +78,11 @@ class Filter:
         if not all(name in is_changed for name in (*self.to, *self.from_)):
             return False
         return self._came_to(event) and self._came_from(event)
+
+    def unsettled(self, event: ChangeEvent[Any]) -> tuple[str, ...]:
+        """Return the fields for which the receiver waits: those it names, or all, that a write of the app replaces."""
+        named = {*self.fields, *self.to, *self.from_}
+        return tuple(name for name in event.pending_fields if self.settled and (not named or name in named))
 
     def _came_to(self, event: ChangeEvent[Any]) -> bool:
         if self.to and event.change_type == "DELETE":
@@ -109,6 +118,9 @@ class on_change(Generic[M]):
         from_: the same for old values. A created record has none; those of a deleted record are its last values.
         types: change types, of CREATE, UPDATE, DELETE and SNAPSHOT. CREATE includes GAP_CREATE, and UPDATE includes
             GAP_UPDATE. A backfill for this receiver counts as CREATE. Any other backfill calls it if SNAPSHOT is named.
+        settled: wait while a write of the app is on its way to Salesforce that replaces a value of the change. The
+            receiver then gets the final state, in one call. It waits at most ``SETTLE_SECONDS``, for the fields that
+            are named, or for all.
         dispatch_uid: part of the receiver's name, for functions that share a dotted path; see docs/receivers.md.
 
     Raises:
@@ -121,6 +133,7 @@ class on_change(Generic[M]):
     to: Mapping[str, Any] | None = None
     from_: Mapping[str, Any] | None = None
     types: Collection[str] = ("CREATE", "UPDATE")
+    settled: bool = False
     dispatch_uid: str = ""
 
     def __call__(self, function: Receiver[M, P, R]) -> Callable[P, R]:
@@ -163,7 +176,8 @@ class on_change(Generic[M]):
                 )
         for kind in self.types:
             _check_name(what, kind, OF_TYPE, "there is no change type")
-        return Filter(frozenset(self.types), frozenset(self.fields), self.to or {}, self.from_ or {}, attnames)
+        fields, to, from_ = frozenset(self.fields), self.to or {}, self.from_ or {}
+        return Filter(frozenset(self.types), fields, to, from_, attnames, self.settled)
 
 
 def _check_name(what: str, name: str, known: Collection[str], problem: str) -> None:
@@ -180,7 +194,10 @@ def _filtered(function: Any, filters: list[Filter]) -> Callable[..., Any]:
 
         @wraps(function)
         async def receive(signal: Signal, event: ChangeEvent[Any], **named: Any) -> Any:
-            if not _is_wanted(filters, signal, event):
+            # A query is not allowed in the thread of the event loop.
+            is_wanted = sync_to_async(_is_wanted) if any(each.settled for each in filters) else None
+            wanted = await is_wanted(filters, signal, event) if is_wanted else _is_wanted(filters, signal, event)
+            if not wanted:
                 return UNWANTED
             return await function(signal=signal, event=event, **named)
     else:
@@ -197,10 +214,19 @@ def _filtered(function: Any, filters: list[Filter]) -> Callable[..., Any]:
 
 
 def _is_wanted(filters: list[Filter], signal: Signal, event: ChangeEvent[Any]) -> bool:
+    """Return whether any filter matches; NotSettled: all that do want to wait."""
     is_snapshot = event.change_type == "SNAPSHOT"
     if signal is signals.record_changed:
         if not is_snapshot:
             return False  # its own signal calls the receiver
     elif is_snapshot and any("SNAPSHOT" in each.types for each in filters):
         return False  # a snapshot for this receiver sends both signals; record_changed comes next
-    return any(each.matches(signal, event) for each in filters)
+    waiting = []
+    for each in filters:
+        if each.matches(signal, event):
+            if not each.settled:
+                return True
+            waiting.append(each.unsettled(event))
+    if waiting and all(waiting) and now() - event.captured_at < timedelta(seconds=get_conf().SETTLE_SECONDS):
+        raise NotSettled(list(dict.fromkeys(name for names in waiting for name in names)))
+    return bool(waiting)

@@ -16,8 +16,9 @@ from django.db import DatabaseError, connection, transaction
 from example.crm.models import Contact
 
 from hc_signals import models
-from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
+from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState, WriteAlgorithm
 from hc_signals.models import TriggerLog, TriggerLogArchive
+from hc_signals.postgres.hstore import hstore_text_to_dict
 from hc_signals.postgres.moments import aware, shown
 from hc_signals.signals import record_changed, sync_failed
 from hc_signals.testing import HerokuConnect

@@ -1,6 +1,6 @@
-"""The value that describes one receiver call, and the errors of a call that has broken its page."""
+"""The value that describes one receiver call, and the errors of a call that is put off, or has broken its page."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 StoreFailure = Callable[[str, BaseException], None]
@@ -8,6 +8,18 @@ StoreFailure = Callable[[str, BaseException], None]
 
 UNWANTED = object()
 """What a receiver of ``@on_change`` returns if its filters do not match: the project's function was not called."""
+
+
+class NotSettled(Exception):
+    """A receiver is not called yet: it wants no value that a write of the app replaces. This is no failure.
+
+    ``fields`` has the names of the fields. The text is stored with the delivery.
+    """
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        super().__init__(f"waits until Salesforce has the app's write of {', '.join(fields)}")
+        self.fields = fields
+
 
 CallKey = tuple[str, int, int]
 """Receiver, change and attempt: the same when a page is delivered again."""

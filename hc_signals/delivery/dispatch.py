@@ -8,7 +8,7 @@ from typing import Any
 
 from django.dispatch import Signal
 
-from hc_signals.delivery.calls import UNWANTED, Call, IsolationLost, StoreFailure
+from hc_signals.delivery.calls import UNWANTED, Call, IsolationLost, NotSettled, StoreFailure
 from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.identity import Receivers
 from hc_signals.delivery.isolation import careful
@@ -135,7 +135,7 @@ class Dispatcher:
                 is_checked |= ended - began > LONG
                 began = ended
                 for observer in pulse.observers_of_calls:
-                    observer.call_ends(name, error)
+                    observer.call_ends(name, None if isinstance(error, NotSettled) else error)
                 if error is not None:
                     failures.append((name, error))
                     if isinstance(error, IsolationLost) or ends_program(error):
@@ -145,15 +145,17 @@ class Dispatcher:
                     isolation.store_failed()
                     began = time.monotonic()
         finally:
-            pulse.end_calls(receivers, seconds, failures, began)
+            failed = [each for each in failures if not isinstance(each[1], NotSettled)] if failures else ()
+            pulse.end_calls(receivers, seconds, failed, began)
         return failures
 
 
 def _noted(heard: Heard, seconds: list[float], store_failure: StoreFailure) -> StoreFailure:
-    """Return a function that stores a failure and marks the recorded call as failed."""
+    """Return a function that stores a failure and marks the recorded call as failed; one that is put off is not."""
 
     def store(receiver: str, error: BaseException) -> None:
-        heard.fail(receiver, seconds)
+        if not isinstance(error, NotSettled):
+            heard.fail(receiver, seconds)
         store_failure(receiver, error)
 
     return store

@@ -108,6 +108,7 @@ _OF_RECORD: Mapping[str, Callable[[Change, Source], Any]] = {
     "change_type": lambda change, _: ROUTES[change.operation].change_type,
     "entity_name": lambda _, source: _entity_name(source.builder.model),
     "changed_fields": lambda _, source: _changed_fields(source.builder, source.columns),
+    "pending_fields": lambda change, s: _changed_fields(s.builder, s.records.pending(change, s.builder)),
     "previous": lambda change, s: _previous(s.builder, s.columns, s.records.old(change, s.builder)),
     "instance": _instance,
 }
@@ -119,13 +120,23 @@ def _entity_name(model: type[models.Model]) -> str:
 
 
 def stored_event(
-    change: Change, builder: InstanceBuilder, columns: Sequence[str], old: Mapping[str, Any], instance: models.Model
+    change: Change,
+    builder: InstanceBuilder,
+    old: Mapping[str, Any],
+    instance: models.Model,
+    *,
+    columns: Sequence[str],
+    pending: Sequence[str],
 ) -> ChangeEvent:
-    """Return the event of a change whose delivery is stored, made now; for the arguments see :class:`Source`."""
+    """Return the event of a change whose delivery is stored, made now; for the arguments see :class:`Source`.
+
+    ``pending`` has the columns that :func:`~hc_signals.delivery.app_writes.pending_columns` returns.
+    """
     return _event(
         change,
         builder.model,
         changed_fields=_changed_fields(builder, columns),
+        pending_fields=_changed_fields(builder, pending),
         previous=_previous(builder, columns, old),
         instance=instance,
     )

@@ -2,17 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from django.db import DatabaseError, OperationalError, models
 
+from hc_signals.delivery.app_writes import pending_columns
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.listeners import Listeners, Model
 from hc_signals.delivery.project_code import ends_program
 from hc_signals.delivery.relatives import child_instances, children_of
 from hc_signals.delivery.routing import OF_RECORDS
 from hc_signals.log.change import Change
-from hc_signals.log.images import logged_images
+from hc_signals.log.images import logged_images, logged_values
 
 Made = TypeVar("Made")
 
@@ -40,6 +42,10 @@ class Records:
         self._old_columns: dict[str, list[str]] = {}
         """By table: the columns that any of the page's updates has changed."""
         self._inherited: dict[int, dict[str, Any]] = {}
+        self._changes: dict[str, list[Change]] = {}
+        """By table."""
+        self._pending: dict[str, dict[int, tuple[str, ...]]] = {}
+        """By table, if somebody has asked; see :meth:`pending`."""
 
     def __contains__(self, change: int) -> bool:
         return change in self._rows
@@ -52,7 +58,8 @@ class Records:
         found = _fetched(images) if images else None
         if found is None:
             found = self._read(builder, old_columns, [change.id for change in changes])
-        self._old_columns[changes[0].table_name] = old_columns
+        label = changes[0].table_name
+        self._old_columns[label], self._changes[label] = old_columns, changes
         self._rows |= found
         if any(link is not None for link in builder.model._meta.parents.values()):
             converted = self._build(found, lambda key: builder.values(self._latest(builder, key)))
@@ -73,6 +80,16 @@ class Records:
             return {}
         values = self._rows[change.id][1 + len(builder.columns) :]
         return dict(zip(self._old_columns[change.table_name], values, strict=True))
+
+    def pending(self, change: Change, builder: InstanceBuilder) -> tuple[str, ...]:
+        """Return the changed columns that the app's own writes replace. The trigger log is read once for the page."""
+        label = change.table_name
+        if label not in self._pending:
+            read = partial(logged_values, self.using, builder.model)
+            self._pending[label] = pending_columns(
+                self.using, builder.model, self._changes[label], builder.columns, read
+            )
+        return self._pending[label].get(change.id, ())
 
     def _latest(self, builder: InstanceBuilder, key: int) -> tuple[Any, ...]:
         return self._rows[key][1 : 1 + len(builder.columns)]

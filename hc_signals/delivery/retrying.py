@@ -8,6 +8,8 @@ from typing import Any
 from django.apps import apps
 from django.db import InterfaceError, OperationalError, models, transaction
 
+from hc_signals.delivery.app_writes import pending_columns
+from hc_signals.delivery.calls import NotSettled
 from hc_signals.delivery.event import arguments, stored_event, table_event
 from hc_signals.delivery.failures import FailedDelivery
 from hc_signals.delivery.identity import Receivers, resolve
@@ -19,7 +21,7 @@ from hc_signals.delivery.routing import OF_RECORDS, SIGNALS, counted_columns, is
 from hc_signals.delivery.sending import SignalSender
 from hc_signals.events import ChangeEvent
 from hc_signals.exceptions import RedeliveryError
-from hc_signals.log.images import kept_image
+from hc_signals.log.images import kept_image, kept_values
 
 AT_ONCE = 100
 """Most deliveries that one query reads."""
@@ -45,6 +47,10 @@ class Retries:
                 error = self._retry(delivery)
                 if error is None:
                     self.sender.store.succeeded(delivery)
+                elif isinstance(error, NotSettled):
+                    builder = self.builders[delivery.change.table_name]
+                    columns = [column for column, name in builder.name_of_column.items() if name in error.fields]
+                    self.sender.store.wait(delivery, error, builder.model, columns)
                 else:
                     self.sender.store.failed(delivery, error)
 
@@ -106,7 +112,15 @@ def _event(delivery: FailedDelivery, sender: Model, builder: InstanceBuilder) ->
     instance = builder.instance(row, sender if is_proxy else builder.model, builder.inherited({0: row}).get(0))
     if sender is not builder.model and not is_proxy:
         instance = _child(sender, builder.model, instance, builder.using)
-    return stored_event(change, builder, counted_columns(change, is_link(change, old)), old, instance)
+    pending = pending_columns(
+        builder.using,
+        builder.model,
+        [change],
+        builder.columns,
+        lambda ids, names: {change.id: kept_values(builder.using, delivery.id, names)},
+    )
+    columns = counted_columns(change, is_link(change, old))
+    return stored_event(change, builder, old, instance, columns=columns, pending=pending.get(change.id, ()))
 
 
 def _child(sender: Model, parent: Model, instance: models.Model, using: str) -> models.Model:

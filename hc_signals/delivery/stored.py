@@ -89,8 +89,8 @@ def error_kind() -> Any:
 
 
 def failed(chosen: "QuerySet[Delivery]") -> "QuerySet[Delivery]":
-    """Return those that have failed, and not those that are parked behind another one."""
-    return chosen.exclude(state=Delivery.State.PARKED)
+    """Return those that have failed: neither parked behind another one, nor waiting for a settled value."""
+    return chosen.exclude(state=Delivery.State.PARKED).exclude(state=Delivery.State.RETRY, attempt=0)
 
 
 def by_error(chosen: "QuerySet[Delivery]") -> list[ErrorGroup]:

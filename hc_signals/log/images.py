@@ -13,6 +13,7 @@ Model = type[models.Model]
 
 _CURSOR = "hc_signals_images"
 """The cursor that the function of that name opens."""
+_SOME_OF = "(SELECT json_object_agg(n, {image} -> n) FROM unnest(%(names)s::text[]) n)"
 FEW = 20
 """Most changes that are read by a statement without a cursor: its plan takes less time, each change more."""
 
@@ -71,6 +72,20 @@ def stored_images(using: str, ids: Iterable[int]) -> dict[int, tuple[str | None,
     """Return the old and new images of changes by their ids, as the JSON that the log has."""
     sql = "SELECT id, old::text, new::text FROM public.hc_signals_log WHERE id = ANY (%s)"
     return {number: (old, new) for number, old, new in rows(using, sql, [list(ids)])}
+
+
+def logged_values(using: str, model: Model, ids: Iterable[int], names: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """Return the latest values of some columns by the ids of changes: JSON, or texts as PostgreSQL prints them."""
+    sql = f"SELECT c.id, {_SOME_OF} FROM public.hc_signals_few_images(%(ids)s, %(table)s) c"
+    params = {"ids": list(ids), "table": quoted_table(model), "names": list(names)}
+    return dict(rows(using, sql.format(image="c.latest"), params))
+
+
+def kept_values(using: str, delivery: int, names: Sequence[str]) -> dict[str, Any]:
+    """Return the latest values of some columns from the image of a failed delivery, as :func:`logged_values` does."""
+    sql = f"SELECT {_SOME_OF} FROM public.hc_signals_delivery c WHERE c.id = %(id)s"
+    found = row(using, sql.format(image="coalesce(c.new, c.old)"), {"id": delivery, "names": list(names)})
+    return dict(found[0])
 
 
 def _isolated_rows(using: str, statements: Sequence[str]) -> list[tuple[Any, ...]]:

@@ -89,8 +89,9 @@ class Metrics(Collector):
         yield _gauge("backlog", "Undelivered changes, counted to 10000.", counts, "shard")
         lags = {str(shard): seconds for shard, seconds in enumerate(found.lags if found else ())}
         yield _gauge("lag_seconds", "Age of the oldest undelivered change.", lags, "shard")
-        states = {state: found.consumer.deliveries.get(state, 0) for state in Delivery.State.values} if found else {}
-        yield _gauge("deliveries", "Failed deliveries, counted to 100000.", states, "state")
+        names = [*Delivery.State.values, "waiting"]
+        states = {state: found.consumer.deliveries.get(state, 0) for state in names} if found else {}
+        yield _gauge("deliveries", "Stored deliveries, counted to 100000.", states, "state")
         yield _gauge("drift", "1 if capture does not work as it should.", found.drift if found else {}, "table")
         yield _gauge("log_bytes", "Size of the log on disk.", {(): found.log_bytes} if found else {})
         workers = {(): found.consumer.workers} if found else {}

@@ -26,6 +26,7 @@ The simulator is one class, made of a chain of base classes. Each one uses only 
 
 Beside it:
 
+    salesforce_org   SalesforceOrg: polls and writes of the app that take time, one step after the other
     invented_values  random values that fit a field, and distinct values for a unique field
     salesforce_ids   ids with Salesforce's checksum
     field_names      the error for an unknown field, with the nearest name
@@ -51,13 +52,23 @@ if TYPE_CHECKING:
     from hc_signals.testing.assertions import assert_signal, capture_signals
     from hc_signals.testing.delivering import DeliverChanges, deliver_changes
     from hc_signals.testing.heroku_connect import HerokuConnect
+    from hc_signals.testing.salesforce_org import SalesforceOrg
     from hc_signals.testing.sent import Sent
 
-__all__ = ["DeliverChanges", "HerokuConnect", "Sent", "assert_signal", "capture_signals", "deliver_changes"]
+__all__ = [
+    "DeliverChanges",
+    "HerokuConnect",
+    "SalesforceOrg",
+    "Sent",
+    "assert_signal",
+    "capture_signals",
+    "deliver_changes",
+]
 
 _HOMES = {
     "DeliverChanges": "delivering",
     "HerokuConnect": "heroku_connect",
+    "SalesforceOrg": "salesforce_org",
     "Sent": "sent",
     "assert_signal": "assertions",
     "capture_signals": "assertions",

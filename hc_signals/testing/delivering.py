@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.db import connections, transaction
 from django.test import override_settings
 
 from hc_signals.conf import Conf, get_conf
+from hc_signals.delivery.calls import NotSettled
 from hc_signals.delivery.failures import FailedDelivery, FailureStore
 from hc_signals.exceptions import ConfigurationError
 from hc_signals.log.change import CHANGE_COLUMNS, SHARD, Change
@@ -130,14 +131,16 @@ class OpenTransactionClaim(Claim):
 class RaisingStore(FailureStore):
     """Stores nothing: the error of a receiver ends the test."""
 
-    def add(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> NoReturn:
-        """Raise the error, with a note that names the receiver."""
+    def add(self, change: Change, receiver: str, signal: str, sender: str, error: BaseException) -> bool:
+        """Raise the error, with a note that names the receiver. One that waits for a settled value is stored."""
+        if isinstance(error, NotSettled):
+            return super().add(change, receiver, signal, sender, error)
         error.add_note(
             f"Receiver {receiver} raised this on {signal} of {sender}, record {change.record}. "
             "deliver_changes(raise_errors=False) stores it for a retry, as hc_listen does."
         )
         raise error
 
-    def failed(self, delivery: FailedDelivery, error: BaseException) -> NoReturn:
+    def failed(self, delivery: FailedDelivery, error: BaseException) -> None:
         """Raise the error of a retry."""
         self.add(delivery.change, delivery.receiver, delivery.signal, delivery.sender, error)

@@ -27,7 +27,10 @@ class Salesforce(Inventing):
         Returns:
             the number of changes for receivers; an unchanged record is none.
         """
-        rows = [self._columns(model, record) for record in records]
+        return self._write_rows(model, [self._columns(model, record) for record in records])
+
+    def _write_rows(self, model: Model, rows: Sequence[dict[str, Any]]) -> int:
+        """Update or insert rows, by column; return the number of changes for receivers."""
         before = self.changes
         stamps = self._stamps()
         new = []

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connections, transaction
 from django.dispatch import Signal
 
-from hc_signals.delivery.calls import UNWANTED
+from hc_signals.delivery.calls import UNWANTED, NotSettled
 from hc_signals.delivery.dispatch import Dispatcher
 from hc_signals.delivery.identity import Receiver, Receivers
 from hc_signals.delivery.isolation.call import About
@@ -94,6 +94,8 @@ class MeasuringDispatcher(Dispatcher):
             seconds,
         )
         error = next((error for _, error in failures), None) or next(iter(late), None)
+        if isinstance(error, NotSettled):
+            measured.is_wanted, error = False, None
         if is_made:
             measured.has_failed = error is not None
             if error is None:

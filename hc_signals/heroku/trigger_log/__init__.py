@@ -1,1 +1,1 @@
-"""Heroku Connect's trigger log: its states and actions, its models, and a parser of its records."""
+"""Heroku Connect's trigger log: its states and actions, and its models."""

@@ -9,7 +9,8 @@ from django.apps.registry import Apps
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, router, transaction
 
-from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState, WriteAlgorithm, hstore_text_to_dict
+from hc_signals.heroku.trigger_log.words import TriggerLogAction, TriggerLogState, WriteAlgorithm
+from hc_signals.postgres.hstore import hstore_text_to_dict
 from hc_signals.postgres.moments import shown
 from hc_signals.postgres.names import quote
 from hc_signals.postgres.query import relation_exists, rows
