@@ -57,7 +57,7 @@ class Conf:
     """Apply ``on_delete`` of relations when Salesforce deletes a record: True for all models, or their labels."""
     REDO_CHILDREN: bool | Sequence[str] = False
     """Send a refused row to Salesforce again once its parent is there: True for all models, or their labels."""
-    SETTLE_SECONDS: float = 900.0
+    SETTLED_SECONDS: float = 900.0
     """Longest wait of a receiver with ``settled=True``: longer than the pause between two polls of Salesforce."""
 
     RECORD_CALLS: bool = True

@@ -119,7 +119,7 @@ class on_change(Generic[M]):
         types: change types, of CREATE, UPDATE, DELETE and SNAPSHOT. CREATE includes GAP_CREATE, and UPDATE includes
             GAP_UPDATE. A backfill for this receiver counts as CREATE. Any other backfill calls it if SNAPSHOT is named.
         settled: wait while a write of the app is on its way to Salesforce that replaces a value of the change. The
-            receiver then gets the final state, in one call. It waits at most ``SETTLE_SECONDS``, for the fields that
+            receiver then gets the final state, in one call. It waits at most ``SETTLED_SECONDS``, for the fields that
             are named, or for all.
         dispatch_uid: part of the receiver's name, for functions that share a dotted path; see docs/receivers.md.
 
@@ -227,6 +227,6 @@ def _is_wanted(filters: list[Filter], signal: Signal, event: ChangeEvent[Any]) -
             if not each.settled:
                 return True
             waiting.append(each.unsettled(event))
-    if waiting and all(waiting) and now() - event.captured_at < timedelta(seconds=get_conf().SETTLE_SECONDS):
+    if waiting and all(waiting) and now() - event.captured_at < timedelta(seconds=get_conf().SETTLED_SECONDS):
         raise NotSettled(list(dict.fromkeys(name for names in waiting for name in names)))
     return bool(waiting)

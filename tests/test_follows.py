@@ -210,7 +210,7 @@ def second_worker_before_the_claim(play: Play, wrong: str) -> None:
 
 
 def session_ends_during_the_claim(play: Play) -> None:
-    """The first worker is frozen after it has read the position; the server ends its session, another worker delivers."""
+    """The first worker is frozen after it has read the position; its session is ended, and another worker delivers."""
     worker = play.start("", Conf())
     play.write(play.b)
     worker.prepare()

@@ -18,7 +18,7 @@ RETIRED = {
     r"as ever|in vain|meanwhile|in hand|by then": "leave it out, or say when",
     r"so often|for so long": "seconds between X; how many times",
     r"of which|of whom": "two sentences",
-    r"settle[sd]?": "finish, resolve, record",
+    r"settles?|settling": "finish, resolve, record",  # `settled` is an argument of @on_change
     r"stands|stood": "is, exists, lies",
     r"(a|an|one|each|every|last|next|this) look|looks": "check, read, query",
     r"com(e|es|ing) to|came to": "reach, arrive at",

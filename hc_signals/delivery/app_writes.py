@@ -8,7 +8,7 @@ Heroku expects this. Heroku Connect's trigger log has the app's writes, so an ol
 * Salesforce has accepted it, and the record was read at about that time, with another value. Either the poll came too
   early, or Salesforce has changed the value once more. It counts as older: a later change shows which of them it was.
 
-The trigger log is read when somebody asks, once for the changes of a table in a page.
+The trigger log is read when a receiver asks, once for the changes of a table in a page.
 """
 
 from collections import defaultdict

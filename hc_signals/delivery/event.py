@@ -62,6 +62,20 @@ class RecordEvent(ChangeEvent[Any]):
         return value
 
 
+class _StoredEvent(ChangeEvent[Any]):
+    """The event of a stored delivery. Its pending fields are made when they are first read: that takes two queries."""
+
+    __slots__ = ("_pending",)
+
+    def __getattr__(self, name: str) -> Any:
+        """Make the pending fields: their slot is empty."""
+        if name != "pending_fields":
+            raise AttributeError(f"a ChangeEvent has no {name!r}", name=name, obj=self)
+        value = self._pending()
+        _set(self, name, value)
+        return value
+
+
 class _TableDryEvent(ChangeEvent[Any]):
     """The event of a whole table in a dry run."""
 
@@ -125,44 +139,51 @@ def stored_event(
     old: Mapping[str, Any],
     instance: models.Model,
     *,
+    attempt: int,
     columns: Sequence[str],
-    pending: Sequence[str],
+    pending: Callable[[], Sequence[str]],
 ) -> ChangeEvent:
     """Return the event of a change whose delivery is stored, made now; for the arguments see :class:`Source`.
 
-    ``pending`` has the columns that :func:`~hc_signals.delivery.app_writes.pending_columns` returns.
+    ``pending`` returns the columns that :func:`~hc_signals.delivery.app_writes.pending_columns` has for the change.
     """
-    return _event(
+    event = _event(
         change,
         builder.model,
+        _StoredEvent,
+        attempt=attempt,
         changed_fields=_changed_fields(builder, columns),
-        pending_fields=_changed_fields(builder, pending),
         previous=_previous(builder, columns, old),
         instance=instance,
     )
+    object.__delattr__(event, "pending_fields")
+    _set(event, "_pending", lambda: _changed_fields(builder, pending()))
+    return event
 
 
-def table_event(change: Change, model: type[models.Model]) -> ChangeEvent:
+def table_event(change: Change, model: type[models.Model], *, attempt: int = 1) -> ChangeEvent:
     """Return the event of a whole table: that of a reload has counts, that of a gap a cause."""
     note, is_gap = change.note or {}, route_of(change.operation).signals == ("gap_detected",)
-    return _event(
+    kind = _TableDryEvent if change.dry_run else ChangeEvent
+    event = _event(
         change,
         model,
+        kind,
+        attempt=attempt,
         since=change.noted_time("since"),
         until=change.noted_time("until"),
         cause=cause_of(change) if is_gap else "",
         counts={} if is_gap else {name: note[name] for name in COUNTS if name in note},
     )
-
-
-def _event(change: Change, model: type[models.Model], **fields: Any) -> ChangeEvent:
-    of_change = {name: make(change) for name, make in _OF_CHANGE.items()}
-    change_type = route_of(change.operation).change_type
-    kind = _TableDryEvent if change.dry_run else ChangeEvent
-    event = kind(**of_change, **fields, change_type=change_type, entity_name=_entity_name(model))
     if change.dry_run:
         object.__delattr__(event, "dry_run")
     return event
+
+
+def _event(change: Change, model: type[models.Model], kind: type[ChangeEvent[Any]], **fields: Any) -> ChangeEvent:
+    of_change = {name: make(change) for name, make in _OF_CHANGE.items()}
+    change_type = route_of(change.operation).change_type
+    return kind(**of_change, **fields, change_type=change_type, entity_name=_entity_name(model))
 
 
 def cause_of(change: Change) -> str:

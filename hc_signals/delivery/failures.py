@@ -254,7 +254,7 @@ class FailureStore:
         is_update = operation == waiting.change.operation == then == "UPDATE"
         gone = [waiting.id]
         if not operation or (is_update and not any(map(counts_as_change, changed))):
-            gone.append(number)  # there is nothing left to tell
+            gone.append(number)  # no change is left
         elif is_update or operation != then:
             values = {"changed": changed if is_update else None, "next": number, "waiting": waiting.id}
             execute(self.using, _JOIN, {**values, "operation": operation, "signal": signals_of(operation)[0]})
@@ -316,7 +316,7 @@ _CREATES, _UPDATES = frozenset({"INSERT", "GAP_CREATE"}), frozenset({"UPDATE", "
 def joined(first: str, then: str) -> str | None:
     """Return the operation of two changes of a record that are one to a receiver; empty if they cancel each other.
 
-    None: they cannot be one, because the second one tells something else.
+    None: they cannot be one, because the second one means something else.
     """
     if then in _CREATES:
         return then

@@ -45,7 +45,7 @@ class Records:
         self._changes: dict[str, list[Change]] = {}
         """By table."""
         self._pending: dict[str, dict[int, tuple[str, ...]]] = {}
-        """By table, if somebody has asked; see :meth:`pending`."""
+        """By table, once a receiver has asked; see :meth:`pending`."""
 
     def __contains__(self, change: int) -> bool:
         return change in self._rows

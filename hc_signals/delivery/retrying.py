@@ -1,7 +1,7 @@
 """Retries failed deliveries: one more call of one receiver for each."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -84,15 +84,14 @@ class Retries:
     def _call(
         self, delivery: FailedDelivery, sender: Model, receivers: Receivers, event: ChangeEvent
     ) -> BaseException | None:
-        attempt = delivery.attempt + 1
         errors: list[BaseException] = []
         self.sender.dispatcher.send(
             SIGNALS[delivery.signal],
             receivers,
-            {"sender": sender, **arguments(delivery.signal, replace(event, attempt=attempt))},
+            {"sender": sender, **arguments(delivery.signal, event)},
             lambda receiver, error: errors.append(error),
             change=delivery.change.id,
-            attempt=attempt,
+            attempt=event.attempt,
             is_replay=delivery.change.replayed,
         )
         self.sender.dispatcher.isolation.check_last_call()
@@ -100,9 +99,9 @@ class Retries:
 
 
 def _event(delivery: FailedDelivery, sender: Model, builder: InstanceBuilder) -> ChangeEvent:
-    change = delivery.change
+    change, attempt = delivery.change, delivery.attempt + 1
     if change.operation not in OF_RECORDS:
-        return table_event(change, builder.model)
+        return table_event(change, builder.model, attempt=attempt)
     stored = partial(kept_image, builder.using, builder.model, builder.columns, delivery.id)
     row = stored("latest")
     old: dict[str, Any] = {}
@@ -112,15 +111,19 @@ def _event(delivery: FailedDelivery, sender: Model, builder: InstanceBuilder) ->
     instance = builder.instance(row, sender if is_proxy else builder.model, builder.inherited({0: row}).get(0))
     if sender is not builder.model and not is_proxy:
         instance = _child(sender, builder.model, instance, builder.using)
-    pending = pending_columns(
-        builder.using,
-        builder.model,
-        [change],
-        builder.columns,
-        lambda ids, names: {change.id: kept_values(builder.using, delivery.id, names)},
-    )
+
+    def pending() -> Sequence[str]:
+        found = pending_columns(
+            builder.using,
+            builder.model,
+            [change],
+            builder.columns,
+            lambda ids, names: {change.id: kept_values(builder.using, delivery.id, names)},
+        )
+        return found.get(change.id, ())
+
     columns = counted_columns(change, is_link(change, old))
-    return stored_event(change, builder, old, instance, columns=columns, pending=pending.get(change.id, ()))
+    return stored_event(change, builder, old, instance, attempt=attempt, columns=columns, pending=pending)
 
 
 def _child(sender: Model, parent: Model, instance: models.Model, using: str) -> models.Model:
