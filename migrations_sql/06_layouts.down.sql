@@ -12,7 +12,9 @@ DO $$
 BEGIN
     FOR attempt IN 1 .. 1500 LOOP
         BEGIN
-            LOCK TABLE public.hc_signals_change IN ACCESS EXCLUSIVE MODE NOWAIT;
+            -- All at once: a page that holds one of them may want another.
+            LOCK TABLE public.hc_signals_change, public.hc_signals_delivery, public.hc_signals_layout
+                IN ACCESS EXCLUSIVE MODE NOWAIT;
             UPDATE public.hc_signals_change SET
                 new = CASE WHEN operation <> 'DELETE' THEN public.hc_signals_json(table_name, layout, image) END,
                 old = CASE WHEN operation = 'DELETE' THEN public.hc_signals_json(table_name, layout, image)

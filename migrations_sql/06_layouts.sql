@@ -132,18 +132,18 @@ CREATE FUNCTION public.hc_signals_json(of_table text, of_layout bigint, image te
 LANGUAGE sql STABLE STRICT
 AS $$ SELECT public.hc_signals_typed(of_table, json_object(public.hc_signals_columns(of_layout), image)) $$;
 
--- A failed delivery needs the images of its change. A worker from before this file would not copy them.
-ALTER TABLE public.hc_signals_delivery ADD CONSTRAINT hc_signals_delivery_image_check CHECK (
-    record_key IS NULL OR CASE operation WHEN 'DELETE' THEN old ELSE new END IS NOT NULL
-) NOT VALID;
-
--- Adds the columns, when no other session uses the log. A writer would wait behind a lock that waits, and lose its
--- change after 10 ms. This is the last statement: its lock ends with the transaction.
+-- Adds the columns, and a constraint: a failed delivery needs the images of its change, and a worker from before this
+-- file would not copy them. It waits until no other session uses the log: a writer would wait behind a lock that waits,
+-- and lose its change after 10 ms. This is the last statement: its locks end with the transaction.
 DO $$
 BEGIN
     FOR attempt IN 1 .. 1500 LOOP
         BEGIN
-            LOCK TABLE public.hc_signals_change IN ACCESS EXCLUSIVE MODE NOWAIT;
+            -- Both at once: a page that holds one of them may want the other.
+            LOCK TABLE public.hc_signals_change, public.hc_signals_delivery IN ACCESS EXCLUSIVE MODE NOWAIT;
+            ALTER TABLE public.hc_signals_delivery ADD CONSTRAINT hc_signals_delivery_image_check CHECK (
+                record_key IS NULL OR CASE operation WHEN 'DELETE' THEN old ELSE new END IS NOT NULL
+            ) NOT VALID;
             ALTER TABLE public.hc_signals_change ADD COLUMN layout bigint, ADD COLUMN image text[];
             RETURN;
         EXCEPTION WHEN lock_not_available THEN

@@ -1,6 +1,7 @@
 """The timeline of a record: what the admin shows of its changes, of the calls of receivers, and of the app's writes."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from hc_signals.log import heard, record, rotation
 from hc_signals.log.append import append_gap
 from hc_signals.log.schema import Cause
 from hc_signals.models import Change, Delivery
+from hc_signals.postgres.query import row
 from hc_signals.testing import HerokuConnect
 from hc_signals.worker.loop import Worker
 from tests.conftest import another, as_heroku_connect, as_the_app, deliver, running_crew
@@ -520,6 +522,31 @@ def test_upgrade_and_downgrade_lose_nothing(captured: HerokuConnect, listener: L
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'hc\\_signals\\_change\\_%\\_record\\_idx'")
         assert cursor.fetchone()[0] == 7, "the current bucket is not empty"
+
+
+def test_downgrade_lets_a_page_end(captured: HerokuConnect) -> None:
+    """A worker has read its page, and wants to append the calls while the migration wants the log."""
+
+    def downgrade() -> None:
+        try:
+            call_command("migrate", "hc_signals", "0003", verbosity=0)
+        finally:
+            connection.close()
+
+    def is_downgrading() -> bool:
+        active = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND starts_with(query, '-- Removes 05_calls')"
+        return row("default", active) is not None
+
+    call_command("migrate", "hc_signals", "0004", verbosity=0)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with another("SELECT FROM public.hc_signals_change LIMIT 1") as page:
+                migration = pool.submit(downgrade)
+                wait_until(is_downgrading)
+                page.execute("LOCK TABLE public.hc_signals_heard IN ROW EXCLUSIVE MODE")
+            migration.result(timeout=60)
+    finally:
+        call_command("migrate", "hc_signals", verbosity=0)
 
 
 def test_running_worker_survives_the_downgrade(captured: HerokuConnect, listener: Listener) -> None:

@@ -13,7 +13,7 @@ from hc_signals.signals import gap_detected, record_updated, records_changed
 AnyRecord = Account | Contact
 
 
-@on_change(Account, fields=["name"], types=["UPDATE"])
+@on_change(Account, fields=["name"], types=["UPDATE"], settled=True)
 def on_account(instance: Account, event: ChangeEvent[Account], using: str, **kwargs: Any) -> int:
     assert_type(event.instance, Account)
     assert_type(event.changed_fields, tuple[str, ...])
