@@ -419,6 +419,7 @@ class Interleaving:
                 self.take()
             if self.chance.random() < 0.7:
                 deliver()
+            if self.chance.random() < 0.2:
                 make_due()
 
     def write(self) -> None:
@@ -465,7 +466,7 @@ def test_no_interleaving_brings_a_replaced_value_or_misses_one(
     for start in range(0, INTERLEAVINGS, BATCH):
         playing.append(Interleaving(org, chance, min(BATCH, INTERLEAVINGS - start)))
         playing[-1].begin()
-        playing[-1].run(rounds=14)
+        playing[-1].run(rounds=12)
         waited += Delivery.objects.count()
         playing[-1].finish()
         settings.HC_SIGNALS = {"SETTLED_SECONDS": 0.001}
