@@ -36,6 +36,8 @@ AS $$ SELECT current_setting('xmlbinary') $$
 """
 """Returns what Heroku Connect's function returns, which reads all settings of the server, three times per row."""
 
+RECEIVER = "tests.test_settled.receive_1"
+
 Heard = list[tuple[str, str | None, tuple[str, ...]]]
 """Of each call: the change type, the value of ``text``, the changed fields."""
 
@@ -44,13 +46,15 @@ Heard = list[tuple[str, str | None, tuple[str, ...]]]
 def hear(disconnected: None) -> Callable[..., Heard]:
     """Connect a receiver with these arguments of ``@on_change``; return the list of its calls."""
 
+    lists: list[Heard] = []
+
     def connect(**filters: Any) -> Heard:
-        heard: Heard = []
+        lists.append(heard := [])
 
         def receive(instance: Everything, event: Any, **kwargs: Any) -> None:
             heard.append((event.change_type, instance.text, event.changed_fields))
 
-        receive.__qualname__ = f"receive_{len(filters)}_{random.random()}"
+        receive.__qualname__ = f"receive_{len(lists)}"
         on_change(Everything, types=("CREATE", "UPDATE", "DELETE"), **filters)(receive)
         return heard
 
@@ -215,6 +219,54 @@ def test_asynchronous_receiver_waits_as_well(org: SalesforceOrg, disconnected: N
     make_due()
     deliver()
     assert heard == ["newer"]
+
+
+def test_waiting_change_is_no_call_of_a_dry_run(org: SalesforceOrg, hear: Callable[..., Heard], capsys: Any) -> None:
+    account = existing(org, text="old")
+    settled = hear(settled=True)
+    poll = org.poll(Everything, account.sf_id)
+    as_the_app("UPDATE salesforce.everything__c SET text__c = 'new'")
+    poll.write()
+    deliver()
+    call_command("hc_replay", "--dry-run", "--since", "1h", "--receiver", RECEIVER)
+    assert f"{RECEIVER}: 0 call(s), 0 failed, 2 more" in capsys.readouterr().out
+    assert settled == []
+
+
+def test_replayed_change_waits_behind_the_same_rule(org: SalesforceOrg, hear: Callable[..., Heard]) -> None:
+    account, settled = existing(org, text="old"), hear(settled=True)
+    poll = org.poll(Everything, account.sf_id)
+    as_the_app("UPDATE salesforce.everything__c SET text__c = 'new'")
+    poll.write()
+    deliver()
+    Delivery.objects.all().delete()
+    call_command("hc_replay", "--since", "1h", "--receiver", RECEIVER)
+    assert settled == []
+    assert list(Delivery.objects.values_list("state", "attempt")) == [("retry", 0), ("parked", 0)]
+    org.take_writes().answer()
+    org.poll(Everything, account.sf_id).write()
+    for _ in range(2):
+        make_due()
+        deliver()
+    assert settled == [("CREATE", "new", ())]
+    assert not Delivery.objects.exists()
+
+
+def test_receiver_waits_outside_a_transaction(org: SalesforceOrg, hear: Callable[..., Heard]) -> None:
+    account, settled = existing(org, text="old"), hear(settled=True)
+    org.edit(Everything, account.sf_id, phone="1")
+    poll = org.poll(Everything, account.sf_id)
+    as_the_app("UPDATE salesforce.everything__c SET text__c = 'new'")
+    poll.write()
+    deliver(ATOMIC=False)
+    make_due()
+    deliver(ATOMIC=False)
+    assert settled == []
+    org.take_writes().answer()
+    org.poll(Everything, account.sf_id).write()
+    for _ in range(2):
+        deliver(ATOMIC=False)
+    assert settled == [("UPDATE", "new", ("phone",))]
 
 
 VALUES: dict[str, Any] = {
