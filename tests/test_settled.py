@@ -306,6 +306,15 @@ def test_value_of_the_app_is_recognised_whatever_its_type(org: SalesforceOrg, di
     assert [(set(changed), set(pending)) for changed, pending in events] == [(set(VALUES),) * 2, (set(VALUES), set())]
 
 
+def test_org_takes_a_record_over_without_unsent_writes(org: SalesforceOrg) -> None:
+    account = existing(org, text="old", phone="1")
+    as_the_app("UPDATE salesforce.everything__c SET text__c = 'new'")
+    as_the_app("UPDATE salesforce.everything__c SET text__c = 'newer', phone__c = NULL")
+    found = org.record(Everything, account.sf_id)
+    assert found is not None
+    assert (found["text__c"], found["phone__c"]) == ("old", "1")
+
+
 def test_archived_write_is_known(org: SalesforceOrg, hear: Callable[..., Heard]) -> None:
     account, settled = existing(org, text="old"), hear(settled=True)
     poll = org.poll(Everything, account.sf_id)

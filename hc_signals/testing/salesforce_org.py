@@ -34,6 +34,10 @@ _OWN = ("id", "_hc_lastop", "_hc_err")
 """Columns that Salesforce does not have."""
 _NOT_SENT = (*_OWN, "sfid")
 _NEW = 'SELECT id, table_name, record_id, sfid, action, "values" FROM {log} WHERE state = %s ORDER BY id'
+_UNSENT = """
+SELECT "values", old FROM {log} WHERE state = 'NEW' AND action = 'UPDATE' AND table_name = %s AND record_id = %s
+ORDER BY id DESC
+"""
 
 
 @dataclass
@@ -111,7 +115,7 @@ class Writes:
 
 
 class SalesforceOrg:
-    """The records in Salesforce. A record of the tables is taken over when it is first named.
+    """The records in Salesforce. A record of the tables is taken over when it is first named, without unsent writes.
 
     Args:
         heroku: the simulator whose tables are polled and written to.
@@ -223,7 +227,13 @@ class SalesforceOrg:
             names = [column.name for column in cursor.description]
         if found is None:
             return None
-        return {name: value for name, value in zip(names, found, strict=True) if name not in _OWN}
+        record = dict(zip(names, found, strict=True))
+        log = f"{quote(table_parts(model)[0])}._trigger_log"
+        unsent = _UNSENT.format(log=log)
+        for values, old in query.rows(self.heroku.using, unsent, [table_parts(model)[1], record["id"]]):
+            before = hstore_text_to_dict(old)
+            record |= {name: before[name] for name in hstore_text_to_dict(values) if name in before}
+        return {name: value for name, value in record.items() if name not in _OWN}
 
     def _referring(self, model: Model, column: str, sfid: str) -> list[str]:
         for each in self.heroku.sfids(model):
