@@ -16,6 +16,7 @@ CHAOS ?= --seconds 60
 PEERS ?=
 SPECS ?=
 FOLLOWS ?=
+FILE ?=
 FAILOVER ?=
 ANY ?=
 ORGS ?=
@@ -36,7 +37,7 @@ TIMES ?= $(addprefix tests/test_,$(addsuffix .py,admin_pages arguments backfill 
 
 MATRIX ?=
 
-.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults specs follows interop ecosystem chaos chaos-peers failover bench bench-check docs release-check licences audit forms lint types fmt clean
+.PHONY: demo demo-site test test-fast servers test-servers matrix coverage test-stock test-naive test-browser orgs any-mapping drift faults specs schedule follows interop ecosystem chaos chaos-peers failover bench bench-check docs release-check licences audit forms lint types fmt clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -120,6 +121,9 @@ interop: .venv-interop/.installed  ## models of the released django-heroku-conne
 
 specs:  ## models of the protocol: Spin searches all their states, about a minute: make specs SPECS="--model gap"
 	@$(PYTHON) -m specs $(SPECS)
+
+schedule: $(VENV)/.installed  ## repeats the schedule that a failing state machine has written: make schedule FILE=build/schedules/ReaderMachine.json
+	SCHEDULE=$(FILE) $(BIN)/python -m pytest -n0 -v tests/machines -k schedule_passes
 
 follows: $(VENV)/.installed  ## records chaos runs, and checks their steps against the models: make follows FOLLOWS="--steps 1000000"
 	PYTHONPATH=.:example $(BIN)/python -m tests.chaos.follow $(FOLLOWS)

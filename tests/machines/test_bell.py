@@ -13,14 +13,22 @@ import psycopg
 import pytest
 from django.db import connection
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from hc_signals.delivery.pulse import Pulse
 from hc_signals.postgres.locks import BELL
 from hc_signals.worker.bell_connection import CHANNEL
 from hc_signals.worker.bell_lock import BellLock
 from hc_signals.worker.doorbell import Doorbell
-from tests.machines.machine import machine_settings, new_connection
+from tests.machines.machine import (
+    Schedule,
+    ScheduledMachine,
+    machine_settings,
+    new_connection,
+    repeat,
+    run,
+    scheduled,
+    schedules_of,
+)
 from tests.server import own
 
 WAKE_TIMEOUT = 1.0
@@ -145,7 +153,7 @@ class Sleeper:
                 return
 
 
-class BellMachine(RuleBasedStateMachine):
+class BellMachine(ScheduledMachine):
     """Transactions that log and ring, and two who sleep: only one of them can have the lock."""
 
     connections: list[Any] = []
@@ -167,7 +175,7 @@ class BellMachine(RuleBasedStateMachine):
     def ring(self, writer: Any) -> None:
         writer.execute("SELECT public.hc_signals_ring()")
 
-    @rule(number=writers)
+    @scheduled(number=writers)
     def log(self, number: int) -> None:
         """What the capture trigger does: log, then ring."""
         if not self.depth[number]:
@@ -176,26 +184,26 @@ class BellMachine(RuleBasedStateMachine):
         self.connections[number].execute(INSERT)
         self.ring(self.connections[number])
 
-    @rule(number=writers)
+    @scheduled(number=writers)
     def savepoint(self, number: int) -> None:
         if self.depth[number]:
             self.connections[number].execute(f"SAVEPOINT s{self.depth[number]}")
             self.depth[number] += 1
 
-    @rule(number=writers)
+    @scheduled(number=writers)
     def roll_back_to_savepoint(self, number: int) -> None:
         """Gives back a share of the lock that was taken since."""
         if self.depth[number] > 1:
             self.depth[number] -= 1
             self.connections[number].execute(f"ROLLBACK TO SAVEPOINT s{self.depth[number]}")
 
-    @rule(number=writers, keep=st.sampled_from([True, True, False]))
+    @scheduled(number=writers, keep=st.sampled_from([True, True, False]))
     def end(self, number: int, keep: bool) -> None:
         if self.depth[number]:
             self.connections[number].execute("COMMIT" if keep else "ROLLBACK")
             self.depth[number] = 0
 
-    @rule(number=writers)
+    @scheduled(number=writers)
     def prepare(self, number: int) -> None:
         """The share of the lock outlives the connection's transaction; who has rung may not."""
         if self.depth[number] and len(self.prepared) < 2:
@@ -207,21 +215,21 @@ class BellMachine(RuleBasedStateMachine):
             except (psycopg.errors.FeatureNotSupported, psycopg.errors.ObjectNotInPrerequisiteState):
                 self.connections[number].execute("ROLLBACK")
 
-    @rule()
+    @scheduled()
     def commit_prepared(self) -> None:
         if self.prepared:
             self.reader.execute(f"COMMIT PREPARED '{self.prepared.pop()}'")
 
-    @rule(number=sleepers, steps=st.integers(1, 3))
+    @scheduled(number=sleepers, steps=st.integers(1, 3))
     def step(self, number: int, steps: int) -> None:
         for _ in range(steps):
             self.sleepers[number % self.count].bell.step()
 
-    @rule(number=sleepers)
+    @scheduled(number=sleepers)
     def fall_asleep(self, number: int) -> None:
         self.sleepers[number % self.count].fall_asleep()
 
-    @rule()
+    @scheduled()
     def look_after_all(self) -> None:
         """End every transaction: whatever was committed is delivered without a further ring."""
         for number in range(3):
@@ -255,8 +263,14 @@ def machine(heroku: Any) -> Iterator[type[BellMachine]]:
         one.close()
 
 
+@pytest.mark.parametrize("schedule", schedules_of("BellMachine"))
+def test_schedule_passes(machine: type[BellMachine], schedule: Schedule) -> None:
+    """``make schedule FILE=…`` runs one that a failure has written."""
+    assert repeat(machine, schedule) == ""
+
+
 def test_no_worker_sleeps_through_a_change(machine: type[BellMachine]) -> None:
-    run_state_machine_as_test(machine, settings=machine_settings(examples=40, steps=30))
+    run(machine, machine_settings(examples=40, steps=30))
 
 
 class BellWithoutLook(SteppedBell):

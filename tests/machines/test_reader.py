@@ -5,13 +5,13 @@ For more than the few fixed examples: ``MACHINE_EXAMPLES=2000 pytest tests/machi
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection
 from example.crm.models import Account
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from hc_signals import signals
 from hc_signals.conf import Conf
@@ -20,7 +20,18 @@ from hc_signals.log import window
 from hc_signals.log.claims import Claim
 from hc_signals.worker.loop import Worker
 from tests.chaos import mutations
-from tests.machines.machine import machine_settings, new_connection
+from tests.machines.machine import (
+    KNOWN,
+    Schedule,
+    ScheduledMachine,
+    machine_settings,
+    new_connection,
+    repeat,
+    run,
+    scheduled,
+    schedules_of,
+    steps_of,
+)
 from tests.server import own
 
 RECORDS = ["A", "B", "C"]
@@ -60,7 +71,7 @@ class WriterModel:
         return written
 
 
-class ReaderMachine(RuleBasedStateMachine):
+class ReaderMachine(ScheduledMachine):
     """Transactions of every kind on a few records, and a worker that delivers a page now and then."""
 
     resharding = True
@@ -83,7 +94,7 @@ class ReaderMachine(RuleBasedStateMachine):
 
     # -- writers
 
-    @rule(number=writers, chosen=st.lists(records, min_size=1, max_size=3), kind=kinds)
+    @scheduled(number=writers, chosen=st.lists(records, min_size=1, max_size=3), kind=kinds)
     def change(self, number: int, chosen: list[str], kind: str) -> None:
         """Create, change or delete records that no other transaction has locked."""
         writer = self.connections[number]
@@ -91,7 +102,7 @@ class ReaderMachine(RuleBasedStateMachine):
             if self.locked.get(record, writer) is writer:
                 self.change_one(writer, record, kind)
 
-    @rule(number=writers, record=records, kind=kinds)
+    @scheduled(number=writers, record=records, kind=kinds)
     def change_at_once(self, number: int, record: str, kind: str) -> None:
         """The most common transaction: one change, committed."""
         if not self.connections[number].levels and record not in self.locked:
@@ -121,34 +132,34 @@ class ReaderMachine(RuleBasedStateMachine):
         writer.levels[-1].append(((record, operation, value), self.values[record]))
         self.values[record] = None if operation == "DELETE" else value
 
-    @rule(number=writers)
+    @scheduled(number=writers)
     def take_xid(self, number: int) -> None:
         """Draw a transaction id long before the first write, or without any."""
         self.connections[number].begin()
         self.connections[number].connection.execute("SELECT pg_current_xact_id()")
 
-    @rule(number=writers)
+    @scheduled(number=writers)
     def savepoint(self, number: int) -> None:
         writer = self.connections[number]
         if writer.levels:
             writer.connection.execute(f"SAVEPOINT s{len(writer.levels)}")
             writer.levels.append([])
 
-    @rule(number=writers)
+    @scheduled(number=writers)
     def roll_back_to_savepoint(self, number: int) -> None:
         writer = self.connections[number]
         if len(writer.levels) > 1:
             self.take_back(writer.levels.pop())
             writer.connection.execute(f"ROLLBACK TO SAVEPOINT s{len(writer.levels)}")
 
-    @rule(number=writers, keep=st.sampled_from([True, True, True, False]))
+    @scheduled(number=writers, keep=st.sampled_from([True, True, True, False]))
     def end(self, number: int, keep: bool) -> None:
         """Commit, or roll back."""
         writer = self.connections[number]
         if writer.levels:
             self.finish(writer, writer.end("COMMIT" if keep else "ROLLBACK"), keep)
 
-    @rule(number=writers)
+    @scheduled(number=writers)
     def prepare(self, number: int) -> None:
         """End the first phase of a two-phase commit; the locks stay."""
         writer = self.connections[number]
@@ -159,7 +170,7 @@ class ReaderMachine(RuleBasedStateMachine):
             for record in [record for record, holder in self.locked.items() if holder is writer]:
                 self.locked[record] = name
 
-    @rule(keep=st.booleans())
+    @scheduled(keep=st.booleans())
     def end_prepared(self, keep: bool) -> None:
         """End the second phase, from another connection."""
         if self.prepared:
@@ -182,7 +193,7 @@ class ReaderMachine(RuleBasedStateMachine):
 
     # -- the worker
 
-    @rule(shard=st.integers(0, 2), crash=st.integers(-1, 3), stop=st.integers(-1, 2))
+    @scheduled(shard=st.integers(0, 2), crash=st.integers(-1, 3), stop=st.integers(-1, 2))
     def page(self, shard: int, crash: int, stop: int) -> None:
         """Deliver one page of one shard; the process may die on the way, or be stopped."""
         self.calls_left, self.stop_after = crash, stop
@@ -193,13 +204,13 @@ class ReaderMachine(RuleBasedStateMachine):
         self.calls_left = self.stop_after = -1
         self.worker.stopping.clear()
 
-    @rule(size=st.integers(1, 5))
+    @scheduled(size=st.integers(1, 5))
     def restart(self, size: int) -> None:
         """Start another process, with pages of another size."""
         self.size = size
         self.worker = self.new_worker()
 
-    @rule(shards=st.integers(1, 3), crash=st.integers(-1, 3))
+    @scheduled(shards=st.integers(1, 3), crash=st.integers(-1, 3))
     def reshard(self, shards: int, crash: int) -> None:
         """Change the number of shards; the worker that does it may die on the way."""
         if not self.resharding:
@@ -214,7 +225,7 @@ class ReaderMachine(RuleBasedStateMachine):
                 self.calls_left = -1
         self.calls_left = -1
 
-    @rule()
+    @scheduled()
     def drain(self) -> None:
         """Deliver while shards have changes: after that all that is committed must be delivered, whatever is open."""
         for _ in range(MANY_PAGES):
@@ -286,8 +297,14 @@ def machine(captured: Any) -> Iterator[type[ReaderMachine]]:
         cursor.execute("DROP TABLE machine_ledger")
 
 
+@pytest.mark.parametrize("schedule", schedules_of("ReaderMachine"))
+def test_schedule_passes(machine: type[ReaderMachine], schedule: Schedule) -> None:
+    """``make schedule FILE=…`` runs one that a failure has written."""
+    assert repeat(machine, schedule) == ""
+
+
 def test_no_schedule_loses_doubles_inverts_or_stalls(machine: type[ReaderMachine]) -> None:
-    run_state_machine_as_test(machine, settings=machine_settings(examples=25, steps=40))
+    run(machine, machine_settings(examples=25, steps=40))
 
 
 @pytest.fixture
@@ -299,67 +316,32 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return lambda name: getattr(mutations, name)()
 
 
-def _commit_late(machine: ReaderMachine) -> None:
-    """The lower id commits after the higher one was read."""
-    machine.change(0, ["A"], "update")
-    machine.change_at_once(1, "B", "update")
-    machine.drain()
-    machine.end(0, True)
-    machine.drain()
-
-
-def _commit_beside_an_open_transaction(machine: ReaderMachine) -> None:
-    """A transaction that has written elsewhere stays open."""
-    machine.take_xid(0)
-    machine.change_at_once(1, "A", "update")
-    machine.drain()
-
-
-def _change_with_an_old_xid(machine: ReaderMachine) -> None:
-    """The lower transaction id changes the record after the higher one."""
-    machine.take_xid(0)
-    machine.change_at_once(1, "A", "update")
-    machine.change(0, ["A"], "update")
-    machine.end(0, True)
-    machine.drain()
-
-
-def _stay_open_above_xmax(machine: ReaderMachine) -> None:
-    """A transaction above the last finished one is open while the window closes."""
-    machine.change_at_once(0, "A", "update")
-    machine.change(1, ["B", "C"], "update")
-    machine.drain()
-    machine.end(1, True)
-    machine.drain()
-
-
 @pytest.mark.parametrize(
     ("schedule", "name", "finding"),
     [
-        (_commit_late, "id_cursor", "lost"),
-        (_commit_beside_an_open_transaction, "xmin_watermark", "lost"),
-        (_change_with_an_old_xid, "xmin_watermark", "out of order"),
-        (_stay_open_above_xmax, "floor_from_xmax", "lost"),
+        ("commit_late", "id_cursor", "lost"),
+        ("commit_beside_an_open_transaction", "xmin_watermark", "lost"),
+        ("change_with_an_old_xid", "xmin_watermark", "out of order"),
+        ("stay_open_above_xmax", "floor_from_xmax", "lost"),
     ],
 )
 def test_schedule_finds_each_wrong_reader(
-    machine: type[ReaderMachine],
-    wrong: Callable[[str], None],
-    schedule: Callable[[ReaderMachine], None],
-    name: str,
-    finding: str,
+    machine: type[ReaderMachine], wrong: Callable[[str], None], schedule: str, name: str, finding: str
 ) -> None:
-    right = machine()
-    schedule(right)
-    right.teardown()
     wrong(name)
-    with pytest.raises(AssertionError, match=finding):
-        schedule(machine())
+    assert repeat(machine, steps_of(KNOWN / f"{schedule}.json")) == finding
 
 
-def test_machine_finds_a_wrong_reader(machine: Any, wrong: Callable[[str], None]) -> None:
-    wrong("xmin_watermark")
-    machine.resharding = False
-    # Which of the two is found first is a matter of Hypothesis's version.
-    with pytest.raises(AssertionError, match=r"lost|out of order"):
-        run_state_machine_as_test(machine, settings=machine_settings(examples=400, steps=40, shrink=False))
+@pytest.mark.parametrize("name", ["xmin_watermark", "floor_from_xmax"])
+def test_failure_has_a_short_schedule_that_repeats_it(
+    machine: Any, wrong: Callable[[str], None], tmp_path: Path, name: str
+) -> None:
+    wrong(name)
+    machine.resharding, file = False, tmp_path / "schedule.json"
+    with pytest.raises(AssertionError) as failure:
+        run(machine, machine_settings(examples=400, steps=40, shrink=False), file)
+    schedule = steps_of(file)
+    assert len(schedule) < 20
+    assert any(f"repeats it: {len(schedule)} steps" in note for note in failure.value.__notes__)
+    kinds = {repeat(machine, schedule) for _ in range(100)}
+    assert kinds in ({"lost"}, {"out of order"})
