@@ -178,6 +178,23 @@ def test_wait_ends_after_settled_seconds(org: SalesforceOrg, hear: Callable[...,
     assert settled == [("UPDATE", "old", ("text",))]
 
 
+def test_end_of_the_wait_calls_no_older_value_if_a_later_one_is_there(
+    org: SalesforceOrg, hear: Callable[..., Heard], settings: Any
+) -> None:
+    account, settled = existing(org, text="old"), hear(settled=True)
+    poll = org.poll(Everything, account.sf_id)
+    as_the_app("UPDATE salesforce.everything__c SET text__c = 'new'")
+    poll.write()
+    deliver()
+    org.take_writes().answer()
+    org.edit(Everything, account.sf_id, text="newest")
+    org.poll(Everything, account.sf_id).write()
+    deliver()
+    settings.HC_SIGNALS = {"SETTLED_SECONDS": 0.001}
+    deliver()
+    assert settled == [("UPDATE", "newest", ("text",))]
+
+
 def test_waiting_is_no_failure(org: SalesforceOrg, hear: Callable[..., Heard], capsys: Any, caplog: Any) -> None:
     account = existing(org, text="old")
     hear(settled=True)

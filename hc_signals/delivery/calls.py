@@ -16,8 +16,10 @@ class NotSettled(Exception):
     ``fields`` has the names of the fields. The text is stored with the delivery.
     """
 
+    TEXT = "waits until Salesforce has the app's write of "
+
     def __init__(self, fields: Sequence[str]) -> None:
-        super().__init__(f"waits until Salesforce has the app's write of {', '.join(fields)}")
+        super().__init__(self.TEXT + ", ".join(fields))
         self.fields = fields
 
 

@@ -45,6 +45,8 @@ class FailedDelivery(NamedTuple):
     signal: str
     sender: str
     attempt: int
+    is_waiting: bool
+    """The receiver was asked, and waits for a settled value."""
     change: Change
 
 
@@ -64,7 +66,7 @@ SELECT EXISTS (SELECT FROM public.hc_signals_delivery WHERE consumer = %(consume
 """
 _OF_CHANGE = ("id", "xid", "captured_at", "table_name", "operation", "origin", "record_key", "record_id", "changed")
 _DUE = f"""
-SELECT id, receiver, signal, sender, attempt, change_id, {CHANGE_COLUMNS}
+SELECT id, receiver, signal, sender, attempt, attempt = 0 AND starts_with(error, %(waits)s), change_id, {CHANGE_COLUMNS}
 FROM public.hc_signals_delivery c
 WHERE consumer = %(consumer)s AND state = 'retry' AND next_attempt_at <= clock_timestamp() {SHARD}
 ORDER BY next_attempt_at, id LIMIT %(limit)s FOR UPDATE
@@ -177,7 +179,7 @@ class FailureStore:
         delay = self._delay(1) if is_retried else None
         values = {"receiver": receiver, "signal": signal, "sender": sender, "error": describe(error, self.using)}
         delivery, next_at = self._insert(change, **values, state=state, attempt=1, delay=delay)
-        self._log(FailedDelivery(delivery, receiver, signal, sender, 1, change), not is_retried, next_at, error)
+        self._log(FailedDelivery(delivery, receiver, signal, sender, 1, False, change), not is_retried, next_at, error)
         return is_retried
 
     def park(self, change: Change, receiver: str, signal: str, sender: str) -> None:
@@ -212,7 +214,8 @@ class FailureStore:
     def due(self, limit: int) -> list[FailedDelivery]:
         """Return up to ``limit`` deliveries of this shard that are due, the longest waiting first."""
         params = {"consumer": self.conf.CONSUMER, "limit": limit, "shard": self.shard, "shards": self.conf.SHARDS}
-        return [FailedDelivery._make([*found[:5], Change(*found[5:])]) for found in rows(self.using, _DUE, params)]
+        found = rows(self.using, _DUE, {**params, "waits": NotSettled.TEXT})
+        return [FailedDelivery._make([*each[:6], Change(*each[6:])]) for each in found]
 
     def succeeded(self, delivery: FailedDelivery) -> None:
         """Remove a delivery that is done, and release the next one of its record."""
@@ -240,26 +243,30 @@ class FailureStore:
         has replaced these values for good, or a change that is still to be read has. Else it is postponed.
         """
         with self._together():
-            found = row(self.using, _NEXT, [waiting.id])
-            operation = joined(waiting.change.operation, found[1]) if found and found[2] in OF_ONE_CHANGE else None
-            if operation is not None:
-                self._join(waiting, operation, found)
-            elif (now() - waiting.change.captured_at).total_seconds() < SHORTEST_PAUSE or not self._forget(
-                waiting, model, columns
-            ):
+            if self.join_next(waiting):
+                return
+            is_new = (now() - waiting.change.captured_at).total_seconds() < SHORTEST_PAUSE
+            if is_new or not self._forget(waiting, model, columns):
                 execute(self.using, _POSTPONE, ["retry", 0, str(error), _pause(waiting.change), waiting.id])
 
-    def _join(self, waiting: FailedDelivery, operation: str, found: tuple[int, str, str, list[str]]) -> None:
-        number, then, _, changed = found
-        is_update = operation == waiting.change.operation == then == "UPDATE"
-        gone = [waiting.id]
-        if not operation or (is_update and not any(map(counts_as_change, changed))):
-            gone.append(number)  # no change is left
-        elif is_update or operation != then:
-            values = {"changed": changed if is_update else None, "next": number, "waiting": waiting.id}
-            execute(self.using, _JOIN, {**values, "operation": operation, "signal": signals_of(operation)[0]})
-        execute(self.using, _DELETE, [gone])
-        self._release_behind(waiting)
+    def join_next(self, waiting: FailedDelivery) -> bool:
+        """Join a delivery that waits for a settled value with the one parked behind it; return whether there is one."""
+        with self._together():
+            found = row(self.using, _NEXT, [waiting.id])
+            operation = joined(waiting.change.operation, found[1]) if found and found[2] in OF_ONE_CHANGE else None
+            if operation is None:
+                return False
+            number, then, _, changed = found
+            is_update = operation == waiting.change.operation == then == "UPDATE"
+            gone = [waiting.id]
+            if not operation or (is_update and not any(map(counts_as_change, changed))):
+                gone.append(number)  # no change is left
+            elif is_update or operation != then:
+                values = {"changed": changed if is_update else None, "next": number, "waiting": waiting.id}
+                execute(self.using, _JOIN, {**values, "operation": operation, "signal": signals_of(operation)[0]})
+            execute(self.using, _DELETE, [gone])
+            self._release_behind(waiting)
+            return True
 
     def _forget(self, waiting: FailedDelivery, model: type[Model], columns: Sequence[str]) -> bool:
         """Forget those values of a delivery that the row does not have any more; return whether there is one."""

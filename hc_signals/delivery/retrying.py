@@ -44,6 +44,8 @@ class Retries:
             for delivery in due:
                 if not may_continue():
                     return
+                if delivery.is_waiting and self.sender.store.join_next(delivery):
+                    continue
                 error = self._retry(delivery)
                 if error is None:
                     self.sender.store.succeeded(delivery)
