@@ -44,6 +44,8 @@ PARENT_IS_MISSING = "%Foreign key external ID%not found%"
 """Pattern of LIKE: Salesforce's message (``INVALID_FIELD``) when no record has the external id that a row refers to."""
 
 # Entries of rows that are refused still. Without _hc_lastop, a row that was saved again since would be sent twice.
+#
+# `before` is how often the row was sent again. The live log has no index of rows, so it is read once for all of them.
 _READY = """
 WITH ready AS MATERIALIZED (
     SELECT f.* FROM (
@@ -52,21 +54,27 @@ WITH ready AS MATERIALIZED (
         SELECT id, true, action, record_id, processed_at FROM {archive} WHERE {refused}
     ) f JOIN {child} c ON c.id = f.record_id
     WHERE c._hc_lastop = 'FAILED' AND (f.action = 'UPDATE' OR c.sfid IS NULL) AND {linked}
+), live AS MATERIALIZED (
+    SELECT l.record_id, count(*) AS count FROM {live} l WHERE {again} GROUP BY l.record_id
+), counted AS (
+    SELECT r.*, coalesce(live.count, 0) + archived.count AS before
+    FROM ready r LEFT JOIN live USING (record_id),
+         LATERAL (SELECT count(*) FROM {archive} l WHERE l.record_id = r.record_id AND {again}) archived
 )
-SELECT r.id, r.is_archived FROM ready r, LATERAL ({before}) b
-WHERE b.before < %(attempts)s
-  AND (b.before = 0 OR r.processed_at IS NULL OR r.processed_at < clock_timestamp() - make_interval(secs => least(
-       %(longest)s, %(first)s * power(2, b.before - 1))))
-ORDER BY r.id LIMIT %(most)s
+SELECT id, is_archived FROM counted
+WHERE before < %(attempts)s
+  AND (before = 0 OR processed_at IS NULL OR processed_at < clock_timestamp() - make_interval(secs => least(
+       %(longest)s, %(first)s * power(2, before - 1))))
+ORDER BY id LIMIT %(most)s
 """
-# How often the row of an entry was sent again before.
 _BEFORE = """
-SELECT count(*) AS before FROM (
-    SELECT FROM {live} l WHERE {again} UNION ALL SELECT FROM {archive} l WHERE {again}
+SELECT count(*) FROM (
+    SELECT FROM {live} l WHERE {again} AND l.record_id = %(row)s
+    UNION ALL SELECT FROM {archive} l WHERE {again} AND l.record_id = %(row)s
 ) l
 """
 _REFUSED = "table_name = %(table)s AND state = 'FAILED' AND action <> 'DELETE' AND sf_message LIKE %(message)s"
-_AGAIN = "l.table_name = %(table)s AND l.record_id = {row} AND l.state = 'REQUEUED' AND l.sf_message LIKE %(message)s"
+_AGAIN = "l.table_name = %(table)s AND l.state = 'REQUEUED' AND l.sf_message LIKE %(message)s"
 _LINKED = "(c.{column} IS NULL OR EXISTS (SELECT FROM {parent} p WHERE p.{key} = c.{column} AND p.sfid IS NOT NULL))"
 
 
@@ -99,7 +107,7 @@ class Child:
             archive=archive,
             child=quoted_table(self.model),
             refused=_REFUSED,
-            before=self._before("r.record_id"),
+            again=_AGAIN,
             linked=linked,
         )
         pauses = {"attempts": conf.MAX_ATTEMPTS, "first": conf.RETRY_SECONDS, "longest": conf.RETRY_MAX_SECONDS}
@@ -107,16 +115,14 @@ class Child:
 
     def sent_again(self, using: str, row_id: int) -> int:
         """Return how often a row was sent again because its parent was missing."""
-        (found,) = rows(using, self._before("%(row)s"), {**self._parameters, "row": row_id})
+        live, archive = map(quoted_table, trigger_log_of(self.schema))
+        sql = _BEFORE.format(live=live, archive=archive, again=_AGAIN)
+        (found,) = rows(using, sql, {**self._parameters, "row": row_id})
         return int(found[0])
 
     @property
     def _parameters(self) -> dict[str, Any]:
         return {"table": table_parts(self.model)[1], "message": PARENT_IS_MISSING}
-
-    def _before(self, row: str) -> str:
-        live, archive = map(quoted_table, trigger_log_of(self.schema))
-        return _BEFORE.format(live=live, archive=archive, again=_AGAIN.format(row=row))
 
 
 def children(among: Iterable[Model]) -> list[Child]:
