@@ -46,7 +46,7 @@ class FailedDelivery(NamedTuple):
     sender: str
     attempt: int
     is_waiting: bool
-    """The receiver was asked, and waits for a settled value."""
+    """The receiver waits for a settled value of this change, or of an earlier one."""
     change: Change
 
 
@@ -122,8 +122,10 @@ FROM public.hc_signals_delivery w WHERE n.id = %(next)s AND w.id = %(waiting)s
 """
 _HURRY = """
 UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()
-WHERE consumer = %(consumer)s AND state = 'retry' AND attempt = 0 AND receiver = %(receiver)s
-  AND table_name = %(table)s AND coalesce(record_id, record_key, '') = coalesce(%(record)s, '')
+WHERE consumer = %(consumer)s AND state = 'retry' AND attempt = 0 AND starts_with(error, %(waits)s)
+  AND receiver = %(receiver)s AND table_name = %(table)s
+  AND coalesce(record_id, record_key, '') = coalesce(%(record)s, '')
+RETURNING error
 """
 # Whether the row of a delivery is there, and which columns have another value now.
 _REPLACED = """
@@ -185,12 +187,13 @@ class FailureStore:
     def park(self, change: Change, receiver: str, signal: str, sender: str) -> None:
         """Store a delivery that has to wait for an earlier one of its record.
 
-        If that one waits for a settled value, it is due now: this change may bring the value.
+        If that one waits for a settled value, it is due now, because this change may bring the value. This one then
+        waits for a settled value as well.
         """
-        values = {"receiver": receiver, "signal": signal, "sender": sender, "error": ""}
-        self._insert(change, **values, state="parked", attempt=0, delay=None)
         key = {"receiver": receiver, "table": change.table_name, "record": change.record}
-        execute(self.using, _HURRY, {**key, "consumer": self.conf.CONSUMER})
+        ahead = row(self.using, _HURRY, {**key, "consumer": self.conf.CONSUMER, "waits": NotSettled.TEXT})
+        values = {"receiver": receiver, "signal": signal, "sender": sender, "error": ahead[0] if ahead else ""}
+        self._insert(change, **values, state="parked", attempt=0, delay=None)
 
     def _insert(self, change: Change, **values: Any) -> tuple[int, datetime | None]:
         """Store a delivery with the images of its change: those in the log, or those that were read in advance.
@@ -323,8 +326,10 @@ _CREATES, _UPDATES = frozenset({"INSERT", "GAP_CREATE"}), frozenset({"UPDATE", "
 def joined(first: str, then: str) -> str | None:
     """Return the operation of two changes of a record that are one to a receiver; empty if they cancel each other.
 
-    None: they cannot be one, because the second one means something else.
+    None: they cannot be one, because they mean different things.
     """
+    if first not in _CREATES | _UPDATES:
+        return None
     if then in _CREATES:
         return then
     if then == "DELETE":
