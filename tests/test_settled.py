@@ -337,6 +337,16 @@ def test_org_takes_a_record_over_without_unsent_writes(org: SalesforceOrg) -> No
     assert (found["text__c"], found["phone__c"]) == ("old", "1")
 
 
+def test_org_takes_writes_one_after_the_other(org: SalesforceOrg) -> None:
+    existing(org, text="old")
+    saved: list[Any] = []
+    org.add_flow(Everything, lambda record: saved.append((record["text__c"], record["phone__c"])))
+    as_the_app("UPDATE salesforce.everything__c SET text__c = 'new'")
+    as_the_app("UPDATE salesforce.everything__c SET phone__c = '1'")
+    org.take_writes()
+    assert saved == [("new", None), ("new", "1")]
+
+
 def test_archived_write_is_known(org: SalesforceOrg, hear: Callable[..., Heard]) -> None:
     account, settled = existing(org, text="old"), hear(settled=True)
     poll = org.poll(Everything, account.sf_id)

@@ -178,6 +178,9 @@ class SalesforceOrg:
             with self.heroku._as_heroku_connect() as cursor:
                 cursor.execute(_NEW.format(log=log), ["NEW"])
                 entries = cursor.fetchall()
+                for _, table, _, sfid, _, _ in entries:
+                    if sfid and (schema, table) in by_table:
+                        self.record(by_table[schema, table], sfid)  # as it is without any of these writes
                 cursor.execute(
                     f"UPDATE {log} SET state = 'PENDING' WHERE id = ANY (%s)", [[each[0] for each in entries]]
                 )
