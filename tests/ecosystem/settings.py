@@ -27,7 +27,10 @@ INSTALLED_APPS = [
     "tests.ecosystem.shop",
     *getattr(CHECK, "APPS", []),
 ]
-DATABASES = {"default": {**example.DATABASES["default"], **getattr(CHECK, "DATABASE", {})}}
+_database, _of_the_check = example.DATABASES["default"], getattr(CHECK, "DATABASE", {})
+DATABASES = {"default": {**_database, **_of_the_check}}
+# Those of the example may have the server's host.
+DATABASES["default"]["OPTIONS"] = {**_database.get("OPTIONS", {}), **_of_the_check.get("OPTIONS", {})}
 _of_the_check = CHECK.settings() if hasattr(CHECK, "settings") else getattr(CHECK, "SETTINGS", {})
 for _name, _value in _of_the_check.items():
     globals()[_name] = _merge(_name, _value)
