@@ -68,7 +68,7 @@ def test_late_answer_finds_the_row_that_a_poll_has_made(org: SalesforceOrg) -> N
     assert [entry.state for entry in TriggerLog.objects.all()] == ["SUCCESS"]
 
 
-def test_writes_to_a_deleted_record_and_to_a_missing_parent_are_refused(org: SalesforceOrg) -> None:
+def test_impossible_writes_are_refused(org: SalesforceOrg) -> None:
     (sfid,) = org.heroku.insert(Contact, last_name="Ada")
     org.delete(Contact, sfid)
     Contact.objects.update(last_name="Bob")

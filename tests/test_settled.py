@@ -179,7 +179,7 @@ def test_wait_ends_after_settled_seconds(org: SalesforceOrg, hear: Callable[...,
     assert settled == [("UPDATE", "old", ("text",))]
 
 
-def test_end_of_the_wait_calls_no_older_value_if_a_later_one_is_there(
+def test_end_of_the_wait_skips_values_with_a_later_one(
     org: SalesforceOrg, hear: Callable[..., Heard], settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account, settled = existing(org, text="old"), hear(settled=True)
