@@ -62,16 +62,20 @@ class Poll:
 
 
 @dataclass(frozen=True)
-class _Write:
+class Write:
     """One write of the app that Salesforce has got."""
 
     log: str
+    """The trigger log that has the entry."""
     entry: int
+    """Id of the entry."""
     model: Model
     row_id: int
     action: str
     values: Record
+    """By column, as texts."""
     refusal: str
+    """Salesforce's message; empty: the write is accepted."""
     sfid: str | None = None
 
 
@@ -80,7 +84,8 @@ class Writes:
     """The app's writes that Salesforce has got, and has not answered yet."""
 
     heroku: HerokuConnect
-    taken: list[_Write] = field(default_factory=list)
+    taken: list[Write] = field(default_factory=list)
+    """In the order of the trigger log."""
 
     def answer(self) -> int:
         """Write Salesforce's answers into the rows and into the trigger log; return their number."""
@@ -89,7 +94,7 @@ class Writes:
                 self._write(each)
         return len(self.taken)
 
-    def _write(self, answer: _Write) -> None:
+    def _write(self, answer: Write) -> None:
         row: Record = {"_hc_lastop": "UPDATED"}
         if answer.refusal:
             row = {"_hc_lastop": "FAILED", "_hc_err": json.dumps({"msg": answer.refusal})}
@@ -107,7 +112,7 @@ class Writes:
             ["FAILED" if answer.refusal else "SUCCESS", answer.refusal or None, answer.entry],
         )
 
-    def _is_taken(self, answer: _Write) -> bool:
+    def _is_taken(self, answer: Write) -> bool:
         """Return whether another row has the sfid: a poll was faster, and has made a second row of the record."""
         sql = f"SELECT 1 FROM {quoted_table(answer.model)} WHERE sfid = %s AND id <> %s"
         is_new = answer.action == "INSERT" and not answer.refusal
@@ -162,11 +167,11 @@ class SalesforceOrg:
         self._formulas[model][column] = compute
 
     def poll(self, model: Model, *sfids: str) -> Poll:
-        """Read records in Salesforce, for :meth:`Poll.write`."""
+        """Read records in Salesforce, for :meth:`.Poll.write`."""
         return Poll(self.heroku, model, {sfid: self.record(model, sfid) for sfid in sfids})
 
     def take_writes(self, refuse: str | Refusal = "") -> Writes:
-        """Let Salesforce have the NEW entries of the trigger log, which become PENDING, for :meth:`Writes.answer`.
+        """Let Salesforce have the NEW entries of the trigger log, which become PENDING, for :meth:`.Writes.answer`.
 
         Args:
             refuse: Salesforce's error message for every record; or a function of model and row id that returns the
@@ -189,10 +194,10 @@ class SalesforceOrg:
                     continue
                 refusal = self.heroku._refusal(model, row_id, action, refuse)
                 given = {name: value for name, value in hstore_text_to_dict(values).items() if name not in _NOT_SENT}
-                writes.taken.append(self._take(_Write(log, entry, model, row_id, action, given, refusal, sfid)))
+                writes.taken.append(self._take(Write(log, entry, model, row_id, action, given, refusal, sfid)))
         return writes
 
-    def _take(self, write: _Write) -> _Write:
+    def _take(self, write: Write) -> Write:
         """Save a write of the app; return it with its sfid, or with Salesforce's refusal."""
         if write.refusal:
             return write
