@@ -66,4 +66,4 @@ class SmallDisk:
 
     def make_room(self) -> None:
         """Leave the room that there was before :meth:`fill`."""
-        self.server.execute(f"COPY (SELECT 1) TO PROGRAM 'rm {self.file}'")
+        self.server.execute(f"COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; rm {self.file}'")
