@@ -13,9 +13,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from hc_signals.delivery import failures
-from hc_signals.delivery.failures import joined
+from hc_signals.delivery import waiting
 from hc_signals.delivery.retrying import Retries
+from hc_signals.delivery.waiting import joined
 from hc_signals.models import Delivery
 from hc_signals.receivers import on_change
 from hc_signals.signals import record_changed
@@ -543,7 +543,7 @@ class Interleaving:
 def test_no_interleaving_brings_a_replaced_value_or_misses_one(
     org: SalesforceOrg, disconnected: None, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failures, "SHORTEST_PAUSE", 0.0)
+    monkeypatch.setattr(waiting, "SHORTEST_PAUSE", 0.0)
     as_the_app(FAST_XMLBINARY)
     seed = int(os.environ.get("SEED", "1"))
     playing: list[Interleaving] = []

@@ -32,6 +32,7 @@ process: no other receiver, record or worker may fail because of it.
     fatal_calls          finds calls that end the process
     failure_log          the lines about failed calls, and their number in an outage
     failures             stores failed deliveries; which shards wait
+    waiting, app_writes  deliveries that wait for a settled value; the app's writes that replace values of a change
     stored               chooses stored deliveries. interventions: retry and discard by hand
     event, records       the event of a change; the records of a page
     instances            model instances from rows. relatives: proxies and children

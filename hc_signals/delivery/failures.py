@@ -20,18 +20,14 @@ from hc_signals.conf import Conf
 from hc_signals.delivery.calls import NotSettled
 from hc_signals.delivery.failure_log import FailedCall, log_failure
 from hc_signals.delivery.project_code import describe
-from hc_signals.delivery.routing import signals_of
+from hc_signals.delivery.waiting import join_next, pause, still_there
 from hc_signals.exceptions import ProcessEndedError, RedeliveryError
 from hc_signals.log.backlog import COUNT_LIMIT
 from hc_signals.log.change import CHANGE_COLUMNS, SHARD, Change
 from hc_signals.models import Delivery
-from hc_signals.postgres.moments import aware, now
-from hc_signals.postgres.names import quote
+from hc_signals.postgres.moments import aware
 from hc_signals.postgres.query import execute, row, rows
-from hc_signals.tables import counts_as_change, quoted_table
-
-SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
-"""Seconds after which a receiver is asked again that waits for a settled value."""
+from hc_signals.tables import counts_as_change
 
 Key = tuple[str, str, str | None]
 """Receiver, table and record: deliveries with the same key are delivered one after another."""
@@ -104,22 +100,6 @@ UPDATE public.hc_signals_delivery
 SET state = %s, attempt = %s, error = %s, next_attempt_at = clock_timestamp() + make_interval(secs => %s)
 WHERE id = %s RETURNING next_attempt_at
 """
-# The first delivery parked behind one that waits for a settled value, and whether each column differs from the value
-# before both.
-_NEXT = """
-SELECT n.id, n.operation, n.signal, ARRAY(
-    SELECT c FROM unnest(w.changed || n.changed) WITH ORDINALITY u (c, at)
-    WHERE coalesce(w.old -> c, n.old -> c) ::text IS DISTINCT FROM (n.new -> c)::text GROUP BY c ORDER BY min(at))
-FROM public.hc_signals_delivery w JOIN public.hc_signals_delivery n
-    ON n.consumer = w.consumer AND n.state = 'parked' AND n.receiver = w.receiver AND n.table_name = w.table_name
-   AND coalesce(n.record_id, n.record_key, '') = coalesce(w.record_id, w.record_key, '')
-WHERE w.id = %s ORDER BY n.id LIMIT 1 FOR UPDATE OF n
-"""
-_JOIN = """
-UPDATE public.hc_signals_delivery n SET operation = %(operation)s, signal = %(signal)s, changed = %(changed)s::text[],
-    old = CASE WHEN %(operation)s = 'UPDATE' THEN (n.old::jsonb || w.old::jsonb)::json END
-FROM public.hc_signals_delivery w WHERE n.id = %(next)s AND w.id = %(waiting)s
-"""
 _HURRY = """
 UPDATE public.hc_signals_delivery SET next_attempt_at = clock_timestamp()
 WHERE consumer = %(consumer)s AND state = 'retry' AND attempt = 0 AND starts_with(error, %(waits)s)
@@ -127,18 +107,9 @@ WHERE consumer = %(consumer)s AND state = 'retry' AND attempt = 0 AND starts_wit
   AND coalesce(record_id, record_key, '') = coalesce(%(record)s, '')
 RETURNING error
 """
-# Whether the row of a delivery is there, and which columns have another value now.
-_REPLACED = """
-SELECT t.now IS NOT NULL, ARRAY(
-    SELECT c FROM unnest(%(columns)s::text[]) c WHERE (t.now -> c)::text IS DISTINCT FROM (d.new -> c)::text)
-FROM public.hc_signals_delivery d
-LEFT JOIN LATERAL (SELECT to_json(r) AS now FROM {table} r WHERE {key} = %(record)s LIMIT 1) t ON true
-WHERE d.id = %(id)s
-"""
 _CHANGED_LESS = """
 UPDATE public.hc_signals_delivery SET changed = %s::text[], next_attempt_at = clock_timestamp() WHERE id = %s
 """
-_DELETE = "DELETE FROM public.hc_signals_delivery WHERE id = ANY (%s)"
 _COUNT = """
 SELECT CASE WHEN counted.is_called THEN s.state ELSE 'waiting' END, count(*)
 FROM unnest(%(states)s::text[]) s (state), LATERAL (
@@ -174,7 +145,7 @@ class FailureStore:
         """Store a delivery after its first attempt; return whether it is retried, so that later changes are parked."""
         if isinstance(error, NotSettled):
             values = {"receiver": receiver, "signal": signal, "sender": sender, "error": str(error)}
-            self._insert(change, **values, state="retry", attempt=0, delay=_pause(change))
+            self._insert(change, **values, state="retry", attempt=0, delay=pause(change))
             return True
         is_retried = self.conf.MAX_ATTEMPTS > 1 and not isinstance(error, ProcessEndedError)
         state = "retry" if is_retried else "dead"
@@ -240,53 +211,27 @@ class FailureStore:
         self._log(delivery._replace(attempt=attempt), dead, aware(next_at), error)
 
     def wait(self, waiting: FailedDelivery, error: NotSettled, model: type[Model], columns: Sequence[str]) -> None:
-        """Go on with a delivery that waits for settled values of some columns: it may have become pointless.
+        """Go on with a delivery that waits for settled values of some columns.
 
-        If a later change is parked behind it, both become one. If the row has other values by now, or is gone, the app
-        has replaced these values for good, or a change that is still to be read has. Else it is postponed.
+        If a later change is parked behind it, both become one. Values that the row no longer has are forgotten. Else it
+        is postponed.
         """
         with self._together():
             if self.join_next(waiting):
                 return
-            is_new = (now() - waiting.change.captured_at).total_seconds() < SHORTEST_PAUSE
-            if is_new or not self._forget(waiting, model, columns):
-                execute(self.using, _POSTPONE, ["retry", 0, str(error), _pause(waiting.change), waiting.id])
+            if (left := still_there(self.using, waiting.id, waiting.change, model, columns)) is None:
+                execute(self.using, _POSTPONE, ["retry", 0, str(error), pause(waiting.change), waiting.id])
+            elif any(map(counts_as_change, left)):
+                execute(self.using, _CHANGED_LESS, [left, waiting.id])
+            else:
+                self.succeeded(waiting)
 
     def join_next(self, waiting: FailedDelivery) -> bool:
         """Join a delivery that waits for a settled value with the one parked behind it; return whether there is one."""
         with self._together():
-            found = row(self.using, _NEXT, [waiting.id])
-            operation = joined(waiting.change.operation, found[1]) if found and found[2] in OF_ONE_CHANGE else None
-            if operation is None:
-                return False
-            number, then, _, changed = found
-            is_update = operation == waiting.change.operation == then == "UPDATE"
-            gone = [waiting.id]
-            if not operation or (is_update and not any(map(counts_as_change, changed))):
-                gone.append(number)  # no change is left
-            elif is_update or operation != then:
-                values = {"changed": changed if is_update else None, "next": number, "waiting": waiting.id}
-                execute(self.using, _JOIN, {**values, "operation": operation, "signal": signals_of(operation)[0]})
-            execute(self.using, _DELETE, [gone])
-            self._release_behind(waiting)
-            return True
-
-    def _forget(self, waiting: FailedDelivery, model: type[Model], columns: Sequence[str]) -> bool:
-        """Forget those values of a delivery that the row does not have any more; return whether there is one."""
-        change = waiting.change
-        key = "sfid" if change.record_id else quote(str(model._meta.pk.column))
-        sql = _REPLACED.format(table=quoted_table(model), key=key)
-        params = {"record": change.record, "columns": list(columns), "id": waiting.id}
-        is_there, replaced = row(self.using, sql, params)
-        if is_there and (change.operation != "UPDATE" or not replaced):
-            return False
-        left = [column for column in change.changed or () if column not in replaced]
-        if any(map(counts_as_change, left)):
-            execute(self.using, _CHANGED_LESS, [left, waiting.id])
-        else:
-            execute(self.using, _DELETE, [[waiting.id]])
-            self._release_behind(waiting)
-        return True
+            if is_joined := join_next(self.using, waiting.id, waiting.change.operation):
+                self._release_behind(waiting)
+        return is_joined
 
     def _log(self, failed: FailedDelivery, is_dead: bool, next_at: datetime | None, error: BaseException) -> None:
         call = FailedCall(
@@ -316,38 +261,6 @@ class FailureStore:
         """Return the seconds before the next attempt: doubled each time, capped, reduced by up to half at random."""
         delay = min(self.conf.RETRY_MAX_SECONDS, self.conf.RETRY_SECONDS * 2 ** (attempt - 1))
         return float(delay * random.uniform(0.5, 1.0))  # noqa: S311  (not for secrets)
-
-
-OF_ONE_CHANGE = frozenset(signals_of(operation)[0] for operation in ("INSERT", "UPDATE", "DELETE"))
-"""The signals whose deliveries can be joined: those that ``@on_change`` connects to, without that of a snapshot."""
-_CREATES, _UPDATES = frozenset({"INSERT", "GAP_CREATE"}), frozenset({"UPDATE", "GAP_UPDATE"})
-
-
-def joined(first: str, then: str) -> str | None:
-    """Return the operation of two changes of a record that are one to a receiver; empty if they cancel each other.
-
-    None: they cannot be one, because they mean different things.
-    """
-    if first not in _CREATES | _UPDATES:
-        return None
-    if then in _CREATES:
-        return then
-    if then == "DELETE":
-        return "" if first in _CREATES else then
-    if then not in _UPDATES:
-        return None
-    if first in _CREATES:
-        return first
-    return "UPDATE" if first == then == "UPDATE" else "GAP_UPDATE"
-
-
-def _pause(change: Change) -> float:
-    """Return the seconds after which a receiver is asked again that waits for a settled value: more for older ones.
-
-    The next change of the record ends the pause. Without one, the app's write was refused, or nothing else changed.
-    """
-    age = (now() - change.captured_at).total_seconds()
-    return min(LONGEST_PAUSE, max(SHORTEST_PAUSE, age / 4))
 
 
 def release(using: str, consumer: str, receiver: str, table: str, record: str | None) -> None:

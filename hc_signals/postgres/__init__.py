@@ -21,6 +21,7 @@ may import it. Two rules explain most of its modules.
 - ``written_rows``: how many rows has the current transaction written, by table?
 - ``wrappers``: keep the project's execute_wrappers from our statements.
 - ``names``: quote names and literals; make texts fit for the database's encoding.
+- ``hstore``: parse the text of an hstore.
 - ``dates``: read dates that Python cannot hold.
 - ``moments``: aware datetimes, shown in the project's time zone.
 
