@@ -136,11 +136,12 @@ def deliveries(survey: Survey) -> Iterator[Finding]:
     """Judge the failed deliveries of each consumer."""
     failed = [consumer for consumer in survey.consumers if consumer.deliveries]
     for consumer in failed:
-        dead, retry = (consumer.deliveries.get(state, 0) for state in ("dead", "retry"))
+        dead, retry, waiting = (consumer.deliveries.get(state, 0) for state in ("dead", "retry", "waiting"))
         by_receiver = _by_receiver(survey.using, consumer.name, "dead" if dead else "retry")
         counts = ", ".join(f"{count} {state}" for state, count in sorted(consumer.deliveries.items()))
         text = f"{consumer.name}: {counts}; {', '.join(by_receiver)}"
-        key = "deliveries-dead" if dead else "deliveries-failing" if retry else ""
+        key = "deliveries-failing" if retry or not waiting else ""  # waiting for a settled value is no failure
+        key = "deliveries-dead" if dead else key
         facts = {"consumer": consumer.name, **consumer.deliveries, "receivers": by_receiver}
         yield finding("deliveries", text, key, **facts)
     if not failed:
