@@ -6,12 +6,22 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import django
 from django.conf import settings
 
 from tests.docs_project import write_start
 from tests.pages import ROOT
 from tests.server import own
 
+FORKING = """
+import multiprocessing
+
+from manage import main
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("fork")
+    main()
+"""
 _OWN = ("PYTEST", "COV", "DJANGO_SETTINGS_MODULE", "PYTHONPATH")
 
 
@@ -31,6 +41,14 @@ def make(directory: Path, files: Mapping[str, str], *, databases: tuple[str, ...
     for name, text in files.items():
         with (directory / name).open("a", encoding="utf-8") as file:
             file.write(f"\n{text}")
+
+
+def manage_parallel(directory: Path) -> str:
+    """Return the program that runs tests in parallel; docs/testing.md says why it may have to choose how to fork."""
+    if sys.version_info < (3, 14) or django.VERSION >= (6, 0):
+        return "manage.py"
+    (directory / "forking.py").write_text(FORKING, encoding="utf-8")
+    return "forking.py"
 
 
 def run(directory: Path, *command: str, settings_module: str = "") -> str:

@@ -144,6 +144,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("habit", RUNS)
 def test_habit_works_with_djangos_runner(project: Path, habit: str) -> None:
     program, *options = RUNS[habit]
+    if program == "manage.py" and "--parallel" in options:
+        program = kit_project.manage_parallel(project)
     printed = kit_project.run(project, program, "test", "src", "--noinput", *options)
     assert re.search(r"Ran 6 tests in .*\n\nOK\n", printed), printed
 

@@ -76,7 +76,7 @@ def test_page_runs_with_djangos_runner_in_parallel(tmp_path: Path) -> None:
     project = page_project(tmp_path)
     for name in FILES.keys() - {"crm/tests.py", "shop/settings.py"}:  # pytest's own
         (project / name).unlink()
-    printed = kit_project.run(project, "manage.py", "test", "--parallel", "2")
+    printed = kit_project.run(project, kit_project.manage_parallel(project), "test", "--parallel", "2")
     assert re.search(r"Ran 3 tests in .*\n\nOK\n", printed), printed
 
 
