@@ -57,6 +57,7 @@ EXCEPTIONS = {
     ("hc_signals/capture/table_state.py", "control"): "an uninstalled table is incomplete since the pause before it",
     ("hc_signals/capture/pausing.py", "control"): "owns the columns of the pause",
     ("hc_signals/delivery/failures.py", "log"): "copies the images of a change into its failed delivery",
+    ("hc_signals/delivery/waiting.py", "delivery"): "joins and shortens deliveries that wait for a settled value",
     ("hc_signals/delivery/gaps.py", "change_id_seq"): "draws ids for gaps that have no row in the log",
     ("hc_signals/delivery/gaps.py", "control"): "draws ids for gaps that have no row in the log",
     ("hc_signals/testing/delivering.py", "change"): "reads uncommitted changes, which no snapshot shows",
