@@ -200,6 +200,26 @@ def test_end_of_the_wait_skips_values_with_a_later_one(
     assert settled == [("UPDATE", "newest", ("text",))]
 
 
+def test_value_that_the_app_has_replaced_once_more_is_forgotten(
+    org: SalesforceOrg, hear: Callable[..., Heard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No later change brings the value back: the row has the app's value already."""
+    account, settled = existing(org, text="old"), hear(settled=True)
+    org.edit(Everything, account.sf_id, phone="1")
+    poll = org.poll(Everything, account.sf_id)
+    as_the_app("UPDATE salesforce.everything__c SET text__c = 'new'")
+    poll.write()
+    deliver()
+    as_the_app("UPDATE salesforce.everything__c SET text__c = 'newer'")
+    make_due()
+    deliver()
+    assert settled == [], "a change of it may be on its way"
+    monkeypatch.setattr(waiting, "SHORTEST_PAUSE", 0.0)
+    make_due()
+    deliver()
+    assert [set(changed) for *_, changed in settled] == [{"phone"}]
+
+
 def test_waiting_is_no_failure(org: SalesforceOrg, hear: Callable[..., Heard], capsys: Any, caplog: Any) -> None:
     account = existing(org, text="old")
     hear(settled=True)
