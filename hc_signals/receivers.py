@@ -80,9 +80,9 @@ class Filter:
         return self._came_to(event) and self._came_from(event)
 
     def unsettled(self, event: ChangeEvent[Any]) -> tuple[str, ...]:
-        """Return the fields for which the receiver waits: those it names, or all, that a write of the app replaces."""
+        """Return the fields for which a settled receiver waits: those it names, or all, that the app has replaced."""
         named = {*self.fields, *self.to, *self.from_}
-        return tuple(name for name in event.pending_fields if self.settled and (not named or name in named))
+        return tuple(name for name in event.pending_fields if not named or name in named)
 
     def _came_to(self, event: ChangeEvent[Any]) -> bool:
         if self.to and event.change_type == "DELETE":

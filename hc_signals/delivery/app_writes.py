@@ -33,6 +33,7 @@ _SECOND = timedelta(seconds=1)
 
 STAMP = "systemmodstamp"
 
+# The words of heroku.trigger_log.words, which nothing on a change's way imports.
 _OPEN = frozenset({"NEW", "PENDING", "REQUEUE"})
 _MERGED = "MERGED"
 """Sent as part of another entry of the record: open as long as one of these is."""

@@ -22,7 +22,7 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
 _NEXT = """
 SELECT n.id, n.operation, n.signal, ARRAY(
     SELECT c FROM unnest(w.changed || n.changed) WITH ORDINALITY u (c, at)
-    WHERE coalesce(w.old -> c, n.old -> c) ::text IS DISTINCT FROM (n.new -> c)::text GROUP BY c ORDER BY min(at))
+    WHERE coalesce(w.old -> c, n.old -> c)::text IS DISTINCT FROM (n.new -> c)::text GROUP BY c ORDER BY min(at))
 FROM public.hc_signals_delivery w JOIN public.hc_signals_delivery n
     ON n.consumer = w.consumer AND n.state = 'parked' AND n.receiver = w.receiver AND n.table_name = w.table_name
    AND coalesce(n.record_id, n.record_key, '') = coalesce(w.record_id, w.record_key, '')

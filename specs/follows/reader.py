@@ -1,134 +1,15 @@
 """Plays the reader and its claims: reader.pml, handover.pml, and the worker of gap.pml."""
 
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
+from specs.follows.delivered import FIRST, Claim, Consumer, Key, Transaction, closed, normal
 from specs.follows.record import Log, Refused, Step, snapshot
 from specs.follows.report import Report
 from specs.follows.writers import Writers
 
-Key = tuple[str, int]
-"""A consumer and the number of a shard."""
-_FIRST: Step = {
-    "seen": "1:1:",
-    "floor_id": 0,
-    "floor_xid": 1,
-    "target": None,
-    "ceiling_id": None,
-    "next_floor_id": None,
-    "next_floor_xid": None,
-    "last_id": None,
-    "lost": 0,
-}
-"""The position of a consumer that has none."""
 _WINDOW = ("seen", "floor_id", "floor_xid", "target", "ceiling_id", "last_id")
-
-
-@dataclass
-class Claim:
-    """A claimed shard within a transaction."""
-
-    key: Key
-    shards: int
-    at: int
-    standing: Step
-    is_new: bool
-    layout: int | None
-    newest_id: int
-    lost: int
-    position: Step
-    """As it is now, with the window that was opened."""
-    is_opened: bool = False
-    ids: list[int] | None = None
-    """The page."""
-    has_more: bool = True
-    gaps: int = 0
-    stored: Step | None = None
-
-
-@dataclass
-class Transaction:
-    """A worker's transaction that has claimed shards."""
-
-    process: str
-    claims: dict[Key, Claim] = field(default_factory=dict)
-    forgotten: int | None = None
-    """The layout whose positions it has deleted."""
-    left: Step | None = None
-    """The common position of that layout."""
-    target: Step | None = None
-    """The first window that it has opened."""
-    sent_at: int | None = None
-    outcome: str = ""
-    """committed, undone; empty: not known."""
-    is_outdated: bool = False
-    """It has read a position that another transaction replaced during the read: the server has taken its claim away."""
-
-
-def _normal(position: Step | None) -> Step:
-    """Return a position with numbers where PostgreSQL's JSON or Python's has texts."""
-    if position is None:
-        return _FIRST
-    found = {name: position[name] for name in _FIRST}
-    for name in ("floor_xid", "next_floor_xid"):
-        found[name] = found[name] if found[name] is None else int(found[name])
-    return found
-
-
-def _closed(position: Step) -> Step:
-    """``close_window()`` of reader.pml."""
-    return {
-        **_FIRST,
-        "seen": position["target"],
-        "floor_id": max(0, position["next_floor_id"]),
-        "floor_xid": position["next_floor_xid"],
-        "lost": position["lost"],
-    }
-
-
-class Consumer:
-    """What one consumer has been delivered."""
-
-    def __init__(self, log: Log, writers: Writers, once: bool) -> None:
-        self.log, self.once = log, once
-        self.delivered: dict[int, int] = {}
-        """By id, how many times."""
-        self.sent: Counter[int] = Counter()
-        """Delivered by transactions whose COMMIT was sent and has no outcome yet."""
-        self.last_of: dict[int, int] = {}
-        """By record: the last change that was delivered."""
-        self.highest = 0
-        self._awaited = [(at, number) for at, xid in writers.commits for number in log.of_xid[xid]]
-        """Committed changes, by the time at which this was known."""
-        self._first = 0
-
-    def deliver(self, ids: Iterable[int]) -> None:
-        """``deliver()`` of reader.pml, ``commit_effect()`` of handover.pml."""
-        for number in ids:
-            record = self.log.record[number]
-            if number in self.delivered and self.once:
-                raise Refused("handover: nothing_twice: commit_effect", f"change {number} was delivered before")
-            if self.last_of.get(record, 0) > number and number not in self.delivered:
-                later = self.last_of[record]
-                raise Refused("reader: order_per_record: deliver", f"change {number} comes after {later} of its record")
-            self.delivered[number] = self.delivered.get(number, 0) + 1
-            self.last_of[record] = max(self.last_of.get(record, 0), number)
-
-    def undelivered(self, before: int, shards: int, elsewhere: Iterable[int]) -> int | None:
-        """Return a change that was committed before this time, and that no page with a sent COMMIT has."""
-        awaited = self._awaited
-        while self._first < len(awaited) and awaited[self._first][1] in self.delivered:
-            self._first += 1
-        for index in range(self._first, len(awaited)):
-            at, number = awaited[index]
-            if at >= before:
-                return None
-            if number in self.delivered or self.sent[number] or self.log.shard(number, shards) in elsewhere:
-                continue
-            return number
-        return None
 
 
 class Reader:
@@ -160,7 +41,7 @@ class Reader:
 
     def claim(self, process: str, step: Step) -> None:
         """``claim[shard] = me``, and the position is copied."""
-        key, position = (step["consumer"], step["shard"]), _normal(step["position"])
+        key, position = (step["consumer"], step["shard"]), normal(step["position"])
         name = (process, step["tx"])
         transaction = self.open.setdefault(name, Transaction(process))
         transaction.is_outdated |= not self._is_stored(key, transaction, position, step)
@@ -201,12 +82,12 @@ class Reader:
                 self._commit(transaction, step["t"])
             elif transaction.sent_at is None or transaction.sent_at < began:
                 self._undo(transaction)
-        now = self.stored.get(key, _FIRST)
+        now = self.stored.get(key, FIRST)
         if now == position:
             return True
         if any(until >= began and each == position for until, each in self.replaced[key]):
             return False
-        different = [name for name in _FIRST if now[name] != position[name]]
+        different = [name for name in FIRST if now[name] != position[name]]
         raise Refused(
             "handover: nothing_twice: copy_position",
             "the position that was read under the claim is not the stored one: "
@@ -224,7 +105,7 @@ class Reader:
     def window_opens(self, process: str, step: Step) -> None:
         """``take_snapshot()`` and ``open_window()`` of reader.pml."""
         transaction, claim = self._claimed(process, step, "read")
-        position, standing = _normal(step["position"]), claim.standing
+        position, standing = normal(step["position"]), claim.standing
         if standing["target"] is not None:
             raise Refused("reader: nothing_twice: open_window", "a window is opened while one is open")
         seen, target = snapshot(standing["seen"]), snapshot(position["target"])
@@ -257,7 +138,7 @@ class Reader:
     def page(self, process: str, step: Step) -> None:
         """``find_next_row()`` of reader.pml, ``read_page()`` of handover.pml."""
         _, claim = self._claimed(process, step, "read")
-        position = _normal(step["position"])
+        position = normal(step["position"])
         if claim.layout not in (None, step["shards"]):
             raise Refused(
                 "handover: nothing_twice: refused",
@@ -310,7 +191,7 @@ class Reader:
     def store(self, process: str, step: Step) -> None:
         """``append_position()`` of handover.pml."""
         transaction, claim = self._claimed(process, step, "stored")
-        position = _normal(step["position"])
+        position = normal(step["position"])
         is_first = claim.key[1] == 0 and claim.layout and not transaction.left
         if is_first and position["lost"] > claim.standing["lost"] and not claim.gaps:
             raise Refused("gap: no_silent_loss: send_gap", "losses are stored as reported, and no gap was sent")
@@ -330,12 +211,12 @@ class Reader:
         if transaction.left is not None:  # step_of_reshard(): the common position
             return new == {**transaction.left, "lost": 0}
         if claim.is_new and claim.layout is None:  # start()
-            return new == {**_FIRST, "lost": 0} or (claim.is_opened and new == {**_closed(now), "lost": 0})
+            return new == {**FIRST, "lost": 0} or (claim.is_opened and new == {**closed(now), "lost": 0})
         if claim.ids is None:  # before the page: the same, or _open_common_window()
             common = {name: (transaction.target or now)[name] for name in now if name.startswith(("target", "next_"))}
             common["ceiling_id"] = (transaction.target or now)["ceiling_id"]
             return new == now or (claim.is_opened and new == {**now, **common})
-        if not claim.has_more and new == {**_closed(now), "lost": 0}:
+        if not claim.has_more and new == {**closed(now), "lost": 0}:
             return True
         return new["last_id"] in (now["last_id"], *claim.ids) and new == {**now, "last_id": new["last_id"]}
 
@@ -421,7 +302,7 @@ class Reader:
                 self.replaced[key].append((at, self.stored.pop(key)))
         for key, claim in transaction.claims.items():
             if claim.stored:
-                self.replaced[key] = [*self.replaced[key][-99:], (at, self.stored.get(key, _FIRST))]
+                self.replaced[key] = [*self.replaced[key][-99:], (at, self.stored.get(key, FIRST))]
                 self.stored[key] = claim.stored
             consumer, done = self.consumer(key[0]), self._done(claim)
             if done:
@@ -435,7 +316,7 @@ class Reader:
             if step["step"] == "position":
                 try:
                     key = step["consumer"], step["shard"]
-                    self._is_stored(key, None, _normal(step["position"]), {**step, "t0": step["t"]})
+                    self._is_stored(key, None, normal(step["position"]), {**step, "t0": step["t"]})
                 except Refused as refused:
                     yield step["consumer"], refused
         for name, consumer in self.consumers.items():

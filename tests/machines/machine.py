@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 SCHEDULES = Path(__file__).parents[2] / "build" / "schedules"
 KNOWN = Path(__file__).parent / "schedules"
-"""Schedules that have found a wrong reader or a wrong bell."""
+"""Schedules that the right reader or bell must pass. Those of the reader have found a wrong one."""
 Schedule = list[tuple[str, dict[str, Any]]]
 """The names of steps, with their arguments."""
 Method = TypeVar("Method", bound=Callable[..., Any])
