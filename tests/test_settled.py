@@ -5,7 +5,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from hc_signals.delivery import waiting
+from hc_signals.delivery.app_writes import _is_same
 from hc_signals.delivery.retrying import Retries
 from hc_signals.delivery.waiting import joined
 from hc_signals.models import Delivery
@@ -343,6 +344,35 @@ def test_org_takes_writes_one_after_the_other(org: SalesforceOrg) -> None:
     as_the_app("UPDATE salesforce.everything__c SET phone__c = '1'")
     org.take_writes()
     assert saved == [("new", None), ("new", "1")]
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "expected"),
+    [
+        (None, None, True),
+        (None, "a", False),
+        ("a", None, False),
+        (True, "t", True),
+        (False, "t", False),
+        (12.5, "12.50", True),
+        (12.5, "12.51", False),
+        ("2026-02-28T12:30:00", "2026-02-28 12:30:00", True),
+        ({"a": 1}, "{}", False),
+    ],
+)
+def test_values_of_json_images_are_compared_with_texts(value: Any, text: str | None, expected: bool) -> None:
+    """The images of stored deliveries are JSON."""
+    assert _is_same(value, text) is expected
+
+
+def test_unsent_write_is_pending_whatever_the_stamp(org: SalesforceOrg, hear: Callable[..., Heard]) -> None:
+    account, settled = existing(org, text="old"), hear(settled=True)
+    as_the_app("UPDATE salesforce.everything__c SET text__c = 'new'")
+    org.heroku.clock = lambda: datetime.now(UTC) + timedelta(hours=1)
+    org.edit(Everything, account.sf_id, phone="1")
+    org.poll(Everything, account.sf_id).write()
+    deliver()
+    assert settled == []
 
 
 def test_archived_write_is_known(org: SalesforceOrg, hear: Callable[..., Heard]) -> None:

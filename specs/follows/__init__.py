@@ -13,6 +13,7 @@ resolved by the next position that is read under the claim.
 
 - ``record``: the files of a record, snapshots, the log
 - ``writers``: when writers share locks, notify and commit
+- ``delivered``: what claims and transactions did, and what each consumer was delivered
 - ``reader``: reader.pml, handover.pml, and the worker of gap.pml
 - ``bell``: doorbell.pml
 - ``report``: what was accepted or refused
