@@ -367,6 +367,8 @@ def test_values_of_json_images_are_compared_with_texts(value: Any, text: str | N
 
 def test_unsent_write_is_pending_whatever_the_stamp(org: SalesforceOrg, hear: Callable[..., Heard]) -> None:
     account, settled = existing(org, text="old"), hear(settled=True)
+    as_the_app("UPDATE salesforce.everything__c SET phone__c = '0'")
+    org.take_writes().answer()
     as_the_app("UPDATE salesforce.everything__c SET text__c = 'new'")
     org.heroku.clock = lambda: datetime.now(UTC) + timedelta(hours=1)
     org.edit(Everything, account.sf_id, phone="1")
