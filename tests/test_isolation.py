@@ -269,6 +269,12 @@ def _rolls_back() -> None:
         cursor.execute("ROLLBACK")
 
 
+def _rolls_back_and_writes() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ROLLBACK")
+    Seen.objects.create(event_id="mine 999-left", sequence_number=0, entity_name="", change_type="")
+
+
 def _marks_for_rollback() -> None:
     transaction.set_rollback(True)
 
@@ -281,6 +287,7 @@ def _marks_for_rollback() -> None:
         _raises_what_has_no_text,
         _raises_what_is_no_text,
         _rolls_back,
+        _rolls_back_and_writes,
         _marks_for_rollback,
     ],
 )
@@ -393,6 +400,18 @@ def test_writing_receiver_adds_no_round_trip(connect: Any) -> None:
     sent = [query["sql"] for query in captured]
     # The example's own receiver writes as well; and one message reads the images.
     assert sum("SAVEPOINT hc_signals" in sql or "crm_seen" in sql for sql in sent) == 41
+
+
+def test_page_begins_its_transaction_in_its_first_message(connect: Any) -> None:
+    connect(signals.record_created, lambda event, **kwargs: None, Account)
+    notices: list[Any] = []
+    connection.connection.add_notice_handler(notices.append)
+    insert_accounts(1)
+    with CaptureQueriesContext(connection) as captured:
+        assert deliver() == 1
+    (first,) = (query["sql"] for query in captured if "hc_signals_claim(" in query["sql"])
+    assert first.startswith("BEGIN; ")
+    assert not notices, "psycopg had sent BEGIN before"
 
 
 def test_savepoints_are_released(connect: Any) -> None:

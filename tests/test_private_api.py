@@ -21,11 +21,12 @@ from django.db.models.signals import ModelSignal
 from django.dispatch import Signal
 from django.test.utils import CaptureQueriesContext, override_settings
 from example.crm.models import Account, CompoundModel, Seen, SFObjectModel
+from psycopg.pq import TransactionStatus
 
 from hc_signals.delivery import connections as ours
 from hc_signals.delivery import project_code
 from hc_signals.delivery.instances import InstanceBuilder
-from hc_signals.delivery.isolation import driver
+from hc_signals.delivery.isolation import driver, message
 from tests.conftest import ROOT
 from tests.sfdc.models import Everything
 
@@ -218,6 +219,22 @@ def test_relies_on_psycopg_calling_wait_under_its_lock() -> None:
                 assert waits, where
     finally:
         del psycopg_connection.wait
+        raw.close()
+
+
+@pytest.mark.django_db
+def test_relies_on_the_place_of_autocommit_in_psycopg() -> None:
+    where = look_at("delivery/isolation/message.py", "raw._autocommit = True")
+    raw: Any = connection.copy()
+    raw.ensure_connection()
+    try:
+        raw.set_autocommit(False)
+        with message.beginning(raw.connection) as begin, raw.cursor() as cursor:
+            assert begin == ["BEGIN"] and raw.connection.autocommit, where
+            cursor.execute("SELECT 1")
+            assert raw.connection.info.transaction_status is TransactionStatus.IDLE, where
+        assert not raw.connection.autocommit, where
+    finally:
         raw.close()
 
 

@@ -1,5 +1,7 @@
 """Sends several statements in one message, so that ours cost no round trip; reads a transaction's state."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from django.db.backends.postgresql.base import Cursor
@@ -60,6 +62,24 @@ def send_alone(using: str, sql: str) -> Any:
     with wrappers.set_aside(using), unprepared_cursor(using) as cursor:
         cursor.execute(sql)
         return cursor.fetchone() if cursor.description else None
+
+
+@contextmanager
+def beginning(raw: Any) -> Iterator[list[str]]:
+    """Yield the statement that begins the transaction, for the message of the block; nothing if psycopg has to do it.
+
+    psycopg sends BEGIN alone and waits for the answer: one round trip more for each page.
+    """
+    is_default = raw.isolation_level is None and raw.read_only is None and raw.deferrable is None
+    if raw.autocommit or not is_default or raw.pgconn.transaction_status != State.IDLE:
+        yield []
+        return
+    # The public setter refuses the second assignment, because the transaction has begun.
+    raw._autocommit = True
+    try:
+        yield ["BEGIN"] if raw.autocommit else []
+    finally:
+        raw._autocommit = False
 
 
 def status(connection: Any) -> int:

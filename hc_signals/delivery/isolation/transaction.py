@@ -10,7 +10,7 @@ from django.db import DatabaseError, connections
 
 from hc_signals.delivery.calls import Call, ConnectionLost, IsolationLost
 from hc_signals.delivery.isolation.driver import Driver
-from hc_signals.delivery.isolation.message import Message, State, empty_message, send_alone, status
+from hc_signals.delivery.isolation.message import Message, State, beginning, empty_message, send_alone, status
 from hc_signals.delivery.isolation.others import OtherDatabases
 from hc_signals.delivery.isolation.outside import around_hook
 from hc_signals.delivery.isolation.session import CHECK, READ, Session, left_settings_error
@@ -131,7 +131,13 @@ class Isolation:
         first = SET_PAGE_LIMITS if is_first else ""
         is_nested = bool(self.connection.savepoint_ids)
         message = Message(execute, sql, params, many, context)
-        return self._send(lambda before: before.before_own(self._limits, first, is_nested=is_nested), message)
+        with beginning(self.connection.connection) as begin:
+
+            def lead(before: Session) -> tuple[list[str], Session]:
+                statements, after = before.before_own(self._limits, first, is_nested=is_nested)
+                return [*begin, *statements], after
+
+            return self._send(lead, message)
 
     @cached_property
     def settings(self) -> str:
