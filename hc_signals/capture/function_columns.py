@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 _COLUMNS = "-- Columns: "
 _FRESH = re.compile(r"^-- Fresh since (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*): (.*)$", re.MULTILINE)
@@ -26,7 +27,7 @@ class Layout:
     since: str = ""
     """ISO time at which the fresh columns appeared; empty if there are none."""
 
-    @property
+    @cached_property
     def id(self) -> int:
         """The number of this layout in the log: a digest of the columns."""
         digest = hashlib.sha256(json.dumps(self.columns).encode()).digest()

@@ -10,7 +10,7 @@ from django.db import models
 
 from hc_signals.conf import chosen, get_conf
 from hc_signals.postgres.names import literal, quote
-from hc_signals.tables import connected_models, mapped_columns
+from hc_signals.tables import connected_models, is_connected, mapped_columns
 
 CLEARING_ROWS = 10
 """Fewest rows of a DELETE that counts as a clearing; ordinary deletions may empty a small table."""
@@ -136,8 +136,12 @@ def recognises_reloads(model: type[models.Model], columns: Collection[str] | Non
     ``columns`` are the mapped columns that the table has, by default all. It raises ConfigurationError if
     the setting names a model that is not connected.
     """
-    found = mapped_columns(model) if columns is None else columns
-    return {"id", "sfid"} <= set(found) and model in chosen("RELOAD_AWARE", get_conf().RELOAD_AWARE, connected_models())
+    found, choice = mapped_columns(model) if columns is None else columns, get_conf().RELOAD_AWARE
+    if not {"id", "sfid"} <= set(found):
+        return False
+    if isinstance(choice, bool):  # without a search through all models, for each of all models
+        return choice and is_connected(model)
+    return model in chosen("RELOAD_AWARE", choice, connected_models())
 
 
 def reload_parts(pieces: Mapping[str, str], tests: Mapping[str, str], fresh: Sequence[str]) -> dict[str, str]:

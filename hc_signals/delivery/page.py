@@ -40,7 +40,9 @@ class Page:
         builders: Mapping[str, InstanceBuilder],
         images: Mapping[str, Images] | None = None,
     ) -> None:
-        self._sender, self._listeners, self._builders = sender, sender.listeners, builders
+        self._sender, self._listeners = sender, sender.listeners
+        tables = {change.table_name for change in changes}
+        self._builders = {table: builders[table] for table in tables if table in builders}
         self._consumer = sender.store.conf.CONSUMER
         self._records = Records(sender.store.using, sender.listeners)
         self._any_note = any(change.note for change in changes)
@@ -51,12 +53,12 @@ class Page:
         """By everything that they depend on: the changes of a page are much alike. A note is of one change."""
         self.unheard: set[str] = set()
         """Tables with changes of records that have no receiver."""
-        for label, of_table in by_table(changes, builders, self._consumer).items():
-            model = builders[label].model
+        for label, of_table in by_table(changes, self._builders, self._consumer).items():
+            model = self._builders[label].model
             self._proxies[label] = [proxy for proxy in proxies_of(model) if self._listeners.heard(proxy, True)]
             if not self._listeners.wanted(model):
                 self.unheard.add(label)
-            self._records.load(builders[label], of_table, (images or {}).get(label))
+            self._records.load(self._builders[label], of_table, (images or {}).get(label))
 
     def deliver(self, change: Change) -> None:
         """Send the signals of one change to all its receivers, except ``records_changed``."""

@@ -16,7 +16,7 @@ from django.db import OperationalError, models, transaction
 from hc_signals.conf import Conf
 from hc_signals.delivery.dispatch import Dispatcher
 from hc_signals.delivery.failures import FailureStore
-from hc_signals.delivery.instances import InstanceBuilder
+from hc_signals.delivery.instances import Builders
 from hc_signals.delivery.isolation.careful import Caution
 from hc_signals.delivery.isolation.transaction import Isolation
 from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
@@ -32,7 +32,7 @@ from hc_signals.log.past import Bound, PastChanges
 from hc_signals.log.position import LogShard
 from hc_signals.log.positions import read_standing
 from hc_signals.postgres.errors import is_deadlock
-from hc_signals.tables import connected_models, table_label
+from hc_signals.tables import connected_models
 
 ATTEMPTS = 3
 """How many times a page is tried that PostgreSQL ends because of a deadlock with the worker."""
@@ -73,7 +73,7 @@ class ReplayRun:
 
     def __init__(self, replay: Replay, first: Bound, last: Bound) -> None:
         self._replay, self._using, self._conf = replay, replay.using, replay.conf
-        self._builders = {table_label(model): InstanceBuilder(model, replay.using) for model in replay.models}
+        self._builders = Builders(replay.models, replay.using)
         self._past = PastChanges(replay.using, first, last, list(self._builders))
         self._after, self._limit, self._caution = self._past.before, replay.conf.BATCH_SIZE, Caution()
         self._records_calls = replay.conf.RECORD_CALLS and may_append(replay.using)

@@ -15,7 +15,7 @@ from hc_signals.conf import Conf
 from hc_signals.delivery import fatal_calls
 from hc_signals.delivery.ahead import Ahead
 from hc_signals.delivery.failures import waiting_shards
-from hc_signals.delivery.instances import InstanceBuilder
+from hc_signals.delivery.instances import Builders
 from hc_signals.delivery.listeners import Extras
 from hc_signals.delivery.pulse import Pulse
 from hc_signals.delivery.shard import Audience, Outcome, Shard
@@ -33,7 +33,7 @@ from hc_signals.postgres.limits import own_limits
 from hc_signals.postgres.own_connections import SERVER, application_name, set_up_session, show_trouble
 from hc_signals.postgres.query import execute, row
 from hc_signals.postgres.side_connection import SideConnection
-from hc_signals.tables import connected_models, table_label
+from hc_signals.tables import connected_models
 from hc_signals.worker.doorbell import Doorbell
 
 logger = logging.getLogger("hc_signals")
@@ -68,7 +68,7 @@ class Worker:
         self.stopping = threading.Event() if stopping is None else stopping
         self.pulse = Pulse() if pulse is None else pulse
         self._audience = Audience(
-            builders={table_label(model): InstanceBuilder(model, using) for model in models},
+            builders=Builders(models, using),
             extras=Extras.of(conf, models),
         )
         self.claims = HeldLock(using, application_name(conf.CONSUMER, "claim"))
