@@ -48,6 +48,10 @@ FIGURES = {
     "scaling": Figure("scaling", 60, quick=False),
     "start": Figure("start", 20),
     "network": Figure("network", 90, quick=False),
+    "far": Figure("latency", 60, "measure_network", quick=False),
+    "receivers": Figure("receivers", 40, quick=False),
+    "shards": Figure("shards", 30, quick=False),
+    "models": Figure("models", 90, quick=False),
 }
 
 

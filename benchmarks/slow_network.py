@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit, urlunsplit
 
 from django.db import connection
 
@@ -13,27 +14,45 @@ CHUNK = 1 << 18
 
 @contextmanager
 def round_trips_of(milliseconds: float) -> Iterator[None]:
-    """Connect Django's database through the relay for the length of the block.
+    """Connect Django's database through a relay for the length of the block.
 
     Args:
         milliseconds: added to each round trip, half of it in each direction; 0 measures the relay alone.
     """
     settings = connection.settings_dict
     before = {name: settings[name] for name in ("HOST", "PORT")}
-    host = before["HOST"] or settings["OPTIONS"].get("host", "127.0.0.1")  # the directory of a socket is an option
-    server = str(host), str(before["PORT"] or 5432)
+    with _running(milliseconds) as port:
+        connection.close()
+        settings.update(HOST="127.0.0.1", PORT=port)
+        try:
+            yield
+        finally:
+            connection.close()
+            settings.update(before)
+
+
+@contextmanager
+def slow_url(url: str, milliseconds: float) -> Iterator[str]:
+    """Return the URL of the same database through such a relay, for other processes, for the length of the block."""
+    with _running(milliseconds) as port:
+        parts = urlsplit(url)
+        user = parts.netloc.rpartition("@")[0] or parts.username or ""
+        yield urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{port}", query=""))
+
+
+@contextmanager
+def _running(milliseconds: float) -> Iterator[str]:
+    """Run a relay to Django's server; return its port."""
+    settings = connection.settings_dict
+    host = settings["HOST"] or settings["OPTIONS"].get("host", "127.0.0.1")  # the directory of a socket is an option
+    server = str(host), str(settings["PORT"] or 5432)
     relay = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.slow_network", *server, str(milliseconds)], stdout=subprocess.PIPE, text=True
     )
     assert relay.stdout is not None
-    port = relay.stdout.readline().strip()
-    connection.close()
-    settings.update(HOST="127.0.0.1", PORT=port)
     try:
-        yield
+        yield relay.stdout.readline().strip()
     finally:
-        connection.close()
-        settings.update(before)
         relay.terminate()
         relay.communicate()
 

@@ -5,7 +5,8 @@ Ours is the time of an UPDATE with capture less that of the same UPDATE without.
 and, for information, against one that copies log rows that are there already, images and all.
 
 Then the same by the cpu time of the server process, which other processes hardly change, for tables of 25, 100 and 400
-columns. One column changes. The cpu time of the UPDATE itself is beside it.
+columns. One column changes. The cpu time of the UPDATE itself is beside it. And for a table with a text of 25 kB that
+does not change.
 """
 
 import time
@@ -27,6 +28,8 @@ from hc_signals.testing import HerokuConnect
 
 WIDTHS = {25: 8000, 100: 2000, 400: 500}
 """Rows by number of columns."""
+LARGE = 25_000
+"""Bytes of a large text."""
 
 
 def measure(options: Options, server: Server) -> list[Row]:
@@ -57,15 +60,35 @@ def measure(options: Options, server: Server) -> list[Row]:
     shown, against = f"{median(values['captured']):.1f} µs", f"UPDATE and plain INSERT: {median(both):.1f} µs"
     what = "captured UPDATE as a whole, per row"
     rows.append(Row("capture", what, shown, against, ratio(values["captured"], both), "×", steady=True))
-    return rows + [row for width, count in WIDTHS.items() if (row := _width(options, server, width, count))]
-
-
-def _width(options: Options, server: Server, width: int, count: int) -> Row | None:
-    """Return the cpu time of capture on a table of so many columns; None if the server's processes are elsewhere."""
     if not processor.is_countable("capture", server):
-        return None
+        return rows
+    return [*rows, *(_width(options, width, count) for width, count in WIDTHS.items()), _large(options)]
+
+
+def _width(options: Options, width: int, count: int) -> Row:
+    """Return the cpu time of capture on a table of so many columns."""
+    tables = {name: made_table(f"{name}_{width}", width, count) for name in ("captured", "plain")}
+    what = f"cpu of the server for capture per updated row, {width} columns, one changed"
+    return _compare(options, tables, what, count, None)
+
+
+def _large(options: Options) -> Row:
+    """Return the cpu time of capture if another column has 25 kB, and does not change."""
+    count = options.size(1_000, 200)
+    tables = {name: made_table(f"{name}_large", 25, count) for name in ("captured", "plain")}
+    # Hexadecimal digits hardly compress. PostgreSQL stores them outside of the row.
+    digits = f"SELECT string_agg(md5(n::text), '') FROM generate_series(1, {LARGE // 32}) n"
+    for model in tables.values():
+        workload.execute(f"ALTER TABLE {quoted_table(model)} ALTER field_4__c TYPE text")
+        workload.execute(f"UPDATE {quoted_table(model)} SET field_4__c = id || ({digits})")
+    what = "cpu of the server for capture per updated row, 25 columns, one changed, another has 25 kB"
+    return _compare(options, tables, what, count, 100.0)
+
+
+def _compare(
+    options: Options, tables: dict[str, type[hc_models.HerokuConnectModel]], what: str, count: int, limit: float | None
+) -> Row:
     ((pid,),) = workload.execute("SELECT pg_backend_pid()")
-    tables = {name: _table(f"{name}_{width}", width, count) for name in ("captured", "plain")}
     install_capture(tables["captured"], "default")
 
     def microseconds(model: type[hc_models.HerokuConnectModel]) -> float:
@@ -78,13 +101,14 @@ def _width(options: Options, server: Server, width: int, count: int) -> Row | No
 
     runs = {name: lambda model=model: microseconds(model) for name, model in tables.items()}  # type: ignore[misc]
     values = alternate("capture", options, runs, unit="µs", rounds=2 * options.rounds)
-    ours = min(values["captured"]) - min(values["plain"])
-    what = f"cpu of the server for capture per updated row, {width} columns, one changed"
-    against = f"the UPDATE itself: {min(values['plain']):.1f} µs"
-    return Row("capture", what, f"{ours:.1f} µs", against, ours / min(values["plain"]), "×")
+    update = min(values["plain"])
+    ours, against = min(values["captured"]) - update, f"the UPDATE itself: {update:.1f} µs"
+    if limit is None:
+        return Row("capture", what, f"{ours:.1f} µs", against, ours / update, "×")
+    return Row("capture", what, f"{ours:.1f} µs", against, ours, "µs", at_most=limit)
 
 
-def _table(name: str, width: int, count: int) -> type[hc_models.HerokuConnectModel]:
+def made_table(name: str, width: int, count: int) -> type[hc_models.HerokuConnectModel]:
     """Create a table with rows and return its model; it has no triggers."""
     usual = len(mapped_columns(type("Usual" + name, (hc_models.HerokuConnectModel,), _attributes("usual_" + name))))
     kinds = [hc_models.Text, hc_models.Number, hc_models.Checkbox, hc_models.DateTime]

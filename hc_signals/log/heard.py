@@ -90,36 +90,44 @@ class Heard:
     def _values(self, calls: list[_Calls]) -> list[Any]:
         """Return the values of the columns from ``first_id`` on; arrays have an element for each call and change."""
         numbers: dict[Called, int] = {}
-        known: dict[Any, list[int]] = {}
-        """Numbers of receivers, by the list of them: most calls of a page share one."""
+        known: dict[Any, tuple[list[int], str]] = {}
+        """Numbers of receivers, by the list of them, and the same as text: most calls of a page share one."""
         for _, receivers, _, _, in_bulk, is_replay in calls:
             if (key := (id(receivers), in_bulk, is_replay)) not in known:
                 names = [(each.name, in_bulk, is_replay) for each in receivers]
-                known[key] = [numbers.setdefault(name, len(numbers) + 1) for name in names]
-        changes = [change for ids, _, seconds, _, _, _ in calls for _ in seconds for change in ids]
-        called = [
-            number
-            for ids, receivers, seconds, _, *kind in calls
-            for number, _ in zip(known[id(receivers), *kind], seconds, strict=False)
-            for _ in ids
-        ]
+                found = [numbers.setdefault(name, len(numbers) + 1) for name in names]
+                known[key] = found, _elements(found)
+        # The texts are made call by call: of a change with a hundred receivers, two of three need no loop.
+        changes, called = [], []
+        for ids, receivers, seconds, _, in_bulk, is_replay in calls:
+            of_list, text = known[id(receivers), in_bulk, is_replay]
+            changes.append(_elements(ids) * len(seconds))
+            if len(ids) == 1 and len(seconds) == len(of_list):
+                called.append(text)
+            else:  # called for several changes; or some receivers were not called, because the process is ending
+                called += [f"{number}," * len(ids) for number in of_list[: len(seconds)]]
         times = [int(each * 1_000_000) for ids, _, seconds, _, _, _ in calls for each in seconds for _ in ids]
         if max(times) > LONGEST:
             times = [min(LONGEST, each) for each in times]
-        attempts = [attempt for ids, _, seconds, attempt, _, _ in calls for _ in seconds for _ in ids]
+        attempts = [attempt for ids, _, seconds, attempt, _, _ in calls if attempt > 1 for _ in seconds for _ in ids]
+        if attempts and len(attempts) < len(times):
+            attempts = [attempt for ids, _, seconds, attempt, _, _ in calls for _ in seconds for _ in ids]
         failed = self._failed and [
             (id(seconds), each.name) in self._failed
             for ids, receivers, seconds, *_ in calls
             for each, _ in zip(receivers, seconds, strict=False)
             for _ in ids
         ]
+        every = [change for ids, _, seconds, _, _, _ in calls if seconds for change in ids]
         return [
-            *(min(changes), max(changes)),
+            *(min(every), max(every)),
             [storable(name, self.using) for name, _, _ in numbers],
             [in_bulk for _, in_bulk, _ in numbers],
             [is_replay for _, _, is_replay in numbers],
-            *map(_array, (changes, called, times)),
-            _array(attempts) if max(attempts) > 1 else None,
+            f"{{{''.join(changes)[:-1]}}}",
+            f"{{{''.join(called)[:-1]}}}",
+            _array(times),
+            _array(attempts) if attempts else None,
             _array(failed) if failed and any(failed) else None,
         ]
 
@@ -127,6 +135,11 @@ class Heard:
         """Return the statement that appends the calls, and its parameters; None without a call."""
         found = [[self.consumer, self.shard, *self._values(calls)] for calls in self._rows if calls]
         return (_APPEND + ", ".join([_ROW] * len(found)), [*chain(*found)]) if found else None
+
+
+def _elements(numbers: Iterable[int]) -> str:
+    """Return the elements of an array as text, each with a comma behind it."""
+    return "".join(f"{number}," for number in numbers)
 
 
 def _array(values: list[int] | list[bool]) -> str:
