@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -470,6 +471,32 @@ def test_salesforce_is_linked_by_schema(site: Client, captured: HerokuConnect, s
     for wrong in ("javascript:alert(1)", "https://a/b", "ftp://a", {"salesforce": 3}, 7):
         with pytest.raises(ConfigurationError, match="SALESFORCE_URL"):
             Conf(SALESFORCE_URL=wrong)  # type: ignore[arg-type]
+
+
+def test_calls_of_every_kind_are_stored_together(captured: HerokuConnect) -> None:
+    mail, index = SimpleNamespace(name="mail"), SimpleNamespace(name="index")
+    calls = heard.Heard("default", "web", 0)
+    calls.add([1], [mail, index], [0.001], 1, in_bulk=False, is_replay=False)  # the process ended before the second
+    calls.add([2, 3], [index], [0.002], 1, in_bulk=True, is_replay=False)
+    calls.add([4], [mail, index], [0.003, 0.004], 1, in_bulk=False, is_replay=False)
+    calls.add([5], [mail], failing := [0.005], 3, in_bulk=False, is_replay=False)
+    calls.add([6], [index], [0.006], 1, in_bulk=False, is_replay=True)
+    calls.fail("mail", failing)
+    heard.append_calls(calls)
+    found = heard.calls_of("default", range(1, 7))
+    assert [(each.change_id, each.receiver, each.microseconds) for each in found] == [
+        (1, "mail", 1000),
+        (2, "index", 2000),
+        (3, "index", 2000),
+        (4, "mail", 3000),
+        (4, "index", 4000),
+        (5, "mail", 5000),
+        (6, "index", 6000),
+    ]
+    assert [each.attempt for each in found] == [1, 1, 1, 1, 1, 3, 1]
+    assert [each.change_id for each in found if each.failed] == [5]
+    assert [each.change_id for each in found if each.in_bulk] == [2, 3]
+    assert [each.change_id for each in found if each.is_replay] == [6]
 
 
 def test_setting_switches_the_calls_off(captured: HerokuConnect, listener: Listener) -> None:
