@@ -479,8 +479,8 @@ def test_calls_of_every_kind_are_stored_together(captured: HerokuConnect) -> Non
     calls.add([1], [mail, index], [0.001], 1, in_bulk=False, is_replay=False)  # the process ended before the second
     calls.add([2, 3], [index], [0.002], 1, in_bulk=True, is_replay=False)
     calls.add([4], [mail, index], [0.003, 0.004], 1, in_bulk=False, is_replay=False)
-    calls.add([5], [mail], failing := [0.005], 3, in_bulk=False, is_replay=False)
     calls.add([6], [index], [0.006], 1, in_bulk=False, is_replay=True)
+    calls.add([5], [mail], failing := [0.005], 3, in_bulk=False, is_replay=False)
     calls.fail("mail", failing)
     heard.append_calls(calls)
     found = heard.calls_of("default", range(1, 7))
