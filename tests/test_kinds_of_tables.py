@@ -73,7 +73,9 @@ NO_TABLES = {
     outcome="`unsupported` in every command; the other tables are captured",
 )
 @pytest.mark.parametrize("kind", NO_TABLES)
-def test_commands_say_that_a_view_is_unsupported(captured: HerokuConnect, kind: str) -> None:
+def test_commands_say_that_a_view_is_unsupported(
+    captured: HerokuConnect, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nothing is installed there, no command fails, and the other tables are captured."""
     as_the_app("ALTER TABLE salesforce.account RENAME TO base")
     try:
@@ -87,7 +89,12 @@ def test_commands_say_that_a_view_is_unsupported(captured: HerokuConnect, kind: 
         assert f"unsupported (it is {kind}" in str(check_capture(databases=["default"]))
         with pytest.raises(SnapshotError, match=kind):
             check_captured(Account, "default")
-        look()
+        caplog.clear()
+        repairs = Repairs("default", Conf(), connected_models())
+        for _ in range(2):
+            repairs.run()
+        logged = f"Capture on {TABLE}: unsupported (it is {kind}"
+        assert [logged in each.getMessage() for each in caplog.records].count(True) == 1, "once, by a new worker"
         command("pause", "--remove")
         command("resume")
         command("uninstall", "crm.Account")

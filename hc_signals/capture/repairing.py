@@ -13,6 +13,7 @@ from django.db.models import Model
 
 from hc_signals.capture import orphans, outages, probe, table_state
 from hc_signals.capture.drift import TableCheck, check_tables
+from hc_signals.capture.status import log_fault
 from hc_signals.conf import Conf
 from hc_signals.log.passed import report_passed
 from hc_signals.log.schema import Cause
@@ -50,7 +51,7 @@ class Repairs:
         self.is_refilling = True
         """True if the last run found a reload, or a new column being filled, whose end must be reported."""
         self._logged: dict[tuple[str, str], float] = {}
-        self._orphans_due = 0.0
+        self._has_run, self._orphans_due = False, 0.0
         # By table, the columns of the last function that was right. Another function for the same columns is another
         # service's or release's.
         self._right_columns: dict[str, tuple[str, ...]] = {}
@@ -65,6 +66,11 @@ class Repairs:
         if any(check.is_suspended for check in checks):
             return self.conf.WATCH_SECONDS
         self._log_orphans()
+        if not self._has_run:
+            self._has_run = True
+            for check in checks:
+                if not check.is_watched:  # the others are repaired, or logged there
+                    log_fault(check.status)
         watched = [check for check in checks if check.is_watched]
         self._record_healthy([check for check in watched if check.cause is None and check.status.is_captured])
         self._report_skipped([check for check in watched if check.is_skipped])

@@ -1,5 +1,6 @@
 """Compares the capture triggers and functions in the database with what they should be, without a lock on any table."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,6 +17,8 @@ from hc_signals.origins import labels, labels_of_arguments, trigger_arguments
 from hc_signals.postgres.names import truncate_name
 from hc_signals.postgres.query import rows
 from hc_signals.tables import mapped_columns, table_label, table_parts
+
+logger = logging.getLogger("hc_signals")
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,12 @@ def status_of(model: type[models.Model], using: str) -> TableStatus:
 def statuses_of(models_of_tables: Sequence[type[models.Model]], using: str) -> list[TableStatus]:
     """Return the status of each table, in the same order, by one query."""
     return [compare(*pair) for pair in zip(models_of_tables, find_tables(models_of_tables, using), strict=True)]
+
+
+def log_fault(status: TableStatus) -> None:
+    """Log that a table is not captured as it should be; nothing if it is."""
+    if status.state != "installed":
+        logger.warning("Capture on %s: %s (%s).", status.table, status.state, status.detail)
 
 
 def compare(model: type[models.Model], found: FoundTable) -> TableStatus:

@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 from django.db import Error, connections
 
 from hc_signals.capture import table_state
-from hc_signals.capture.status import statuses_of
+from hc_signals.capture.status import log_fault, statuses_of
 from hc_signals.conf import Conf, get_conf
 from hc_signals.delivery.counting import Counting
 from hc_signals.delivery.failure_log import log_counted
@@ -98,6 +98,8 @@ class Command(OwnCommand):
 
     def _once(self, using: str, conf: Conf) -> Worker:
         self._check_database(using)
+        for status in statuses_of(connected_models(), using):  # the chores of a worker that stays do it for that one
+            log_fault(status)
         worker, counting = Worker(using, conf, is_process=True), Counting()
         observe(counting)
         try:
@@ -173,13 +175,9 @@ class Command(OwnCommand):
         if is_read_only:
             raise ReadOnlyError(f"{name} is read-only: see default_transaction_read_only of database and role.")
         self.require_log(using)
-        found = statuses_of(connected_models(), using)
         was_captured = any(not each.is_uninstalled for each in table_state.read(using).values())
-        if not was_captured and not any(status.is_captured for status in found):
+        if not was_captured and not any(status.is_captured for status in statuses_of(connected_models(), using)):
             raise CommandError("No connected table has capture triggers; run `manage.py hc_triggers install` first.")
-        for status in found:
-            if status.state != "installed":
-                logger.warning("Capture on %s: %s (%s).", status.table, status.state, status.detail)
 
 
 def _conf(options: dict[str, Any]) -> Conf:
