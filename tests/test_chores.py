@@ -24,7 +24,8 @@ from tests.test_reloads import fill, hours_pass
 
 @pytest.fixture
 def chores(captured: HerokuConnect) -> Chores:
-    """The chores of a worker, each done once."""
+    """The chores of a worker, each done once, on a connection of their own."""
+    connection.close()
     chores = Chores("default", Conf(), threading.Event())
     chores.do_what_is_due()
     return chores
@@ -42,6 +43,10 @@ def test_idle_chores_run_one_query(chores: Chores) -> None:
         for _ in range(3):
             after(RELOADS_EVERY + 1, chores)
     assert len(queries) == 3
+    pid = connection.connection.info.backend_pid
+    chores._connect()  # asks whether the connection is alive
+    with another(f"SELECT query FROM pg_stat_activity WHERE pid = {pid}") as cursor:
+        assert cursor.fetchone()[0] not in ("", "SELECT 1")
     with CaptureQueriesContext(connection) as queries:
         chores._rotate()
     assert len(queries) == 1

@@ -38,6 +38,29 @@ def shut_down(raw: Any) -> None:
             same.shutdown(socket.SHUT_RDWR)
 
 
+def sync(raw: psycopg.Connection) -> None:
+    """Make the server session answer a bare Sync of the protocol, which is neither a query nor a transaction.
+
+    A Sync passes every proxy on the way; keepalives of TCP end at the first one. libpq before 14 cannot send it:
+    ``psycopg.Pipeline.is_supported()``.
+
+    Raises:
+        psycopg.Error: the connection is broken.
+    """
+    with raw.pipeline():
+        pass  # the end of the block sends the Sync and waits for the answer
+
+
+def answers_sync(raw: psycopg.Connection) -> bool:
+    """Return whether the session answers :func:`sync`; True without asking if libpq cannot send it."""
+    try:
+        if psycopg.Pipeline.is_supported():
+            sync(raw)
+    except psycopg.Error:
+        return False
+    return True
+
+
 @contextmanager
 def answering_within(seconds: float, connection: Callable[[], Any]) -> Iterator[None]:
     """Break the connection that ``connection`` returns if the block takes longer, so that the block raises."""

@@ -20,7 +20,14 @@ from hc_signals.postgres.held_lock import HeldLock
 from hc_signals.postgres.limits import own_limits
 from hc_signals.postgres.locks import PRESENCE
 from hc_signals.postgres.own_connections import FAIL_FAST, NEVER_COMPILE, application_name
-from hc_signals.postgres.sessions import PROOF_SECONDS, SessionKind, answering_within, backend_pid, session_kind
+from hc_signals.postgres.sessions import (
+    PROOF_SECONDS,
+    SessionKind,
+    answering_within,
+    backend_pid,
+    session_kind,
+    sync,
+)
 from hc_signals.postgres.trouble import Trouble
 
 logger = logging.getLogger("hc_signals")
@@ -229,16 +236,11 @@ class BellConnection:
         return False  # psycopg keeps a notification that arrived for the next receive()
 
     def _sync(self) -> None:
-        """Make the server session answer a bare Sync of the protocol: no query and no transaction.
-
-        A Sync passes every proxy on the way; keepalives of TCP end at the first one. The watchdog breaks the connection
-        if no answer comes.
-        """
+        """Make the server session answer. The watchdog breaks the connection if no answer comes."""
         assert self.raw is not None  # noqa: S101
         self._pinging_since = time.monotonic()
         try:
-            with self.raw.pipeline():
-                pass  # the end of the block sends the Sync and waits for the answer
+            sync(self.raw)
         finally:
             self._pinging_since = None
         self._ping_at, self._heard_at = time.monotonic() + self.PING_EVERY, time.time()

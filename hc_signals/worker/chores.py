@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from django.db import connections
 
@@ -19,6 +20,7 @@ from hc_signals.log.schema import BUCKETS
 from hc_signals.postgres.limits import own_limits
 from hc_signals.postgres.own_connections import own_options, set_up_session
 from hc_signals.postgres.query import execute
+from hc_signals.postgres.sessions import answers_sync
 from hc_signals.postgres.trouble import Trouble
 from hc_signals.tables import connected_models
 from hc_signals.worker.minutes import Minutes
@@ -86,6 +88,8 @@ class Chores(threading.Thread):
         if self._minutes is not None:
             self.chores.append(Chore("record of minutes", self._minutes.append))
         self._all_delivered = threading.Event()
+        self._is_ours = False
+        """The session belongs to our connection alone."""
 
     def run(self) -> None:
         """Do chores until stopped, on one connection: a new one for each chore would cost the server more."""
@@ -130,10 +134,16 @@ class Chores(threading.Thread):
     def _connect(self) -> None:
         """Reconnect if the connection has ended since the last chore; if it is unresponsive, the watchdog breaks it."""
         connection = connections[self.using]
-        if connection.connection is not None and not connection.is_usable():
+        if connection.connection is not None and not self._is_usable(connection):
             connection.close()
-        if connection.connection is None and set_up_session(connection, self.conf.CONSUMER, "chores"):
-            execute(self.using, own_limits(is_local=False))
+        if connection.connection is None:
+            self._is_ours = set_up_session(connection, self.conf.CONSUMER, "chores")
+            if self._is_ours:
+                execute(self.using, own_limits(is_local=False))
+
+    def _is_usable(self, connection: Any) -> bool:
+        # Django asks by a query. A pooler would answer a bare Sync itself, whatever has become of the server.
+        return answers_sync(connection.connection) if self._is_ours else bool(connection.is_usable())
 
     def _index(self) -> float:
         if not record.exists(self.using):

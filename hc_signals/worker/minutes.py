@@ -78,12 +78,13 @@ class Minutes:
         for minute, counts in waiting:
             if counts.sample:
                 self._read(partial(self._measure, minute, counts))
-        with self._limited():
-            for minute, counts in waiting:
-                is_newest = minute == waiting[-1][0]
-                minutes.append(self.using, self._minute(minute, counts, gauges if is_newest else None))
-            if not waiting and self._gauges not in (None, gauges):
-                minutes.append(self.using, self._minute(before - MINUTE, Counts(), gauges))
+        is_news = not waiting and self._gauges not in (None, gauges)
+        counted = [(before - MINUTE, Counts())] if is_news else waiting
+        found = [self._minute(*pair, gauges if pair is counted[-1] else None) for pair in counted]
+        if found:  # an idle worker has nothing to append
+            with self._limited():
+                for each in found:
+                    minutes.append(self.using, each)
         self._gauges = gauges
         for minute, _ in waiting:
             self.counting.done(minute)
