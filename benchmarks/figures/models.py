@@ -1,7 +1,7 @@
-"""What 1, 50 and 300 connected models cost a worker: before its first page, and each look of its watch at capture.
+"""What 1, 50 and 300 connected models cost a worker: before its first page, and each check of its watch over capture.
 
-A model has 25 columns. The watch looks each ``WATCH_SECONDS``, in a thread of its own. Its first look also generates
-the source of each capture function, to compare it with the installed one.
+A model has 25 columns. The watch checks capture each ``WATCH_SECONDS``, in a thread of its own. Its first check also
+generates the source of each capture function, to compare it with the installed one.
 """
 
 import time
@@ -24,8 +24,8 @@ NUMBERS = (1, 50, 300)
 LIMIT = 40.0
 """Most milliseconds with 300 models."""
 WHAT = {
-    "look": "a look of the watch",
-    "first": "its first look in a new process",
+    "check": "a check of the watch",
+    "first": "its first check in a new process",
     "start": "what a new worker reads and makes of them before its first page",
 }
 
@@ -39,7 +39,7 @@ def measure(options: Options, server: Server) -> list[Row]:
     for number in NUMBERS:
         runs[f"start, {number}"] = lambda chosen=models[:number]: _start(chosen)  # type: ignore[misc]
         runs[f"first, {number}"] = lambda chosen=models[:number]: _milliseconds(chosen, is_first=True)  # type: ignore[misc]
-        runs[f"look, {number}"] = lambda chosen=models[:number]: _milliseconds(chosen)  # type: ignore[misc]
+        runs[f"check, {number}"] = lambda chosen=models[:number]: _milliseconds(chosen)  # type: ignore[misc]
     least = {name: min(found) for name, found in alternate("models", options, runs, unit="ms").items()}
     rows = []
     for number in NUMBERS:
@@ -67,7 +67,7 @@ def _start(models: list[type[hc_models.HerokuConnectModel]]) -> float:
 
 
 def _milliseconds(models: list[type[hc_models.HerokuConnectModel]], *, is_first: bool = False) -> float:
-    """Return how long one look takes; ``is_first``: nothing is remembered of earlier ones."""
+    """Return how long one check takes; ``is_first``: nothing is remembered of earlier ones."""
     if is_first:
         for remembered in (installed._body_digest, status._layout, status._absent_columns):
             remembered.cache_clear()

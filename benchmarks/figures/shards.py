@@ -1,4 +1,4 @@
-"""One look of an idle worker at the log, with 1, 16 and 64 shards: the query that it makes before it falls asleep."""
+"""The read of the log that a worker makes before it falls asleep, with 1, 16 and 64 shards."""
 
 import time
 
@@ -11,7 +11,7 @@ from hc_signals.delivery.failures import waiting_shards
 
 LIMITS = {1: None, 16: None, 64: 250.0}
 """Most microseconds by number of shards."""
-LOOKS = 200
+READS = 200
 
 
 def measure(options: Options, server: Server) -> list[Row]:
@@ -28,20 +28,20 @@ def measure(options: Options, server: Server) -> list[Row]:
 
     def microseconds(name: str, conf: Conf) -> float:
         before, began = processor.used([pid]) if is_countable else 0.0, time.perf_counter()
-        for _ in range(LOOKS):
+        for _ in range(READS):
             waiting, _ = waiting_shards("default", conf)
         seconds = time.perf_counter() - began
         if waiting:
             raise RuntimeError(f"{len(waiting)} of {name} have something to deliver")
-        used[name].append((processor.used([pid]) - before) * 1e6 / LOOKS if is_countable else 0.0)
-        return seconds * 1e6 / LOOKS
+        used[name].append((processor.used([pid]) - before) * 1e6 / READS if is_countable else 0.0)
+        return seconds * 1e6 / READS
 
     runs = {name: lambda name=name, conf=conf: microseconds(name, conf) for name, conf in confs.items()}  # type: ignore[misc]
     least = {name: min(found) for name, found in alternate("shards", options, runs, unit="µs").items()}
     return [
         Row(
             "shards",
-            f"one look at the log, {shards} shards",
+            f"a read of the log, {shards} shards",
             f"{least[name]:.0f} µs",
             f"of it, cpu of the server: {min(used[name]):.0f} µs" if is_countable else "",
             least[name],
