@@ -410,7 +410,7 @@ def test_relies_on_psycopgs_pipelines() -> None:
             raw.connection.pgconn.consume_input()
             pipeline.sync()
             assert [cursor.fetchone() for cursor in cursors] == [(0,), (1,)], f"{where}; {taken}"
-        idle = look_at("worker/bell_connection.py", "self.raw.pipeline()")
+        idle = look_at("postgres/sessions.py", "raw.pipeline()")
         assert raw.connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE, idle
     finally:
         raw.close()
