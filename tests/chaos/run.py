@@ -8,6 +8,7 @@ though not the same interleaving.
 import argparse
 import json
 import random
+import signal
 import sys
 import tempfile
 import threading
@@ -52,6 +53,7 @@ class Run:
         self.figures = Figures(self.faults, self.workers, options.seconds)
         self.stopping, self.storm = threading.Event(), threading.Event()
         self.is_ending = False
+        self.writers: list[Writer] = []
         self.consumers = ["changes", "pages"]
 
     def run(self) -> int:
@@ -67,9 +69,9 @@ class Run:
             self.workers.add(self.server.url, consumer, shards, mutation, self.pooler.url if self.pooler else None)
         self.wait_for_workers()
         seeds = [int(self.chance.random() * 10**9) for _ in range(options.writers)]
-        writers = [Writer(self.server.url, seed, options.records, self.stopping, self.storm) for seed in seeds]
+        self.writers = [Writer(self.server.url, seed, options.records, self.stopping, self.storm) for seed in seeds]
         monitor = threading.Thread(target=self.watch, daemon=True)
-        for thread in (*writers, OtherSession(self.server.url, self.stopping), monitor):
+        for thread in (*self.writers, OtherSession(self.server.url, self.stopping), monitor):
             thread.start()
         self.figures.start()
         self.break_things()
@@ -77,7 +79,7 @@ class Run:
         if options.wrong:
             self.end_calmly()
         self.stopping.set()
-        for thread in writers:
+        for thread in self.writers:
             thread.join(timeout=60)
         self.figures.written()
         for (name,) in self.server.query("SELECT gid FROM pg_prepared_xacts"):
@@ -100,6 +102,8 @@ class Run:
         end = time.monotonic() + self.options.seconds
         while time.monotonic() < end or not self.faults.had_all or self.figures.committed < self.options.changes:
             time.sleep(self.chance.uniform(0.3, self.options.pause))
+            if not all(writer.is_alive() for writer in self.writers):
+                raise RuntimeError("chaos: a writer has ended: see its exception above")
             kind = self.faults.next()
             print(f"chaos: {self.figures.progress()}, now {kind}", flush=True)
 
@@ -265,6 +269,7 @@ def main() -> int:
 
 def play(kind: type[Run], options: argparse.Namespace) -> int:
     """Make a run and clean up; return its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # stop servers and workers first
     print(f"chaos: seed {options.seed}; starting a PostgreSQL", flush=True)
     with tempfile.TemporaryDirectory(prefix="hc_signals_chaos_", ignore_cleanup_errors=True) as directory:
         run = kind(options, directory)

@@ -16,6 +16,8 @@ from typing import Any
 
 import psycopg
 
+SESSION = "SET xmlbinary = 'hex'; SET lock_timeout = '2s'; SET idle_in_transaction_session_timeout = 0"
+"""Settings of a writer. The run sets the last one for receivers; after a jump of the clock it would end any session."""
 TABLES = """
 CREATE TABLE chaos_counter (
     record text PRIMARY KEY, version integer NOT NULL DEFAULT 0, alive boolean NOT NULL DEFAULT false, operation text
@@ -88,7 +90,7 @@ class Writer(threading.Thread):
         """Write until stopped."""
         while not self.stopping.is_set():
             with suppress(psycopg.OperationalError), self.connect(self.url) as connection:
-                connection.execute("SET xmlbinary = 'hex'; SET lock_timeout = '2s'")
+                connection.execute(SESSION)
                 connection.commit()
                 self.finish_prepared(connection)
                 while not self.stopping.is_set():
@@ -172,5 +174,6 @@ class OtherSession(threading.Thread):
         """Hold transactions of a few seconds until stopped."""
         while not self.stopping.is_set():
             with suppress(psycopg.OperationalError), psycopg.connect(self.url) as connection:
+                connection.execute(SESSION)
                 connection.execute("INSERT INTO chaos_other DEFAULT VALUES")
                 self.stopping.wait(3)

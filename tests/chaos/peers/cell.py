@@ -109,6 +109,7 @@ class Cell:
             if recoveries[-1] is None:
                 break
         while self.committed() < self.options.changes:
+            assert writer.is_alive(), "the writer has ended: see its exception above"
             time.sleep(0.5)
         self.written.set()
         writer.join(timeout=60)
