@@ -18,7 +18,7 @@ from hc_signals.delivery.dispatch import Dispatcher
 from hc_signals.delivery.failures import FailureStore
 from hc_signals.delivery.instances import Builders
 from hc_signals.delivery.isolation.careful import Caution
-from hc_signals.delivery.isolation.transaction import Isolation
+from hc_signals.delivery.isolation.transaction import Isolation, room
 from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.pulse import Pulse
@@ -124,7 +124,7 @@ class ReplayRun:
             done = self._send(changes, store, dispatcher, stopping)
             isolation.finish(lambda: append_calls(heard))
         self._caution.note_committed(done)
-        self._limit = min(4 * self._limit, self._conf.BATCH_SIZE)
+        self._limit = min(4 * self._limit, room(done, isolation.subtransactions, self._conf.BATCH_SIZE))
         return store, changes[:done], done == len(changes) and not has_more
 
     def _take_small_pages(self) -> None:
@@ -144,7 +144,7 @@ class ReplayRun:
         self._past.refuse_loss(self._after)  # after the images were read: a loss before that is found now
         done = 0
         for change in changes:
-            if done and (stopping() or monotonic() > deadline):
+            if done and (stopping() or monotonic() > deadline or dispatcher.isolation.is_full):
                 break
             page.deliver(change)
             done += 1

@@ -18,7 +18,7 @@ from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.gaps import gap_changes
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation.careful import Caution
-from hc_signals.delivery.isolation.transaction import Isolation
+from hc_signals.delivery.isolation.transaction import Isolation, room
 from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.pulse import Pulse
@@ -79,6 +79,8 @@ class Shard:
         """Reads the next page while receivers run; None: it is read when its turn comes."""
         self._limit = conf.BATCH_SIZE
         """Most changes of the next page."""
+        self._room = conf.BATCH_SIZE
+        """Most changes of any page, as receivers have written lately."""
         self._is_quick = True
         """False if the last page ran out of time; reading ahead is then wasted."""
         self._marks: Marks | None = None
@@ -195,7 +197,7 @@ class Shard:
         if batch is None:
             batch = Batch(*claim.page(position, self._limit), self._limit, {})
         was_cut = batch.has_more and len(batch.changes) < batch.limit
-        self._limit = 2 * len(batch.changes) if was_cut else min(4 * batch.limit, self.conf.BATCH_SIZE)
+        self._limit = min(2 * len(batch.changes) if was_cut else 4 * batch.limit, self._room)
         return batch
 
     def _advance(
@@ -212,7 +214,7 @@ class Shard:
         changes = batch.changes
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
         self._skip_unknown(changes)
-        sender = self._sender(dispatcher)
+        sender, isolation = self._sender(dispatcher), dispatcher.isolation
         # Before this page's values are made: that takes about as long as the server takes to read the next page.
         if self.ahead and batch.has_more and changes and self._is_quick:
             after = replace(position, last_id=changes[-1].id)
@@ -220,10 +222,10 @@ class Shard:
         if any_waiting:
             sender.block(changes)
         page = Page(sender, changes, self.audience.builders, batch.images)
-        done, tally = 0, self._pulse.tally
+        done, before, tally = 0, isolation.subtransactions, self._pulse.tally
         step = max(1, len(changes) // TIMED)
         for change in changes:
-            if done and ((now := time.monotonic()) > deadline or self.stopping.is_set()):
+            if done and ((now := time.monotonic()) > deadline or self.stopping.is_set() or isolation.is_full):
                 break
             if not done or now > claim.confirm_at:
                 claim.confirm()
@@ -240,8 +242,9 @@ class Shard:
             tally.delivered, tally.step = changes[:done], step
         self._count_unheard(changes[:done], page.unheard | self.audience.unknown)
         self._is_quick = done == len(changes)
-        if not self._is_quick:  # the next page need not be much longer than the time allows
-            self._limit = 2 * done
+        self._room = room(done, isolation.subtransactions - before, self.conf.BATCH_SIZE)
+        if not self._is_quick:  # the next page need not be much longer than this one could be
+            self._limit = min(2 * done, self._room)
         return done
 
     def _sender(self, dispatcher: Dispatcher) -> SignalSender:
@@ -267,7 +270,7 @@ class Shard:
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
 
         def may_continue() -> bool:
-            if self.stopping.is_set() or time.monotonic() > deadline:
+            if self.stopping.is_set() or time.monotonic() > deadline or dispatcher.isolation.is_half_full:
                 return False
             claim.confirm()
             return True

@@ -23,6 +23,7 @@ _WENT_ON = (
 
 
 _IN_TRANSACTION = State.IN_TRANSACTION
+_NO_WRITES = ("SELECT", "RELEASE")
 
 About = tuple[int, int, Any, StoreFailure]
 """What a :class:`~hc_signals.delivery.calls.Call` has besides the receiver."""
@@ -86,6 +87,7 @@ class CallsInTransaction:
         "_connection",
         "_cursor_factory",
         "_driver",
+        "_has_written",
         "_hooks",
         "_is_sending",
         "_isolation",
@@ -116,6 +118,8 @@ class CallsInTransaction:
         """As it is until a call sends a message; None: each call is checked, whatever it does."""
         self._is_sending = False
         """The savepoint is being made."""
+        self._has_written = False
+        """The present call's own subtransaction has written."""
         self._lost: IsolationLost | None = None
         """Raised during the call; the receiver may have caught it."""
 
@@ -137,6 +141,7 @@ class CallsInTransaction:
             self._began = time.monotonic()
         is_checked = isolation.is_watched_closely or isolation.session.has_savepoint
         self._session = None if is_checked else isolation.session
+        self._has_written = False
         self.is_open = True
 
     def pause(self) -> None:
@@ -181,12 +186,20 @@ class CallsInTransaction:
 
     def _statement(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Execute wrapper of the receiver's statements."""
+        self._count_subtransactions(sql)
         if not self._isolation.session.has_savepoint:
             message = Message(execute, sql, params, many, context)
             return self._make_savepoint(lambda: self._isolation.send_with_savepoint(message))
         if self._ends_block(sql):
             sql = f"{sql}; {RESTORE}"
         return execute(sql, params, many, context)
+
+    def _count_subtransactions(self, sql: Any) -> None:
+        if isinstance(sql, str) and sql.startswith("SAVEPOINT"):
+            self._isolation.subtransactions += 1
+        elif not self._has_written and not (isinstance(sql, str) and sql.startswith(_NO_WRITES)):
+            self._has_written = True
+            self._isolation.subtransactions += 1
 
     def _before_message(self) -> None:
         """Make the savepoint if the call's first statement goes past Django."""

@@ -21,6 +21,21 @@ from hc_signals.postgres.limits import SET_PAGE_LIMITS, Limits
 
 _numbers = itertools.count()
 
+SUBTRANSACTIONS = 60
+"""How many subtransactions of one page may write. From the 65th on (``PGPROC_MAX_CACHED_SUBXIDS``) PostgreSQL cannot
+tell the other sessions which transactions run without a look into pg_subtrans for each row that was changed recently,
+and a standby that starts does not accept connections."""
+
+
+def room(done: int, subtransactions: int, most: int) -> int:
+    """Return how many changes the next page may have, at most ``most``.
+
+    Args:
+        done: how many changes this page had.
+        subtransactions: how many of them have written for these changes.
+    """
+    return max(1, min(most, done * SUBTRANSACTIONS // subtransactions)) if done and subtransactions else most
+
 
 class Isolation:
     """Isolates the receiver calls of one page, one transaction if ``atomic``: see :mod:`hc_signals.delivery.isolation`.
@@ -35,6 +50,8 @@ class Isolation:
         self.failed: list[tuple[Call, BaseException]] = []
         """Calls that turned out to have failed after they had returned, until :meth:`store_failed`."""
         number = next(_numbers)
+        self.subtransactions = 0
+        """How many subtransactions of this page have written, as far as their statements show."""
         self.session = Session((f"hc_signals_{number}_even", f"hc_signals_{number}_odd"))
         """What the server's session has of ours."""
         self.running = LeftRunning()
@@ -64,6 +81,16 @@ class Isolation:
     def unchecked(self) -> Call | None:
         """The call that can still turn out to have failed."""
         return self.session.unchecked[0] if self.session.unchecked else None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the page should be committed, because its receivers have written in so many calls."""
+        return self.subtransactions >= SUBTRANSACTIONS
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether older deliveries should leave the rest to the page's new changes."""
+        return self.subtransactions >= SUBTRANSACTIONS // 2
 
     def check_last_call(self) -> None:
         """Check by a message of its own whether the last call has failed, and store the failure."""
