@@ -142,13 +142,12 @@ class Shard:
             self._opened = position.target
         # Older things first: gaps that are still to be reported, deliveries that are due again.
         position, has_gaps = self._report_gaps(claim, position, standing.lost, dispatcher)
-        if standing.any_due:
-            self._retry_due(claim, dispatcher)
+        has_more_due = standing.any_due and self._retry_due(claim, dispatcher)
         # The page itself. `done` is less than its length if the time is up, or the worker is stopping.
         batch = self._read(claim, position)
         done = self._deliver(claim, batch, position, standing.any_kept or has_gaps, dispatcher)
         # The new position is the transaction's last statement.
-        has_more = batch.has_more or done < len(batch.changes)
+        has_more = has_more_due or batch.has_more or done < len(batch.changes)
         position, outcome = self._advance(claim, position, batch.changes[:done], has_more)
         is_news = done or has_gaps or was_open or standing.is_new or standing.is_idle
         isolation.finish(lambda: claim.append(position, heard) if is_news else append_calls(heard))
@@ -265,8 +264,12 @@ class Shard:
             self.audience.unknown.add(table)
             logger.warning("No connected model for table %s: its changes are skipped.", table)
 
-    def _retry_due(self, claim: Claim, dispatcher: Dispatcher) -> None:
-        """Retry due deliveries until the time of a page is up."""
+    def _retry_due(self, claim: Claim, dispatcher: Dispatcher) -> bool:
+        """Retry due deliveries until the time of a page is up, or the receivers have written in many calls.
+
+        Returns:
+            whether the next page should go on with them at once.
+        """
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
 
         def may_continue() -> bool:
@@ -276,6 +279,7 @@ class Shard:
             return True
 
         Retries(self._sender(dispatcher), self.audience.builders).run(may_continue)
+        return dispatcher.isolation.is_half_full
 
     def _report_gaps(
         self, claim: Claim, position: Position, lost: int, dispatcher: Dispatcher

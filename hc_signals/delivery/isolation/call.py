@@ -99,6 +99,7 @@ class CallsInTransaction:
         "_session",
         "_sid",
         "_sizes",
+        "_subtransactions",
         "_wrappers",
         "is_open",
     )
@@ -118,6 +119,8 @@ class CallsInTransaction:
         """As it is until a call sends a message; None: each call is checked, whatever it does."""
         self._is_sending = False
         """The savepoint is being made."""
+        self._subtransactions = 0
+        """How many had written before the present call."""
         self._has_written = False
         """The present call's own subtransaction has written."""
         self._lost: IsolationLost | None = None
@@ -141,7 +144,7 @@ class CallsInTransaction:
             self._began = time.monotonic()
         is_checked = isolation.is_watched_closely or isolation.session.has_savepoint
         self._session = None if is_checked else isolation.session
-        self._has_written = False
+        self._has_written, self._subtransactions = False, isolation.subtransactions
         self.is_open = True
 
     def pause(self) -> None:
@@ -195,15 +198,17 @@ class CallsInTransaction:
         return execute(sql, params, many, context)
 
     def _count_subtransactions(self, sql: Any) -> None:
-        if isinstance(sql, str) and sql.startswith("SAVEPOINT"):
-            self._isolation.subtransactions += 1
-        elif not self._has_written and not (isinstance(sql, str) and sql.startswith(_NO_WRITES)):
-            self._has_written = True
-            self._isolation.subtransactions += 1
+        """Count the call's own subtransaction at its first write, and each that the receiver begins itself."""
+        is_text = isinstance(sql, str)
+        is_begun = is_text and sql.startswith("SAVEPOINT")
+        is_first_write = not (is_begun or self._has_written or (is_text and sql.startswith(_NO_WRITES)))
+        self._has_written |= is_first_write
+        self._isolation.subtransactions += is_begun or is_first_write
 
     def _before_message(self) -> None:
         """Make the savepoint if the call's first statement goes past Django."""
         if not self._is_sending and not self._isolation.session.has_savepoint:
+            self._count_subtransactions(None)
             self._make_savepoint(self._isolation.make_savepoint)
 
     def _make_savepoint(self, make: Callable[[], Any]) -> Any:
@@ -267,3 +272,4 @@ class CallsInTransaction:
             raise IsolationLost(call)
         connection.needs_rollback = False
         self._isolation.take_back(call, sid)
+        self._isolation.subtransactions = self._subtransactions
