@@ -17,7 +17,7 @@ from tests.conftest import another, as_heroku_connect, deliver
 
 pytestmark = pytest.mark.usefixtures("captured", "no_ledger")
 
-CHANGES = 300
+CHANGES = 150
 _OVERFLOWED = """
 SELECT subxact_overflowed FROM pg_stat_get_backend_idset() id, pg_stat_get_backend_subxact(id)
 WHERE pg_stat_get_backend_pid(id) = %s
@@ -51,7 +51,7 @@ class Receiver:
     def __call__(self, event: Any, **kwargs: Any) -> None:
         self.act(event)
         self.changes.append(event.replay_id)
-        if connection.pg_version >= 160000:  # earlier servers do not show it
+        if connection.pg_version >= 160000 and len(self.changes) % 5 == 0:  # earlier servers do not show it
             with another() as cursor:
                 cursor.execute(_OVERFLOWED, [connection.connection.info.backend_pid])
                 self.overflowed.add(bool(cursor.fetchone()[0]))
@@ -74,6 +74,10 @@ def _past_django(event: Any) -> None:
     connection.connection.execute(sql, [f"mine {event.event_id}"])
 
 
+@pytest.mark.fault(
+    "receivers write for very many changes, while another transaction stays open",
+    outcome="a page has too few subtransactions to slow other sessions",
+)
 @pytest.mark.parametrize("act", [write, _in_a_block])
 def test_writing_receivers_never_overflow_the_snapshots_of_others(connect: Any, act: Any) -> None:
     receiver = Receiver(act)

@@ -214,6 +214,7 @@ class Faults:
         assert self.clock is not None
         self._voided += 1
         self.clock.set_to(self.chance.choice([offset for offset in CLOCKS if offset != self.clock.offset]))
+        time.sleep(self.clock.delay + 0.5)
 
     def fill_disk(self) -> None:
         """Leave no room for the workers' positions and deliveries for some seconds."""

@@ -35,7 +35,7 @@ class Run:
     def __init__(self, options: argparse.Namespace, directory: str) -> None:
         self.options, self.chance = options, random.Random(options.seed)
         self.directory = Path(directory)
-        self.clock = Clock() if options.clock else None
+        self.clock = Clock(delay=1) if options.clock else None
         self.server = Server(self.clock, has_small_disk=options.small_disk)
         self.misbehaviours = self.directory / "misbehaviours"
         self.misbehaviours.mkdir()

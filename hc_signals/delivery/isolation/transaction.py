@@ -82,16 +82,6 @@ class Isolation:
         """The call that can still turn out to have failed."""
         return self.session.unchecked[0] if self.session.unchecked else None
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the page should be committed, because its receivers have written in so many calls."""
-        return self.subtransactions >= SUBTRANSACTIONS
-
-    @property
-    def is_half_full(self) -> bool:
-        """Whether older deliveries should leave the rest to the page's new changes."""
-        return self.subtransactions >= SUBTRANSACTIONS // 2
-
     def check_last_call(self) -> None:
         """Check by a message of its own whether the last call has failed, and store the failure."""
         if self.session.unchecked:
