@@ -12,7 +12,7 @@ class Clock:
     """A clock; it is right at first.
 
     Args:
-        delay: seconds until each process sees a new time. With 0 each look at the clock reads a file, and takes 4 µs.
+        delay: seconds until each process sees a new time. With 0, reading the clock takes 4 µs: it reads a file.
     """
 
     def __init__(self, delay: int = 0) -> None:

@@ -22,9 +22,9 @@ from hc_signals.postgres.limits import SET_PAGE_LIMITS, Limits
 _numbers = itertools.count()
 
 SUBTRANSACTIONS = 60
-"""How many subtransactions of one page may write. From the 65th on (``PGPROC_MAX_CACHED_SUBXIDS``) PostgreSQL cannot
-tell the other sessions which transactions run without a look into pg_subtrans for each row that was changed recently,
-and a standby that starts does not accept connections."""
+"""How many subtransactions of one page may write. PostgreSQL shows other sessions the ids of 64
+(``PGPROC_MAX_CACHED_SUBXIDS``). If there are more, a session searches pg_subtrans for each recently changed row that it
+reads, and a standby that starts waits until it accepts connections."""
 
 
 def room(done: int, subtransactions: int, most: int) -> int:
