@@ -51,7 +51,8 @@ class Receiver:
     def __call__(self, event: Any, **kwargs: Any) -> None:
         self.act(event)
         self.changes.append(event.replay_id)
-        if connection.connection.info.server_version >= 160000 and len(self.changes) % 5 == 0:  # earlier servers do not show it
+        is_shown = connection.connection.info.server_version >= 160000  # earlier servers do not show it
+        if is_shown and len(self.changes) % 5 == 0:
             with another() as cursor:
                 cursor.execute(_OVERFLOWED, [connection.connection.info.backend_pid])
                 self.overflowed.add(bool(cursor.fetchone()[0]))
