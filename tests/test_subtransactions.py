@@ -102,6 +102,17 @@ def test_pages_of_writing_receivers_are_as_long_as_they_may_be(connect: Any) -> 
     assert pages_of(deliver) <= CHANGES / 60 + 3
 
 
+def test_writes_that_are_rolled_back_shorten_no_page(connect: Any) -> None:
+    def write_and_fail(event: Any, **kwargs: Any) -> None:
+        write(event)
+        raise ValueError("not yet")
+
+    connect(signals.record_created, write_and_fail, Account)
+    insert_accounts()
+    assert pages_of(deliver) == 2
+    assert Delivery.objects.count() == CHANGES
+
+
 def test_many_due_retries_leave_room_for_new_changes(connect: Any) -> None:
     is_broken = [True]
 

@@ -18,7 +18,7 @@ from hc_signals.delivery.dispatch import Dispatcher
 from hc_signals.delivery.failures import FailureStore
 from hc_signals.delivery.instances import Builders
 from hc_signals.delivery.isolation.careful import Caution
-from hc_signals.delivery.isolation.transaction import SUBTRANSACTIONS, Isolation, room
+from hc_signals.delivery.isolation.transaction import Isolation, room
 from hc_signals.delivery.listeners import APPLY_ON_DELETE, Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.pulse import Pulse
@@ -144,8 +144,7 @@ class ReplayRun:
         self._past.refuse_loss(self._after)  # after the images were read: a loss before that is found now
         done = 0
         for change in changes:
-            is_full = dispatcher.isolation.subtransactions >= SUBTRANSACTIONS
-            if done and (stopping() or monotonic() > deadline or is_full):
+            if done and (stopping() or monotonic() > deadline or dispatcher.isolation.is_full):
                 break
             page.deliver(change)
             done += 1

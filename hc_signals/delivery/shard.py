@@ -18,7 +18,7 @@ from hc_signals.delivery.fatal_calls import Marks
 from hc_signals.delivery.gaps import gap_changes
 from hc_signals.delivery.instances import InstanceBuilder
 from hc_signals.delivery.isolation.careful import Caution
-from hc_signals.delivery.isolation.transaction import SUBTRANSACTIONS, Isolation, room
+from hc_signals.delivery.isolation.transaction import Isolation, room
 from hc_signals.delivery.listeners import Extras, Listeners
 from hc_signals.delivery.page import Page
 from hc_signals.delivery.pulse import Pulse
@@ -224,8 +224,7 @@ class Shard:
         done, before, tally = 0, isolation.subtransactions, self._pulse.tally
         step = max(1, len(changes) // TIMED)
         for change in changes:
-            is_full = isolation.subtransactions >= SUBTRANSACTIONS
-            if done and ((now := time.monotonic()) > deadline or self.stopping.is_set() or is_full):
+            if done and ((now := time.monotonic()) > deadline or self.stopping.is_set() or isolation.is_full):
                 break
             if not done or now > claim.confirm_at:
                 claim.confirm()
@@ -273,17 +272,14 @@ class Shard:
         """
         deadline = time.monotonic() + self.conf.MAX_TRANSACTION_SECONDS
 
-        def has_written_enough() -> bool:  # the other half is for the page's new changes
-            return dispatcher.isolation.subtransactions >= SUBTRANSACTIONS // 2
-
         def may_continue() -> bool:
-            if self.stopping.is_set() or time.monotonic() > deadline or has_written_enough():
+            if self.stopping.is_set() or time.monotonic() > deadline or dispatcher.isolation.is_half_full:
                 return False
             claim.confirm()
             return True
 
         Retries(self._sender(dispatcher), self.audience.builders).run(may_continue)
-        return has_written_enough()
+        return dispatcher.isolation.is_half_full
 
     def _report_gaps(
         self, claim: Claim, position: Position, lost: int, dispatcher: Dispatcher

@@ -202,8 +202,9 @@ class CallsInTransaction:
         is_text = isinstance(sql, str)
         is_begun = is_text and sql.startswith("SAVEPOINT")
         is_first_write = not (is_begun or self._has_written or (is_text and sql.startswith(_NO_WRITES)))
-        self._has_written |= is_first_write
-        self._isolation.subtransactions += is_begun or is_first_write
+        if is_begun or is_first_write:
+            self._has_written |= is_first_write
+            self._isolation.note_subtransactions(self._isolation.subtransactions + 1)
 
     def _before_message(self) -> None:
         """Make the savepoint if the call's first statement goes past Django."""
@@ -272,4 +273,4 @@ class CallsInTransaction:
             raise IsolationLost(call)
         connection.needs_rollback = False
         self._isolation.take_back(call, sid)
-        self._isolation.subtransactions = self._subtransactions
+        self._isolation.note_subtransactions(self._subtransactions)

@@ -50,8 +50,7 @@ class Isolation:
         self.failed: list[tuple[Call, BaseException]] = []
         """Calls that turned out to have failed after they had returned, until :meth:`store_failed`."""
         number = next(_numbers)
-        self.subtransactions = 0
-        """How many subtransactions of this page have written, as far as their statements show."""
+        self.note_subtransactions(0)
         self.session = Session((f"hc_signals_{number}_even", f"hc_signals_{number}_odd"))
         """What the server's session has of ours."""
         self.running = LeftRunning()
@@ -81,6 +80,15 @@ class Isolation:
     def unchecked(self) -> Call | None:
         """The call that can still turn out to have failed."""
         return self.session.unchecked[0] if self.session.unchecked else None
+
+    def note_subtransactions(self, count: int) -> None:
+        """Note how many subtransactions of this page have written, as far as their statements show."""
+        self.subtransactions = count
+        # Attributes, because a worker reads them for each change.
+        self.is_full = count >= SUBTRANSACTIONS
+        """The page should be committed."""
+        self.is_half_full = count >= SUBTRANSACTIONS // 2
+        """Older deliveries should leave the rest to new changes."""
 
     def check_last_call(self) -> None:
         """Check by a message of its own whether the last call has failed, and store the failure."""
